@@ -1,0 +1,54 @@
+# Two commands do all the set-up on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/quickstart.yaml
+
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+# With an NVIDIA driver the CUDA flavour, else the CPU one.
+FLAVOUR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+# uv does not read pip's find-links setting: where it is set, the CPU build of torch is expected there; where it is not,
+# --torch-backend finds it.
+FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+ifeq ($(FLAVOUR),cpu)
+UV_OPTIONS := --override cpu-overrides.txt $(if $(FIND_LINKS),--find-links "$(FIND_LINKS)",--torch-backend cpu)
+endif
+
+.PHONY: help install quickstart test lint format clean
+
+help:
+	@echo "make quickstart  install, then run $(RECIPE): minutes on 2 cores"
+	@echo "make test        install, then run all tests"
+	@echo "make lint        ruff and mypy"
+	@echo "make format      let ruff format the code"
+	@echo "make clean       remove the environment; runs/ stays"
+
+install: $(VENV)/.installed-$(FLAVOUR)
+
+$(VENV)/.installed-$(FLAVOUR): pyproject.toml cpu-overrides.txt
+	@echo "Installing the $(FLAVOUR) flavour into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "distill needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@$(UV) $(UV_OPTIONS) --editable ".[$(FLAVOUR),dev]"
+	@touch $@
+
+quickstart: install
+	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
+	@$(BIN)/distill run $(RECIPE)
+
+test: install
+	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
+	@$(BIN)/python -m pytest
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,232 @@
+"""The command line: thin commands, heavy imports inside them.
+
+Exit codes: 0 done, 2 the user's mistake, 130 and 143 stopped by Ctrl-C and SIGTERM, 1 anything else.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from distill import __version__
+from distill.errors import DistillError
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
+
+app = typer.Typer(
+    name="distill",
+    help="Make small reasoning models: sample a teacher, keep what is right and readable, train a student, measure it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="[RECIPE]", help="Recipe file.", show_default=True)]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable."),
+]
+StudentOption = Annotated[
+    str | None, typer.Option("--student", help="Student: an alias (qwen-1.5b), a Hub id or a folder.")
+]
+TeacherOption = Annotated[str | None, typer.Option("--teacher", help="Teacher: a Hub id or a folder.")]
+RunDirOption = Annotated[
+    Path, typer.Option("--run-dir", help="Folder for runs; results go to <run-dir>/<recipe name>/.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Move results of a changed recipe aside instead of stopping. Deletes nothing.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors.")]
+
+DEFAULT_RECIPE = Path("recipe.yaml")
+DEFAULT_RUN_DIR = Path("runs")
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the main thread is, so that children are stopped and files closed."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of distill itself."""
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run all stages of a recipe, skipping those that are done."""
+    _run(None, recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+@app.command()
+def generate(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Sample the teacher on each problem; asks only for what is missing."""
+    _run("generate", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+@app.command("filter")
+def filter_(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Keep the right and readable traces; every drop has its reasons."""
+    _run("filter", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+@app.command()
+def sft(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fine-tune the student on the kept traces."""
+    _run("sft", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+@app.command("eval")
+def eval_(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure base and student on problems that were never trained on."""
+    _run("eval", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+def _run(
+    stage: str | None,
+    recipe_path: Path,
+    overrides: list[str] | None,
+    student: str | None,
+    teacher: str | None,
+    run_dir: Path,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from distill.errors import RecipeError
+    from distill.pipeline import run_recipe
+    from distill.progress import QUIET
+    from distill.recipe_yaml import load_recipe
+
+    if quiet:
+        os.environ[QUIET] = "1"
+    recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
+    if stage is not None and getattr(recipe, stage) is None:
+        raise RecipeError(f"{recipe_path}: has no {stage}: section. Add one to use `distill {stage}`.")
+    say = _silent if quiet else _say
+    summary = run_recipe(recipe, run_dir, None if stage is None else [stage], force, say)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    elif not quiet:
+        _print_closing(recipe, summary, run_dir)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
+    """The result in a small table, and where everything is."""
+    folder = run_dir / recipe.name
+    if "eval" in summary:
+        from rich.console import Console
+
+        Console().print(_score_table(summary["eval"]))
+    typer.echo(f"Report:  {folder / 'report.html'}")
+    if "sft" in summary:
+        typer.echo(f"Student: {folder / 'sft' / 'student'}")
+
+
+def _score_table(metrics: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    first = metrics["base"]
+    k = first["samples_per_problem"]
+    table = Table(title=f"pass@1 on {first['num_problems']} problems, {k} sample{'s' if k > 1 else ''} each")
+    for column in ("", "pass@1", "95% interval", "cut off"):
+        table.add_column(column, justify="left" if not column else "right")
+    for role in ("base", "student"):
+        result = metrics[role]
+        low, high = result["interval_95"]
+        cells = f"{result['pass_at_1']:.1%}", f"{low:.1%} to {high:.1%}", f"{result['truncated_share']:.1%}"
+        table.add_row(role, *cells)
+    gain = metrics["difference"]
+    low, high = (100 * bound for bound in gain["interval_95"])
+    table.add_row("difference", f"{100 * gain['pass_at_1']:+.1f}", f"{low:+.1f} to {high:+.1f}", "")
+    return table
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def main() -> None:
+    """The console script: errors as one message, and exit codes that scripts can rely on."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=False)
+    except DistillError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("Stopped. What is finished is kept: the same command goes on from here.", err=True)
+        sys.exit(130)
+    except Terminated:
+        typer.echo("Stopped by SIGTERM. What is finished is kept: the same command goes on from here.", err=True)
+        sys.exit(143)

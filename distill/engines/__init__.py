@@ -1,0 +1,112 @@
+"""Engines turn requests into completions; `ENGINES` is the table of them.
+
+An engine is fed with `submit` and drained with `step`, so that a finished request is replaced at once and no batch
+waits for its slowest member. Tests use a fake one with the same three methods.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from distill.errors import ModelError
+from distill.recipe import Sampling, SamplingCompute
+from distill.records import FinishReason, Message, SampleKey
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample to draw. Its seed follows from its identity, never from its position."""
+
+    key: SampleKey
+    messages: list[Message]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine made of one request; `error` says why where `finish_reason` is `error`."""
+
+    key: SampleKey
+    text: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    think_opened: bool = False
+    """The rendered prompt ended in `<think>`, so the text starts inside the thought."""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything an engine needs to start."""
+
+    model_path: Path
+    model_name: str
+    sampling: Sampling
+    compute: SamplingCompute
+    chat_format: str | None
+    """Template in `distill/templates/` for a model that has none of its own."""
+    longest_messages: list[list[Message]]
+    """The longest conversations by characters: they decide how much context is set up."""
+
+
+class Engine(Protocol):
+    """What sampling needs from an engine."""
+
+    settings: dict[str, Any]
+    """What was picked (name, version, batch, threads, …), for the manifest."""
+    max_in_flight: int
+    """More requests than this are not worth submitting at once."""
+
+    @property
+    def num_in_flight(self) -> int:
+        """Requests submitted and not yet returned by `step`."""
+
+    def submit(self, request: Request) -> Completion | None:
+        """Queue a request. One that can never be answered comes back at once as an `error` completion."""
+
+    def step(self) -> list[Completion]:
+        """Work for a moment; the requests that finished."""
+
+
+def _vllm(spec: EngineSpec) -> Engine:
+    from distill.engines.vllm import VllmEngine
+
+    return VllmEngine(spec)
+
+
+def _transformers(spec: EngineSpec) -> Engine:
+    from distill.engines.transformers import TransformersEngine
+
+    return TransformersEngine(spec)
+
+
+ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {"vllm": _vllm, "transformers": _transformers}
+
+
+def pick_engine(wanted: str) -> str:
+    """The engine's name: as wanted, or for `auto` vLLM where it is installed, else transformers.
+
+    Raises:
+        ModelError: the wanted engine is not installed.
+    """
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    if wanted == "auto":
+        return "vllm" if has_vllm else "transformers"
+    if wanted == "vllm" and not has_vllm:
+        raise ModelError(
+            "compute.engine is vllm, which is not installed. Install it (`make install`, or "
+            "`pip install 'distill[gpu]'` on a GPU machine) or set compute.engine: transformers."
+        )
+    return wanted
+
+
+def start_engine(spec: EngineSpec) -> Engine:
+    """Load the model into the engine that the recipe asks for.
+
+    Raises:
+        ModelError: the engine is not installed, or the model does not fit what is asked of it.
+    """
+    return ENGINES[pick_engine(spec.compute.engine)](spec)

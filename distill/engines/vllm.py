@@ -1,0 +1,166 @@
+"""vLLM inside this process, driven request by request. The only importer of vllm.
+
+Driving `LLM.llm_engine` by hand (add_request, step) lets each finished sample be stored at once and replaced by the
+next, at the speed of one blocking `LLM.generate` over all of them.
+"""
+
+import math
+import os
+from typing import Any
+
+from distill.engines import Completion, EngineSpec, Request
+from distill.errors import ModelError
+from distill.records import SampleKey
+from distill.tokenizers import encode, load_tokenizer, render_prompt
+
+CPU_MAX_NUM_SEQS = 128
+CPU_BLOCK_SIZE = 32
+"""Tokens in a KV block. vLLM's CPU default of 128 leaves up to 127 tokens of a shared few-shot prompt uncached."""
+CPU_KV_SHARE = 0.25
+"""Share of the free memory that the KV cache takes on CPU, between 1 and 16 GiB."""
+MIN_BATCHED_TOKENS = 4_096
+
+
+def cpu_environment(kv_cache_gib: float | None) -> dict[str, str]:
+    """Environment variables that vLLM reads on import, for a machine without GPU.
+
+    One process on all cores: vLLM's defaults reserve a core for a second process, which halves a two-core machine.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    return {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(kv_cache_gib or _kv_gib_for_free_memory())),
+    }
+
+
+def _kv_gib_for_free_memory() -> float:
+    free_gib = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return min(16.0, max(1.0, free_gib * CPU_KV_SHARE))
+
+
+class VllmEngine:
+    """One vLLM engine in this process. Implements `distill.engines.Engine`.
+
+    Raises:
+        ModelError: the model cannot be loaded, or a prompt and `max_tokens` do not fit its context.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        import torch
+
+        on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            for key, value in cpu_environment(spec.compute.kv_cache_gib).items():
+                os.environ.setdefault(key, value)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        import vllm
+
+        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
+        max_model_len = _context_needed(spec, self._tokenizer)
+        arguments = _engine_arguments(spec, max_model_len, on_gpu)
+        try:
+            self._llm = vllm.LLM(**arguments)
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(f"{spec.model_name}: vLLM cannot load it: {str(error).splitlines()[0][:300]}") from error
+        self._engine: Any = self._llm.llm_engine
+        self._sampling = spec.sampling
+        self._max_model_len = max_model_len
+        self._stop_ids = [self._tokenizer.eos_token_id]
+        self._in_flight: dict[str, tuple[SampleKey, int, bool]] = {}
+        self.max_in_flight: int = arguments["max_num_seqs"] * 2  # the next ones wait inside, ready to take a place
+        hidden = ("model", "tokenizer", "disable_log_stats")
+        self.settings: dict[str, Any] = {
+            "name": "vllm",
+            "version": vllm.__version__,
+            "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
+            **{key: value for key, value in arguments.items() if key not in hidden},
+            **({} if on_gpu else cpu_environment(spec.compute.kv_cache_gib)),
+        }
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def submit(self, request: Request) -> Completion | None:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        text = render_prompt(self._tokenizer, request.messages)
+        ids = encode(self._tokenizer, text)
+        room = self._max_model_len - len(ids)
+        if room < 1:
+            why = f"the prompt has {len(ids)} tokens; the context has {self._max_model_len}"
+            return Completion(request.key, "", "error", len(ids), 0, error=why)
+        name = f"{request.key[0]}/{request.key[1]}"
+        params = SamplingParams(
+            temperature=self._sampling.temperature,
+            top_p=self._sampling.top_p,
+            top_k=self._sampling.top_k,
+            max_tokens=min(self._sampling.max_tokens, room),
+            seed=request.seed,
+            stop_token_ids=self._stop_ids,
+        )
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
+        self._in_flight[name] = (request.key, len(ids), text.rstrip().endswith("<think>"))
+        return None
+
+    def step(self) -> list[Completion]:
+        finished = []
+        for output in self._engine.step():
+            if not output.finished:
+                continue
+            key, num_prompt_tokens, opened = self._in_flight.pop(output.request_id)
+            answer = output.outputs[0]
+            reason = "stop" if answer.finish_reason == "stop" else "length"
+            finished.append(
+                Completion(key, answer.text, reason, num_prompt_tokens, len(answer.token_ids), opened)  # type: ignore[arg-type]
+            )
+        return finished
+
+
+def _context_needed(spec: EngineSpec, tokenizer: Any) -> int:
+    """Tokens of the longest prompt and completion together, within the model's context."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
+    context = int(getattr(config, "max_position_embeddings", 0)) or 1 << 20
+    if spec.compute.max_model_len is not None:
+        if spec.compute.max_model_len > context:
+            raise ModelError(
+                f"compute.max_model_len ({spec.compute.max_model_len}) exceeds the context of {spec.model_name} "
+                f"({context} tokens). Lower it."
+            )
+        return spec.compute.max_model_len
+    if spec.sampling.max_tokens >= context:
+        raise ModelError(
+            f"sampling.max_tokens ({spec.sampling.max_tokens}) leaves no room for a prompt in the context of "
+            f"{spec.model_name} ({context} tokens). Lower sampling.max_tokens."
+        )
+    prompts = (len(encode(tokenizer, render_prompt(tokenizer, m))) for m in spec.longest_messages)
+    return min(context, max(prompts, default=0) + spec.sampling.max_tokens)
+
+
+def _engine_arguments(spec: EngineSpec, max_model_len: int, on_gpu: bool) -> dict[str, Any]:
+    compute = spec.compute
+    arguments: dict[str, Any] = {
+        "model": str(spec.model_path),
+        "tokenizer": str(spec.model_path),
+        "dtype": compute.dtype if compute.dtype != "auto" or on_gpu else "bfloat16",
+        "max_model_len": max_model_len,
+        "max_num_seqs": compute.max_num_seqs or (256 if on_gpu else CPU_MAX_NUM_SEQS),
+        "tensor_parallel_size": compute.tensor_parallel,
+        "enforce_eager": compute.enforce_eager if compute.enforce_eager is not None else not on_gpu,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+    }
+    if on_gpu:
+        arguments["gpu_memory_utilization"] = compute.gpu_memory_share
+    else:
+        # A request with its own seed whose prefill is cut into chunks raises "CPU Generator does not use offset"
+        # on vLLM 0.31's CPU backend, so a prefill is never cut there.
+        arguments["enable_chunked_prefill"] = False
+        arguments["max_num_batched_tokens"] = max(max_model_len, MIN_BATCHED_TOKENS)
+        arguments["block_size"] = CPU_BLOCK_SIZE
+    return arguments

@@ -1,0 +1,120 @@
+"""What comes from the Hugging Face Hub: models to a local folder, datasets to rows, with errors that help offline.
+
+Enters: a Hub id or a local folder. Leaves: a folder that every library can load without asking the network again.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.errors import ModelError, ProblemError
+
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""Weights as safetensors only: a pickle may run code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model on this machine."""
+
+    name: str
+    """As the recipe gives it: a Hub id, or a folder."""
+    path: Path
+    revision: str
+    """The Hub's commit, or for a local folder a hash of its config and the size and time of its weights."""
+
+
+def resolve_model(name: str, revision: str | None = None) -> Model:
+    """Find a model here or fetch it; no weights are loaded.
+
+    Raises:
+        ModelError: no such model, no access to it, no network and no copy here, or not a causal language model.
+    """
+    folder = Path(name).expanduser()
+    model = Model(name, folder.resolve(), _folder_revision(folder)) if folder.is_dir() else _fetch(name, revision)
+    _check(model)
+    return model
+
+
+def _fetch(name: str, revision: str | None) -> Model:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+    except GatedRepoError:
+        raise ModelError(
+            f"{name}: this model is gated. Ask for access on https://huggingface.co/{name}, then `hf auth login`."
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"{name}: the Hub has no revision {revision!r} of it.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"{name}: no such model on the Hub, and no such folder here. Check the spelling; for a private model, "
+            "`hf auth login`."
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{name}: not in the local cache, and the Hub cannot be reached ({type(error).__name__}). "
+            f"Connect to the network, fetch it once with `hf download {name}`, or give the path of a local copy "
+            "instead of the id."
+        ) from None
+    return Model(name, path, path.name)
+
+
+def _folder_revision(folder: Path) -> str:
+    """Changes whenever the weights do, without reading gigabytes of them."""
+    from distill.store import fingerprint
+
+    config = folder / "config.json"
+    weights = sorted(folder.glob("*.safetensors"))
+    return fingerprint(
+        {
+            "config": config.read_text() if config.exists() else "",
+            "weights": [[w.name, w.stat().st_size, w.stat().st_mtime_ns] for w in weights],
+        }
+    )[:40]
+
+
+def _check(model: Model) -> None:
+    from distill.store import read_json
+
+    config = read_json(model.path / "config.json")
+    if config is None:
+        raise ModelError(f"{model.name}: {model.path} has no config.json, so it is not a model.")
+    kinds = config.get("architectures") or []
+    if kinds and not any(kind.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for kind in kinds):
+        raise ModelError(f"{model.name}: {', '.join(kinds)} is not a causal language model, which distill needs.")
+    if not any(model.path.glob("*.safetensors")):
+        raise ModelError(f"{model.name}: {model.path} has no *.safetensors weights. Convert the model to safetensors.")
+
+
+def load_hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
+    """The rows of a Hub dataset's split.
+
+    Raises:
+        ProblemError: no such dataset, configuration or split; no access; no network and no copy here.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split, revision=revision)
+    except ValueError as error:  # unknown configuration or split; the message lists what there is
+        raise ProblemError(f"hf:{name}: {str(error).splitlines()[0]}") from None
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise ProblemError(
+            f"hf:{name}: cannot be loaded{offline}: {str(error).splitlines()[0][:200]} Check the id and the network; "
+            "without a network, save the dataset as JSONL or Parquet and use file:path/to/it instead."
+        ) from None
+    return rows

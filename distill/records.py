@@ -1,0 +1,168 @@
+"""The records that travel between stages, and their converters to TRL rows.
+
+Enters and leaves: plain JSON objects, one a line, for example a trace
+
+    {"problem_id": "9f2c…", "sample_index": 0, "teacher": "org/model", "teacher_revision": "f48b…",
+     "text": "<think>\\n2 + 2 = 4\\n</think>\\n\\n4", "reasoning": "2 + 2 = 4", "content": "4",
+     "finish_reason": "stop", "num_prompt_tokens": 31, "num_completion_tokens": 19, "seed": 7, "sampling": {…}}
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+Message = dict[str, str]
+"""A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
+
+FinishReason = Literal["stop", "length", "error"]
+
+SampleKey = tuple[str, int]
+"""A sample's identity: `(problem_id, sample_index)`, whatever its place in a file."""
+
+REASONS: dict[str, str] = {
+    "error": "the engine could not answer (the trace says why)",
+    "truncated": "cut off at max_tokens before the model stopped by itself",
+    "no_think": "no <think> … </think> block",
+    "unclosed_think": "<think> was opened and never closed",
+    "empty_answer": "nothing after </think>",
+    "no_answer": "no final answer could be found",
+    "wrong_answer": "the final answer is not the expected one",
+    "ungraded_gold": "the expected answer could not be parsed",
+    "ungraded_timeout": "grading took longer than its limit and was stopped",
+    "ungraded_crash": "the grader crashed",
+    "too_long": "longer than filter.max_tokens",
+    "repetition": "the text repeats itself",
+    "mixed_language": "too much of the text is in another language than asked for",
+    "duplicate": "same text as another kept trace of the problem",
+    "not_selected": "a good trace, but the problem has its share already (filter.select)",
+}
+"""The closed vocabulary of reasons for a drop, in the order in which the funnel counts them."""
+
+
+class Record:
+    """What all records share: plain JSON in and out."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON-ready dict, its fields in order."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The record in `row`; keys that are not its fields are left aside.
+
+        Raises:
+            TypeError: a field without a default is missing.
+        """
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{key: value for key, value in row.items() if key in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(Record):
+    """One question with its expected answer, as the student will see it."""
+
+    id: str
+    prompt: list[Message]
+    answer: str | None
+    task: str
+    source: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The text of the last user message."""
+        return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Record):
+    """One sampled answer: the verbatim text, and the reasoning and content derived from it."""
+
+    problem_id: str
+    sample_index: int
+    teacher: str
+    teacher_revision: str
+    text: str
+    reasoning: str
+    content: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    seed: int
+    sampling: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """What grading and filtering said of one trace.
+
+    `correct` is `None` where the trace could not be graded, which is not the same as wrong. `reasons` holds every
+    reason for a drop, in the order of `REASONS`; a trace without reasons is kept.
+
+    Raises:
+        ValueError: a reason that is not in `REASONS`.
+    """
+
+    problem_id: str
+    sample_index: int
+    correct: bool | None
+    extracted_answer: str | None
+    reasons: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.reasons) - REASONS.keys():
+            raise ValueError(f"unknown reasons {sorted(unknown)}; known are {list(REASONS)}")
+        object.__setattr__(self, "reasons", tuple(sorted(set(self.reasons), key=list(REASONS).index)))
+
+    @property
+    def kept(self) -> bool:
+        return not self.reasons
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult(Record):
+    """One model's score on one problem set. Shares and pass@1 lie in [0, 1]."""
+
+    model: str
+    num_problems: int
+    samples_per_problem: int
+    pass_at_1: float
+    interval_95: tuple[float, float]
+    truncated_share: float
+    num_ungraded: int
+    mean_completion_tokens: float
+
+
+def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
+    """A content hash (16 hex digits): the same problem has the same id in any order and any data set."""
+    content = json.dumps([prompt, task, answer], ensure_ascii=True, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def sft_row(problem: Problem, trace: Trace) -> dict[str, Any]:
+    """A row of TRL's conversational prompt/completion format: the loss falls on the completion alone.
+
+    Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
+    """
+    from distill.prompts import join_reasoning
+
+    completion = join_reasoning(trace.reasoning, trace.content)
+    return {"prompt": problem.prompt, "completion": [{"role": "assistant", "content": completion}]}
+
+
+def rl_row(problem: Problem) -> dict[str, Any]:
+    """A row for TRL's GRPOTrainer: the prompt alone, with what a reward function needs."""
+    return {"prompt": problem.prompt, "solution": problem.answer, "task": problem.task}

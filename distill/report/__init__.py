@@ -1,0 +1,5 @@
+"""The run's report: one self-contained HTML page about what went in, what was kept and what the student learned."""
+
+from distill.report.render import render_report
+
+__all__ = ["render_report"]

@@ -1,0 +1,188 @@
+"""Stage 4: base and student answer the same problems, which no training row came from.
+
+Enters: the held-out split and benchmarks; the base and `sft/student`. Leaves: `problems.jsonl`, and under `base/` and
+`student/` each a ledger and `verdicts.jsonl`. The scores go into the manifest and `summary.json`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.grading import grade_all
+from distill.grading.pool import GradingPool
+from distill.hub import Model, resolve_model
+from distill.launch import run_job
+from distill.ledger import read_ledger
+from distill.problems import problems_fingerprint
+from distill.records import EvalResult, Problem, Trace, Verdict
+from distill.sampling import SamplingJob
+from distill.stages import RunContext, chat_format_of
+from distill.stats import bootstrap_interval
+from distill.store import Summary, write_jsonl
+
+VERSION = 1
+GROWS: frozenset[str] = frozenset()
+
+PROBLEMS = "problems.jsonl"
+LEDGER = "ledger.jsonl"
+VERDICTS = "verdicts.jsonl"
+EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
+
+Scores = Mapping[str, float]
+"""Problem id -> share of its samples that are right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """One model's answers on all evaluation problems, with their verdicts in the same order."""
+
+    model: Model
+    traces: list[Trace]
+    verdicts: list[Verdict]
+
+
+def identity(run: RunContext) -> dict[str, Any]:
+    """What decides the scores."""
+    assert run.recipe.eval is not None
+    trained = run.finished("sft", "eval")
+    return {
+        "version": VERSION,
+        "base": run.student_model.name,
+        "base_revision": run.student_model.revision,
+        "student": trained["outputs"]["student"]["sha256"],
+        "seed": run.recipe.seed,
+        "problems": {name: problems_fingerprint(set_) for name, set_ in run.problem_sets.benchmarks.items()},
+        **run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"}),
+    }
+
+
+def run(run: RunContext) -> Summary:
+    """Sample both models (each in a child process), grade, compare."""
+    assert run.recipe.eval is not None
+    folder = run.folder("eval").path
+    benchmarks = run.problem_sets.benchmarks
+    problems = {p.id: p for set_ in benchmarks.values() for p in set_}
+    write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems.values()))
+    models = {"base": run.student_model, "student": resolve_model(str(run.folder("sft").path / "student"))}
+    graded, engines, peaks = {}, {}, []
+    for role, model in models.items():
+        sampled, peak = run_job("sample", _job(run, role, model, folder), folder / role)
+        peaks.append(peak)
+        engines[role] = sampled["engine"]
+        graded[role] = _grade(run, role, model, problems, folder)
+    metrics = compare(graded["base"], graded["student"], benchmarks, run.recipe.seed)
+    metrics["protocol"] = _protocol(run, engines["student"] or engines["base"])
+    metrics["engine"] = engines
+    outputs: dict[str, int | None] = {PROBLEMS: len(problems)}
+    for role in models:
+        outputs[f"{role}/{VERDICTS}"] = len(graded[role].verdicts)
+    return Summary(metrics, outputs, max(peaks))
+
+
+def compare(base: Graded, student: Graded, benchmarks: Mapping[str, Sequence[Problem]], seed: int) -> dict[str, Any]:
+    """Scores of both models on each benchmark and over all their problems, with the paired difference."""
+    everything = [problem for problems in benchmarks.values() for problem in problems]
+    overall = _side_by_side(base, student, everything, seed)
+    each = [{"name": name, **_side_by_side(base, student, set_, seed)} for name, set_ in benchmarks.items()]
+    return {**overall, "benchmarks": each}
+
+
+def _side_by_side(base: Graded, student: Graded, problems: Sequence[Problem], seed: int) -> dict[str, Any]:
+    ids = {problem.id for problem in problems}
+    scores = {role: problem_scores(graded, ids) for role, graded in (("base", base), ("student", student))}
+    gains = [scores["student"][i] - scores["base"][i] for i in sorted(ids)]
+    return {
+        "base": score(base, ids, seed).to_json(),
+        "student": score(student, ids, seed).to_json(),
+        "difference": {
+            "pass_at_1": sum(gains) / len(gains),
+            "interval_95": bootstrap_interval(gains, seed),
+            "num_gained": sum(gain > 0 for gain in gains),
+            "num_lost": sum(gain < 0 for gain in gains),
+        },
+    }
+
+
+def problem_scores(graded: Graded, ids: set[str]) -> dict[str, float]:
+    """Each problem's share of right answers; an answer that could not be graded counts as not right."""
+    by_problem: dict[str, list[bool]] = defaultdict(list)
+    for verdict in graded.verdicts:
+        if verdict.problem_id in ids:
+            by_problem[verdict.problem_id].append(verdict.correct is True)
+    return {name: sum(rights) / len(rights) for name, rights in by_problem.items()}
+
+
+def score(graded: Graded, ids: set[str], seed: int) -> EvalResult:
+    """One model's pass@1 (mean over samples, then over problems) with its bootstrap interval."""
+    scores = problem_scores(graded, ids)
+    values = [scores[name] for name in sorted(scores)]
+    traces = [trace for trace in graded.traces if trace.problem_id in ids]
+    verdicts = [verdict for verdict in graded.verdicts if verdict.problem_id in ids]
+    return EvalResult(
+        model=graded.model.name,
+        num_problems=len(values),
+        samples_per_problem=len(traces) // len(values),
+        pass_at_1=sum(values) / len(values),
+        interval_95=bootstrap_interval(values, seed),
+        truncated_share=sum(t.finish_reason == "length" for t in traces) / len(traces),
+        num_ungraded=sum(verdict.correct is None for verdict in verdicts),
+        mean_completion_tokens=sum(t.num_completion_tokens for t in traces) / len(traces),
+    )
+
+
+def _grade(run: RunContext, role: str, model: Model, problems: dict[str, Problem], folder: Path) -> Graded:
+    config = run.recipe.eval
+    assert config is not None
+    wanted = {(name, i) for name in problems for i in range(config.samples_per_problem)}
+    ledger = read_ledger(folder / role / LEDGER)
+    traces = sorted((t for t in ledger if t.key in wanted), key=lambda t: t.key)
+    with GradingPool(timeout_s=config.grade_timeout_s) as pool:
+        answers = ((problems[t.problem_id], _gradable(t)) for t in traces)
+        grades = list(grade_all(answers, pool, last_number=True))
+    verdicts = [
+        Verdict(t.problem_id, t.sample_index, g.correct, g.extracted_answer, (g.reason,) if g.reason else ())
+        for t, g in zip(traces, grades, strict=True)
+    ]
+    write_jsonl(folder / role / VERDICTS, (verdict.to_json() for verdict in verdicts))
+    return Graded(model, traces, verdicts)
+
+
+def _gradable(trace: Trace) -> str:
+    """The text to look for an answer in. A cut-off text counts only what it boxed: its last number means nothing."""
+    if trace.finish_reason == "length" and "\\boxed" not in trace.content:
+        return ""
+    return trace.content
+
+
+def _job(run: RunContext, role: str, model: Model, folder: Path) -> SamplingJob:
+    config = run.recipe.eval
+    assert config is not None
+    return SamplingJob(
+        title=f"eval {role}",
+        model_name=model.name,
+        model_path=str(model.path),
+        model_revision=model.revision,
+        chat_format=chat_format_of(model.name),
+        problems=str(folder / PROBLEMS),
+        ledger=str(folder / role / LEDGER),
+        samples_per_problem=config.samples_per_problem,
+        # Not the seed that sampled the teacher: a self-distilled base would draw the same numbers again.
+        seed=run.recipe.seed + 1,
+        sampling=config.sampling.model_dump(mode="json"),
+        compute=config.compute.model_dump(mode="json"),
+    )
+
+
+def _protocol(run: RunContext, engine: dict[str, Any] | None) -> dict[str, Any]:
+    """What a score means nothing without."""
+    config = run.recipe.eval
+    assert config is not None
+    return {
+        "samples_per_problem": config.samples_per_problem,
+        **config.sampling.model_dump(mode="json"),
+        "engine": f"{engine['name']} {engine['version']}" if engine else None,
+        "extraction": EXTRACTION,
+        "interval": "95%, percentile bootstrap over problems, 10,000 resamples",
+    }

@@ -1,0 +1,21 @@
+"""What the training process is told; apart from `distill.training` so that naming it imports no torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """What is trained, on what, and where it is left."""
+
+    model_name: str
+    model_path: str
+    chat_format: str | None
+    stop_token: str | None
+    learning_rate: float
+    rows: str
+    """Path of the Parquet file with the columns prompt and completion."""
+    out_dir: str
+    seed: int
+    config: dict[str, Any]
+    """`sft:` of the recipe."""
