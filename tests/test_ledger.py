@@ -1,0 +1,103 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distill.errors import StoreError
+from distill.ledger import Ledger, read_ledger
+from distill.records import Trace
+
+
+def trace(i, text="<think>\n1\n</think>\n\n2"):
+    return Trace(f"p{i}", 0, "teacher", "rev", text, "1", "2", "stop", 5, 6, seed=i, sampling={"temperature": 0.6})
+
+
+def test_what_is_appended_is_there_again(tmp_path):
+    wild = trace(1, text='"quotes" \\ \n\r\u2028 \ud800 \x00 ünï')
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        ledger.append([trace(0), wild])
+        ledger.append([])
+        assert ledger.done == {("p0", 0), ("p1", 0)}
+    assert list(read_ledger(tmp_path / "ledger.jsonl")) == [trace(0), wild]
+
+
+def test_a_record_torn_at_any_byte_is_cut_off_and_the_rest_kept(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append([trace(0)])
+        whole = path.stat().st_size
+        ledger.append([trace(1)])
+    content = path.read_bytes()
+    for length in range(whole, len(content)):
+        path.write_bytes(content[:length])
+        assert [t.problem_id for t in read_ledger(path)] == ["p0"]
+        with Ledger(path) as ledger:
+            assert ledger.done == {("p0", 0)}
+            ledger.append([trace(2)])
+        assert [t.problem_id for t in read_ledger(path)] == ["p0", "p2"]
+
+
+def test_a_damaged_record_in_the_middle_is_named_not_dropped(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append([trace(0), trace(1)])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"garbage\n" + lines[1])
+    with pytest.raises(StoreError, match=r"ledger\.jsonl:1: damaged record"):
+        Ledger(path)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with Ledger(tmp_path / "ledger.jsonl"), pytest.raises(StoreError, match="another process"):
+        Ledger(tmp_path / "ledger.jsonl")
+
+
+def test_a_full_disk_keeps_the_earlier_records_and_the_work_goes_on_later(tmp_path):
+    """A file size limit makes the kernel refuse the write half-way, as a full disk does."""
+    script = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from distill.ledger import Ledger; from distill.records import Trace\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "with Ledger(Path(sys.argv[1])) as ledger:\n"
+        "    for i in range(100):\n"
+        "        ledger.append([Trace(f'p{i}', 0, 't', 'r', 'x' * 200, '', '', 'stop', 1, 1, i)])"
+    )
+    path = tmp_path / "ledger.jsonl"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "StoreError" in done.stderr
+    assert path.read_bytes().endswith(b"\n")
+    kept = [t.problem_id for t in read_ledger(path)]
+    assert kept == [f"p{i}" for i in range(len(kept))]
+    assert kept
+    with Ledger(path) as ledger:
+        ledger.append([trace(999)])
+        assert len(ledger.done) == len(kept) + 1
+
+
+def test_a_killed_writer_loses_nothing_that_it_reported(tmp_path):
+    script = (
+        "import itertools, sys; from pathlib import Path\n"
+        "from distill.ledger import Ledger; from distill.records import Trace\n"
+        "with Ledger(Path(sys.argv[1])) as ledger:\n"
+        "    for i in itertools.count(len(ledger.done)):\n"
+        "        ledger.append([Trace(f'p{i}', 0, 't', 'r', 'x' * 5000, '', '', 'stop', 1, 1, i)])\n"
+        "        print(i, flush=True)"
+    )
+    path = tmp_path / "ledger.jsonl"
+    reported = -1
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+        writer.stdout.readline()
+        time.sleep(0.3)
+        writer.kill()
+        lines = writer.communicate()[0].split()
+        reported = max([reported, *map(int, lines)])
+        kept = [t.problem_id for t in read_ledger(path)]
+        assert len(kept) == len(set(kept))
+        assert kept == [f"p{i}" for i in range(len(kept))]
+        assert len(kept) > reported
+    assert os.path.getsize(path) > 5000  # noqa: PTH202

@@ -1,0 +1,162 @@
+"""The runner's decisions, on stages that sample a fake engine or a tiny random model."""
+
+import json
+
+import pytest
+
+from distill.errors import StoreError, UserError
+from distill.pipeline import STAGES, decide, run_recipe
+from distill.records import Problem
+from distill.stages import RunContext, generate
+from distill.store import StageFolder, read_json, read_jsonl
+
+RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{%s}."
+
+
+def finish_generate(recipe, runs, engine):
+    """What the runner does with generate, with an engine of our own."""
+    run = RunContext(recipe, runs / recipe.name)
+    folder = run.folder("generate")
+    folder.claim(generate.identity(run))
+    summary = generate.run(run, engine)
+    from distill.pipeline import Manifest, describe_outputs, fingerprint
+
+    folder.complete(
+        Manifest(
+            stage="generate",
+            fingerprint=fingerprint(generate.identity(run)),
+            identity=generate.identity(run),
+            config={},
+            outputs=describe_outputs(folder.path, summary.outputs),
+            metrics=summary.metrics,
+            versions={},
+            hardware={},
+            git_commit=None,
+            seconds=1.0,
+            peak_memory_gib=0.1,
+            finished_at="2026-01-01T00:00:00+00:00",
+        )
+    )
+    return run
+
+
+def test_a_new_stage_runs_a_finished_one_is_skipped_a_changed_one_refused(tmp_path):
+    folder = StageFolder(tmp_path / "generate")
+    assert decide(folder, {"seed": 1}, frozenset()).action == "run"
+    folder.claim({"seed": 1, "samples_per_problem": 4})
+    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, frozenset()).action == "run"
+    (folder.path / "manifest.json").write_text("{}")
+    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, frozenset()).action == "skip"
+    changed = decide(folder, {"seed": 2, "samples_per_problem": 4}, frozenset())
+    assert (changed.action, changed.changed) == ("refuse", {"seed": (1, 2)})
+    more = {"seed": 1, "samples_per_problem": 16}
+    assert decide(folder, more, frozenset({"samples_per_problem"})).action == "run"
+
+
+def test_generate_then_filter_leaves_summary_and_report(make_recipe, tmp_path, fake_engine):
+    recipe = make_recipe(num_problems=6)
+    finish_generate(recipe, tmp_path / "runs", fake_engine([RIGHT % 7, "<think>\nhm"]))
+    said = []
+    summary = run_recipe(recipe, tmp_path / "runs", ["filter"], say=said.append)
+    run_dir = tmp_path / "runs" / "small"
+    assert summary == read_json(run_dir / "summary.json")
+    assert summary["filter"]["num_traces"] == 12
+    assert summary["filter"]["num_kept"] == 1  # 7 is right for `What is 3 + 4?` alone
+    assert summary["filter"]["dropped"] == {"unclosed_think": 6, "wrong_answer": 5}
+    assert summary["problems"] == [{"source": "file:problems-6.jsonl", "num_problems": 6}]
+    report = (run_dir / "report.html").read_text()
+    assert "\\boxed{7}" in report
+    assert "wrong_answer" in report
+    assert len(read_jsonl(run_dir / "filter" / "verdicts.jsonl")) == 12
+    assert any(line.startswith("filter: kept 1 of 12") for line in said)
+
+
+def test_a_second_run_skips_and_changes_nothing(make_recipe, tmp_path, fake_engine):
+    recipe = make_recipe()
+    finish_generate(recipe, tmp_path / "runs", fake_engine([RIGHT % 7]))
+    run_recipe(recipe, tmp_path / "runs", ["filter"])
+    manifest = (tmp_path / "runs/small/filter/manifest.json").read_bytes()
+    said = []
+    run_recipe(recipe, tmp_path / "runs", ["generate", "filter"], say=said.append)
+    assert [line.split(",")[0] for line in said] == ["generate: done already", "filter: done already"]
+    assert (tmp_path / "runs/small/filter/manifest.json").read_bytes() == manifest
+
+
+def test_a_changed_recipe_is_refused_with_what_changed_and_force_moves_the_old_aside(
+    make_recipe, tmp_path, fake_engine
+):
+    finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
+    run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
+    stricter = make_recipe(filter={"max_tokens": 3, "compute": {"workers": 1}})
+    with pytest.raises(StoreError) as caught:
+        run_recipe(stricter, tmp_path / "runs", ["filter"])
+    assert "max_tokens: None -> 3" in str(caught.value)
+    assert "--force" in str(caught.value)
+    assert "--set name=" in str(caught.value)
+    summary = run_recipe(stricter, tmp_path / "runs", ["filter"], force=True)
+    assert summary["filter"]["num_kept"] == 0
+    assert (tmp_path / "runs/small/filter.replaced-1/manifest.json").exists()
+
+
+def test_compute_settings_are_no_reason_to_run_again(make_recipe, tmp_path, fake_engine):
+    finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
+    run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
+    said = []
+    run_recipe(make_recipe(filter={"compute": {"workers": 2}}), tmp_path / "runs", ["filter"], say=said.append)
+    assert "done already" in said[0]
+
+
+def test_more_problems_and_samples_extend_what_is_there(make_recipe, tmp_path, fake_engine):
+    finish_generate(make_recipe(num_problems=4), tmp_path / "runs", fake_engine([RIGHT % 7]))
+    bigger = make_recipe(num_problems=6)
+    bigger = bigger.model_copy(update={"generate": bigger.generate.model_copy(update={"samples_per_problem": 3})})
+    folder = StageFolder(tmp_path / "runs/small/generate")
+    run = RunContext(bigger, tmp_path / "runs/small")
+    assert decide(folder, generate.identity(run), generate.GROWS).action == "run"
+    engine = fake_engine([RIGHT % 7])
+    finish_generate(bigger, tmp_path / "runs", engine)
+    assert engine.num_requests == 6 * 3 - 4 * 2
+
+
+def test_traces_are_in_the_same_order_however_they_arrive(make_recipe, tmp_path, fake_engine):
+    checksums = []
+    for runs, in_flight in (("a", 3), ("b", 1)):
+        engine = fake_engine([RIGHT % 7, "no"])
+        engine.max_in_flight = in_flight
+        run = finish_generate(make_recipe(), tmp_path / runs, engine)
+        checksums.append(run.folder("generate").manifest["outputs"][generate.TRACES]["sha256"])
+    assert checksums[0] == checksums[1]
+
+
+def test_a_stage_before_its_turn_says_which_command_comes_first(make_recipe, tmp_path):
+    with pytest.raises(UserError, match="Run `distill generate` first"):
+        run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
+
+
+def test_nothing_kept_stops_before_sft_and_says_what_dropped_it(make_recipe, tmp_path, fake_engine):
+    recipe = make_recipe()
+    finish_generate(recipe, tmp_path / "runs", fake_engine(["<think>\nhm", "no idea"]))
+    with pytest.raises(UserError) as caught:
+        run_recipe(recipe, tmp_path / "runs")
+    assert "kept none of 12 traces" in str(caught.value)
+    assert "no_think 6" in str(caught.value)
+    assert "unclosed_think 6" in str(caught.value)
+    assert not (tmp_path / "runs/small/sft").exists()
+    assert json.loads((tmp_path / "runs/small/summary.json").read_text())["filter"]["num_kept"] == 0
+
+
+def test_a_problem_set_that_is_empty_stops_before_anything(make_recipe, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    recipe = make_recipe(problems=[{"source": f"file:{tmp_path / 'empty.jsonl'}"}])
+    with pytest.raises(UserError, match="the problem set is empty"):
+        run_recipe(recipe, tmp_path / "runs")
+
+
+def test_generate_writes_problems_that_read_back(make_recipe, tmp_path, fake_engine):
+    run = finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
+    rows = read_jsonl(run.folder("generate").path / "problems.jsonl")
+    assert {Problem.from_json(row).question for row in rows} == {f"What is {i} + {i + 1}?" for i in range(6)}
+
+
+def test_the_table_of_stages_is_in_order():
+    assert list(STAGES) == ["generate", "filter", "sft", "eval"]
