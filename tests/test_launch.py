@@ -65,7 +65,10 @@ def test_a_stage_error_in_the_child_keeps_its_kind(tmp_path):
 
 def test_a_child_dies_with_its_parent(tmp_path):
     """kill -9 of the caller must not leave a process that goes on writing."""
-    child = "import time; from distill.launch import end_with_parent\nend_with_parent(); print('up', flush=True); time.sleep(60)"
+    child = (
+        "import time; from distill.launch import end_with_parent\n"
+        "end_with_parent(); print('up', flush=True); time.sleep(60)"
+    )
     parent = (
         "import subprocess, sys\n"
         f"p = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE, text=True)\n"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -101,13 +102,11 @@ def test_disk_errors_say_what_to_do(tmp_path, code, advice):
     assert "the same command goes on" in str(caught.value)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_a_store_error():
-    from pathlib import Path
-
-    with pytest.raises(StoreError, match="disk is full"), disk_errors(Path("/dev/full")):
-        with open("/dev/full", "wb", buffering=0) as stream:  # noqa: PTH123
-            stream.write(b"x")
+    full = Path("/dev/full")
+    with pytest.raises(StoreError, match="disk is full"), disk_errors(full), full.open("wb", buffering=0) as stream:
+        stream.write(b"x")
 
 
 def test_a_manifest_means_complete_and_reopening_takes_it_back(tmp_path):
@@ -156,5 +155,5 @@ def test_a_folders_checksum_sees_names_and_contents(tmp_path):
 
 def test_broken_json_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(StoreError, match="manifest.json: not valid JSON"):
+    with pytest.raises(StoreError, match=r"manifest\.json: not valid JSON"):
         read_json(tmp_path / "manifest.json")

@@ -6,7 +6,10 @@ next, at the speed of one blocking `LLM.generate` over all of them.
 
 import math
 import os
+from pathlib import Path
 from typing import Any
+
+from transformers import AutoConfig
 
 from distill.engines import Completion, EngineSpec, Request
 from distill.errors import ModelError
@@ -16,28 +19,47 @@ from distill.tokenizers import encode, load_tokenizer, render_prompt
 CPU_MAX_NUM_SEQS = 128
 CPU_BLOCK_SIZE = 32
 """Tokens in a KV block. vLLM's CPU default of 128 leaves up to 127 tokens of a shared few-shot prompt uncached."""
-CPU_KV_SHARE = 0.25
-"""Share of the free memory that the KV cache takes on CPU, between 1 and 16 GiB."""
+CPU_KV_SHARE = 0.4
+"""Most of the free memory that the KV cache takes on CPU."""
 MIN_BATCHED_TOKENS = 4_096
 
 
-def cpu_environment(kv_cache_gib: float | None) -> dict[str, str]:
+def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
     """Environment variables that vLLM reads on import, for a machine without GPU.
 
     One process on all cores: vLLM's defaults reserve a core for a second process, which halves a two-core machine.
+
+    Args:
+        kv_cache_gib: size of the KV cache; vLLM takes whole GiB.
     """
     cores = sorted(os.sched_getaffinity(0))
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
-        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(kv_cache_gib or _kv_gib_for_free_memory())),
+        "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(kv_cache_gib)),
     }
 
 
-def _kv_gib_for_free_memory() -> float:
-    free_gib = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return min(16.0, max(1.0, free_gib * CPU_KV_SHARE))
+def kv_gib_needed(config: Any, num_tokens: int) -> float:
+    """KV cache in GiB for `num_tokens` in bfloat16: keys and values of every layer and KV head.
+
+    Args:
+        config: the model's transformers configuration.
+        num_tokens: tokens held at once, over all requests.
+    """
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    num_bytes = 2 * 2 * config.num_hidden_layers * num_kv_heads * head_dim * num_tokens
+    return float(num_bytes / 2**30)
+
+
+def _free_gib() -> float:
+    """Memory that can be had without swapping, caches included (Linux's MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 2**20
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
 class VllmEngine:
@@ -51,15 +73,16 @@ class VllmEngine:
         import torch
 
         on_gpu = torch.cuda.is_available()
-        if not on_gpu:
-            for key, value in cpu_environment(spec.compute.kv_cache_gib).items():
-                os.environ.setdefault(key, value)
+        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
+        config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
+        max_model_len = _context_needed(spec, self._tokenizer, config)
+        arguments = _engine_arguments(spec, max_model_len, on_gpu)
+        environment = {} if on_gpu else cpu_environment(_cpu_kv_gib(spec, config, arguments))
+        for key, value in environment.items():
+            os.environ.setdefault(key, value)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import vllm
 
-        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
-        max_model_len = _context_needed(spec, self._tokenizer)
-        arguments = _engine_arguments(spec, max_model_len, on_gpu)
         try:
             self._llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
@@ -76,7 +99,7 @@ class VllmEngine:
             "version": vllm.__version__,
             "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
             **{key: value for key, value in arguments.items() if key not in hidden},
-            **({} if on_gpu else cpu_environment(spec.compute.kv_cache_gib)),
+            **{key: os.environ[key] for key in environment},
         }
 
     @property
@@ -120,11 +143,16 @@ class VllmEngine:
         return finished
 
 
-def _context_needed(spec: EngineSpec, tokenizer: Any) -> int:
-    """Tokens of the longest prompt and completion together, within the model's context."""
-    from transformers import AutoConfig
+def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> float:
+    """As the recipe says; else what a full batch needs, within a share of the free memory."""
+    if spec.compute.kv_cache_gib is not None:
+        return spec.compute.kv_cache_gib
+    most = max(1.0, math.floor(_free_gib() * CPU_KV_SHARE))
+    return min(most, kv_gib_needed(config, arguments["max_num_seqs"] * arguments["max_model_len"]))
 
-    config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
+
+def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
+    """Tokens of the longest prompt and completion together, within the model's context."""
     context = int(getattr(config, "max_position_embeddings", 0)) or 1 << 20
     if spec.compute.max_model_len is not None:
         if spec.compute.max_model_len > context:
