@@ -28,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeArgument = Annotated[Path, typer.Argument(metavar="[RECIPE]", help="Recipe file.", show_default=True)]
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.", show_default=True)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable."),
@@ -165,8 +165,12 @@ def _run(
     recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
     if stage is not None and getattr(recipe, stage) is None:
         raise RecipeError(f"{recipe_path}: has no {stage}: section. Add one to use `distill {stage}`.")
-    say = _silent if quiet else _say
-    summary = run_recipe(recipe, run_dir, None if stage is None else [stage], force, say)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        summary = run_recipe(recipe, run_dir, None if stage is None else [stage], force, _silent if quiet else _say)
+    except (KeyboardInterrupt, Terminated) as stopped:
+        _say("Stopped. What is finished is kept: the same command goes on from here.")
+        raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     elif not quiet:
@@ -217,16 +221,9 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """The console script: errors as one message, and exit codes that scripts can rely on."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """The console script: an error is one message, and exit codes are what scripts can rely on."""
     try:
-        app(standalone_mode=False)
+        app()
     except DistillError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("Stopped. What is finished is kept: the same command goes on from here.", err=True)
-        sys.exit(130)
-    except Terminated:
-        typer.echo("Stopped by SIGTERM. What is finished is kept: the same command goes on from here.", err=True)
-        sys.exit(143)

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from distill import __version__
+from distill.engines import pick_engine
 from distill.errors import StoreError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.recipe import Recipe
@@ -93,10 +94,24 @@ def run_recipe(
     if recipe.eval is None and stages is None:
         wanted.remove("eval")
     with only_writer(run.run_dir):
+        _check_inputs(run, wanted)
         for name in wanted:
             _run_stage(run, name, force, say)
             write_summary(run)
         return write_summary(run)
+
+
+def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
+    """Find every model, engine and problem that the stages will need, before the first of them costs anything."""
+    recipe = run.recipe
+    if "generate" in wanted:
+        pick_engine(recipe.generate.compute.engine)
+        _ = run.problem_sets, run.teacher_model
+    if "sft" in wanted or "eval" in wanted:
+        _ = run.student_model
+    if "eval" in wanted and recipe.eval is not None:
+        pick_engine(recipe.eval.compute.engine)
+        _ = run.problem_sets
 
 
 def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> None:

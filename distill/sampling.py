@@ -83,9 +83,12 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         if not requests:
             return {"engine": None, "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
         engine = engine or start_engine(_spec(job, requests))
-        started = time.monotonic()
-        num_tokens = _drain(job, requests, engine, ledger, len(problems) * job.samples_per_problem)
-        seconds = time.monotonic() - started
+        try:
+            started = time.monotonic()
+            num_tokens = _drain(job, requests, engine, ledger, len(problems) * job.samples_per_problem)
+            seconds = time.monotonic() - started
+        finally:
+            engine.close()
     return {"engine": engine.settings, "num_sampled": len(requests), "num_tokens": num_tokens, "seconds": seconds}
 
 

@@ -21,6 +21,7 @@ from distill.errors import StoreError
 
 MANIFEST = "manifest.json"
 IDENTITY = "identity.json"
+FULL_BELOW_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -90,16 +91,28 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
+    except StoreError:
+        raise
+    except Exception as error:
+        # torch and safetensors report a full disk as errors of their own; then the disk itself tells.
+        is_full = getattr(error, "errno", None) in _DISK_FULL or _is_full(path)
+        if not isinstance(error, OSError) and not is_full:
+            raise
+        if is_full:
             what = "the disk is full. Free some space"
-        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             what = "no permission to write there. Make it writable or give another --run-dir"
         else:
-            what = f"writing failed ({error.strerror}). Check the disk"
+            what = f"writing failed ({error}). Check the disk"
         raise StoreError(
             f"{path}: {what}; nothing finished is lost, and the same command goes on from here."
         ) from error
+
+
+def _is_full(path: Path) -> bool:
+    """Less than `FULL_BELOW_BYTES` free on the disk that would hold `path`."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free < FULL_BELOW_BYTES
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:

@@ -86,6 +86,9 @@ class FakeEngine:
         self._in_flight.append(request)
         return None
 
+    def close(self) -> None:
+        self._in_flight.clear()
+
     def step(self) -> list[Completion]:
         if self.die_after is not None and self.num_requests > self.die_after:
             raise KeyboardInterrupt

@@ -70,6 +70,9 @@ class Engine(Protocol):
     def step(self) -> list[Completion]:
         """Work for a moment; the requests that finished."""
 
+    def close(self) -> None:
+        """Give back memory and end processes of its own."""
+
 
 def _vllm(spec: EngineSpec) -> Engine:
     from distill.engines.vllm import VllmEngine

@@ -67,6 +67,9 @@ class TransformersEngine:
         self._waiting.append((request, ids, text.rstrip().endswith("<think>")))
         return None
 
+    def close(self) -> None:
+        del self._model
+
     def step(self) -> list[Completion]:
         import torch
         from transformers import GenerationConfig
@@ -102,5 +105,6 @@ class TransformersEngine:
         eos = self._tokenizer.eos_token_id
         reason: FinishReason = "stop" if eos in output else "length"
         num_tokens = output.index(eos) + 1 if reason == "stop" else len(output)
-        text = self._tokenizer.decode(output[:num_tokens], skip_special_tokens=True)
+        # The stop token left out, any other special token kept: some models' <think> is one.
+        text = self._tokenizer.decode(output[: num_tokens - (reason == "stop")])
         return Completion(request.key, text, reason, len(ids), num_tokens, opened)

@@ -124,10 +124,14 @@ class VllmEngine:
             max_tokens=min(self._sampling.max_tokens, room),
             seed=request.seed,
             stop_token_ids=self._stop_ids,
+            skip_special_tokens=False,  # the text is kept verbatim; some models' <think> is a special token
         )
         self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
         self._in_flight[name] = (request.key, len(ids), text.rstrip().endswith("<think>"))
         return None
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
 
     def step(self) -> list[Completion]:
         finished = []

@@ -16,6 +16,15 @@ from distill.recipe import Recipe
 from distill.store import StageFolder
 from distill.students import STUDENTS, Student, find_student
 
+# Files that one stage leaves for another, relative to the stage's folder.
+PROBLEMS = "problems.jsonl"
+LEDGER = "ledger.jsonl"
+TRACES = "traces/train-00000-of-00001.parquet"
+KEPT = "kept/train-00000-of-00001.parquet"
+DROPPED = "dropped/train-00000-of-00001.parquet"
+VERDICTS = "verdicts.jsonl"
+STUDENT = "student"
+
 
 @dataclass(frozen=True)
 class RunContext:

@@ -18,16 +18,13 @@ from distill.ledger import read_ledger
 from distill.problems import problems_fingerprint
 from distill.records import EvalResult, Problem, Trace, Verdict
 from distill.sampling import SamplingJob
-from distill.stages import RunContext, chat_format_of
+from distill.stages import LEDGER, PROBLEMS, STUDENT, VERDICTS, RunContext, chat_format_of
 from distill.stats import bootstrap_interval
 from distill.store import Summary, write_jsonl
 
 VERSION = 1
 GROWS: frozenset[str] = frozenset()
 
-PROBLEMS = "problems.jsonl"
-LEDGER = "ledger.jsonl"
-VERDICTS = "verdicts.jsonl"
 EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
 
 Scores = Mapping[str, float]
@@ -51,7 +48,7 @@ def identity(run: RunContext) -> dict[str, Any]:
         "version": VERSION,
         "base": run.student_model.name,
         "base_revision": run.student_model.revision,
-        "student": trained["outputs"]["student"]["sha256"],
+        "student": trained["outputs"][STUDENT]["sha256"],
         "seed": run.recipe.seed,
         "problems": {name: problems_fingerprint(set_) for name, set_ in run.problem_sets.benchmarks.items()},
         **run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"}),
@@ -65,7 +62,7 @@ def run(run: RunContext) -> Summary:
     benchmarks = run.problem_sets.benchmarks
     problems = {p.id: p for set_ in benchmarks.values() for p in set_}
     write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems.values()))
-    models = {"base": run.student_model, "student": resolve_model(str(run.folder("sft").path / "student"))}
+    models = {"base": run.student_model, "student": resolve_model(str(run.folder("sft").path / STUDENT))}
     graded, engines, peaks = {}, {}, []
     for role, model in models.items():
         sampled, peak = run_job("sample", _job(run, role, model, folder), folder / role)

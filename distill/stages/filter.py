@@ -16,17 +16,11 @@ from distill.progress import ProgressBar
 from distill.prompts import split_reasoning
 from distill.recipe import FilterConfig
 from distill.records import REASONS, Problem, Trace, Verdict, sft_row
-from distill.stages import RunContext
+from distill.stages import DROPPED, KEPT, PROBLEMS, TRACES, VERDICTS, RunContext
 from distill.store import Summary, read_jsonl, write_jsonl, write_parquet
 
 VERSION = 1
 GROWS: frozenset[str] = frozenset()
-
-TRACES = "traces/train-00000-of-00001.parquet"
-PROBLEMS = "problems.jsonl"
-KEPT = "kept/train-00000-of-00001.parquet"
-DROPPED = "dropped/train-00000-of-00001.parquet"
-VERDICTS = "verdicts.jsonl"
 
 
 def identity(run: RunContext) -> dict[str, Any]:

@@ -13,17 +13,13 @@ from distill.ledger import read_ledger
 from distill.problems import problems_fingerprint
 from distill.records import Problem, Trace
 from distill.sampling import SamplingJob, run_sampling
-from distill.stages import RunContext, chat_format_of
+from distill.stages import LEDGER, PROBLEMS, TRACES, RunContext, chat_format_of
 from distill.store import Summary, write_jsonl, write_parquet
 
 VERSION = 1
 
 GROWS = frozenset({"problems", "samples_per_problem"})
 """Identity keys whose change leaves every sample drawn so far valid: only what is missing is asked for."""
-
-TRACES = "traces/train-00000-of-00001.parquet"
-PROBLEMS = "problems.jsonl"
-LEDGER = "ledger.jsonl"
 
 
 def identity(run: RunContext) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.launch import run_job
-from distill.stages import RunContext
+from distill.stages import KEPT, STUDENT, RunContext
 from distill.store import Summary
 from distill.students import LORA_LEARNING_RATE
 from distill.train_job import TrainJob
@@ -15,8 +15,6 @@ from distill.train_job import TrainJob
 VERSION = 1
 GROWS: frozenset[str] = frozenset()
 
-KEPT = "kept/train-00000-of-00001.parquet"
-STUDENT = "student"
 ADAPTER = "adapter"
 METRICS = "metrics.jsonl"
 

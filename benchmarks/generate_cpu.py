@@ -1,0 +1,93 @@
+"""Tokens per second of distill's own CPU settings for vLLM, over vLLM's defaults, on a machine without GPU.
+
+Both draw the same requests from SmolLM2-135M-Instruct in processes of their own, taking turns (ours, defaults,
+defaults, ours, …); loading is left out. Peer: vLLM with `LLM(model, max_model_len)` and nothing else set.
+
+    python benchmarks/generate_cpu.py [--rounds 3] [--requests 96]
+
+The last line is JSON: the medians, their ratio and every round.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from distill.recipe import Sampling, SamplingCompute
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+MAX_TOKENS = 64
+ORDER = ("ours", "defaults", "defaults", "ours")
+
+
+def main() -> None:
+    """Alternate the two, print each round, then the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each (the median counts)")
+    parser.add_argument("--requests", type=int, default=96, help="requests a round")
+    parser.add_argument("--child", choices=("ours", "defaults"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.requests)))
+        return
+    rates: dict[str, list[float]] = {"ours": [], "defaults": []}
+    turns = [ORDER[i % len(ORDER)] for i in range(2 * options.rounds)]
+    for which in turns:
+        rate = _in_a_child(which, options.requests)
+        rates[which].append(rate)
+        print(f"{which:>8}: {rate:.0f} tokens/s", flush=True)
+    medians = {which: statistics.median(found) for which, found in rates.items()}
+    print(json.dumps({"ratio": medians["ours"] / medians["defaults"], "tokens_per_second": medians, "rounds": rates}))
+
+
+def measure(which: str, num_requests: int) -> float:
+    """Tokens per second of one engine over all requests, each with its own seed."""
+    prompts = [f"Tell me a story about the number {i}." for i in range(num_requests)]
+    return _ours(prompts) if which == "ours" else _defaults(prompts)
+
+
+def _ours(prompts: list[str]) -> float:
+    from distill.engines import EngineSpec, Request
+    from distill.engines.vllm import VllmEngine
+    from distill.hub import resolve_model
+
+    messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    model = resolve_model(MODEL)
+    sampling = Sampling(temperature=0.8, top_p=1.0, max_tokens=MAX_TOKENS)
+    engine = VllmEngine(EngineSpec(model.path, MODEL, sampling, SamplingCompute(), None, messages))
+    started, num_tokens = time.monotonic(), 0
+    for i, conversation in enumerate(messages):
+        engine.submit(Request((str(i), 0), conversation, seed=i))
+    while engine.num_in_flight:
+        num_tokens += sum(completion.num_completion_tokens for completion in engine.step())
+    return num_tokens / (time.monotonic() - started)
+
+
+def _defaults(prompts: list[str]) -> float:
+    import vllm
+
+    from distill.hub import resolve_model
+
+    llm: Any = vllm.LLM(str(resolve_model(MODEL).path), max_model_len=512)
+    # No seeds: with vLLM's default chunked prefill its CPU backend refuses them, which only helps the peer here.
+    params = vllm.SamplingParams(temperature=0.8, max_tokens=MAX_TOKENS)
+    started = time.monotonic()
+    outputs = llm.chat([[{"role": "user", "content": p}] for p in prompts], params, use_tqdm=False)
+    return sum(len(output.outputs[0].token_ids) for output in outputs) / (time.monotonic() - started)
+
+
+def _in_a_child(which: str, num_requests: int) -> float:
+    command = [sys.executable, "-W", "ignore", __file__, "--child", which, "--requests", str(num_requests)]
+    quiet = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=quiet)
+    if done.returncode:
+        sys.exit(f"{which} failed:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    main()

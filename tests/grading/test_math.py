@@ -1,0 +1,449 @@
+r"""Final answers: cut out of a text, compared, graded; and what hostile text may not do."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.grading import Grade, grade_all
+from distill.grading.math import extract_answer, is_tame, normalise, same_answer
+from distill.grading.pool import GradingPool
+from distill.records import Problem
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+MINUS = "\N{MINUS SIGN}"
+
+any_text = st.text(st.characters(exclude_categories=()))
+mathematical_text = st.lists(
+    st.sampled_from([*"0123456789-+.,/%$ \n{}()[]^_x*", r"\frac", r"\boxed{", r"\text{", "the answer is "])
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with GradingPool(2, timeout_s=30.0) as workers:
+        yield workers
+
+
+def problem(answer):
+    return Problem("p", [], answer, "math", "test")
+
+
+def grade(given_, expected, pool, last_number=False):
+    (found,) = grade_all([(problem(expected), given_)], pool, last_number)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{12}.", "12"),
+        (r"\boxed {12}", "12"),
+        (r"\fbox{12}", "12"),
+        (r"\boxed{ 12 }", "12"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\sqrt{\frac{1}{\sqrt{2}}}} is it", r"\sqrt{\frac{1}{\sqrt{2}}}"),
+        (r"\boxed{3} or rather \boxed{4}", "4"),
+        (r"\boxed{4} or \boxed{5", "4"),
+        (r"\boxed{\text{\boxed{7}}}", "7"),
+        (r"\boxed{1} } \boxed{2} {", "2"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),  # an escaped brace needs no partner
+        (r"The answer is 3. \boxed{4}", "4"),
+        (r"\boxed{4} The answer is 3.", "4"),
+    ],
+)
+def test_the_last_whole_box_is_the_answer(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 12.", "12"),
+        ("The answer is 12. I am sure.", "12"),
+        ("The answer is: 12", "12"),
+        ("The final answer is 12", "12"),
+        ("Answer: 3/4", "3/4"),
+        ("ANSWER = 7", "7"),
+        ("the answer is 1.5. Done", "1.5"),
+        ("The answer is\n12\n", "12"),
+        ("The answer is 3; the rest is easy", "3"),
+        ("The answer is 3.\nNo: the answer is 4.", "4"),
+        ("The answer is **12**.", "12"),
+        ("**Answer:** 12", "12"),
+        ("**Answer**: 12", "12"),
+        ("**Final Answer**: 12", "12"),
+        ("**The answer is 12.**", "12."),
+        ("The answer is `12`.", "12"),
+        (r"The answer is $\frac{3}{4}$.", r"$\frac{3}{4}$"),
+        (r"The final answer is: \(12\)", r"\(12\)"),
+        ("The correct answer is B.", "B"),
+        (r"The answer is \boxed{5", r"\boxed{5"),
+    ],
+)
+def test_else_what_is_announced(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("It costs 1,234.50 dollars.", "1,234.50"),
+        ("17 - 21 = -4", "-4"),
+        ("x is -3.5.", "-3.5"),
+        ("first 1, then 2, then 3.", "3"),
+        ("a share of 3/4", "3/4"),
+        ("-1,000,000", "-1,000,000"),
+        ("It takes 10-12 days", "12"),  # a range, not minus twelve
+        ("half of them", None),
+        ("", None),
+    ],
+)
+def test_else_the_last_number_where_asked_for(text, number):
+    assert extract_answer(text, last_number=True) == number
+    assert extract_answer(text) is None
+
+
+@pytest.mark.parametrize("text", ["", "no idea", r"\boxed{5", r"\boxed{}", r"\boxed{ }", "Answer:", "The answer is "])
+def test_no_answer(text, pool):
+    assert extract_answer(text) is None
+    assert grade(text, "5", pool) == Grade(False, None, "no_answer")
+
+
+def test_an_announced_answer_comes_before_the_last_number():
+    assert extract_answer("The answer is 12. It took 3 steps.", last_number=True) == "12"
+
+
+@given(any_text | mathematical_text, st.booleans())
+def test_any_text_can_be_searched(text, last_number):
+    answer = extract_answer(text, last_number)
+    assert answer is None or (answer == answer.strip() != "" and answer in text)
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ("12", "12"),
+        ("12.", "12"),
+        ("12.0", "12"),
+        ("+12", "12"),
+        ("012", "12"),
+        ("-0", "0"),
+        (" 1 + x ", "1+x"),
+        ("0.5", "1/2"),
+        (".5", "0.5"),
+        (r"\frac{1}{2}", "1/2"),
+        (r"\dfrac{3}{6}", "0.5"),
+        (r"-\frac{1}{2}", "-0.5"),
+        (r"\frac{-1}{2}", r"-\frac{1}{2}"),
+        ("1,000", "1000"),
+        ("-1,234,567.5", "-1234567.5"),
+        (r"10\,000", "10000"),
+        ("$12$", "12"),
+        (r"\(12\)", "12"),
+        (r"\[12\]", "12"),
+        (r"\text{Evelyn}", "evelyn"),
+        (r"\text{ (B) }", "(B)"),
+        (r"\left( 1, 2 \right)", "(1,2)"),
+        (r"\mathrm{cm}", r"\text{cm}"),
+        ("1" + "0" * 70, "1" + "0" * 70),
+    ],
+)
+def test_same_answer(given_, expected):
+    assert same_answer(given_, expected)
+    assert same_answer(expected, given_)
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ("12", "13"),
+        ("", ""),
+        ("$$", ""),
+        (r"\frac12", "0.5"),  # the same, but not for strings and numbers to say
+        (r"\sqrt{4}", "2"),
+        ("50%", "0.5"),
+        ("50%", "50"),
+        ("1e3", "1000"),
+        ("1/0", "2/0"),
+        ("0.333", "1/3"),
+        ("(1,2)", "(2,1)"),
+        ("1 1/2", "11/2"),  # one and a half is not eleven halves
+        (r"2\frac{1}{2}", "21/2"),
+        (r"2\frac{1}{2}", "10.5"),
+        (r"3^\frac{1}{2}", "3^1/2"),
+        ("1 2", "12"),
+        ("1, 100", "1100"),
+        ("(1,100)", "(1100)"),
+        ("1" + "0" * 70, "1" + "0" * 70 + ".0"),
+        ("9" * 3_000, "9" * 3_000),
+    ],
+)
+def test_not_settled(given_, expected):
+    assert not same_answer(given_, expected)
+    assert not same_answer(expected, given_)
+
+
+@given(any_text | mathematical_text, any_text | mathematical_text)
+def test_any_two_texts_can_be_compared_either_way_round(left, right):
+    assert same_answer(left, right) == same_answer(right, left)
+    assert same_answer(left, left) == (normalise(left) != "")
+
+
+@st.composite
+def written_numbers(draw):
+    """A fraction and one of the ways to write it."""
+    numerator, denominator = draw(st.integers(-10_000, 10_000)), draw(st.integers(1, 12))
+    forms = [f"{numerator}/{denominator}", rf"\frac{{{numerator}}}{{{denominator}}}", rf"${numerator}/{denominator}$"]
+    if denominator == 1:
+        forms += [str(numerator), f"{numerator:,}", f"{numerator}.0", rf" \text{{{numerator}}}."]
+    return Fraction(numerator, denominator), draw(st.sampled_from(forms))
+
+
+@given(written_numbers(), written_numbers())
+def test_written_numbers_are_the_same_if_and_only_if_their_values_are(left, right):
+    assert same_answer(left[1], right[1]) == (left[0] == right[0])
+
+
+RIGHT, WRONG = True, False
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected", "correct"),
+    [
+        # fractions
+        (r"\frac12", "0.5", RIGHT),
+        ("3/4", r"\frac{3}{4}", RIGHT),
+        (r"\frac{6}{8}", r"\frac{3}{4}", RIGHT),
+        (r"\frac{4}{3}", r"\frac{3}{4}", WRONG),
+        (r"1\frac{1}{2}", "1.5", RIGHT),
+        (r"2\frac{1}{2}", "21/2", WRONG),
+        ("1 1/2", "11/2", WRONG),
+        (r"\frac{1}{0}", "1", WRONG),
+        ("0.3", r"\frac{1}{3}", WRONG),
+        # numbers
+        ("1,000,000", "10^6", RIGHT),
+        (r"10{,}000", "10000", RIGHT),
+        (r"2^{10}", "1024", RIGHT),
+        (r"3 \cdot 2", "6", RIGHT),
+        ("5!", "120", RIGHT),
+        (f"{MINUS}5", "-5", RIGHT),
+        (f"{MINUS}5", "5", WRONG),
+        (r"\pi", "3.14", WRONG),
+        # roots
+        (r"\sqrt{8}", r"2\sqrt{2}", RIGHT),
+        (r"\sqrt8", r"2\sqrt2", RIGHT),
+        (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}", RIGHT),
+        (r"\sqrt{8}", r"3\sqrt{2}", WRONG),
+        # expressions
+        ("3 + 2x", "2x+3", RIGHT),
+        ("(x+1)^2", "x^2+2x+1", RIGHT),
+        ("(x+1)^2", "x^2+2x+2", WRONG),
+        ("y^{10} + x^2", "x^2+y^{10}", RIGHT),
+        ("x = 5", "5", RIGHT),
+        ("5", "x=5", RIGHT),
+        ("x=6", "x=5", WRONG),
+        ("3+4i", "4i+3", RIGHT),
+        ("6+9i", "6-9i", WRONG),
+        # intervals
+        ("[1, 2)", "[1,2)", RIGHT),
+        ("(1,2)", "[1,2]", WRONG),
+        ("[1,2)", "[1,2]", WRONG),
+        (r"x \in [-2,7]", "[-2,7]", RIGHT),
+        (r"(-\infty,2)\cup(3,\infty)", r"(3,\infty)\cup(-\infty,2)", RIGHT),
+        # tuples
+        (r"\left(3, \frac{\pi}{2}\right)", r"(3,\pi/2)", RIGHT),
+        ("(2,1)", "(1,2)", WRONG),
+        ("(1,2)", "(1,2,3)", WRONG),
+        # sets
+        (r"\{1,2,3\}", r"\{3,2,1\}", RIGHT),
+        ("3, 1, 2", "1,2,3", RIGHT),
+        (r"\{1,2\}", r"\{1,2,3\}", WRONG),
+        (r"\pm 2", "-2, 2", RIGHT),
+        # percent
+        (r"50\%", "50", RIGHT),
+        (r"50\%", "0.5", RIGHT),
+        ("50%", r"50\%", RIGHT),
+        (r"51\%", "50", WRONG),
+        # matrices
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}", RIGHT),
+        (r"\begin{pmatrix}1\\\frac{4}{2}\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", RIGHT),
+        (r"\begin{pmatrix}1\\3\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", WRONG),
+        # units
+        ("5 cm", "5", RIGHT),
+        (r"5 \text{ meters}", "5", RIGHT),
+        (r"\$5", "5", RIGHT),
+        (r"90^\circ", "90", RIGHT),
+        ("6 cm", "5", WRONG),
+        # choices and words
+        (r"\text{(B)}", "B", RIGHT),
+        ("C", "B", WRONG),
+        ("evelyn", r"\text{Evelyn}", RIGHT),
+        ("Carla", r"\text{Evelyn}", WRONG),
+    ],
+)
+def test_grade(given_, expected, correct, pool):
+    found = grade(rf"so \boxed{{{given_}}}.", expected, pool)
+    assert found == Grade(correct, given_, None if correct else "wrong_answer")
+
+
+@pytest.mark.parametrize("gold", [None, "", "$$", r"\text{}", "???", r"\frac{1}{"])
+def test_an_answer_is_not_wrong_where_the_expected_one_cannot_be_parsed(gold, pool):
+    assert grade(r"\boxed{5}", gold, pool) == Grade(None, "5", "ungraded_gold")
+
+
+def test_the_last_number_keeps_its_sign(pool):
+    assert grade(f"It is {MINUS}4", "4", pool, last_number=True).reason == "wrong_answer"
+    assert grade(f"It is {MINUS}4", "-4", pool, last_number=True).correct is True
+
+
+def test_answers_are_graded_in_order(pool):
+    texts = [rf"\boxed{{{n}}}" if n % 3 else rf"\boxed{{\sqrt{{{n * n}}}}}" if n % 2 else "none" for n in range(30)]
+    grades = list(grade_all([(problem(str(n)), text) for n, text in enumerate(texts)], pool))
+    assert [g.reason for g in grades] == [None if n % 3 or n % 2 else "no_answer" for n in range(30)]
+
+
+HOSTILE = {
+    "tower": ("9^{9^{9}}", "5"),
+    "factorials": ("(((9!)!)!)", "5"),
+    "braces": ("{" * 5_000 + "1" + "}" * 5_000, "1"),
+    "brackets": ("(" * 5_000 + "1" + ")" * 5_000, "1"),
+    "long": ("1+" * 50_000 + "1", "5"),
+    "expansion": (r"\frac{x^{800}-1}{x-1}-(1+x+" + "+".join(f"x^{{{n}}}" for n in range(2, 200)) + ")", "0"),
+    "gold": ("5", "(" * 5_000),
+}
+
+
+@pytest.fixture(scope="module")
+def hostile_grades(tmp_path_factory):
+    """All hostile texts and one good one, graded at once with a limit of 3 seconds each; and how long that took."""
+    target = tmp_path_factory.mktemp("hostile") / "X"
+    python = f"__import__('os').system('touch {target}')"
+    pairs = {**HOSTILE, "python": (python, "5"), "python in the gold": ("5", python), "good": (r"\sqrt{4}", "2")}
+    started = time.monotonic()
+    with GradingPool(4, timeout_s=3.0) as pool:
+        grades = list(grade_all([(problem(e), rf"\boxed{{{g}}}") for g, e in pairs.values()], pool))
+    return dict(zip(pairs, grades, strict=True)), time.monotonic() - started, target
+
+
+def test_hostile_text_never_hangs_the_caller(hostile_grades):
+    grades, seconds, _ = hostile_grades
+    assert seconds < 3.0 * len(grades)
+    assert grades["good"] == Grade(True, r"\sqrt{4}", None)
+
+
+@pytest.mark.parametrize("name", ["braces", "brackets", "long", "python"])
+def test_hostile_text_that_is_never_parsed_or_never_true_is_wrong(name, hostile_grades):
+    found = hostile_grades[0][name]
+    assert (found.correct, found.reason) == (False, "wrong_answer")
+
+
+@pytest.mark.parametrize("name", ["tower", "factorials", "expansion", "gold"])
+def test_hostile_text_is_never_right(name, hostile_grades):
+    found = hostile_grades[0][name]
+    assert (found.correct, found.reason) in [
+        (None, "ungraded_timeout"),
+        (None, "ungraded_crash"),
+        (None, "ungraded_gold"),
+        (False, "wrong_answer"),
+    ]
+
+
+def test_python_in_an_answer_is_never_run(hostile_grades):
+    grades, _, target = hostile_grades
+    assert grades["python in the gold"].correct is not True
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "tame"),
+    [
+        ("", True),
+        ("x" * 2_000, True),
+        ("x" * 2_001, False),
+        ("(" * 50 + ")" * 50, True),
+        ("(" * 51 + ")" * 51, False),
+        ("[({" * 17, False),
+        ("10^{9999}", True),
+        ("10^{10000}", False),
+        ("10**10000", False),
+        ("x^2 + y^{10}", True),
+        ("2^2 3^{10} x**12 + 1", True),
+        ("9^{9^{99}}", False),
+        ("2^{2^{10}}", False),
+        ("2**2**10", False),
+    ],
+)
+def test_what_a_parser_may_be_shown(answer, tame):
+    assert is_tame(answer) is tame
+
+
+@given(any_text | mathematical_text)
+def test_tameness_of_any_text(text):
+    assert is_tame(text) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(r"\boxed{" + "9" * 10_000_000 + "}", id="a box of 10 MB"),
+        pytest.param("The answer is " + "9" * 10_000_000, id="an answer of 10 MB"),
+        pytest.param("1 2 " * 2_500_000 + r"\boxed{3}", id="10 MB before the box"),
+        pytest.param("The answer is 3. " * 600_000, id="10 MB of answers"),
+    ],
+)
+def test_ten_megabytes_are_graded_at_once(text, pool):
+    started = time.monotonic()
+    assert grade(text, "5", pool, last_number=True).reason == "wrong_answer"
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # what a model in a loop writes until it is cut off
+        pytest.param("\\boxed{" * 4_000, id="boxes never closed"),
+        pytest.param("The answer is x" + " " * 20_000 + "y", id="spaces"),
+        pytest.param("The answer is" + "\n" * 10_000, id="line breaks"),
+        pytest.param("answer " * 20_000, id="the word alone"),
+        pytest.param("1," * 50_000, id="commas"),
+    ],
+)
+def test_time_grows_with_the_length_of_the_text_and_not_with_its_square(text):
+    started = time.monotonic()
+    extract_answer(text, last_number=True)
+    assert time.monotonic() - started < 0.5
+
+
+def test_grading_writes_nothing_to_the_terminal():
+    code = (
+        "from distill.grading import grade_all\n"
+        "from distill.grading.pool import GradingPool\n"
+        "from distill.records import Problem\n"
+        "with GradingPool(1) as pool:\n"
+        r"    print(*grade_all([(Problem('p', [], '2', 'math', 's'), r'\boxed{\sqrt{4}}')], pool))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert "correct=True" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared problem sets are not part of the project")
+def test_agreement_with_the_labels_of_real_answers(pool):
+    with (SHARED / "graded_math_cot_100.jsonl").open() as stream:
+        rows = [json.loads(line) for line in stream]
+    labelled = [
+        (row["gt"], text, label) for row in rows for text, label in zip(row["code"][:2], row["score"][:2], strict=True)
+    ]
+    grades = list(grade_all([(problem(gold), text) for gold, text, _ in labelled], pool))
+    agree = [(g.correct is True) == label for g, (_, _, label) in zip(grades, labelled, strict=True)]
+    assert len(agree) == 200
+    assert sum(agree) / len(agree) >= 0.93

@@ -1,0 +1,218 @@
+"""Workers that hang, crash and lie cost one task, never the run."""
+
+import contextlib
+import functools
+import operator
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool
+
+# `eval` and `exec` are functions that a worker finds by name, whatever file this is
+FOREVER = "all(zero == 0 for zero in iter(int, 1))"
+FOREVER_IN_C = "sum(iter(int, 1))"
+BACKTRACKING = "__import__('re').match('(a+)+$', 'a' * 60 + 'b')"
+SEGFAULT = "__import__('ctypes').string_at(0)"
+PID = "__import__('os').getpid()"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with GradingPool(2, timeout_s=1.0) as workers:
+        yield workers
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_answers_come_in_the_order_of_the_tasks(pool):
+    # the first task ends last
+    code = "(__import__('time').sleep({}), {})[1]"
+    assert list(pool.map(eval, [code.format(0.4, 0), code.format(0.0, 1), code.format(0.1, 2)])) == [0, 1, 2]
+
+
+def test_many_more_tasks_than_workers(pool):
+    tasks = list(range(1_000))
+    assert list(pool.map(functools.partial(operator.mul, 3), tasks)) == [3 * task for task in tasks]
+
+
+def test_more_workers_than_tasks():
+    with GradingPool(4) as pool:
+        assert list(pool.map(operator.neg, [5])) == [-5]
+
+
+def test_no_tasks(pool):
+    assert list(pool.map(operator.neg, [])) == []
+
+
+def test_tasks_may_come_from_a_generator(pool):
+    assert list(pool.map(operator.neg, (n for n in range(3)))) == [0, -1, -2]
+
+
+def test_answers_that_look_like_nothing_are_answers(pool):
+    answers = [None, False, 0, "", "ready", "TIMED_OUT", (True, "x")]
+    assert list(pool.map(eval, [repr(answer) for answer in answers])) == answers
+
+
+@pytest.mark.parametrize("code", [FOREVER, FOREVER_IN_C, BACKTRACKING], ids=["python", "C", "regular expression"])
+def test_a_task_that_never_ends_is_given_up(code, pool):
+    started = time.monotonic()
+    assert list(pool.map(eval, [code, "1 + 1"])) == [TIMED_OUT, 2]
+    assert time.monotonic() - started < 10
+
+
+def test_a_task_that_sleeps_too_long_is_given_up(pool):
+    assert list(pool.map(time.sleep, [60.0, 0.0])) == [TIMED_OUT, None]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("__import__('os')._exit(0)", id="exit"),
+        pytest.param("__import__('os').kill(__import__('os').getpid(), 9)", id="killed"),
+        pytest.param(SEGFAULT, id="segmentation fault"),
+        pytest.param("__import__('sys').exit(3)", id="SystemExit"),
+        pytest.param("1 / 0", id="exception"),
+        pytest.param("(lambda f: f(f))(lambda f: f(f))", id="recursion"),
+        pytest.param("'x' * (1 << 60)", id="memory"),
+        pytest.param("lambda: 0", id="an answer that cannot be sent"),
+    ],
+)
+def test_a_task_that_crashes_costs_only_itself(code, pool):
+    good = ["1 + 1"] * 5
+    assert list(pool.map(eval, [*good, code, *good])) == [*[2] * 5, CRASHED, *[2] * 5]
+
+
+def test_a_task_that_cannot_be_unpacked_is_a_crash(pool):
+    assert list(pool.map(repr, [1, Unpackable(), 3])) == ["1", CRASHED, "3"]
+
+
+class Unpackable:
+    """Fails in the worker, when the task is read."""
+
+    def __reduce__(self):
+        return (operator.truediv, (1, 0))
+
+
+def test_many_bad_tasks_among_good_ones(pool):
+    codes = ["1 / 0" if n % 7 == 3 else "__import__('os')._exit(1)" if n % 7 == 5 else str(n) for n in range(35)]
+    expected = [CRASHED if n % 7 in (3, 5) else n for n in range(35)]
+    assert list(pool.map(eval, codes)) == expected
+
+
+def test_a_dead_worker_is_replaced():
+    with GradingPool(1, timeout_s=1.0) as pool:
+        first, crashed, second, hung, third = pool.map(eval, [PID, SEGFAULT, PID, FOREVER, PID])
+        assert (crashed, hung) == (CRASHED, TIMED_OUT)
+        assert len({first, second, third}) == 3
+        assert not is_running(first)
+        assert not is_running(second)
+        assert is_running(third)
+
+
+def test_an_exception_leaves_the_worker_alive():
+    with GradingPool(1) as pool:
+        first, crashed, second = pool.map(eval, [PID, "1 / 0", PID])
+        assert crashed is CRASHED
+        assert first == second
+
+
+def test_a_pool_maps_twice_with_the_same_workers(pool):
+    first = set(pool.map(eval, [PID] * 20))
+    assert list(pool.map(operator.neg, [1, 2, 3])) == [-1, -2, -3]
+    assert set(pool.map(eval, [PID] * 20)) <= first
+
+
+def test_answers_nobody_waited_for_do_not_turn_up_in_the_next_map():
+    slowly = "(__import__('time').sleep(0.4), {!r})[1]"
+    with GradingPool(2, timeout_s=5.0) as pool:
+        assert list(pool.map(eval, [slowly.format("warm")] * 2)) == ["warm"] * 2
+        answers = pool.map(eval, ["'old'", slowly.format("old"), "'old'"])
+        assert next(answers) == "old"
+        answers.close()  # the other worker is still busy with the second task
+        assert list(pool.map(eval, [slowly.format(n) for n in range(4)])) == [0, 1, 2, 3]
+
+
+def test_an_idle_worker_that_was_killed_is_replaced_or_costs_one_task():
+    with GradingPool(1) as pool:
+        (pid,) = pool.map(eval, [PID])
+        os.kill(pid, 9)
+        while is_running(pid):
+            time.sleep(0.01)
+        first, *rest = pool.map(operator.neg, [1, 2, 3])
+        assert first in (-1, CRASHED)
+        assert rest == [-2, -3]
+
+
+def test_large_tasks_and_answers(pool):
+    text = "x" * 5_000_000
+    assert list(pool.map(str.upper, [text] * 3)) == [text.upper()] * 3
+
+
+def test_importing_the_graders_does_not_count_as_grading():
+    with GradingPool(1, timeout_s=0.3) as pool:
+        assert list(pool.map(operator.neg, [1])) == [-1]
+
+
+def test_closing_leaves_no_process(tmp_path):
+    with GradingPool(2) as pool:
+        pids = set(pool.map(eval, [PID] * 10))
+    assert pids
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_closing_ends_a_worker_that_hangs(tmp_path):
+    note = tmp_path / "pid"
+    hang = f"import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\nwhile True: pass"
+    with GradingPool(2, timeout_s=60.0) as pool, contextlib.closing(pool.map(exec, ["pass", hang])) as answers:
+        assert next(answers) is None
+        pid = _wait_for_pid(note)
+        assert is_running(pid)
+    assert not is_running(pid)
+
+
+def test_an_error_in_the_caller_ends_the_workers_too():
+    pids = []
+
+    def use():
+        with GradingPool(1) as pool:
+            pids.extend(pool.map(eval, [PID]))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert pids
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_a_caller_with_threads():
+    """A forked child of a process with threads may wait for a lock that nobody holds; workers must not."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=stop.wait) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        with GradingPool(2) as pool:
+            assert list(pool.map(operator.neg, range(20))) == [-n for n in range(20)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _wait_for_pid(note: Path) -> int:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if note.exists() and (text := note.read_text()):
+            return int(text)
+        time.sleep(0.01)
+    pytest.fail("the worker did not start its task")

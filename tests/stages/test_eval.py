@@ -1,0 +1,222 @@
+"""Scores, by hand; and what counts as right when a model's answer is graded."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.hub import Model
+from distill.ledger import Ledger
+from distill.prompts import split_reasoning
+from distill.recipe import Recipe
+from distill.records import EvalResult, Problem, Trace, Verdict
+from distill.stages import RunContext, eval
+from distill.stages.eval import Graded, compare, problem_scores, score
+from distill.store import read_jsonl, write_json, write_jsonl
+
+THOUGHT = "<think>\nTwo and two.\n</think>\n\n"
+
+
+def problems(*names):
+    return [Problem(name, [{"role": "user", "content": name}], "4", "math", "s") for name in names]
+
+
+def graded(name="org/model", truncated=(), num_tokens=10, **answers):
+    """One model's graded answers: problem id -> `+` right, `-` wrong, `?` ungraded, one sign a sample."""
+    correct = {"+": True, "-": False, "?": None}
+    keys = [(problem_id, index) for problem_id, signs in answers.items() for index in range(len(signs))]
+    traces = [
+        Trace(p, i, name, "r", "4", "", "4", "length" if (p, i) in truncated else "stop", 5, num_tokens + i, i)
+        for p, i in keys
+    ]
+    return Graded(Model(name, Path(), "r"), traces, [Verdict(p, i, correct[answers[p][i]], "4") for p, i in keys])
+
+
+def test_pass_at_1_is_the_mean_over_samples_then_over_problems():
+    found = score(graded(a="++++", b="+---", c="----"), {"a", "b", "c"}, seed=0)
+    assert found.pass_at_1 == pytest.approx((1 + 0.25 + 0) / 3)
+    assert (found.num_problems, found.samples_per_problem) == (3, 4)
+    assert found.interval_95[0] <= found.pass_at_1 <= found.interval_95[1]
+    assert (found.model, found.num_ungraded, found.truncated_share) == ("org/model", 0, 0.0)
+
+
+def test_an_answer_that_could_not_be_graded_is_not_right_and_is_counted():
+    found = score(graded(a="+?", b="??"), {"a", "b"}, seed=0)
+    assert found.pass_at_1 == pytest.approx((0.5 + 0) / 2)
+    assert found.num_ungraded == 3
+
+
+def test_tokens_and_truncation_are_means_over_all_samples():
+    found = score(graded(a="++", b="+-", truncated={("b", 1)}), {"a", "b"}, seed=0)
+    assert found.truncated_share == 1 / 4
+    assert found.mean_completion_tokens == (10 + 11 + 10 + 11) / 4
+
+
+def test_scores_are_those_of_the_wanted_problems_alone():
+    answers = graded(a="+-", b="--", other="++", truncated={("other", 0)})
+    assert problem_scores(answers, {"a", "b"}) == {"a": 0.5, "b": 0.0}
+    found = score(answers, {"a", "b"}, seed=0)
+    assert (found.num_problems, found.pass_at_1, found.truncated_share) == (2, 0.25, 0.0)
+
+
+def test_gained_and_lost():
+    base = graded("base", a="--", b="+-", c="++", d="+-", e="--")
+    student = graded("student", a="++", b="++", c="+-", d="-+", e="--")
+    metrics = compare(base, student, {"sums": problems("a", "b", "c", "d", "e")}, seed=0)
+    assert metrics["base"]["pass_at_1"] == pytest.approx(2 / 5)
+    assert metrics["student"]["pass_at_1"] == pytest.approx(3 / 5)
+    difference = metrics["difference"]
+    assert difference["pass_at_1"] == pytest.approx(1 / 5)
+    assert (difference["num_gained"], difference["num_lost"]) == (2, 1)
+    low, high = difference["interval_95"]
+    assert low < 1 / 5 < high
+
+
+def test_the_difference_is_paired():
+    """Each problem gains the same, so nothing is uncertain about the gain, whatever the problems' own scores."""
+    base = graded("base", a="+---", b="++--", c="+++-", d="----")
+    student = graded("student", a="++--", b="+++-", c="++++", d="+---")
+    difference = compare(base, student, {"sums": problems("a", "b", "c", "d")}, seed=0)["difference"]
+    assert difference["interval_95"] == (0.25, 0.25)
+
+
+def test_benchmarks_by_themselves_and_pooled():
+    sets = {"held-out": problems("a", "b", "c"), "aime": problems("d")}
+    base = graded("base", a="-", b="-", c="+", d="+", d2="+")
+    student = graded("student", a="+", b="-", c="+", d="-", d2="+")
+    metrics = compare(base, student, sets, seed=0)
+    assert [m["name"] for m in metrics["benchmarks"]] == ["held-out", "aime"]
+    assert [m["base"]["pass_at_1"] for m in metrics["benchmarks"]] == pytest.approx([1 / 3, 1])
+    assert [m["student"]["pass_at_1"] for m in metrics["benchmarks"]] == pytest.approx([2 / 3, 0])
+    assert [m["difference"]["num_lost"] for m in metrics["benchmarks"]] == [0, 1]
+    # over all problems: each counts once, a small benchmark no more than its problems
+    assert metrics["base"]["num_problems"] == 4
+    assert metrics["base"]["pass_at_1"] == pytest.approx(2 / 4)
+    assert metrics["student"]["pass_at_1"] == pytest.approx(2 / 4)
+    assert metrics["difference"]["pass_at_1"] == pytest.approx(0)
+    assert (metrics["difference"]["num_gained"], metrics["difference"]["num_lost"]) == (1, 1)
+
+
+def test_a_problem_in_two_benchmarks_counts_once_in_the_whole():
+    sets = {"one": problems("a", "b"), "two": problems("b", "c")}
+    metrics = compare(graded(a="+", b="-", c="-"), graded(a="+", b="+", c="-"), sets, seed=0)
+    assert metrics["student"]["num_problems"] == 3
+    assert metrics["difference"]["pass_at_1"] == pytest.approx(1 / 3)
+
+
+def test_the_same_seed_gives_the_same_intervals():
+    base, student = graded(a="+-", b="--", c="++"), graded(a="++", b="+-", c="-+")
+    sets = {"sums": problems("a", "b", "c")}
+    assert compare(base, student, sets, seed=7) == compare(base, student, sets, seed=7)
+
+
+def test_metrics_are_plain_json(tmp_path):
+    metrics = compare(graded(a="+", b="-"), graded(a="+", b="+"), {"sums": problems("a", "b")}, seed=0)
+    write_json(tmp_path / "metrics.json", metrics)
+    assert set(metrics["student"]) == set(EvalResult.__dataclass_fields__)
+
+
+BASE_ANSWERS = {
+    "a": [("\\boxed{4}", "stop"), ("It is 4", "stop")],  # the last number counts where nothing is announced
+    "b": [("It is 4, then", "length"), ("\\boxed{4} and th", "length")],  # cut off: only what is boxed counts
+    "c": [("Is \\boxed{3}? No, 4, that is \\boxed{4", "length"), ("No, 4, that is \\boxed{4", "length")],
+    "d": [("", "error"), ("I do not know.", "stop")],
+}
+STUDENT_ANSWERS = {
+    "a": [(THOUGHT + "\\boxed{4}", "stop"), (THOUGHT + "The answer is 5.", "stop")],
+    "b": [("<think>\nIt is \\boxed{4}. Wait", "length"), (THOUGHT + "\\boxed{\\sqrt{16}}", "stop")],
+    "c": [(THOUGHT + "The answer is 4. Or", "length"), (THOUGHT + "\\boxed{4.0}", "stop")],
+    "d": [(THOUGHT + "\\boxed{4}", "stop"), (THOUGHT + "\\boxed{4}", "stop")],
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run in which sft is finished and every sample of both models is in its ledger already."""
+    model = tmp_path / "model"
+    write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"]})
+    (model / "model.safetensors").touch()
+    for name, questions in (("train", "xy"), ("easy", "ab"), ("hard", "cd")):
+        rows = [{"problem": f"Question {q}", "answer": "$$" if q == "d" else "4", "id": q} for q in questions]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+
+    def source(name):
+        return {"source": f"file:{tmp_path / name}.jsonl", "columns": {"id": "id"}}
+
+    recipe = Recipe.model_validate(
+        {
+            "name": "tiny",
+            "student": str(model),
+            "problems": [source("train")],
+            "generate": {"teacher": str(model), "sampling": {"max_tokens": 64}},
+            "sft": {"max_length": 128},
+            "eval": {"benchmarks": [source("easy"), source("hard")], "samples_per_problem": 2, "grade_timeout_s": 30.0},
+        }
+    )
+    run = RunContext(recipe, tmp_path / "run")
+    trained = run.folder("sft").path
+    write_json(trained / "manifest.json", {"outputs": {"student": {"sha256": "5eed"}}})
+    write_json(trained / "student" / "config.json", {"architectures": ["LlamaForCausalLM"]})
+    (trained / "student" / "model.safetensors").touch()
+    for role, answers in (("base", BASE_ANSWERS), ("student", STUDENT_ANSWERS)):
+        with Ledger(run.folder("eval").path / role / eval.LEDGER) as ledger:
+            ledger.append(
+                Trace(name, index, role, "r", text, *split_reasoning(text)[:2], finish_reason, 5, 7, index)
+                for name, samples in answers.items()
+                for index, (text, finish_reason) in enumerate(samples)
+            )
+    return run
+
+
+def test_run_grades_both_models_on_all_benchmarks(run):
+    summary = eval.run(run)
+    folder = run.folder("eval").path
+    found = {
+        role: {(v["problem_id"], v["sample_index"]): v for v in read_jsonl(folder / role / eval.VERDICTS)}
+        for role in ("base", "student")
+    }
+    rights = {role: [key for key in sorted(found[role]) if found[role][key]["correct"]] for role in found}
+    assert rights["base"] == [("a", 0), ("a", 1), ("b", 1)]
+    assert rights["student"] == [("a", 0), ("b", 1), ("c", 1)]
+
+    metrics = summary.metrics
+    assert metrics["base"]["pass_at_1"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert metrics["student"]["pass_at_1"] == pytest.approx((0.5 + 0.5 + 0.5 + 0) / 4)
+    assert (metrics["difference"]["num_gained"], metrics["difference"]["num_lost"]) == (1, 1)
+    assert [(m["name"], m["base"]["num_problems"]) for m in metrics["benchmarks"]] == [("easy", 2), ("hard", 2)]
+    assert metrics["base"]["truncated_share"] == 4 / 8
+    assert metrics["student"]["num_ungraded"] == 2  # its answers to d, whose expected answer means nothing
+    assert metrics["protocol"]["samples_per_problem"] == 2
+    assert metrics["protocol"]["temperature"] == 0.6
+    assert summary.outputs == {eval.PROBLEMS: 4, "base/verdicts.jsonl": 8, "student/verdicts.jsonl": 8}
+
+
+def test_the_reasons_of_what_is_not_right(run):
+    eval.run(run)
+    rows = read_jsonl(run.folder("eval").path / "base" / eval.VERDICTS)
+    reasons = {(v["problem_id"], v["sample_index"]): v["reasons"] for v in rows}
+    assert reasons == {
+        ("a", 0): [],
+        ("a", 1): [],
+        ("b", 0): ["no_answer"],
+        ("b", 1): [],
+        ("c", 0): ["wrong_answer"],
+        ("c", 1): ["no_answer"],
+        ("d", 0): ["error"],
+        ("d", 1): ["no_answer"],
+    }
+
+
+def test_identity_changes_with_the_student_and_the_protocol_alone(run):
+    before = eval.identity(run)
+    assert before["student"] == "5eed"
+    assert set(before["problems"]) == {"easy", "hard"}
+
+    def identity(**section):
+        changed = {**run.recipe.model_dump(), "eval": {**run.recipe.eval.model_dump(), **section}}
+        return eval.identity(RunContext(Recipe.model_validate(changed), run.run_dir))
+
+    assert identity(compute={"engine": "transformers", "max_num_seqs": 3}) == before
+    assert identity(samples_per_problem=3) != before
+    assert identity(benchmarks=run.recipe.eval.model_dump()["benchmarks"][:1]) != before
+    write_json(run.folder("sft").path / "manifest.json", {"outputs": {"student": {"sha256": "07he"}}})
+    assert eval.identity(run) != before

@@ -1,0 +1,328 @@
+"""Every drop has its reasons, and what is kept trains anywhere."""
+
+import pytest
+
+from distill.errors import UserError
+from distill.grading import Grade
+from distill.prompts import split_reasoning
+from distill.recipe import FilterConfig, Recipe
+from distill.records import REASONS, Problem, Trace, Verdict
+from distill.stages import RunContext, filter, generate
+from distill.store import describe_outputs, read_jsonl, write_json, write_jsonl, write_parquet
+
+RIGHT = Grade(True, "4", None)
+WRONG = Grade(False, "5", "wrong_answer")
+NOTHING = Grade(False, None, "no_answer")
+THOUGHT = "<think>\nTwo and two make four.\n</think>\n\n"
+FRENCH = "Nous devons trouver la somme de deux et de deux, puis vérifier que le résultat est juste, et enfin l'écrire. "
+ONE_WORKER = {"workers": 1}
+
+
+def trace(text=THOUGHT + "\\boxed{4}", finish_reason="stop", opened=False, problem_id="p", index=0, num_tokens=10):
+    """A trace as the generate stage makes it."""
+    split = split_reasoning(text, opened)
+    return Trace(
+        problem_id,
+        index,
+        "org/teacher",
+        "f48b",
+        text,
+        split.reasoning,
+        split.content,
+        finish_reason,
+        num_prompt_tokens=5,
+        num_completion_tokens=num_tokens,
+        seed=index,
+        sampling={"temperature": 0.6},
+        error="the prompt is too long" if finish_reason == "error" else "",
+    )
+
+
+def problem(answer="4", name="p"):
+    return Problem(name, [{"role": "user", "content": f"What makes {answer}?"}], answer, "math", "file:sums.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("judged", "grade", "config", "reasons"),
+    [
+        pytest.param(trace(), RIGHT, {}, (), id="right and readable"),
+        pytest.param(trace("", "error"), NOTHING, {}, ("error",), id="the engine's error, and nothing else"),
+        # cut off
+        pytest.param(
+            trace("<think>\nTwo", "length"),
+            NOTHING,
+            {},
+            ("truncated", "unclosed_think", "no_answer"),
+            id="cut off in the thought",
+        ),
+        pytest.param(
+            trace(THOUGHT + "It is", "length"), NOTHING, {}, ("truncated", "no_answer"), id="cut in the answer"
+        ),
+        pytest.param(trace(THOUGHT + "\\boxed{4} and", "length"), RIGHT, {}, ("truncated",), id="cut off though right"),
+        # thinking
+        pytest.param(trace("\\boxed{4}"), RIGHT, {}, ("no_think",), id="no thought"),
+        pytest.param(trace("\\boxed{4}"), RIGHT, {"require_think": False}, (), id="no thought asked for"),
+        pytest.param(trace("<think>\n\n</think>\n\n\\boxed{4}"), RIGHT, {}, ("no_think",), id="empty thought"),
+        pytest.param(trace("</think>\\boxed{4}"), RIGHT, {}, ("no_think",), id="closed at once"),
+        pytest.param(trace(f"Sure! {THOUGHT}4"), RIGHT, {}, ("no_think",), id="text before the thought"),
+        pytest.param(trace(""), NOTHING, {}, ("no_think", "no_answer"), id="nothing at all"),
+        pytest.param(trace("<think>\nTwo"), NOTHING, {}, ("unclosed_think", "no_answer"), id="never closed"),
+        pytest.param(
+            trace("<think>\nTwo"),
+            NOTHING,
+            {"require_think": False},
+            ("unclosed_think", "no_answer"),
+            id="never closed, none asked for",
+        ),
+        # a chat template that ends in <think>
+        pytest.param(trace("Two.\n</think>\n\n4", opened=True), RIGHT, {}, (), id="opened by the prompt"),
+        pytest.param(
+            trace("Two and", "length", opened=True),
+            NOTHING,
+            {},
+            ("truncated", "unclosed_think", "no_answer"),
+            id="opened by the prompt, cut off",
+        ),
+        # answers
+        pytest.param(trace(THOUGHT), NOTHING, {}, ("empty_answer", "no_answer"), id="empty answer"),
+        pytest.param(trace(""), NOTHING, {"require_think": False}, ("empty_answer", "no_answer"), id="empty"),
+        pytest.param(trace(THOUGHT + "I do not know."), NOTHING, {}, ("no_answer",), id="no answer"),
+        pytest.param(trace(), WRONG, {}, ("wrong_answer",), id="wrong answer"),
+        pytest.param(trace(), Grade(None, "4", "ungraded_gold"), {}, ("ungraded_gold",), id="gold not parsed"),
+        pytest.param(trace(), Grade(None, "4", "ungraded_timeout"), {}, ("ungraded_timeout",), id="grader hung"),
+        pytest.param(trace(), Grade(None, "4", "ungraded_crash"), {}, ("ungraded_crash",), id="grader crashed"),
+        # length
+        pytest.param(trace(num_tokens=11), RIGHT, {"max_tokens": 10}, ("too_long",), id="too long"),
+        pytest.param(trace(num_tokens=10), RIGHT, {"max_tokens": 10}, (), id="just as long"),
+        pytest.param(trace(num_tokens=10**6), RIGHT, {}, (), id="no longest"),
+        # readability, of the thought as of the answer
+        pytest.param(
+            trace("<think>Wait. So it is four. " + "Let me check that. " * 20),
+            NOTHING,
+            {},
+            ("unclosed_think", "no_answer", "repetition"),
+            id="loop",
+        ),
+        pytest.param(trace(THOUGHT + "Let me check that. " * 20 + "\\boxed{4}"), RIGHT, {}, (), id="a loop that ended"),
+        pytest.param(
+            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"), RIGHT, {}, ("mixed_language",), id="french thought"
+        ),
+        pytest.param(trace(THOUGHT + "答案是四,这就是结果。"), RIGHT, {}, ("mixed_language",), id="chinese answer"),
+        pytest.param(
+            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"),
+            RIGHT,
+            {"readability": {"language": "fr"}},
+            (),
+            id="french",
+        ),
+        pytest.param(
+            trace("<think>\n二加二等于四\n</think>\n\n答案是4"),
+            RIGHT,
+            {"readability": {"language": "zh"}},
+            (),
+            id="the tags are in no language",
+        ),
+        # several at once
+        pytest.param(
+            trace("二加二等于五", num_tokens=11),
+            WRONG,
+            {"max_tokens": 10},
+            ("no_think", "wrong_answer", "too_long", "mixed_language"),
+            id="all that can be said",
+        ),
+    ],
+)
+def test_judge(judged, grade, config, reasons):
+    verdict = filter.judge(judged, grade, FilterConfig.model_validate(config))
+    assert verdict.reasons == reasons
+    assert verdict.key == judged.key
+    if judged.finish_reason != "error":
+        assert (verdict.correct, verdict.extracted_answer) == (grade.correct, grade.extracted_answer)
+
+
+def test_an_error_says_nothing_about_the_answer():
+    assert filter.judge(trace("", "error"), NOTHING, FilterConfig()) == Verdict("p", 0, None, None, ("error",))
+
+
+PROBLEMS = {name: problem(answer, name) for name, answer in [("p", "4"), ("q", "\\frac{1}{2}"), ("r", "$$")]}
+TRACES = [
+    trace(index=0),
+    trace(index=1, text=THOUGHT + "\\boxed{5}"),
+    trace(index=2),  # as the first one
+    trace(index=3, text=THOUGHT + "The answer is 4.", num_tokens=9),
+    trace(index=4, text="<think>\nTwo and", finish_reason="length"),
+    trace(index=5, text="", finish_reason="error"),
+    trace(index=6, text=THOUGHT + "\\boxed{\\sqrt{16}}", num_tokens=11),
+    trace(index=7, text=THOUGHT + "\\boxed{5}"),  # a wrong one twice is not a duplicate, but wrong
+    trace(problem_id="q", index=0, text=THOUGHT + "\\boxed{0.5}"),
+    trace(problem_id="q", index=1, text=THOUGHT + "Half."),
+    trace(problem_id="r", index=0),
+]
+EXPECTED = [
+    (True, ()),
+    (False, ("wrong_answer",)),
+    (True, ("duplicate",)),
+    (True, ()),
+    (False, ("truncated", "unclosed_think", "no_answer")),
+    (None, ("error",)),
+    (True, ()),
+    (False, ("wrong_answer",)),
+    (True, ()),
+    (False, ("no_answer",)),
+    (None, ("ungraded_gold",)),
+]
+
+
+def verdicts_with(**config):
+    config = FilterConfig.model_validate({"compute": ONE_WORKER, "grade_timeout_s": 30.0, **config})
+    return filter.verdicts_for(PROBLEMS, TRACES, config, seed=0)
+
+
+def test_verdicts():
+    verdicts = verdicts_with()
+    assert [v.key for v in verdicts] == [t.key for t in TRACES]
+    assert [(v.correct, v.reasons) for v in verdicts] == EXPECTED
+    assert [v.extracted_answer for v in verdicts[:4]] == ["4", "5", "4", "4"]
+
+
+def test_duplicates_may_stay():
+    assert [v.reasons for v in verdicts_with(drop_duplicates=False)][2] == ()
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("shortest", {("p", 3)}), ("longest", {("p", 6)})])
+def test_only_good_traces_compete_for_a_problems_share(policy, kept):
+    verdicts = verdicts_with(select={"per_problem": 1, "policy": policy})
+    assert {v.key for v in verdicts if v.kept and v.problem_id == "p"} == kept
+    assert {v.reasons for v in verdicts if "not_selected" in v.reasons} == {("not_selected",)}
+    assert [v.key for v in verdicts if v.reasons == ("duplicate",)] == [("p", 2)]
+    assert ("q", 0) in {v.key for v in verdicts if v.kept}
+
+
+def test_funnel():
+    verdicts = [Verdict(t.problem_id, t.sample_index, c, "4", r) for t, (c, r) in zip(TRACES, EXPECTED, strict=True)]
+    assert filter.funnel(verdicts) == {
+        "num_traces": 11,
+        "num_kept": 4,
+        "num_problems": 3,
+        "num_problems_kept": 2,
+        "correct_share": 5 / 9,
+        "num_ungraded": 2,
+        # each trace once, under its first reason
+        "dropped": {"error": 1, "truncated": 1, "no_answer": 1, "wrong_answer": 2, "ungraded_gold": 1, "duplicate": 1},
+        "reasons": {
+            "error": 1,
+            "truncated": 1,
+            "unclosed_think": 1,
+            "no_answer": 2,
+            "wrong_answer": 2,
+            "ungraded_gold": 1,
+            "duplicate": 1,
+        },
+    }
+
+
+@pytest.mark.parametrize("verdicts", [[], [Verdict("p", 0, None, None, tuple(REASONS))]])
+def test_funnel_counts_each_trace_once(verdicts):
+    counts = filter.funnel(verdicts)
+    assert counts["num_kept"] + sum(counts["dropped"].values()) == counts["num_traces"] == len(verdicts)
+    assert counts["correct_share"] is None
+
+
+@pytest.fixture
+def recipe():
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "student": "smollm2-135m",
+            "problems": [{"source": "file:sums.jsonl"}],
+            "generate": {"teacher": "org/teacher", "sampling": {"max_tokens": 1_024}},
+            "sft": {"max_length": 2_048},
+            "filter": {"compute": ONE_WORKER, "grade_timeout_s": 30.0},
+        }
+    )
+
+
+def generated(run_dir, recipe, traces=TRACES):
+    """A run folder in which the generate stage is finished."""
+    run = RunContext(recipe, run_dir)
+    folder = run.folder("generate").path
+    write_jsonl(folder / generate.PROBLEMS, [p.to_json() for p in PROBLEMS.values()])
+    write_parquet(folder / generate.TRACES, [t.to_json() for t in traces])
+    outputs = describe_outputs(folder, {generate.PROBLEMS: len(PROBLEMS), generate.TRACES: len(traces)})
+    write_json(folder / "manifest.json", {"outputs": outputs})
+    return run
+
+
+def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):
+    from datasets import load_dataset
+
+    run = generated(tmp_path / "run", recipe)
+    summary = filter.run(run)
+    folder = run.folder("filter").path
+    assert summary.outputs == {filter.KEPT: 4, filter.DROPPED: 7, filter.VERDICTS: 11}
+    assert summary.metrics == filter.funnel([Verdict.from_json(row) for row in read_jsonl(folder / filter.VERDICTS)])
+
+    kept = load_dataset("parquet", data_files=str(folder / filter.KEPT), split="train", cache_dir=str(tmp_path))
+    assert kept.num_rows == 4
+    assert kept[0]["prompt"] == [{"role": "user", "content": "What makes 4?"}]
+    assert kept[0]["completion"] == [{"role": "assistant", "content": THOUGHT + "\\boxed{4}"}]
+    assert [(row["problem_id"], row["sample_index"]) for row in kept] == [("p", 0), ("p", 3), ("p", 6), ("q", 0)]
+    assert kept[3]["answer"] == "\\frac{1}{2}"
+    assert kept[3]["extracted_answer"] == "0.5"
+    assert {row["teacher"] for row in kept} == {"org/teacher"}
+
+    dropped = load_dataset("parquet", data_files=str(folder / filter.DROPPED), split="train", cache_dir=str(tmp_path))
+    assert [tuple(row["reasons"]) for row in dropped] == [reasons for _, reasons in EXPECTED if reasons]
+    assert dropped[2]["text"] == "<think>\nTwo and"
+    assert dropped[3]["error"] == "the prompt is too long"
+    assert dropped[0]["correct"] is False
+    assert dropped[3]["correct"] is None
+
+
+def test_trl_takes_the_kept_rows_for_conversations(tmp_path, recipe):
+    from datasets import load_dataset
+    from trl import is_conversational
+
+    run = generated(tmp_path / "run", recipe)
+    filter.run(run)
+    path = run.folder("filter").path / filter.KEPT
+    kept = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path))
+    assert all(is_conversational(row) for row in kept)
+
+
+def test_tables_have_their_columns_even_if_they_are_empty(tmp_path, recipe):
+    import pyarrow.parquet as pq
+
+    for name, traces, empty in (("good", TRACES[:1], filter.DROPPED), ("bad", TRACES[1:2], filter.KEPT)):
+        run = generated(tmp_path / name, recipe, traces)
+        assert filter.run(run).outputs[empty] == 0
+        table = pq.read_table(run.folder("filter").path / empty)
+        assert table.num_rows == 0
+        assert {"prompt", "problem_id", "sample_index", "answer"} <= set(table.column_names)
+        assert ("completion" if empty == filter.KEPT else "reasons") in table.column_names
+
+
+def test_a_second_run_writes_the_same_bytes(tmp_path, recipe):
+    run = generated(tmp_path / "run", recipe)
+    first = describe_outputs(run.folder("filter").path, filter.run(run).outputs)
+    second = describe_outputs(run.folder("filter").path, filter.run(run).outputs)
+    assert first == second
+
+
+def test_identity_is_what_decides_the_verdicts(tmp_path, recipe):
+    def identity(**section):
+        changed = {**recipe.model_dump(), "filter": {**recipe.filter.model_dump(), **section}}
+        return filter.identity(RunContext(Recipe.model_validate(changed), tmp_path / "run"))
+
+    generated(tmp_path / "run", recipe)
+    before = identity()
+    assert identity(compute={"workers": 7}) == before
+    assert identity(max_tokens=100) != before
+    assert identity(readability={"language": "fr"}) != before
+    generated(tmp_path / "run", recipe, TRACES[:3])
+    assert identity() != before
+
+
+def test_without_traces_there_is_nothing_to_filter(tmp_path, recipe):
+    with pytest.raises(UserError, match="Run `distill generate` first"):
+        filter.identity(RunContext(recipe, tmp_path))

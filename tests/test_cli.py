@@ -1,0 +1,327 @@
+"""The command line: exit codes that scripts can rely on, messages without a traceback, and clean standard output."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from distill import __version__
+from distill.cli import main
+from distill.progress import QUIET
+from distill.recipe_yaml import load_recipe
+from distill.stages import RunContext, generate
+from distill.store import Manifest, describe_outputs, fingerprint, read_json
+
+COMMANDS = ["run", "generate", "filter", "sft", "eval"]
+ANSWER = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    """Each test in a folder of its own, and the process afterwards as before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv(QUIET, "")
+    monkeypatch.setenv("NO_COLOR", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def distill(monkeypatch, capsys):
+    """A function that is the command: its arguments in, exit code, standard output and standard error out."""
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["distill", *map(str, args)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder that passes for a model as long as nobody loads it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path, model):
+    """`recipe.yaml`: two sums, and a teacher that is also the student."""
+    rows = [{"problem": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in (3, 4)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: small\n"
+        f"student: {model}\n"
+        "problems:\n"
+        "  - source: file:sums.jsonl\n"
+        "generate:\n"
+        f"  teacher: {model}\n"
+        "  samples_per_problem: 2\n"
+        "  sampling: {max_tokens: 16}\n"
+        "filter: {compute: {workers: 1}}\n"
+        "sft: {max_length: 256}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def generated(recipe, tmp_path, fake_engine):
+    """The recipe, with its first stage complete in `runs/small/`."""
+    run = RunContext(load_recipe(recipe), tmp_path / "runs" / "small")
+    folder = run.folder("generate")
+    identity = generate.identity(run)
+    folder.claim(identity)
+    summary = generate.run(run, fake_engine([ANSWER]))
+    folder.complete(
+        Manifest(
+            stage="generate",
+            fingerprint=fingerprint(identity),
+            identity=identity,
+            config={},
+            outputs=describe_outputs(folder.path, summary.outputs),
+            metrics=summary.metrics,
+            versions={},
+            hardware={},
+            git_commit=None,
+            seconds=1.0,
+            peak_memory_gib=0.1,
+            finished_at="2026-01-01T00:00:00+00:00",
+        )
+    )
+    return recipe
+
+
+def refused(result):
+    """The message of a command that ended as the user's mistake: one, on standard error, without a traceback."""
+    code, out, err = result
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.count("Error") == 1
+    return err
+
+
+# --- help
+
+
+def test_version(distill):
+    assert distill("--version") == (0, f"distill {__version__}\n", "")
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_the_commands(distill, option):
+    code, out, err = distill(option)
+    assert (code, err) == (0, "")
+    for command in COMMANDS:
+        assert re.search(rf"^\W*{command} ", out, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_its_options(distill, command):
+    code, out, _ = distill(command, "--help")
+    assert code == 0
+    for option in ["RECIPE", "--set", "--student", "--teacher", "--run-dir", "--force", "--json", "--quiet"]:
+        assert option in out
+    assert "recipe.yaml" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["--nope"], "--nope"),
+        (["nope"], "nope"),
+        (["run", "--nope"], "--nope"),
+        (["run", "--set"], "--set"),
+        (["run", "a.yaml", "b.yaml"], "b.yaml"),
+    ],
+)
+def test_a_mistyped_command_is_the_users_mistake(distill, args, word):
+    code, out, err = distill(*args)
+    assert code == 2
+    assert out == ""
+    assert word in err
+    assert "Traceback" not in err
+
+
+def test_without_a_command_the_help_is_shown(distill):
+    code, out, err = distill()
+    assert code in (0, 2)
+    assert "generate" in out + err
+
+
+def test_python_m_distill_is_the_command(tmp_path):
+    """In a process of its own, where nothing catches what escapes."""
+    done = subprocess.run([sys.executable, "-m", "distill", "run", "none.yaml"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: none.yaml: no such recipe. Name one: distill run path/to/recipe.yaml.\n"
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_recipe_the_reader_is_told_to_name_one(distill, command):
+    message = refused(distill(command))
+    assert "recipe.yaml: no such recipe" in message
+    assert "distill run path/to/recipe.yaml" in message
+
+
+def test_an_unknown_key_is_shown_with_its_place(distill, recipe):
+    recipe.write_text(recipe.read_text() + "sfft: {}\n")
+    assert "recipe.yaml:11: unknown key 'sfft'. Did you mean 'sft'?" in refused(distill("run"))
+
+
+def test_an_unknown_key_in_set_is_shown_as_such(distill, recipe):
+    assert "--set sft.epoch: unknown key 'sft.epoch'. Did you mean 'epochs'?" in refused(
+        distill("run", "--set", "sft.epoch=2")
+    )
+
+
+def test_an_unknown_student_gets_a_suggestion(distill, recipe):
+    assert "unknown student 'qwen-1b'. Did you mean" in refused(distill("sft", "--student", "qwen-1b"))
+
+
+def test_an_empty_problem_file_is_named(distill, recipe, tmp_path):
+    (tmp_path / "sums.jsonl").write_text("")
+    assert f"file:{tmp_path / 'sums.jsonl'}: the problem set is empty" in refused(distill("generate"))
+
+
+def test_a_missing_problem_file_is_named_wherever_the_command_is_called_from(distill, recipe, tmp_path, monkeypatch):
+    (tmp_path / "sums.jsonl").unlink()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert f"file:{tmp_path / 'sums.jsonl'}: no such file" in refused(distill("run", recipe))
+
+
+@pytest.mark.parametrize(
+    ("command", "first"), [("filter", "generate"), ("sft", "filter"), ("eval", "sft")], ids=["filter", "sft", "eval"]
+)
+def test_a_stage_before_its_turn_says_what_to_run(distill, recipe, command, first):
+    recipe.write_text(recipe.read_text() + "eval: {held_out: 1, samples_per_problem: 1}\n")
+    message = refused(distill(command))
+    assert f"{command}: needs the results of {first}" in message
+    assert f"`distill {first}`" in message
+
+
+def test_eval_without_its_section_says_so(distill, recipe):
+    message = refused(distill("eval"))
+    assert "has no eval: section" in message
+    assert "recipe.yaml" in message
+
+
+def test_a_folder_that_is_no_model_is_named(distill, recipe, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "has no config.json" in refused(distill("generate", "--teacher", tmp_path / "empty"))
+
+
+def test_a_run_folder_that_cannot_be_made_is_named(distill, recipe, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    assert "taken" in refused(distill("run", "--run-dir", tmp_path / "taken"))
+
+
+def test_a_student_that_cannot_be_had_is_told_before_the_teacher_starts(recipe, tmp_path):
+    """Offline, in a process of its own: huggingface_hub reads its environment on import."""
+    environ = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "distill", "run", "--student", "org/no-such-model"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("Error: org/no-such-model: not in the local cache")
+    assert "hf download org/no-such-model" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_changed_recipe_is_refused_with_the_ways_out(distill, generated):
+    message = refused(distill("generate", "--set", "generate.sampling.temperature=0.9"))
+    assert "sampling.temperature: 0.6 -> 0.9" in message
+    assert "--force" in message
+    assert "--set name=" in message
+
+
+# --- output
+
+
+def test_notes_go_to_standard_error_and_the_closing_lines_to_standard_output(distill, generated):
+    code, out, err = distill("generate")
+    assert code == 0
+    assert err.startswith("generate: done already, skipped")
+    assert out == "Report:  runs/small/report.html\n"
+
+
+def test_json_is_all_there_is_on_standard_output(distill, generated, tmp_path):
+    code, out, err = distill("generate", "--json")
+    assert code == 0
+    assert json.loads(out) == read_json(tmp_path / "runs/small/summary.json")
+    assert json.loads(out)["generate"]["num_samples"] == 4
+    assert "skipped" in err
+
+
+def test_quiet_says_nothing(distill, generated):
+    assert distill("generate", "--quiet") == (0, "", "")
+    assert distill("generate", "-q") == (0, "", "")
+
+
+def test_quiet_json_is_json_alone(distill, generated):
+    code, out, err = distill("generate", "--quiet", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["name"] == "small"
+
+
+def test_a_quiet_mistake_is_told_all_the_same(distill, recipe):
+    assert "distill generate" in refused(distill("filter", "--quiet", "--json"))
+
+
+def test_a_stage_that_works_keeps_standard_output_clean(generated, tmp_path):
+    """In a process of its own, whose workers could write to the same standard output."""
+    command = [sys.executable, "-m", "distill", "filter", "--json", "--run-dir", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["filter"]["num_kept"] == 1
+    assert "filter: kept 1 of 4; dropped: wrong_answer 2, duplicate 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- stopping
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_command_says_so_and_has_its_exit_code(recipe, model, tmp_path, number, code):
+    """It is stopped at work, on its way to a teacher whose config is a pipe that nobody writes into."""
+    pipe = model / "config.json"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    # A shell's background job ignores Ctrl-C, and so would its children.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom distill.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, "generate"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and not (tmp_path / "runs" / "small").exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert err == "Stopped. What is finished is kept: the same command goes on from here.\n"

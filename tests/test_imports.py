@@ -1,0 +1,105 @@
+"""Imports point one way, stages do not know each other, and what is heavy is imported late."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "distill"
+LAYERS = (
+    {"errors", "records", "prompts", "stats"},
+    {"students", "recipe", "recipe_yaml", "store", "ledger"},
+    {"problems", "hub", "grading", "filters", "engines", "progress", "tokenizers", "provenance", "launch", "sampling"}
+    | {"train_job", "training", "report"},
+    {"stages"},
+    {"pipeline"},
+    {"cli"},
+    {"__main__"},
+)
+"""From the lowest to the highest: a module imports from its own layer and those before it."""
+HEAVY = {"torch", "transformers", "vllm", "trl", "datasets", "sympy"}
+
+
+def dotted_name(path):
+    """`distill.stages.eval` for `…/distill/stages/eval.py`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(module):
+    """What a module imports anywhere in it, inside functions and for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found
+
+
+def layer_of(module):
+    part = module.split(".")[1]
+    return next(number for number, layer in enumerate(LAYERS) if part in layer)
+
+
+def test_every_module_has_its_layer():
+    parts = {module.split(".")[1] for module in MODULES if module != "distill"}
+    assert parts == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "distill"])
+def test_imports_point_one_way(module):
+    inside = {name for name in imports_of(module) if name.startswith("distill.")}
+    upward = {name for name in inside if layer_of(name) > layer_of(module)}
+    assert not upward, f"{module} imports from above itself"
+
+
+def test_the_package_itself_imports_nothing():
+    assert imports_of("distill") == set()
+
+
+def test_stages_do_not_import_each_other():
+    stages = {module for module in MODULES if module.startswith("distill.stages.")}
+    assert len(stages) >= 4
+    for module in stages | {"distill.stages"}:
+        assert not imports_of(module) & (stages - {module}), module
+
+
+def test_only_its_engine_imports_vllm():
+    importers = {m for m in MODULES if any(name.split(".")[0] == "vllm" for name in imports_of(m))}
+    assert importers == {"distill.engines.vllm"}
+
+
+def heavy_after(script):
+    """Which heavy packages a fresh Python has imported at the end of a script."""
+    script += f"\nimport sys; print('heavy:', *sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_only_what_trains_and_the_vllm_engine_import_something_heavy():
+    light = [module for module in MODULES if module not in ("distill.training", "distill.engines.vllm")]
+    assert {"distill.cli", "distill.pipeline", "distill.engines.transformers"} <= set(light)
+    light.remove("distill.__main__")
+    load = "from distill.recipe_yaml import load_recipe; load_recipe('recipes/quickstart.yaml')"
+    assert heavy_after(f"import {', '.join(light)}\n{load}") == []
+
+
+@pytest.mark.parametrize("command", ["--help", "sft --help", "--version"])
+def test_help_imports_nothing_heavy(command):
+    script = (
+        f"import sys; sys.argv = ['distill', *{command.split()!r}]\n"
+        "from distill.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code"
+    )
+    assert heavy_after(script) == []
