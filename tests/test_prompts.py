@@ -1,7 +1,7 @@
 """What the teacher is sent, and how its text is taken apart again."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.prompts import join_reasoning, split_reasoning, teacher_messages
@@ -58,23 +58,27 @@ def test_split_where_the_prompt_opened_the_thought(text, split):
     assert split_reasoning(text, opened=True) == split
 
 
+@settings(deadline=None)
 @given(sane_text.filter(bool), sane_text)
 def test_join_then_split_is_the_identity(reasoning, content):
     assert split_reasoning(join_reasoning(reasoning, content)) == (reasoning, content, "closed")
 
 
+@settings(deadline=None)
 @given(sane_text.filter(bool), sane_text)
 def test_the_part_after_the_opening_tag_splits_alike(reasoning, content):
     rest = join_reasoning(reasoning, content).removeprefix("<think>\n")
     assert split_reasoning(rest, opened=True) == (reasoning, content, "closed")
 
 
+@settings(deadline=None)
 @given(sane_text)
 def test_without_reasoning_the_answer_stands_alone(content):
     assert join_reasoning("", content) == content
     assert split_reasoning(content) == ("", content, "none")
 
 
+@settings(deadline=None)
 @given(any_text | tagged_text, st.booleans())
 def test_any_text_can_be_split(text, opened):
     split = split_reasoning(text, opened)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.records import REASONS, EvalResult, Problem, Trace, Verdict, problem_id, rl_row, sft_row
@@ -61,12 +61,14 @@ PROBLEM = Problem("9f2c", [{"role": "user", "content": "What is 2 + 2?"}], "4", 
 TRACE = Trace("9f2c", 0, "org/model", "f48b", "<think>\n2 + 2\n</think>\n\n4", "2 + 2", "4", "stop", 31, 19, 7)
 
 
+@settings(deadline=None)
 @given(problems | traces | verdicts | eval_results)
 def test_json_round_trip(record):
     row = json.loads(json.dumps(record.to_json()))
     assert type(record).from_json(row) == record
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(problems, max_size=3))
 def test_jsonl_round_trip(tmp_path_factory, records):
     path = tmp_path_factory.mktemp("records") / "problems.jsonl"
@@ -106,6 +108,7 @@ def test_unknown_reason_is_refused_with_the_known_ones():
         Verdict("a", 0, True, "4", ("too_boring", "truncated"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list(REASONS))))
 def test_reasons_are_distinct_and_in_the_order_of_the_vocabulary(reasons):
     verdict = Verdict("a", 0, None, None, tuple(reasons))
@@ -134,6 +137,7 @@ def test_problem_id_is_the_same_on_every_machine_and_in_every_version():
     assert problem_id([{"role": "user", "content": "What is 2 + 2?"}], "math", "4") == "eb7931a13ade9ac9"
 
 
+@settings(deadline=None)
 @given(messages, any_text, st.none() | any_text)
 def test_problem_id_is_16_hex_digits_of_the_content(prompt, task, answer):
     name = problem_id(prompt, task, answer)

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.filters.select import duplicates, surplus
@@ -102,6 +102,7 @@ def test_a_draw_does_not_change_when_other_problems_join():
     assert surplus(ours, select, seed=0) == {k for k in surplus(ours + others, select, seed=0) if k[0] == "a"}
 
 
+@settings(deadline=None)
 @given(many_traces(), policies, st.integers(1, 3), st.integers(0, 5), st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_says_nothing(traces, policy, per_problem, seed, shuffler: random.Random):
     shuffled = list(traces)
@@ -111,6 +112,7 @@ def test_the_order_of_the_rows_says_nothing(traces, policy, per_problem, seed, s
     assert surplus(shuffled, select, seed) == surplus(traces, select, seed)
 
 
+@settings(deadline=None)
 @given(many_traces(), policies, st.integers(1, 3), st.integers(0, 5))
 def test_each_problem_keeps_its_share(traces, policy, per_problem, seed):
     over = surplus(traces, Select(per_problem=per_problem, policy=policy), seed)
@@ -125,6 +127,7 @@ def test_each_problem_keeps_its_share(traces, policy, per_problem, seed):
             assert sorted(t.num_completion_tokens for t in kept) == lengths[len(lengths) - len(kept) :]
 
 
+@settings(deadline=None)
 @given(many_traces())
 def test_one_of_each_text_is_left(traces):
     found = duplicates(traces)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.grading import Grade, grade_all
@@ -122,6 +122,7 @@ def test_an_announced_answer_comes_before_the_last_number():
     assert extract_answer("The answer is 12. It took 3 steps.", last_number=True) == "12"
 
 
+@settings(deadline=None)
 @given(any_text | mathematical_text, st.booleans())
 def test_any_text_can_be_searched(text, last_number):
     answer = extract_answer(text, last_number)
@@ -192,6 +193,7 @@ def test_not_settled(given_, expected):
     assert not same_answer(expected, given_)
 
 
+@settings(deadline=None)
 @given(any_text | mathematical_text, any_text | mathematical_text)
 def test_any_two_texts_can_be_compared_either_way_round(left, right):
     assert same_answer(left, right) == same_answer(right, left)
@@ -208,6 +210,7 @@ def written_numbers(draw):
     return Fraction(numerator, denominator), draw(st.sampled_from(forms))
 
 
+@settings(deadline=None)
 @given(written_numbers(), written_numbers())
 def test_written_numbers_are_the_same_if_and_only_if_their_values_are(left, right):
     assert same_answer(left[1], right[1]) == (left[0] == right[0])
@@ -247,7 +250,7 @@ RIGHT, WRONG = True, False
         ("3 + 2x", "2x+3", RIGHT),
         ("(x+1)^2", "x^2+2x+1", RIGHT),
         ("(x+1)^2", "x^2+2x+2", WRONG),
-        ("y^{10} + x^2", "x^2+y^{10}", RIGHT),
+        ("x^2 + y^{10}", "y^{10}+x^2", RIGHT),
         ("x = 5", "5", RIGHT),
         ("5", "x=5", RIGHT),
         ("x=6", "x=5", WRONG),
@@ -386,6 +389,7 @@ def test_what_a_parser_may_be_shown(answer, tame):
     assert is_tame(answer) is tame
 
 
+@settings(deadline=None)
 @given(any_text | mathematical_text)
 def test_tameness_of_any_text(text):
     assert is_tame(text) in (True, False)

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import operator
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -28,10 +30,10 @@ def pool():
 
 def is_running(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return True
+    return state not in "ZX"  # dead, only not fetched by its parent yet
 
 
 def test_answers_come_in_the_order_of_the_tasks(pool):
@@ -194,6 +196,25 @@ def test_an_error_in_the_caller_ends_the_workers_too():
     assert not any(is_running(pid) for pid in pids)
 
 
+def test_a_caller_that_is_killed_leaves_no_worker_behind(tmp_path):
+    note = tmp_path / "pid"
+    hang = f"import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\nwhile True: pass"
+    code = (
+        f"from distill.grading.pool import GradingPool\nwith GradingPool(1) as pool: list(pool.map(exec, [{hang!r}]))"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    pid = _wait_for_pid(note)
+    caller.kill()
+    caller.wait()
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    was_left_behind = is_running(pid)
+    if was_left_behind:
+        os.kill(pid, 9)
+    assert not was_left_behind
+
+
 def test_a_caller_with_threads():
     """A forked child of a process with threads may wait for a lock that nobody holds; workers must not."""
     stop = threading.Event()
@@ -210,7 +231,7 @@ def test_a_caller_with_threads():
 
 
 def _wait_for_pid(note: Path) -> int:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if note.exists() and (text := note.read_text()):
             return int(text)
