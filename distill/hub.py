@@ -116,11 +116,12 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
     try:
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split, revision=revision)
     except ValueError as error:  # unknown configuration or split; the message lists what there is
-        raise ProblemError(f"hf:{name}: {str(error).splitlines()[0]}") from None
+        raise ProblemError(f"hf:{name}: {str(error).strip().partition(chr(10))[0]}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
         raise ProblemError(
-            f"hf:{name}: cannot be loaded{offline}: {str(error).splitlines()[0][:200]} Check the id and the network; "
+            f"hf:{name}: cannot be loaded{offline}: {reason}. Check the id and the network; "
             "without a network, save the dataset as JSONL or Parquet and use file:path/to/it instead."
         ) from None
     return rows

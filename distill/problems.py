@@ -48,7 +48,14 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     Raises:
         ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
     """
-    pool = _distinct(p for source in recipe.problems for p in load_problems(source, recipe.seed))
+    questions: dict[str, str] = {}
+
+    def load(source: ProblemSource) -> list[Problem]:
+        problems = load_problems(source, recipe.seed)
+        questions.update((p.id, _bare_question(p, source.template)) for p in problems)
+        return problems
+
+    pool = _distinct(p for source in recipe.problems for p in load(source))
     benchmarks: dict[str, list[Problem]] = {}
     if recipe.eval and recipe.eval.held_out:
         if recipe.eval.held_out >= len(pool):
@@ -59,13 +66,13 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
         benchmarks[HELD_OUT] = draw(pool, recipe.eval.held_out, f"held-out/{recipe.seed}")
     for source in recipe.eval.benchmarks if recipe.eval else []:
         name = benchmark_name(source)
-        if name in benchmarks:
-            name = f"{name}-{len(benchmarks)}"
-        benchmarks[name] = _distinct(load_problems(source, recipe.seed))
+        while name in benchmarks:
+            name += "+"  # gsm8k, gsm8k+: two sets of one name
+        benchmarks[name] = _distinct(load(source))
     measured = [p for problems in benchmarks.values() for p in problems]
     measured_ids = {p.id for p in measured}
-    measured_questions = {_normalised(p.question) for p in measured}
-    train = [p for p in pool if p.id not in measured_ids and _normalised(p.question) not in measured_questions]
+    measured_questions = {questions[id_] for id_ in measured_ids}
+    train = [p for p in pool if p.id not in measured_ids and questions[p.id] not in measured_questions]
     if not train:
         raise ProblemError(
             "problems: every problem is in an evaluation set too, so none is left to train on. Add other sources."
@@ -94,7 +101,7 @@ def load_problems(source: ProblemSource, seed: int) -> list[Problem]:
         raise ProblemError(f"{source.source}: the problem set is empty.")
     if source.limit is None or kind == "gym":
         return problems
-    return draw(problems, source.limit, f"limit/{draw_seed}")
+    return draw(_distinct(problems), source.limit, f"limit/{draw_seed}")
 
 
 def draw(problems: Iterable[Problem], num: int, salt: str) -> list[Problem]:
@@ -127,7 +134,10 @@ def _distinct(problems: Iterable[Problem]) -> list[Problem]:
     return list(by_id.values())
 
 
-def _normalised(question: str) -> str:
+def _bare_question(problem: Problem, template: str) -> str:
+    """The question in one form and without its template: two sets may ask the same with other words around it."""
+    parts = template.split("{problem}")
+    question = problem.question.removeprefix(parts[0]).removesuffix(parts[-1])
     return re.sub(r"\s+", " ", question).strip().casefold()
 
 
@@ -143,12 +153,12 @@ def _problems_from_rows(source: ProblemSource, rows: Iterable[Row]) -> list[Prob
         if answer is None:
             without_answer.append(place)
             continue
-        prompt = [{"role": "user", "content": source.template.replace("{problem}", _clean(question.strip()))}]
+        prompt = [{"role": "user", "content": _clean(source.template.replace("{problem}", question.strip()))}]
         task = source.task or "math"
         own_id = row.get(source.columns.id) if source.columns.id else None
-        if source.columns.id and own_id is None:
+        if source.columns.id and (own_id is None or not str(own_id).strip()):
             raise ProblemError(f"{place}: column {source.columns.id!r} (columns.id) is missing or empty.")
-        name = problem_id(prompt, task, answer) if own_id is None else str(own_id)
+        name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
         problems.append(Problem(name, prompt, answer, task, _source_label(source)))
     if without_answer:
         shown = ", ".join(without_answer[:5]) + (", …" if len(without_answer) > 5 else "")
@@ -222,17 +232,21 @@ def _file_rows(path: Path) -> Iterator[Row]:
 
             try:
                 rows = pq.read_table(path).to_pylist()
-            except pa.ArrowInvalid as error:
-                raise ProblemError(f"file:{path}: not a Parquet file ({error}).") from None
+            except (pa.ArrowException, OSError) as error:
+                raise ProblemError(
+                    f"file:{path}: not a Parquet file that can be read ({str(error).strip()})."
+                ) from None
         elif suffix == ".jsonl":
             yield from _jsonl_rows(path)
             return
         else:
-            rows = json.loads(path.read_text(encoding="utf-8"))
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ProblemError(f"file:{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
     except json.JSONDecodeError as error:
         raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"file:{path}: not usable JSON: {error}.") from None
     if not isinstance(rows, list):
         raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}.")
     for number, row in enumerate(rows, start=1):
@@ -240,15 +254,19 @@ def _file_rows(path: Path) -> Iterator[Row]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             place = f"file:{path}:{number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                raise ProblemError(f"{place}: not UTF-8. Save the file as UTF-8.") from None
             except json.JSONDecodeError as error:
                 raise ProblemError(f"{place}: not valid JSON: {error.msg}.") from None
+            except (ValueError, RecursionError) as error:
+                raise ProblemError(f"{place}: not usable JSON: {error}.") from None
             yield _checked_row(place, row)
 
 
@@ -272,7 +290,10 @@ def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:
     entries = gym_dataset(recipe)
     problems: dict[str, Problem] = {}
     for index in range(len(entries)):
-        entry = entries[index]
+        try:
+            entry = entries[index]
+        except Exception as error:  # options that pass the task's own check and then break its generator
+            raise ProblemError(f"gym:{task}: options {source.options} are refused: {error}") from None
         prompt = [{"role": "user", "content": source.template.replace("{problem}", entry["question"])}]
         answer = None if entry["answer"] is None else str(entry["answer"])
         name = problem_id(prompt, source.task or "gym", answer)

@@ -58,7 +58,7 @@ OWNED_TRL_KEYS = frozenset(
 class Strict(BaseModel):
     """Unknown keys are refused, values are fixed once read, and each field's docstring is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Columns(Strict):
@@ -85,7 +85,7 @@ class ProblemSource(Strict):
     """Git revision of a Hub dataset; left out: its main branch."""
     columns: Columns = Columns()
     """Which columns hold the question, the answer and the id."""
-    answer_after: str | None = None
+    answer_after: Annotated[str, Field(min_length=1)] | None = None
     """Marker in the answer column: what follows its last occurrence is the expected answer (`####` for GSM8K)."""
     template: str = "{problem}"
     """The student's prompt, with `{problem}` where the question goes."""

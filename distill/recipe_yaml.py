@@ -6,6 +6,7 @@ Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `-
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ from distill.errors import ModelError, RecipeError
 from distill.recipe import Recipe
 
 MAX_RECIPE_BYTES = 1_000_000
+MAX_RECIPE_KEYS = 10_000
+"""Keys and list entries together, aliases written out: a few lines of YAML can stand for billions."""
+MAX_DEPTH = 50
+_UNUSABLE = re.compile("[\\x00\ud800-\udfff]")
 KeyPath = tuple[str | int, ...]
 Places = dict[KeyPath, str]
 """Where each key was written: `recipe.yaml:12`, or `--set`."""
@@ -37,6 +42,13 @@ for _tag, _pattern, _first in (
     ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+
+
+def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)  # in YAML 1.2, 017 is seventeen
 
 
 def load_recipe(
@@ -62,6 +74,7 @@ def load_recipe(
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
+    _anchor_files(tree, Path.cwd(), "--set")
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -72,7 +85,7 @@ def load_recipe(
 
 
 def _read_with_parents(path: Path, places: Places, children: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.expanduser()
+    path = _expanded(path, str(children[-1]) if children else "recipe")
     if path.resolve() in children:
         chain = " -> ".join(str(p) for p in (*children, path))
         raise RecipeError(f"{path}: extends goes in a circle ({chain}). Remove one extends:")
@@ -81,7 +94,7 @@ def _read_with_parents(path: Path, places: Places, children: tuple[Path, ...]) -
     parent = tree.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise RecipeError(f"{own_places[('extends',)]}: extends takes one path to a recipe, not {parent!r}")
-    _anchor_files(tree, path.parent)
+    _anchor_files(tree, path.parent, str(path))
     if parent is None:
         places |= own_places
         return tree
@@ -96,7 +109,8 @@ def _read_with_parents(path: Path, places: Places, children: tuple[Path, ...]) -
 
 def _read_file(path: Path, places: Places, named_by: Path | None) -> dict[str, Any]:
     try:
-        text = path.read_bytes()
+        with path.open("rb") as stream:
+            text = stream.read(MAX_RECIPE_BYTES + 1)  # not more: it may be a device without an end
     except FileNotFoundError:
         origin = f" (named by extends in {named_by})" if named_by else ""
         hint = "" if named_by else " Name one: distill run path/to/recipe.yaml."
@@ -104,7 +118,7 @@ def _read_file(path: Path, places: Places, named_by: Path | None) -> dict[str, A
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from None
     if len(text) > MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: {len(text)} bytes; a recipe has at most {MAX_RECIPE_BYTES}.")
+        raise RecipeError(f"{path}: too large; a recipe has at most {MAX_RECIPE_BYTES:,} bytes.")
     loader = None
     try:
         loader = _Loader(text)
@@ -112,6 +126,8 @@ def _read_file(path: Path, places: Places, named_by: Path | None) -> dict[str, A
         if not isinstance(node, yaml.MappingNode):
             raise RecipeError(f"{path}: a recipe is a mapping of keys to values (name:, student:, problems:, …).")
         return _construct_mapping(loader, node, (), path, places)
+    except RecursionError:
+        raise RecipeError(f"{path}: nested deeper than {MAX_DEPTH} levels.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -128,6 +144,7 @@ def _construct_mapping(
     tree: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = f"{path}:{key_node.start_mark.line + 1}"
+        _check_text(line, key_node.value)
         if not isinstance(key_node, yaml.ScalarNode):
             raise RecipeError(f"{line}: a key must be plain text.")
         key = key_node.value
@@ -139,6 +156,11 @@ def _construct_mapping(
 
 
 def _construct(loader: _Loader, node: yaml.Node, at: KeyPath, path: Path, places: Places) -> Any:
+    line = f"{path}:{node.start_mark.line + 1}"
+    if len(at) > MAX_DEPTH:
+        raise RecipeError(f"{line}: nested deeper than {MAX_DEPTH} levels.")
+    if len(places) > MAX_RECIPE_KEYS:
+        raise RecipeError(f"{path}: more than {MAX_RECIPE_KEYS:,} keys and list entries, aliases written out.")
     if isinstance(node, yaml.MappingNode):
         return _construct_mapping(loader, node, at, path, places)
     if isinstance(node, yaml.SequenceNode):
@@ -147,18 +169,42 @@ def _construct(loader: _Loader, node: yaml.Node, at: KeyPath, path: Path, places
             places[(*at, i)] = f"{path}:{item.start_mark.line + 1}"
             values.append(_construct(loader, item, (*at, i), path, places))
         return values
-    return loader.construct_object(node)
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, LookupError, AttributeError):  # `!!int x`, `!!timestamp x`, a number of 5,000 digits
+        raise RecipeError(f"{line}: {_short(node.value)} cannot be read as {node.tag.rpartition(':')[2]}.") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{line}: {_short(node.value)} is not a finite number.")
+    _check_text(line, value)
+    return value
 
 
-def _anchor_files(tree: dict[str, Any], folder: Path) -> None:
-    """A relative `file:` source is relative to the recipe that names it, wherever distill is called from."""
+def _check_text(line: str, value: Any) -> None:
+    if isinstance(value, str) and _UNUSABLE.search(value):
+        raise RecipeError(f"{line}: a text may not hold NUL or half of a surrogate pair.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _expanded(path: Path, place: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise RecipeError(f"{place}: there is no home folder for {path.parts[0]!r} in {str(path)!r}.") from None
+
+
+def _anchor_files(tree: dict[str, Any], folder: Path, place: str) -> None:
+    """A relative `file:` source is relative to the recipe that names it, one from `--set` to the current folder."""
     eval_section = tree.get("eval")
     lists = [tree.get("problems"), eval_section.get("benchmarks") if isinstance(eval_section, dict) else None]
     for sources in lists:
         for source in sources if isinstance(sources, list) else []:
             name = source.get("source") if isinstance(source, dict) else None
             if isinstance(name, str) and name.startswith("file:"):
-                source["source"] = f"file:{(folder / Path(name[5:]).expanduser()).resolve()}"
+                source["source"] = f"file:{(folder / _expanded(Path(name[5:]), place)).resolve()}"
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -182,17 +228,21 @@ def _parse_value(override: str, text: str) -> Any:
         loader = _Loader(text)
         node = loader.get_single_node()
         return None if node is None else _construct(loader, node, (), Path("--set"), {})
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise RecipeError(f"--set {override}: the value is not valid YAML. Quote it: --set 'key=\"…\"'") from None
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: Places) -> None:
-    keys: list[str | int] = [int(k) if k.isdigit() else k for k in dotted.split(".")]
+    if not all(dotted.split(".")):
+        raise RecipeError(f"{place}: expected keys with single dots between them, e.g. sft.epochs")
+    keys: list[str | int] = [int(k) if re.fullmatch("[0-9]{1,9}", k) else k for k in dotted.split(".")]
     at: Any = tree
     for depth, key in enumerate(keys[:-1]):
         if isinstance(at, list) and isinstance(key, int) and key < len(at):
             at = at[key]
-        elif isinstance(at, dict) and isinstance(at.setdefault(str(key), {}), dict | list):
+        elif isinstance(at, dict) and isinstance(at.get(str(key)), dict | list | None):
+            if at.get(str(key)) is None:  # an absent or empty section
+                at[str(key)] = {}
             at = at[str(key)]
         else:
             raise RecipeError(f"{place}: {'.'.join(map(str, keys[: depth + 1]))} holds nothing that could be set.")
@@ -203,13 +253,15 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: P
         at[str(last)] = value
     else:
         raise RecipeError(f"{place}: there is no such place; the list has {len(at)} entries, counted from 0.")
+    for below in [at for at in places if at[: len(keys)] == tuple(keys)]:
+        del places[below]
     places[tuple(keys)] = place
 
 
 def _explain(details: Mapping[str, Any], places: Places, path: str) -> str:
     """One validation error as a line that says where, what and what to write instead."""
     loc: KeyPath = tuple(details["loc"])
-    shown = ".".join(str(part) for part in loc)
+    shown = ".".join(str(part) for part in loc if "[" not in str(part))  # no `literal['all-linear']` of a union
     where = _place_of(loc, places, path)
     message = details["msg"].removeprefix("Value error, ")
     if details["type"] == "extra_forbidden":
@@ -221,7 +273,11 @@ def _explain(details: Mapping[str, Any], places: Places, path: str) -> str:
         return f"{where}: {shown!r} is missing."
     if details["type"] == "value_error":
         return f"{where}: {shown + ': ' if shown else ''}{message}"
-    return f"{where}: {shown}: {message}, not {details['input']!r}."
+    if details["type"] == "model_type":
+        message = "expected keys and values"
+    if details["input"] is None:
+        return f"{where}: {shown} is empty: {message}. Give it a value or remove the key."
+    return f"{where}: {shown}: {message}, not {_short(details['input'])}."
 
 
 def _place_of(loc: KeyPath, places: Places, path: str) -> str:

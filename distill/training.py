@@ -59,7 +59,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         processing_class=tokenizer,
         peft_config=_lora(config),
     )
-    counts = _check_rows(trainer.train_dataset, tokenizer, config.max_length)
+    counts = _check_rows(rows, trainer.train_dataset, tokenizer, config.max_length)
     num_steps = math.ceil(math.ceil(len(rows) / config.batch_size) * config.epochs)
     checkpoint = newest_checkpoint(out_dir / "checkpoints")
     reporter = _Reporter(
@@ -150,16 +150,24 @@ def _check_context(job: TrainJob, config: SftConfig) -> None:
         )
 
 
-def _check_rows(rows: Any, tokenizer: Tokenizer, max_length: int) -> dict[str, int]:
-    """Refuse rows that would be cut, or that do not teach the student to close its thought and to stop."""
+def _check_rows(rows: Any, tokenized: Any, tokenizer: Tokenizer, max_length: int) -> dict[str, int]:
+    """Refuse rows that would be cut, or that do not teach the student to close its thought and to stop.
+
+    Args:
+        rows: prompt and completion of each row.
+        tokenized: the same rows as they will be trained, with `input_ids` and `labels`, each of shape (T,).
+        tokenizer: the student's.
+        max_length: longest row allowed, in tokens.
+    """
     num_tokens = num_trained = longest = num_long = 0
-    for row in rows:
+    for source, row in zip(rows, tokenized, strict=True):
         trained = [label for label in row["labels"] if label != -100]
+        thinks = THINK_CLOSE in source["completion"][-1]["content"]
         num_tokens += len(row["input_ids"])
         num_trained += len(trained)
         longest = max(longest, len(row["input_ids"]))
         num_long += len(row["input_ids"]) > max_length
-        if tokenizer.eos_token_id not in trained or THINK_CLOSE not in tokenizer.decode(trained):
+        if tokenizer.eos_token_id not in trained or (thinks and THINK_CLOSE not in tokenizer.decode(trained)):
             raise ModelError(
                 f"the chat template leaves {THINK_CLOSE} or the stop token {tokenizer.eos_token!r} out of the loss: "
                 "the student would not learn to stop. Give the model another chat template."

@@ -139,7 +139,6 @@ def kill_after_step(task, folder, step):
         ({"max_length": 40}, None, "rows are longer than sft.max_length"),
         ({"max_length": 100_000}, None, "exceeds the context of tiny"),
         ({"trl": {"no_such_argument": 1}}, None, "sft.trl: .*no_such_argument"),
-        ({}, "42", "out of the loss"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_llama, config, completion, message):
@@ -149,3 +148,25 @@ def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_ll
     with pytest.raises(ModelError, match=message):
         train(job(tmp_path, tiny_llama, **config))
     assert not (tmp_path / "sft" / "student").exists()
+
+
+def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
+    """As DeepSeek's and Qwen3's templates do with earlier turns: what follows </think> alone is left."""
+    from distill.training import train
+
+    eater = tmp_path / "eater"
+    shutil.copytree(tiny_llama, eater)
+    template = (eater / "chat_template.jinja").read_text()
+    (eater / "chat_template.jinja").write_text(
+        template.replace("message['content']", "message['content'].split('</think>')[-1]")
+    )
+    write_rows(tmp_path / "rows.parquet")
+    with pytest.raises(ModelError, match=r"leaves </think> or the stop token .* out of the loss"):
+        train(job(tmp_path, eater))
+
+
+def test_rows_without_thinking_can_be_trained_on(tmp_path, tiny_llama):
+    from distill.training import train
+
+    write_rows(tmp_path / "rows.parquet", completion="\\boxed{{{j}}}")
+    assert train(job(tmp_path, tiny_llama))["num_steps"] == 12
