@@ -12,7 +12,19 @@ PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
     {"students", "recipe", "recipe_yaml", "store", "ledger"},
-    {"problems", "hub", "grading", "filters", "engines", "progress", "tokenizers", "provenance", "launch", "sampling"}
+    {
+        "problems",
+        "hub",
+        "grading",
+        "filters",
+        "engines",
+        "processes",
+        "progress",
+        "tokenizers",
+        "provenance",
+        "launch",
+        "sampling",
+    }
     | {"train_job", "training", "report"},
     {"stages"},
     {"pipeline"},

@@ -59,7 +59,7 @@ def test_a_child_that_dies_leaves_its_last_words(tmp_path):
 
 
 def test_a_stage_error_in_the_child_keeps_its_kind(tmp_path):
-    with pytest.raises(StoreError, match="writing failed"):
+    with pytest.raises(StoreError, match="/proc/no/such/place"):
         run_job("sample", job(tmp_path, "nowhere", ledger="/proc/no/such/place"), tmp_path)
 
 
@@ -90,3 +90,22 @@ def _alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_hung_grader_dies_with_a_killed_caller():
+    script = (
+        "import time; from distill.grading.pool import GradingPool\n"
+        "if __name__ == '__main__':\n"
+        "    with GradingPool(workers=1, timeout_s=1) as pool:\n"
+        "        list(pool.map(abs, [1])); print(pool._workers[0].process.pid, flush=True)\n"
+        "        list(pool.map(time.sleep, [300]))"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    worker_pid = int(caller.stdout.readline())
+    assert _alive(worker_pid)
+    caller.kill()
+    caller.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _alive(worker_pid):
+        time.sleep(0.05)
+    assert not _alive(worker_pid)

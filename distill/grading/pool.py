@@ -4,8 +4,10 @@ A thread or an alarm cannot stop sympy inside a C call; ending the process can.
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +33,9 @@ CRASHED = Outcome("CRASHED")
 
 START_S = 120.0
 """A worker's first task may import sympy or reasoning-gym; its time limit counts from when it is ready."""
+
+ORPHAN_AFTER_S = 5.0
+"""A worker ends itself so long after its time limit: by then the pool would have killed it, so the pool is gone."""
 
 _READY = "ready"
 
@@ -105,7 +110,7 @@ class GradingPool:
         worker.task = index
         worker.deadline = time.monotonic() + (self._timeout_s if worker.warm else START_S)
         with contextlib.suppress(BrokenPipeError):  # it died while idle: `_collect` sees that and says so
-            worker.connection.send((function, tasks[index]))
+            worker.connection.send((function, tasks[index], math.ceil(self._timeout_s + ORPHAN_AFTER_S)))
 
     def _collect(self, results: dict[int, Any]) -> None:
         """Wait for the next answer, death or deadline, and note what came of it."""
@@ -151,13 +156,11 @@ class GradingPool:
 
 def _serve(connection: Connection) -> None:
     """A worker: answer tasks until the pool goes away."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     warm = False
     while True:
         try:
-            function, task = connection.recv()
+            function, task, lifetime_s = connection.recv()
         except (EOFError, OSError):
             return
         try:
@@ -165,9 +168,11 @@ def _serve(connection: Connection) -> None:
                 _import_graders()
                 connection.send(_READY)
                 warm = True
+            signal.alarm(lifetime_s)  # no handler: the kernel ends the process, whatever it is stuck in
             answer = (True, function(task))
         except Exception as error:  # a parser's bug on one row must not end the run; the row is counted as ungraded
             answer = (False, repr(error)[:200])
+        signal.alarm(0)
         try:
             connection.send(answer)
         except OSError:
