@@ -4,10 +4,9 @@ A child of its own gives back all memory when it ends, leaves the caller free of
 pinning out of training. Its output goes to a log file; only its progress bar reaches the terminal. It dies with its
 parent, so that a killed run leaves nobody writing.
 
-    python -m distill.launch sample job.json result.json
+    python -m distill.launch sample job.json 5     # 5: the file descriptor that takes the result
 """
 
-import contextlib
 import ctypes
 import dataclasses
 import importlib
@@ -27,7 +26,7 @@ from typing import Any
 from distill import errors
 from distill.errors import DistillError, StageError
 from distill.progress import PROGRESS_FD
-from distill.store import read_json, write_json
+from distill.store import disk_errors, write_json
 
 STOP_WITHIN_S = 30.0
 """How long a child may take to end after Ctrl-C or SIGTERM before it is killed."""
@@ -62,33 +61,34 @@ def run_job(kind: str, job: Any, folder: Path) -> tuple[dict[str, Any], float]:
     Raises:
         DistillError: the same error that the job raised, or StageError with the end of the log if the child died.
     """
-    job_file, result_file, log_file = (folder / f".{kind}.{end}" for end in ("job.json", "result.json", "log"))
-    log_file = folder / f"{kind}.log"
-    result_file.unlink(missing_ok=True)
+    job_file, log_file = folder / f".{kind}.job.json", folder / f"{kind}.log"
     write_json(job_file, dataclasses.asdict(job))
+    # The result comes through a pipe, not a file: a child has to be able to say that the disk is full.
+    from_child, to_parent = os.pipe()
     progress = os.dup(2)
+    with disk_errors(log_file), log_file.open("w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "distill.launch", kind, str(job_file), str(to_parent)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(progress, to_parent),
+            env={**CHILD_ENVIRONMENT, **os.environ, PROGRESS_FD: str(progress)},
+        )
+    os.close(to_parent)
+    os.close(progress)
     try:
-        with log_file.open("w") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "distill.launch", kind, str(job_file), str(result_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(progress,),
-                env={**CHILD_ENVIRONMENT, **os.environ, PROGRESS_FD: str(progress)},
-            )
-            try:
-                code = child.wait()
-            except BaseException:  # Ctrl-C, or SIGTERM as raised by the CLI: let the child store what it has
-                _stop(child)
-                raise
+        with os.fdopen(from_child) as stream:
+            answer = stream.read()
+        code = child.wait()
+    except BaseException:  # Ctrl-C, or SIGTERM as raised by the CLI: let the child store what it has
+        _stop(child)
+        raise
     finally:
-        os.close(progress)
-    result = read_json(result_file)
-    for leftover in (job_file, result_file):
-        leftover.unlink(missing_ok=True)
-    if result is None:
+        job_file.unlink(missing_ok=True)
+    if not answer:
         raise StageError(_death_notice(kind, code, log_file))
+    result = json.loads(answer)
     if result["error"] is not None:
         kind_of_error = getattr(errors, result["error"]["type"], StageError)
         raise kind_of_error(result["error"]["message"])
@@ -132,9 +132,10 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main(kind: str, job_path: str, result_path: str) -> int:
-    """The child's side: read the job, do it, write the result or the error."""
+def main(kind: str, job_path: str, result_fd: str) -> int:
+    """The child's side: read the job, do it, write the result or the error into the pipe."""
     end_with_parent()
+    os.set_inheritable(int(result_fd), False)
     signal.signal(signal.SIGTERM, _terminated)
     module_name, job_name, function_name = JOBS[kind]
     error: dict[str, str] | None = None
@@ -150,8 +151,8 @@ def main(kind: str, job_path: str, result_path: str) -> int:
     except KeyboardInterrupt:
         return 130
     peak_kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    with contextlib.suppress(DistillError):  # a full disk: the parent then reports a death with the log's end
-        write_json(Path(result_path), {"value": value, "error": error, "peak_memory_gib": peak_kib / 2**20})
+    with os.fdopen(int(result_fd), "w") as stream:
+        json.dump({"value": value, "error": error, "peak_memory_gib": peak_kib / 2**20}, stream)
     return 0 if error is None else 1
 
 

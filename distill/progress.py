@@ -30,6 +30,7 @@ class ProgressBar:
         self.title, self.total, self.unit, self.num_done = title, total, unit, done
         self._num_before = done
         self._stream = None if os.environ.get(QUIET) else terminal()
+        self._stream_is_ours = bool(os.environ.get(PROGRESS_FD))
         self._live: Progress | None = None
         self._task: TaskID | None = None
 
@@ -87,6 +88,9 @@ class ProgressBar:
         elif kind is None and self.num_done > self._num_before:
             elapsed = time.monotonic() - self._started
             self._say(f"{self.title}: {self.num_done}/{self.total} {self.unit} in {_duration(elapsed)}")
+        if self._stream is not None and self._stream_is_ours:
+            self._stream.close()
+            self._stream = None
 
 
 def _duration(seconds: float) -> str:

@@ -39,7 +39,7 @@ def split_reasoning(text: str, opened: bool = False) -> Split:
     A text that has `</think>` without an opening is read as opened by the prompt. An unclosed thought has no content.
     """
     before, open_tag, rest = text.partition(THINK_OPEN)
-    if open_tag and THINK_CLOSE not in before:
+    if open_tag and THINK_CLOSE not in before and not (opened and before.strip()):
         if before.strip():  # an answer that comes before the thinking is not a thought
             return Split("", text.strip(), "none")
         body = rest

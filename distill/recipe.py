@@ -11,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from distill.students import find_student
 
+Language = Literal[
+    "ar", "bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "he", "hi", "hr", "hu", "id", "it", "ja",
+    "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "th", "tr", "uk", "vi", "zh",
+]  # fmt: skip
+"""Languages that `distill.filters.readability` can tell apart, by script and by CLD2."""
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+")]
@@ -185,7 +191,7 @@ class GenerateConfig(Strict):
 class Readability(Strict):
     """What makes a trace unreadable, as DeepSeek-R1 dropped it."""
 
-    language: str | None = "en"
+    language: Language | None = "en"
     """ISO 639-1 code of the language that traces must be in; null: any."""
     min_language_share: Share = 0.95
     """Least share of the words that must be in that language (LaTeX, code and numbers set aside)."""

@@ -145,6 +145,10 @@ class EvalResult(Record):
     num_ungraded: int
     mean_completion_tokens: float
 
+    def __post_init__(self) -> None:
+        low, high = self.interval_95  # JSON knows no tuples
+        object.__setattr__(self, "interval_95", (low, high))
+
 
 def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
     """A content hash (16 hex digits): the same problem has the same id in any order and any data set."""

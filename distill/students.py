@@ -65,7 +65,7 @@ def find_student(name: str) -> Student:
     by_id = {student.hub_id: student for student in STUDENTS.values()}
     if name in by_id:
         return by_id[name]
-    if "/" in name or (len(name) < 256 and Path(name).is_dir()):
+    if "/" in name or (0 < len(name) < 256 and Path(name).is_dir()):
         return Student(name, name, DEFAULT_LEARNING_RATE)
     near = difflib.get_close_matches(name, STUDENTS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -18,7 +18,6 @@ LAYERS = (
         "grading",
         "filters",
         "engines",
-        "processes",
         "progress",
         "tokenizers",
         "provenance",

@@ -9,8 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from distill.engines import Completion, EngineSpec, Request
 from distill.errors import ModelError
 from distill.records import SampleKey
@@ -71,6 +69,7 @@ class VllmEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         import torch
+        from transformers import AutoConfig
 
         on_gpu = torch.cuda.is_available()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)

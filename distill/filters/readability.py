@@ -6,7 +6,9 @@ Enters: a text. Leaves: measures in [0, 1] or counts; `unreadable` turns them in
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import groupby
 
 from distill.recipe import Readability
 
@@ -21,7 +23,9 @@ LOOP_UNIT_WORDS = (4, 200)
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _LATEX = re.compile(
-    r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\[a-zA-Z]+(?:\{[^{}]*\})*",
+    # Bounded, for a text in a loop may open thousands of formulas and never close one.
+    r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[.{0,4000}?\\\]|\\\(.{0,1000}?\\\)|\\begin\{(\w+\*?)\}.{0,4000}?\\end\{\1\}"
+    r"|\\[a-zA-Z]+(?:\{[^{}]*\})*",
     re.DOTALL,
 )
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -75,8 +79,7 @@ def language_share(text: str, language: str) -> float:
     # Scripts without spaces: each of their letters counts as a word.
     num_native = num_foreign = 0
     native: list[str] = []
-    for word in _WORD.findall(prose(text)):
-        script = _script(word[0])
+    for script, word in _words(text):
         num = len(word) if script in ("CJK", "HIRAGANA", "KATAKANA", "THAI") else 1
         if script in scripts:
             num_native += num
@@ -89,6 +92,17 @@ def language_share(text: str, language: str) -> float:
     return num_native / total * _share_within_script(" ".join(native), language)
 
 
+def _words(text: str) -> Iterator[tuple[str, str]]:
+    """(script, word) of the text's words, cut where the script changes: `πr` is two variables, `then计算` two words."""
+    for word in _WORD.findall(prose(text)):
+        scripts = {_script(char) for char in word if char.isalpha()}
+        if len(scripts) == 1:
+            yield scripts.pop(), word
+        else:
+            for script, letters in groupby(filter(str.isalpha, word), key=_script):
+                yield script, "".join(letters)
+
+
 def _share_within_script(text: str, language: str) -> float:
     """CLD2's share of `language` among the languages that it is sure about; 1.0 where it is not sure."""
     if len(text) < MIN_DETECT_CHARS:
@@ -96,11 +110,12 @@ def _share_within_script(text: str, language: str) -> float:
     import pycld2
 
     reliable, _, found = pycld2.detect(text, bestEffort=False)
-    shares = {code.split("-")[0]: percent for _, code, percent, _ in found if code != "un"}
-    known = sum(shares.values())
+    # CLD2 still calls Hebrew by its old code, and tells Chinese scripts apart.
+    shares = [({"iw": "he"}.get(code, code.split("-")[0]), percent) for _, code, percent, _ in found if code != "un"]
+    known = sum(percent for _, percent in shares)
     if not reliable or known == 0:
         return 1.0
-    return float(shares.get(language, 0) / known)
+    return float(sum(percent for code, percent in shares if code == language) / known)
 
 
 @lru_cache(maxsize=65_536)

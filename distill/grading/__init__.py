@@ -55,7 +55,9 @@ def _quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None
     extracted = extract_answer(text, last_number)
     if extracted is None:
         return Grade(False, None, "no_answer")
-    if problem.answer is not None and same_answer(extracted, problem.answer):
+    # Only mathematics may look away from spaces and letter case: other tasks have scorers of their own.
+    same = same_answer if problem.task == "math" else str.__eq__
+    if problem.answer is not None and same(extracted, problem.answer):
         return Grade(True, extracted, None)
     return None
 

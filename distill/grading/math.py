@@ -17,15 +17,14 @@ MAX_ANSWER_CHARS = 2_000
 MAX_NESTING = 50
 MAX_EXPONENT_DIGITS = 4
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_PHRASE = re.compile(
-    r"(?:final answer|the answer|answer)\s*(?:is|:|=)\s*:?\s*(.+?)\s*(?:\.(?=\s|$)|[;\n]|$)", re.IGNORECASE
-)
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
+_BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_PHRASE = re.compile(r"\banswer\**\s*(?:is|:|=)[\s:]*(\S.*?)(?=\.(?:\s|$)|[;\n]|$)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:(?<![\w)])[-\N{MINUS SIGN}])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:/[1-9]\d*)?")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}")
+_FRACTION = re.compile(r"(-?)\\[dt]?frac\s*\{(-?\d+)\}\s*\{(\d+)\}")
+_TOWER = re.compile(r"(?:\^|\*\*)\s*(?:\{[^{}]*|\(?\s*\d*\s*)(?:\^|\*\*)")
 _WRAPPERS = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
-_UNSEEN = re.compile(r"\\(?:left|right|,|;|!|:|quad|qquad|displaystyle)(?![a-zA-Z])|[$\s]|\\\(|\\\)|\\\[|\\\]")
+_UNSEEN = re.compile(r"\\(?:left|right|quad|qquad|displaystyle)(?![a-zA-Z])|\\[,;!:()\[\]]|\$")
 
 
 def extract_answer(text: str, last_number: bool = False) -> str | None:
@@ -35,7 +34,7 @@ def extract_answer(text: str, last_number: bool = False) -> str | None:
         text: what the model wrote after its thinking.
         last_number: where neither is there, take the last number.
     """
-    boxed = _last_boxed(text)
+    boxed = last_boxed(text)
     if boxed is not None:
         return boxed.strip() or None
     phrases = _PHRASE.findall(text)
@@ -59,9 +58,13 @@ def same_answer(given: str, expected: str) -> bool:
 def normalise(answer: str) -> str:
     """An answer without what does not change its value: spaces, dollar signs, \\text, thousands' commas."""
     answer = _WRAPPERS.sub(r"\1", answer.strip())
-    answer = _UNSEEN.sub("", answer).rstrip(".")
-    answer = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", answer)
-    answer = _FRACTION.sub(r"\1/\2", answer)
+    answer = _UNSEEN.sub("", answer).strip().rstrip(".").replace("\N{MINUS SIGN}", "-")
+    if not re.search(r"[(\[{]", answer):  # between brackets a comma separates
+        answer = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", answer)
+    # a space between two digits separates as well: 1 1/2 is not 11/2
+    answer = re.sub(r"(?<!\d) | (?!\d)", "", " ".join(answer.split()))
+    if fraction := _FRACTION.fullmatch(answer):  # part of a longer answer it may be the end of a mixed number
+        answer = "{}{}/{}".format(*fraction.groups())
     return answer.casefold()
 
 
@@ -75,7 +78,7 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
         return False
     # math-verify's own time limits are SIGALRM; the pool's worker is killed from outside instead.
     gold = parse(_as_latex(problem.answer), parsing_timeout=None)
-    if not gold:
+    if not gold or not _is_whole(problem.answer):
         return None
     return bool(verify(gold, parse(_as_latex(extracted), parsing_timeout=None), timeout_seconds=None))
 
@@ -89,23 +92,34 @@ def is_tame(answer: str) -> bool:
         depth += (char in "{([") - (char in "})]")
         deepest = max(deepest, depth)
     exponents = re.findall(r"(?:\^|\*\*)\s*\{?\s*(\d+)", answer)
-    tower = re.search(r"(?:\^|\*\*)\s*\{?[^{}]*(?:\^|\*\*)", answer) is not None and any(len(e) > 1 for e in exponents)
+    tower = _TOWER.search(answer) is not None and any(len(e) > 1 for e in exponents)
     return deepest <= MAX_NESTING and not tower and all(len(e) <= MAX_EXPONENT_DIGITS for e in exponents)
+
+
+def _is_whole(gold: str) -> bool:
+    """Whether the text can mean anything: math-verify hands back what it cannot parse as a string."""
+    braces = re.sub(r"\\[{}]", "", gold)
+    return braces.count("{") == braces.count("}") and any(char.isalnum() for char in gold)
 
 
 def _as_latex(answer: str) -> str:
     return f"\\boxed{{{answer}}}"
 
 
-def _last_boxed(text: str) -> str | None:
-    """The content of the last `\\boxed{…}` whose braces are balanced."""
-    for match in reversed(list(_BOXED.finditer(text))):
-        depth = 1
-        for end in range(match.end(), len(text)):
-            depth += (text[end] == "{") - (text[end] == "}")
-            if depth == 0:
-                return text[match.end() : end]
-    return None
+def last_boxed(text: str) -> str | None:
+    """The content of the last `\\boxed{…}` whose braces are balanced; one pass, for a loop may open thousands."""
+    opened: list[int | None] = []  # where each open brace's content starts, for those of a box
+    last: tuple[int, int] | None = None
+    for match in _BRACES.finditer(text):
+        if match["box"]:
+            opened.append(match.end())
+        elif match[0] == "{":
+            opened.append(None)
+        elif match[0] == "}" and opened:
+            start = opened.pop()
+            if start is not None and (last is None or start > last[0]):
+                last = (start, match.start())
+    return text[last[0] : last[1]] if last else None
 
 
 def _as_number(answer: str) -> Fraction | None:

@@ -4,6 +4,7 @@ A thread or an alarm cannot stop sympy inside a C call; ending the process can.
 """
 
 import contextlib
+import importlib
 import math
 import multiprocessing
 import os
@@ -37,6 +38,9 @@ START_S = 120.0
 ORPHAN_AFTER_S = 5.0
 """A worker ends itself so long after its time limit: by then the pool would have killed it, so the pool is gone."""
 
+PRELOAD = "distill.grading.preload"
+"""Imported once by the server that workers are forked from, so that a killed worker is replaced in an instant."""
+
 _READY = "ready"
 
 
@@ -64,6 +68,7 @@ class GradingPool:
         self._timeout_s = timeout_s
         # Not fork: a child forked from a process with threads may hang on a lock that nobody will release.
         self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([PRELOAD])
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
@@ -85,6 +90,8 @@ class GradingPool:
         waiting = deque(range(len(tasks)))
         results: dict[int, Any] = {}
         next_out = 0
+        for worker in [w for w in self._workers if w.task is not None]:  # left over from a map nobody finished
+            self._discard(worker)
         while next_out < len(tasks):
             while len(self._workers) < min(self._num_workers, len(waiting) + self._num_busy()):
                 self._workers.append(self._start())
@@ -131,7 +138,7 @@ class GradingPool:
         assert worker.task is not None
         try:
             answer = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it died half-way through sending
             results[worker.task] = CRASHED
             self._discard(worker)
             return
@@ -165,7 +172,7 @@ def _serve(connection: Connection) -> None:
             return
         try:
             if not warm:
-                _import_graders()
+                importlib.import_module(PRELOAD)
                 connection.send(_READY)
                 warm = True
             signal.alarm(lifetime_s)  # no handler: the kernel ends the process, whatever it is stuck in
@@ -177,8 +184,3 @@ def _serve(connection: Connection) -> None:
             connection.send(answer)
         except OSError:
             return
-
-
-def _import_graders() -> None:
-    """Import what is slow to import, outside the first task's time limit."""
-    import math_verify  # noqa: F401

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.grading import grade_all
+from distill.grading import Grade, grade_all
+from distill.grading.math import last_boxed
 from distill.grading.pool import GradingPool
 from distill.hub import Model, resolve_model
 from distill.launch import run_job
@@ -138,19 +139,24 @@ def _grade(run: RunContext, role: str, model: Model, problems: dict[str, Problem
     with GradingPool(timeout_s=config.grade_timeout_s) as pool:
         answers = ((problems[t.problem_id], _gradable(t)) for t in traces)
         grades = list(grade_all(answers, pool, last_number=True))
-    verdicts = [
-        Verdict(t.problem_id, t.sample_index, g.correct, g.extracted_answer, (g.reason,) if g.reason else ())
-        for t, g in zip(traces, grades, strict=True)
-    ]
+    verdicts = [_verdict(trace, grade) for trace, grade in zip(traces, grades, strict=True)]
     write_jsonl(folder / role / VERDICTS, (verdict.to_json() for verdict in verdicts))
     return Graded(model, traces, verdicts)
 
 
+def _verdict(trace: Trace, grade: Grade) -> Verdict:
+    if trace.finish_reason == "error":
+        return Verdict(trace.problem_id, trace.sample_index, None, None, ("error",))
+    reasons = (grade.reason,) if grade.reason else ()
+    return Verdict(trace.problem_id, trace.sample_index, grade.correct, grade.extracted_answer, reasons)
+
+
 def _gradable(trace: Trace) -> str:
     """The text to look for an answer in. A cut-off text counts only what it boxed: its last number means nothing."""
-    if trace.finish_reason == "length" and "\\boxed" not in trace.content:
-        return ""
-    return trace.content
+    if trace.finish_reason != "length":
+        return trace.content
+    boxed = last_boxed(trace.content)
+    return "" if boxed is None else f"\\boxed{{{boxed}}}"
 
 
 def _job(run: RunContext, role: str, model: Model, folder: Path) -> SamplingJob:

@@ -91,7 +91,7 @@ def judge(trace: Trace, grade: Grade, config: FilterConfig) -> Verdict:
         reasons.append("empty_answer")
     if config.max_tokens is not None and trace.num_completion_tokens > config.max_tokens:
         reasons.append("too_long")
-    reasons += unreadable(trace.text, config.readability)
+    reasons += unreadable(f"{trace.reasoning}\n\n{trace.content}", config.readability)
     return Verdict(trace.problem_id, trace.sample_index, grade.correct, grade.extracted_answer, tuple(reasons))
 
 

@@ -214,7 +214,7 @@ wild_text = st.lists(
 
 
 @settings(deadline=None)
-@given(wild_text, st.sampled_from(["en", "fr", "zh", "ja", "ru", "ar", "he", "xx"]), st.integers(1, 30))
+@given(wild_text, st.sampled_from(["en", "fr", "zh", "ja", "ru", "ar", "he", "vi"]), st.integers(1, 30))
 def test_any_text_can_be_measured(text, language, times):
     assert 0.0 <= language_share(text * times, language) <= 1.0
     assert tail_repeats(text * times) >= 1
@@ -254,3 +254,9 @@ def test_time_grows_with_the_length_of_the_text_and_not_with_its_square(text):
     started = time.monotonic()
     unreadable(text, ANY)
     assert time.monotonic() - started < 1.0
+
+
+def test_a_language_that_cannot_be_told_apart_is_refused():
+    for unknown in ("english", "xx", "EN"):
+        with pytest.raises(ValueError, match="language"):
+            Readability(language=unknown)

@@ -199,7 +199,7 @@ def test_an_error_in_the_caller_ends_the_workers_too():
 def test_a_caller_that_is_killed_leaves_no_worker_behind(tmp_path):
     note = tmp_path / "pid"
     hang = f"import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\nwhile True: pass"
-    code = f"from distill.grading.pool import GradingPool\nwith GradingPool(1, 2.0) as pool: list(pool.map(exec, [{hang!r}]))"
+    code = f"from distill.grading.pool import GradingPool\nwith GradingPool(1, 1.0) as p: list(p.map(exec, [{hang!r}]))"
     caller = subprocess.Popen([sys.executable, "-c", code])
     pid = _wait_for_pid(note)
     caller.kill()
