@@ -121,7 +121,7 @@ class Sampling(Strict):
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.6
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 is about twice as fast."""
+    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 spares sorting the vocabulary for each."""
     top_k: NonNegativeInt = 0
     """At most so many tokens to choose among; 0: all."""
     max_tokens: PositiveInt = 16_384

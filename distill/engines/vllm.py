@@ -1,7 +1,7 @@
 """vLLM inside this process, driven request by request. The only importer of vllm.
 
 Driving `LLM.llm_engine` by hand (add_request, step) lets each finished sample be stored at once and replaced by the
-next, at the speed of one blocking `LLM.generate` over all of them.
+next, where one blocking `LLM.generate` would hold all of them until the last is done.
 """
 
 import math
@@ -25,7 +25,7 @@ MIN_BATCHED_TOKENS = 4_096
 def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
     """Environment variables that vLLM reads on import, for a machine without GPU.
 
-    One process on all cores: vLLM's defaults reserve a core for a second process, which halves a two-core machine.
+    One process on all cores: vLLM's defaults reserve a core for a second process (`benchmarks/generate_cpu.py`).
 
     Args:
         kv_cache_gib: size of the KV cache; vLLM takes whole GiB.
