@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 # Bytecode at once: jobs run in processes of their own, and where PYTHONDONTWRITEBYTECODE is set each of them would
 # compile torch and vllm again.
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+# uv does not read pip's index setting either.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
 # With an NVIDIA driver the CUDA flavour, else the CPU one.
 FLAVOUR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 # uv does not read pip's find-links setting: where it is set, the CPU build of torch is expected there; where it is not,

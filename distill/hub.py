@@ -16,6 +16,7 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """Weights as safetensors only: a pickle may run code."""
 
 SAMPLE_BYTES = 1 << 20
+READ_WHOLE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _fetch(name: str, revision: str | None) -> Model:
 def _folder_revision(folder: Path) -> str:
     """40 hex digits that change with the weights and stay when the folder is copied.
 
-    Read are the small files whole, and of each weight file its size, beginning, middle and end: training moves every
+    Read are files up to 64 MiB whole, and of a larger one its size, beginning, middle and end: training moves every
     weight, and reading hundreds of gigabytes to see that would cost minutes.
     """
     digest = hashlib.sha256()
@@ -85,7 +86,10 @@ def _folder_revision(folder: Path) -> str:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as stream:
-            for start in (0, max(0, size // 2 - SAMPLE_BYTES), max(0, size - SAMPLE_BYTES)):
+            if size <= READ_WHOLE_BYTES:
+                digest.update(stream.read())
+                continue
+            for start in (0, size // 2, size - SAMPLE_BYTES):
                 stream.seek(start)
                 digest.update(stream.read(SAMPLE_BYTES))
     return digest.hexdigest()[:40]

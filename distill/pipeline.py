@@ -152,6 +152,8 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> None:
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
     )
+    for scratch in summary.scratch:
+        shutil.rmtree(folder.path / scratch, ignore_errors=True)
     say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
 
 

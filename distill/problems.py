@@ -70,6 +70,7 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
             name += "+"  # gsm8k, gsm8k+: two sets of one name
         benchmarks[name] = _distinct(load(source))
     measured = [p for problems in benchmarks.values() for p in problems]
+    _distinct([*pool, *measured])  # one id for two problems would mix up their answers
     measured_ids = {p.id for p in measured}
     measured_questions = {questions[id_] for id_ in measured_ids}
     train = [p for p in pool if p.id not in measured_ids and questions[p.id] not in measured_questions]

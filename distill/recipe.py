@@ -52,6 +52,7 @@ OWNED_TRL_KEYS = frozenset(
         "disable_tqdm",
         "logging_strategy",
         "logging_steps",
+        "logging_nan_inf_filter",
         "push_to_hub",
         "hub_model_id",
         "hub_token",
@@ -121,11 +122,18 @@ class Sampling(Strict):
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.6
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 spares sorting the vocabulary for each."""
+    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 spares sorting the vocabulary."""
     top_k: NonNegativeInt = 0
     """At most so many tokens to choose among; 0: all."""
     max_tokens: PositiveInt = 16_384
     """Longest completion, in tokens of the model that is sampled."""
+
+
+class EvalSampling(Sampling):
+    """How tokens are drawn when measuring."""
+
+    max_tokens: PositiveInt = 32_768
+    """Longest answer, in tokens of the model that is measured."""
 
 
 class SamplingCompute(Strict):
@@ -306,7 +314,7 @@ class EvalConfig(Strict):
     """Further problem sets to measure on; their problems are kept out of training too."""
     samples_per_problem: PositiveInt = 4
     """Answers sampled for each problem (k); pass@1 is their mean."""
-    sampling: Sampling = Sampling(max_tokens=32_768)
+    sampling: EvalSampling = EvalSampling()
     """How tokens are drawn, for base and student alike."""
     grade_timeout_s: PositiveFloat = 10.0
     """A grading that takes longer is stopped and counts as ungraded, in seconds."""

@@ -17,7 +17,10 @@ from distill.progress import ProgressBar
 from distill.prompts import split_reasoning, teacher_messages
 from distill.recipe import Sampling, SamplingCompute
 from distill.records import Problem, SampleKey, Trace
-from distill.store import read_jsonl
+from distill.store import read_json, read_jsonl, write_json
+
+ENGINE = "engine.json"
+"""The settings of the engine that drew last, beside the ledger."""
 
 NUM_LONGEST = 8
 """How many of the longest prompts by characters are tokenised to find the longest by tokens."""
@@ -80,9 +83,11 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
     problems = [Problem.from_json(row) for row in read_jsonl(Path(job.problems))]
     with Ledger(Path(job.ledger)) as ledger:
         requests = missing_requests(job, problems, ledger.done)
+        settings_file = Path(job.ledger).with_name(ENGINE)
         if not requests:
-            return {"engine": None, "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
+            return {"engine": read_json(settings_file), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
         engine = engine or start_engine(_spec(job, requests))
+        write_json(settings_file, engine.settings)
         try:
             started = time.monotonic()
             num_tokens = _drain(job, requests, engine, ledger, len(problems) * job.samples_per_problem)

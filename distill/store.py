@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,9 @@ class Manifest:
     hardware: dict[str, Any]
     git_commit: str | None
     seconds: float
+    """Of the call that finished the stage."""
     peak_memory_gib: float
-    """Largest resident memory of the stage's processes together, in GiB."""
+    """Largest resident memory of the runner so far and of the stage's job process, added up, in GiB."""
     finished_at: str
     """UTC, ISO 8601."""
     schema_version: int = 1
@@ -283,4 +284,6 @@ class Summary:
 
     metrics: dict[str, Any]
     outputs: dict[str, int | None]
-    peak_memory_gib: float = field(default=0.0)
+    peak_memory_gib: float = 0.0
+    scratch: tuple[str, ...] = ()
+    """Folders that only an unfinished stage needs; removed once the manifest is written."""

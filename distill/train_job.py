@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+CHECKPOINTS = "checkpoints"
+"""Folder of training's checkpoints in the stage's folder; of no use once the student is saved."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:

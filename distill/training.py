@@ -7,6 +7,7 @@ Leaves: `student/` (safetensors, tokenizer, chat template, generation config), w
 
 import json
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from distill.prompts import THINK_CLOSE
 from distill.recipe import SftConfig
 from distill.store import atomic_write, disk_errors, replace_folder
 from distill.tokenizers import Tokenizer, load_tokenizer
-from distill.train_job import TrainJob
+from distill.train_job import CHECKPOINTS, TrainJob
 
 CHECKPOINT_DONE = "distill_complete"
 """A file that is written into a checkpoint last: one without it was cut short and is not resumed from."""
@@ -42,6 +43,8 @@ def train(job: TrainJob) -> dict[str, Any]:
         ModelError: the student cannot be loaded, or a row does not fit it.
         StageError: training gave a loss that is not a number.
     """
+    # One process uses one GPU: TRL refuses torch's DataParallel, which more of them would mean.
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     from trl.trainer.sft_trainer import SFTTrainer
 
     out_dir = Path(job.out_dir)
@@ -61,7 +64,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     )
     counts = _check_rows(rows, trainer.train_dataset, tokenizer, config.max_length)
     num_steps = math.ceil(math.ceil(len(rows) / config.batch_size) * config.epochs)
-    checkpoint = newest_checkpoint(out_dir / "checkpoints")
+    checkpoint = newest_checkpoint(out_dir / CHECKPOINTS)
     reporter = _Reporter(
         f"sft {job.model_name}", num_steps, out_dir / "metrics.jsonl", counts["num_tokens"] / len(rows)
     )
@@ -71,12 +74,11 @@ def train(job: TrainJob) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     history = _history(trainer.state.log_history)
-    if not history or not math.isfinite(history[-1]["loss"]):
+    if not history or not all(math.isfinite(line["loss"]) for line in history):
         raise StageError("sft: the loss is not a number. Lower sft.learning_rate or check the kept rows.")
     atomic_write(out_dir / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
     dtype = AutoConfig.from_pretrained(job.model_path).dtype
     save_student(trainer.model, tokenizer, out_dir, dtype)
-    shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
     num_here = trainer.state.global_step - reporter.first_step
     return {
         **counts,
@@ -206,7 +208,7 @@ def _training_arguments(
     try:
         return SFTConfig(
             **config.trl,
-            output_dir=str(Path(job.out_dir) / "checkpoints"),
+            output_dir=str(Path(job.out_dir) / CHECKPOINTS),
             # Rows are never cut: `_check_rows` refuses those longer than sft.max_length instead.
             max_length=None,
             packing=False,
@@ -227,6 +229,7 @@ def _training_arguments(
             data_seed=job.seed,
             logging_strategy="steps",
             logging_steps=1,
+            logging_nan_inf_filter=False,  # it would show a diverged step as loss 0
             save_strategy="steps",
             save_steps=config.compute.save_every_steps or max(10, num_steps // 10),
             save_total_limit=KEPT_CHECKPOINTS,
@@ -261,10 +264,15 @@ def _lora(config: SftConfig) -> Any:
 def _history(log_history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line a step, with the field's standard keys."""
     return [
-        {"step": entry["step"], **{key: entry[key] for key in HISTORY_KEYS if key in entry}}
+        {"step": entry["step"], **{k: entry[k] for k in HISTORY_KEYS if k in entry and _is_number(k, entry[k])}}
         for entry in log_history
         if "loss" in entry
     ]
+
+
+def _is_number(key: str, value: float) -> bool:
+    """JSON has no NaN; only a loss that is one must be seen, and stops the stage."""
+    return key == "loss" or math.isfinite(value)
 
 
 def _gpu_memory() -> dict[str, float]:

@@ -157,6 +157,7 @@ def test_the_manifests_say_how_and_where(finished):
         assert manifest["versions"]["torch"].startswith("2.13")
         assert manifest["hardware"]["num_cores"] >= 1
         assert all(len(output["sha256"]) == 64 for output in manifest["outputs"].values())
+    assert not (folder / "sft" / "checkpoints").exists()
     picked = read_json(folder / "generate" / "manifest.json")["metrics"]["engine"]
     assert picked["max_num_seqs"] == 16
 

@@ -41,7 +41,7 @@ def test_a_job_returns_its_value_and_its_memory(tmp_path, tiny_llama):
     assert value["num_sampled"] == 4
     assert value["engine"]["name"] == "transformers"
     assert 0.05 < peak_gib < 8
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["ledger.jsonl", "problems.jsonl", "sample.log"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["engine.json", "ledger.jsonl", "problems.jsonl", "sample.log"]
 
 
 @pytest.mark.slow

@@ -160,3 +160,14 @@ def test_generate_writes_problems_that_read_back(make_recipe, tmp_path, fake_eng
 
 def test_the_table_of_stages_is_in_order():
     assert list(STAGES) == ["generate", "filter", "sft", "eval"]
+
+
+def test_a_report_is_written_while_the_problems_are_being_extended(make_recipe, tmp_path, fake_engine):
+    """The verdicts are still those of the smaller set, and some of its problems may be gone."""
+    finish_generate(make_recipe(num_problems=6), tmp_path / "runs", fake_engine([RIGHT % 7]))
+    run_recipe(make_recipe(num_problems=6), tmp_path / "runs", ["filter"])
+    other = make_recipe(num_problems=3)
+    finish_generate(other, tmp_path / "runs", fake_engine([RIGHT % 7]))
+    summary = run_recipe(other, tmp_path / "runs", ["generate"])
+    assert (summary["generate"]["num_problems"], summary["filter"]["num_traces"]) == (3, 12)
+    assert "small" in (tmp_path / "runs/small/report.html").read_text()

@@ -304,7 +304,7 @@ def test_broken_yaml_is_shown_with_its_line(write, more, line, what):
 def test_an_alias_stands_for_what_it_names(write):
     text = MINIMAL.replace("sampling: {max_tokens: 100}", "sampling: &drawn {temperature: 0.5, max_tokens: 100}")
     recipe = load_recipe(write(text + "eval: {held_out: 3, sampling: *drawn}\n"))
-    assert recipe.eval.sampling == recipe.generate.sampling
+    assert recipe.eval.sampling.model_dump() == recipe.generate.sampling.model_dump()
     assert recipe.eval.sampling.temperature == 0.5
 
 

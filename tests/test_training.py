@@ -64,7 +64,6 @@ def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, 
     rendered = tokenizer.apply_chat_template([{"role": "assistant", "content": "<think>x</think>y"}], tokenize=False)
     assert "<think>x</think>y<|im_end|>" in rendered
     assert (tmp_path / "sft" / "adapter" / "adapter_model.safetensors").exists() == (method == "lora")
-    assert not (tmp_path / "sft" / "checkpoints").exists()
 
 
 def test_the_loss_falls_on_the_completion_and_the_stop_token_alone(tmp_path, tiny_llama):
@@ -170,3 +169,16 @@ def test_rows_without_thinking_can_be_trained_on(tmp_path, tiny_llama):
 
     write_rows(tmp_path / "rows.parquet", completion="\\boxed{{{j}}}")
     assert train(job(tmp_path, tiny_llama))["num_steps"] == 12
+
+
+def test_a_loss_that_is_not_a_number_stops_the_stage(tmp_path, tiny_llama):
+    from dataclasses import replace
+
+    from distill.errors import StageError
+    from distill.training import train
+
+    write_rows(tmp_path / "rows.parquet")
+    diverging = replace(job(tmp_path, tiny_llama, warmup_share=0.0, trl={"max_grad_norm": 1e9}), learning_rate=1e30)
+    with pytest.raises(StageError, match="loss is not a number"):
+        train(diverging)
+    assert not (tmp_path / "sft" / "student").exists()

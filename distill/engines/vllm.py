@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.engines import Completion, EngineSpec, Request
 from distill.errors import ModelError
-from distill.records import SampleKey
+from distill.records import FinishReason, SampleKey
 from distill.tokenizers import encode, load_tokenizer, render_prompt
 
 CPU_MAX_NUM_SEQS = 128
@@ -20,6 +20,13 @@ CPU_BLOCK_SIZE = 32
 CPU_KV_SHARE = 0.4
 """Most of the free memory that the KV cache takes on CPU."""
 MIN_BATCHED_TOKENS = 4_096
+
+GPU_ENVIRONMENT = {
+    # The engine's core stays in this process, which dies with its parent; a forked one would outlive a kill and hold
+    # the GPU's memory and the ledger's lock. Workers of tensor parallelism watch their parent themselves.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
 
 
 def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
@@ -68,6 +75,7 @@ class VllmEngine:
     """
 
     def __init__(self, spec: EngineSpec) -> None:
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for a GPU must not start CUDA
         import torch
         from transformers import AutoConfig
 
@@ -76,7 +84,7 @@ class VllmEngine:
         config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
         max_model_len = _context_needed(spec, self._tokenizer, config)
         arguments = _engine_arguments(spec, max_model_len, on_gpu)
-        environment = {} if on_gpu else cpu_environment(_cpu_kv_gib(spec, config, arguments))
+        environment = GPU_ENVIRONMENT if on_gpu else cpu_environment(_cpu_kv_gib(spec, config, arguments))
         for key, value in environment.items():
             os.environ.setdefault(key, value)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -139,10 +147,10 @@ class VllmEngine:
                 continue
             key, num_prompt_tokens, opened = self._in_flight.pop(output.request_id)
             answer = output.outputs[0]
-            reason = "stop" if answer.finish_reason == "stop" else "length"
-            finished.append(
-                Completion(key, answer.text, reason, num_prompt_tokens, len(answer.token_ids), opened)  # type: ignore[arg-type]
-            )
+            reason: FinishReason = answer.finish_reason if answer.finish_reason in ("stop", "length") else "error"
+            error = f"vLLM: {answer.finish_reason}" if reason == "error" else ""
+            counts = num_prompt_tokens, len(answer.token_ids)
+            finished.append(Completion(key, answer.text, reason, *counts, think_opened=opened, error=error))
         return finished
 
 

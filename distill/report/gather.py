@@ -28,7 +28,8 @@ def traces_to_read(run_dir: Path) -> list[dict[str, Any]]:
     problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(run_dir / "generate" / "problems.jsonl")}
     rows = []
     for trace in read_ledger(run_dir / "generate" / "ledger.jsonl"):
-        if trace.key in picked:
+        # A problem set that has changed since the filter ran may lack some of its problems.
+        if trace.key in picked and trace.problem_id in problems:
             problem, verdict = problems[trace.problem_id], picked[trace.key]
             texts = {"prompt": problem.question, "answer": problem.answer}
             rows.append({**trace.to_json(), **verdict, **texts, "kept": not verdict["reasons"]})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.errors import UserError
 from distill.grading import Grade, grade_all
 from distill.grading.math import last_boxed
 from distill.grading.pool import GradingPool
@@ -19,7 +20,7 @@ from distill.ledger import read_ledger
 from distill.problems import problems_fingerprint
 from distill.records import EvalResult, Problem, Trace, Verdict
 from distill.sampling import SamplingJob
-from distill.stages import LEDGER, PROBLEMS, STUDENT, VERDICTS, RunContext, chat_format_of
+from distill.stages import KEPT, LEDGER, PROBLEMS, STUDENT, TRACES, VERDICTS, RunContext, chat_format_of
 from distill.stats import bootstrap_interval
 from distill.store import Summary, write_jsonl
 
@@ -27,9 +28,6 @@ VERSION = 1
 GROWS: frozenset[str] = frozenset()
 
 EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
-
-Scores = Mapping[str, float]
-"""Problem id -> share of its samples that are right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,7 @@ def identity(run: RunContext) -> dict[str, Any]:
     """What decides the scores."""
     assert run.recipe.eval is not None
     trained = run.finished("sft", "eval")
+    _check_split(run, trained)
     return {
         "version": VERSION,
         "base": run.student_model.name,
@@ -54,6 +53,19 @@ def identity(run: RunContext) -> dict[str, Any]:
         "problems": {name: problems_fingerprint(set_) for name, set_ in run.problem_sets.benchmarks.items()},
         **run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"}),
     }
+
+
+def _check_split(run: RunContext, trained: dict[str, Any]) -> None:
+    """Refuse to measure on problems that the student may have been trained on."""
+    generated, filtered = run.finished("generate", "eval"), run.finished("filter", "eval")
+    same_split = generated["identity"]["problems"] == problems_fingerprint(run.problem_sets.train)
+    same_traces = filtered["identity"]["traces"] == generated["outputs"][TRACES]["sha256"]
+    same_rows = trained["identity"]["rows"] == filtered["outputs"][KEPT]["sha256"]
+    if not (same_split and same_traces and same_rows):
+        raise UserError(
+            "eval: the student was trained under another split of the problems, so what is held out now may be among "
+            "its training rows. Run `distill run` for all stages, or undo the change to problems: or eval:."
+        )
 
 
 def run(run: RunContext) -> Summary:

@@ -10,7 +10,7 @@ from distill.launch import run_job
 from distill.stages import KEPT, STUDENT, RunContext
 from distill.store import Summary
 from distill.students import LORA_LEARNING_RATE
-from distill.train_job import TrainJob
+from distill.train_job import CHECKPOINTS, TrainJob
 
 VERSION = 1
 GROWS: frozenset[str] = frozenset()
@@ -77,4 +77,4 @@ def run(run: RunContext) -> Summary:
     outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(trained["history"])}
     if config.method == "lora":
         outputs[ADAPTER] = None
-    return Summary(metrics, outputs, peak)
+    return Summary(metrics, outputs, peak, scratch=(CHECKPOINTS,))

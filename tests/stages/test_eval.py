@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from distill.errors import UserError
 from distill.hub import Model
 from distill.ledger import Ledger
+from distill.problems import problems_fingerprint
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe
 from distill.records import EvalResult, Problem, Trace, Verdict
-from distill.stages import RunContext, eval
+from distill.stages import KEPT, TRACES, RunContext, eval
 from distill.stages.eval import Graded, compare, problem_scores, score
 from distill.store import read_jsonl, write_json, write_jsonl
 
@@ -129,6 +131,16 @@ STUDENT_ANSWERS = {
 }
 
 
+def train_on(run, checksum):
+    """Finished generate, filter and sft stages of which only what eval asks for is written down."""
+    generated = {"identity": {"problems": problems_fingerprint(run.problem_sets.train)}}
+    write_json(run.folder("generate").path / "manifest.json", {**generated, "outputs": {TRACES: {"sha256": "7race"}}})
+    filtered = {"identity": {"traces": "7race"}, "outputs": {KEPT: {"sha256": "c0de"}}}
+    write_json(run.folder("filter").path / "manifest.json", filtered)
+    trained = {"identity": {"rows": "c0de"}, "outputs": {"student": {"sha256": checksum}}}
+    write_json(run.folder("sft").path / "manifest.json", trained)
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run in which sft is finished and every sample of both models is in its ledger already."""
@@ -154,7 +166,7 @@ def run(tmp_path):
     )
     run = RunContext(recipe, tmp_path / "run")
     trained = run.folder("sft").path
-    write_json(trained / "manifest.json", {"outputs": {"student": {"sha256": "5eed"}}})
+    train_on(run, "5eed")
     write_json(trained / "student" / "config.json", {"architectures": ["LlamaForCausalLM"]})
     (trained / "student" / "model.safetensors").touch()
     for role, answers in (("base", BASE_ANSWERS), ("student", STUDENT_ANSWERS)):
@@ -218,5 +230,12 @@ def test_identity_changes_with_the_student_and_the_protocol_alone(run):
     assert identity(compute={"engine": "transformers", "max_num_seqs": 3}) == before
     assert identity(samples_per_problem=3) != before
     assert identity(benchmarks=run.recipe.eval.model_dump()["benchmarks"][:1]) != before
-    write_json(run.folder("sft").path / "manifest.json", {"outputs": {"student": {"sha256": "07he"}}})
+    train_on(run, "07he")
     assert eval.identity(run) != before
+
+
+def test_a_student_trained_under_another_split_is_not_measured(run):
+    """Problem x was trained on; a recipe that holds it out later must not score the student on it."""
+    changed = {**run.recipe.model_dump(), "eval": {**run.recipe.eval.model_dump(), "held_out": 1}}
+    with pytest.raises(UserError, match="trained under another split"):
+        eval.identity(RunContext(Recipe.model_validate(changed), run.run_dir))
