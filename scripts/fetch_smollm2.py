@@ -9,7 +9,6 @@ would be. Weights that were quantised on the way score a little below the origin
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -86,9 +85,10 @@ def convert(gguf: Path, target: Path) -> None:
     """Dequantise to bfloat16 safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
     from transformers.utils.quantization_config import GgufConfig
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.eos_token = tokenizer.pad_token = STOP_TOKEN
     model: Any = AutoModelForCausalLM.from_pretrained(
