@@ -69,79 +69,35 @@ def options(
     """Options of distill itself."""
 
 
-@app.command()
-def run(
-    recipe: RecipeArgument = DEFAULT_RECIPE,
-    overrides: SetOption = None,
-    student: StudentOption = None,
-    teacher: TeacherOption = None,
-    run_dir: RunDirOption = DEFAULT_RUN_DIR,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Run all stages of a recipe, skipping those that are done."""
-    _run(None, recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+COMMANDS = {
+    "run": "Run all stages of a recipe, skipping those that are done.",
+    "generate": "Sample the teacher on each problem; asks only for what is missing.",
+    "filter": "Keep the right and readable traces; every drop has its reasons.",
+    "sft": "Fine-tune the student on the kept traces.",
+    "eval": "Measure base and student on problems that were never trained on.",
+}
+"""Command -> its help. All take the same arguments; `run` stands for every stage, the others for theirs."""
 
 
-@app.command()
-def generate(
-    recipe: RecipeArgument = DEFAULT_RECIPE,
-    overrides: SetOption = None,
-    student: StudentOption = None,
-    teacher: TeacherOption = None,
-    run_dir: RunDirOption = DEFAULT_RUN_DIR,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Sample the teacher on each problem; asks only for what is missing."""
-    _run("generate", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+def _add_command(name: str) -> None:
+    def command(
+        recipe: RecipeArgument = DEFAULT_RECIPE,
+        overrides: SetOption = None,
+        student: StudentOption = None,
+        teacher: TeacherOption = None,
+        run_dir: RunDirOption = DEFAULT_RUN_DIR,
+        force: ForceOption = False,
+        as_json: JsonOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        stage = None if name == "run" else name
+        _run(stage, recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+    app.command(name, help=COMMANDS[name])(command)
 
 
-@app.command("filter")
-def filter_(
-    recipe: RecipeArgument = DEFAULT_RECIPE,
-    overrides: SetOption = None,
-    student: StudentOption = None,
-    teacher: TeacherOption = None,
-    run_dir: RunDirOption = DEFAULT_RUN_DIR,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Keep the right and readable traces; every drop has its reasons."""
-    _run("filter", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
-
-
-@app.command()
-def sft(
-    recipe: RecipeArgument = DEFAULT_RECIPE,
-    overrides: SetOption = None,
-    student: StudentOption = None,
-    teacher: TeacherOption = None,
-    run_dir: RunDirOption = DEFAULT_RUN_DIR,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Fine-tune the student on the kept traces."""
-    _run("sft", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
-
-
-@app.command("eval")
-def eval_(
-    recipe: RecipeArgument = DEFAULT_RECIPE,
-    overrides: SetOption = None,
-    student: StudentOption = None,
-    teacher: TeacherOption = None,
-    run_dir: RunDirOption = DEFAULT_RUN_DIR,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Measure base and student on problems that were never trained on."""
-    _run("eval", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+for _name in COMMANDS:
+    _add_command(_name)
 
 
 def _run(
