@@ -96,9 +96,10 @@ def run_recipe(
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)
         for name in wanted:
-            _run_stage(run, name, force, say)
-            write_summary(run)
-        return write_summary(run)
+            did_something = _run_stage(run, name, force, say)
+            if did_something or name == wanted[-1]:
+                summary = write_summary(run)
+        return summary
 
 
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
@@ -114,13 +115,14 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
         _ = run.problem_sets
 
 
-def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> None:
+def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
+    """Do a stage if it is not done; whether it was not."""
     stage, folder = STAGES[name], run.folder(name)
     identity = stage.identity(run)
     decision = decide(folder, identity, stage.GROWS)
     if decision.action == "skip":
         say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
-        return
+        return False
     if decision.action == "refuse":
         if not force:
             raise StoreError(_refusal(run, name, decision))
@@ -155,6 +157,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> None:
     for scratch in summary.scratch:
         shutil.rmtree(folder.path / scratch, ignore_errors=True)
     say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
+    return True
 
 
 def _refusal(run: RunContext, name: str, decision: Decision) -> str:

@@ -303,23 +303,29 @@ def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:
     return list(problems.values())
 
 
+def import_gym() -> Any:
+    """reasoning-gym's factory, every task of it registered; takes seconds."""
+    with warnings.catch_warnings():
+        # cellpylib, which reasoning-gym imports, compares with `is "…"`; Python says so when it first compiles it.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        import reasoning_gym.factory
+
+    return reasoning_gym.factory
+
+
 def gym_dataset(recipe: Mapping[str, Any]) -> Any:
     """The reasoning-gym data set of `{"task", "options", "size", "seed"}`.
 
     Raises:
         ProblemError: an unknown task, or options that it does not take.
     """
-    with warnings.catch_warnings():
-        # cellpylib, which reasoning-gym imports, compares with `is "…"`; Python says so when it first compiles it.
-        warnings.simplefilter("ignore", SyntaxWarning)
-        from reasoning_gym.factory import DATASETS, create_dataset
-
+    factory = import_gym()
     task = recipe["task"]
-    if task not in DATASETS:
-        near = difflib.get_close_matches(task, DATASETS, n=1)
+    if task not in factory.DATASETS:
+        near = difflib.get_close_matches(task, factory.DATASETS, n=1)
         hint = f" Did you mean gym:{near[0]}?" if near else ""
         raise ProblemError(f"gym:{task}: reasoning-gym has no such task.{hint}")
     try:
-        return create_dataset(task, size=recipe["size"], seed=recipe["seed"], **recipe["options"])
+        return factory.create_dataset(task, size=recipe["size"], seed=recipe["seed"], **recipe["options"])
     except (TypeError, AssertionError, ValueError) as error:
         raise ProblemError(f"gym:{task}: options {dict(recipe['options'])} are refused: {error}") from None

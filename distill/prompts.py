@@ -22,6 +22,11 @@ class Split(NamedTuple):
     """`closed` (a whole block), `unclosed` (opened, never closed) or `none` (no block at all)."""
 
 
+def opens_thinking(prompt: str) -> bool:
+    """Whether a rendered prompt ends in `<think>`, as R1's chat templates do: the completion starts in the thought."""
+    return prompt.rstrip().endswith(THINK_OPEN)
+
+
 def join_reasoning(reasoning: str, content: str) -> str:
     """The form in which a student learns to answer (DeepSeek-R1's output format); without reasoning, content alone."""
     if not reasoning:

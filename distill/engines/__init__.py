@@ -89,6 +89,25 @@ def _transformers(spec: EngineSpec) -> Engine:
 ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {"vllm": _vllm, "transformers": _transformers}
 
 
+def refuse_long_prompt(request: Request, num_prompt_tokens: int, context: int) -> Completion:
+    """The answer to a prompt that leaves no token of the context for a completion."""
+    why = f"the prompt has {num_prompt_tokens} tokens; the context has {context}"
+    return Completion(request.key, "", "error", num_prompt_tokens, 0, error=why)
+
+
+def check_room(spec: EngineSpec, context: int) -> None:
+    """Refuse completions so long that no prompt fits before them.
+
+    Raises:
+        ModelError: `max_tokens` fills the whole context.
+    """
+    if spec.sampling.max_tokens >= context:
+        raise ModelError(
+            f"sampling.max_tokens ({spec.sampling.max_tokens}) leaves no room for a prompt in the context of "
+            f"{spec.model_name} ({context} tokens). Lower sampling.max_tokens."
+        )
+
+
 def pick_engine(wanted: str) -> str:
     """The engine's name: as wanted, or for `auto` vLLM where it is installed, else transformers.
 

@@ -8,8 +8,8 @@ import hashlib
 from collections import deque
 from typing import Any
 
-from distill.engines import Completion, EngineSpec, Request
-from distill.errors import ModelError
+from distill.engines import Completion, EngineSpec, Request, check_room, refuse_long_prompt
+from distill.prompts import opens_thinking
 from distill.records import FinishReason
 from distill.tokenizers import encode, load_tokenizer, render_prompt
 
@@ -37,11 +37,7 @@ class TransformersEngine:
         self._context = int(getattr(self._model.config.get_text_config(), "max_position_embeddings", 1 << 20))
         if spec.compute.max_model_len is not None:
             self._context = min(self._context, spec.compute.max_model_len)
-        if spec.sampling.max_tokens >= self._context:
-            raise ModelError(
-                f"sampling.max_tokens ({spec.sampling.max_tokens}) leaves no room for a prompt in the context of "
-                f"{spec.model_name} ({self._context} tokens). Lower sampling.max_tokens."
-            )
+        check_room(spec, self._context)
         self._sampling = spec.sampling
         self._waiting: deque[tuple[Request, list[int], bool]] = deque()
         self._batch = spec.compute.max_num_seqs or DEFAULT_BATCH
@@ -62,9 +58,8 @@ class TransformersEngine:
         text = render_prompt(self._tokenizer, request.messages)
         ids = encode(self._tokenizer, text)
         if len(ids) >= self._context:
-            why = f"the prompt has {len(ids)} tokens; the context has {self._context}"
-            return Completion(request.key, "", "error", len(ids), 0, error=why)
-        self._waiting.append((request, ids, text.rstrip().endswith("<think>")))
+            return refuse_long_prompt(request, len(ids), self._context)
+        self._waiting.append((request, ids, opens_thinking(text)))
         return None
 
     def close(self) -> None:

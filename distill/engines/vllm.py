@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from distill.engines import Completion, EngineSpec, Request
+from distill.engines import Completion, EngineSpec, Request, check_room, refuse_long_prompt
 from distill.errors import ModelError
+from distill.prompts import opens_thinking
 from distill.records import FinishReason, SampleKey
 from distill.tokenizers import encode, load_tokenizer, render_prompt
 
@@ -121,8 +122,7 @@ class VllmEngine:
         ids = encode(self._tokenizer, text)
         room = self._max_model_len - len(ids)
         if room < 1:
-            why = f"the prompt has {len(ids)} tokens; the context has {self._max_model_len}"
-            return Completion(request.key, "", "error", len(ids), 0, error=why)
+            return refuse_long_prompt(request, len(ids), self._max_model_len)
         name = f"{request.key[0]}/{request.key[1]}"
         params = SamplingParams(
             temperature=self._sampling.temperature,
@@ -134,7 +134,7 @@ class VllmEngine:
             skip_special_tokens=False,  # the text is kept verbatim; some models' <think> is a special token
         )
         self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
-        self._in_flight[name] = (request.key, len(ids), text.rstrip().endswith("<think>"))
+        self._in_flight[name] = (request.key, len(ids), opens_thinking(text))
         return None
 
     def close(self) -> None:
@@ -172,11 +172,7 @@ def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
                 f"({context} tokens). Lower it."
             )
         return spec.compute.max_model_len
-    if spec.sampling.max_tokens >= context:
-        raise ModelError(
-            f"sampling.max_tokens ({spec.sampling.max_tokens}) leaves no room for a prompt in the context of "
-            f"{spec.model_name} ({context} tokens). Lower sampling.max_tokens."
-        )
+    check_room(spec, context)
     prompts = (len(encode(tokenizer, render_prompt(tokenizer, m))) for m in spec.longest_messages)
     return min(context, max(prompts, default=0) + spec.sampling.max_tokens)
 
