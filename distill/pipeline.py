@@ -106,12 +106,12 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
     """Find every model, engine and problem that the stages will need, before the first of them costs anything."""
     recipe = run.recipe
     if "generate" in wanted:
-        pick_engine(recipe.generate.compute.engine)
+        pick_engine(recipe.generate.compute)
         _ = run.problem_sets, run.teacher_model
     if "sft" in wanted or "eval" in wanted:
         _ = run.student_model
     if "eval" in wanted and recipe.eval is not None:
-        pick_engine(recipe.eval.compute.engine)
+        pick_engine(recipe.eval.compute)
         _ = run.problem_sets
 
 

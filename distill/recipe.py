@@ -20,6 +20,8 @@ Language = Literal[
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+")]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s?#@]*)?$")]
+"""Without user, password or query: a key in a URL would end up in manifests."""
 
 OWNED_TRL_KEYS = frozenset(
     {
@@ -60,6 +62,12 @@ OWNED_TRL_KEYS = frozenset(
     }
 )
 """SFTConfig arguments that `sft:` sets itself; `sft.trl` may not set them a second time."""
+
+
+OWNED_BODY_KEYS = frozenset(
+    {"model", "messages", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "n", "stream"}
+)
+"""Fields of a chat request that distill sets itself; `generate.extra_body` may not set them a second time."""
 
 
 class Strict(BaseModel):
@@ -139,22 +147,74 @@ class EvalSampling(Sampling):
 class SamplingCompute(Strict):
     """Where and how an engine runs. Changes speed, never what a result means; not part of a fingerprint."""
 
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """`auto`: vLLM where it is installed, else transformers."""
+    engine: Literal["auto", "vllm", "server", "transformers"] = "auto"
+    """`auto`: the server where base_urls is set; else vLLM where it is installed, else transformers."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the weights while sampling."""
     tensor_parallel: PositiveInt = 1
-    """GPUs that share one copy of the model (vllm)."""
+    """GPUs that share each layer of one copy of the model (vllm)."""
+    pipeline_parallel: PositiveInt = 1
+    """Groups of GPUs that share the layers of one copy among them (vllm)."""
+    replicas: PositiveInt = 1
+    """Copies of the model, each a process on GPUs (or CPU cores) of its own; all draw from one queue (vllm)."""
     max_num_seqs: PositiveInt | None = None
-    """Most samples in flight; left out: the engine's own pick."""
+    """Most samples in flight in one copy; left out: the engine's own pick."""
     max_model_len: PositiveInt | None = None
     """Prompt and completion together, in tokens; left out: what the longest prompt needs, within the context."""
     kv_cache_gib: PositiveFloat | None = None
-    """KV cache on CPU, in GiB; left out: picked from free memory."""
+    """KV cache of one copy on CPU, in GiB; left out: picked from free memory."""
     gpu_memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Share of each GPU's memory for the engine (vllm)."""
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs; left out: true on CPU, false on GPU (vllm)."""
+    cpu_threads: PositiveInt | None = None
+    """CPU cores that one copy computes on; left out: all, shared out among the replicas (no GPU)."""
+    base_urls: list[Url] = []
+    """OpenAI-compatible endpoints, e.g. `http://host:8000/v1`; requests go to whichever has room (server)."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
+    """Environment variable that holds the key; a server without keys needs none (server)."""
+    max_in_flight: PositiveInt | None = None
+    """Requests in flight over all base_urls together; left out: 256 for each (server)."""
+    request_timeout_s: PositiveFloat = 3_600.0
+    """A request that takes longer is given up and tried again, in seconds (server)."""
+    max_attempts: PositiveInt = 6
+    """Tries of one request while others succeed; then its sample is recorded as an error (server)."""
+    give_up_after_s: PositiveFloat = 1_800.0
+    """Stop once no server has answered anything for so long, in seconds (server)."""
+    drain_s: Annotated[float, Field(ge=0.0)] = 15.0
+    """After Ctrl-C or SIGTERM, samples in flight may take so long to finish, in seconds."""
+
+    @model_validator(mode="after")
+    def _urls_belong_to_the_server(self) -> Self:
+        if self.engine == "server" and not self.base_urls:
+            raise ValueError("engine: server needs base_urls, e.g. base_urls: [http://localhost:8000/v1]")
+        if self.base_urls and self.engine not in ("server", "auto"):
+            raise ValueError(f"base_urls is for engine: server; engine is {self.engine}. Remove one of the two")
+        if self.base_urls and self.replicas > 1:
+            raise ValueError("replicas are copies on this machine; for several servers, list them in base_urls")
+        return self
+
+
+class LoopStop(Strict):
+    """When a sample has fallen into a loop: its last tokens are one piece over and over."""
+
+    min_repeats: Annotated[int, Field(ge=3)] = 8
+    """The piece follows itself so many times, at least."""
+    min_tokens: Annotated[int, Field(ge=16)] = 256
+    """The repetition is so long in all, at least, in tokens."""
+    max_period: PositiveInt = 512
+    """Longest piece that is looked for, in tokens."""
+
+
+class Price(Strict):
+    """What the teacher's tokens cost."""
+
+    input_per_million: Annotated[float, Field(ge=0.0)]
+    """Money for a million prompt tokens."""
+    output_per_million: Annotated[float, Field(ge=0.0)]
+    """Money for a million completion tokens, those of the thinking included."""
+    currency: Annotated[str, Field(min_length=1, max_length=8)] = "USD"
+    """Shown beside the sums."""
 
 
 class Example(Strict):
@@ -183,6 +243,14 @@ class GenerateConfig(Strict):
     """Worked examples for the teacher alone."""
     sampling: Sampling = Sampling()
     """How the teacher's tokens are drawn."""
+    extra_body: dict[str, Any] = {}
+    """More fields for each request to a server, e.g. `{chat_template_kwargs: {enable_thinking: true}}`."""
+    loops: LoopStop | None = LoopStop()
+    """Stop samples that only repeat themselves (finish_reason `loop`); null: let them run to max_tokens."""
+    stop_after_correct: PositiveInt | None = None
+    """Ask for no more samples of a problem once so many are graded right; left out: ask for all."""
+    price: Price | None = None
+    """To count the cost; left out: not counted."""
     compute: SamplingCompute = SamplingCompute()
     """Where the teacher runs."""
 
@@ -193,6 +261,15 @@ class GenerateConfig(Strict):
                 f"sampling.temperature 0 is greedy: all {self.samples_per_problem} samples of a problem would be the "
                 "same. Set samples_per_problem to 1 or raise the temperature"
             )
+        if self.stop_after_correct is not None and self.stop_after_correct >= self.samples_per_problem:
+            raise ValueError(
+                f"stop_after_correct ({self.stop_after_correct}) can never apply: samples_per_problem is "
+                f"{self.samples_per_problem}. Lower stop_after_correct or leave it out"
+            )
+        if self.extra_body and not self.compute.base_urls:
+            raise ValueError("extra_body is sent to a server only; set compute.base_urls or remove extra_body")
+        if taken := sorted(OWNED_BODY_KEYS & self.extra_body.keys()):
+            raise ValueError(f"extra_body: {', '.join(taken)} is set by distill itself; use the fields of generate:")
         return self
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, Self
 Message = dict[str, str]
 """A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
 
-FinishReason = Literal["stop", "length", "error"]
+FinishReason = Literal["stop", "length", "loop", "error"]
+"""Stopped by itself, cut off at `max_tokens`, stopped because it only repeated itself, or never answered."""
 
 SampleKey = tuple[str, int]
 """A sample's identity: `(problem_id, sample_index)`, whatever its place in a file."""
@@ -24,6 +25,7 @@ SampleKey = tuple[str, int]
 REASONS: dict[str, str] = {
     "error": "the engine could not answer (the trace says why)",
     "truncated": "cut off at max_tokens before the model stopped by itself",
+    "loop": "stopped while sampling: its last tokens were one piece over and over",
     "no_think": "no <think> … </think> block",
     "unclosed_think": "<think> was opened and never closed",
     "empty_answer": "nothing after </think>",

@@ -6,13 +6,17 @@ waits for its slowest member. Tests use a fake one with the same three methods.
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from distill.errors import ModelError
-from distill.recipe import Sampling, SamplingCompute
+from distill.recipe import LoopStop, Sampling, SamplingCompute
 from distill.records import FinishReason, Message, SampleKey
+
+
+STEP_S = 0.5
+"""An engine that only waits (for a server, for other processes) returns from `step` after so long, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,10 @@ class EngineSpec:
     """Template in `distill/templates/` for a model that has none of its own."""
     longest_messages: list[list[Message]]
     """The longest conversations by characters: they decide how much context is set up."""
+    loops: LoopStop | None = None
+    """When to stop a sample that only repeats itself; `None`: never."""
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """More fields for each request to a server."""
 
 
 class Engine(Protocol):
@@ -68,7 +76,7 @@ class Engine(Protocol):
         """Queue a request. One that can never be answered comes back at once as an `error` completion."""
 
     def step(self) -> list[Completion]:
-        """Work for a moment; the requests that finished."""
+        """Work for a moment, at most `STEP_S` where nothing finishes; the requests that finished."""
 
     def close(self) -> None:
         """Give back memory and end processes of its own."""
@@ -86,7 +94,17 @@ def _transformers(spec: EngineSpec) -> Engine:
     return TransformersEngine(spec)
 
 
-ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {"vllm": _vllm, "transformers": _transformers}
+def _server(spec: EngineSpec) -> Engine:
+    from distill.engines.server import ServerEngine
+
+    return ServerEngine(spec)
+
+
+ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
+    "vllm": _vllm,
+    "server": _server,
+    "transformers": _transformers,
+}
 
 
 def refuse_long_prompt(request: Request, num_prompt_tokens: int, context: int) -> Completion:
@@ -108,12 +126,15 @@ def check_room(spec: EngineSpec, context: int) -> None:
         )
 
 
-def pick_engine(wanted: str) -> str:
-    """The engine's name: as wanted, or for `auto` vLLM where it is installed, else transformers.
+def pick_engine(compute: SamplingCompute) -> str:
+    """The engine's name: as wanted, or for `auto` a server that is named, vLLM where it is installed, transformers.
 
     Raises:
         ModelError: the wanted engine is not installed.
     """
+    wanted = compute.engine
+    if compute.base_urls:
+        return "server"
     has_vllm = importlib.util.find_spec("vllm") is not None
     if wanted == "auto":
         return "vllm" if has_vllm else "transformers"
@@ -131,4 +152,9 @@ def start_engine(spec: EngineSpec) -> Engine:
     Raises:
         ModelError: the engine is not installed, or the model does not fit what is asked of it.
     """
-    return ENGINES[pick_engine(spec.compute.engine)](spec)
+    start = ENGINES[pick_engine(spec.compute)]
+    if spec.compute.replicas == 1:
+        return start(spec)
+    from distill.engines.replicas import ReplicatedEngine
+
+    return ReplicatedEngine(spec, start)
