@@ -14,7 +14,6 @@ from distill.errors import ModelError
 from distill.recipe import LoopStop, Sampling, SamplingCompute
 from distill.records import FinishReason, Message, SampleKey
 
-
 STEP_S = 0.5
 """An engine that only waits (for a server, for other processes) returns from `step` after so long, in seconds."""
 
@@ -58,6 +57,8 @@ class EngineSpec:
     """When to stop a sample that only repeats itself; `None`: never."""
     extra_body: dict[str, Any] = field(default_factory=dict)
     """More fields for each request to a server."""
+    memory_share: float = 1.0
+    """Share of the machine's free memory that this engine may count on: engines that start at once see the same."""
 
 
 class Engine(Protocol):

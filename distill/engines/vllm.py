@@ -6,12 +6,15 @@ next, where one blocking `LLM.generate` would hold all of them until the last is
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.engines import Completion, EngineSpec, Request, check_room, refuse_long_prompt
 from distill.errors import ModelError
+from distill.loops import CHECK_EVERY, loop_period
 from distill.prompts import opens_thinking
+from distill.recipe import LoopStop
 from distill.records import FinishReason, SampleKey
 from distill.tokenizers import encode, load_tokenizer, render_prompt
 
@@ -30,15 +33,16 @@ GPU_ENVIRONMENT = {
 }
 
 
-def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
+def cpu_environment(kv_cache_gib: float, num_threads: int | None = None) -> dict[str, str]:
     """Environment variables that vLLM reads on import, for a machine without GPU.
 
     One process on all cores: vLLM's defaults reserve a core for a second process (`benchmarks/generate_cpu.py`).
 
     Args:
         kv_cache_gib: size of the KV cache; vLLM takes whole GiB.
+        num_threads: cores to use; left out: all that this process may run on.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0))[:num_threads]
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
@@ -85,12 +89,18 @@ class VllmEngine:
         config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
         max_model_len = _context_needed(spec, self._tokenizer, config)
         arguments = _engine_arguments(spec, max_model_len, on_gpu)
-        environment = GPU_ENVIRONMENT if on_gpu else cpu_environment(_cpu_kv_gib(spec, config, arguments))
+        environment = GPU_ENVIRONMENT
+        if not on_gpu:
+            environment = cpu_environment(_cpu_kv_gib(spec, config, arguments), spec.compute.cpu_threads)
         for key, value in environment.items():
             os.environ.setdefault(key, value)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import vllm
 
+        if not on_gpu:
+            from distill.engines import cpu_sampler
+
+            cpu_sampler.install()
         try:
             self._llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
@@ -99,7 +109,9 @@ class VllmEngine:
         self._sampling = spec.sampling
         self._max_model_len = max_model_len
         self._stop_ids = [self._tokenizer.eos_token_id]
-        self._in_flight: dict[str, tuple[SampleKey, int, bool]] = {}
+        self._loops = spec.loops
+        self._num_steps = 0
+        self._in_flight: dict[str, _InFlight] = {}
         self.max_in_flight: int = arguments["max_num_seqs"] * 2  # the next ones wait inside, ready to take a place
         hidden = ("model", "tokenizer", "disable_log_stats")
         self.settings: dict[str, Any] = {
@@ -117,6 +129,7 @@ class VllmEngine:
     def submit(self, request: Request) -> Completion | None:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
 
         text = render_prompt(self._tokenizer, request.messages)
         ids = encode(self._tokenizer, text)
@@ -132,9 +145,10 @@ class VllmEngine:
             seed=request.seed,
             stop_token_ids=self._stop_ids,
             skip_special_tokens=False,  # the text is kept verbatim; some models' <think> is a special token
+            output_kind=RequestOutputKind.FINAL_ONLY,  # the others copy the whole text at each token
         )
-        self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
-        self._in_flight[name] = (request.key, len(ids), opens_thinking(text))
+        inner_name = self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
+        self._in_flight[name] = _InFlight(request.key, inner_name, len(ids), opens_thinking(text))
         return None
 
     def close(self) -> None:
@@ -145,20 +159,54 @@ class VllmEngine:
         for output in self._engine.step():
             if not output.finished:
                 continue
-            key, num_prompt_tokens, opened = self._in_flight.pop(output.request_id)
+            sample = self._in_flight.pop(output.request_id)
             answer = output.outputs[0]
             reason: FinishReason = answer.finish_reason if answer.finish_reason in ("stop", "length") else "error"
             error = f"vLLM: {answer.finish_reason}" if reason == "error" else ""
-            counts = num_prompt_tokens, len(answer.token_ids)
-            finished.append(Completion(key, answer.text, reason, *counts, think_opened=opened, error=error))
+            finished.append(sample.completion(answer.text, reason, len(answer.token_ids), error))
+        self._num_steps += 1
+        if self._loops is not None and self._num_steps % CHECK_EVERY == 0:
+            finished += self._stop_loops(self._loops)
         return finished
+
+    def _stop_loops(self, loops: LoopStop) -> list[Completion]:
+        """Take the samples that only repeat themselves out of the engine.
+
+        vLLM's own `repetition_detection` looks at every period after every token of every request, in Python; looking
+        at the tokens so far, which the detokenizer holds, costs a look every so often.
+        """
+        states = self._engine.output_processor.request_states
+        stopped = []
+        for name, sample in list(self._in_flight.items()):
+            detokenizer = states[sample.inner_name].detokenizer
+            if loop_period(detokenizer.output_token_ids, loops) is None:
+                continue
+            text = detokenizer.get_next_output_text(finished=True, delta=False)
+            stopped.append(sample.completion(text, "loop", detokenizer.num_output_tokens(), ""))
+            self._engine.abort_request([sample.inner_name], internal=True)
+            del self._in_flight[name]
+        return stopped
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    """A request inside the engine."""
+
+    key: SampleKey
+    inner_name: str
+    """vLLM's own name for it, under which its state is found."""
+    num_prompt_tokens: int
+    think_opened: bool
+
+    def completion(self, text: str, reason: FinishReason, num_tokens: int, error: str) -> Completion:
+        return Completion(self.key, text, reason, self.num_prompt_tokens, num_tokens, self.think_opened, error)
 
 
 def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> float:
     """As the recipe says; else what a full batch needs, within a share of the free memory."""
     if spec.compute.kv_cache_gib is not None:
         return spec.compute.kv_cache_gib
-    most = max(1.0, math.floor(_free_gib() * CPU_KV_SHARE))
+    most = max(1.0, math.floor(_free_gib() * CPU_KV_SHARE * spec.memory_share))
     return min(most, kv_gib_needed(config, arguments["max_num_seqs"] * arguments["max_model_len"]))
 
 
@@ -186,6 +234,7 @@ def _engine_arguments(spec: EngineSpec, max_model_len: int, on_gpu: bool) -> dic
         "max_model_len": max_model_len,
         "max_num_seqs": compute.max_num_seqs or (256 if on_gpu else CPU_MAX_NUM_SEQS),
         "tensor_parallel_size": compute.tensor_parallel,
+        "pipeline_parallel_size": compute.pipeline_parallel,
         "enforce_eager": compute.enforce_eager if compute.enforce_eager is not None else not on_gpu,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
