@@ -29,7 +29,7 @@ from distill.progress import PROGRESS_FD
 from distill.store import disk_errors, write_json
 
 STOP_WITHIN_S = 30.0
-"""How long a child may take to end after Ctrl-C or SIGTERM before it is killed."""
+"""How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed."""
 
 NUM_LOG_LINES = 12
 
@@ -47,13 +47,14 @@ CHILD_ENVIRONMENT = {
 }
 
 
-def run_job(kind: str, job: Any, folder: Path) -> tuple[dict[str, Any], float]:
+def run_job(kind: str, job: Any, folder: Path, drain_s: float = 0.0) -> tuple[dict[str, Any], float]:
     """Run a job in a child process and wait for it.
 
     Args:
         kind: a key of `JOBS`.
         job: the job's dataclass instance.
         folder: where its log is kept.
+        drain_s: how long the job may go on after a signal to finish what it has begun, in seconds.
 
     Returns:
         What the job's function returned, and the child's peak resident memory in GiB.
@@ -74,6 +75,7 @@ def run_job(kind: str, job: Any, folder: Path) -> tuple[dict[str, Any], float]:
             stderr=log,
             pass_fds=(progress, to_parent),
             env={**CHILD_ENVIRONMENT, **os.environ, PROGRESS_FD: str(progress)},
+            process_group=0,  # Ctrl-C in a terminal goes to this process alone, which then stops the child in order
         )
     os.close(to_parent)
     os.close(progress)
@@ -82,7 +84,7 @@ def run_job(kind: str, job: Any, folder: Path) -> tuple[dict[str, Any], float]:
             answer = stream.read()
         code = child.wait()
     except BaseException:  # Ctrl-C, or SIGTERM as raised by the CLI: let the child store what it has
-        _stop(child)
+        _stop(child, drain_s + STOP_WITHIN_S)
         raise
     finally:
         job_file.unlink(missing_ok=True)
@@ -95,13 +97,16 @@ def run_job(kind: str, job: Any, folder: Path) -> tuple[dict[str, Any], float]:
     return result["value"], result["peak_memory_gib"]
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], within_s: float) -> None:
+    """Ask a child to end; a second signal meanwhile, or the time running out, kills it."""
     child.terminate()
     try:
-        child.wait(STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
+        child.wait(within_s)
+    except BaseException as error:
         child.kill()
         child.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
 
 
 def _death_notice(kind: str, code: int, log_file: Path) -> str:

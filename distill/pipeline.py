@@ -15,6 +15,7 @@ from typing import Any
 
 from distill import __version__
 from distill.engines import pick_engine
+from distill.engines.memory import check_memory
 from distill.errors import StoreError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.recipe import Recipe
@@ -50,13 +51,15 @@ class Decision:
     """Identity keys that differ from what the folder was made from."""
 
 
-def decide(folder: StageFolder, identity: dict[str, Any], grows: frozenset[str]) -> Decision:
+def decide(
+    folder: StageFolder, identity: dict[str, Any], grows: Callable[[dict[str, tuple[Any, Any]]], bool]
+) -> Decision:
     """Compare what a stage would do with what its folder holds.
 
     Args:
         folder: the stage's folder.
         identity: what would decide the result now.
-        grows: keys whose change leaves everything in the folder valid.
+        grows: whether a change leaves everything in the folder valid.
     """
     before = folder.identity
     if before is None:
@@ -64,7 +67,7 @@ def decide(folder: StageFolder, identity: dict[str, Any], grows: frozenset[str])
     changed = differences(before, identity)
     if not changed:
         return Decision("skip" if folder.manifest is not None else "run", {})
-    return Decision("run" if set(changed) <= grows else "refuse", changed)
+    return Decision("run" if grows(changed) else "refuse", changed)
 
 
 def run_recipe(
@@ -108,10 +111,13 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
     if "generate" in wanted:
         pick_engine(recipe.generate.compute)
         _ = run.problem_sets, run.teacher_model
+        if not run.teacher_is_served:
+            check_memory(run.teacher_model, recipe.generate.compute)
     if "sft" in wanted or "eval" in wanted:
         _ = run.student_model
     if "eval" in wanted and recipe.eval is not None:
         pick_engine(recipe.eval.compute)
+        check_memory(run.student_model, recipe.eval.compute)
         _ = run.problem_sets
 
 
@@ -119,7 +125,9 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
     """Do a stage if it is not done; whether it was not."""
     stage, folder = STAGES[name], run.folder(name)
     identity = stage.identity(run)
-    decision = decide(folder, identity, stage.GROWS)
+    for found in stage.check(run):
+        say(f"{name}: {found}")
+    decision = decide(folder, identity, stage.grows)
     if decision.action == "skip":
         say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
         return False

@@ -29,6 +29,7 @@ class ProgressBar:
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         self.title, self.total, self.unit, self.num_done = title, total, unit, done
         self._num_before = done
+        self._has_said_once = False
         self._stream = None if os.environ.get(QUIET) else terminal()
         self._stream_is_ours = bool(os.environ.get(PROGRESS_FD))
         self._live: Progress | None = None
@@ -40,7 +41,7 @@ class ProgressBar:
             self._start_live(self._stream)
         elif self._stream is not None:
             resumed = f", {self.num_done} done before" if self.num_done else ""
-            self._say(f"{self.title}: {self.total} {self.unit}{resumed}")
+            self.say(f"{self.title}: {self.total} {self.unit}{resumed}")
         return self
 
     def _start_live(self, stream: TextIO) -> None:
@@ -67,7 +68,7 @@ class ProgressBar:
             self._live.update(self._task, completed=self.num_done, note=note)
         elif self._stream is not None and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
-            self._say(self._line(note))
+            self.say(self._line(note))
 
     def _line(self, note: str) -> str:
         elapsed = time.monotonic() - self._started
@@ -76,9 +77,18 @@ class ProgressBar:
         suffix = f", {note}" if note else ""
         return f"{self.title}: {self.num_done}/{self.total} {self.unit}, {rate:.1f}/s{suffix}{left}"
 
-    def _say(self, text: str) -> None:
-        if self._stream is not None:
+    def say(self, text: str) -> None:
+        """Show a line above the bar."""
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif self._stream is not None:
             print(text, file=self._stream, flush=True)
+
+    def say_once(self, text: str) -> None:
+        """Show a line the first time that anything is said this way."""
+        if not self._has_said_once:
+            self._has_said_once = True
+            self.say(text)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,7 +97,7 @@ class ProgressBar:
             self._live.stop()
         elif kind is None and self.num_done > self._num_before:
             elapsed = time.monotonic() - self._started
-            self._say(f"{self.title}: {self.num_done}/{self.total} {self.unit} in {_duration(elapsed)}")
+            self.say(f"{self.title}: {self.num_done}/{self.total} {self.unit} in {_duration(elapsed)}")
         if self._stream is not None and self._stream_is_ours:
             self._stream.close()
             self._stream = None

@@ -3,27 +3,42 @@
 Enters: a `SamplingJob` (as JSON, in a process of its own). Leaves: one durable ledger record for each sample.
 """
 
+import contextlib
 import hashlib
+import json
+import os
+import signal
+import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from distill.engines import Completion, Engine, EngineSpec, Request, start_engine
-from distill.ledger import Ledger
+from distill.grading.background import BackgroundGrader
+from distill.ledger import Ledger, Tally, read_ledger
 from distill.progress import ProgressBar
 from distill.prompts import split_reasoning, teacher_messages
-from distill.recipe import Sampling, SamplingCompute
+from distill.recipe import LoopStop, Price, Sampling, SamplingCompute
 from distill.records import Problem, SampleKey, Trace
-from distill.store import read_json, read_jsonl, write_json
+from distill.store import read_json, write_json
+from distill.trace_store import stored, stored_traces
 
 ENGINE = "engine.json"
 """The settings of the engine that drew last, beside the ledger."""
+LIVE = "live.json"
+"""What the running process last said about its progress, beside the ledger; gone when it ends."""
+LIVE_EVERY_S = 5.0
 
 NUM_LONGEST = 8
 """How many of the longest prompts by characters are tokenised to find the longest by tokens."""
+
+HINT_AFTER = 64
+HINT_SHARE = 0.9
+"""If this share of the first `HINT_AFTER` samples is cut off or loops, something is wrong with how they are asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +54,7 @@ class SamplingJob:
     problems: str
     """Path of a JSONL file of problems."""
     ledger: str
-    """Path of the ledger that is filled."""
+    """Path of the ledger that is filled. Shards of earlier traces are looked for beside it."""
     samples_per_problem: int
     seed: int
     sampling: dict[str, Any]
@@ -47,6 +62,14 @@ class SamplingJob:
     system: str | None = None
     examples: tuple[tuple[str, str, str], ...] = ()
     """(question, reasoning, answer) of each worked example."""
+    loops: dict[str, Any] | None = None
+    """Thresholds for stopping samples that only repeat themselves; `None`: never."""
+    extra_body: dict[str, Any] | None = None
+    stop_after_correct: int | None = None
+    """Ask for no more samples of a problem once so many are graded right."""
+    grade_timeout_s: float | None = None
+    """Grade beside the engine, each grading within so many seconds; `None`: no grading."""
+    price: dict[str, Any] | None = None
 
 
 def sample_seed(seed: int, key: SampleKey) -> int:
@@ -55,20 +78,34 @@ def sample_seed(seed: int, key: SampleKey) -> int:
     return int.from_bytes(digest[:4]) >> 1
 
 
-def missing_requests(job: SamplingJob, problems: Sequence[Problem], done: set[SampleKey]) -> list[Request]:
-    """The requests that are not in the ledger yet, a problem's samples side by side so that they share its prefix."""
-    requests = []
-    for problem in problems:
-        messages = teacher_messages(problem.prompt, job.system, job.examples)
-        for index in range(job.samples_per_problem):
-            key = (problem.id, index)
-            if key not in done:
-                requests.append(Request(key, messages, sample_seed(job.seed, key)))
-    return requests
+def make_request(job: SamplingJob, problem: Problem, key: SampleKey) -> Request:
+    """The request for one sample."""
+    return Request(key, teacher_messages(problem.prompt, job.system, job.examples), sample_seed(job.seed, key))
+
+
+def missing_keys(
+    names: Sequence[str], samples_per_problem: int, done: set[SampleKey], stop_after_correct: int | None = None
+) -> list[SampleKey]:
+    """Identities that are not done yet, in the order in which they are asked for.
+
+    A problem's samples stand side by side, so that they share its prefix in the engine's cache. Where right answers
+    may make the later ones needless, every problem's first `stop_after_correct` samples come before anybody's next
+    ones: by then the first are graded.
+    """
+    wave = stop_after_correct or samples_per_problem
+    return [
+        (name, index)
+        for start in range(0, samples_per_problem, wave)
+        for name in names
+        for index in range(start, min(start + wave, samples_per_problem))
+        if (name, index) not in done
+    ]
 
 
 def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
     """Sample what is missing and store it.
+
+    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`.
 
     Args:
         job: what to sample.
@@ -79,72 +116,283 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
 
     Raises:
         ModelError, StoreError: see the engines and the ledger.
+        KeyboardInterrupt: stopped by a signal; what has finished is in the ledger.
     """
-    problems = [Problem.from_json(row) for row in read_jsonl(Path(job.problems))]
-    with Ledger(Path(job.ledger)) as ledger:
-        requests = missing_requests(job, problems, ledger.done)
-        settings_file = Path(job.ledger).with_name(ENGINE)
-        if not requests:
-            return {"engine": read_json(settings_file), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
-        engine = engine or start_engine(_spec(job, requests))
-        write_json(settings_file, engine.settings)
+    folder = Path(job.ledger).parent
+    problems = _read_problems(Path(job.problems))
+    with Ledger(Path(job.ledger)) as ledger, _maybe_grader(job) as grader:
+        done, tally = stored(folder)
+        done.update(ledger.index.places)
+        tally.add_all(ledger.index.tally)
+        keys = missing_keys(list(problems), job.samples_per_problem, done, job.stop_after_correct)
+        if not keys:
+            return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
+        loop = _Loop(job, problems, keys, ledger, grader, tally)
+        loop.count_earlier_right_answers(folder)
+        if not loop.is_more_wanted():  # the right answers so far are enough: no engine needed
+            loop.skip_the_rest()
+            return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
+        engine = engine or start_engine(_spec(job, problems, keys))
+        write_json(folder / ENGINE, engine.settings)
         try:
-            started = time.monotonic()
-            num_tokens = _drain(job, requests, engine, ledger, len(problems) * job.samples_per_problem)
-            seconds = time.monotonic() - started
+            return {"engine": engine.settings, **loop.run(engine)}
         finally:
             engine.close()
-    return {"engine": engine.settings, "num_sampled": len(requests), "num_tokens": num_tokens, "seconds": seconds}
+            (folder / LIVE).unlink(missing_ok=True)
 
 
-def _drain(job: SamplingJob, requests: Sequence[Request], engine: Engine, ledger: Ledger, total: int) -> int:
-    """Keep the engine full until every request is in the ledger; the number of tokens drawn."""
-    waiting = deque(requests)
-    seeds = {request.key: request.seed for request in requests}
-    num_tokens = num_truncated = 0
-    started = time.monotonic()
-    with ProgressBar(job.title, total, "samples", done=total - len(requests)) as progress:
-        while waiting or engine.num_in_flight:
-            finished = []
-            while waiting and engine.num_in_flight < engine.max_in_flight:
-                refused = engine.submit(waiting.popleft())
-                if refused is not None:
-                    finished.append(refused)
-            finished += engine.step()
-            ledger.append(_trace(job, completion, seeds[completion.key]) for completion in finished)
-            num_tokens += sum(c.num_completion_tokens for c in finished)
-            num_truncated += sum(c.finish_reason == "length" for c in finished)
-            rate = num_tokens / max(time.monotonic() - started, 1e-9)
-            progress.advance(len(finished), f"{rate:.0f} tokens/s, {num_truncated} truncated")
-    return num_tokens
+class _Loop:
+    """Keeps an engine full until every sample is in the ledger."""
+
+    def __init__(
+        self,
+        job: SamplingJob,
+        problems: dict[str, Problem],
+        keys: list[SampleKey],
+        ledger: Ledger,
+        grader: BackgroundGrader | None,
+        tally: Tally,
+    ) -> None:
+        self._job, self._problems, self._ledger, self._grader = job, problems, ledger, grader
+        self._waiting = deque(keys)
+        self._tally = tally
+        """Everything in the run folder, earlier calls' traces included."""
+        self._num_skipped = 0
+        self._num_right: Counter[str] = Counter()
+        """Right answers by problem."""
+        self._num_graded = self._num_correct = 0
+        self._total = len(problems) * job.samples_per_problem
+        self._price = None if job.price is None else Price.model_validate(job.price)
+        self._compute = SamplingCompute.model_validate(job.compute)
+        self._num_sampled = self._num_tokens = 0
+        self._num_cut = 0
+        self._live_at = 0.0
+
+    def count_earlier_right_answers(self, folder: Path) -> None:
+        """Grade what earlier calls drew for problems that still lack samples: it decides which ones are needed."""
+        if self._grader is None or self._job.stop_after_correct is None:
+            return
+        open_problems = {name for name, _ in self._waiting}
+        for source in (stored_traces(folder), read_ledger(Path(self._job.ledger))):
+            for trace in source:
+                if trace.problem_id in open_problems:
+                    self._grader.submit(self._problems[trace.problem_id], trace)
+        while self._grader.num_waiting:
+            self._take_grades(wait_s=1.0)
+
+    def is_more_wanted(self) -> bool:
+        return any(not self._has_enough(name) for name, _ in self._waiting)
+
+    def skip_the_rest(self) -> None:
+        """Note that none of the waiting samples will be asked for."""
+        self._skip(self._waiting)
+        self._waiting.clear()
+
+    def run(self, engine: Engine) -> dict[str, Any]:
+        """Sample until nothing is waiting or in flight, or until a signal."""
+        self._started = time.monotonic()
+        done_before = self._total - len(self._waiting)
+        with (
+            stop_signals() as stop,
+            ProgressBar(self._job.title, self._total, "samples", done=done_before) as progress,
+        ):
+            drain_until: float | None = None
+            while (self._waiting and not stop.is_set()) or engine.num_in_flight:
+                if stop.is_set() and drain_until is None:
+                    drain_until = time.monotonic() + self._compute.drain_s
+                    progress.say(
+                        f"Stopping: up to {self._compute.drain_s:.0f} s for the {engine.num_in_flight} samples in "
+                        "flight to finish. Once more stops at once."
+                    )
+                if drain_until is not None and time.monotonic() > drain_until:
+                    break
+                refused, num_skipped = ([], 0) if stop.is_set() else self._fill(engine)
+                finished = refused + engine.step()
+                self._store(finished)
+                self._take_grades()
+                progress.advance(len(finished) + num_skipped, self._note())
+                self._hint(progress)
+                self._write_live()
+            seconds = time.monotonic() - self._started
+            if stop.is_set():
+                raise KeyboardInterrupt
+            while self._grader is not None and self._grader.num_waiting:
+                self._take_grades(wait_s=0.2)
+                progress.advance(0, self._note())
+        return {
+            "num_sampled": self._num_sampled,
+            "num_tokens": self._num_tokens,
+            "seconds": seconds,
+            "num_graded": self._num_graded,
+            "num_correct": self._num_correct,
+        }
+
+    def _fill(self, engine: Engine) -> tuple[list[Completion], int]:
+        """Give the engine all that it takes; the requests it can never answer, and how many are not needed any more."""
+        refused: list[Completion] = []
+        needless: list[SampleKey] = []
+        while self._waiting and engine.num_in_flight < engine.max_in_flight:
+            key = self._waiting.popleft()
+            if self._has_enough(key[0]):
+                needless.append(key)
+                continue
+            completion = engine.submit(make_request(self._job, self._problems[key[0]], key))
+            if completion is not None:
+                refused.append(completion)
+        self._skip(needless)
+        return refused, len(needless)
+
+    def _has_enough(self, name: str) -> bool:
+        return self._job.stop_after_correct is not None and self._num_right[name] >= self._job.stop_after_correct
+
+    def _skip(self, keys: Iterable[SampleKey]) -> None:
+        keys = list(keys)
+        self._ledger.skip(keys, f"stop_after_correct: {self._job.stop_after_correct} samples are right already")
+        self._num_skipped += len(keys)
+
+    def _store(self, finished: Sequence[Completion]) -> None:
+        traces = [_trace(self._job, completion) for completion in finished]
+        self._ledger.append(traces)
+        for trace in traces:
+            self._tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
+            self._num_sampled += 1
+            self._num_tokens += trace.num_completion_tokens
+            self._num_cut += trace.finish_reason in ("length", "loop")
+            if self._grader is not None:
+                self._grader.submit(self._problems[trace.problem_id], trace)
+
+    def _take_grades(self, wait_s: float = 0.0) -> None:
+        if self._grader is None:
+            return
+        for (name, _), grade in self._grader.ready(wait_s):
+            self._num_graded += grade.correct is not None
+            self._num_correct += grade.correct is True
+            self._num_right[name] += grade.correct is True
+
+    def _cost(self) -> float | None:
+        return None if self._price is None else cost(self._tally, self._price)
+
+    def _note(self) -> str:
+        """The live view's figures, beside the bar's own."""
+        tally, spent = self._tally, self._cost()
+        num = max(1, tally.num_samples)
+        parts = [f"{self._rates()[1]:,.0f} tokens/s", f"{tally.finish_reasons['length'] / num:.0%} cut off"]
+        seldom = [reason for reason in ("loop", "error") if tally.finish_reasons[reason]]
+        parts += [f"{tally.finish_reasons[reason] / num:.1%} {reason}" for reason in seldom]
+        if self._num_skipped:
+            parts.append(f"{self._num_skipped:,} not needed")
+        if self._num_graded:
+            parts.append(f"{self._num_correct / self._num_graded:.0%} right")
+        if spent is not None and self._price is not None:
+            parts.append(f"{spent:,.2f} {self._price.currency}")
+            if self._num_correct:
+                # Earlier calls' right answers are not counted again, so neither is their money.
+                own = spent * self._num_sampled / num
+                parts.append(f"{own / self._num_correct:.4f} each right one")
+        return ", ".join(parts)
+
+    def _rates(self) -> tuple[float, float]:
+        """Samples and tokens a second, of this call."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        return self._num_sampled / elapsed, self._num_tokens / elapsed
+
+    def _hint(self, progress: ProgressBar) -> None:
+        if self._num_sampled >= HINT_AFTER and self._num_cut >= HINT_SHARE * self._num_sampled:
+            progress.say_once(
+                f"{self._num_cut} of the first {self._num_sampled} samples did not end by themselves: sampling."
+                "max_tokens may be too low, or the model does not follow its chat template (a base model, say)."
+            )
+
+    def _write_live(self) -> None:
+        """For `--status`, which reads files alone."""
+        now = time.monotonic()
+        if now - self._live_at < LIVE_EVERY_S:
+            return
+        self._live_at = now
+        samples_per_s, tokens_per_s = self._rates()
+        num_left = len(self._waiting)
+        live = {
+            "pid": os.getpid(),
+            "updated_at": time.time(),
+            "samples_per_second": samples_per_s,
+            "tokens_per_second": tokens_per_s,
+            "seconds_left": num_left / samples_per_s if samples_per_s else None,
+            "num_graded": self._num_graded,
+            "num_correct": self._num_correct,
+        }
+        write_json(Path(self._job.ledger).with_name(LIVE), live)
 
 
-def _trace(job: SamplingJob, completion: Completion, seed: int) -> Trace:
-    split = split_reasoning(completion.text, completion.think_opened)
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Set an event on the first SIGINT or SIGTERM instead of breaking off; the second one breaks off as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield stop
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        before[signum] = signal.signal(signum, note)
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def cost(tally: Tally, price: Price) -> float:
+    """What a tally's tokens cost, in the price's currency."""
+    millions = tally.num_prompt_tokens / 1e6, tally.num_completion_tokens / 1e6
+    return millions[0] * price.input_per_million + millions[1] * price.output_per_million
+
+
+def _maybe_grader(job: SamplingJob) -> contextlib.AbstractContextManager[BackgroundGrader | None]:
+    return contextlib.nullcontext() if job.grade_timeout_s is None else BackgroundGrader(job.grade_timeout_s)
+
+
+def _read_problems(path: Path) -> dict[str, Problem]:
+    with path.open() as stream:
+        problems = (Problem.from_json(json.loads(line)) for line in stream)
+        return {problem.id: problem for problem in problems}
+
+
+def _trace(job: SamplingJob, completion: Completion) -> Trace:
+    # Valid surrogate pairs become their character; a lone half, which no UTF-8 file can hold, becomes U+FFFD.
+    text = completion.text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    split = split_reasoning(text, completion.think_opened)
     return Trace(
         problem_id=completion.key[0],
         sample_index=completion.key[1],
         teacher=job.model_name,
         teacher_revision=job.model_revision,
-        text=completion.text,
+        text=text,
         reasoning=split.reasoning,
         content=split.content,
         finish_reason=completion.finish_reason,
         num_prompt_tokens=completion.num_prompt_tokens,
         num_completion_tokens=completion.num_completion_tokens,
-        seed=seed,
+        seed=sample_seed(job.seed, completion.key),
         sampling=job.sampling,
         error=completion.error,
     )
 
 
-def _spec(job: SamplingJob, requests: Sequence[Request]) -> EngineSpec:
-    by_length = sorted(requests, key=lambda r: sum(len(m["content"]) for m in r.messages), reverse=True)
+def _spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[SampleKey]) -> EngineSpec:
+    asked = {name: problems[name] for name, _ in keys}
+    by_length = sorted(asked.values(), key=lambda p: sum(len(m["content"]) for m in p.prompt), reverse=True)
     return EngineSpec(
         model_path=Path(job.model_path),
         model_name=job.model_name,
         sampling=Sampling.model_validate(job.sampling),
         compute=SamplingCompute.model_validate(job.compute),
         chat_format=job.chat_format,
-        longest_messages=[r.messages for r in by_length[:NUM_LONGEST]],
+        longest_messages=[teacher_messages(p.prompt, job.system, job.examples) for p in by_length[:NUM_LONGEST]],
+        loops=None if job.loops is None else LoopStop.model_validate(job.loops),
+        extra_body=job.extra_body or {},
     )

@@ -147,6 +147,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(root: Path) -> None:
+    """Make everything under a folder durable: files, then folders."""
+    for path in sorted(root.rglob("*"), reverse=True):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(root)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, indented for people."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n")

@@ -1,5 +1,6 @@
 """A model's tokenizer with a chat template and the right stop token: the same for sampling, training and saving."""
 
+import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -7,9 +8,32 @@ from typing import Any
 
 from distill.errors import ModelError
 from distill.records import Message
+from distill.store import read_json
 
 Tokenizer = Any
 """A transformers tokenizer; the import stays out of here because it takes seconds."""
+
+
+def chat_template_of(path: Path, chat_format: str | None) -> str | None:
+    """The chat template of the model at `path` as text, without loading its tokenizer.
+
+    Args:
+        path: the model's folder.
+        chat_format: the template to use where the model has none.
+    """
+    file = path / "chat_template.jinja"
+    if file.exists():
+        return file.read_text()
+    config: dict[str, Any] = read_json(path / "tokenizer_config.json") or {}
+    template = config.get("chat_template")
+    if template is None and chat_format is not None:
+        return _known_template(chat_format)
+    # Some models carry several, by name.
+    return template if template is None or isinstance(template, str) else json.dumps(template)
+
+
+def _known_template(chat_format: str) -> str:
+    return (resources.files("distill") / "templates" / f"{chat_format}.jinja").read_text()
 
 
 def load_tokenizer(path: Path, chat_format: str | None, stop_token: str | None = None) -> Tokenizer:
@@ -38,7 +62,7 @@ def load_tokenizer(path: Path, chat_format: str | None, stop_token: str | None =
                 f"{path}: the model has no chat template, and none is known for it. Use a model from the student "
                 "table, or save a chat_template.jinja beside its tokenizer."
             )
-        tokenizer.chat_template = (resources.files("distill") / "templates" / f"{chat_format}.jinja").read_text()
+        tokenizer.chat_template = _known_template(chat_format)
     stop = stop_token or _turn_end(tokenizer)
     if stop is None or tokenizer.convert_tokens_to_ids(stop) in (None, tokenizer.unk_token_id):
         raise ModelError(

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
-    {"students", "recipe", "recipe_yaml", "store", "ledger"},
+    {"students", "recipe", "recipe_yaml", "store", "ledger", "loops", "trace_store"},
     {
         "problems",
         "hub",
@@ -31,7 +31,7 @@ LAYERS = (
     {"__main__"},
 )
 """From the lowest to the highest: a module imports from its own layer and those before it."""
-LATE = {"distill.training", "distill.grading.preload"}
+LATE = {"distill.training", "distill.grading.preload", "distill.engines.cpu_sampler"}
 """Modules that only child processes import."""
 HEAVY = {"torch", "transformers", "vllm", "trl", "datasets", "sympy"}
 

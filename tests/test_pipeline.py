@@ -112,7 +112,7 @@ def test_more_problems_and_samples_extend_what_is_there(make_recipe, tmp_path, f
     bigger = bigger.model_copy(update={"generate": bigger.generate.model_copy(update={"samples_per_problem": 3})})
     folder = StageFolder(tmp_path / "runs/small/generate")
     run = RunContext(bigger, tmp_path / "runs/small")
-    assert decide(folder, generate.identity(run), generate.GROWS).action == "run"
+    assert decide(folder, generate.identity(run), generate.grows).action == "run"
     engine = fake_engine([RIGHT % 7])
     finish_generate(bigger, tmp_path / "runs", engine)
     assert engine.num_requests == 6 * 3 - 4 * 2

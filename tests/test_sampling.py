@@ -1,11 +1,16 @@
 import json
+import os
+import signal
+import time
 
 import pytest
 
-from distill.ledger import read_ledger
+from distill.engines import Completion
+from distill.ledger import Tally, index_ledger, read_ledger
+from distill.recipe import Price
 from distill.records import Problem
-from distill.sampling import SamplingJob, missing_requests, run_sampling, sample_seed
-from distill.store import write_jsonl
+from distill.sampling import SamplingJob, cost, make_request, missing_keys, run_sampling, sample_seed
+from distill.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n2+2\n</think>\n\n4", "5"]
 
@@ -81,9 +86,15 @@ def test_a_request_that_can_never_be_answered_is_recorded_and_blocks_nothing(tmp
     assert by_key[("p1", 1)].finish_reason == "stop"
 
 
+def requests(job, problems, done=frozenset()):
+    by_id = {p.id: p for p in problems}
+    keys = missing_keys(list(by_id), job.samples_per_problem, set(done))
+    return [make_request(job, by_id[key[0]], key) for key in keys]
+
+
 def test_a_seed_follows_from_identity_not_position(tmp_path):
-    forward = missing_requests(job(tmp_path, []), [problem(1), problem(2)], set())
-    backward = missing_requests(job(tmp_path, []), [problem(2), problem(1)], {("p2", 0)})
+    forward = requests(job(tmp_path, []), [problem(1), problem(2)])
+    backward = requests(job(tmp_path, []), [problem(2), problem(1)], {("p2", 0)})
     seeds = {r.key: r.seed for r in forward}
     assert all(seeds[r.key] == r.seed for r in backward)
     assert len(set(seeds.values())) == 4
@@ -92,7 +103,7 @@ def test_a_seed_follows_from_identity_not_position(tmp_path):
 
 def test_the_teacher_sees_its_system_prompt_and_examples(tmp_path):
     shown = job(tmp_path, [], system="Think.", examples=(("1+1?", "one and one", "2"),))
-    (request, _) = missing_requests(shown, [problem(1)], set())
+    (request, _) = requests(shown, [problem(1)])
     assert [m["role"] for m in request.messages] == ["system", "user", "assistant", "user"]
     assert request.messages[2]["content"] == "<think>\none and one\n</think>\n\n2"
     assert request.messages[-1]["content"] == "What is 1?"
@@ -103,4 +114,112 @@ def test_a_job_survives_the_way_through_json(tmp_path):
 
     shown = job(tmp_path, [], examples=(("q", "r", "a"),))
     again = SamplingJob(**json.loads(json.dumps(asdict(shown))))
-    assert missing_requests(again, [problem(1)], set()) == missing_requests(shown, [problem(1)], set())
+    assert requests(again, [problem(1)]) == requests(shown, [problem(1)])
+
+
+def test_a_problems_samples_stand_side_by_side_unless_the_later_ones_may_be_needless():
+    assert missing_keys(["a", "b"], 3, {("a", 1)}) == [("a", 0), ("a", 2), ("b", 0), ("b", 1), ("b", 2)]
+    assert missing_keys(["a", "b"], 3, set(), stop_after_correct=1) == [
+        ("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2),
+    ]  # fmt: skip
+
+
+GRADED = {"grade_timeout_s": 20.0, "stop_after_correct": 2}
+RIGHT, WRONG = "<think>\n2+2\n</think>\n\n\\boxed{4}", "<think>\n2+2\n</think>\n\n\\boxed{5}"
+
+
+def test_once_enough_are_right_the_rest_is_not_asked_for_and_the_ledger_says_why(tmp_path, fake_engine):
+    problems = [problem(i) for i in range(30)]
+    engine = fake_engine([RIGHT])
+    result = run_sampling(job(tmp_path, problems, samples=8, **GRADED), engine)
+    index = index_ledger(tmp_path / "ledger.jsonl")
+    assert len(index.places) + len(index.skipped) == 30 * 8
+    assert set(index.places) >= {(p.id, i) for p in problems for i in range(2)}
+    # Only what was in flight before a grade was known may have been drawn beyond the two that were wanted.
+    assert engine.num_requests == len(index.places) <= 30 * 2 + engine.max_in_flight
+    assert set(index.skipped.values()) == {"stop_after_correct: 2 samples are right already"}
+    assert result["num_correct"] == result["num_graded"] == len(index.places)
+
+
+def test_wrong_answers_do_not_stop_anything(tmp_path, fake_engine):
+    engine = fake_engine([WRONG])
+    run_sampling(job(tmp_path, [problem(0)], samples=4, **GRADED), engine)
+    assert engine.num_requests == 4
+
+
+def test_right_answers_of_earlier_calls_count_and_more_may_be_asked_for_later(tmp_path, fake_engine):
+    run_sampling(job(tmp_path, [problem(0)], samples=2), fake_engine([RIGHT]))
+    engine = fake_engine([RIGHT])
+    run_sampling(job(tmp_path, [problem(0)], samples=6, **GRADED), engine)
+    assert engine.num_requests == 0
+    assert len(index_ledger(tmp_path / "ledger.jsonl").skipped) == 4
+    engine = fake_engine([RIGHT])
+    run_sampling(job(tmp_path, [problem(0)], samples=6, **GRADED | {"stop_after_correct": 5}), engine)
+    index = index_ledger(tmp_path / "ledger.jsonl")
+    assert 3 <= engine.num_requests <= 4
+    assert len(index.places) + len(index.skipped) == 6
+
+
+class StoppedEngine:
+    """A fake engine in whose third step the process gets a SIGTERM; the samples in flight then take `num_steps`."""
+
+    settings = {"name": "fake", "version": "1"}  # noqa: RUF012 - a constant of the test
+    max_in_flight = 4
+
+    def __init__(self, num_steps):
+        self.num_steps, self.num_done, self.in_flight, self.submitted_late = num_steps, 0, [], 0
+
+    @property
+    def num_in_flight(self):
+        return len(self.in_flight)
+
+    def submit(self, request):
+        self.submitted_late += self.num_done >= 3
+        self.in_flight.append(request)
+
+    def step(self):
+        self.num_done += 1
+        if self.num_done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self.num_done > 3 and self.num_done < 3 + self.num_steps:
+            time.sleep(0.01)
+            return []
+        request = self.in_flight.pop()
+        return [Completion(request.key, "5", "stop", 10, 1)]
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("num_steps", "finished"), [(5, 3 + 3), (10**6, 3)])
+def test_a_signal_lets_what_is_in_flight_finish_within_the_deadline(tmp_path, num_steps, finished):
+    engine = StoppedEngine(num_steps)
+    with pytest.raises(KeyboardInterrupt):
+        run_sampling(job(tmp_path, [problem(i) for i in range(20)], compute={"drain_s": 0.5}), engine)
+    assert len(keys(tmp_path)) == finished
+    assert engine.submitted_late == 0
+
+
+def test_progress_can_be_read_from_files_alone_and_ends_with_the_process(tmp_path, fake_engine):
+    seen = []
+
+    class Watched(fake_engine):
+        def step(self):
+            seen.append(read_json(tmp_path / "live.json"))
+            return super().step()
+
+    run_sampling(job(tmp_path, [problem(i) for i in range(5)]), Watched(ANSWERS))
+    live = next(value for value in seen if value)
+    assert live["pid"] == os.getpid()
+    assert not (tmp_path / "live.json").exists()
+
+
+def test_cost_counts_prompt_and_completion_tokens():
+    tally = Tally(num_prompt_tokens=2_000_000, num_completion_tokens=500_000)
+    assert cost(tally, Price(input_per_million=0.5, output_per_million=2.0)) == pytest.approx(2.0)
+
+
+def test_lone_surrogates_do_not_reach_the_trace(tmp_path, fake_engine):
+    run_sampling(job(tmp_path, [problem(0)], samples=1), fake_engine(["a\ud83d\ude00b\ud800c"]))
+    (trace,) = read_ledger(tmp_path / "ledger.jsonl")
+    assert trace.text == "a\U0001f600b\ufffdc"

@@ -5,6 +5,7 @@ waits for its slowest member. Tests use a fake one with the same three methods.
 """
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 from distill.errors import ModelError
 from distill.recipe import LoopStop, Sampling, SamplingCompute
 from distill.records import FinishReason, Message, SampleKey
+from distill.tokenizers import Tokenizer, render_prompt
 
 STEP_S = 0.5
 """An engine that only waits (for a server, for other processes) returns from `step` after so long, in seconds."""
@@ -52,7 +54,7 @@ class EngineSpec:
     chat_format: str | None
     """Template in `distill/templates/` for a model that has none of its own."""
     longest_messages: list[list[Message]]
-    """The longest conversations by characters: they decide how much context is set up."""
+    """The longest conversations by characters, at least one: they decide how much context is set up."""
     loops: LoopStop | None = None
     """When to stop a sample that only repeats itself; `None`: never."""
     extra_body: dict[str, Any] = field(default_factory=dict)
@@ -125,6 +127,33 @@ def check_room(spec: EngineSpec, context: int) -> None:
             f"sampling.max_tokens ({spec.sampling.max_tokens}) leaves no room for a prompt in the context of "
             f"{spec.model_name} ({context} tokens). Lower sampling.max_tokens."
         )
+
+
+def check_template(tokenizer: Tokenizer, spec: EngineSpec) -> None:
+    """Refuse a chat template that leaves out part of what the teacher is to be shown.
+
+    Raises:
+        ModelError: it fails on these messages, or renders them without one of them or without the thinking in it.
+    """
+    from jinja2 import TemplateError
+
+    messages = spec.longest_messages[0]
+    try:
+        text = render_prompt(tokenizer, messages)
+    except (TemplateError, ValueError) as error:
+        roles = ", ".join(dict.fromkeys(m["role"] for m in messages))
+        raise ModelError(
+            f"{spec.model_name}: its chat template cannot render the messages ({roles}): {error}. "
+            "Leave out generate.system or generate.examples, or use another teacher."
+        ) from None
+    for message in messages:
+        for part in filter(None, (part.strip() for part in re.split(r"</?think>", message["content"]))):
+            if part not in text:
+                raise ModelError(
+                    f"{spec.model_name}: its chat template leaves out part of the {message['role']} message: "
+                    f"{part[:80]!r}. The teacher would not see it. Templates of reasoning models drop the thinking of "
+                    "earlier turns: leave out the reasoning of generate.examples then; otherwise use another teacher."
+                )
 
 
 def pick_engine(compute: SamplingCompute) -> str:

@@ -7,10 +7,10 @@ next, where one blocking `LLM.generate` would hold all of them until the last is
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from distill.engines import Completion, EngineSpec, Request, check_room, refuse_long_prompt
+from distill.engines import Completion, EngineSpec, Request, check_room, check_template, refuse_long_prompt
+from distill.engines.memory import free_memory_gib
 from distill.errors import ModelError
 from distill.loops import CHECK_EVERY, loop_period
 from distill.prompts import opens_thinking
@@ -64,14 +64,6 @@ def kv_gib_needed(config: Any, num_tokens: int) -> float:
     return float(num_bytes / 2**30)
 
 
-def _free_gib() -> float:
-    """Memory that can be had without swapping, caches included (Linux's MemAvailable)."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) / 2**20
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-
-
 class VllmEngine:
     """One vLLM engine in this process. Implements `distill.engines.Engine`.
 
@@ -87,6 +79,7 @@ class VllmEngine:
         on_gpu = torch.cuda.is_available()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
         config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
+        check_template(self._tokenizer, spec)
         max_model_len = _context_needed(spec, self._tokenizer, config)
         arguments = _engine_arguments(spec, max_model_len, on_gpu)
         environment = GPU_ENVIRONMENT
@@ -206,7 +199,7 @@ def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> flo
     """As the recipe says; else what a full batch needs, within a share of the free memory."""
     if spec.compute.kv_cache_gib is not None:
         return spec.compute.kv_cache_gib
-    most = max(1.0, math.floor(_free_gib() * CPU_KV_SHARE * spec.memory_share))
+    most = max(1.0, math.floor(free_memory_gib() * CPU_KV_SHARE * spec.memory_share))
     return min(most, kv_gib_needed(config, arguments["max_num_seqs"] * arguments["max_model_len"]))
 
 

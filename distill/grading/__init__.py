@@ -37,20 +37,20 @@ def grade_all(answers: Iterable[tuple[Problem, str]], pool: GradingPool, last_nu
     settled: list[Grade | None] = []
     tasks: list[tuple[Problem, str]] = []
     for problem, text in answers:
-        grade = _quick_grade(problem, text, last_number)
+        grade = quick_grade(problem, text, last_number)
         settled.append(grade)
         if grade is None:
             tasks.append((problem, extract_answer(text, last_number) or ""))
-    outcomes = iter(zip(tasks, pool.map(_grade_slowly, tasks), strict=True))
+    outcomes = iter(zip(tasks, pool.map(grade_slowly, tasks), strict=True))
     for grade in settled:
         if grade is not None:
             yield grade
         else:
             (_, extracted), outcome = next(outcomes)
-            yield _grade_from(outcome, extracted)
+            yield grade_from(outcome, extracted)
 
 
-def _quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None:
+def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None:
     """The grade, where comparing strings and numbers settles it."""
     extracted = extract_answer(text, last_number)
     if extracted is None:
@@ -62,13 +62,13 @@ def _quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None
     return None
 
 
-def _grade_slowly(task: tuple[Problem, str]) -> bool | None:
+def grade_slowly(task: tuple[Problem, str]) -> bool | None:
     """Runs in a worker."""
     problem, extracted = task
     return GRADERS[problem.task](problem, extracted)
 
 
-def _grade_from(outcome: object, extracted: str) -> Grade:
+def grade_from(outcome: object, extracted: str) -> Grade:
     if outcome is TIMED_OUT:
         return Grade(None, extracted, "ungraded_timeout")
     if outcome is CRASHED:

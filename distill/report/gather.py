@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from distill.ledger import read_ledger
 from distill.records import Problem
 from distill.store import read_jsonl
+from distill.trace_store import stored_traces
 
 NUM_TRACES = 10
 NUM_KEPT = 5
@@ -27,7 +27,7 @@ def traces_to_read(run_dir: Path) -> list[dict[str, Any]]:
             picked[(verdict["problem_id"], verdict["sample_index"])] = verdict
     problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(run_dir / "generate" / "problems.jsonl")}
     rows = []
-    for trace in read_ledger(run_dir / "generate" / "ledger.jsonl"):
+    for trace in stored_traces(run_dir / "generate"):
         # A problem set that has changed since the filter ran may lack some of its problems.
         if trace.key in picked and trace.problem_id in problems:
             problem, verdict = problems[trace.problem_id], picked[trace.key]

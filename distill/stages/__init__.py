@@ -1,9 +1,11 @@
 """The stages: thin shells (files, processes) around pure cores. They never import each other.
 
-Each module has `VERSION` (raised when the same inputs give another result), `identity(run)` (what decides the result)
-and `run(run) -> Summary`. What they share of a run is `RunContext`.
+Each module has `VERSION` (raised when the same inputs give another result), `identity(run)` (what decides the result),
+`check(run)` (verifies what is stored), `grows(changed)` (whether a change leaves it valid) and `run(run) -> Summary`.
+What they share of a run is `RunContext`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +15,21 @@ from distill.errors import UserError
 from distill.hub import Model, resolve_model
 from distill.problems import ProblemSets, load_problem_sets
 from distill.recipe import Recipe
-from distill.store import StageFolder
+from distill.store import StageFolder, fingerprint
 from distill.students import STUDENTS, Student, find_student
+from distill.trace_store import TRACES
 
 # Files that one stage leaves for another, relative to the stage's folder.
 PROBLEMS = "problems.jsonl"
 LEDGER = "ledger.jsonl"
-TRACES = "traces/train-00000-of-00001.parquet"
+SKIPPED = "skipped.jsonl"
 KEPT = "kept/train-00000-of-00001.parquet"
 DROPPED = "dropped/train-00000-of-00001.parquet"
 VERDICTS = "verdicts.jsonl"
 STUDENT = "student"
+
+SERVED = "served"
+"""Stands for the revision of a teacher behind a server, which does not tell."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,33 @@ class RunContext:
     def student_model(self) -> Model:
         return resolve_model(self.student.hub_id, self.recipe.student_revision)
 
+    @property
+    def teacher_is_served(self) -> bool:
+        """Whether somebody else's process holds the teacher, so that nothing of it need be here."""
+        return bool(self.recipe.generate.compute.base_urls)
+
     @cached_property
     def teacher_model(self) -> Model:
         name = self.recipe.generate.teacher
+        if self.teacher_is_served:
+            return Model(name, Path(), self.recipe.generate.revision or SERVED)
         hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
         return resolve_model(hub_id, self.recipe.generate.revision)
+
+
+def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """For a stage whose result is remade whole when anything about it changes."""
+    return False
+
+
+def nothing_to_check(run: RunContext) -> list[str]:
+    """For a stage whose files are read again only by those that check them."""
+    return []
+
+
+def traces_fingerprint(generated: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over the traces of a finished generate stage, from its manifest."""
+    return fingerprint({n: o["sha256"] for n, o in generated["outputs"].items() if n.startswith(f"{TRACES}/")})
 
 
 def chat_format_of(model_name: str) -> str | None:

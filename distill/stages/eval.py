@@ -20,12 +20,23 @@ from distill.ledger import read_ledger
 from distill.problems import problems_fingerprint
 from distill.records import EvalResult, Problem, Trace, Verdict
 from distill.sampling import SamplingJob
-from distill.stages import KEPT, LEDGER, PROBLEMS, STUDENT, TRACES, VERDICTS, RunContext, chat_format_of
+from distill.stages import (
+    KEPT,
+    LEDGER,
+    PROBLEMS,
+    STUDENT,
+    VERDICTS,
+    RunContext,
+    chat_format_of,
+    never_grows,
+    nothing_to_check,
+    traces_fingerprint,
+)
 from distill.stats import bootstrap_interval
 from distill.store import Summary, write_jsonl
 
 VERSION = 1
-GROWS: frozenset[str] = frozenset()
+grows, check = never_grows, nothing_to_check
 
 EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
 
@@ -59,7 +70,7 @@ def _check_split(run: RunContext, trained: dict[str, Any]) -> None:
     """Refuse to measure on problems that the student may have been trained on."""
     generated, filtered = run.finished("generate", "eval"), run.finished("filter", "eval")
     same_split = generated["identity"]["problems"] == problems_fingerprint(run.problem_sets.train)
-    same_traces = filtered["identity"]["traces"] == generated["outputs"][TRACES]["sha256"]
+    same_traces = filtered["identity"]["traces"] == traces_fingerprint(generated)
     same_rows = trained["identity"]["rows"] == filtered["outputs"][KEPT]["sha256"]
     if not (same_split and same_traces and same_rows):
         raise UserError(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from distill.errors import StoreError
 from distill.filters.readability import unreadable
 from distill.filters.select import duplicates, surplus
 from distill.grading import Grade, grade_all
@@ -16,33 +17,47 @@ from distill.progress import ProgressBar
 from distill.prompts import split_reasoning
 from distill.recipe import FilterConfig
 from distill.records import REASONS, Problem, Trace, Verdict, sft_row
-from distill.stages import DROPPED, KEPT, PROBLEMS, TRACES, VERDICTS, RunContext
+from distill.stages import (
+    DROPPED,
+    KEPT,
+    PROBLEMS,
+    VERDICTS,
+    RunContext,
+    never_grows,
+    nothing_to_check,
+    traces_fingerprint,
+)
 from distill.store import Summary, read_jsonl, write_jsonl, write_parquet
+from distill.trace_store import DAMAGED, check_shards, stored_traces
 
 VERSION = 1
-GROWS: frozenset[str] = frozenset()
+grows, check = never_grows, nothing_to_check
 
 
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the verdicts."""
-    inputs = run.finished("generate", "filter")["outputs"]
+    generated = run.finished("generate", "filter")
     return {
         "version": VERSION,
         "seed": run.recipe.seed,
-        "traces": inputs[TRACES]["sha256"],
-        "problems": inputs[PROBLEMS]["sha256"],
+        "traces": traces_fingerprint(generated),
+        "problems": generated["outputs"][PROBLEMS]["sha256"],
         **run.recipe.filter.model_dump(mode="json", exclude={"compute"}),
     }
 
 
 def run(run: RunContext) -> Summary:
     """Grade, judge, select; write what is kept and what is not."""
-    import pyarrow.parquet as pq
-
     config = run.recipe.filter
     source = run.folder("generate").path
+    if damaged := check_shards(source).damaged:
+        run.folder("generate").reopen()
+        raise StoreError(
+            f"{source}: {', '.join(damaged)} failed the checksum and was moved to {source / DAMAGED}. "
+            "Run `distill generate` to draw its samples again, then this."
+        )
     problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(source / PROBLEMS)}
-    traces = [Trace.from_json(row) for row in pq.read_table(source / TRACES).to_pylist()]
+    traces = list(stored_traces(source))
     verdicts = verdicts_for(problems, traces, config, run.recipe.seed)
     folder = run.folder("filter").path
     pairs = list(zip(traces, verdicts, strict=True))
@@ -82,6 +97,8 @@ def judge(trace: Trace, grade: Grade, config: FilterConfig) -> Verdict:
     reasons = [grade.reason] if grade.reason else []
     if trace.finish_reason == "length":
         reasons.append("truncated")
+    if trace.finish_reason == "loop":
+        reasons.append("loop")
     state = split_reasoning(trace.text, opened=bool(trace.reasoning)).state
     if state == "unclosed":
         reasons.append("unclosed_think")

@@ -1,38 +1,73 @@
 """Stage 1: the teacher answers each problem several times.
 
-Enters: the recipe's problems. Leaves: `problems.jsonl`, the ledger that grew while sampling, and
-`traces/train-00000-of-00001.parquet`, one row a `Trace`, sorted by identity.
+Enters: the recipe's problems. Leaves: `problems.jsonl` and `traces/*.parquet`, one row a `Trace`, sorted by identity
+(see `distill.trace_store`). While it runs, a ledger grows instead.
 """
 
-from collections import Counter
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from distill.engines import Engine
+from distill.errors import UserError
 from distill.launch import run_job
-from distill.ledger import read_ledger
+from distill.ledger import Tally, index_ledger
 from distill.problems import problems_fingerprint
-from distill.records import Problem, Trace
-from distill.sampling import SamplingJob, run_sampling
-from distill.stages import LEDGER, PROBLEMS, TRACES, RunContext, chat_format_of
-from distill.store import Summary, write_jsonl, write_parquet
+from distill.records import Problem
+from distill.sampling import SamplingJob, cost, run_sampling
+from distill.stages import PROBLEMS, SKIPPED, RunContext, chat_format_of
+from distill.store import Summary, read_jsonl, write_jsonl
+from distill.tokenizers import chat_template_of
+from distill.trace_store import LEDGER, check_shards, finalise
 
-VERSION = 1
+VERSION = 2
 
-GROWS = frozenset({"problems", "samples_per_problem"})
-"""Identity keys whose change leaves every sample drawn so far valid: only what is missing is asked for."""
+NOT_IDENTITY = {"compute", "teacher", "revision", "price"}
+GROWING = {"problems", "samples_per_problem", "stop_after_correct"}
+"""Identity keys whose change leaves every sample drawn so far valid."""
+NUM_SHOWN = 3
 
 
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the traces."""
-    config = run.recipe.generate.model_dump(mode="json", exclude={"compute", "teacher", "revision"})
+    config = run.recipe.generate.model_dump(mode="json", exclude=NOT_IDENTITY)
+    template = None if run.teacher_is_served else chat_template_of(run.teacher_model.path, _chat_format(run))
     return {
         "version": VERSION,
         "teacher": run.teacher_model.name,
         "teacher_revision": run.teacher_model.revision,
+        "chat_template": template and hashlib.sha256(template.encode()).hexdigest(),
         "seed": run.recipe.seed,
+        "prompts": {source.source: source.template for source in run.recipe.problems},
         "problems": problems_fingerprint(run.problem_sets.train),
         **config,
     }
+
+
+def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Whether a change leaves every sample drawn so far valid, so that only what is missing is asked for.
+
+    More, fewer, other or reordered problems, and another number of samples, do. So does a source that is new or gone,
+    but not another prompt for the same source.
+    """
+    return all(key in GROWING or (key.startswith("prompts.") and None in pair) for key, pair in changed.items())
+
+
+def check(run: RunContext) -> list[str]:
+    """Verify what is stored, before it is decided whether the stage is done; what was found damaged, in words.
+
+    Raises:
+        UserError: a problem that has kept its id has another prompt than its samples were drawn with.
+    """
+    folder = run.folder("generate")
+    if not folder.path.exists():
+        return []
+    _refuse_changed_prompts(run)
+    damaged = check_shards(folder.path).damaged
+    if damaged:
+        folder.reopen()
+    return [f"{folder.path / name}: damaged (checksum); its samples are drawn again" for name in damaged]
 
 
 def run(run: RunContext, engine: Engine | None = None) -> Summary:
@@ -42,55 +77,100 @@ def run(run: RunContext, engine: Engine | None = None) -> Summary:
         run: the recipe and its folder.
         engine: draw in this process with this engine; left out: in a child process with the recipe's engine.
     """
+    config = run.recipe.generate
     folder = run.folder("generate").path
     problems = run.problem_sets.train
     write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems))
     job = _job(run)
-    sampled, peak = (run_sampling(job, engine), 0.0) if engine else run_job("sample", job, folder)
-    wanted = {(p.id, i) for p in problems for i in range(job.samples_per_problem)}
-    # By identity, not by arrival: engines finish out of order, which would change the outputs' checksum.
-    traces = sorted((t for t in read_ledger(folder / LEDGER) if t.key in wanted), key=lambda t: t.key)
-    write_parquet(folder / TRACES, [trace.to_json() for trace in traces])
-    metrics = {**_metrics(run, problems, traces), "engine": sampled["engine"]}
+    if engine is not None:
+        sampled, peak = run_sampling(job, engine), 0.0
+    else:
+        sampled, peak = run_job("sample", job, folder, drain_s=config.compute.drain_s)
+    index = index_ledger(folder / LEDGER)
+    names = {problem.id for problem in problems}
+    skipped = {key: why for key, why in index.skipped.items() if key[0] in names and key[1] < job.samples_per_problem}
+    _write_skipped(run, skipped)
+    outputs, tally = finalise(folder, lambda key: key[0] in names and key[1] < job.samples_per_problem)
+    metrics = {**_metrics(run, problems, tally), "num_not_needed": len(skipped), "engine": sampled["engine"]}
+    metrics["num_damaged_records"] = len(index.damaged)
     if sampled["seconds"]:
         metrics["tokens_per_second"] = sampled["num_tokens"] / sampled["seconds"]
-    return Summary(metrics, {PROBLEMS: len(problems), TRACES: len(traces)}, peak)
+    return Summary(metrics, {PROBLEMS: len(problems), SKIPPED: len(skipped), **outputs}, peak)
+
+
+def _write_skipped(run: RunContext, skipped: Mapping[tuple[str, int], str]) -> None:
+    rows = [{"problem_id": name, "sample_index": i, "why": why} for (name, i), why in sorted(skipped.items())]
+    write_jsonl(run.folder("generate").path / SKIPPED, rows)
+
+
+def _refuse_changed_prompts(run: RunContext) -> None:
+    """Ids that the source gives itself may hide a changed prompt, whose old samples would be passed off as new ones."""
+    file = run.folder("generate").path / PROBLEMS
+    if not file.exists():
+        return
+    before = {row["id"]: row["prompt"] for row in read_jsonl(file)}
+    changed = [p for p in run.problem_sets.train if before.get(p.id, p.prompt) != p.prompt]
+    if changed:
+        shown = "\n".join(f"  {p.id}: {_short(before[p.id])} -> {_short(p.prompt)}" for p in changed[:NUM_SHOWN])
+        more = f"\n  and {len(changed) - NUM_SHOWN} more" if len(changed) > NUM_SHOWN else ""
+        raise UserError(
+            f"generate: {len(changed)} problems have kept their id but have another prompt than their samples were "
+            f"drawn with:\n{shown}{more}\n"
+            "Give changed problems new ids, or give the new run a name of its own (--set name=…)."
+        )
+
+
+def _short(prompt: list[dict[str, str]]) -> str:
+    text = json.dumps([message["content"] for message in prompt], ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def _chat_format(run: RunContext) -> str | None:
+    return chat_format_of(run.teacher_model.name)
 
 
 def _job(run: RunContext) -> SamplingJob:
     config = run.recipe.generate
+    plain = config.model_dump(mode="json")
     folder = run.folder("generate").path
     return SamplingJob(
         title=f"generate {run.teacher_model.name}",
         model_name=run.teacher_model.name,
         model_path=str(run.teacher_model.path),
         model_revision=run.teacher_model.revision,
-        chat_format=chat_format_of(run.teacher_model.name),
+        chat_format=_chat_format(run),
         problems=str(folder / PROBLEMS),
         ledger=str(folder / LEDGER),
         samples_per_problem=config.samples_per_problem,
         seed=run.recipe.seed,
-        sampling=config.sampling.model_dump(mode="json"),
-        compute=config.compute.model_dump(mode="json"),
+        sampling=plain["sampling"],
+        compute=plain["compute"],
         system=config.system,
         examples=tuple((e.problem, e.reasoning, e.answer) for e in config.examples),
+        loops=plain["loops"],
+        extra_body=config.extra_body,
+        stop_after_correct=config.stop_after_correct,
+        grade_timeout_s=run.recipe.filter.grade_timeout_s,
+        price=plain["price"],
     )
 
 
-def _metrics(run: RunContext, problems: list[Problem], traces: list[Trace]) -> dict[str, Any]:
+def _metrics(run: RunContext, problems: list[Problem], tally: Tally) -> dict[str, Any]:
     config = run.recipe.generate
-    reasons = Counter(trace.finish_reason for trace in traces)
-    return {
+    metrics = {
         "teacher": run.teacher_model.name,
         "teacher_revision": run.teacher_model.revision,
         "num_problems": len(problems),
         "num_problems_by_source": run.problem_sets.num_by_source,
         "num_problems_excluded": run.problem_sets.num_excluded,
-        "num_samples": len(traces),
+        "num_samples": tally.num_samples,
         "samples_per_problem": config.samples_per_problem,
         "num_examples": len(config.examples),
         "sampling": config.sampling.model_dump(mode="json"),
-        "num_prompt_tokens": sum(trace.num_prompt_tokens for trace in traces),
-        "num_completion_tokens": sum(trace.num_completion_tokens for trace in traces),
-        "finish_reasons": {reason: reasons[reason] for reason in ("stop", "length", "error")},
+        "num_prompt_tokens": tally.num_prompt_tokens,
+        "num_completion_tokens": tally.num_completion_tokens,
+        "finish_reasons": {reason: tally.finish_reasons[reason] for reason in ("stop", "length", "loop", "error")},
     }
+    if config.price is not None:
+        metrics["cost"] = {"amount": cost(tally, config.price), "currency": config.price.currency}
+    return metrics

@@ -1,0 +1,85 @@
+"""Grading beside a running engine: traces in, verdicts out whenever they are ready, nobody waits.
+
+What comparing strings settles is settled at once; the rest goes to a worker process through a thread that only waits.
+"""
+
+import queue
+import threading
+from multiprocessing import forkserver
+from types import TracebackType
+from typing import Self
+
+from distill.grading import Grade, grade_from, grade_slowly, quick_grade
+from distill.grading.math import extract_answer
+from distill.grading.pool import GradingPool
+from distill.records import Problem, SampleKey, Trace
+
+NUM_WORKERS = 1
+"""Leaves the cores to the engine: a grading takes milliseconds, a sample seconds."""
+CLOSE_S = 5.0
+
+
+class BackgroundGrader:
+    """Grades traces as they come; use it as a context manager, entered before the engine starts.
+
+    Args:
+        timeout_s: a grading that takes longer counts as ungraded, in seconds.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._pool = GradingPool(NUM_WORKERS, timeout_s)
+        self._tasks: queue.SimpleQueue[tuple[SampleKey, Problem, str] | None] = queue.SimpleQueue()
+        self._grades: queue.SimpleQueue[tuple[SampleKey, Grade]] = queue.SimpleQueue()
+        self._num_waiting = 0
+        self._thread = threading.Thread(target=self._work, name="grader", daemon=True)
+
+    def __enter__(self) -> Self:
+        # The server that workers are forked from starts now: later it would inherit the cores that an engine has
+        # pinned this process to.
+        forkserver.ensure_running()
+        self._thread.start()
+        return self
+
+    def submit(self, problem: Problem, trace: Trace) -> None:
+        """Have a trace graded. One that no engine could answer is left out."""
+        if trace.finish_reason == "error":
+            return
+        self._num_waiting += 1
+        grade = quick_grade(problem, trace.content, last_number=False)
+        if grade is not None:
+            self._grades.put((trace.key, grade))
+        else:
+            self._tasks.put((trace.key, problem, extract_answer(trace.content, False) or ""))
+
+    def ready(self, wait_s: float = 0.0) -> list[tuple[SampleKey, Grade]]:
+        """The grades that have come in since the last call.
+
+        Args:
+            wait_s: wait so long for the first one, if any is on its way, in seconds.
+        """
+        found: list[tuple[SampleKey, Grade]] = []
+        try:
+            while self._num_waiting:
+                found.append(self._grades.get(timeout=wait_s) if wait_s and not found else self._grades.get_nowait())
+                self._num_waiting -= 1
+        except queue.Empty:
+            pass
+        return found
+
+    @property
+    def num_waiting(self) -> int:
+        """Traces submitted whose grade `ready` has not given out yet."""
+        return self._num_waiting
+
+    def _work(self) -> None:
+        with self._pool:
+            while (task := self._tasks.get()) is not None:
+                key, problem, extracted = task
+                for outcome in self._pool.map(grade_slowly, [(problem, extracted)]):
+                    self._grades.put((key, grade_from(outcome, extracted)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tasks.put(None)
+        self._thread.join(CLOSE_S)  # a hung grading does not hold up the end; its worker ends itself

@@ -1,0 +1,294 @@
+"""Finished traces at rest: Parquet shards with checksums, made from the ledger in one step that happens or does not.
+
+    <folder>/ledger.jsonl                           grows while sampling
+    <folder>/traces/train-00000-of-00002.parquet    what the recipe asks for, sorted by identity
+    <folder>/unused/train-00000-of-00001.parquet    drawn for problems or samples that the recipe no longer has
+    <folder>/shards.json                            each shard's sha256 and number of rows: what counts as stored
+    <folder>/damaged/                               what failed its checksum, for you to look at
+
+Enters: a ledger and earlier shards. Leaves: new shards; the ledger is gone once they hold all of it.
+"""
+
+import heapq
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from distill.ledger import Tally, index_ledger, read_at
+from distill.records import SampleKey, Trace
+from distill.store import disk_errors, read_json, sha256_of, sync_folder, sync_tree, write_json
+
+if TYPE_CHECKING:
+    import pyarrow
+
+LEDGER = "ledger.jsonl"
+TRACES = "traces"
+UNUSED = "unused"
+INDEX = "shards.json"
+NEW = ".new"
+DAMAGED = "damaged"
+OVERSIZE = "oversize.jsonl"
+
+SHARD_BYTES = 256 << 20
+"""A shard is closed once its file is this large."""
+ROW_GROUP_BYTES = 32 << 20
+ROW_GROUP_ROWS = 1_024
+MAX_ROW_BYTES = 2_000_000
+"""The texts of one row take no more than this (viewers and loaders choke on larger ones)."""
+READ_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What looking at a folder's shards found."""
+
+    damaged: tuple[str, ...]
+    """Shards whose checksum did not fit, or that were gone; they count as not stored any more."""
+
+
+def check_shards(folder: Path) -> Check:
+    """Finish or undo a finalising that was interrupted, then verify every shard's checksum.
+
+    A damaged shard is moved to `damaged/`; only its samples count as missing from then on.
+
+    Raises:
+        StoreError: the disk is full or not writable.
+    """
+    _finish_interrupted(folder)
+    index = _index(folder)
+    damaged = tuple(
+        name
+        for name, shard in index["shards"].items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != shard["sha256"]
+    )
+    for name in damaged:
+        if (folder / name).exists():
+            with disk_errors(folder):
+                target = _free_name(folder / DAMAGED / Path(name).name)
+                target.parent.mkdir(exist_ok=True)
+                (folder / name).rename(target)
+    if damaged:
+        shards = {name: shard for name, shard in index["shards"].items() if name not in damaged}
+        write_json(folder / INDEX, {**index, "shards": shards})
+    return Check(damaged)
+
+
+def stored(folder: Path) -> tuple[set[SampleKey], Tally]:
+    """Identities and counts of all traces in the shards, texts left unread."""
+    import pyarrow.parquet as pq
+
+    _finish_interrupted(folder)
+    keys: set[SampleKey] = set()
+    tally = Tally()
+    columns = ["problem_id", "sample_index", "finish_reason", "num_prompt_tokens", "num_completion_tokens"]
+    for name in _index(folder)["shards"]:
+        for batch in pq.ParquetFile(folder / name).iter_batches(columns=columns):
+            table = batch.to_pydict()
+            keys.update(zip(table["problem_id"], table["sample_index"], strict=True))
+            for row in zip(*(table[column] for column in columns[2:]), strict=True):
+                tally.add(*row)
+    return keys, tally
+
+
+def stored_traces(folder: Path, kind: str = TRACES) -> Iterator[Trace]:
+    """The traces of all shards of a kind (`traces` or `unused`), sorted by identity, a few in memory at a time."""
+    for name in sorted(name for name in _index(folder)["shards"] if name.startswith(f"{kind}/")):
+        yield from read_shard(folder / name)
+
+
+def read_shard(path: Path) -> Iterator[Trace]:
+    """The traces of one Parquet file."""
+    import pyarrow.parquet as pq
+
+    with closing(pq.ParquetFile(path)) as shard:
+        for batch in shard.iter_batches(batch_size=READ_ROWS):
+            yield from map(Trace.from_json, batch.to_pylist())
+
+
+def finalise(folder: Path, is_wanted: Callable[[SampleKey], bool]) -> tuple[dict[str, int | None], Tally]:
+    """Bring ledger and shards together into new shards, then let the ledger go.
+
+    All new files are written beside the old ones first. From the moment that `shards.json` names them they count, and
+    what is left to do (moving them into place, removing the old ones) is done again after a kill.
+
+    Args:
+        folder: where ledger and shards are; nobody else writes there.
+        is_wanted: whether a trace belongs in `traces/`; the others go to `unused/`.
+
+    Returns:
+        The files of `traces/` with their number of rows, and counts over the wanted traces.
+
+    Raises:
+        StoreError: the disk is full or not writable; everything is as it was.
+    """
+    _finish_interrupted(folder)
+    index = index_ledger(folder / LEDGER)
+    ordered = sorted(index.places)
+    sources = [
+        stored_traces(folder, TRACES),
+        stored_traces(folder, UNUSED),
+        read_at(folder / LEDGER, (index.places[key] for key in ordered)) if ordered else iter(()),
+    ]
+    tally = Tally()
+    with disk_errors(folder):
+        _keep_damaged_lines(folder, index.damaged)
+        writers = {kind: _ShardWriter(folder / NEW / kind) for kind in (TRACES, UNUSED)}
+        previous: SampleKey | None = None
+        for trace in heapq.merge(*sources, key=attrgetter("key")):
+            if trace.key == previous:  # finalising was interrupted after the shards had it
+                continue
+            previous = trace.key
+            wanted = is_wanted(trace.key)
+            writers[TRACES if wanted else UNUSED].write(_within_a_row(trace, folder / OVERSIZE))
+            if wanted:
+                tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
+        shards = {
+            f"{kind}/{name}": shard for kind, writer in writers.items() for name, shard in writer.close(kind).items()
+        }
+        sync_tree(folder / NEW)
+    write_json(folder / INDEX, {"schema_version": 1, "is_moving": True, "shards": shards})
+    _finish_interrupted(folder)
+    rows: dict[str, int | None] = {name: shard["num_rows"] for name, shard in shards.items() if name.startswith(TRACES)}
+    return rows, tally
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    return read_json(folder / INDEX) or {"schema_version": 1, "is_moving": False, "shards": {}}
+
+
+def _finish_interrupted(folder: Path) -> None:
+    """Take a finalising to its end where its shards count already, else throw its unfinished files away."""
+    index = _index(folder)
+    with disk_errors(folder):
+        if index["is_moving"]:
+            for name in index["shards"]:
+                if (folder / NEW / name).exists():
+                    (folder / name).parent.mkdir(exist_ok=True)
+                    (folder / NEW / name).replace(folder / name)
+            for kind in (TRACES, UNUSED):
+                for file in (folder / kind).glob("*.parquet"):
+                    if f"{kind}/{file.name}" not in index["shards"]:
+                        file.unlink()
+                if (folder / kind).is_dir():
+                    sync_folder(folder / kind)
+            (folder / LEDGER).unlink(missing_ok=True)
+            sync_folder(folder)
+            write_json(folder / INDEX, {**index, "is_moving": False})
+        if (folder / NEW).exists():
+            shutil.rmtree(folder / NEW)
+
+
+def _keep_damaged_lines(folder: Path, places: Iterable[Any]) -> None:
+    """Copy ledger lines that failed their checksum to where somebody can look at them."""
+    places = list(places)
+    if not places:
+        return
+    target = _free_name(folder / DAMAGED / LEDGER)
+    target.parent.mkdir(exist_ok=True)
+    with (folder / LEDGER).open("rb") as source, target.open("wb") as stream:
+        for place in places:
+            source.seek(place.offset)
+            stream.write(source.read(place.length))
+
+
+def _free_name(path: Path) -> Path:
+    number = 0
+    while (found := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return found
+
+
+def _within_a_row(trace: Trace, oversize: Path) -> Trace:
+    """The trace, or where its texts are too large for a row, a stand-in; the whole of it is kept beside the shards."""
+    num_bytes = sum(len(text.encode(errors="surrogatepass")) for text in (trace.text, trace.reasoning, trace.content))
+    if num_bytes <= MAX_ROW_BYTES:
+        return trace
+    with oversize.open("a") as stream:
+        stream.write(json.dumps(trace.to_json(), ensure_ascii=True) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    why = f"{num_bytes:,} bytes of text: over the {MAX_ROW_BYTES:,} of a row; the whole trace is in {oversize.name}"
+    return replace(trace, text="", reasoning="", content="", finish_reason="error", error=why)
+
+
+class _ShardWriter:
+    """Writes traces into one Parquet file after another; use `close` to give them their names."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._num_rows: list[int] = []
+        self._rows: list[dict[str, Any]] = []
+        self._num_bytes = 0
+        self._file: Any = None
+        self._writer: Any = None
+
+    def write(self, trace: Trace) -> Self:
+        self._rows.append(trace.to_json())
+        self._num_bytes += len(trace.text) + len(trace.reasoning) + len(trace.content)
+        if self._num_bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
+            self._write_row_group()
+        return self
+
+    def _write_row_group(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            self._file = (self._folder / str(len(self._num_rows))).open("wb")
+            self._writer = pq.ParquetWriter(self._file, _schema(), compression="zstd")
+            self._num_rows.append(0)
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=_schema()))
+        self._num_rows[-1] += len(self._rows)
+        self._rows, self._num_bytes = [], 0
+        if self._file.tell() >= SHARD_BYTES:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._file.close()
+            self._writer = None
+
+    def close(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Name the files; name -> sha256 and number of rows. `traces` always has a file, if only an empty one."""
+        if self._rows or (kind == TRACES and not self._num_rows):
+            self._write_row_group()
+        self._close_file()
+        shards = {}
+        for number, num_rows in enumerate(self._num_rows):
+            name = f"train-{number:05d}-of-{len(self._num_rows):05d}.parquet"
+            file = (self._folder / str(number)).rename(self._folder / name)
+            shards[name] = {"sha256": sha256_of(file), "num_rows": num_rows}
+        return shards
+
+
+def _schema() -> "pyarrow.Schema":
+    """Given, not read off the rows, so that every shard has the same columns and types."""
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.int64()
+    sampling = {"temperature": pa.float64(), "top_p": pa.float64(), "top_k": number, "max_tokens": number}
+    return pa.schema(
+        {
+            "problem_id": text,
+            "sample_index": number,
+            "teacher": text,
+            "teacher_revision": text,
+            "text": text,
+            "reasoning": text,
+            "content": text,
+            "finish_reason": text,
+            "num_prompt_tokens": number,
+            "num_completion_tokens": number,
+            "seed": number,
+            "sampling": pa.struct(sampling),
+            "error": text,
+        }
+    )
