@@ -7,7 +7,7 @@ import pytest
 from distill.errors import StoreError, UserError
 from distill.pipeline import STAGES, decide, run_recipe
 from distill.records import Problem
-from distill.stages import RunContext, generate
+from distill.stages import RunContext, generate, never_grows, traces_fingerprint
 from distill.store import StageFolder, read_json, read_jsonl
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{%s}."
@@ -42,15 +42,16 @@ def finish_generate(recipe, runs, engine):
 
 def test_a_new_stage_runs_a_finished_one_is_skipped_a_changed_one_refused(tmp_path):
     folder = StageFolder(tmp_path / "generate")
-    assert decide(folder, {"seed": 1}, frozenset()).action == "run"
+    assert decide(folder, {"seed": 1}, never_grows).action == "run"
     folder.claim({"seed": 1, "samples_per_problem": 4})
-    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, frozenset()).action == "run"
+    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, never_grows).action == "run"
     (folder.path / "manifest.json").write_text("{}")
-    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, frozenset()).action == "skip"
-    changed = decide(folder, {"seed": 2, "samples_per_problem": 4}, frozenset())
+    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, never_grows).action == "skip"
+    changed = decide(folder, {"seed": 2, "samples_per_problem": 4}, generate.grows)
     assert (changed.action, changed.changed) == ("refuse", {"seed": (1, 2)})
     more = {"seed": 1, "samples_per_problem": 16}
-    assert decide(folder, more, frozenset({"samples_per_problem"})).action == "run"
+    assert decide(folder, more, generate.grows).action == "run"
+    assert decide(folder, more, never_grows).action == "refuse"
 
 
 def test_generate_then_filter_leaves_summary_and_report(make_recipe, tmp_path, fake_engine):
@@ -124,7 +125,7 @@ def test_traces_are_in_the_same_order_however_they_arrive(make_recipe, tmp_path,
         engine = fake_engine([RIGHT % 7, "no"])
         engine.max_in_flight = in_flight
         run = finish_generate(make_recipe(), tmp_path / runs, engine)
-        checksums.append(run.folder("generate").manifest["outputs"][generate.TRACES]["sha256"])
+        checksums.append(traces_fingerprint(run.folder("generate").manifest))
     assert checksums[0] == checksums[1]
 
 

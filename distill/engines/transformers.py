@@ -1,105 +1,364 @@
-"""Plain transformers `generate` in batches: the engine for machines without vLLM.
+"""Transformers inside this process: the engine for machines without vLLM.
 
-Slower than vLLM by far: a batch ends with its longest member. A batch draws under one seed, made from its requests'
-seeds, so a sample repeats only together with the same batch.
+Enters: requests, one by one. Leaves: completions, in the order in which they finish.
+
+Two ways of batching, told by `settings["batching"]`. `continuous`, transformers' own continuous batching: a request
+enters as soon as another one leaves. `static`, for models that it cannot run: `generate` on whole batches, each of
+which ends with its longest member, so that `step` takes as long as that. Neither knows a seed for each request:
+continuous batching draws all of them from one stream, and a static batch draws under one seed made from its requests'
+seeds. A sample therefore repeats only together with its batch (static) or not at all (continuous).
 """
 
 import hashlib
+import math
+import time
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-from distill.engines import Completion, EngineSpec, Request, check_room, refuse_long_prompt
+from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room, check_template, refuse_long_prompt
+from distill.engines.memory import free_memory_gib
+from distill.engines.padded_attention import PADDED, set_paged_attention
+from distill.engines.vllm import CPU_BLOCK_SIZE, CPU_KV_SHARE, kv_gib_needed
+from distill.errors import ModelError, StageError
+from distill.loops import CHECK_EVERY, loop_period
 from distill.prompts import opens_thinking
+from distill.recipe import LoopStop
 from distill.records import FinishReason
 from distill.tokenizers import encode, load_tokenizer, render_prompt
 
+Batching = Literal["continuous", "static"]
+
 DEFAULT_BATCH = 32
+MAX_BATCH_TOKENS = 2_048
+"""Most prompt and completion tokens of one forward pass on CPU, over all requests."""
+STOP_WITHIN_S = 30.0
+"""How long the thread that generates may take to end its step."""
+PADDED_GPU_SHARE = 0.8
+"""Share of the engine's GPU memory that may hold the cache: `PaddedAttention` copies a layer's part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request on its way."""
+
+    request: Request
+    ids: list[int]
+    """The prompt's tokens."""
+    room: int
+    """Most tokens that its completion may have."""
+    think_opened: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What was drawn for a request: its tokens, the stop token included; `error` says why there are none."""
+
+    asked: Asked
+    ids: list[int]
+    looped: bool = False
+    error: str = ""
+
+
+class Batcher(Protocol):
+    """Turns prompts into tokens."""
+
+    max_in_flight: int
+
+    def add(self, asked: Asked) -> None:
+        """Queue a request."""
+
+    def step(self) -> list[Drawn]:
+        """Work on what is queued; what finished."""
+
+    def close(self) -> None:
+        """End threads of its own."""
 
 
 class TransformersEngine:
     """One model in this process. Implements `distill.engines.Engine`.
 
+    Args:
+        spec: what to start.
+        batching: the way of batching; left out: continuous wherever the model allows it.
+
     Raises:
-        ModelError: `max_tokens` does not fit the model's context.
+        ModelError: `max_tokens` does not fit the model's context, or its KV cache the memory.
     """
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineSpec, batching: Batching | None = None) -> None:
         import torch
         import transformers
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        default_dtype = torch.bfloat16
-        dtype = default_dtype if spec.compute.dtype == "auto" else getattr(torch, spec.compute.dtype)
+        if spec.compute.cpu_threads is not None:
+            torch.set_num_threads(spec.compute.cpu_threads)
+        on_gpu = torch.cuda.is_available()
+        dtype = torch.bfloat16 if spec.compute.dtype == "auto" else getattr(torch, spec.compute.dtype)
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
-        self._tokenizer.padding_side = "left"
-        self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(spec.model_path, dtype=dtype)
-        self._model.to(device).eval()
-        self._context = int(getattr(self._model.config.get_text_config(), "max_position_embeddings", 1 << 20))
+        check_template(self._tokenizer, spec)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(spec.model_path, dtype=dtype)
+        model.to("cuda" if on_gpu else "cpu").eval()
+        # `generate` fills what a request leaves open from here: a repetition penalty that nobody asked for, for one.
+        model.generation_config = self._generation_config(spec)
+        self._context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 20))
         if spec.compute.max_model_len is not None:
             self._context = min(self._context, spec.compute.max_model_len)
         check_room(spec, self._context)
-        self._sampling = spec.sampling
-        self._waiting: deque[tuple[Request, list[int], bool]] = deque()
-        self._batch = spec.compute.max_num_seqs or DEFAULT_BATCH
-        self.max_in_flight = self._batch
+        self._max_tokens = spec.sampling.max_tokens
+        self._num_in_flight = 0
+        batching = batching or ("continuous" if _can_batch_continuously(model) else "static")
+        self._batcher: Batcher
+        if batching == "continuous":
+            longest = min(self._context, self._longest_prompt(spec) + spec.sampling.max_tokens)
+            continuous = ContinuousBatcher(model, spec, longest)
+            self._batcher = continuous
+            self._context = min(self._context, continuous.cache_tokens or self._context)
+        else:
+            self._batcher = StaticBatcher(model, self._tokenizer, spec)
+        self.max_in_flight = self._batcher.max_in_flight
         self.settings: dict[str, Any] = {
             "name": "transformers",
             "version": transformers.__version__,
-            "device": torch.cuda.get_device_name(0) if device == "cuda" else "cpu",
+            "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
             "dtype": str(dtype).removeprefix("torch."),
-            "max_num_seqs": self._batch,
+            "batching": batching,
+            "attention": model.config.get_text_config()._attn_implementation,
+            "max_num_seqs": spec.compute.max_num_seqs or DEFAULT_BATCH,
+            **({} if on_gpu else {"threads": torch.get_num_threads()}),
         }
 
     @property
     def num_in_flight(self) -> int:
-        return len(self._waiting)
+        return self._num_in_flight
 
     def submit(self, request: Request) -> Completion | None:
         text = render_prompt(self._tokenizer, request.messages)
         ids = encode(self._tokenizer, text)
-        if len(ids) >= self._context:
+        room = min(self._max_tokens, self._context - len(ids))
+        if room < 1:
             return refuse_long_prompt(request, len(ids), self._context)
-        self._waiting.append((request, ids, opens_thinking(text)))
+        self._batcher.add(Asked(request, ids, room, opens_thinking(text)))
+        self._num_in_flight += 1
         return None
+
+    def step(self) -> list[Completion]:
+        finished = [self._completion(drawn) for drawn in self._batcher.step()]
+        self._num_in_flight -= len(finished)
+        return finished
+
+    def close(self) -> None:
+        self._batcher.close()
+        del self._batcher
+
+    def _completion(self, drawn: Drawn) -> Completion:
+        stopped = drawn.ids[-1:] == [self._tokenizer.eos_token_id]
+        reason: FinishReason = "error" if drawn.error else "loop" if drawn.looped else "stop" if stopped else "length"
+        # The stop token left out, any other special token kept: some models' <think> is one.
+        text = self._tokenizer.decode(drawn.ids[:-1] if stopped else drawn.ids)
+        asked = drawn.asked
+        counts = len(asked.ids), len(drawn.ids)
+        return Completion(asked.request.key, text, reason, *counts, think_opened=asked.think_opened, error=drawn.error)
+
+    def _longest_prompt(self, spec: EngineSpec) -> int:
+        prompts = (render_prompt(self._tokenizer, messages) for messages in spec.longest_messages)
+        return max((len(encode(self._tokenizer, text)) for text in prompts), default=0)
+
+    def _generation_config(self, spec: EngineSpec) -> Any:
+        from transformers import GenerationConfig
+
+        greedy = spec.sampling.temperature == 0
+        drawn = {} if greedy else {"temperature": spec.sampling.temperature, "top_p": spec.sampling.top_p}
+        return GenerationConfig(
+            max_new_tokens=spec.sampling.max_tokens,
+            do_sample=not greedy,
+            top_k=spec.sampling.top_k,
+            eos_token_id=self._tokenizer.eos_token_id,
+            pad_token_id=self._tokenizer.pad_token_id,
+            **drawn,
+        )
+
+
+def _can_batch_continuously(model: Any) -> bool:
+    """Whether all layers are plain attention, full or over a window, which is what a paged cache can hold."""
+    config = model.config.get_text_config()
+    plain = set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}
+    special = ("attn_logit_softcapping", "kv_lora_rank", "attention_chunk_size")
+    return plain and model._supports_sdpa and all(getattr(config, name, None) is None for name in special)
+
+
+class ContinuousBatcher:
+    """Transformers' continuous batching. Implements `Batcher`.
+
+    @@FIG
+    """
+
+    def __init__(self, model: Any, spec: EngineSpec, longest: int) -> None:
+        from transformers import ContinuousBatchingConfig
+
+        on_gpu = model.device.type == "cuda"
+        batch = spec.compute.max_num_seqs or DEFAULT_BATCH
+        attention = set_paged_attention(model)
+        share = spec.compute.gpu_memory_share * (PADDED_GPU_SHARE if attention == PADDED else 1.0)
+        self.cache_tokens = None if on_gpu else _cpu_cache_tokens(spec, model, batch, longest)
+        """Tokens that the KV cache holds; `None`: as transformers sizes it."""
+        self._loops = spec.loops
+        self._asked: dict[str, Asked] = {}
+        self.max_in_flight = batch * 2  # the next ones wait inside, ready to take a place
+        config: dict[str, Any] = {"max_requests_per_batch": batch, "max_memory_percent": share}
+        if self.cache_tokens is not None:
+            config["num_blocks"] = math.ceil(self.cache_tokens / CPU_BLOCK_SIZE)
+            config["max_batch_tokens"] = max(batch, MAX_BATCH_TOKENS)
+        if attention == PADDED:
+            config["block_size"] = CPU_BLOCK_SIZE
+        if spec.loops is not None:
+            # Asynchronous batching (transformers 5.17) looks up the blocks of a request that was cancelled since.
+            config["use_async_batching"] = False
+        self._engine: Any = model.init_continuous_batching(
+            generation_config=model.generation_config, continuous_batching_config=ContinuousBatchingConfig(**config)
+        )
+        self._engine.start()
+
+    def add(self, asked: Asked) -> None:
+        # Streaming hands over the tokens so far at each step: how else would a loop be seen before its end?
+        name = self._engine.add_request(asked.ids, max_new_tokens=asked.room, streaming=self._loops is not None)
+        if name is None:
+            raise self._dead()
+        self._asked[name] = asked
+
+    def step(self) -> list[Drawn]:
+        finished: list[Drawn] = []
+        deadline = time.monotonic() + STEP_S
+        while self._asked and not finished and (left := deadline - time.monotonic()) > 0:
+            output = self._engine.get_result(timeout=left)
+            while output is not None:
+                finished += self._taken(output)
+                output = self._engine.get_result(timeout=0)
+            if not self._engine.is_running():
+                raise self._dead()
+        return finished
+
+    def _taken(self, output: Any) -> list[Drawn]:
+        asked = self._asked.get(output.request_id)
+        if asked is None:  # was stopped in a loop; the cancellation took a step longer
+            return []
+        ids: list[int] = output.generated_tokens
+        if not output.is_finished():
+            if not _is_looping(ids, self._loops):
+                return []
+            self._engine.cancel_request(output.request_id)
+        elif output.error is not None and self._engine.background_thread_status.can_accept_new_requests() is not None:
+            raise self._dead(output.error)  # it failed them all, for no fault of theirs
+        del self._asked[output.request_id]
+        error = f"transformers: {output.error}" if output.error is not None else ""
+        return [Drawn(asked, ids, looped=not output.is_finished(), error=error)]
+
+    def close(self) -> None:
+        if self._engine.is_running():
+            self._engine.stop(block=True, timeout=STOP_WITHIN_S, hard_stop=True)
+        self._engine.destroy()
+
+    def _dead(self, why: str = "") -> StageError:
+        why = why or str(self._engine.background_thread_status.fatal_error or "its thread ended")
+        return StageError(
+            f"transformers' continuous batching stopped: {why}. What it finished is kept: the same command goes on "
+            "from there. If memory ran out, lower compute.max_num_seqs."
+        )
+
+
+class StaticBatcher:
+    """`generate` on whole batches. Implements `Batcher`."""
+
+    def __init__(self, model: Any, tokenizer: Any, spec: EngineSpec) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._tokenizer.padding_side = "left"
+        self._loops = spec.loops
+        self._waiting: deque[Asked] = deque()
+        self.max_in_flight = spec.compute.max_num_seqs or DEFAULT_BATCH
+
+    def add(self, asked: Asked) -> None:
+        self._waiting.append(asked)
 
     def close(self) -> None:
         del self._model
 
-    def step(self) -> list[Completion]:
+    def step(self) -> list[Drawn]:
         import torch
-        from transformers import GenerationConfig
+        from transformers import StoppingCriteriaList
 
-        batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
+        batch = [self._waiting.popleft() for _ in range(min(self.max_in_flight, len(self._waiting)))]
         if not batch:
             return []
-        eos = self._tokenizer.eos_token_id
         # B = requests in the batch, P = longest prompt, T = completion tokens
-        inputs_BP = self._tokenizer.pad({"input_ids": [ids for _, ids, _ in batch]}, return_tensors="pt")
+        inputs_BP = self._tokenizer.pad({"input_ids": [asked.ids for asked in batch]}, return_tensors="pt")
         inputs_BP = inputs_BP.to(self._model.device)
         num_prompt = inputs_BP["input_ids"].shape[1]
-        greedy = self._sampling.temperature == 0
-        drawn = {} if greedy else {"temperature": self._sampling.temperature, "top_p": self._sampling.top_p}
-        config = GenerationConfig(
-            max_new_tokens=min(self._sampling.max_tokens, self._context - num_prompt),
-            do_sample=not greedy,
-            top_k=self._sampling.top_k,
-            eos_token_id=eos,
-            pad_token_id=self._tokenizer.pad_token_id,
-            **drawn,
-        )
-        seeds = ",".join(str(request.seed) for request, _, _ in batch)
+        ends = RowEnds([asked.room for asked in batch], num_prompt, self._tokenizer.eos_token_id, self._loops)
+        seeds = ",".join(str(asked.request.seed) for asked in batch)
         torch.manual_seed(int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:7]))
         with torch.inference_mode():
-            output_BT = self._model.generate(**inputs_BP, generation_config=config)[:, num_prompt:]
+            output_BT = self._model.generate(
+                **inputs_BP,
+                max_new_tokens=max(asked.room for asked in batch),
+                stopping_criteria=StoppingCriteriaList([ends]),
+            )[:, num_prompt:]
         return [
-            self._completion(request, ids, opened, output_T)
-            for (request, ids, opened), output_T in zip(batch, output_BT.tolist(), strict=True)
+            Drawn(asked, ends.cut(row, output_T), looped=row in ends.looped)
+            for row, (asked, output_T) in enumerate(zip(batch, output_BT.tolist(), strict=True))
         ]
 
-    def _completion(self, request: Request, ids: list[int], opened: bool, output: list[int]) -> Completion:
-        eos = self._tokenizer.eos_token_id
-        reason: FinishReason = "stop" if eos in output else "length"
-        num_tokens = output.index(eos) + 1 if reason == "stop" else len(output)
-        # The stop token left out, any other special token kept: some models' <think> is one.
-        text = self._tokenizer.decode(output[: num_tokens - (reason == "stop")])
-        return Completion(request.key, text, reason, len(ids), num_tokens, opened)
+
+class RowEnds:
+    """Ends each row of a static batch by itself: at its room, or in a loop. A stopping criterion of transformers.
+
+    Args:
+        rooms: most completion tokens of each row.
+        num_prompt: length of the padded prompts, P.
+        eos: the stop token.
+        loops: when a row has fallen into a loop.
+    """
+
+    def __init__(self, rooms: Sequence[int], num_prompt: int, eos: int, loops: LoopStop | None) -> None:
+        self._rooms, self._num_prompt, self._eos, self._loops = rooms, num_prompt, eos, loops
+        self.looped: dict[int, int] = {}
+        """Row -> number of completion tokens when it was found in a loop."""
+
+    def __call__(self, ids_BT: Any, scores: Any, **_: Any) -> Any:
+        import torch
+
+        num_tokens = ids_BT.shape[1] - self._num_prompt
+        if self._loops is not None and num_tokens % CHECK_EVERY == 0:
+            for row, ids in enumerate(ids_BT[:, self._num_prompt :].tolist()):
+                # What follows a row's end is padding, which would be a loop.
+                going = row not in self.looped and num_tokens < self._rooms[row] and self._eos not in ids
+                if going and loop_period(ids, self._loops) is not None:
+                    self.looped[row] = num_tokens
+        done = [num_tokens >= room or row in self.looped for row, room in enumerate(self._rooms)]
+        return torch.tensor(done, device=ids_BT.device)
+
+    def cut(self, row: int, ids: list[int]) -> list[int]:
+        """A row's tokens up to its end, the stop token included."""
+        ids = ids[: self.looped.get(row, self._rooms[row])]
+        return ids[: ids.index(self._eos) + 1] if self._eos in ids else ids
+
+
+def _is_looping(ids: Sequence[int], loops: LoopStop | None) -> bool:
+    return loops is not None and len(ids) % CHECK_EVERY == 0 and loop_period(ids, loops) is not None
+
+
+def _cpu_cache_tokens(spec: EngineSpec, model: Any, batch: int, longest: int) -> int:
+    """Tokens in the KV cache: what a full batch needs, within the recipe's size or a share of the free memory."""
+    gib_per_token = kv_gib_needed(model.config.get_text_config(), 1) * model.dtype.itemsize / 2
+    if spec.compute.kv_cache_gib is not None:
+        most = int(spec.compute.kv_cache_gib / gib_per_token)
+    else:
+        free_gib = free_memory_gib()
+        most = int(free_gib * CPU_KV_SHARE * spec.memory_share / gib_per_token)
+    if most < longest:
+        raise ModelError(
+            f"{spec.model_name}: one sample of {longest} tokens needs {longest * gib_per_token:.1f} GiB of KV cache; "
+            f"there are {most * gib_per_token:.1f}. Lower sampling.max_tokens or raise compute.kv_cache_gib."
+        )
+    # A block of its own for each: blocks are not filled to the end.
+    return min(most, batch * (longest + CPU_BLOCK_SIZE))

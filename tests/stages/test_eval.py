@@ -11,7 +11,7 @@ from distill.problems import problems_fingerprint
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe
 from distill.records import EvalResult, Problem, Trace, Verdict
-from distill.stages import KEPT, TRACES, RunContext, eval
+from distill.stages import KEPT, RunContext, eval, traces_fingerprint
 from distill.stages.eval import Graded, compare, problem_scores, score
 from distill.store import read_jsonl, write_json, write_jsonl
 
@@ -134,8 +134,9 @@ STUDENT_ANSWERS = {
 def train_on(run, checksum):
     """Finished generate, filter and sft stages of which only what eval asks for is written down."""
     generated = {"identity": {"problems": problems_fingerprint(run.problem_sets.train)}}
-    write_json(run.folder("generate").path / "manifest.json", {**generated, "outputs": {TRACES: {"sha256": "7race"}}})
-    filtered = {"identity": {"traces": "7race"}, "outputs": {KEPT: {"sha256": "c0de"}}}
+    generated["outputs"] = {"traces/train-00000-of-00001.parquet": {"sha256": "7race"}}
+    write_json(run.folder("generate").path / "manifest.json", generated)
+    filtered = {"identity": {"traces": traces_fingerprint(generated)}, "outputs": {KEPT: {"sha256": "c0de"}}}
     write_json(run.folder("filter").path / "manifest.json", filtered)
     trained = {"identity": {"rows": "c0de"}, "outputs": {"student": {"sha256": checksum}}}
     write_json(run.folder("sft").path / "manifest.json", trained)

@@ -1,14 +1,18 @@
 """Every drop has its reasons, and what is kept trains anywhere."""
 
+import shutil
+
 import pytest
 
-from distill.errors import UserError
+from distill.errors import StoreError, UserError
 from distill.grading import Grade
+from distill.ledger import Ledger
 from distill.prompts import split_reasoning
 from distill.recipe import FilterConfig, Recipe
 from distill.records import REASONS, Problem, Trace, Verdict
 from distill.stages import RunContext, filter, generate
-from distill.store import describe_outputs, read_jsonl, write_json, write_jsonl, write_parquet
+from distill.store import describe_outputs, read_jsonl, write_json, write_jsonl
+from distill.trace_store import finalise
 
 RIGHT = Grade(True, "4", None)
 WRONG = Grade(False, "5", "wrong_answer")
@@ -247,9 +251,12 @@ def generated(run_dir, recipe, traces=TRACES):
     run = RunContext(recipe, run_dir)
     folder = run.folder("generate").path
     write_jsonl(folder / generate.PROBLEMS, [p.to_json() for p in PROBLEMS.values()])
-    write_parquet(folder / generate.TRACES, [t.to_json() for t in traces])
-    outputs = describe_outputs(folder, {generate.PROBLEMS: len(PROBLEMS), generate.TRACES: len(traces)})
-    write_json(folder / "manifest.json", {"outputs": outputs})
+    shutil.rmtree(folder / "traces", ignore_errors=True)
+    (folder / "shards.json").unlink(missing_ok=True)
+    with Ledger(folder / generate.LEDGER) as ledger:
+        ledger.append(traces)
+    outputs, _ = finalise(folder, lambda key: True)
+    write_json(folder / "manifest.json", {"outputs": describe_outputs(folder, {generate.PROBLEMS: None, **outputs})})
     return run
 
 
@@ -326,3 +333,15 @@ def test_identity_is_what_decides_the_verdicts(tmp_path, recipe):
 def test_without_traces_there_is_nothing_to_filter(tmp_path, recipe):
     with pytest.raises(UserError, match="Run `distill generate` first"):
         filter.identity(RunContext(recipe, tmp_path))
+
+
+def test_a_damaged_shard_is_not_filtered_but_named(tmp_path, recipe):
+    run = generated(tmp_path / "run", recipe)
+    (shard,) = (run.folder("generate").path / "traces").glob("*.parquet")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match=r"failed the checksum .* Run `distill generate`"):
+        filter.run(run)
+    assert run.folder("generate").manifest is None
+    assert len(list((run.folder("generate").path / "damaged").iterdir())) == 1

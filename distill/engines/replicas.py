@@ -1,0 +1,393 @@
+"""Several copies of one engine on this machine, each a process on GPUs (or CPU cores) of its own; one queue for all.
+
+Enters: requests, one by one. Leaves: completions, from whichever copy finishes first. A request goes to the copy with
+the most free places, so that a slow copy never holds up the others. A copy that dies is started again, and what it
+was working on is asked again.
+
+Between the processes go, as pickles through one pipe a copy: `Request` to it; `Ready`, `Failed` and lists of
+`Completion` from it.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from distill import errors
+from distill.engines import STEP_S, Completion, Engine, EngineSpec, Request
+from distill.errors import DistillError, ModelError, StageError
+from distill.launch import end_with_parent
+from distill.recipe import SamplingCompute
+from distill.records import SampleKey
+
+MAX_RESTARTS = 2
+"""How often a replica that died is started again."""
+MAX_DEATHS = 3
+"""A request in flight at so many deaths is given up: it may be what kills them."""
+CLOSE_WITHIN_S = 10.0
+"""How long replicas may take to end by themselves before they are killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What one replica owns."""
+
+    name: str
+    environment: dict[str, str] = field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+    """CPU cores that it runs on; empty: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A replica's engine is up."""
+
+    settings: dict[str, Any]
+    max_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A replica's engine could not start: the name of a class in `distill.errors`, and its message."""
+
+    error: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Replica:
+    """The parent's view of one copy."""
+
+    place: Place
+    process: SpawnProcess
+    pipe: "Connection[Any, Any]"
+    max_in_flight: int = 0
+    """0 until its engine is up."""
+    num_restarts: int = 0
+    in_flight: dict[SampleKey, Request] = field(default_factory=dict)
+
+    @property
+    def num_free(self) -> int:
+        return self.max_in_flight - len(self.in_flight)
+
+
+class ReplicatedEngine:
+    """Copies of an engine behind one queue. Implements `distill.engines.Engine`.
+
+    Create and use it in the main thread: replicas end with the thread that started them.
+
+    Args:
+        spec: what each copy is; `spec.compute.replicas` of them.
+        start: makes one engine; a function that a new process can import.
+
+    Raises:
+        ModelError: too few GPUs or cores for so many copies, or whatever a copy raised while starting.
+        StageError: a copy died while starting.
+    """
+
+    def __init__(self, spec: EngineSpec, start: Callable[[EngineSpec], Engine]) -> None:
+        num = spec.compute.replicas
+        places = find_places(spec.compute)
+        self._start_one = start
+        self._spec_of_one = replace(
+            spec, compute=spec.compute.model_copy(update={"replicas": 1}), memory_share=spec.memory_share / num
+        )
+        self._replicas: list[_Replica] = []
+        """Those that live or are starting."""
+        self._queue: deque[Request] = deque()
+        self._num_deaths: Counter[SampleKey] = Counter()
+        """How many replicas died with a request in flight."""
+        self._last_cause = ""
+        self.max_in_flight = 0
+        self.settings: dict[str, Any] = {}
+        try:
+            for place in places:
+                self._replicas.append(self._spawn(place))
+            for one in self._replicas:
+                self._await_start(one)
+        except BaseException:
+            self.close()
+            raise
+        self.settings |= {"replicas": num, "devices": [place.name for place in places]}
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._queue) + sum(len(one.in_flight) for one in self._replicas)
+
+    def submit(self, request: Request) -> Completion | None:
+        self._queue.append(request)
+        self._hand_out()
+        return None
+
+    def step(self) -> list[Completion]:
+        if not self._replicas:
+            raise StageError(
+                f"every replica died (the last one: {self._last_cause}). What finished is kept: the same command goes "
+                "on from there. If memory ran out, lower compute.replicas or compute.max_num_seqs."
+            )
+        finished: list[Completion] = []
+        ready = wait([one.pipe for one in self._replicas], STEP_S)
+        for one in [one for one in self._replicas if one.pipe in ready]:
+            finished += self._take(one)
+        self._hand_out()
+        return finished
+
+    def close(self) -> None:
+        for one in self._replicas:
+            one.pipe.close()  # a replica ends when its pipe does
+            if not one.max_in_flight:  # loading a model would not notice
+                _kill(one.process)
+        deadline = time.monotonic() + CLOSE_WITHIN_S
+        for one in self._replicas:
+            one.process.join(max(0.0, deadline - time.monotonic()))
+            _kill(one.process)
+        self._replicas.clear()
+        self._queue.clear()
+
+    def _spawn(self, place: Place) -> _Replica:
+        # Not daemonic: a daemon may have no children, and tensor parallelism's workers are children of a replica.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._start_one, self._spec_of_one, place))
+        process.start()
+        theirs.close()  # so that its death ends our pipe
+        return _Replica(place, process, ours)
+
+    def _await_start(self, one: _Replica) -> None:
+        try:
+            answer = one.pipe.recv()
+        except (EOFError, OSError):
+            cause = _end(one.process)
+            raise StageError(f"a replica ({one.place.name}) died while starting ({cause}).") from None
+        if isinstance(answer, Failed):
+            raise getattr(errors, answer.error, StageError)(answer.message)
+        self._mark_ready(one, answer)
+
+    def _mark_ready(self, one: _Replica, ready: Ready) -> None:
+        one.max_in_flight = ready.max_in_flight
+        self.settings = self.settings or dict(ready.settings)
+        self._count_places()
+
+    def _count_places(self) -> None:
+        self.max_in_flight = sum(one.max_in_flight for one in self._replicas)
+
+    def _hand_out(self) -> None:
+        """Give waiting requests to the replicas that have the most room."""
+        waiting = [request for request in self._queue if not self._sent(request)]
+        self._queue = deque(waiting)
+
+    def _sent(self, request: Request) -> bool:
+        suspect = self._is_suspect(request)
+        # Of the requests that may be what kills replicas, one at a time, so that the others are not lost with it.
+        takers = [
+            one
+            for one in self._replicas
+            if one.num_free > 0 and not (suspect and any(map(self._is_suspect, one.in_flight.values())))
+        ]
+        if not takers:
+            return False
+        one = max(takers, key=lambda one: one.num_free)
+        one.in_flight[request.key] = request
+        with contextlib.suppress(OSError):  # it has just died; `step` sees to that
+            one.pipe.send(request)
+        return True
+
+    def _is_suspect(self, request: Request) -> bool:
+        return self._num_deaths[request.key] >= MAX_DEATHS - 1
+
+    def _take(self, one: _Replica) -> list[Completion]:
+        """What a replica has to say."""
+        finished: list[Completion] = []
+        try:
+            while one.pipe.poll():
+                message: Ready | Failed | list[Completion] = one.pipe.recv()
+                if isinstance(message, Ready):
+                    self._mark_ready(one, message)
+                elif isinstance(message, Failed):
+                    sys.stderr.write(f"The replica on {one.place.name} cannot start again: {message.message}\n")
+                else:
+                    finished += message
+                    for completion in message:
+                        del one.in_flight[completion.key]
+                        self._num_deaths.pop(completion.key, None)
+        except (EOFError, OSError):
+            finished += self._bury(one)
+        return finished
+
+    def _bury(self, dead: _Replica) -> list[Completion]:
+        """Start a dead replica again and queue what it had; the requests that are given up."""
+        dead.pipe.close()
+        self._last_cause = _end(dead.process)
+        self._num_deaths.update(dead.in_flight.keys())
+        given_up = [key for key in dead.in_flight if self._num_deaths[key] >= MAX_DEATHS]
+        again = [request for key, request in dead.in_flight.items() if key not in given_up]
+        self._queue.extendleft(reversed(again))
+        self._replicas.remove(dead)
+        restarts = dead.num_restarts < MAX_RESTARTS
+        sys.stderr.write(
+            f"The replica on {dead.place.name} died ({self._last_cause}): {len(again)} samples are asked again, "
+            f"{len(given_up)} given up; it is {'started again' if restarts else 'left out'}.\n"
+        )
+        if restarts:
+            new = self._spawn(dead.place)
+            new.num_restarts = dead.num_restarts + 1
+            self._replicas.append(new)
+        self._count_places()
+        why = f"in flight when {MAX_DEATHS} replicas died (the last one: {self._last_cause})"
+        return [Completion(key, "", "error", 0, 0, error=why) for key in given_up]
+
+
+def find_places(compute: SamplingCompute) -> list[Place]:
+    """GPUs for each replica, or without any its share of the cores that this process may run on.
+
+    Raises:
+        ModelError: there are not enough of them.
+    """
+    num, each = compute.replicas, compute.tensor_parallel * compute.pipeline_parallel
+    gpus = visible_gpus()
+    if gpus:
+        if num * each > len(gpus):
+            shared = f" of {each} GPUs each (tensor_parallel x pipeline_parallel)" if each > 1 else ""
+            raise ModelError(
+                f"compute.replicas: {num} replicas{shared} need {num * each} GPUs; there are {len(gpus)} "
+                f"({', '.join(gpus)}). Lower compute.replicas to {len(gpus) // each}."
+            )
+        groups = (",".join(gpus[i * each : (i + 1) * each]) for i in range(num))
+        return [Place(f"GPU {group}", {"CUDA_VISIBLE_DEVICES": group}) for group in groups]
+    cores = sorted(os.sched_getaffinity(0))
+    wanted = num * (compute.cpu_threads or 1)
+    if wanted > len(cores):
+        threads = f" of {compute.cpu_threads} cores each (compute.cpu_threads)" if compute.cpu_threads else ""
+        raise ModelError(
+            f"compute.replicas: {num} replicas{threads} need {wanted} cores (there is no GPU); there are "
+            f"{len(cores)}. Lower compute.replicas."
+        )
+    bounds = [i * len(cores) // num for i in range(num + 1)]
+    shares = [tuple(cores[low:high])[: compute.cpu_threads] for low, high in itertools.pairwise(bounds)]
+    return [Place(f"cores {_ranges(share)}", cores=share) for share in shares]
+
+
+def visible_gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that a process may use, as CUDA_VISIBLE_DEVICES takes them. Starts no CUDA."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def _ranges(cores: Sequence[int]) -> str:
+    """`0-3,8` for (0, 1, 2, 3, 8)."""
+    runs: list[list[int]] = []
+    for core in cores:
+        if runs and core == runs[-1][1] + 1:
+            runs[-1][1] = core
+        else:
+            runs.append([core, core])
+    return ",".join(f"{low}-{high}" if high > low else str(low) for low, high in runs)
+
+
+def _end(process: SpawnProcess) -> str:
+    """Make sure that a process whose pipe has ended is gone, with its children; what it died of."""
+    process.join(2.0)
+    _kill(process)
+    code = process.exitcode
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    hint = "; if you did not kill it, memory may have run out" if code == -signal.SIGKILL else ""
+    return f"{signal.Signals(-code).name}{hint}"
+
+
+def _kill(process: SpawnProcess) -> None:
+    assert process.pid is not None
+    if process.is_alive():
+        process.kill()
+        process.join()
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it started itself
+
+
+def _serve(pipe: "Connection[Any, Any]", start: Callable[[EngineSpec], Engine], spec: EngineSpec, place: Place) -> None:
+    """A replica's whole life, in its own process."""
+    end_with_parent()
+    os.setsid()  # Ctrl-C is the parent's to answer: neither this process nor its children hear it
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _ignore)
+    # Before the engine imports torch or vLLM, which read both once.
+    os.environ.update(place.environment)
+    if place.cores:
+        os.sched_setaffinity(0, place.cores)
+    code = 0
+    try:
+        try:
+            engine = start(spec)
+        except DistillError as error:
+            traceback.print_exc()
+            code = 1
+            pipe.send(Failed(type(error).__name__, str(error)))
+        else:
+            _answer(pipe, engine)
+            engine.close()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # nobody listens any more
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # exit handlers of vLLM and torch may hang
+
+
+def _ignore(*_: Any) -> None:
+    """Not `SIG_IGN`, which the engine's own processes would inherit."""
+
+
+def _answer(pipe: "Connection[Any, Any]", engine: Engine) -> None:
+    """Feed the engine with what comes through the pipe, until the pipe ends."""
+    inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+    # Reading on the side: if both ends waited for the other to read, they would wait for ever.
+    threading.Thread(target=_read_all, args=(pipe, inbox), daemon=True).start()
+    pipe.send(Ready(engine.settings, engine.max_in_flight))
+    while True:
+        finished = []
+        for request in _arrived(inbox, block=not engine.num_in_flight):
+            if request is None:
+                return
+            refused = engine.submit(request)
+            if refused is not None:
+                finished.append(refused)
+        if engine.num_in_flight:
+            finished += engine.step()
+        if finished:
+            pipe.send(finished)
+
+
+def _read_all(pipe: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Request | None]") -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            inbox.put(pipe.recv())
+    inbox.put(None)
+
+
+def _arrived(inbox: "queue.SimpleQueue[Request | None]", block: bool) -> Iterable[Request | None]:
+    if block:
+        yield inbox.get()
+    with contextlib.suppress(queue.Empty):
+        while True:
+            yield inbox.get_nowait()

@@ -1,0 +1,604 @@
+"""Samples from servers that speak OpenAI's chat completions: vLLM, SGLang, DeepSeek, OpenAI.
+
+Enters: requests. Leaves: completions, each with its thinking inside `<think>` … `</think>` wherever the server put it:
+`{"message": {"reasoning": "2 + 2 = 4", "content": "4"}, "finish_reason": "stop"}` becomes
+
+    Completion(key, "<think>\\n2 + 2 = 4\\n</think>\\n\\n4", "stop", 31, 19)
+
+All traffic runs in one event loop in a thread of its own, in as many coroutines as requests may be in flight. What goes
+wrong with a server is not held against a sample, which waits or goes to another server (`server_pool`). A sample is an
+`error` only if its server refuses it, or if it keeps failing while others succeed.
+"""
+
+import asyncio
+import contextlib
+import difflib
+import json
+import math
+import os
+import queue
+import random
+import resource
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import httpx2
+import openai
+
+from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room
+from distill.engines.server_pool import Pool, Server
+from distill.errors import DistillError, ModelError, StageError
+from distill.prompts import THINK_OPEN, join_reasoning
+from distill.recipe import LoopStop
+from distill.records import FinishReason, SampleKey
+
+IN_FLIGHT_PER_URL = 256
+"""Requests in flight for each server, where the recipe names no number."""
+NUM_TAKEN_IN = 32
+"""Requests begun in one turn of the event loop: of thousands, the first would be sent only when the last is built."""
+CONNECT_TIMEOUT_S = 30.0
+LOOK_TIMEOUT_S = 10.0
+"""A server that does not list its models within so long is down, in seconds."""
+PROBE_TIMEOUT_S = 60.0
+"""A server that was put out must write one token within so long to be let in again, in seconds."""
+KEEP_ALIVE_S = 4.0
+"""An idle connection is closed after so long: before uvicorn closes it (5 s), which would fail the next request."""
+BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
+"""A sample waits up to so long before its second try, up to twice as long before each further one, in seconds."""
+MAX_ERROR_CHARS = 300
+NUM_OTHER_FILES = 256
+"""Files and sockets that the process has open besides the connections to servers."""
+MAX_PATTERN_TOKENS = 64
+"""Longest piece that vLLM looks for to stop a loop: it tries every size at every token."""
+MIN_SECRET_CHARS = 4
+"""A shorter key (`x`, for a server that wants none) is no secret, and masking it would garble messages."""
+
+FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "loop"}
+BROKEN_OFF = frozenset({"abort", "error", "insufficient_system_resource"})
+"""Reasons to finish that are the server's trouble, not the sample's (vLLM, SGLang; DeepSeek)."""
+TROUBLE_STATUSES = frozenset({408, 409, 425})
+"""Besides 5xx: what the same request may well get past another time."""
+GREETING = [{"role": "user", "content": "Hi"}]
+"""A request that no server has reason to refuse, to tell a server's trouble from a sample's."""
+
+
+class TroubleError(Exception):
+    """The request was not answered, or not with an answer; it may well be another time."""
+
+    def __init__(self, why: str, of_answer: bool = False) -> None:
+        super().__init__(why)
+        self.of_answer = of_answer
+        """The server answered, with something that is no completion."""
+
+
+class ThrottledError(Exception):
+    """The server is asked too much; it wants to be left alone for `wait_s`, or does not say."""
+
+    def __init__(self, why: str, wait_s: float | None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+class RefusedError(Exception):
+    """The server will not answer this request, however often it is asked."""
+
+
+class ServerEngine:
+    """OpenAI-compatible servers. Implements `distill.engines.Engine`.
+
+    Raises:
+        ModelError: no server can be reached, or one refuses the key or does not have the model.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        compute = spec.compute
+        self._spec, self._compute = spec, compute
+        self._key = os.environ.get(compute.api_key_env, "").strip()
+        if not self._key.isprintable() or not self._key.isascii():
+            raise ModelError(f"the value of {compute.api_key_env} is no key: it holds characters that no header may.")
+        self.max_in_flight: int = compute.max_in_flight or IN_FLIGHT_PER_URL * len(compute.base_urls)
+        _allow_connections(self.max_in_flight)
+        self.num_retries = 0
+        """Tries that failed and were made again."""
+        self._num_in_flight = 0
+        self._num_open = 0  # the same, as the event loop's thread sees it
+        self._fatal: BaseException | None = None
+        self._finished: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
+        self._inbox: deque[Request] = deque()
+        self._woken = self._stopping = False
+        self._main_task: asyncio.Task[None] | None = None
+        self._ready: Future[Pool] = Future()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="server-engine", daemon=True)
+        self._thread.start()
+        try:
+            self._pool = self._ready.result()
+        except BaseException:
+            self.close()
+            raise
+        self.settings: dict[str, Any] = {
+            "name": "server",
+            "version": openai.__version__,
+            "base_urls": list(compute.base_urls),
+            "max_in_flight": self.max_in_flight,
+            "request_timeout_s": compute.request_timeout_s,
+            "max_attempts": compute.max_attempts,
+            "servers": [{"url": server.url, **server.settings} for server in self._pool.servers],
+            **({"extra_body": spec.extra_body} if spec.extra_body else {}),
+        }
+
+    @property
+    def num_in_flight(self) -> int:
+        return self._num_in_flight
+
+    @property
+    def num_servers_out(self) -> int:
+        """Servers that are left alone at the moment because they do not answer."""
+        return self._pool.num_out
+
+    def submit(self, request: Request) -> Completion | None:
+        self._num_in_flight += 1
+        self._inbox.append(request)
+        if not self._woken:  # one wake-up for all that is submitted at once
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: `step` says why
+                self._loop.call_soon_threadsafe(self._take_in)
+        return None
+
+    def step(self) -> list[Completion]:
+        finished = []
+        with contextlib.suppress(queue.Empty):
+            completion = self._finished.get(block=self._fatal is None, timeout=STEP_S)
+            while True:
+                if completion is not None:
+                    finished.append(completion)
+                completion = self._finished.get_nowait()
+        self._num_in_flight -= len(finished)
+        if not finished and self._fatal is not None:
+            raise self._fatal
+        return finished
+
+    def close(self) -> None:
+        with contextlib.suppress(RuntimeError):  # closed before
+            self._loop.call_soon_threadsafe(self._stop)
+        self._thread.join()
+
+    # From here on: the event loop's thread.
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner, contextlib.suppress(asyncio.CancelledError):
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        self._main_task = asyncio.current_task()
+        if self._stopping:  # closed before it began
+            return
+        # Without a limit named, the aiohttp transport falls back to 100 connections.
+        limits = httpx2.Limits(
+            max_connections=self.max_in_flight + len(self._compute.base_urls) + 8, keepalive_expiry=KEEP_ALIVE_S
+        )
+        http = openai.DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S))
+        tasks = []
+        try:
+            try:
+                pool = await self._connect(http)
+            except BaseException as error:
+                self._ready.set_exception(error)
+                return
+            self._pool = pool
+            self._queue: asyncio.Queue[Request] = asyncio.Queue()
+            self._greeting_lock = asyncio.Lock()
+            tasks = [asyncio.create_task(self._guard(self._work())) for _ in range(self.max_in_flight)]
+            tasks.append(asyncio.create_task(self._guard(self._watch())))
+            self._ready.set_result(pool)
+            await asyncio.Event().wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks:
+                await pool.close()
+            await http.aclose()
+
+    def _stop(self) -> None:
+        if not self._stopping:  # a second cancellation would break off the clean-up
+            self._stopping = True
+            if self._main_task is not None:
+                self._main_task.cancel()
+
+    def _fail(self, error: BaseException) -> None:
+        """Let `step` raise this, once it has returned what is finished."""
+        if self._fatal is None:
+            self._fatal = error
+            self._finished.put(None)
+        self._stop()
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # raised by `step`, in the caller's thread
+            self._fail(error)
+
+    def _take_in(self) -> None:
+        self._woken = False  # before the inbox is read: what comes in later wakes again
+        if self._num_open == 0:
+            self._pool.note_alive(answered=False)  # nothing was asked, so nobody was silent
+        for _ in range(min(len(self._inbox), NUM_TAKEN_IN)):
+            self._num_open += 1
+            self._queue.put_nowait(self._inbox.popleft())
+        if self._inbox:
+            self._woken = True
+            self._loop.call_soon(self._take_in)
+
+    async def _work(self) -> None:
+        while True:
+            completion = await self._sample(await self._queue.get())
+            self._num_open -= 1
+            self._finished.put(completion)
+
+    async def _sample(self, request: Request) -> Completion:
+        """Ask until there is an answer, or reason to record an error."""
+        pool, num_tries, num_counted = self._pool, 0, 0
+        num_answered = pool.num_answered
+        last: Server | None = None
+        while True:
+            server = await pool.acquire(avoid=last)
+            began_at = self._loop.time()
+            max_tokens_key = server.max_tokens_key
+            try:
+                payload = await self._post(server, request.messages, request.seed)
+                completion = read_answer(request.key, payload)
+                pool.succeeded(server)
+                return completion
+            except ThrottledError as throttled:
+                pool.throttled(server, began_at, throttled.wait_s, str(throttled))
+                self.num_retries += 1
+                continue
+            except RefusedError as refused:
+                if max_tokens_key == "max_tokens" and _wants_other_key(str(refused)):
+                    server.max_tokens_key = "max_completion_tokens"  # OpenAI's reasoning models
+                    continue
+                why, gives_up = str(refused), True
+            except TroubleError as trouble:
+                why, gives_up = str(trouble), False
+                pool.failed(server, began_at, why)
+                # Before anything else succeeded, a failure says nothing about the sample.
+                if trouble.of_answer or pool.num_answered > num_answered:
+                    num_counted += 1
+            finally:
+                pool.release(server)
+            if gives_up:
+                await self._check_refusal(server, why)
+                pool.succeeded(server, answered=False)
+                return _error(request.key, why)
+            if num_counted >= self._compute.max_attempts:
+                return _error(request.key, f"{why} ({num_counted} times, while others were answered)")
+            last, num_answered = server, pool.num_answered
+            self.num_retries += 1
+            num_tries += 1
+            await asyncio.sleep(random.uniform(0, min(MAX_BACKOFF_S, BACKOFF_S * 2 ** min(num_tries - 1, 16))))
+
+    async def _post(
+        self,
+        server: Server,
+        messages: list[dict[str, str]],
+        seed: int,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """The server's answer to one chat request, as JSON.
+
+        Raises:
+            TroubleError, ThrottledError, RefusedError: see there.
+            ModelError, StageError: what holds for every request.
+        """
+        sampling = self._spec.sampling
+        body = {
+            **server.extra_body,
+            **self._spec.extra_body,
+            "model": self._spec.model_name,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            **({"top_k": sampling.top_k} if sampling.top_k else {}),
+            server.max_tokens_key: max_tokens or sampling.max_tokens,
+            "seed": seed,
+        }
+        timeout_s = timeout_s or self._compute.request_timeout_s
+        try:
+            # Bytes in and out: pydantic models of the request and the answer would take twice the CPU time.
+            async with asyncio.timeout(timeout_s):
+                content = json.dumps(body).encode()
+                response = await server.client.post("/chat/completions", content=content, cast_to=httpx2.Response)
+            return json.loads(response.content)
+        except TimeoutError:
+            raise TroubleError(f"no answer within {timeout_s:g} s") from None
+        except openai.APIStatusError as error:
+            raise self._status_error(server, error) from None
+        except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
+            raise TroubleError(self._clean(_root(error))) from None
+        except (ValueError, RecursionError):
+            raise TroubleError("the answer is no JSON", of_answer=True) from None
+
+    def _status_error(self, server: Server, error: openai.APIStatusError) -> Exception:
+        """What an HTTP status other than 200 means."""
+        status = error.status_code
+        why = self._clean(f"HTTP {status}: {_error_text(error)}")
+        if status in (401, 403):
+            return ModelError(f"{server.url} refuses the key ({why}). {self._about_key()}")
+        if status == 402 or error.code == "insufficient_quota":
+            return StageError(
+                f"{server.url}: the quota is used up ({why}). What is finished is kept: once there is quota again, "
+                "the same command goes on from there."
+            )
+        if status == 429:
+            return ThrottledError(why, retry_after_s(error.response.headers))
+        if status == 404 and (error.code == "model_not_found" or _names_no_model(why)):
+            return ModelError(f"{server.url} does not have the model {self._spec.model_name} ({why}).")
+        if 400 <= status < 500 and status not in TROUBLE_STATUSES:
+            return RefusedError(why)
+        return TroubleError(why)
+
+    async def _check_refusal(self, server: Server, why: str) -> None:
+        """Before anything was answered: is it this sample that is refused, or would every one be?
+
+        Raises:
+            ModelError: a greeting is refused too.
+        """
+        async with self._greeting_lock:
+            if self._pool.num_answered:
+                return
+            try:
+                read_answer(("", 0), await self._post(server, GREETING, seed=0))
+                self._pool.note_alive(answered=True)
+            except RefusedError as refused:
+                hint = " Does the URL end in /v1?" if "HTTP 404" in why else ""
+                raise ModelError(f"{server.url} refuses every request: {refused}.{hint}") from None
+            except (TroubleError, ThrottledError):
+                return
+
+    async def _probe(self, server: Server) -> bool:
+        """Whether a server that was put out answers again; asked for one token."""
+        try:
+            problem = await self._look(server)  # it may be one that was down at the start, or has another model now
+        except ModelError as error:
+            problem = str(error)
+        if problem:
+            server.last_problem = problem
+            return False
+        try:
+            read_answer(("", 0), await self._post(server, GREETING, 0, max_tokens=1, timeout_s=PROBE_TIMEOUT_S))
+            self._pool.note_alive(answered=True)
+            return True
+        except (RefusedError, ThrottledError):  # it is there; what it says to a sample is dealt with there
+            return True
+        except TroubleError as trouble:
+            server.last_problem = str(trouble)
+        except DistillError as error:
+            self._fail(error)
+        return False
+
+    async def _watch(self) -> None:
+        """Give up once nothing has been answered for too long."""
+        limit_s = self._compute.give_up_after_s
+        while True:
+            await asyncio.sleep(min(1.0, limit_s / 4))
+            if not self._num_open or not self._pool.is_stuck(limit_s):
+                continue
+            looks = await asyncio.gather(*(self._look(server) for server in self._pool.at_work()))
+            if "" in looks:  # long samples: the server is well, and has had no reason to answer yet
+                self._pool.note_alive(answered=False)
+                continue
+            raise StageError(
+                f"no server has answered for {limit_s:g} s (compute.give_up_after_s): {self._pool.problems}. What is "
+                "finished is kept: once a server is up again, the same command goes on from there."
+            )
+
+    async def _connect(self, http: httpx2.AsyncClient) -> Pool:
+        """Look at each server before anything is asked of it.
+
+        Raises:
+            ModelError: all are down, or one refuses the key or does not have the model.
+        """
+        servers = []
+        for url in self._compute.base_urls:
+            try:
+                client = openai.AsyncOpenAI(api_key=self._key or "EMPTY", base_url=url, http_client=http, max_retries=0)
+            except (httpx2.InvalidURL, ValueError) as error:
+                raise ModelError(f"compute.base_urls: {url} is no URL ({error}).") from None
+            servers.append(Server(url, client))
+        pool = Pool(servers, self.max_in_flight, self._probe)
+        problems = await asyncio.gather(*(self._look(server) for server in servers))
+        if all(problems):
+            down = "\n".join(f"  {server.url}: {why}" for server, why in zip(servers, problems, strict=True))
+            raise ModelError(
+                f"no server can be reached:\n{down}\nStart one (`vllm serve {self._spec.model_name}`) or mend "
+                "compute.base_urls; a base URL usually ends in /v1."
+            )
+        for server, why in zip(servers, problems, strict=True):
+            if why:
+                server.settings["down_at_start"] = why
+                pool.put_out(server, why)
+        return pool
+
+    async def _look(self, server: Server) -> str:
+        """Ask a server for its models; why it cannot be used, or nothing.
+
+        Raises:
+            ModelError: it refuses the key, does not have the model, or has too little context.
+        """
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                response = await server.client.get("/models", cast_to=httpx2.Response)
+            listed = json.loads(response.content)
+        except TimeoutError:
+            return f"no answer within {LOOK_TIMEOUT_S:g} s"
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise self._status_error(server, error) from None
+            # Not every server lists its models; one that is in trouble will not take requests either.
+            return self._clean(f"HTTP {error.status_code}: {_error_text(error)}") if error.status_code >= 500 else ""
+        except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
+            return self._clean(_root(error))
+        except (ValueError, RecursionError):
+            return "it answers with something else than JSON: not an OpenAI-compatible API"
+        models = listed.get("data") if isinstance(listed, dict) else None
+        if isinstance(models, list):
+            self._read_models(server, [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)])
+        return ""
+
+    def _read_models(self, server: Server, models: list[dict[str, Any]]) -> None:
+        """Note what the server tells about the model, and check that it has it."""
+        name = self._spec.model_name
+        entry = next((m for m in models if m["id"] == name), None)
+        if entry is None and models:
+            names = [m["id"] for m in models]
+            same = [m["id"] for m in models if m.get("root") == name] or difflib.get_close_matches(name, names, 1, 0.5)
+            guess = f"Did you mean {same[0]}? " if same else ""
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            raise ModelError(
+                f"{server.url} does not have the model {name}. {guess}It serves: {', '.join(names[:10])}{more}."
+            )
+        if entry is None:
+            return
+        kept = {key: entry[key] for key in ("owned_by", "root", "max_model_len") if entry.get(key) is not None}
+        server.settings.update(kept)
+        if isinstance(context := kept.get("max_model_len"), int):
+            check_room(self._spec, context)
+        if kept.get("owned_by") == "vllm" and self._spec.loops is not None:
+            server.extra_body = {"repetition_detection": repetition_detection(self._spec.loops)}
+
+    def _about_key(self) -> str:
+        name = self._compute.api_key_env
+        if self._key:
+            return f"The key comes from the environment variable {name}: set it to a valid one."
+        return f"The environment variable {name} is not set: set it to the key, or name another in compute.api_key_env."
+
+    def _clean(self, text: str) -> str:
+        """In one line, cut short, and without the key, which some servers repeat."""
+        if len(self._key) >= MIN_SECRET_CHARS:
+            text = text.replace(self._key, "***")
+        text = " ".join(text.split())
+        return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "…"
+
+
+def read_answer(key: SampleKey, payload: Any) -> Completion:
+    """A chat completion as a completion of ours: the thinking in the text, whichever field it came in.
+
+    Raises:
+        TroubleError: it is no chat completion, or the server broke it off.
+    """
+    try:
+        choice = payload["choices"][0]
+        message, finish = choice["message"], choice["finish_reason"]
+        content = message.get("content") or ""
+        reasoning = message.get("reasoning") or message.get("reasoning_content") or ""
+        usage = payload.get("usage") or {}
+        counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        if not isinstance(content, str) or not isinstance(reasoning, str) or not isinstance(finish, str):
+            raise TypeError
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        raise TroubleError("the answer is no chat completion", of_answer=True) from None
+    if finish in BROKEN_OFF:
+        raise TroubleError(f"the server broke the answer off ({finish})", of_answer=True)
+    reason = FINISH_REASONS.get(finish)
+    if reason is None:
+        return _error(key, f"finish_reason is {finish}"[:MAX_ERROR_CHARS], counts)
+    text = content
+    if reasoning.strip() and not content.lstrip().startswith(THINK_OPEN):
+        if reason != "stop" and not content.strip():
+            text = f"{THINK_OPEN}\n{reasoning.strip()}"  # cut off inside the thought
+        else:
+            text = join_reasoning(reasoning.strip(), content.strip())
+    return Completion(key, whole_characters(text), reason, *counts)
+
+
+def whole_characters(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced: a file in UTF-8 can hold neither."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        try:
+            wait_s = float(value) * unit_s
+        except ValueError:
+            try:
+                wait_s = parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, OverflowError):
+                continue
+        if math.isfinite(wait_s):
+            return max(0.0, wait_s)
+    return None
+
+
+def repetition_detection(loops: LoopStop) -> dict[str, int]:
+    """vLLM's own parameters that stop what `loops` calls a loop, up to pieces of `MAX_PATTERN_TOKENS`.
+
+    vLLM has one count for all sizes, with which small pieces would be stopped far below `min_tokens`: sixteen dashes
+    in a table. But a piece that repeats is also a larger piece that repeats, and each size up to the largest has a
+    multiple in the upper half of the sizes. Looking for those alone finds every loop, at `min_tokens` or more.
+    """
+    largest = min(loops.max_period, MAX_PATTERN_TOKENS)
+    smallest = (largest + 1) // 2
+    count = max(loops.min_repeats, math.ceil(loops.min_tokens / smallest))
+    return {"max_pattern_size": largest, "min_pattern_size": smallest, "min_count": count}
+
+
+def _allow_connections(num: int) -> None:
+    """Raise this process's limit of open files, often 1,024, to what `num` connections need.
+
+    Raises:
+        ModelError: the system does not allow so many.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = num + NUM_OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ModelError(
+                f"{num} requests in flight need {needed} open files; the system allows {hard}. Set "
+                f"compute.max_in_flight to {max(1, hard - NUM_OTHER_FILES)} or less, or raise `ulimit -Hn`."
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _error(key: SampleKey, why: str, counts: tuple[int, int] = (0, 0)) -> Completion:
+    return Completion(key, "", "error", *counts, error=why)
+
+
+def _error_text(error: openai.APIStatusError) -> str:
+    """The server's own words: OpenAI's `message`, FastAPI's `detail`, or the body as it is."""
+    body = error.body
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body
+    return str(body or error.response.reason_phrase)
+
+
+def _wants_other_key(why: str) -> bool:
+    # "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead." vLLM names both keys, too, where they
+    # are too large.
+    return "max_completion_tokens" in why and "support" in why.lower()
+
+
+def _names_no_model(why: str) -> bool:
+    why = why.lower()
+    return "model" in why and ("not exist" in why or "not found" in why)
+
+
+def _root(error: BaseException) -> str:
+    """The first cause in words: the layers above say "Connection error." for everything."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
