@@ -9,7 +9,6 @@ Letters in names: B = requests in the batch, V = vocabulary, R = some of the B r
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -84,23 +83,3 @@ def _invert(weights_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     token_B1 = torch.searchsorted(cumulated_BV, uniform_B[:, None] * total_B1, right=True)
     # Rounding may put the share on the sum itself: then the last token whose weight is not 0 is meant.
     return torch.minimum(token_B1, torch.searchsorted(cumulated_BV, total_B1))[:, 0]
-
-
-def install() -> None:
-    """Let vLLM draw its tokens with `draw` in this process.
-
-    vLLM has no setting for its sampler (0.31: vllm/v1/sample/ops/topk_topp_sampler.py), so its CPU method is replaced.
-    Log-probabilities, which distill never asks for, stay vLLM's own.
-    """
-    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
-
-    def forward_cpu(
-        sampler: Any,
-        logits: torch.Tensor,
-        generators: dict[int, torch.Generator],
-        k: torch.Tensor | None,
-        p: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, None]:
-        return draw(logits, generators, k, p), None
-
-    TopKTopPSampler.forward_cpu = forward_cpu

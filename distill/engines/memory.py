@@ -63,11 +63,17 @@ def weights_gib(folder: Path, dtype: str) -> float:
 def _num_weights(file: Path) -> int:
     """Numbers in a safetensors file: the shapes in its header.
 
+    Raises:
+        ModelError: the file is not a safetensors file.
+
     Source: https://huggingface.co/docs/safetensors/index#format
     """
     with file.open("rb") as stream:
-        (size,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(size))
+        try:
+            (size,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(size))
+        except (struct.error, ValueError):
+            raise ModelError(f"{file}: not a safetensors file, or cut short. Fetch the model again.") from None
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 

@@ -91,9 +91,7 @@ class VllmEngine:
         import vllm
 
         if not on_gpu:
-            from distill.engines import cpu_sampler
-
-            cpu_sampler.install()
+            _draw_with_our_sampler()
         try:
             self._llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
@@ -193,6 +191,22 @@ class _InFlight:
 
     def completion(self, text: str, reason: FinishReason, num_tokens: int, error: str) -> Completion:
         return Completion(self.key, text, reason, self.num_prompt_tokens, num_tokens, self.think_opened, error)
+
+
+def _draw_with_our_sampler() -> None:
+    """Let vLLM draw its tokens on CPU with `cpu_sampler.draw` in this process.
+
+    vLLM has no setting for its sampler (0.31: vllm/v1/sample/ops/topk_topp_sampler.py), so its CPU method is replaced.
+    Log-probabilities, which distill never asks for, are the only other thing that the method gives.
+    """
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    from distill.engines.cpu_sampler import draw
+
+    def forward_cpu(sampler: Any, logits: Any, generators: dict[int, Any], k: Any, p: Any) -> tuple[Any, None]:
+        return draw(logits, generators, k, p), None
+
+    TopKTopPSampler.forward_cpu = forward_cpu
 
 
 def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> float:

@@ -147,7 +147,7 @@ def run(tmp_path):
     """A run in which sft is finished and every sample of both models is in its ledger already."""
     model = tmp_path / "model"
     write_json(model / "config.json", {"architectures": ["LlamaForCausalLM"]})
-    (model / "model.safetensors").touch()
+    (model / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     for name, questions in (("train", "xy"), ("easy", "ab"), ("hard", "cd")):
         rows = [{"problem": f"Question {q}", "answer": "$$" if q == "d" else "4", "id": q} for q in questions]
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
@@ -169,7 +169,7 @@ def run(tmp_path):
     trained = run.folder("sft").path
     train_on(run, "5eed")
     write_json(trained / "student" / "config.json", {"architectures": ["LlamaForCausalLM"]})
-    (trained / "student" / "model.safetensors").touch()
+    (trained / "student" / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     for role, answers in (("base", BASE_ANSWERS), ("student", STUDENT_ANSWERS)):
         with Ledger(run.folder("eval").path / role / eval.LEDGER) as ledger:
             ledger.append(
