@@ -76,7 +76,7 @@ COMMANDS = {
     "sft": "Fine-tune the student on the kept traces.",
     "eval": "Measure base and student on problems that were never trained on.",
 }
-"""Command -> its help. All take the same arguments; `run` stands for every stage, the others for theirs."""
+"""Command -> its help. `run` stands for every stage, the others for theirs."""
 
 
 def _add_command(name: str) -> None:
@@ -96,8 +96,48 @@ def _add_command(name: str) -> None:
     app.command(name, help=COMMANDS[name])(command)
 
 
-for _name in COMMANDS:
+_add_command("run")
+
+
+@app.command("generate", help=COMMANDS["generate"])
+def generate(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only show how far it is, from the files alone; starts nothing.")
+    ] = False,
+) -> None:
+    """Sample the teacher, or show how far that is."""
+    if status:
+        _show_status(recipe, overrides, student, teacher, run_dir, as_json)
+    else:
+        _run("generate", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+for _name in ("filter", "sft", "eval"):
     _add_command(_name)
+
+
+def _show_status(
+    recipe_path: Path,
+    overrides: list[str] | None,
+    student: str | None,
+    teacher: str | None,
+    run_dir: Path,
+    as_json: bool,
+) -> None:
+    from distill.recipe_yaml import load_recipe
+    from distill.status import sampling_status, status_lines
+
+    recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
+    status = sampling_status(run_dir / recipe.name / "generate", recipe.generate.price)
+    typer.echo(json.dumps(status, indent=2) if as_json else "\n".join(status_lines(status)))
 
 
 def _run(

@@ -356,6 +356,12 @@ def _maybe_grader(job: SamplingJob) -> contextlib.AbstractContextManager[Backgro
     return contextlib.nullcontext() if job.grade_timeout_s is None else BackgroundGrader(job.grade_timeout_s)
 
 
+def num_lines(path: Path) -> int:
+    """Lines of a file: rows of a JSONL file."""
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
+
+
 def _read_problems(path: Path) -> dict[str, Problem]:
     with path.open() as stream:
         problems = (Problem.from_json(json.loads(line)) for line in stream)

@@ -80,14 +80,20 @@ def check_shards(folder: Path) -> Check:
 
 
 def stored(folder: Path) -> tuple[set[SampleKey], Tally]:
-    """Identities and counts of all traces in the shards, texts left unread."""
+    """Identities and counts of all traces in the shards, texts left unread; first finishes what a kill interrupted."""
+    _finish_interrupted(folder)
+    return stored_without_repair(folder)
+
+
+def stored_without_repair(folder: Path) -> tuple[set[SampleKey], Tally]:
+    """The same for a reader that must not write: shards that a kill left half-way moved are not counted."""
     import pyarrow.parquet as pq
 
-    _finish_interrupted(folder)
     keys: set[SampleKey] = set()
     tally = Tally()
     columns = ["problem_id", "sample_index", "finish_reason", "num_prompt_tokens", "num_completion_tokens"]
-    for name in _index(folder)["shards"]:
+    there = [name for name in _index(folder)["shards"] if (folder / name).exists()]
+    for name in there:
         for batch in pq.ParquetFile(folder / name).iter_batches(columns=columns):
             table = batch.to_pydict()
             keys.update(zip(table["problem_id"], table["sample_index"], strict=True))

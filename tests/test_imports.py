@@ -24,7 +24,7 @@ LAYERS = (
         "launch",
         "sampling",
     }
-    | {"train_job", "training", "report"},
+    | {"train_job", "training", "report", "status"},
     {"stages"},
     {"pipeline"},
     {"cli"},

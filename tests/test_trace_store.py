@@ -77,15 +77,15 @@ def test_the_same_traces_make_the_same_bytes_whatever_came_first(tmp_path):
 
 
 def test_shards_end_when_they_are_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(trace_store, "SHARD_BYTES", 20_000)
-    monkeypatch.setattr(trace_store, "ROW_GROUP_BYTES", 5_000)
+    monkeypatch.setattr(trace_store, "SHARD_BYTES", 200_000)
+    monkeypatch.setattr(trace_store, "ROW_GROUP_BYTES", 50_000)
     noise = random.Random(0)
-    fill(tmp_path, [trace(i, text=noise.randbytes(1_000).hex()) for i in range(100)])
+    fill(tmp_path, [trace(i, text=noise.randbytes(10_000).hex()) for i in range(100)])
     outputs, _ = finalise(tmp_path, everything)
     assert len(outputs) > 3
     assert sorted(outputs) == list(outputs)
     assert list(outputs)[-1] == f"traces/train-{len(outputs) - 1:05d}-of-{len(outputs):05d}.parquet"
-    assert all((tmp_path / name).stat().st_size < 40_000 for name in outputs)
+    assert all((tmp_path / name).stat().st_size < 300_000 for name in outputs)
     assert len(keys(tmp_path)) == 100
 
 
@@ -141,7 +141,9 @@ def crash_at(event):
     seen = 0
     def hook(name, arguments):
         nonlocal seen
-        if name in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
+        # Opening to read changes nothing, so only what is written counts.
+        reads = name == "open" and not (arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if not reads and name in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
             seen += 1
             if seen == event:
                 os._exit(9)
@@ -159,7 +161,7 @@ for event in range(1, last):
 
 def test_a_crash_at_any_step_of_finalising_loses_nothing_and_doubles_nothing(tmp_path):
     """The process ends before each of its operations on files in turn: opens, renames, removals."""
-    num_steps = 40
+    num_steps = 120
     for event in range(1, num_steps):
         folder = tmp_path / str(event)
         folder.mkdir()
@@ -179,7 +181,9 @@ def test_a_crash_at_any_step_of_finalising_loses_nothing_and_doubles_nothing(tmp
         finalise(folder, lambda key: key[1] == 0)
         assert keys(folder) == [(f"p{i:04d}", 0) for i in range(9)]
         assert len(list(stored_traces(folder, "unused"))) == 9
-        assert sorted(p.name for p in folder.iterdir()) == ["shards.json", "traces", "unused"]
+        # A kill may leave an unfinished temporary file of an atomic write, whose name begins with a dot.
+        visible = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".shards.json."))
+        assert visible == ["shards.json", "traces", "unused"]
 
 
 SAMPLING_SCRIPT = """
