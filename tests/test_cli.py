@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from distill import __version__
 from distill.cli import main
+from distill.ledger import Ledger
 from distill.progress import QUIET
 from distill.recipe_yaml import load_recipe
 from distill.stages import RunContext, generate
-from distill.store import Manifest, describe_outputs, fingerprint, read_json
+from distill.store import Manifest, StageFolder, describe_outputs, fingerprint, read_json
+from distill.trace_store import stored_traces
 
 COMMANDS = ["run", "generate", "filter", "sft", "eval"]
 ANSWER = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
@@ -325,3 +328,41 @@ def test_a_stopped_command_says_so_and_has_its_exit_code(recipe, model, tmp_path
     assert (process.returncode, out) == (code, "")
     assert "Traceback" not in err
     assert err == "Stopped. What is finished is kept: the same command goes on from here.\n"
+
+
+# --- how far generate is
+
+
+def test_status_of_nothing_says_how_to_start(distill, recipe, tmp_path):
+    message = refused(distill("generate", str(recipe), "--run-dir", str(tmp_path / "runs"), "--status"))
+    assert "nothing has been generated here yet" in message
+
+
+def test_status_of_a_finished_stage(distill, generated, tmp_path):
+    arguments = ("generate", str(generated), "--run-dir", str(tmp_path / "runs"), "--status")
+    code, out, err = distill(*arguments)
+    assert (code, err) == (0, "")
+    assert "complete" in out
+    assert "samples   4 of 4, 100.0%" in out
+    status = json.loads(distill(*arguments, "--json")[1])
+    assert (status["state"], status["num_done"], status["live"]) == ("complete", 4, None)
+
+
+def test_status_of_a_stopped_stage_counts_the_ledger(distill, generated, tmp_path):
+    folder = tmp_path / "runs" / "small" / "generate"
+    (folder / "manifest.json").unlink()
+    arguments = ("generate", str(generated), "--run-dir", str(tmp_path / "runs"), "--status")
+    run = RunContext(load_recipe(generated, ["generate.samples_per_problem=3"]), tmp_path / "runs" / "small")
+    StageFolder(folder).claim(generate.identity(run))
+    template = next(stored_traces(folder))
+    with Ledger(folder / "ledger.jsonl") as ledger:
+        ledger.append([replace(template, sample_index=2)])
+        ledger.skip([("elsewhere", 2)], "enough")
+        running = json.loads(distill(*arguments, "--json")[1])
+    assert (running["state"], running["num_done"], running["num_wanted"]) == ("running", 5, 6)
+    before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+    code, out, _ = distill(*arguments)
+    assert code == 0
+    assert "stopped" in out
+    assert "goes on from here" in out
+    assert sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*")) == before

@@ -355,3 +355,24 @@ def test_what_is_accepted_goes_through_json_unchanged(source, sft):
 
 def test_columns_are_left_to_the_data_unless_they_are_named():
     assert ProblemSource(source="file:x.jsonl").columns.model_dump() == {"problem": None, "answer": None, "id": None}
+
+
+@pytest.mark.parametrize(
+    ("generate", "message"),
+    [
+        ({"compute": {"engine": "server"}}, "needs base_urls"),
+        ({"compute": {"engine": "vllm", "base_urls": ["http://host/v1"]}}, "base_urls is for engine: server"),
+        ({"compute": {"base_urls": ["http://host/v1"], "replicas": 2}}, "list them in base_urls"),
+        ({"compute": {"base_urls": ["ftp://host/v1"]}}, "base_urls"),
+        ({"compute": {"base_urls": ["https://me:secret@host/v1"]}}, "base_urls"),
+        ({"compute": {"base_urls": ["https://host/v1?key=secret"]}}, "base_urls"),
+        ({"stop_after_correct": 4, "samples_per_problem": 4}, "can never apply"),
+        ({"extra_body": {"x": 1}}, "sent to a server only"),
+        ({"extra_body": {"seed": 1}, "compute": {"base_urls": ["http://host/v1"]}}, "seed is set by distill itself"),
+    ],
+)
+def test_what_sampling_cannot_do_is_refused(generate, message):
+    from distill.recipe import GenerateConfig
+
+    with pytest.raises(ValidationError, match=message):
+        GenerateConfig.model_validate({"teacher": "org/teacher", **generate})

@@ -161,7 +161,7 @@ for event in range(1, last):
 
 def test_a_crash_at_any_step_of_finalising_loses_nothing_and_doubles_nothing(tmp_path):
     """The process ends before each of its operations on files in turn: opens, renames, removals."""
-    num_steps = 120
+    num_steps = 70
     for event in range(1, num_steps):
         folder = tmp_path / str(event)
         folder.mkdir()

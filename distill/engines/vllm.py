@@ -93,10 +93,10 @@ class VllmEngine:
         if not on_gpu:
             _draw_with_our_sampler()
         try:
-            self._llm = vllm.LLM(**arguments)
+            self.llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"{spec.model_name}: vLLM cannot load it: {str(error).splitlines()[0][:300]}") from error
-        self._engine: Any = self._llm.llm_engine
+        self._engine: Any = self.llm.llm_engine
         self._sampling = spec.sampling
         self._max_model_len = max_model_len
         self._stop_ids = [self._tokenizer.eos_token_id]
@@ -118,9 +118,7 @@ class VllmEngine:
         return len(self._in_flight)
 
     def submit(self, request: Request) -> Completion | None:
-        from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
 
         text = render_prompt(self._tokenizer, request.messages)
         ids = encode(self._tokenizer, text)
@@ -128,7 +126,22 @@ class VllmEngine:
         if room < 1:
             return refuse_long_prompt(request, len(ids), self._max_model_len)
         name = f"{request.key[0]}/{request.key[1]}"
-        params = SamplingParams(
+        params = self.sampling_params(request, room)
+        inner_name = self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
+        self._in_flight[name] = _InFlight(request.key, inner_name, len(ids), opens_thinking(text))
+        return None
+
+    def sampling_params(self, request: Request, room: int) -> Any:
+        """vLLM's parameters for a request.
+
+        Args:
+            request: what is asked for.
+            room: tokens of the context that its prompt leaves.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
             temperature=self._sampling.temperature,
             top_p=self._sampling.top_p,
             top_k=self._sampling.top_k,
@@ -138,9 +151,6 @@ class VllmEngine:
             skip_special_tokens=False,  # the text is kept verbatim; some models' <think> is a special token
             output_kind=RequestOutputKind.FINAL_ONLY,  # the others copy the whole text at each token
         )
-        inner_name = self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
-        self._in_flight[name] = _InFlight(request.key, inner_name, len(ids), opens_thinking(text))
-        return None
 
     def close(self) -> None:
         self._engine.engine_core.shutdown()

@@ -1,0 +1,57 @@
+import json
+import math
+import struct
+
+import pytest
+
+from distill.engines import memory
+from distill.engines.memory import check_memory, free_memory_gib, weights_gib
+from distill.errors import ModelError
+from distill.hub import Model
+from distill.recipe import SamplingCompute
+
+
+def model_of(folder, num_weights, **config):
+    """A model folder whose safetensors header claims so many weights."""
+    header = json.dumps({"__metadata__": {}, "w": {"dtype": "BF16", "shape": [num_weights], "data_offsets": [0, 0]}})
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    (folder / "config.json").write_text(json.dumps(config))
+    return Model("org/teacher", folder, "r")
+
+
+def test_weights_are_counted_from_the_headers(tmp_path):
+    model_of(tmp_path, 2**30)
+    assert weights_gib(tmp_path, "auto") == 2.0
+    assert weights_gib(tmp_path, "float32") == 4.0
+
+
+def test_quantised_weights_take_what_their_files_take(tmp_path):
+    model_of(tmp_path, 2**30, quantization_config={"bits": 4})
+    assert weights_gib(tmp_path, "auto") == pytest.approx((tmp_path / "model.safetensors").stat().st_size / 2**30)
+
+
+def test_a_teacher_that_does_not_fit_is_refused_with_what_would(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "gpu_memory_gib", list)
+    model = model_of(tmp_path, int(free_memory_gib() * 2**30))
+    with pytest.raises(ModelError, match=r"of up to \d+\.\dB parameters fits here.*compute.base_urls"):
+        check_memory(model, SamplingCompute())
+    check_memory(model_of(tmp_path, 1_000), SamplingCompute())
+
+
+def test_on_gpus_it_says_how_many_would_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "gpu_memory_gib", lambda: [80.0, 80.0])
+    model = model_of(tmp_path, 70 * 10**9)
+    with pytest.raises(ModelError, match=r"2 such GPUs would hold this one \(compute.tensor_parallel: 2\)"):
+        check_memory(model, SamplingCompute())
+    check_memory(model, SamplingCompute(tensor_parallel=2))
+
+
+def test_a_file_cut_short_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"\x01")
+    with pytest.raises(ModelError, match=r"model\.safetensors: not a safetensors file"):
+        check_memory(Model("m", tmp_path, "r"), SamplingCompute())
+
+
+def test_free_memory_is_known():
+    assert 0 < free_memory_gib() < math.inf
