@@ -42,7 +42,9 @@ def main() -> None:
             place = first_alarm(ids, loops)
             if place is not None:
                 alarms[name] += 1
-                print(f"{name}: after {place} of {len(ids)} tokens: …{tokenizer.decode(ids[place - 40 : place])[-100:]!r}")
+                print(
+                    f"{name}: after {place} of {len(ids)} tokens: …{tokenizer.decode(ids[place - 40 : place])[-100:]!r}"
+                )
     rates = {name: num / num_traces for name, num in alarms.items()}
     print(json.dumps({"ratio": rates["ours"], "traces": num_traces, "tokens": num_tokens, "alarms": alarms}))
 

@@ -156,7 +156,7 @@ class SamplingCompute(Strict):
     pipeline_parallel: PositiveInt = 1
     """Groups of GPUs that share the layers of one copy among them (vllm)."""
     replicas: PositiveInt = 1
-    """Copies of the model, each a process on GPUs (or CPU cores) of its own; all draw from one queue (vllm)."""
+    """Copies of the model, each a process on GPUs (or CPU cores) of its own; all draw from one queue."""
     max_num_seqs: PositiveInt | None = None
     """Most samples in flight in one copy; left out: the engine's own pick."""
     max_model_len: PositiveInt | None = None

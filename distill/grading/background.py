@@ -16,6 +16,8 @@ from distill.records import Problem, SampleKey, Trace
 
 NUM_WORKERS = 1
 """Leaves the cores to the engine: a grading takes milliseconds, a sample seconds."""
+NICENESS = 19
+"""On CPU an engine's threads wait for one another at every step: one that is pushed aside holds up all."""
 CLOSE_S = 5.0
 
 
@@ -27,7 +29,7 @@ class BackgroundGrader:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self._pool = GradingPool(NUM_WORKERS, timeout_s)
+        self._pool = GradingPool(NUM_WORKERS, timeout_s, NICENESS)
         self._tasks: queue.SimpleQueue[tuple[SampleKey, Problem, str] | None] = queue.SimpleQueue()
         self._grades: queue.SimpleQueue[tuple[SampleKey, Grade]] = queue.SimpleQueue()
         self._num_waiting = 0
