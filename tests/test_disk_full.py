@@ -8,6 +8,7 @@ import time
 import pytest
 
 from distill.ledger import read_ledger
+from distill.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow
 
@@ -52,12 +53,12 @@ def test_sampling_onto_a_full_disk_stops_clearly_and_goes_on_later(small_disk, t
     assert process.returncode == 2, said
     assert "the disk is full. Free some space" in said
     assert "the same command goes on from here" in said
-    kept = [trace.key for trace in read_ledger(ledger)]
+    kept = {trace.key: trace for trace in read_ledger(ledger)}
     assert 0 < len(kept) < NUM_PROBLEMS * NUM_SAMPLES
     assert ledger.read_bytes().endswith(b"\n")
     filler.unlink()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    keys = [trace.key for trace in read_ledger(ledger)]
-    assert keys[: len(kept)] == kept
-    assert len(keys) == len(set(keys)) == NUM_PROBLEMS * NUM_SAMPLES
+    stored = {trace.key: trace for trace in stored_traces(ledger.parent)}
+    assert {key: stored[key] for key in kept} == kept
+    assert len(list(stored_traces(ledger.parent))) == len(stored) == NUM_PROBLEMS * NUM_SAMPLES

@@ -13,6 +13,7 @@ import pytest
 
 from distill.ledger import read_ledger
 from distill.store import read_json
+from distill.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow
 
@@ -77,10 +78,11 @@ def finished(smollm2, tmp_path_factory):
     folder, log = runs / "tiny", runs / "log"
     ledger, steps = folder / "generate" / "ledger.jsonl", folder / "sft" / "metrics.jsonl"
     assert run_until(runs, lambda: num_lines(ledger) >= 20, log), log.read_text()[-2000:]
-    drawn_before = ledger.read_bytes()
+    drawn_before = {trace.key: trace for trace in read_ledger(ledger)}
     assert not (folder / "generate" / "manifest.json").exists()
     assert run_until(runs, lambda: num_lines(steps) >= 3, log), log.read_text()[-2000:]
-    assert ledger.read_bytes().startswith(drawn_before[: drawn_before.rindex(b"\n") + 1])
+    stored = {trace.key: trace for trace in stored_traces(ledger.parent)}
+    assert {key: stored[key] for key in drawn_before} == drawn_before
     # What a kill inside the writing of a manifest leaves: a temporary file, and no manifest.
     manifest = folder / "filter" / "manifest.json"
     manifest.rename(folder / "filter" / ".manifest.json.k1ll3d")
@@ -91,7 +93,7 @@ def finished(smollm2, tmp_path_factory):
 
 def test_no_sample_is_drawn_twice_and_none_is_lost(finished):
     folder, summary, _ = finished
-    keys = [trace.key for trace in read_ledger(folder / "generate" / "ledger.jsonl")]
+    keys = [trace.key for trace in stored_traces(folder / "generate")]
     num_problems = summary["generate"]["num_problems"]
     assert num_problems >= NUM_TRAIN
     assert Counter(index for _, index in keys) == dict.fromkeys(range(NUM_SAMPLES), num_problems)
