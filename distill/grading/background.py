@@ -3,9 +3,9 @@
 What comparing strings settles is settled at once; the rest goes to a worker process through a thread that only waits.
 """
 
+import os
 import queue
 import threading
-from multiprocessing import forkserver
 from types import TracebackType
 from typing import Self
 
@@ -29,16 +29,14 @@ class BackgroundGrader:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self._pool = GradingPool(NUM_WORKERS, timeout_s, NICENESS)
+        self._pool = GradingPool(NUM_WORKERS, timeout_s)
         self._tasks: queue.SimpleQueue[tuple[SampleKey, Problem, str] | None] = queue.SimpleQueue()
         self._grades: queue.SimpleQueue[tuple[SampleKey, Grade]] = queue.SimpleQueue()
         self._num_waiting = 0
         self._thread = threading.Thread(target=self._work, name="grader", daemon=True)
 
     def __enter__(self) -> Self:
-        # The server that workers are forked from starts now: later it would inherit the cores that an engine has
-        # pinned this process to.
-        forkserver.ensure_running()
+        # Now, not later: a thread started after the engine would inherit the cores that it has pinned this one to.
         self._thread.start()
         return self
 
@@ -74,6 +72,8 @@ class BackgroundGrader:
         return self._num_waiting
 
     def _work(self) -> None:
+        # On Linux niceness belongs to the thread; the workers, which are started from here, inherit it.
+        os.nice(NICENESS)
         with self._pool:
             while (task := self._tasks.get()) is not None:
                 key, problem, extracted = task

@@ -61,11 +61,9 @@ class GradingPool:
     Args:
         workers: number of processes; `None`: one a core.
         timeout_s: a task that takes longer is given up and its worker replaced, in seconds.
-        niceness: how far the workers stand back for other processes, 0 to 19 (Unix's nice).
     """
 
-    def __init__(self, workers: int | None = None, timeout_s: float = 10.0, niceness: int = 0) -> None:
-        self._niceness = niceness
+    def __init__(self, workers: int | None = None, timeout_s: float = 10.0) -> None:
         self._num_workers = workers or len(os.sched_getaffinity(0))
         self._timeout_s = timeout_s
         # Not fork: a child forked from a process with threads may hang on a lock that nobody will release.
@@ -110,7 +108,7 @@ class GradingPool:
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._niceness), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -163,9 +161,8 @@ class GradingPool:
         worker.process.join()
 
 
-def _serve(connection: Connection, niceness: int) -> None:
+def _serve(connection: Connection) -> None:
     """A worker: answer tasks until the pool goes away."""
-    os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     warm = False
     while True:
