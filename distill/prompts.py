@@ -27,6 +27,15 @@ def opens_thinking(prompt: str) -> bool:
     return prompt.rstrip().endswith(THINK_OPEN)
 
 
+def whole_characters(text: str) -> str:
+    """The text with surrogate pairs joined and lone surrogates replaced: a file in UTF-8 can hold neither."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def join_reasoning(reasoning: str, content: str) -> str:
     """The form in which a student learns to answer (DeepSeek-R1's output format); without reasoning, content alone."""
     if not reasoning:

@@ -21,7 +21,7 @@ from distill.engines import Completion, Engine, EngineSpec, Request, start_engin
 from distill.grading.background import BackgroundGrader
 from distill.ledger import Ledger, Tally, read_ledger
 from distill.progress import ProgressBar
-from distill.prompts import split_reasoning, teacher_messages
+from distill.prompts import split_reasoning, teacher_messages, whole_characters
 from distill.recipe import LoopStop, Price, Sampling, SamplingCompute
 from distill.records import Problem, SampleKey, Trace
 from distill.store import read_json, write_json
@@ -369,8 +369,7 @@ def _read_problems(path: Path) -> dict[str, Problem]:
 
 
 def _trace(job: SamplingJob, completion: Completion) -> Trace:
-    # Valid surrogate pairs become their character; a lone half, which no UTF-8 file can hold, becomes U+FFFD.
-    text = completion.text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    text = whole_characters(completion.text)
     split = split_reasoning(text, completion.think_opened)
     return Trace(
         problem_id=completion.key[0],

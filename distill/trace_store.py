@@ -20,7 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from distill.ledger import Tally, index_ledger, read_at
+from distill.ledger import LedgerIndex, Tally, index_ledger, read_at
 from distill.records import SampleKey, Trace
 from distill.store import disk_errors, read_json, sha256_of, sync_folder, sync_tree, write_json
 
@@ -117,7 +117,9 @@ def read_shard(path: Path) -> Iterator[Trace]:
             yield from map(Trace.from_json, batch.to_pylist())
 
 
-def finalise(folder: Path, is_wanted: Callable[[SampleKey], bool]) -> tuple[dict[str, int | None], Tally]:
+def finalise(
+    folder: Path, is_wanted: Callable[[SampleKey], bool], index: LedgerIndex | None = None
+) -> tuple[dict[str, int | None], Tally]:
     """Bring ledger and shards together into new shards, then let the ledger go.
 
     All new files are written beside the old ones first. From the moment that `shards.json` names them they count, and
@@ -126,6 +128,7 @@ def finalise(folder: Path, is_wanted: Callable[[SampleKey], bool]) -> tuple[dict
     Args:
         folder: where ledger and shards are; nobody else writes there.
         is_wanted: whether a trace belongs in `traces/`; the others go to `unused/`.
+        index: of the ledger, where the caller has read through it already.
 
     Returns:
         The files of `traces/` with their number of rows, and counts over the wanted traces.
@@ -134,7 +137,7 @@ def finalise(folder: Path, is_wanted: Callable[[SampleKey], bool]) -> tuple[dict
         StoreError: the disk is full or not writable; everything is as it was.
     """
     _finish_interrupted(folder)
-    index = index_ledger(folder / LEDGER)
+    index = index or index_ledger(folder / LEDGER)
     ordered = sorted(index.places)
     sources = [
         stored_traces(folder, TRACES),

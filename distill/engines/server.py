@@ -34,7 +34,7 @@ import openai
 from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room
 from distill.engines.server_pool import Pool, Server
 from distill.errors import DistillError, ModelError, StageError
-from distill.prompts import THINK_OPEN, join_reasoning
+from distill.prompts import THINK_OPEN, join_reasoning, whole_characters
 from distill.recipe import LoopStop
 from distill.records import FinishReason, SampleKey
 
@@ -517,15 +517,6 @@ def read_answer(key: SampleKey, payload: Any) -> Completion:
         else:
             text = join_reasoning(reasoning.strip(), content.strip())
     return Completion(key, whole_characters(text), reason, *counts)
-
-
-def whole_characters(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced: a file in UTF-8 can hold neither."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -90,7 +90,7 @@ def run(run: RunContext, engine: Engine | None = None) -> Summary:
     names = {problem.id for problem in problems}
     skipped = {key: why for key, why in index.skipped.items() if key[0] in names and key[1] < job.samples_per_problem}
     _write_skipped(run, skipped)
-    outputs, tally = finalise(folder, lambda key: key[0] in names and key[1] < job.samples_per_problem)
+    outputs, tally = finalise(folder, lambda key: key[0] in names and key[1] < job.samples_per_problem, index)
     metrics = {**_metrics(run, problems, tally), "num_not_needed": len(skipped), "engine": sampled["engine"]}
     metrics["num_damaged_records"] = len(index.damaged)
     if sampled["seconds"]:
