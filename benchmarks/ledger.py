@@ -71,10 +71,11 @@ def make_traces(num: int) -> list[Trace]:
 
 
 def write_ledger(folder: Path, groups: list[list[Trace]]) -> None:
-    """distill's ledger: one write and one fdatasync a group."""
+    """distill's ledger: one write and one fdatasync a group, waited for."""
     with Ledger(folder / "ledger.jsonl") as ledger:
         for group in groups:
             ledger.append(group)
+            ledger.sync()
 
 
 def write_fsync_each(folder: Path, groups: list[list[Trace]]) -> None:

@@ -12,6 +12,7 @@ A sample that will not be asked for has a line too, with the reason, until someb
 import fcntl
 import json
 import os
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -124,9 +125,11 @@ def read_at(path: Path, places: Iterable[Place]) -> Iterator[Trace]:
 
 
 class Ledger:
-    """Open for appending; `index.places` holds the identities that are safely in.
+    """Open for appending; `index.places` holds the identities that are in.
 
-    A last line that a kill cut short is cut off on opening. Writing to the same ledger from two processes is refused.
+    A record survives the process from the moment that `append` returns, and the machine from the next `sync` on, which
+    a thread of its own calls again and again: the disk never holds up who appends. A last line that a kill cut short
+    is cut off on opening. Writing to the same ledger from two processes is refused.
 
     Raises:
         StoreError: another process writes to it, or the disk fails.
@@ -149,12 +152,13 @@ class Ledger:
         except BaseException:
             self._file.close()
             raise
+        self._syncer = _Syncer(self._file.fileno(), self.index.end)
 
     def append(self, traces: Iterable[Trace]) -> None:
-        """Write finished samples and wait until they are on the disk: one fdatasync for all of them.
+        """Write finished samples; one fdatasync for all that have come while the last one ran makes them durable.
 
         Raises:
-            StoreError: the disk is full or broken; a half-written record is cut off again.
+            StoreError: the disk is full or broken; what has not reached it is cut off again.
         """
         traces = list(traces)
         places = self._write([_line("trace", trace.to_json()) for trace in traces])
@@ -164,7 +168,7 @@ class Ledger:
             self.index.tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
 
     def skip(self, keys: Iterable[SampleKey], why: str) -> None:
-        """Note durably that samples will not be asked for, and why.
+        """Note that samples will not be asked for, and why.
 
         Raises:
             StoreError: as for `append`.
@@ -172,6 +176,14 @@ class Ledger:
         keys = list(keys)
         self._write([_line("skip", {"problem_id": name, "sample_index": i, "why": why}) for name, i in keys])
         self.index.skipped.update((key, why) for key in keys)
+
+    def sync(self) -> None:
+        """Wait until everything appended is on the disk.
+
+        Raises:
+            StoreError: as for `append`.
+        """
+        self._cut_back_if_broken(self._syncer.wait())
 
     def _write(self, lines: list[bytes]) -> list[Place]:
         if not lines:
@@ -181,7 +193,6 @@ class Ledger:
                 view = memoryview(b"".join(lines))
                 while view:  # a short write is legal, and what a nearly full disk gives
                     view = view[self._file.write(view) or 0 :]
-                os.fdatasync(self._file.fileno())
             except OSError:
                 self._file.truncate(self.index.end)
                 raise
@@ -189,11 +200,28 @@ class Ledger:
         for line in lines:
             places.append(Place(self.index.end, len(line)))
             self.index.end += len(line)
+        self._cut_back_if_broken(self._syncer.written(self.index.end))
         return places
 
+    def _cut_back_if_broken(self, error: OSError | None) -> None:
+        if error is not None:
+            with disk_errors(self.path):
+                self._file.truncate(self._syncer.durable_end)
+                raise error
+
     def close(self) -> None:
-        """Give the ledger back; everything appended is on the disk already."""
-        self._file.close()
+        """Give the ledger back, with everything appended on the disk.
+
+        Raises:
+            StoreError: as for `append`.
+        """
+        if self._file.closed:
+            return
+        try:
+            self.sync()
+        finally:
+            self._syncer.stop()
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -202,6 +230,61 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Syncer:
+    """Calls fdatasync in a thread of its own, once for all that was written while the last call ran."""
+
+    def __init__(self, descriptor: int, end: int) -> None:
+        self._descriptor = descriptor
+        self.durable_end = end
+        """The file's bytes up to here are on the disk."""
+        self._end = end
+        self._error: OSError | None = None
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def written(self, end: int) -> OSError | None:
+        """Tell it how far the file has been written; the error that syncing has met, if any."""
+        with self._changed:
+            self._end = end
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ledger-sync", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return self._error
+
+    def wait(self) -> OSError | None:
+        """Wait until all that was written is durable; the error that syncing has met, if any."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._error is not None or self.durable_end >= self._end)
+            return self._error
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self.durable_end < self._end)
+                if self._stopping:
+                    return
+                end = self._end
+            try:
+                os.fdatasync(self._descriptor)
+            except OSError as error:
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self.durable_end = end
+                self._changed.notify_all()
 
 
 def is_being_written(path: Path) -> bool:

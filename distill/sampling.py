@@ -320,7 +320,7 @@ class _Loop:
             "num_graded": self._num_graded,
             "num_correct": self._num_correct,
         }
-        write_json(Path(self._job.ledger).with_name(LIVE), live)
+        write_json(Path(self._job.ledger).with_name(LIVE), live, sync=False)
 
 
 @contextlib.contextmanager

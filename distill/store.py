@@ -116,8 +116,13 @@ def _is_full(path: Path) -> bool:
     return shutil.disk_usage(existing).free < FULL_BELOW_BYTES
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:
     """Write a file so that it is there whole or not at all, even if the machine stops half-way.
+
+    Args:
+        path: the file.
+        content: all of it.
+        sync: wait for the disk; `False` for what nobody misses after the machine has stopped.
 
     Raises:
         StoreError: the disk is full or not writable; an older file stays as it was.
@@ -128,14 +133,16 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content.encode() if isinstance(content, str) else content)
-                stream.flush()
-                os.fsync(stream.fileno())
+                if sync:
+                    stream.flush()
+                    os.fsync(stream.fileno())
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -158,9 +165,9 @@ def sync_tree(root: Path) -> None:
     sync_folder(root)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, indented for people."""
-    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, sync: bool = True) -> None:
+    """Write a JSON file atomically, indented for people; `sync` as for `atomic_write`."""
+    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n", sync)
 
 
 def read_json(path: Path) -> Any:

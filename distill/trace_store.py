@@ -87,12 +87,14 @@ def stored(folder: Path) -> tuple[set[SampleKey], Tally]:
 
 def stored_without_repair(folder: Path) -> tuple[set[SampleKey], Tally]:
     """The same for a reader that must not write: shards that a kill left half-way moved are not counted."""
-    import pyarrow.parquet as pq
-
     keys: set[SampleKey] = set()
     tally = Tally()
     columns = ["problem_id", "sample_index", "finish_reason", "num_prompt_tokens", "num_completion_tokens"]
     there = [name for name in _index(folder)["shards"] if (folder / name).exists()]
+    if not there:
+        return keys, tally
+    import pyarrow.parquet as pq
+
     for name in there:
         for batch in pq.ParquetFile(folder / name).iter_batches(columns=columns):
             table = batch.to_pydict()

@@ -1,6 +1,9 @@
+import contextlib
+import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -171,7 +174,9 @@ def test_a_broken_disk_keeps_the_earlier_records(tmp_path, failing):
         "ledger = ledger_module.Ledger(Path(sys.argv[1]))\n"
         "if sys.argv[2] == 'fdatasync': os.fdatasync = fails(os.fdatasync)\n"
         "else: ledger._file = Broken(sys.argv[1], 'ab+')\n"
-        "for i in range(100): ledger.append([Trace(f'p{i}', 0, 't', 'r', 'x' * 200, '', '', 'stop', 1, 1, i)])"
+        "for i in range(100):\n"
+        "    ledger.append([Trace(f'p{i}', 0, 't', 'r', 'x' * 200, '', '', 'stop', 1, 1, i)])\n"
+        "    ledger.sync()"
     )
     path = tmp_path / "ledger.jsonl"
     done = subprocess.run([sys.executable, "-c", script, str(path), failing], capture_output=True, text=True)
@@ -183,3 +188,41 @@ def test_a_broken_disk_keeps_the_earlier_records(tmp_path, failing):
         ledger.append([trace(999)])
         assert len(ledger.index.places) == len(kept) + 1
         assert not ledger.index.damaged
+
+
+def test_appending_does_not_wait_for_the_disk_and_syncing_does(tmp_path, monkeypatch):
+    may_go_on, real = threading.Event(), os.fdatasync
+    calls = []
+
+    def slow(descriptor):
+        assert may_go_on.wait(60)
+        calls.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        for i in range(50):
+            ledger.append([trace(i)])
+        assert not calls
+        assert len(list(read_ledger(ledger.path))) == 50  # in the file already: a kill of the process takes nothing
+        may_go_on.set()
+        ledger.sync()
+        assert 1 <= len(calls) <= 2  # one for the first record or more, one for all others
+
+
+def test_a_disk_that_breaks_in_the_background_is_told_at_the_end_and_only_the_safe_records_stay(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.append([trace(0)])
+    ledger.sync()
+
+    def broken(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with contextlib.suppress(StoreError):  # told here already, or at the end
+        ledger.append([trace(1)])
+        ledger.append([trace(2)])
+    with pytest.raises(StoreError, match="Check the disk"):
+        ledger.close()
+    assert [t.problem_id for t in read_ledger(ledger.path)] == ["p0"]
+    assert not is_being_written(ledger.path)
