@@ -33,7 +33,8 @@ from distill.hub import resolve_model
 from distill.ledger import read_ledger
 from distill.recipe import LoopStop, Sampling, SamplingCompute
 from distill.records import Problem
-from distill.sampling import SamplingJob, run_sampling, sample_seed
+from distill.sampling import run_sampling
+from distill.sampling_job import SamplingJob, sample_seed
 from distill.store import write_jsonl
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -4,26 +4,23 @@ Enters: a `SamplingJob` (as JSON, in a process of its own). Leaves: one durable 
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import signal
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from distill.engines import Completion, Engine, EngineSpec, Request, start_engine
+from distill.engines import Completion, Engine, start_engine
 from distill.grading.background import BackgroundGrader
 from distill.ledger import Ledger, Tally, read_ledger
 from distill.progress import ProgressBar
-from distill.prompts import split_reasoning, teacher_messages, whole_characters
-from distill.recipe import LoopStop, Price, Sampling, SamplingCompute
-from distill.records import Problem, SampleKey, Trace
+from distill.recipe import Price, SamplingCompute
+from distill.records import Problem, SampleKey
+from distill.sampling_job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
 from distill.store import read_json, write_json
 from distill.trace_store import stored, stored_traces
 
@@ -33,73 +30,9 @@ LIVE = "live.json"
 """What the running process last said about its progress, beside the ledger; gone when it ends."""
 LIVE_EVERY_S = 5.0
 
-NUM_LONGEST = 8
-"""How many of the longest prompts by characters are tokenised to find the longest by tokens."""
-
 HINT_AFTER = 64
 HINT_SHARE = 0.9
 """If this share of the first `HINT_AFTER` samples is cut off or loops, something is wrong with how they are asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingJob:
-    """What is sampled: k answers of one model to each problem."""
-
-    title: str
-    """Shown beside the progress bar."""
-    model_name: str
-    model_path: str
-    model_revision: str
-    chat_format: str | None
-    problems: str
-    """Path of a JSONL file of problems."""
-    ledger: str
-    """Path of the ledger that is filled. Shards of earlier traces are looked for beside it."""
-    samples_per_problem: int
-    seed: int
-    sampling: dict[str, Any]
-    compute: dict[str, Any]
-    system: str | None = None
-    examples: tuple[tuple[str, str, str], ...] = ()
-    """(question, reasoning, answer) of each worked example."""
-    loops: dict[str, Any] | None = None
-    """Thresholds for stopping samples that only repeat themselves; `None`: never."""
-    extra_body: dict[str, Any] | None = None
-    stop_after_correct: int | None = None
-    """Ask for no more samples of a problem once so many are graded right."""
-    grade_timeout_s: float | None = None
-    """Grade beside the engine, each grading within so many seconds; `None`: no grading."""
-    price: dict[str, Any] | None = None
-
-
-def sample_seed(seed: int, key: SampleKey) -> int:
-    """A sample's own seed (31 bits), from the recipe's seed and the sample's identity."""
-    digest = hashlib.sha256(f"{seed}/{key[0]}/{key[1]}".encode()).digest()
-    return int.from_bytes(digest[:4]) >> 1
-
-
-def make_request(job: SamplingJob, problem: Problem, key: SampleKey) -> Request:
-    """The request for one sample."""
-    return Request(key, teacher_messages(problem.prompt, job.system, job.examples), sample_seed(job.seed, key))
-
-
-def missing_keys(
-    names: Sequence[str], samples_per_problem: int, done: set[SampleKey], stop_after_correct: int | None = None
-) -> list[SampleKey]:
-    """Identities that are not done yet, in the order in which they are asked for.
-
-    A problem's samples stand side by side, so that they share its prefix in the engine's cache. Where right answers
-    may make the later ones needless, every problem's first `stop_after_correct` samples come before anybody's next
-    ones: by then the first are graded.
-    """
-    wave = stop_after_correct or samples_per_problem
-    return [
-        (name, index)
-        for start in range(0, samples_per_problem, wave)
-        for name in names
-        for index in range(start, min(start + wave, samples_per_problem))
-        if (name, index) not in done
-    ]
 
 
 def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
@@ -119,7 +52,7 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         KeyboardInterrupt: stopped by a signal; what has finished is in the ledger.
     """
     folder = Path(job.ledger).parent
-    problems = _read_problems(Path(job.problems))
+    problems = read_problems(Path(job.problems))
     with Ledger(Path(job.ledger)) as ledger, _maybe_grader(job) as grader:
         done, tally = stored(folder)
         done.update(ledger.index.places)
@@ -132,7 +65,7 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         if not loop.is_more_wanted():  # the right answers so far are enough: no engine needed
             loop.skip_the_rest()
             return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
-        engine = engine or start_engine(_spec(job, problems, keys))
+        engine = engine or start_engine(engine_spec(job, problems, keys))
         write_json(folder / ENGINE, engine.settings)
         try:
             return {"engine": engine.settings, **loop.run(engine)}
@@ -251,7 +184,7 @@ class _Loop:
         self._num_skipped += len(keys)
 
     def _store(self, finished: Sequence[Completion]) -> None:
-        traces = [_trace(self._job, completion) for completion in finished]
+        traces = [make_trace(self._job, completion) for completion in finished]
         self._ledger.append(traces)
         for trace in traces:
             self._tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
@@ -354,50 +287,3 @@ def cost(tally: Tally, price: Price) -> float:
 
 def _maybe_grader(job: SamplingJob) -> contextlib.AbstractContextManager[BackgroundGrader | None]:
     return contextlib.nullcontext() if job.grade_timeout_s is None else BackgroundGrader(job.grade_timeout_s)
-
-
-def num_lines(path: Path) -> int:
-    """Lines of a file: rows of a JSONL file."""
-    with path.open("rb") as stream:
-        return sum(1 for _ in stream)
-
-
-def _read_problems(path: Path) -> dict[str, Problem]:
-    with path.open() as stream:
-        problems = (Problem.from_json(json.loads(line)) for line in stream)
-        return {problem.id: problem for problem in problems}
-
-
-def _trace(job: SamplingJob, completion: Completion) -> Trace:
-    text = whole_characters(completion.text)
-    split = split_reasoning(text, completion.think_opened)
-    return Trace(
-        problem_id=completion.key[0],
-        sample_index=completion.key[1],
-        teacher=job.model_name,
-        teacher_revision=job.model_revision,
-        text=text,
-        reasoning=split.reasoning,
-        content=split.content,
-        finish_reason=completion.finish_reason,
-        num_prompt_tokens=completion.num_prompt_tokens,
-        num_completion_tokens=completion.num_completion_tokens,
-        seed=sample_seed(job.seed, completion.key),
-        sampling=job.sampling,
-        error=completion.error,
-    )
-
-
-def _spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[SampleKey]) -> EngineSpec:
-    asked = {name: problems[name] for name, _ in keys}
-    by_length = sorted(asked.values(), key=lambda p: sum(len(m["content"]) for m in p.prompt), reverse=True)
-    return EngineSpec(
-        model_path=Path(job.model_path),
-        model_name=job.model_name,
-        sampling=Sampling.model_validate(job.sampling),
-        compute=SamplingCompute.model_validate(job.compute),
-        chat_format=job.chat_format,
-        longest_messages=[teacher_messages(p.prompt, job.system, job.examples) for p in by_length[:NUM_LONGEST]],
-        loops=None if job.loops is None else LoopStop.model_validate(job.loops),
-        extra_body=job.extra_body or {},
-    )

@@ -10,11 +10,11 @@ from typing import Any
 from distill.errors import UserError
 from distill.ledger import Tally, index_ledger, is_being_written
 from distill.recipe import Price
-from distill.sampling import LIVE, cost, num_lines
+from distill.sampling import LIVE, cost
+from distill.sampling_job import num_lines
 from distill.store import StageFolder, read_json
-from distill.trace_store import LEDGER, stored_without_repair
+from distill.trace_store import LEDGER, PROBLEMS, stored_without_repair
 
-PROBLEMS = "problems.jsonl"
 SCHEMA_VERSION = 1
 
 

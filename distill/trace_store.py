@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +27,8 @@ from distill.store import disk_errors, read_json, sha256_of, sync_folder, sync_t
 if TYPE_CHECKING:
     import pyarrow
 
+PROBLEMS = "problems.jsonl"
+"""The problems that the traces answer, beside them."""
 LEDGER = "ledger.jsonl"
 TRACES = "traces"
 UNUSED = "unused"
@@ -44,29 +46,24 @@ MAX_ROW_BYTES = 2_000_000
 READ_ROWS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What looking at a folder's shards found."""
-
-    damaged: tuple[str, ...]
-    """Shards whose checksum did not fit, or that were gone; they count as not stored any more."""
-
-
-def check_shards(folder: Path) -> Check:
+def check_shards(folder: Path) -> list[str]:
     """Finish or undo a finalising that was interrupted, then verify every shard's checksum.
 
     A damaged shard is moved to `damaged/`; only its samples count as missing from then on.
+
+    Returns:
+        The shards whose checksum did not fit, or that were gone.
 
     Raises:
         StoreError: the disk is full or not writable.
     """
     _finish_interrupted(folder)
     index = _index(folder)
-    damaged = tuple(
+    damaged = [
         name
         for name, shard in index["shards"].items()
         if not (folder / name).is_file() or sha256_of(folder / name) != shard["sha256"]
-    )
+    ]
     for name in damaged:
         if (folder / name).exists():
             with disk_errors(folder):
@@ -76,7 +73,7 @@ def check_shards(folder: Path) -> Check:
     if damaged:
         shards = {name: shard for name, shard in index["shards"].items() if name not in damaged}
         write_json(folder / INDEX, {**index, "shards": shards})
-    return Check(damaged)
+    return damaged
 
 
 def stored(folder: Path) -> tuple[set[SampleKey], Tally]:

@@ -23,6 +23,7 @@ LAYERS = (
         "provenance",
         "launch",
         "sampling",
+        "sampling_job",
     }
     | {"train_job", "training", "report", "status"},
     {"stages"},

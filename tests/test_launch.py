@@ -12,7 +12,7 @@ import pytest
 from distill.errors import ModelError, StageError, StoreError
 from distill.launch import run_job
 from distill.records import Problem
-from distill.sampling import SamplingJob
+from distill.sampling_job import SamplingJob
 from distill.store import write_jsonl
 
 

@@ -9,7 +9,8 @@ from distill.engines import Completion
 from distill.ledger import Tally, index_ledger, read_ledger
 from distill.recipe import Price
 from distill.records import Problem
-from distill.sampling import SamplingJob, cost, make_request, missing_keys, run_sampling, sample_seed
+from distill.sampling import cost, run_sampling
+from distill.sampling_job import SamplingJob, make_request, missing_keys, sample_seed
 from distill.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n2+2\n</think>\n\n4", "5"]

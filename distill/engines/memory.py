@@ -5,9 +5,11 @@ Enters: a model's folder and where it is to run. Leaves: nothing, or an error th
 
 import json
 import math
+import os
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from distill.errors import ModelError
 from distill.hub import Model
@@ -17,6 +19,10 @@ from distill.store import read_json
 BYTES_PER_WEIGHT = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 HEADROOM = 1.1
 """Weights are not all: activations and a KV cache for at least one sample come on top."""
+CPU_BLOCK_SIZE = 32
+"""Tokens in a KV block. vLLM's CPU default of 128 leaves up to 127 tokens of a shared few-shot prompt uncached."""
+CPU_KV_SHARE = 0.4
+"""Most of the free memory that the KV cache takes on CPU."""
 
 
 def check_memory(model: Model, compute: SamplingCompute) -> None:
@@ -26,7 +32,7 @@ def check_memory(model: Model, compute: SamplingCompute) -> None:
         ModelError: with the memory that it needs and that there is, and what would fit.
     """
     needed_gib = weights_gib(model.path, compute.dtype)
-    gpus_gib = gpu_memory_gib()
+    gpus_gib = list(visible_gpus().values())
     num_shared = compute.tensor_parallel * compute.pipeline_parallel
     if gpus_gib:
         there_gib = min(gpus_gib) * num_shared * compute.gpu_memory_share
@@ -77,14 +83,45 @@ def _num_weights(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def gpu_memory_gib() -> list[float]:
-    """Whole memory of each NVIDIA GPU, in GiB; empty without one."""
+def kv_gib_needed(config: Any, num_tokens: int) -> float:
+    """KV cache in GiB for `num_tokens` in bfloat16: keys and values of every layer and KV head.
+
+    Args:
+        config: the model's transformers configuration.
+        num_tokens: tokens held at once, over all requests.
+    """
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    num_bytes = 2 * 2 * config.num_hidden_layers * num_kv_heads * head_dim * num_tokens
+    return float(num_bytes / 2**30)
+
+
+def visible_gpus() -> dict[str, float]:
+    """The NVIDIA GPUs that a process may use. Starts no CUDA.
+
+    Returns:
+        Each one's name, as CUDA_VISIBLE_DEVICES takes it, and its whole memory in GiB; infinite where nvidia-smi does
+        not tell (a part of a GPU has a name of its own).
+    """
     try:
-        command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+        command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return [float(line) / 1024 for line in listed.split() if line.strip().isdigit()]
+        listed = ""
+    there: dict[str, float] = {}
+    uuids: dict[str, str] = {}
+    for line in listed.splitlines():
+        index, uuid, memory = (cell.strip() for cell in line.split(","))
+        there[index] = float(memory) / 1024 if memory.isdigit() else math.inf
+        uuids[uuid] = index
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return there
+    names = [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    return {
+        name: there.get(next((index for uuid, index in uuids.items() if uuid.startswith(name)), name), math.inf)
+        for name in names
+    }
 
 
 def free_memory_gib() -> float:

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 from distill import errors
 from distill.engines import STEP_S, Completion, Engine, EngineSpec, Request
+from distill.engines.memory import visible_gpus
 from distill.errors import DistillError, ModelError, StageError
 from distill.launch import end_with_parent
 from distill.recipe import SamplingCompute
@@ -257,7 +257,7 @@ def find_places(compute: SamplingCompute) -> list[Place]:
         ModelError: there are not enough of them.
     """
     num, each = compute.replicas, compute.tensor_parallel * compute.pipeline_parallel
-    gpus = visible_gpus()
+    gpus = list(visible_gpus())
     if gpus:
         if num * each > len(gpus):
             shared = f" of {each} GPUs each (tensor_parallel x pipeline_parallel)" if each > 1 else ""
@@ -278,18 +278,6 @@ def find_places(compute: SamplingCompute) -> list[Place]:
     bounds = [i * len(cores) // num for i in range(num + 1)]
     shares = [tuple(cores[low:high])[: compute.cpu_threads] for low, high in itertools.pairwise(bounds)]
     return [Place(f"cores {_ranges(share)}", cores=share) for share in shares]
-
-
-def visible_gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that a process may use, as CUDA_VISIBLE_DEVICES takes them. Starts no CUDA."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
 
 
 def _ranges(cores: Sequence[int]) -> str:

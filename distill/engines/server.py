@@ -14,17 +14,14 @@ import asyncio
 import contextlib
 import difflib
 import json
-import math
 import os
 import queue
 import random
 import resource
 import threading
-import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from concurrent.futures import Future
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -32,11 +29,22 @@ import httpx2
 import openai
 
 from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room
+from distill.engines.server_answers import (
+    MAX_ERROR_CHARS,
+    RefusedError,
+    ThrottledError,
+    TroubleError,
+    error_completion,
+    error_text,
+    names_no_model,
+    read_answer,
+    repetition_detection,
+    retry_after_s,
+    root_cause,
+    wants_other_key,
+)
 from distill.engines.server_pool import Pool, Server
 from distill.errors import DistillError, ModelError, StageError
-from distill.prompts import THINK_OPEN, join_reasoning, whole_characters
-from distill.recipe import LoopStop
-from distill.records import FinishReason, SampleKey
 
 IN_FLIGHT_PER_URL = 256
 """Requests in flight for each server, where the recipe names no number."""
@@ -51,42 +59,15 @@ KEEP_ALIVE_S = 4.0
 """An idle connection is closed after so long: before uvicorn closes it (5 s), which would fail the next request."""
 BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
 """A sample waits up to so long before its second try, up to twice as long before each further one, in seconds."""
-MAX_ERROR_CHARS = 300
 NUM_OTHER_FILES = 256
 """Files and sockets that the process has open besides the connections to servers."""
-MAX_PATTERN_TOKENS = 64
-"""Longest piece that vLLM looks for to stop a loop: it tries every size at every token."""
 MIN_SECRET_CHARS = 4
 """A shorter key (`x`, for a server that wants none) is no secret, and masking it would garble messages."""
 
-FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "loop"}
-BROKEN_OFF = frozenset({"abort", "error", "insufficient_system_resource"})
-"""Reasons to finish that are the server's trouble, not the sample's (vLLM, SGLang; DeepSeek)."""
 TROUBLE_STATUSES = frozenset({408, 409, 425})
 """Besides 5xx: what the same request may well get past another time."""
 GREETING = [{"role": "user", "content": "Hi"}]
 """A request that no server has reason to refuse, to tell a server's trouble from a sample's."""
-
-
-class TroubleError(Exception):
-    """The request was not answered, or not with an answer; it may well be another time."""
-
-    def __init__(self, why: str, of_answer: bool = False) -> None:
-        super().__init__(why)
-        self.of_answer = of_answer
-        """The server answered, with something that is no completion."""
-
-
-class ThrottledError(Exception):
-    """The server is asked too much; it wants to be left alone for `wait_s`, or does not say."""
-
-    def __init__(self, why: str, wait_s: float | None) -> None:
-        super().__init__(why)
-        self.wait_s = wait_s
-
-
-class RefusedError(Exception):
-    """The server will not answer this request, however often it is asked."""
 
 
 class ServerEngine:
@@ -261,7 +242,7 @@ class ServerEngine:
                 self.num_retries += 1
                 continue
             except RefusedError as refused:
-                if max_tokens_key == "max_tokens" and _wants_other_key(str(refused)):
+                if max_tokens_key == "max_tokens" and wants_other_key(str(refused)):
                     server.max_tokens_key = "max_completion_tokens"  # OpenAI's reasoning models
                     continue
                 why, gives_up = str(refused), True
@@ -276,9 +257,9 @@ class ServerEngine:
             if gives_up:
                 await self._check_refusal(server, why)
                 pool.succeeded(server, answered=False)
-                return _error(request.key, why)
+                return error_completion(request.key, why)
             if num_counted >= self._compute.max_attempts:
-                return _error(request.key, f"{why} ({num_counted} times, while others were answered)")
+                return error_completion(request.key, f"{why} ({num_counted} times, while others were answered)")
             last, num_answered = server, pool.num_answered
             self.num_retries += 1
             num_tries += 1
@@ -322,14 +303,14 @@ class ServerEngine:
         except openai.APIStatusError as error:
             raise self._status_error(server, error) from None
         except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise TroubleError(self._clean(_root(error))) from None
+            raise TroubleError(self._clean(root_cause(error))) from None
         except (ValueError, RecursionError):
             raise TroubleError("the answer is no JSON", of_answer=True) from None
 
     def _status_error(self, server: Server, error: openai.APIStatusError) -> Exception:
         """What an HTTP status other than 200 means."""
         status = error.status_code
-        why = self._clean(f"HTTP {status}: {_error_text(error)}")
+        why = self._clean(f"HTTP {status}: {error_text(error)}")
         if status in (401, 403):
             return ModelError(f"{server.url} refuses the key ({why}). {self._about_key()}")
         if status == 402 or error.code == "insufficient_quota":
@@ -339,7 +320,7 @@ class ServerEngine:
             )
         if status == 429:
             return ThrottledError(why, retry_after_s(error.response.headers))
-        if status == 404 and (error.code == "model_not_found" or _names_no_model(why)):
+        if status == 404 and (error.code == "model_not_found" or names_no_model(why)):
             return ModelError(f"{server.url} does not have the model {self._spec.model_name} ({why}).")
         if 400 <= status < 500 and status not in TROUBLE_STATUSES:
             return RefusedError(why)
@@ -443,9 +424,9 @@ class ServerEngine:
             if error.status_code in (401, 403):
                 raise self._status_error(server, error) from None
             # Not every server lists its models; one that is in trouble will not take requests either.
-            return self._clean(f"HTTP {error.status_code}: {_error_text(error)}") if error.status_code >= 500 else ""
+            return self._clean(f"HTTP {error.status_code}: {error_text(error)}") if error.status_code >= 500 else ""
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
-            return self._clean(_root(error))
+            return self._clean(root_cause(error))
         except (ValueError, RecursionError):
             return "it answers with something else than JSON: not an OpenAI-compatible API"
         models = listed.get("data") if isinstance(listed, dict) else None
@@ -471,8 +452,10 @@ class ServerEngine:
         server.settings.update(kept)
         if isinstance(context := kept.get("max_model_len"), int):
             check_room(self._spec, context)
-        if kept.get("owned_by") == "vllm" and self._spec.loops is not None:
-            server.extra_body = {"repetition_detection": repetition_detection(self._spec.loops)}
+        if kept.get("owned_by") == "vllm":
+            server.extra_body["skip_special_tokens"] = False  # some models' <think> is one
+            if self._spec.loops is not None:
+                server.extra_body["repetition_detection"] = repetition_detection(self._spec.loops)
 
     def _about_key(self) -> str:
         name = self._compute.api_key_env
@@ -486,66 +469,6 @@ class ServerEngine:
             text = text.replace(self._key, "***")
         text = " ".join(text.split())
         return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "…"
-
-
-def read_answer(key: SampleKey, payload: Any) -> Completion:
-    """A chat completion as a completion of ours: the thinking in the text, whichever field it came in.
-
-    Raises:
-        TroubleError: it is no chat completion, or the server broke it off.
-    """
-    try:
-        choice = payload["choices"][0]
-        message, finish = choice["message"], choice["finish_reason"]
-        content = message.get("content") or ""
-        reasoning = message.get("reasoning") or message.get("reasoning_content") or ""
-        usage = payload.get("usage") or {}
-        counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        if not isinstance(content, str) or not isinstance(reasoning, str) or not isinstance(finish, str):
-            raise TypeError
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise TroubleError("the answer is no chat completion", of_answer=True) from None
-    if finish in BROKEN_OFF:
-        raise TroubleError(f"the server broke the answer off ({finish})", of_answer=True)
-    reason = FINISH_REASONS.get(finish)
-    if reason is None:
-        return _error(key, f"finish_reason is {finish}"[:MAX_ERROR_CHARS], counts)
-    text = content
-    if reasoning.strip() and not content.lstrip().startswith(THINK_OPEN):
-        if reason != "stop" and not content.strip():
-            text = f"{THINK_OPEN}\n{reasoning.strip()}"  # cut off inside the thought
-        else:
-            text = join_reasoning(reasoning.strip(), content.strip())
-    return Completion(key, whole_characters(text), reason, *counts)
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
-    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        try:
-            wait_s = float(value) * unit_s
-        except ValueError:
-            try:
-                wait_s = parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, OverflowError):
-                continue
-        if math.isfinite(wait_s):
-            return max(0.0, wait_s)
-    return None
-
-
-def repetition_detection(loops: LoopStop) -> dict[str, int]:
-    """vLLM's own parameters that stop what `loops` calls a loop, up to pieces of `MAX_PATTERN_TOKENS`.
-
-    vLLM has one count for all sizes, with which small pieces would be stopped far below `min_tokens`: sixteen dashes
-    in a table. But a piece that repeats is also a larger piece that repeats, and each size up to the largest has a
-    multiple in the upper half of the sizes. Looking for those alone finds every loop, at `min_tokens` or more.
-    """
-    largest = min(loops.max_period, MAX_PATTERN_TOKENS)
-    smallest = (largest + 1) // 2
-    count = max(loops.min_repeats, math.ceil(loops.min_tokens / smallest))
-    return {"max_pattern_size": largest, "min_pattern_size": smallest, "min_count": count}
 
 
 def _allow_connections(num: int) -> None:
@@ -563,33 +486,3 @@ def _allow_connections(num: int) -> None:
                 f"compute.max_in_flight to {max(1, hard - NUM_OTHER_FILES)} or less, or raise `ulimit -Hn`."
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _error(key: SampleKey, why: str, counts: tuple[int, int] = (0, 0)) -> Completion:
-    return Completion(key, "", "error", *counts, error=why)
-
-
-def _error_text(error: openai.APIStatusError) -> str:
-    """The server's own words: OpenAI's `message`, FastAPI's `detail`, or the body as it is."""
-    body = error.body
-    if isinstance(body, dict):
-        body = body.get("message") or body.get("detail") or body
-    return str(body or error.response.reason_phrase)
-
-
-def _wants_other_key(why: str) -> bool:
-    # "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead." vLLM names both keys, too, where they
-    # are too large.
-    return "max_completion_tokens" in why and "support" in why.lower()
-
-
-def _names_no_model(why: str) -> bool:
-    why = why.lower()
-    return "model" in why and ("not exist" in why or "not found" in why)
-
-
-def _root(error: BaseException) -> str:
-    """The first cause in words: the layers above say "Connection error." for everything."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

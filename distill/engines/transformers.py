@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room, check_template, refuse_long_prompt
-from distill.engines.memory import free_memory_gib
+from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed
 from distill.engines.padded_attention import PADDED, set_paged_attention
-from distill.engines.vllm import CPU_BLOCK_SIZE, CPU_KV_SHARE, kv_gib_needed
 from distill.errors import ModelError, StageError
 from distill.loops import CHECK_EVERY, loop_period
 from distill.prompts import opens_thinking

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.engines import Completion, EngineSpec, Request, check_room, check_template, refuse_long_prompt
-from distill.engines.memory import free_memory_gib
+from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed
 from distill.errors import ModelError
 from distill.loops import CHECK_EVERY, loop_period
 from distill.prompts import opens_thinking
@@ -19,10 +19,6 @@ from distill.records import FinishReason, SampleKey
 from distill.tokenizers import encode, load_tokenizer, render_prompt
 
 CPU_MAX_NUM_SEQS = 128
-CPU_BLOCK_SIZE = 32
-"""Tokens in a KV block. vLLM's CPU default of 128 leaves up to 127 tokens of a shared few-shot prompt uncached."""
-CPU_KV_SHARE = 0.4
-"""Most of the free memory that the KV cache takes on CPU."""
 MIN_BATCHED_TOKENS = 4_096
 
 GPU_ENVIRONMENT = {
@@ -49,19 +45,6 @@ def cpu_environment(kv_cache_gib: float, num_threads: int | None = None) -> dict
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(kv_cache_gib)),
     }
-
-
-def kv_gib_needed(config: Any, num_tokens: int) -> float:
-    """KV cache in GiB for `num_tokens` in bfloat16: keys and values of every layer and KV head.
-
-    Args:
-        config: the model's transformers configuration.
-        num_tokens: tokens held at once, over all requests.
-    """
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    num_bytes = 2 * 2 * config.num_hidden_layers * num_kv_heads * head_dim * num_tokens
-    return float(num_bytes / 2**30)
 
 
 class VllmEngine:

@@ -18,10 +18,10 @@ from distill.recipe import Recipe
 from distill.store import StageFolder, fingerprint
 from distill.students import STUDENTS, Student, find_student
 from distill.trace_store import LEDGER as LEDGER
+from distill.trace_store import PROBLEMS as PROBLEMS
 from distill.trace_store import TRACES
 
 # Files that one stage leaves for another, relative to the stage's folder.
-PROBLEMS = "problems.jsonl"
 SKIPPED = "skipped.jsonl"
 KEPT = "kept/train-00000-of-00001.parquet"
 DROPPED = "dropped/train-00000-of-00001.parquet"

@@ -19,7 +19,7 @@ from distill.launch import run_job
 from distill.ledger import read_ledger
 from distill.problems import problems_fingerprint
 from distill.records import EvalResult, Problem, Trace, Verdict
-from distill.sampling import SamplingJob
+from distill.sampling_job import SamplingJob
 from distill.stages import (
     KEPT,
     LEDGER,

@@ -50,7 +50,7 @@ def run(run: RunContext) -> Summary:
     """Grade, judge, select; write what is kept and what is not."""
     config = run.recipe.filter
     source = run.folder("generate").path
-    if damaged := check_shards(source).damaged:
+    if damaged := check_shards(source):
         run.folder("generate").reopen()
         raise StoreError(
             f"{source}: {', '.join(damaged)} failed the checksum and was moved to {source / DAMAGED}. "

@@ -15,7 +15,8 @@ from distill.launch import run_job
 from distill.ledger import Tally, index_ledger
 from distill.problems import problems_fingerprint
 from distill.records import Problem
-from distill.sampling import SamplingJob, cost, run_sampling
+from distill.sampling import cost, run_sampling
+from distill.sampling_job import SamplingJob
 from distill.stages import PROBLEMS, SKIPPED, RunContext, chat_format_of
 from distill.store import Summary, read_jsonl, write_jsonl
 from distill.tokenizers import chat_template_of
@@ -64,7 +65,7 @@ def check(run: RunContext) -> list[str]:
     if not folder.path.exists():
         return []
     _refuse_changed_prompts(run)
-    damaged = check_shards(folder.path).damaged
+    damaged = check_shards(folder.path)
     if damaged:
         folder.reopen()
     return [f"{folder.path / name}: damaged (checksum); its samples are drawn again" for name in damaged]

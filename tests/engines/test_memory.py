@@ -1,11 +1,12 @@
 import json
 import math
+import os
 import struct
 
 import pytest
 
 from distill.engines import memory
-from distill.engines.memory import check_memory, free_memory_gib, weights_gib
+from distill.engines.memory import check_memory, free_memory_gib, visible_gpus, weights_gib
 from distill.errors import ModelError
 from distill.hub import Model
 from distill.recipe import SamplingCompute
@@ -31,7 +32,7 @@ def test_quantised_weights_take_what_their_files_take(tmp_path):
 
 
 def test_a_teacher_that_does_not_fit_is_refused_with_what_would(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "gpu_memory_gib", list)
+    monkeypatch.setattr(memory, "visible_gpus", dict)
     model = model_of(tmp_path, int(free_memory_gib() * 2**30))
     with pytest.raises(ModelError, match=r"of up to \d+\.\dB parameters fits here.*compute.base_urls"):
         check_memory(model, SamplingCompute())
@@ -39,7 +40,7 @@ def test_a_teacher_that_does_not_fit_is_refused_with_what_would(tmp_path, monkey
 
 
 def test_on_gpus_it_says_how_many_would_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "gpu_memory_gib", lambda: [80.0, 80.0])
+    monkeypatch.setattr(memory, "visible_gpus", lambda: {"0": 80.0, "1": 80.0})
     model = model_of(tmp_path, 70 * 10**9)
     with pytest.raises(ModelError, match=r"2 such GPUs would hold this one \(compute.tensor_parallel: 2\)"):
         check_memory(model, SamplingCompute())
@@ -55,3 +56,26 @@ def test_a_file_cut_short_is_named(tmp_path):
 
 def test_free_memory_is_known():
     assert 0 < free_memory_gib() < math.inf
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (None, {"0": 80.0, "1": 40.0}),
+        ("1", {"1": 40.0}),
+        ("GPU-bb", {"GPU-bb": 40.0}),
+        ("MIG-7", {"MIG-7": math.inf}),
+        ("", {}),
+        ("-1", {}),
+    ],
+)
+def test_only_the_gpus_that_a_process_may_use_count(tmp_path, monkeypatch, named, expected):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-aaaa-11, 81920'\necho '1, GPU-bbbb-22, 40960'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == expected

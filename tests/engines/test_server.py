@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 
 from distill.engines import Completion, EngineSpec, Request, server, server_pool
-from distill.engines.server import ServerEngine, read_answer, repetition_detection, retry_after_s
+from distill.engines.server import ServerEngine
+from distill.engines.server_answers import read_answer, repetition_detection, retry_after_s
 from distill.errors import DistillError, ModelError, StageError
 from distill.prompts import split_reasoning
 from distill.recipe import LoopStop, Sampling, SamplingCompute
