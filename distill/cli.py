@@ -112,12 +112,15 @@ def generate(
     status: Annotated[
         bool, typer.Option("--status", help="Only show how far it is, from the files alone; starts nothing.")
     ] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again for the samples that ended in errors.")
+    ] = False,
 ) -> None:
     """Sample the teacher, or show how far that is."""
     if status:
         _show_status(recipe, overrides, student, teacher, run_dir, as_json)
     else:
-        _run("generate", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+        _run("generate", recipe, overrides, student, teacher, run_dir, force, as_json, quiet, retry_errors)
 
 
 for _name in ("filter", "sft", "eval"):
@@ -150,6 +153,7 @@ def _run(
     force: bool,
     as_json: bool,
     quiet: bool,
+    retry_errors: bool = False,
 ) -> None:
     from distill.errors import RecipeError
     from distill.pipeline import run_recipe
@@ -163,7 +167,8 @@ def _run(
         raise RecipeError(f"{recipe_path}: has no {stage}: section. Add one to use `distill {stage}`.")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        summary = run_recipe(recipe, run_dir, None if stage is None else [stage], force, _silent if quiet else _say)
+        stages = None if stage is None else [stage]
+        summary = run_recipe(recipe, run_dir, stages, force, _silent if quiet else _say, retry_errors)
     except (KeyboardInterrupt, Terminated) as stopped:
         _say("Stopped. What is finished is kept: the same command goes on from here.")
         raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None

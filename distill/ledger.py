@@ -68,10 +68,26 @@ class LedgerIndex:
     skipped: dict[SampleKey, str] = field(default_factory=dict)
     """Samples that were not asked for, and why."""
     tally: Tally = field(default_factory=Tally)
+    errors: set[SampleKey] = field(default_factory=set)
+    """Samples of `places` that the engine could not answer."""
     damaged: list[Place] = field(default_factory=list)
     """Lines whose checksum does not fit: their samples count as missing."""
     end: int = 0
     """Where the last whole line ends; what follows was cut short by a kill."""
+
+    def add(self, trace: Trace, place: Place) -> None:
+        """Note a trace. Of several with one identity the first counts, unless it is an error and a later one is not."""
+        is_error = trace.finish_reason == "error"
+        if trace.key in self.places:
+            if is_error or trace.key not in self.errors:
+                return
+            self.errors.remove(trace.key)
+            self.tally.finish_reasons["error"] -= 1
+        elif is_error:
+            self.errors.add(trace.key)
+        self.places[trace.key] = place
+        self.skipped.pop(trace.key, None)
+        self.tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
 
 
 def index_ledger(path: Path) -> LedgerIndex:
@@ -87,10 +103,7 @@ def index_ledger(path: Path) -> LedgerIndex:
             index.end += len(line)
             record = _parse(line)
             if isinstance(record, Trace):
-                if record.key not in index.places:
-                    index.places[record.key] = place
-                    index.tally.add(record.finish_reason, record.num_prompt_tokens, record.num_completion_tokens)
-                index.skipped.pop(record.key, None)
+                index.add(record, place)
             elif record is not None:
                 index.skipped[(record["problem_id"], record["sample_index"])] = record["why"]
             else:
@@ -163,9 +176,7 @@ class Ledger:
         traces = list(traces)
         places = self._write([_line("trace", trace.to_json()) for trace in traces])
         for trace, place in zip(traces, places, strict=True):
-            self.index.places[trace.key] = place
-            self.index.skipped.pop(trace.key, None)
-            self.index.tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
+            self.index.add(trace, place)
 
     def skip(self, keys: Iterable[SampleKey], why: str) -> None:
         """Note that samples will not be asked for, and why.

@@ -76,6 +76,7 @@ def run_recipe(
     stages: Sequence[str] | None = None,
     force: bool = False,
     say: Say = lambda text: None,
+    retry_errors: bool = False,
 ) -> dict[str, Any]:
     """Run stages in order, skipping what is done.
 
@@ -85,6 +86,7 @@ def run_recipe(
         stages: names of stages; left out: all that the recipe has.
         force: move aside what was made from another recipe, instead of stopping.
         say: is told each step in a line.
+        retry_errors: ask again for the samples that ended in errors.
 
     Returns:
         The summary, as written to `summary.json`.
@@ -92,7 +94,7 @@ def run_recipe(
     Raises:
         DistillError: whatever stops a stage; what is finished stays and the same call goes on from there.
     """
-    run = RunContext(recipe, runs_dir / recipe.name)
+    run = RunContext(recipe, runs_dir / recipe.name, retry_errors)
     wanted = [name for name in STAGES if name in (stages or STAGES)]
     if recipe.eval is None and stages is None:
         wanted.remove("eval")

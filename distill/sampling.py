@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -54,13 +54,13 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
     folder = Path(job.ledger).parent
     problems = read_problems(Path(job.problems))
     with Ledger(Path(job.ledger)) as ledger, _maybe_grader(job) as grader:
-        done, tally = stored(folder)
-        done.update(ledger.index.places)
-        tally.add_all(ledger.index.tally)
-        keys = missing_keys(list(problems), job.samples_per_problem, done, job.stop_after_correct)
+        found = stored(folder).with_ledger(ledger.index)
+        again = found.errors if job.retry_errors else set()
+        found.tally.finish_reasons["error"] -= len(again)
+        keys = missing_keys(list(problems), job.samples_per_problem, found.keys - again, job.stop_after_correct)
         if not keys:
             return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
-        loop = _Loop(job, problems, keys, ledger, grader, tally)
+        loop = _Loop(job, problems, keys, again, ledger, grader, found.tally)
         loop.count_earlier_right_answers(folder)
         if not loop.is_more_wanted():  # the right answers so far are enough: no engine needed
             loop.skip_the_rest()
@@ -82,12 +82,15 @@ class _Loop:
         job: SamplingJob,
         problems: dict[str, Problem],
         keys: list[SampleKey],
+        again: Set[SampleKey],
         ledger: Ledger,
         grader: BackgroundGrader | None,
         tally: Tally,
     ) -> None:
         self._job, self._problems, self._ledger, self._grader = job, problems, ledger, grader
         self._waiting = deque(keys)
+        self._again = again
+        """Those of the waiting that are stored as errors."""
         self._tally = tally
         """Everything in the run folder, earlier calls' traces included."""
         self._num_skipped = 0
@@ -179,7 +182,7 @@ class _Loop:
         return self._job.stop_after_correct is not None and self._num_right[name] >= self._job.stop_after_correct
 
     def _skip(self, keys: Iterable[SampleKey]) -> None:
-        keys = list(keys)
+        keys = [key for key in keys if key not in self._again]
         self._ledger.skip(keys, f"stop_after_correct: {self._job.stop_after_correct} samples are right already")
         self._num_skipped += len(keys)
 

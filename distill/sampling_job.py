@@ -48,6 +48,8 @@ class SamplingJob:
     grade_timeout_s: float | None = None
     """Grade beside the engine, each grading within so many seconds; `None`: no grading."""
     price: dict[str, Any] | None = None
+    retry_errors: bool = False
+    """Ask again for samples that are stored as errors."""
 
 
 def sample_seed(seed: int, key: SampleKey) -> int:

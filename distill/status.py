@@ -34,9 +34,8 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
         raise UserError(f"{folder}: nothing has been generated here yet. Start with `distill generate`.")
     manifest = stage.manifest
     index = index_ledger(folder / LEDGER)
-    keys, tally = stored_without_repair(folder)
-    keys |= index.places.keys()
-    tally.add_all(index.tally)
+    found = stored_without_repair(folder).with_ledger(index)
+    tally = found.tally
     num_problems = num_lines(folder / PROBLEMS)
     num_wanted = num_problems * identity["samples_per_problem"]
     skipped = manifest["metrics"]["num_not_needed"] if manifest else len(index.skipped)
@@ -49,7 +48,7 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
         "teacher": identity["teacher"],
         "num_problems": num_problems,
         "num_wanted": num_wanted,
-        "num_done": manifest["metrics"]["num_samples"] if manifest else min(len(keys), num_wanted),
+        "num_done": manifest["metrics"]["num_samples"] if manifest else min(len(found.keys), num_wanted),
         "num_not_needed": skipped,
         "finish_reasons": dict(tally.finish_reasons),
         "num_prompt_tokens": tally.num_prompt_tokens,

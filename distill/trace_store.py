@@ -15,7 +15,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -76,29 +77,49 @@ def check_shards(folder: Path) -> list[str]:
     return damaged
 
 
-def stored(folder: Path) -> tuple[set[SampleKey], Tally]:
-    """Identities and counts of all traces in the shards, texts left unread; first finishes what a kill interrupted."""
+@dataclass(slots=True)
+class Stored:
+    """What a folder holds, without the texts."""
+
+    keys: set[SampleKey] = field(default_factory=set)
+    errors: set[SampleKey] = field(default_factory=set)
+    """Those of `keys` that the engine could not answer."""
+    tally: Tally = field(default_factory=Tally)
+
+    def with_ledger(self, index: LedgerIndex) -> "Stored":
+        """Shards and ledger together. The ledger has identities of the shards only where errors were asked again."""
+        tally = Tally()
+        tally.add_all(self.tally)
+        tally.add_all(index.tally)
+        tally.finish_reasons["error"] -= len(self.errors & index.places.keys())
+        errors = (self.errors - index.places.keys()) | index.errors
+        return Stored(self.keys | index.places.keys(), errors, tally)
+
+
+def stored(folder: Path) -> Stored:
+    """What the shards hold; first finishes what a kill interrupted."""
     _finish_interrupted(folder)
     return stored_without_repair(folder)
 
 
-def stored_without_repair(folder: Path) -> tuple[set[SampleKey], Tally]:
+def stored_without_repair(folder: Path) -> Stored:
     """The same for a reader that must not write: shards that a kill left half-way moved are not counted."""
-    keys: set[SampleKey] = set()
-    tally = Tally()
+    found = Stored()
     columns = ["problem_id", "sample_index", "finish_reason", "num_prompt_tokens", "num_completion_tokens"]
     there = [name for name in _index(folder)["shards"] if (folder / name).exists()]
     if not there:
-        return keys, tally
+        return found
     import pyarrow.parquet as pq
 
-    for name in there:
-        for batch in pq.ParquetFile(folder / name).iter_batches(columns=columns):
+    for shard in there:
+        for batch in pq.ParquetFile(folder / shard).iter_batches(columns=columns):
             table = batch.to_pydict()
-            keys.update(zip(table["problem_id"], table["sample_index"], strict=True))
-            for row in zip(*(table[column] for column in columns[2:]), strict=True):
-                tally.add(*row)
-    return keys, tally
+            for name, sample_index, *counts in zip(*(table[column] for column in columns), strict=True):
+                found.keys.add((name, sample_index))
+                if counts[0] == "error":
+                    found.errors.add((name, sample_index))
+                found.tally.add(*counts)
+    return found
 
 
 def stored_traces(folder: Path, kind: str = TRACES) -> Iterator[Trace]:
@@ -147,12 +168,10 @@ def finalise(
     with disk_errors(folder):
         _keep_damaged_lines(folder, index.damaged)
         writers = {kind: _ShardWriter(folder / NEW / kind) for kind in (TRACES, UNUSED)}
-        previous: SampleKey | None = None
-        for trace in heapq.merge(*sources, key=attrgetter("key")):
-            if trace.key == previous:  # finalising was interrupted after the shards had it
-                continue
-            previous = trace.key
-            wanted = is_wanted(trace.key)
+        for key, same in groupby(heapq.merge(*sources, key=attrgetter("key")), key=attrgetter("key")):
+            # More than one where an error was asked again, or finalising was interrupted once the shards had it.
+            trace = min(same, key=lambda trace: trace.finish_reason == "error")
+            wanted = is_wanted(key)
             writers[TRACES if wanted else UNUSED].write(_within_a_row(trace, folder / OVERSIZE))
             if wanted:
                 tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)

@@ -57,7 +57,7 @@ def test_more_traces_join_those_that_are_there_and_nothing_is_lost_by_asking_for
     fill(tmp_path, [trace(9)])
     outputs, tally = finalise(tmp_path, lambda key: key[1] == 0)
     assert sum(outputs.values()) == tally.num_samples == 5
-    assert len(stored(tmp_path)[0]) == 9
+    assert len(stored(tmp_path).keys) == 9
     assert [t.key for t in stored_traces(tmp_path, "unused")] == [(f"p{i:04d}", 1) for i in range(4)]
     finalise(tmp_path, everything)
     assert len(keys(tmp_path)) == 9
@@ -111,7 +111,7 @@ def test_a_flipped_bit_costs_its_own_shard_only(tmp_path, monkeypatch, position)
     content[int(position * len(content))] ^= 4
     victim.write_bytes(content)
     assert check_shards(tmp_path) == [list(outputs)[2]]
-    assert {key[0] for key in stored(tmp_path)[0]} == {f"p{i:04d}" for i in [*range(20), *range(30, 40)]}
+    assert {key[0] for key in stored(tmp_path).keys} == {f"p{i:04d}" for i in [*range(20), *range(30, 40)]}
     assert (tmp_path / "damaged" / f"{victim.name}.0").read_bytes() == bytes(content)
     assert check_shards(tmp_path) == []
     fill(tmp_path, [trace(i) for i in range(20, 30)])
@@ -176,7 +176,7 @@ def test_a_crash_at_any_step_of_finalising_loses_nothing_and_doubles_nothing(tmp
     for event in codes:
         folder = tmp_path / str(event)
         assert check_shards(folder) == []
-        there = stored(folder)[0] | set(index_ledger(folder / "ledger.jsonl").places)
+        there = stored(folder).keys | set(index_ledger(folder / "ledger.jsonl").places)
         assert there == {(f"p{i:04d}", index) for i in range(9) for index in range(2)}, event
         finalise(folder, lambda key: key[1] == 0)
         assert keys(folder) == [(f"p{i:04d}", 0) for i in range(9)]

@@ -38,6 +38,8 @@ class RunContext:
 
     recipe: Recipe
     run_dir: Path
+    retry_errors: bool = False
+    """Whether samples that ended in errors are asked for again."""
 
     def folder(self, stage: str) -> StageFolder:
         return StageFolder(self.run_dir / stage)

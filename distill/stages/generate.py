@@ -56,7 +56,7 @@ def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
 
 
 def check(run: RunContext) -> list[str]:
-    """Verify what is stored, before it is decided whether the stage is done; what was found damaged, in words.
+    """Verify what is stored, before it is decided whether the stage is done; what must be drawn again, in words.
 
     Raises:
         UserError: a problem that has kept its id has another prompt than its samples were drawn with.
@@ -66,9 +66,13 @@ def check(run: RunContext) -> list[str]:
         return []
     _refuse_changed_prompts(run)
     damaged = check_shards(folder.path)
-    if damaged:
+    found = [f"{folder.path / name}: damaged (checksum); its samples are drawn again" for name in damaged]
+    manifest = folder.manifest
+    if run.retry_errors and manifest and (num_errors := manifest["metrics"]["finish_reasons"]["error"]):
+        found.append(f"asking again for {num_errors:,} samples that ended in errors")
+    if found:
         folder.reopen()
-    return [f"{folder.path / name}: damaged (checksum); its samples are drawn again" for name in damaged]
+    return found
 
 
 def run(run: RunContext, engine: Engine | None = None) -> Summary:
@@ -153,6 +157,7 @@ def _job(run: RunContext) -> SamplingJob:
         stop_after_correct=config.stop_after_correct,
         grade_timeout_s=run.recipe.filter.grade_timeout_s,
         price=plain["price"],
+        retry_errors=run.retry_errors,
     )
 
 

@@ -1,6 +1,7 @@
 """What may change without losing samples, what is refused, and what a damaged file costs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from distill.ledger import Ledger
 from distill.records import Trace
 from distill.stages import RunContext, generate
 from distill.store import differences, read_json, read_jsonl
-from distill.trace_store import stored_traces
+from distill.trace_store import stored, stored_traces
 
 ANSWERS = ["<think>\n1\n</think>\n\n\\boxed{1}", "<think>\nhm"]
 
@@ -113,6 +114,62 @@ def test_a_damaged_ledger_line_costs_its_own_sample(make_recipe, tmp_path, fake_
     summary = generate.run(run, engine)
     assert engine.num_requests == 1
     assert (summary.metrics["num_samples"], summary.metrics["num_damaged_records"]) == (6, 1)
+
+
+class Unwell:
+    """Wraps an engine: some samples end in errors."""
+
+    def __init__(self, engine, is_unwell):
+        self._engine, self._is_unwell = engine, is_unwell
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def step(self):
+        return [replace(c, text="", finish_reason="error", error="HTTP 500") if self._is_unwell(c.key) else c
+                for c in self._engine.step()]  # fmt: skip
+
+
+def test_samples_that_ended_in_errors_are_asked_again_only_where_that_is_wanted(make_recipe, tmp_path, fake_engine):
+    recipe = make_recipe(num_problems=6)
+    folder = tmp_path / "run"
+    summary = generate.run(RunContext(recipe, folder), Unwell(fake_engine(ANSWERS), lambda key: key[1] == 0))
+    assert summary.metrics["finish_reasons"]["error"] == 6
+    before = {t.key: t for t in stored_traces(folder / "generate")}
+
+    engine = fake_engine(ANSWERS)
+    generate.run(RunContext(recipe, folder), engine)
+    assert engine.num_requests == 0
+
+    again = RunContext(recipe, folder, retry_errors=True)
+    unwell = sorted({name for name, _ in before})[0]
+    engine = fake_engine(ANSWERS)
+    summary = generate.run(again, Unwell(engine, lambda key: key[0] == unwell))
+    assert engine.num_requests == 6
+    reasons = summary.metrics["finish_reasons"]
+    assert (reasons["error"], summary.metrics["num_samples"]) == (1, 12)
+    after = {t.key: t for t in stored_traces(folder / "generate")}
+    assert after.keys() == before.keys()
+    assert {key for key, t in after.items() if t.finish_reason == "error"} == {(unwell, 0)}
+    assert all(after[key] == t for key, t in before.items() if t.finish_reason != "error")
+
+
+def test_a_kill_while_errors_are_asked_again_loses_nothing_and_counts_right(make_recipe, tmp_path, fake_engine):
+    recipe = make_recipe(num_problems=6)
+    folder = tmp_path / "run"
+    generate.run(RunContext(recipe, folder), Unwell(fake_engine(ANSWERS), lambda key: key[1] == 0))
+    first = next(t for t in stored_traces(folder / "generate") if t.finish_reason == "error")
+    with Ledger(folder / "generate" / "ledger.jsonl") as ledger:  # what the killed process had got
+        ledger.append([replace(first, error="HTTP 500 again")])
+        ledger.append([replace(first, text="x", content="x", finish_reason="stop", error="")])
+        found = stored(folder / "generate").with_ledger(ledger.index)
+    assert (len(found.keys), len(found.errors), found.tally.num_samples) == (12, 5, 12)
+    engine = fake_engine(ANSWERS)
+    summary = generate.run(RunContext(recipe, folder), engine)
+    assert engine.num_requests == 0
+    assert summary.metrics["finish_reasons"]["error"] == 5
+    kept = {t.key: t for t in stored_traces(folder / "generate")}
+    assert kept[first.key].text == "x"
 
 
 def test_a_price_gives_the_cost_of_everything_in_the_folder(make_recipe, tmp_path, fake_engine):
