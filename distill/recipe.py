@@ -70,6 +70,12 @@ OWNED_BODY_KEYS = frozenset(
 """Fields of a chat request that distill sets itself; `generate.extra_body` may not set them a second time."""
 
 
+Task = Literal["math", "choice", "exact", "numeric", "regex", "judge", "gym"]
+"""`math`: equal as mathematics; `choice`: the letter or text of an option; `exact`: the same text; `numeric`: the same
+number, within 1e-6 of it; `regex`: the expected answer is a pattern; `judge`: a model decides; `gym`: the scorer of the
+reasoning-gym task."""
+
+
 class Strict(BaseModel):
     """Unknown keys are refused, values are fixed once read, and each field's docstring is its description."""
 
@@ -104,8 +110,8 @@ class ProblemSource(Strict):
     """Marker in the answer column: what follows its last occurrence is the expected answer (`####` for GSM8K)."""
     template: str = "{problem}"
     """The student's prompt, with `{problem}` where the question goes."""
-    task: Literal["math", "gym"] | None = None
-    """How answers are graded; left out: `gym` for a gym source, `math` otherwise."""
+    task: Task | None = None
+    """How answers are graded (`distill.grading`); left out: `gym` for a gym source, `math` otherwise."""
     limit: PositiveInt | None = None
     """At most so many problems (drawn at random under the seed); a gym source makes so many, 500 where left out."""
     seed: int | None = None
@@ -274,25 +280,97 @@ class GenerateConfig(Strict):
 
 
 class Readability(Strict):
-    """What makes a trace unreadable, as DeepSeek-R1 dropped it."""
+    """What makes a trace unreadable, as DeepSeek-R1 dropped it (arXiv:2501.12948, section 2.3.3)."""
 
-    language: Language | None = "en"
-    """ISO 639-1 code of the language that traces must be in; null: any."""
+    language: Language | Literal["prompt"] | None = "en"
+    """ISO 639-1 code of the language that traces must be in; `prompt`: the prompt's own; null: any."""
     min_language_share: Share = 0.95
-    """Least share of the words that must be in that language (LaTeX, code and numbers set aside)."""
+    """Least share of the words that must be in that language (LaTeX, code, names and numbers set aside)."""
     max_compression_ratio: PositiveFloat | None = 10.0
     """Highest ratio of raw to zlib-compressed size of texts over 1,000 characters; ordinary prose has 2 to 5."""
     max_loop_repeats: PositiveInt | None = 10
-    """Most times that the same piece of at least 4 words may follow itself."""
+    """Most times that the same piece of at least 4 words may follow itself at the end."""
+    max_paragraph_chars: PositiveInt | None = 6_000
+    """Longest paragraph, in characters; null: any."""
+    code_blocks: bool = False
+    """Keep traces with fenced code blocks; tasks that are about code always keep them."""
+    several_answers: bool = False
+    """Keep traces whose answer holds several boxed results that disagree."""
+    refusals: bool = False
+    """Keep traces whose answer refuses to answer."""
+    max_prompt_leak: Share | None = 0.5
+    """Largest share of the system prompt's or a worked example's 8-word pieces that a trace may repeat; null: any."""
+
+
+class Duplicates(Strict):
+    """What says the same again; of several, the first by identity is kept."""
+
+    problems: Share | None = 0.9
+    """Problems whose word pieces overlap by this share (Jaccard), with the same numbers, are one; null: all differ."""
+    traces: Share | None = 0.9
+    """The same for the traces of one problem, whatever their numbers; null: only equal texts are duplicates."""
+
+
+class Majority(Strict):
+    """The answer that most traces of a problem agree on stands in where the expected one is missing or doubted."""
+
+    min_votes: Annotated[int, Field(ge=2)] = 4
+    """At least so many traces of the problem gave an answer."""
+    min_share: Annotated[float, Field(gt=0.5, le=1.0)] = 0.6
+    """At least this share of them gave the same."""
+    doubted: bool = False
+    """Overrule an expected answer that no trace of the problem has found; else only missing ones are stood in for."""
+
+
+class Judge(Strict):
+    """A model that grades what no rule can, and may veto; it never overrules a rule."""
+
+    model: str
+    """The judge's name at its server."""
+    rubric: Annotated[str, Field(min_length=1)] = (
+        "The answer is correct if and only if its final result means the same as the reference answer."
+    )
+    """What makes an answer right, in words."""
+    role: Literal["fill", "veto", "both"] = "fill"
+    """`fill`: grade what no rule can; `veto`: drop what a rule calls right and the judge wrong; `both`."""
+    max_chars: PositiveInt = 8_000
+    """The judge is shown so many characters of an answer's end, at most."""
+    sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=2_048)
+    """How the judge's tokens are drawn."""
+    compute: SamplingCompute
+    """Where the judge is served (`base_urls`)."""
+
+    @model_validator(mode="after")
+    def _is_served(self) -> Self:
+        if not self.compute.base_urls:
+            raise ValueError("a judge is a served model: set compute.base_urls, e.g. [http://localhost:8000/v1]")
+        return self
 
 
 class Select(Strict):
-    """Which of a problem's good traces are kept."""
+    """Which good traces are kept; the same ones whatever the order of the rows."""
 
+    min_pass_rate: Share = 0.0
+    """Drop problems of which a smaller share of the graded traces is right."""
+    max_pass_rate: Share = 1.0
+    """Drop problems of which a larger share of the graded traces is right: too easy to learn from."""
     per_problem: PositiveInt | None = None
     """At most so many traces of a problem; left out: all."""
-    policy: Literal["shortest", "longest", "random"] = "shortest"
-    """Which ones: fewest tokens, most tokens, or a seeded draw."""
+    policy: Literal["shortest", "longest", "random", "diverse"] = "shortest"
+    """Which ones: fewest tokens, most tokens, a seeded draw, or those that differ most from each other."""
+    per_source: PositiveInt | None = None
+    """At most so many traces of a source (a seeded draw); left out: all."""
+    token_budget: PositiveInt | None = None
+    """At most so many completion tokens in all (a seeded draw of traces until it is full); left out: no limit."""
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> Self:
+        if self.min_pass_rate > self.max_pass_rate:
+            raise ValueError(
+                f"min_pass_rate ({self.min_pass_rate:g}) exceeds max_pass_rate ({self.max_pass_rate:g}): no problem "
+                "can be kept"
+            )
+        return self
 
 
 class FilterCompute(Strict):
@@ -307,16 +385,29 @@ class FilterConfig(Strict):
 
     require_think: bool = True
     """Drop traces without a whole `<think>` … `</think>` block."""
+    min_tokens: PositiveInt | None = None
+    """Shortest trace kept, in student tokens (reasoning and answer)."""
     max_tokens: PositiveInt | None = None
-    """Longest trace kept, in teacher tokens (reasoning and answer)."""
+    """Longest trace kept, in student tokens (reasoning and answer)."""
     readability: Readability = Readability()
-    """Language and repetition."""
-    drop_duplicates: bool = True
-    """Keep one of several equal traces of a problem."""
+    """Language, repetition, form."""
+    gym_min_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """A gym answer is right from this score of the task's own scorer on; it gives parts of a point for parts."""
+    judge: Judge | None = None
+    """A model for what no rule can grade; left out: such traces count as ungraded."""
+    majority: Majority | None = None
+    """A vote where the expected answer is missing or doubted; left out: such traces count as ungraded or wrong."""
+    decontaminate: list[str] = []
+    """Evaluation sets whose items must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k, `hf:` or
+    `file:`."""
+    duplicates: Duplicates | None = Duplicates()
+    """Problems and traces that say the same again; null: keep them."""
     select: Select = Select()
-    """How many traces of a problem go on, and which."""
+    """Which good traces go on, and how many."""
     grade_timeout_s: PositiveFloat = 10.0
     """A grading that takes longer is stopped and counts as ungraded, in seconds."""
+    grade_memory_gib: PositiveFloat = 4.0
+    """A grading that takes more memory is stopped and counts as ungraded, in GiB."""
     compute: FilterCompute = FilterCompute()
     """Where grading runs."""
 

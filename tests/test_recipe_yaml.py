@@ -375,7 +375,7 @@ def test_a_key_like_nothing_known_gets_the_list_alone(write):
 
 def test_a_typo_in_a_parent_is_shown_in_the_parent(write):
     parent = write(MINIMAL + "filter:\n  max_tokenz: 50\n", "parent.yaml")
-    child = write("extends: parent.yaml\nfilter: {drop_duplicates: false}\n")
+    child = write("extends: parent.yaml\nfilter: {duplicates: null}\n")
     assert refusal(child).startswith(f"{parent}:{NUM_LINES + 2}: unknown key 'filter.max_tokenz'")
 
 

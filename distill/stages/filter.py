@@ -84,7 +84,7 @@ def verdicts_for(
             verdicts.append(judge(trace, grade, config))
             progress.advance()
     verdicts = _drop(
-        verdicts, _duplicates_among_good(traces, verdicts) if config.drop_duplicates else set(), "duplicate"
+        verdicts, _duplicates_among_good(traces, verdicts) if config.duplicates is not None else set(), "duplicate"
     )
     good = [t for t, v in zip(traces, verdicts, strict=True) if v.kept]
     return _drop(verdicts, surplus(good, config.select, seed), "not_selected")

@@ -190,7 +190,7 @@ def test_verdicts():
 
 
 def test_duplicates_may_stay():
-    assert [v.reasons for v in verdicts_with(drop_duplicates=False)][2] == ()
+    assert [v.reasons for v in verdicts_with(duplicates=None)][2] == ()
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("shortest", {("p", 3)}), ("longest", {("p", 6)})])
