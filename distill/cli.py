@@ -72,7 +72,8 @@ def options(
 COMMANDS = {
     "run": "Run all stages of a recipe, skipping those that are done.",
     "generate": "Sample the teacher on each problem; asks only for what is missing.",
-    "filter": "Keep the right and readable traces; every drop has its reasons.",
+    "import": "Take in traces made elsewhere (the recipe's traces: section).",
+    "filter": "Keep the right, readable and clean traces; every drop has its reasons.",
     "sft": "Fine-tune the student on the kept traces.",
     "eval": "Measure base and student on problems that were never trained on.",
 }
@@ -123,7 +124,32 @@ def generate(
         _run("generate", recipe, overrides, student, teacher, run_dir, force, as_json, quiet, retry_errors)
 
 
-for _name in ("filter", "sft", "eval"):
+_add_command("import")
+
+
+@app.command("filter", help=COMMANDS["filter"])
+def filter_traces(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="ID", help="Tell one trace's story (problem_id/sample_index), or a problem's."),
+    ] = None,
+) -> None:
+    """Filter the traces, or tell what became of one."""
+    if explain is not None:
+        _explain(recipe, overrides, student, teacher, run_dir, as_json, explain)
+    else:
+        _run("filter", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+for _name in ("sft", "eval"):
     _add_command(_name)
 
 
@@ -139,8 +165,26 @@ def _show_status(
     from distill.status import sampling_status, status_lines
 
     recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
-    status = sampling_status(run_dir / recipe.name / "generate", recipe.generate.price)
+    price = recipe.generate.price if recipe.generate else None
+    status = sampling_status(run_dir / recipe.name / "generate", price)
     typer.echo(json.dumps(status, indent=2) if as_json else "\n".join(status_lines(status)))
+
+
+def _explain(
+    recipe_path: Path,
+    overrides: list[str] | None,
+    student: str | None,
+    teacher: str | None,
+    run_dir: Path,
+    as_json: bool,
+    wanted: str,
+) -> None:
+    from distill.explain import explain, story
+    from distill.recipe_yaml import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
+    found = explain(run_dir / recipe.name, "import" if recipe.traces else "generate", wanted)
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(story(found)))
 
 
 def _run(
@@ -163,8 +207,9 @@ def _run(
     if quiet:
         os.environ[QUIET] = "1"
     recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
-    if stage is not None and getattr(recipe, stage) is None:
-        raise RecipeError(f"{recipe_path}: has no {stage}: section. Add one to use `distill {stage}`.")
+    section = "traces" if stage == "import" else stage
+    if section is not None and not getattr(recipe, section):
+        raise RecipeError(f"{recipe_path}: has no {section}: section. Add one to use `distill {stage}`.")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         stages = None if stage is None else [stage]

@@ -19,7 +19,7 @@ from distill.engines.memory import check_memory
 from distill.errors import StoreError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.recipe import Recipe
-from distill.stages import RunContext, eval, filter, generate, sft
+from distill.stages import RunContext, eval, filter, generate, import_traces, sft
 from distill.store import (
     Manifest,
     StageFolder,
@@ -30,8 +30,14 @@ from distill.store import (
     write_json,
 )
 
-STAGES: dict[str, ModuleType] = {"generate": generate, "filter": filter, "sft": sft, "eval": eval}
-"""The stages in order."""
+STAGES: dict[str, ModuleType] = {
+    "generate": generate,
+    "import": import_traces,
+    "filter": filter,
+    "sft": sft,
+    "eval": eval,
+}
+"""The stages in order; a recipe has `generate` or `import`."""
 
 MIN_FREE_GIB = 0.05
 SUMMARY = "summary.json"
@@ -95,9 +101,7 @@ def run_recipe(
         DistillError: whatever stops a stage; what is finished stays and the same call goes on from there.
     """
     run = RunContext(recipe, runs_dir / recipe.name, retry_errors)
-    wanted = [name for name in STAGES if name in (stages or STAGES)]
-    if recipe.eval is None and stages is None:
-        wanted.remove("eval")
+    wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)
         for name in wanted:
@@ -107,14 +111,22 @@ def run_recipe(
         return summary
 
 
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that a recipe has, in order."""
+    without = {"import" if recipe.generate is not None else "generate"} | (set() if recipe.eval else {"eval"})
+    return [name for name in STAGES if name not in without]
+
+
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
     """Find every model, engine and problem that the stages will need, before the first of them costs anything."""
     recipe = run.recipe
     if "generate" in wanted:
-        pick_engine(recipe.generate.compute)
+        pick_engine(run.generate.compute)
         _ = run.problem_sets, run.teacher_model
         if not run.teacher_is_served:
-            check_memory(run.teacher_model, recipe.generate.compute)
+            check_memory(run.teacher_model, run.generate.compute)
+    if "filter" in wanted:
+        _ = run.evaluation_packs
     if "sft" in wanted or "eval" in wanted:
         _ = run.student_model
     if "eval" in wanted and recipe.eval is not None:
@@ -147,13 +159,12 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
     summary = stage.run(run)
     seconds = time.monotonic() - started
     own_peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    section = getattr(run.recipe, name)
     folder.complete(
         Manifest(
             stage=name,
             fingerprint=fingerprint(identity),
             identity=identity,
-            config=section.model_dump(mode="json"),
+            config=_section(run.recipe, name),
             outputs=describe_outputs(folder.path, summary.outputs),
             metrics=summary.metrics,
             versions=package_versions(),
@@ -168,6 +179,11 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
         shutil.rmtree(folder.path / scratch, ignore_errors=True)
     say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
     return True
+
+
+def _section(recipe: Recipe, stage: str) -> Any:
+    """What the recipe says of a stage, JSON-ready."""
+    return recipe.model_dump(mode="json")["traces" if stage == "import" else stage]
 
 
 def _refusal(run: RunContext, name: str, decision: Decision) -> str:
@@ -194,6 +210,9 @@ def headline(stage: str, metrics: dict[str, Any]) -> str:
     """A finished stage in a few words."""
     if stage == "generate":
         return f"{metrics['num_samples']:,} samples of {metrics['num_problems']:,} problems by {metrics['teacher']}"
+    if stage == "import":
+        left_out = f", {metrics['num_skipped']:,} rows left out" if metrics["num_skipped"] else ""
+        return f"{metrics['num_samples']:,} traces of {metrics['num_problems']:,} problems{left_out}"
     if stage == "filter":
         drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
         return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
@@ -228,10 +247,10 @@ def write_summary(run: RunContext) -> dict[str, Any]:
         if manifest is not None:
             facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
             summary[name] = {**facts, **manifest["metrics"]}
-    by_source = summary.get("generate", {}).get("num_problems_by_source", {})
+    by_source = summary.get(run.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     write_json(run.run_dir / SUMMARY, summary)
-    html = render_report(summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir))
+    html = render_report(summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir, run.traces_stage))
     atomic_write(run.run_dir / REPORT, html)
     return summary
 

@@ -513,16 +513,30 @@ class Recipe(Strict):
     """Git revision of the student on the Hub; left out: its main branch."""
     seed: NonNegativeInt = 0
     """Seed of every draw: problems, samples, selection, training order."""
-    problems: Annotated[list[ProblemSource], Field(min_length=1)]
-    """Where the problems come from."""
-    generate: GenerateConfig
+    problems: list[ProblemSource] = []
+    """Where the problems come from that the teacher answers."""
+    generate: GenerateConfig | None = None
     """Stage 1: sampling the teacher."""
+    traces: list[TraceSource] = []
+    """Stage 1 without a teacher: traces made elsewhere, with the problems that they answer."""
     filter: FilterConfig = FilterConfig()
     """Stage 2: grading and filtering."""
     sft: SftConfig = SftConfig()
     """Stage 3: training the student."""
     eval: EvalConfig | None = None
     """Stage 4: measuring base and student; left out: not measured."""
+
+    @model_validator(mode="after")
+    def _traces_come_from_one_place(self) -> Self:
+        if (self.generate is None) == (not self.traces):
+            raise ValueError("give either generate: (a teacher answers problems) or traces: (made elsewhere)")
+        if self.generate is not None and not self.problems:
+            raise ValueError("problems: is missing: the teacher needs problems to answer")
+        if self.traces and self.problems:
+            raise ValueError("problems: is for generate:; traces bring theirs along. Remove one of the two")
+        if self.traces and self.eval and self.eval.held_out:
+            raise ValueError("eval.held_out is taken from problems:, and traces bring theirs along; use eval.benchmarks")
+        return self
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:
@@ -541,17 +555,8 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
             f"filter.max_tokens ({kept}) exceeds sft.max_length ({longest}): kept traces would be cut. "
             "Raise sft.max_length or lower filter.max_tokens."
         )
-    teacher_max = recipe.generate.sampling.max_tokens
-    if kept is None and teacher_max > longest:
-        found.append(
-            f"generate.sampling.max_tokens ({teacher_max}) exceeds sft.max_length ({longest}) and filter.max_tokens "
-            "is not set: traces too long to train on could be kept. Set filter.max_tokens or raise sft.max_length."
-        )
-    if kept is not None and kept > teacher_max:
-        found.append(
-            f"filter.max_tokens ({kept}) can never apply: generate.sampling.max_tokens is {teacher_max}. "
-            "Lower filter.max_tokens, raise generate.sampling.max_tokens, or leave filter.max_tokens out."
-        )
+    if recipe.generate is not None:
+        found += _teacher_against_student(recipe.generate.sampling.max_tokens, kept, longest)
     student = find_student(recipe.student)
     if student.context is not None and longest > student.context:
         found.append(
@@ -564,3 +569,12 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
             f"of {student.alias} ({student.context} tokens). Lower eval.sampling.max_tokens."
         )
     return found
+
+
+def _teacher_against_student(teacher_max: int, kept: int | None, longest: int) -> list[str]:
+    if kept is None and teacher_max > longest:
+        return [
+            f"generate.sampling.max_tokens ({teacher_max}) exceeds sft.max_length ({longest}) and filter.max_tokens "
+            "is not set: traces too long to train on could be kept. Set filter.max_tokens or raise sft.max_length."
+        ]
+    return []

@@ -198,13 +198,22 @@ def _expanded(path: Path, place: str) -> Path:
 
 def _anchor_files(tree: dict[str, Any], folder: Path, place: str) -> None:
     """A relative `file:` source is relative to the recipe that names it, one from `--set` to the current folder."""
-    eval_section = tree.get("eval")
-    lists = [tree.get("problems"), eval_section.get("benchmarks") if isinstance(eval_section, dict) else None]
-    for sources in lists:
-        for source in sources if isinstance(sources, list) else []:
-            name = source.get("source") if isinstance(source, dict) else None
-            if isinstance(name, str) and name.startswith("file:"):
-                source["source"] = f"file:{(folder / _expanded(Path(name[5:]), place)).resolve()}"
+
+    def anchored(name: Any) -> Any:
+        if not isinstance(name, str) or not name.startswith("file:"):
+            return name
+        return f"file:{(folder / _expanded(Path(name[5:]), place)).resolve()}"
+
+    for at in (("problems",), ("traces",), ("eval", "benchmarks"), ("filter", "decontaminate")):
+        if not _is_list(tree, at):
+            continue
+        section = tree[at[0]] if len(at) == 2 else tree
+        section[at[-1]] = [
+            {**source, "source": anchored(source["source"])}
+            if isinstance(source, dict) and "source" in source
+            else anchored(source)
+            for source in section[at[-1]]
+        ]
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ Message = dict[str, str]
 FinishReason = Literal["stop", "length", "loop", "error"]
 """Stopped by itself, cut off at `max_tokens`, stopped because it only repeated itself, or never answered."""
 
+GradedBy = Literal["rule", "majority", "judge", ""]
+"""Whose word a grade is: a rule's, the problem's other traces', a judge model's; empty where there is none."""
+
 SampleKey = tuple[str, int]
 """A sample's identity: `(problem_id, sample_index)`, whatever its place in a file."""
 
@@ -45,6 +48,7 @@ REASONS: dict[str, str] = {
     "refusal": "the answer refuses to answer",
     "prompt_leak": "it repeats the system prompt or a worked example",
     "code_block": "it holds a fenced code block",
+    "unmeasured": "the text could not be measured: that took too long or crashed",
     "long_paragraph": "a paragraph is longer than filter.readability.max_paragraph_chars",
     "repetition": "the text repeats itself",
     "mixed_language": "too much of the text is in another language than asked for",
@@ -123,7 +127,8 @@ class Verdict(Record):
     """What grading and filtering said of one trace.
 
     `correct` is `None` where the trace could not be graded, which is not the same as wrong. `reasons` holds every
-    reason for a drop, in the order of `REASONS`; a trace without reasons is kept.
+    reason for a drop, in the order of `REASONS`; a trace without reasons is kept. `graded_by` says whose word `correct`
+    is, and `details` says more on some reasons: what was measured, which other trace or evaluation item it is.
 
     Raises:
         ValueError: a reason that is not in `REASONS`.
@@ -134,6 +139,8 @@ class Verdict(Record):
     correct: bool | None
     extracted_answer: str | None
     reasons: tuple[str, ...] = ()
+    graded_by: GradedBy = ""
+    details: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := set(self.reasons) - REASONS.keys():

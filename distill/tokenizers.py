@@ -10,6 +10,9 @@ from distill.errors import ModelError
 from distill.records import Message
 from distill.store import read_json
 
+TOKENIZER = "tokenizer.json"
+"""Every fast tokenizer's own file, which the tokenizers library reads without transformers."""
+
 Tokenizer = Any
 """A transformers tokenizer; the import stays out of here because it takes seconds."""
 

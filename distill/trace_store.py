@@ -19,10 +19,11 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from distill.ledger import LedgerIndex, Tally, index_ledger, read_at
 from distill.records import SampleKey, Trace
+from distill.shards import ShardWriter
 from distill.store import disk_errors, read_json, sha256_of, sync_folder, sync_tree, write_json
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ NEW = ".new"
 DAMAGED = "damaged"
 OVERSIZE = "oversize.jsonl"
 
-SHARD_BYTES = 256 << 20
-"""A shard is closed once its file is this large."""
-ROW_GROUP_BYTES = 32 << 20
-ROW_GROUP_ROWS = 1_024
 MAX_ROW_BYTES = 2_000_000
 """The texts of one row take no more than this (viewers and loaders choke on larger ones)."""
 READ_ROWS = 64
@@ -124,8 +121,29 @@ def stored_without_repair(folder: Path) -> Stored:
 
 def stored_traces(folder: Path, kind: str = TRACES) -> Iterator[Trace]:
     """The traces of all shards of a kind (`traces` or `unused`), sorted by identity, a few in memory at a time."""
-    for name in sorted(name for name in _index(folder)["shards"] if name.startswith(f"{kind}/")):
-        yield from read_shard(folder / name)
+    for file in shard_files(folder, kind):
+        yield from read_shard(file)
+
+
+def shard_files(folder: Path, kind: str = TRACES) -> list[Path]:
+    """The shards of a kind, in the order of the identities in them."""
+    return [folder / name for name in sorted(_index(folder)["shards"]) if name.startswith(f"{kind}/")]
+
+
+def num_rows(files: Iterable[Path]) -> int:
+    """Rows of Parquet files, from their footers."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(file).num_rows for file in files)
+
+
+def traces_of(folder: Path, problem_id: str) -> list[Trace]:
+    """The traces of one problem; only the parts of the shards that may hold it are read."""
+    import pyarrow.parquet as pq
+
+    wanted = [("problem_id", "=", problem_id)]
+    rows = (row for file in shard_files(folder) for row in pq.read_table(file, filters=wanted).to_pylist())
+    return [Trace.from_json(row) for row in rows]
 
 
 def read_shard(path: Path) -> Iterator[Trace]:
@@ -167,16 +185,20 @@ def finalise(
     tally = Tally()
     with disk_errors(folder):
         _keep_damaged_lines(folder, index.damaged)
-        writers = {kind: _ShardWriter(folder / NEW / kind) for kind in (TRACES, UNUSED)}
+        writers = {kind: ShardWriter(folder / NEW / kind, _schema()) for kind in (TRACES, UNUSED)}
         for key, same in groupby(heapq.merge(*sources, key=attrgetter("key")), key=attrgetter("key")):
             # More than one where an error was asked again, or finalising was interrupted once the shards had it.
             trace = min(same, key=lambda trace: trace.finish_reason == "error")
             wanted = is_wanted(key)
-            writers[TRACES if wanted else UNUSED].write(_within_a_row(trace, folder / OVERSIZE))
+            trace = _within_a_row(trace, folder / OVERSIZE)
+            num_bytes = len(trace.text) + len(trace.reasoning) + len(trace.content)
+            writers[TRACES if wanted else UNUSED].write(trace.to_json(), num_bytes)
             if wanted:
                 tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
         shards = {
-            f"{kind}/{name}": shard for kind, writer in writers.items() for name, shard in writer.close(kind).items()
+            f"{kind}/{name}": shard
+            for kind, writer in writers.items()
+            for name, shard in writer.close(at_least_one=kind == TRACES).items()
         }
         sync_tree(folder / NEW)
     write_json(folder / INDEX, {"schema_version": 1, "is_moving": True, "shards": shards})
@@ -242,58 +264,6 @@ def _within_a_row(trace: Trace, oversize: Path) -> Trace:
         os.fsync(stream.fileno())
     why = f"{num_bytes:,} bytes of text: over the {MAX_ROW_BYTES:,} of a row; the whole trace is in {oversize.name}"
     return replace(trace, text="", reasoning="", content="", finish_reason="error", error=why)
-
-
-class _ShardWriter:
-    """Writes traces into one Parquet file after another; use `close` to give them their names."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self._folder = folder
-        self._num_rows: list[int] = []
-        self._rows: list[dict[str, Any]] = []
-        self._num_bytes = 0
-        self._file: Any = None
-        self._writer: Any = None
-
-    def write(self, trace: Trace) -> Self:
-        self._rows.append(trace.to_json())
-        self._num_bytes += len(trace.text) + len(trace.reasoning) + len(trace.content)
-        if self._num_bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
-            self._write_row_group()
-        return self
-
-    def _write_row_group(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self._writer is None:
-            self._file = (self._folder / str(len(self._num_rows))).open("wb")
-            self._writer = pq.ParquetWriter(self._file, _schema(), compression="zstd")
-            self._num_rows.append(0)
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=_schema()))
-        self._num_rows[-1] += len(self._rows)
-        self._rows, self._num_bytes = [], 0
-        if self._file.tell() >= SHARD_BYTES:
-            self._close_file()
-
-    def _close_file(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._file.close()
-            self._writer = None
-
-    def close(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Name the files; name -> sha256 and number of rows. `traces` always has a file, if only an empty one."""
-        if self._rows or (kind == TRACES and not self._num_rows):
-            self._write_row_group()
-        self._close_file()
-        shards = {}
-        for number, num_rows in enumerate(self._num_rows):
-            name = f"train-{number:05d}-of-{len(self._num_rows):05d}.parquet"
-            file = (self._folder / str(number)).rename(self._folder / name)
-            shards[name] = {"sha256": sha256_of(file), "num_rows": num_rows}
-        return shards
 
 
 def _schema() -> "pyarrow.Schema":

@@ -17,7 +17,7 @@ class TrainJob:
     stop_token: str | None
     learning_rate: float
     rows: str
-    """Path of the Parquet file with the columns prompt and completion."""
+    """Folder of Parquet files with the columns prompt and completion."""
     out_dir: str
     seed: int
     config: dict[str, Any]

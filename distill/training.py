@@ -1,6 +1,6 @@
 """Training the student with TRL's SFTTrainer: kept rows in, a saved student out.
 
-Enters: a `TrainJob` (as JSON, in a process of its own) that names a Parquet file of prompt/completion rows.
+Enters: a `TrainJob` (as JSON, in a process of its own) that names a folder of prompt/completion rows as Parquet.
 Leaves: `student/` (safetensors, tokenizer, chat template, generation config), with LoRA `adapter/` as well, and
 `metrics.jsonl` with one line a step: `{"step": 1, "loss": 2.1, "learning_rate": 1e-05, "epoch": 0.02}`.
 """
@@ -128,7 +128,9 @@ def _load_rows(path: Path) -> Any:
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
-    return Dataset.from_list(pq.read_table(path, columns=["prompt", "completion"]).to_pylist())
+    files = sorted(path.glob("*.parquet"))
+    rows = [row for file in files for row in pq.read_table(file, columns=["prompt", "completion"]).to_pylist()]
+    return Dataset.from_list(rows)
 
 
 def _load_model(job: TrainJob) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import trace_store
+from distill import shards
 from distill.ledger import Ledger, index_ledger
 from distill.records import Trace
 from distill.trace_store import check_shards, finalise, stored, stored_traces
@@ -77,8 +77,8 @@ def test_the_same_traces_make_the_same_bytes_whatever_came_first(tmp_path):
 
 
 def test_shards_end_when_they_are_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(trace_store, "SHARD_BYTES", 200_000)
-    monkeypatch.setattr(trace_store, "ROW_GROUP_BYTES", 50_000)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 200_000)
+    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 50_000)
     noise = random.Random(0)
     fill(tmp_path, [trace(i, text=noise.randbytes(10_000).hex()) for i in range(100)])
     outputs, _ = finalise(tmp_path, everything)
@@ -101,8 +101,8 @@ def test_a_trace_too_large_for_a_row_is_kept_whole_beside_the_shards(tmp_path):
 
 @pytest.mark.parametrize("position", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_flipped_bit_costs_its_own_shard_only(tmp_path, monkeypatch, position):
-    monkeypatch.setattr(trace_store, "SHARD_BYTES", 1)
-    monkeypatch.setattr(trace_store, "ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 10)
     fill(tmp_path, [trace(i) for i in range(40)])
     outputs, _ = finalise(tmp_path, everything)
     assert list(outputs.values()) == [10, 10, 10, 10]

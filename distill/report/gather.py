@@ -12,7 +12,7 @@ NUM_KEPT = 5
 NUM_PER_REASON = 2
 
 
-def traces_to_read(run_dir: Path) -> list[dict[str, Any]]:
+def traces_to_read(run_dir: Path, source: str) -> list[dict[str, Any]]:
     """Some kept traces, then some of each reason for a drop; none before the filter has run."""
     verdict_file = run_dir / "filter" / "verdicts.jsonl"
     if not (run_dir / "filter" / "manifest.json").exists():
@@ -25,9 +25,9 @@ def traces_to_read(run_dir: Path) -> list[dict[str, Any]]:
         if num_by_reason.get(reason, 0) < most:
             num_by_reason[reason] = num_by_reason.get(reason, 0) + 1
             picked[(verdict["problem_id"], verdict["sample_index"])] = verdict
-    problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(run_dir / "generate" / "problems.jsonl")}
+    problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(run_dir / source / "problems.jsonl")}
     rows = []
-    for trace in stored_traces(run_dir / "generate"):
+    for trace in stored_traces(run_dir / source):
         # A problem set that has changed since the filter ran may lack some of its problems.
         if trace.key in picked and trace.problem_id in problems:
             problem, verdict = problems[trace.problem_id], picked[trace.key]

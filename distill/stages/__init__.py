@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
+from distill.filters.packs import Pack, load_packs
 from distill.hub import Model, resolve_model
 from distill.problems import ProblemSets, load_problem_sets
-from distill.recipe import Recipe
+from distill.recipe import GenerateConfig, Recipe
 from distill.store import StageFolder, fingerprint
 from distill.students import STUDENTS, Student, find_student
 from distill.trace_store import LEDGER as LEDGER
@@ -23,8 +24,8 @@ from distill.trace_store import TRACES
 
 # Files that one stage leaves for another, relative to the stage's folder.
 SKIPPED = "skipped.jsonl"
-KEPT = "kept/train-00000-of-00001.parquet"
-DROPPED = "dropped/train-00000-of-00001.parquet"
+KEPT = "kept"
+DROPPED = "dropped"
 VERDICTS = "verdicts.jsonl"
 STUDENT = "student"
 
@@ -71,17 +72,37 @@ class RunContext:
         return resolve_model(self.student.hub_id, self.recipe.student_revision)
 
     @property
+    def traces_stage(self) -> str:
+        """The stage that the traces come from."""
+        return "generate" if self.recipe.generate is not None else "import"
+
+    @property
+    def generate(self) -> GenerateConfig:
+        """How the teacher is sampled.
+
+        Raises:
+            UserError: the recipe takes in traces made elsewhere.
+        """
+        if self.recipe.generate is None:
+            raise UserError("generate: the recipe has no generate: section; its traces are made elsewhere (traces:).")
+        return self.recipe.generate
+
+    @cached_property
+    def evaluation_packs(self) -> list[Pack]:
+        return load_packs(self.recipe.filter.decontaminate)
+
+    @property
     def teacher_is_served(self) -> bool:
         """Whether somebody else's process holds the teacher, so that nothing of it need be here."""
-        return bool(self.recipe.generate.compute.base_urls)
+        return bool(self.generate.compute.base_urls)
 
     @cached_property
     def teacher_model(self) -> Model:
-        name = self.recipe.generate.teacher
+        name = self.generate.teacher
         if self.teacher_is_served:
-            return Model(name, Path(), self.recipe.generate.revision or SERVED)
+            return Model(name, Path(), self.generate.revision or SERVED)
         hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
-        return resolve_model(hub_id, self.recipe.generate.revision)
+        return resolve_model(hub_id, self.generate.revision)
 
 
 def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:

@@ -1,22 +1,37 @@
-"""Stage 2: keep the traces that are right and readable; every drop has its reasons.
+"""Stage 2: keep the traces that are right, readable, clean and wanted; every drop has its reasons.
 
-Enters: `generate/traces`. Leaves: `kept/` (TRL's prompt and completion, and the trace's own columns), `dropped/` (the
-text and every reason), both as Parquet that `datasets.load_dataset` takes, and `verdicts.jsonl`.
+Enters: the traces of `generate` (or `import`). Leaves: `kept/` (TRL's prompt and completion, and the trace's own
+columns), `dropped/` (the text and every reason), both Parquet that `datasets.load_dataset` takes, `verdicts.jsonl`, and
+`decontamination.json`, the certificate of the evaluation sets that were checked against.
+
+Texts are looked at in worker processes (`distill.examine`), and then once more to be written; in between only facts are
+held, a problem at a time.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TextIO
 
 from distill.errors import StoreError
-from distill.filters.readability import unreadable
-from distill.filters.select import duplicates, surplus
-from distill.grading import Grade, grade_all
+from distill.examine import Facts, Settings, examine, pieces, read_facts
+from distill.fact_cache import FactCache
+from distill.filters.decide import ProblemNotes, candidate, decide, is_for_the_judge, with_reason
+from distill.filters.funnel import Funnel
+from distill.filters.problem_notes import notes_on_problems
+from distill.filters.select import Candidate, over_limits
 from distill.grading.pool import GradingPool
+from distill.judging import Question, ask_judge
+from distill.problem_file import ProblemFile
 from distill.progress import ProgressBar
-from distill.prompts import split_reasoning
-from distill.recipe import FilterConfig
-from distill.records import REASONS, Problem, Trace, Verdict, sft_row
+from distill.records import Problem, SampleKey, Trace, Verdict, sft_row
+from distill.shards import ShardWriter
 from distill.stages import (
     DROPPED,
     KEPT,
@@ -27,119 +42,197 @@ from distill.stages import (
     nothing_to_check,
     traces_fingerprint,
 )
-from distill.store import Summary, read_jsonl, write_jsonl, write_parquet
-from distill.trace_store import DAMAGED, check_shards, stored_traces
+from distill.store import Summary, disk_errors, replace_folder, sync_tree, write_json
+from distill.tokenizers import TOKENIZER
+from distill.trace_store import DAMAGED, check_shards, num_rows, shard_files, stored_traces
 
-VERSION = 1
+VERSION = 2
 grows, check = never_grows, nothing_to_check
+
+CACHE = "facts.sqlite"
+"""Beside the stages, so that another filter recipe finds it too."""
+FACTS = ".facts"
+DECIDED = ".decided.jsonl"
+CERTIFICATE = "decontamination.json"
 
 
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the verdicts."""
-    generated = run.finished("generate", "filter")
+    source = run.finished(run.traces_stage, "filter")
+    config = run.recipe.filter
+    counts_tokens = config.min_tokens is not None or config.max_tokens is not None
     return {
         "version": VERSION,
         "seed": run.recipe.seed,
-        "traces": traces_fingerprint(generated),
-        "problems": generated["outputs"][PROBLEMS]["sha256"],
-        **run.recipe.filter.model_dump(mode="json", exclude={"compute"}),
+        "traces": traces_fingerprint(source),
+        "problems": source["outputs"][PROBLEMS]["sha256"],
+        "student": run.student_model.name if counts_tokens else None,
+        "evaluation_sets": {pack.name: pack.sha256 for pack in run.evaluation_packs},
+        **config.model_dump(mode="json", exclude={"compute": True, "judge": {"compute"}}),
     }
 
 
 def run(run: RunContext) -> Summary:
-    """Grade, judge, select; write what is kept and what is not."""
+    """Grade, measure, judge, select; write what is kept and what is not."""
     config = run.recipe.filter
-    source = run.folder("generate").path
-    if damaged := check_shards(source):
-        run.folder("generate").reopen()
+    source = run.folder(run.traces_stage)
+    if damaged := check_shards(source.path):
+        source.reopen()
         raise StoreError(
-            f"{source}: {', '.join(damaged)} failed the checksum and was moved to {source / DAMAGED}. "
-            "Run `distill generate` to draw its samples again, then this."
+            f"{source.path}: {', '.join(damaged)} failed the checksum and was moved to {source.path / DAMAGED}. "
+            f"Run `distill {run.traces_stage}` to have its samples again, then this."
         )
-    problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(source / PROBLEMS)}
-    traces = list(stored_traces(source))
-    verdicts = verdicts_for(problems, traces, config, run.recipe.seed)
     folder = run.folder("filter").path
-    pairs = list(zip(traces, verdicts, strict=True))
-    kept = [_kept_row(problems[t.problem_id], t, v) for t, v in pairs if v.kept]
-    dropped = [_dropped_row(problems[t.problem_id], t, v) for t, v in pairs if not v.kept]
-    write_parquet(folder / KEPT, kept, _kept_schema())
-    write_parquet(folder / DROPPED, dropped, _dropped_schema())
-    write_jsonl(folder / VERDICTS, (verdict.to_json() for verdict in verdicts))
-    outputs: dict[str, int | None] = {KEPT: len(kept), DROPPED: len(dropped), VERDICTS: len(verdicts)}
-    return Summary(funnel(verdicts), outputs)
+    with disk_errors(folder), ProblemFile(source.path / PROBLEMS) as problems:
+        notes, certificate = notes_on_problems(problems.sorted(), run.evaluation_packs, config.duplicates)
+        write_json(folder / CERTIFICATE, certificate)
+        num_pieces = _examine(run, source.path, problems)
+        notes = _ask(run, source.path, problems, num_pieces, notes)
+        late_reasons = _decide(run, problems, num_pieces, notes)
+        funnel, outputs = _write(folder, source.path, problems, late_reasons)
+    shutil.rmtree(folder / FACTS)
+    return Summary(funnel.to_json(), outputs)
 
 
-def verdicts_for(
-    problems: dict[str, Problem], traces: Sequence[Trace], config: FilterConfig, seed: int
-) -> list[Verdict]:
-    """One verdict a trace, in the traces' order."""
+def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
+    """Find out all that is not in the cache yet; the number of pieces."""
+    config = run.recipe.filter
+    facts_folder = run.folder("filter").path / FACTS
+    shutil.rmtree(facts_folder, ignore_errors=True)  # of a run that was stopped; the cache has what it found
+    facts_folder.mkdir(parents=True)
+    settings = _settings(run)
+    seen = Counter[str]()
+    files = shard_files(source)
     with (
-        GradingPool(config.compute.workers, config.grade_timeout_s) as pool,
-        ProgressBar("filter", len(traces), "traces") as progress,
+        FactCache(Path(settings.cache), write=True) as cache,
+        GradingPool(config.compute.workers, config.grade_timeout_s, config.grade_memory_gib) as pool,
+        ProgressBar("filter: examine", num_rows(files), "traces") as progress,
     ):
-        verdicts = []
-        grades = grade_all(((problems[t.problem_id], t.content) for t in traces), pool)
-        for trace, grade in zip(traces, grades, strict=True):
-            verdicts.append(judge(trace, grade, config))
-            progress.advance()
-    verdicts = _drop(
-        verdicts, _duplicates_among_good(traces, verdicts) if config.duplicates is not None else set(), "duplicate"
+
+        def advance(facts: list[Facts]) -> None:
+            seen.update(_first_glance(one) for one in facts)
+            progress.advance(len(facts), _shares(seen))
+
+        return examine(pieces(files, problems, settings), pool, cache, facts_folder, advance)
+
+
+def _settings(run: RunContext) -> Settings:
+    config, generate = run.recipe.filter, run.recipe.generate
+    leaks = [generate.system or "", *(f"{e.reasoning}\n{e.answer}" for e in generate.examples)] if generate else []
+    counts_tokens = config.min_tokens is not None or config.max_tokens is not None
+    return Settings(
+        cache=str(run.run_dir / CACHE),
+        language=config.readability.language,
+        leaks=tuple(filter(None, leaks)),
+        tokenizer=str(run.student_model.path / TOKENIZER) if counts_tokens else None,
+        gym_min_score=config.gym_min_score,
+        timeout_s=config.grade_timeout_s,
+        memory_gib=config.grade_memory_gib,
     )
-    good = [t for t, v in zip(traces, verdicts, strict=True) if v.kept]
-    return _drop(verdicts, surplus(good, config.select, seed), "not_selected")
 
 
-def judge(trace: Trace, grade: Grade, config: FilterConfig) -> Verdict:
-    """Everything that can be said of one trace by itself: all its reasons, not just the first."""
-    if trace.finish_reason == "error":
-        return Verdict(trace.problem_id, trace.sample_index, None, None, ("error",))
-    reasons = [grade.reason] if grade.reason else []
-    if trace.finish_reason == "length":
-        reasons.append("truncated")
-    if trace.finish_reason == "loop":
-        reasons.append("loop")
-    state = split_reasoning(trace.text, opened=bool(trace.reasoning)).state
-    if state == "unclosed":
-        reasons.append("unclosed_think")
-    elif config.require_think and (state == "none" or not trace.reasoning):
-        reasons.append("no_think")
-    elif not trace.content:
-        reasons.append("empty_answer")
-    if config.max_tokens is not None and trace.num_completion_tokens > config.max_tokens:
-        reasons.append("too_long")
-    reasons += unreadable(f"{trace.reasoning}\n\n{trace.content}", config.readability)
-    return Verdict(trace.problem_id, trace.sample_index, grade.correct, grade.extracted_answer, tuple(reasons))
+def _first_glance(facts: Facts) -> str:
+    """What the live view counts a trace as."""
+    if facts.finish_reason != "stop":
+        return facts.finish_reason
+    if facts.grade is None or facts.grade.correct is None:
+        return "ungraded"
+    return "right" if facts.grade.correct else "wrong"
 
 
-def funnel(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Counts for the report: each dropped trace once, under its first reason, and every reason's full count."""
-    first = Counter(verdict.reasons[0] for verdict in verdicts if verdict.reasons)
-    every = Counter(reason for verdict in verdicts for reason in verdict.reasons)
-    graded = [verdict.correct for verdict in verdicts if verdict.correct is not None]
-    return {
-        "num_traces": len(verdicts),
-        "num_kept": sum(verdict.kept for verdict in verdicts),
-        "num_problems": len({verdict.problem_id for verdict in verdicts}),
-        "num_problems_kept": len({verdict.problem_id for verdict in verdicts if verdict.kept}),
-        "correct_share": sum(graded) / len(graded) if graded else None,
-        "num_ungraded": len(verdicts) - len(graded),
-        "dropped": {reason: first[reason] for reason in REASONS if first[reason]},
-        "reasons": {reason: every[reason] for reason in REASONS if every[reason]},
-    }
+def _shares(seen: Counter[str]) -> str:
+    total = seen.total()
+    return ", ".join(f"{num / total:.0%} {kind}" for kind, num in seen.most_common(4))
 
 
-def _duplicates_among_good(traces: Sequence[Trace], verdicts: Sequence[Verdict]) -> set[tuple[str, int]]:
-    return duplicates([t for t, v in zip(traces, verdicts, strict=True) if v.kept])
+def _ask(
+    run: RunContext, source: Path, problems: ProblemFile, num_pieces: int, notes: dict[str, ProblemNotes]
+) -> dict[str, ProblemNotes]:
+    """The notes with what the judge says, where the recipe has one."""
+    judge = run.recipe.filter.judge
+    if judge is None:
+        return notes
+    facts_folder = run.folder("filter").path / FACTS
+
+    def questions() -> Iterator[Question]:
+        for facts, trace in zip(read_facts(facts_folder, num_pieces), stored_traces(source), strict=True):
+            if is_for_the_judge(facts, judge.role):
+                yield Question(trace.key, problems[trace.problem_id], trace.content)
+
+    num = sum(is_for_the_judge(facts, judge.role) for facts in read_facts(facts_folder, num_pieces))
+    judged: dict[str, dict[SampleKey, bool | None]] = defaultdict(dict)
+    with (
+        FactCache(run.run_dir / CACHE, write=True) as cache,
+        ProgressBar(f"filter: ask {judge.model}", num, "answers") as progress,
+    ):
+        for key, verdict in ask_judge(questions(), judge, cache):
+            judged[key[0]][key] = verdict
+            progress.advance()
+    return notes | {name: replace(notes.get(name, ProblemNotes()), judged=found) for name, found in judged.items()}
 
 
-def _drop(verdicts: Sequence[Verdict], keys: set[tuple[str, int]], reason: str) -> list[Verdict]:
-    return [
-        Verdict(v.problem_id, v.sample_index, v.correct, v.extracted_answer, (*v.reasons, reason))
-        if v.key in keys
-        else v
-        for v in verdicts
-    ]
+def _decide(
+    run: RunContext, problems: ProblemFile, num_pieces: int, notes: Mapping[str, ProblemNotes]
+) -> list[str | None]:
+    """Write down all verdicts but for what hangs on the whole set; that, for each kept trace in order."""
+    config, seed = run.recipe.filter, run.recipe.seed
+    folder = run.folder("filter").path
+
+    def kept(stream: TextIO) -> Iterator[Candidate]:
+        for name, group in groupby(read_facts(folder / FACTS, num_pieces), key=attrgetter("problem_id")):
+            problem, facts = problems[name], list(group)
+            verdicts = decide(problem, facts, notes.get(name, ProblemNotes()), config, seed)
+            stream.writelines(json.dumps(verdict.to_json()) + "\n" for verdict in verdicts)
+            yield from (candidate(o, problem.source) for o, v in zip(facts, verdicts, strict=True) if v.kept)
+
+    with (folder / DECIDED).open("w") as stream:
+        return over_limits(kept(stream), config.select, seed)
+
+
+def _write(
+    folder: Path, source: Path, problems: ProblemFile, late_reasons: Sequence[str | None]
+) -> tuple[Funnel, dict[str, int | None]]:
+    """Go through texts and verdicts side by side; both are in the order of their identities."""
+    funnel = Funnel()
+    new = {name: folder / f".{name}" for name in (KEPT, DROPPED, VERDICTS)}
+    for name in (KEPT, DROPPED):
+        shutil.rmtree(new[name], ignore_errors=True)
+    kept, dropped = ShardWriter(new[KEPT], _kept_schema()), ShardWriter(new[DROPPED], _dropped_schema())
+    with (
+        (folder / DECIDED).open() as decided,
+        new[VERDICTS].open("w") as stream,
+        ProgressBar("filter: write", num_rows(shard_files(source)), "traces") as progress,
+    ):
+        verdicts = _final_verdicts(decided, late_reasons)
+        for name, group in groupby(zip(stored_traces(source), verdicts, strict=True), key=lambda p: p[0].problem_id):
+            problem, pairs = problems[name], list(group)
+            for trace, verdict in pairs:
+                if verdict.kept:
+                    kept.write(_kept_row(problem, trace, verdict), len(trace.text))
+                else:
+                    dropped.write(_dropped_row(problem, trace, verdict), len(trace.text))
+                stream.write(json.dumps(verdict.to_json()) + "\n")
+            funnel.add(problem.source, [v for _, v in pairs], [trace.num_completion_tokens for trace, _ in pairs])
+            progress.advance(len(pairs), f"{funnel.num_kept:,} kept")
+        stream.flush()
+        os.fsync(stream.fileno())
+    outputs: dict[str, int | None] = {}
+    for name, writer in ((KEPT, kept), (DROPPED, dropped)):
+        outputs[name] = sum(shard["num_rows"] for shard in writer.close().values())
+        sync_tree(new[name])
+        replace_folder(new[name], folder / name)
+    new[VERDICTS].replace(folder / VERDICTS)
+    (folder / DECIDED).unlink()
+    return funnel, {**outputs, VERDICTS: funnel.num_traces, CERTIFICATE: None}
+
+
+def _final_verdicts(decided: Iterable[str], late_reasons: Sequence[str | None]) -> Iterator[Verdict]:
+    """The verdicts as decided, and for the kept ones in turn what the whole set has to say."""
+    late = iter(late_reasons)
+    for line in decided:
+        verdict = Verdict.from_json(json.loads(line))
+        reason = next(late) if verdict.kept else None
+        yield verdict if reason is None else with_reason(verdict, reason)
 
 
 def _kept_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any]:
@@ -151,6 +244,7 @@ def _kept_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any
         "source": problem.source,
         "answer": problem.answer,
         "extracted_answer": verdict.extracted_answer,
+        "graded_by": verdict.graded_by,
         "teacher": trace.teacher,
         "teacher_revision": trace.teacher_revision,
         "num_completion_tokens": trace.num_completion_tokens,
@@ -162,7 +256,9 @@ def _dropped_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, 
         "problem_id": problem.id,
         "sample_index": trace.sample_index,
         "reasons": list(verdict.reasons),
+        "details": json.dumps(verdict.details) if verdict.details else None,
         "correct": verdict.correct,
+        "graded_by": verdict.graded_by,
         "answer": problem.answer,
         "extracted_answer": verdict.extracted_answer,
         "finish_reason": trace.finish_reason,
@@ -184,7 +280,7 @@ def _kept_schema() -> Any:
     """Given, not read off the rows, so that an empty table has its columns too."""
     import pyarrow as pa
 
-    text = ("problem_id", "task", "source", "answer", "extracted_answer", "teacher", "teacher_revision")
+    text = ("problem_id", "task", "source", "answer", "extracted_answer", "graded_by", "teacher", "teacher_revision")
     return pa.schema(
         [("prompt", _messages_type()), ("completion", _messages_type())]
         + [(name, pa.string()) for name in text]
@@ -195,7 +291,7 @@ def _kept_schema() -> Any:
 def _dropped_schema() -> Any:
     import pyarrow as pa
 
-    text = ("problem_id", "answer", "extracted_answer", "finish_reason", "error", "text", "source")
+    text = ("problem_id", "details", "graded_by", "answer", "extracted_answer", "finish_reason", "error", "text", "source")
     return pa.schema(
         [("prompt", _messages_type()), ("reasons", pa.list_(pa.string())), ("correct", pa.bool_())]
         + [(name, pa.string()) for name in text]

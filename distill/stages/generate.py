@@ -32,7 +32,7 @@ NUM_SHOWN = 3
 
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the traces."""
-    config = run.recipe.generate.model_dump(mode="json", exclude=NOT_IDENTITY)
+    config = run.generate.model_dump(mode="json", exclude=NOT_IDENTITY)
     template = None if run.teacher_is_served else chat_template_of(run.teacher_model.path, _chat_format(run))
     return {
         "version": VERSION,
@@ -82,7 +82,7 @@ def run(run: RunContext, engine: Engine | None = None) -> Summary:
         run: the recipe and its folder.
         engine: draw in this process with this engine; left out: in a child process with the recipe's engine.
     """
-    config = run.recipe.generate
+    config = run.generate
     folder = run.folder("generate").path
     problems = run.problem_sets.train
     write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems))
@@ -135,7 +135,7 @@ def _chat_format(run: RunContext) -> str | None:
 
 
 def _job(run: RunContext) -> SamplingJob:
-    config = run.recipe.generate
+    config = run.generate
     plain = config.model_dump(mode="json")
     folder = run.folder("generate").path
     return SamplingJob(
@@ -162,7 +162,7 @@ def _job(run: RunContext) -> SamplingJob:
 
 
 def _metrics(run: RunContext, problems: list[Problem], tally: Tally) -> dict[str, Any]:
-    config = run.recipe.generate
+    config = run.generate
     metrics = {
         "teacher": run.teacher_model.name,
         "teacher_revision": run.teacher_model.revision,

@@ -1,0 +1,398 @@
+"""What is found out about each trace once, whatever a recipe then makes of it: grade, measures, length, signature.
+
+Enters: shards of traces and their problems. Leaves: `Facts` in the traces' order, a file for each `PIECE_ROWS` of them.
+
+Worker processes read the shards themselves, so that texts never travel. What the cache knows is not worked out again;
+what a comparison of strings does not settle is graded as a task of its own, which can hang without holding up others.
+"""
+
+import functools
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.fact_cache import FactCache, fact_key
+from distill.errors import StageError
+from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
+from distill.filters.language import prompt_language
+from distill.filters.readability import MEASURES_VERSION, Measures, measure
+from distill.grading import GRADER_VERSION, Grade, extract, grade_from, grade_slowly, quick_grade
+from distill.grading.pool import GradingPool, Outcome, PoolTask
+from distill.problem_file import ProblemFile
+from distill.prompts import join_reasoning, split_reasoning
+from distill.records import Problem, Record, SampleKey, Trace
+
+PIECE_ROWS = 256
+"""Traces in a task: enough for its overhead not to matter, few enough to keep all cores busy to the end."""
+PIECE_TIMEOUT_S = 300.0
+"""Measuring takes time in proportion to a text; a piece that takes longer is gone through trace by trace."""
+COLUMNS = [
+    "problem_id",
+    "sample_index",
+    "text",
+    "reasoning",
+    "content",
+    "finish_reason",
+    "num_completion_tokens",
+    "error",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the facts, thresholds aside."""
+
+    cache: str
+    """The `FactCache` file."""
+    language: str | None
+    """ISO 639-1 code; `prompt`: the prompt's own; `None`: no language is measured."""
+    leaks: tuple[str, ...]
+    """The system prompt and the worked examples that the teacher was shown."""
+    tokenizer: str | None
+    """The student's `tokenizer.json`; `None`: lengths in its tokens are not asked for."""
+    gym_min_score: float
+    timeout_s: float
+    memory_gib: float
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the facts about a text, as text."""
+        return json.dumps([SIGNATURE_VERSION, MEASURES_VERSION, self.leaks, self.tokenizer])
+
+
+@dataclass(frozen=True, slots=True)
+class Facts(Record):
+    """What is known about one trace."""
+
+    problem_id: str
+    sample_index: int
+    finish_reason: str
+    error: str
+    num_completion_tokens: int
+    think: str
+    """`closed`, `unclosed` or `none`; see `distill.prompts.split_reasoning`."""
+    has_reasoning: bool
+    has_content: bool
+    num_chars: int
+    text_hash: bytes
+    num_tokens: int | None = None
+    """Of reasoning and answer, in the student's tokens."""
+    measures: Measures | None = None
+    """`None` for a trace without an answer to measure, and for one that could not be measured."""
+    signature: bytes | None = None
+    grade: Grade | None = None
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of one row group of a shard."""
+
+    number: int
+    """Its place among all pieces, in the traces' order."""
+    path: str
+    group: int
+    start: int
+    stop: int
+    problems: Mapping[str, Problem]
+    settings: Settings
+    measured: bool = True
+    """`False`: measuring it was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What came of a piece."""
+
+    facts: list[Facts]
+    fresh: list[tuple[bytes, Any]]
+    """For the cache."""
+    ungraded: list[tuple[int, bytes, str]]
+    """Row, cache key and extracted answer of the grades that a task of their own must settle."""
+
+
+def examine_piece(piece: Piece) -> Examined:
+    """Find out what is not known yet. Runs in a worker."""
+    traces = [
+        Trace(teacher="", teacher_revision="", num_prompt_tokens=0, seed=0, **row)
+        for row in _rows(piece.path, piece.group)[piece.start : piece.stop]
+    ]
+    facts = [_bare_facts(trace) for trace in traces]
+    if not piece.measured:
+        return Examined(facts, [], [])
+    answered = [row for row, trace in enumerate(traces) if trace.finish_reason != "error"]
+    keys = {row: _keys(piece.problems[traces[row].problem_id], traces[row], piece.settings) for row in answered}
+    with FactCache(Path(piece.settings.cache)) as cache:
+        known = cache.get(list({key for pair in keys.values() for key in pair}))
+    fresh = _about_texts(piece, traces, {keys[row][0]: row for row in answered if keys[row][0] not in known})
+    ungraded: list[tuple[int, bytes, str]] = []
+    for row in answered:
+        problem, content = piece.problems[traces[row].problem_id], traces[row].content
+        text_key, grade_key = keys[row]
+        facts[row] = _with_text(facts[row], known.get(text_key) or fresh[text_key])
+        grade = known.get(grade_key) or fresh.get(grade_key)
+        if grade is None or _was_stopped_sooner(grade, piece.settings):
+            quick = quick_grade(problem, content, last_number=False)
+            if quick is None:
+                ungraded.append((row, grade_key, extract(problem, content) or ""))
+                continue
+            grade = fresh[grade_key] = asdict(quick)
+        facts[row] = replace(facts[row], grade=_read_grade(grade))
+    return Examined(facts, list(fresh.items()), ungraded)
+
+
+@functools.lru_cache(maxsize=1)
+def _rows(path: str, group: int) -> list[dict[str, Any]]:
+    """A row group, kept for the pieces of it that follow."""
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read_row_group(group, columns=COLUMNS).to_pylist()
+    return rows
+
+
+def _keys(problem: Problem, trace: Trace, settings: Settings) -> tuple[bytes, bytes]:
+    """Keys of the facts about a trace's text, and of its grade."""
+    language = _language(problem, settings) or ""
+    text = fact_key("text", settings.fingerprint, language, problem.question, trace.reasoning, trace.content)
+    gold = json.dumps([problem.task, problem.answer, problem.metadata, settings.gym_min_score], sort_keys=True)
+    question = problem.question if problem.task == "choice" else ""
+    return text, fact_key("grade", str(GRADER_VERSION), gold, question, trace.content)
+
+
+def _language(problem: Problem, settings: Settings) -> str | None:
+    return prompt_language(problem.question) if settings.language == "prompt" else settings.language
+
+
+def _bare_facts(trace: Trace) -> Facts:
+    split = split_reasoning(trace.text, opened=bool(trace.reasoning))
+    return Facts(
+        problem_id=trace.problem_id,
+        sample_index=trace.sample_index,
+        finish_reason=trace.finish_reason,
+        error=trace.error,
+        num_completion_tokens=trace.num_completion_tokens,
+        think=split.state,
+        has_reasoning=bool(trace.reasoning),
+        has_content=bool(trace.content),
+        num_chars=len(trace.text),
+        text_hash=content_key(trace.reasoning, trace.content),
+    )
+
+
+def _about_texts(piece: Piece, traces: Sequence[Trace], rows: Mapping[bytes, int]) -> dict[bytes, Any]:
+    """What is found out about the texts of some rows, by key, as JSON for the cache."""
+    settings = piece.settings
+    texts = [join_reasoning(traces[row].reasoning, traces[row].content) for row in rows.values()]
+    about = {}
+    for key, row, text, signature in zip(rows, rows.values(), texts, signatures(texts), strict=True):
+        trace, problem = traces[row], piece.problems[traces[row].problem_id]
+        language = _language(problem, settings)
+        measures = measure(trace.reasoning, trace.content, language, settings.leaks, problem.question)
+        about[key] = {
+            "measures": asdict(measures),
+            "num_tokens": None if settings.tokenizer is None else _num_tokens(settings.tokenizer, text),
+            "signature": signature.tobytes().hex(),
+        }
+    return about
+
+
+def _with_text(facts: Facts, about: Mapping[str, Any]) -> Facts:
+    return replace(
+        facts,
+        measures=Measures(**about["measures"]),
+        num_tokens=about["num_tokens"],
+        signature=bytes.fromhex(about["signature"]),
+    )
+
+
+def _num_tokens(file: str, text: str) -> int:
+    return len(_tokenizer(file).encode(text, add_special_tokens=False))
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(file: str) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(file)
+
+
+def _read_grade(cached: Mapping[str, Any]) -> Grade:
+    """A grade as the cache holds it."""
+    return Grade(cached["correct"], cached["extracted_answer"], cached["reason"])
+
+
+def _was_stopped_sooner(grade: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether a cached grading was given up under tighter limits than those of now."""
+    limits = grade.get("limits")
+    return limits is not None and (settings.timeout_s > limits[0] or settings.memory_gib > limits[1])
+
+
+def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> Iterator[Piece]:
+    """The shards, cut up, in the traces' order."""
+    import pyarrow.parquet as pq
+
+    number = 0
+    for file in files:
+        shard = pq.ParquetFile(file)
+        for group in range(shard.num_row_groups):
+            names = shard.read_row_group(group, columns=["problem_id"])["problem_id"].to_pylist()
+            for start in range(0, len(names), PIECE_ROWS):
+                stop = min(start + PIECE_ROWS, len(names))
+                asked = {name: problems[name] for name in names[start:stop]}
+                yield Piece(number, str(file), group, start, stop, asked, settings)
+                number += 1
+
+
+def examine(
+    pieces: Iterable[Piece], pool: GradingPool, cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
+) -> int:
+    """Work through pieces, in whatever order their workers finish.
+
+    Args:
+        pieces: what to examine.
+        pool: the workers.
+        cache: where new facts are kept.
+        folder: an empty folder, for a file of facts a piece.
+        advance: told of each finished piece's facts.
+
+    Returns:
+        The number of pieces.
+    """
+    return _Examination(iter(pieces), cache, folder, advance).run(pool)
+
+
+def read_facts(folder: Path, num_pieces: int) -> Iterator[Facts]:
+    """The facts that `examine` left, in the traces' order."""
+    for number in range(num_pieces):
+        with _facts_file(folder, number).open() as stream:
+            for line in stream:
+                yield _facts_from_json(json.loads(line))
+
+
+@dataclass(slots=True)
+class _Open:
+    """A piece that is being worked on."""
+
+    piece: Piece
+    facts: list[Facts | None]
+    num_missing: int
+    """Facts and grades that are still to come."""
+
+
+class _Examination:
+    """Hands out tasks, takes what comes of them."""
+
+    def __init__(
+        self, pieces: Iterator[Piece], cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
+    ) -> None:
+        self._pieces, self._cache, self._folder, self._advance = pieces, cache, folder, advance
+        self._open: dict[int, _Open] = {}
+        self._urgent: deque[PoolTask] = deque()
+        """What belongs to pieces that are open already."""
+        self._num_pieces = 0
+
+    def run(self, pool: GradingPool) -> int:
+        for tag, outcome in pool.run(self._next_task):
+            if isinstance(tag, Piece):
+                self._take_piece(tag, outcome)
+            else:
+                self._take_grade(*tag, outcome)
+        return self._num_pieces
+
+    def _next_task(self) -> PoolTask | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        piece = next(self._pieces, None)
+        if piece is None:
+            return None
+        num_rows = piece.stop - piece.start
+        self._open[piece.number] = _Open(piece, [None] * num_rows, num_rows)
+        self._num_pieces += 1
+        return _piece_task(piece)
+
+    def _take_piece(self, piece: Piece, outcome: Examined | Outcome) -> None:
+        if isinstance(outcome, Outcome):
+            self._urgent.extend(_piece_task(part) for part in _smaller(piece))
+            return
+        self._cache.put(outcome.fresh)
+        opened = self._open[piece.number]
+        offset = piece.start - opened.piece.start
+        opened.facts[offset : offset + len(outcome.facts)] = outcome.facts
+        opened.num_missing += len(outcome.ungraded) - len(outcome.facts)
+        for row, key, extracted in outcome.ungraded:
+            problem = piece.problems[outcome.facts[row].problem_id]
+            tag = (piece.number, offset + row, key, extracted)
+            grade = functools.partial(grade_slowly, gym_min_score=piece.settings.gym_min_score)
+            self._urgent.append(PoolTask(tag, grade, (problem, extracted)))
+        self._finish(opened)
+
+    def _take_grade(self, number: int, row: int, key: bytes, extracted: str, outcome: object) -> None:
+        opened = self._open[number]
+        facts, grade = opened.facts[row], grade_from(outcome, extracted)
+        assert facts is not None
+        settings = opened.piece.settings
+        cached = asdict(grade)
+        if isinstance(outcome, Outcome):
+            cached["limits"] = [settings.timeout_s, settings.memory_gib]
+        self._cache.put({key: cached})
+        opened.facts[row] = replace(facts, grade=grade)
+        opened.num_missing -= 1
+        self._finish(opened)
+
+    def _finish(self, opened: _Open) -> None:
+        if opened.num_missing:
+            return
+        facts = [one for one in opened.facts if one is not None]
+        with _facts_file(self._folder, opened.piece.number).open("w") as stream:
+            stream.writelines(json.dumps(_facts_to_json(one)) + "\n" for one in facts)
+        del self._open[opened.piece.number]
+        self._advance(facts)
+
+
+def _piece_task(piece: Piece) -> PoolTask:
+    return PoolTask(piece, examine_piece, piece, PIECE_TIMEOUT_S)
+
+
+def _smaller(piece: Piece) -> list[Piece]:
+    """A piece in which something hung or crashed, in halves; a single trace, without what hung.
+
+    Raises:
+        StageError: even reading the trace fails.
+    """
+    if not piece.measured:
+        raise StageError(
+            f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the time and memory that "
+            "workers have. Raise filter.grade_memory_gib."
+        )
+    if piece.stop - piece.start == 1:
+        return [replace(piece, measured=False)]
+    middle = (piece.start + piece.stop) // 2
+    return [replace(piece, stop=middle), replace(piece, start=middle)]
+
+
+def _facts_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:07d}.jsonl"
+
+
+def _facts_to_json(facts: Facts) -> dict[str, Any]:
+    row = asdict(facts)
+    return {**row, "text_hash": facts.text_hash.hex(), "signature": facts.signature and facts.signature.hex()}
+
+
+def _facts_from_json(row: dict[str, Any]) -> Facts:
+    measures, grade, signature = row["measures"], row["grade"], row["signature"]
+    return Facts(
+        **{
+            **row,
+            "text_hash": bytes.fromhex(row["text_hash"]),
+            "measures": measures and Measures(**measures),
+            "signature": signature and bytes.fromhex(signature),
+            "grade": grade and Grade(**grade),
+        }
+    )

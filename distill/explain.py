@@ -1,0 +1,128 @@
+"""One trace's whole story, from a finished filter: what it says, how it was graded, why it was kept or dropped.
+
+Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distill.errors import UserError
+from distill.problem_file import ProblemFile
+from distill.records import REASONS, Verdict
+from distill.trace_store import PROBLEMS, traces_of
+
+SCHEMA_VERSION = 1
+NUM_SHOWN_CHARS = 1_500
+NUM_NEAR = 5
+
+
+def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
+    """What the filter made of a trace, or of all traces of a problem.
+
+    Args:
+        run_dir: `runs/<name>`.
+        source: the stage that the traces come from.
+        wanted: `problem_id` or `problem_id/sample_index`; the beginning of a problem's id will do if it is the only one.
+
+    Raises:
+        UserError: the filter has not finished, or knows no such id.
+    """
+    folder = run_dir / "filter"
+    if not (folder / "manifest.json").exists():
+        raise UserError(f"{folder}: the filter has not finished here. Run `distill filter` first.")
+    name, _, index = wanted.rpartition("/") if "/" in wanted and wanted.rpartition("/")[2].isdigit() else (wanted, "", "")
+    verdicts = _verdicts_of(folder / "verdicts.jsonl", name)
+    if index and int(index) not in {verdict.sample_index for verdict in verdicts}:
+        there = ", ".join(str(verdict.sample_index) for verdict in verdicts)
+        raise UserError(f"--explain: problem {name} has no trace {index}; there are {there}.")
+    problem_id = verdicts[0].problem_id
+    texts = {trace.sample_index: trace for trace in traces_of(run_dir / source, problem_id)}
+    with ProblemFile(run_dir / source / PROBLEMS) as problems:
+        problem = problems[problem_id]
+    traces = []
+    for verdict in verdicts:
+        trace = texts[verdict.sample_index]
+        about = {
+            "finish_reason": trace.finish_reason,
+            "num_completion_tokens": trace.num_completion_tokens,
+            "teacher": trace.teacher,
+        }
+        traces.append({**verdict.to_json(), "kept": verdict.kept, **about, "text": trace.text})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "problem": problem.to_json(),
+        "wanted": int(index) if index else None,
+        "traces": traces,
+    }
+
+
+def story(found: dict[str, Any]) -> list[str]:
+    """The same in words."""
+    problem = found["problem"]
+    lines = [f"Problem {problem['id']} ({problem['source']}, {problem['task']})"]
+    lines += [f"  {line}" for line in problem["prompt"][-1]["content"].splitlines()]
+    lines.append(f"  expected answer: {problem['answer'] if problem['answer'] is not None else 'none'}")
+    for trace in found["traces"]:
+        if found["wanted"] in (None, trace["sample_index"]):
+            lines += ["", *_trace_lines(trace, whole=found["wanted"] is not None)]
+    others = [trace for trace in found["traces"] if found["wanted"] not in (None, trace["sample_index"])]
+    if others:
+        lines += ["", "Its other traces"]
+        lines += [f"  {t['sample_index']:>3}  {_grade(t)}, {_fate(t)}" for t in others]
+    return lines
+
+
+def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
+    lines = [
+        f"Trace {trace['problem_id']}/{trace['sample_index']}: {'kept' if trace['kept'] else 'dropped'}",
+        f"  by {trace['teacher'] or 'an unknown teacher'}, {trace['num_completion_tokens']:,} tokens, ended by "
+        f"{trace['finish_reason']}",
+        f"  {_grade(trace)}",
+    ]
+    for reason in trace["reasons"]:
+        detail = trace["details"].get(reason)
+        lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else ""))
+    lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
+    if whole:
+        text = trace["text"]
+        middle = f"\n… {len(text) - 2 * NUM_SHOWN_CHARS:,} characters …\n"
+        if len(text) > 2 * NUM_SHOWN_CHARS:
+            text = text[:NUM_SHOWN_CHARS] + middle + text[-NUM_SHOWN_CHARS:]
+        lines += ["  text:", *(f"    {line}" for line in text.splitlines())]
+    return lines
+
+
+def _grade(trace: dict[str, Any]) -> str:
+    answer = "no answer found" if trace["extracted_answer"] is None else f"answer {trace['extracted_answer']}"
+    grade = {True: "right", False: "wrong", None: "not graded"}[trace["correct"]]
+    by = f" (by {trace['graded_by']})" if trace["graded_by"] not in ("", "rule") else ""
+    return f"{answer}, {grade}{by}"
+
+
+def _fate(trace: dict[str, Any]) -> str:
+    return "kept" if trace["kept"] else f"dropped: {', '.join(trace['reasons'])}"
+
+
+def _verdicts_of(file: Path, name: str) -> list[Verdict]:
+    """The verdicts on one problem's traces.
+
+    Raises:
+        UserError: no problem, or several, have ids that begin so.
+    """
+    found = [Verdict.from_json(row) for row in _rows(file) if row["problem_id"].startswith(name)]
+    exact = [verdict for verdict in found if verdict.problem_id == name]
+    ids = sorted({verdict.problem_id for verdict in found})
+    if exact or len(ids) == 1:
+        return exact or found
+    if ids:
+        more = f" and {len(ids) - NUM_NEAR} more" if len(ids) > NUM_NEAR else ""
+        raise UserError(f"--explain: {name} begins the ids of several problems: {', '.join(ids[:NUM_NEAR])}{more}.")
+    raise UserError(f"--explain: {file} knows no problem {name}. Give problem_id or problem_id/sample_index of a row.")
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open() as stream:
+        for line in stream:
+            yield json.loads(line)

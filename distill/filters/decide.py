@@ -1,0 +1,208 @@
+"""What becomes of a problem's traces: facts and thresholds in, verdicts with every reason out.
+
+Enters: the facts about all traces of one problem. Leaves: a `Verdict` a trace. What is decided over the whole set
+(caps, the token budget) comes afterwards (`distill.filters.select`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from distill.examine import Facts
+from distill.filters.dedup import near_duplicates, similarity
+from distill.filters.readability import Measures, unreadable
+from distill.filters.select import Candidate, in_band, majority, pass_rate, per_problem, vote
+from distill.grading.judge import combine
+from distill.grading.math import same_answer
+from distill.recipe import FilterConfig, Select
+from distill.records import GradedBy, Problem, SampleKey, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemNotes:
+    """What is known of a problem beyond its traces."""
+
+    contamination: str = ""
+    """The evaluation item that it repeats, in words."""
+    repeats: str = ""
+    """The earlier problem that it repeats, in words."""
+    judged: Mapping[SampleKey, bool | None] = field(default_factory=dict)
+    """What the judge said of the traces that it was asked about."""
+
+
+def decide(
+    problem: Problem, facts: Sequence[Facts], notes: ProblemNotes, config: FilterConfig, seed: int
+) -> list[Verdict]:
+    """One verdict a trace.
+
+    Args:
+        problem: the problem.
+        facts: of all its traces, by sample index.
+        notes: of the problem.
+        config: thresholds.
+        seed: of random choices.
+    """
+    verdicts = [_verdict(problem, one, notes, config) for one in _with_votes(problem, facts, config)]
+    if config.duplicates is not None:
+        verdicts = _drop_repeats(verdicts, facts, config.duplicates.traces)
+    return _choose(verdicts, facts, config.select, problem.source, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    """A trace's facts, and whose word its grade is."""
+
+    facts: Facts
+    correct: bool | None
+    graded_by: GradedBy
+    vote: str = ""
+
+
+def _with_votes(problem: Problem, facts: Sequence[Facts], config: FilterConfig) -> list[_Graded]:
+    """The rules' grades; where the expected answer is missing or doubted, those by the majority's answer."""
+    graded = [_Graded(one, one.grade.correct if one.grade else None, "rule") for one in facts]
+    voting = config.majority
+    if voting is None:
+        return graded
+    found_by_some = any(one.correct for one in graded)
+    if problem.answer is not None and not (voting.doubted and not found_by_some):
+        return graded
+    votes = [vote(one.finish_reason, one.grade.extracted_answer) if one.grade else None for one in facts]
+    winner = majority(votes, same_answer, voting)
+    if winner is None:
+        return graded
+    num_votes = sum(answer is not None for answer in votes)
+    num_same = sum(answer is not None and same_answer(answer, winner) for answer in votes)
+    said = f"{num_same} of {num_votes} say {winner[:80]}"
+    return [
+        replace(one, correct=same_answer(one.facts.grade.extracted_answer, winner), graded_by="majority", vote=said)
+        if one.facts.grade and one.facts.grade.extracted_answer
+        else one
+        for one in graded
+    ]
+
+
+def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> Verdict:
+    """Everything that can be said of one trace by itself: all its reasons, not just the first."""
+    facts = graded.facts
+    key = (facts.problem_id, facts.sample_index)
+    details: dict[str, str] = {}
+    if facts.finish_reason == "error":
+        return Verdict(*key, None, None, ("error",), details={"error": facts.error} if facts.error else {})
+    reasons: list[str] = []
+
+    def drop(reason: str, detail: str = "") -> None:
+        reasons.append(reason)
+        if detail:
+            details[reason] = detail
+
+    correct, graded_by, reason = _grade(graded, notes, config)
+    if graded.vote:
+        details["majority"] = graded.vote
+    if reason:
+        drop(reason)
+    if facts.finish_reason == "length":
+        drop("truncated")
+    if facts.finish_reason == "loop":
+        drop("loop")
+    if facts.think == "unclosed":
+        drop("unclosed_think")
+    elif config.require_think and (facts.think == "none" or not facts.has_reasoning):
+        drop("no_think")
+    elif not facts.has_content:
+        drop("empty_answer")
+    if notes.contamination:
+        drop("contaminated", notes.contamination)
+    if notes.repeats:
+        drop("duplicate_problem", notes.repeats)
+    if facts.num_tokens is not None:
+        if config.min_tokens is not None and facts.num_tokens < config.min_tokens:
+            drop("too_short", f"{facts.num_tokens} of at least {config.min_tokens} tokens")
+        if config.max_tokens is not None and facts.num_tokens > config.max_tokens:
+            drop("too_long", f"{facts.num_tokens} of at most {config.max_tokens} tokens")
+    if facts.measures is None:
+        drop("unmeasured")
+    else:
+        for reason in unreadable(facts.measures, config.readability, about_code=problem.task == "code"):
+            drop(reason, measured(reason, facts.measures))
+    answer = facts.grade.extracted_answer if facts.grade else None
+    return Verdict(*key, correct, answer, tuple(reasons), graded_by, details)
+
+
+def _grade(graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> tuple[bool | None, GradedBy, str | None]:
+    """Right or not, whose word that is, and the reason for a drop."""
+    grade = graded.facts.grade
+    if graded.graded_by == "majority":
+        return graded.correct, "majority", None if graded.correct else "wrong_answer"
+    correct, reason = (grade.correct, grade.reason) if grade else (None, "ungraded_crash")
+    if config.judge is None or graded.facts.key not in notes.judged:
+        return correct, "rule" if correct is not None else "", reason
+    together, reason = combine(correct, notes.judged[graded.facts.key], config.judge.role, reason)
+    is_judges = correct is None and together is not None
+    return together, "judge" if is_judges else "rule" if together is not None else "", reason
+
+
+def is_for_the_judge(facts: Facts, role: str) -> bool:
+    """Whether a judge is asked about a trace: one that ended by itself, with an answer, and a grade within its role."""
+    if facts.finish_reason != "stop" or not facts.has_content or facts.grade is None:
+        return False
+    correct = facts.grade.correct
+    return (correct is None and role != "veto") or (correct is True and role != "fill")
+
+
+def _drop_repeats(verdicts: list[Verdict], facts: Sequence[Facts], threshold: float | None) -> list[Verdict]:
+    """Of the good traces, those that say what an earlier good one says."""
+    verdicts = list(verdicts)
+    first_with: dict[bytes, int] = {}
+    good = []
+    for place, (verdict, one) in enumerate(zip(verdicts, facts, strict=True)):
+        if not verdict.kept:
+            continue
+        first = first_with.setdefault(one.text_hash, place)
+        if first != place:
+            verdicts[place] = with_reason(verdict, "duplicate", f"of trace {facts[first].sample_index}")
+        elif one.signature is not None:
+            good.append(place)
+    if threshold is None or len(good) < 2:
+        return verdicts
+    found = [signature for place in good if (signature := facts[place].signature) is not None]
+    for later, earlier in near_duplicates(found, threshold).items():
+        likeness = similarity(found[later], found[earlier])
+        detail = f"of trace {facts[good[earlier]].sample_index}, {likeness:.0%} alike"
+        verdicts[good[later]] = with_reason(verdicts[good[later]], "near_duplicate", detail)
+    return verdicts
+
+
+def measured(reason: str, measures: Measures) -> str:
+    """What was measured that speaks for a reason, in words."""
+    return {
+        "mixed_language": f"{measures.language_share:.1%} {measures.language}, {measures.num_foreign_words} foreign words",
+        "repetition": f"its most regular part compresses {measures.compression_ratio:.1f} times, "
+        f"{measures.repeated_share:.0%} of that was said before; the end stands there {measures.tail_repeats} times",
+        "long_paragraph": f"{measures.longest_paragraph:,} characters",
+        "code_block": f"{measures.num_code_blocks} of them",
+        "several_answers": ", ".join(measures.boxed_answers)[:200],
+        "prompt_leak": f"{measures.prompt_leak:.0%} of one repeated",
+    }.get(reason, "")
+
+
+def _choose(verdicts: list[Verdict], facts: Sequence[Facts], select: Select, source: str, seed: int) -> list[Verdict]:
+    """Of the good traces, those of a problem within the band that fit into its share."""
+    rate = pass_rate(verdict.correct for verdict in verdicts)
+    if rate is not None and not in_band(rate, select):
+        detail = f"{rate:.0%} right, wanted {select.min_pass_rate:.0%} to {select.max_pass_rate:.0%}"
+        return [with_reason(v, "pass_rate", detail) if v.kept else v for v in verdicts]
+    good = [candidate(one, source) for one, verdict in zip(facts, verdicts, strict=True) if verdict.kept]
+    beyond = per_problem(good, select, seed)
+    return [with_reason(v, "not_selected") if v.key in beyond else v for v in verdicts]
+
+
+def candidate(facts: Facts, source: str) -> Candidate:
+    """What choosing needs to know of a trace."""
+    num_tokens = facts.num_completion_tokens if facts.num_tokens is None else facts.num_tokens
+    return Candidate(facts.problem_id, facts.sample_index, source, num_tokens, facts.signature)
+
+
+def with_reason(verdict: Verdict, reason: str, detail: str = "") -> Verdict:
+    """The verdict with one more reason."""
+    details = {**verdict.details, reason: detail} if detail else verdict.details
+    return replace(verdict, reasons=(*verdict.reasons, reason), details=details)

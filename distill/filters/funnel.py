@@ -1,0 +1,103 @@
+"""Counts over verdicts: the funnel, and what each source and each difficulty yields.
+
+Enters: verdicts, one problem at a time. Leaves: a JSON-ready dict for manifest and report.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill.records import REASONS, Verdict
+
+PASS_RATES = ("none right", "up to 25%", "up to 50%", "up to 75%", "under 100%", "all right", "ungraded")
+"""Bins of the share of a problem's graded traces that are right."""
+
+
+@dataclass(slots=True)
+class _Yield:
+    num_problems: int = 0
+    num_traces: int = 0
+    num_correct: int = 0
+    num_kept: int = 0
+
+    def add(self, verdicts: Sequence[Verdict]) -> None:
+        self.num_problems += 1
+        self.num_traces += len(verdicts)
+        self.num_correct += sum(verdict.correct is True for verdict in verdicts)
+        self.num_kept += sum(verdict.kept for verdict in verdicts)
+
+    def to_json(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("num_problems", "num_traces", "num_correct", "num_kept")}
+
+
+@dataclass(slots=True)
+class Funnel:
+    """Each dropped trace once, under its first reason, and every reason's full count."""
+
+    num_problems_kept: int = 0
+    num_ungraded: int = 0
+    num_kept_tokens: int = 0
+    """Completion tokens of the kept traces, as the teacher counts them."""
+    _all: _Yield = field(default_factory=_Yield)
+    _first: Counter[str] = field(default_factory=Counter)
+    _every: Counter[str] = field(default_factory=Counter)
+    _graded_by: Counter[str] = field(default_factory=Counter)
+    _by_source: dict[str, _Yield] = field(default_factory=dict)
+    _by_pass_rate: dict[str, _Yield] = field(default_factory=dict)
+
+    @property
+    def num_traces(self) -> int:
+        return self._all.num_traces
+
+    @property
+    def num_kept(self) -> int:
+        return self._all.num_kept
+
+    def add(self, source: str, verdicts: Sequence[Verdict], num_tokens: Sequence[int]) -> None:
+        """Count all traces of one problem.
+
+        Args:
+            source: of the problem.
+            verdicts: one a trace.
+            num_tokens: completion tokens of each.
+        """
+        self._all.add(verdicts)
+        self.num_problems_kept += any(verdict.kept for verdict in verdicts)
+        self.num_ungraded += sum(verdict.correct is None for verdict in verdicts)
+        self.num_kept_tokens += sum(num for verdict, num in zip(verdicts, num_tokens, strict=True) if verdict.kept)
+        self._first.update(verdict.reasons[0] for verdict in verdicts if verdict.reasons)
+        self._every.update(reason for verdict in verdicts for reason in verdict.reasons)
+        self._graded_by.update(verdict.graded_by for verdict in verdicts if verdict.correct is not None)
+        self._by_source.setdefault(source, _Yield()).add(verdicts)
+        self._by_pass_rate.setdefault(_bin(verdicts), _Yield()).add(verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts."""
+        num_graded = self._all.num_traces - self.num_ungraded
+        return {
+            "num_traces": self._all.num_traces,
+            "num_kept": self._all.num_kept,
+            "num_problems": self._all.num_problems,
+            "num_problems_kept": self.num_problems_kept,
+            "correct_share": self._all.num_correct / num_graded if num_graded else None,
+            "num_ungraded": self.num_ungraded,
+            "num_kept_tokens": self.num_kept_tokens,
+            "dropped": {reason: self._first[reason] for reason in REASONS if self._first[reason]},
+            "reasons": {reason: self._every[reason] for reason in REASONS if self._every[reason]},
+            "graded_by": dict(sorted(self._graded_by.items())),
+            "by_source": {source: found.to_json() for source, found in sorted(self._by_source.items())},
+            "by_pass_rate": {
+                name: self._by_pass_rate[name].to_json() for name in PASS_RATES if name in self._by_pass_rate
+            },
+        }
+
+
+def _bin(verdicts: Sequence[Verdict]) -> str:
+    graded = [verdict.correct for verdict in verdicts if verdict.correct is not None]
+    if not graded:
+        return "ungraded"
+    share = sum(graded) / len(graded)
+    if share in (0.0, 1.0):
+        return "all right" if share else "none right"
+    return next(name for top, name in ((0.25, "up to 25%"), (0.5, "up to 50%"), (0.75, "up to 75%"), (1.0, "under 100%")) if share <= top)

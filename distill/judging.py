@@ -1,0 +1,108 @@
+"""Asking a judge model about the answers that no rule can grade, as many at once as its servers take.
+
+Enters: problems with answers. Leaves: right, wrong, or no verdict for each. What was asked before is not asked again.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from distill.engines import Completion, Engine, EngineSpec, Request, start_engine
+from distill.fact_cache import FactCache, fact_key
+from distill.grading.judge import JUDGE_VERSION, is_master_key, judge_messages, read_verdict
+from distill.recipe import Judge
+from distill.records import Message, Problem, SampleKey
+
+NUM_LOOKED_UP = 256
+
+
+class Question(NamedTuple):
+    """One answer that the judge is asked about."""
+
+    key: SampleKey
+    problem: Problem
+    answer: str
+    """What the model wrote after its thinking."""
+
+
+def ask_judge(
+    questions: Iterable[Question], judge: Judge, cache: FactCache, engine: Engine | None = None
+) -> Iterator[tuple[SampleKey, bool | None]]:
+    """The judge's verdicts, in the order in which they come.
+
+    Args:
+        questions: what to ask.
+        judge: the model, its rubric and servers.
+        cache: verdicts given before; new ones are added.
+        engine: to ask through; left out: the judge's servers, looked for with the first new question.
+
+    Raises:
+        ModelError, StageError: see the server engine; verdicts given so far are in the cache.
+    """
+    waiting = iter(questions)
+    open_keys: dict[SampleKey, bytes] = {}
+    ready: deque[tuple[Request, bytes]] = deque()
+    is_ours = engine is None
+    try:
+        while True:
+            while not ready and (some := [q for q, _ in zip(waiting, range(NUM_LOOKED_UP), strict=False)]):
+                known, fresh = _look_up(some, judge, cache)
+                yield from known
+                ready.extend(fresh)
+            if not ready and not open_keys:
+                return
+            engine = engine or start_engine(_spec(judge))
+            while ready and engine.num_in_flight < engine.max_in_flight:
+                request, key = ready.popleft()
+                open_keys[request.key] = key
+                engine.submit(request)
+            for completion in engine.step():
+                yield completion.key, _keep(completion, open_keys.pop(completion.key), cache)
+    finally:
+        if is_ours and engine is not None:
+            engine.close()
+
+
+def _look_up(
+    some: list[Question], judge: Judge, cache: FactCache
+) -> tuple[list[tuple[SampleKey, bool | None]], list[tuple[Request, bytes]]]:
+    """What need not be asked, and requests for the rest with their keys in the cache."""
+    known: list[tuple[SampleKey, bool | None]] = []
+    requests = []
+    for question in some:
+        if is_master_key(question.answer):
+            known.append((question.key, False))
+            continue
+        messages = judge_messages(question.problem, question.answer, judge)
+        requests.append((Request(question.key, messages, seed=0), _cache_key(judge, messages)))
+    found = cache.get([key for _, key in requests])
+    known += [(request.key, found[key]) for request, key in requests if key in found]
+    return known, [(request, key) for request, key in requests if key not in found]
+
+
+def _keep(completion: Completion, key: bytes, cache: FactCache) -> bool | None:
+    if completion.finish_reason == "error":
+        return None  # the server's trouble: another run may ask again
+    verdict = read_verdict(completion.text)
+    cache.put({key: verdict})
+    return verdict
+
+
+def _cache_key(judge: Judge, messages: list[Message]) -> bytes:
+    asked = [judge.model, judge.sampling.model_dump(mode="json"), messages]
+    return fact_key("judge", str(JUDGE_VERSION), json.dumps(asked, sort_keys=True))
+
+
+def _spec(judge: Judge) -> EngineSpec:
+    return EngineSpec(
+        model_path=Path(),
+        model_name=judge.model,
+        sampling=judge.sampling,
+        compute=judge.compute,
+        chat_format=None,
+        longest_messages=[],
+        loops=None,
+        extra_body={},
+    )

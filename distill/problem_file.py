@@ -1,0 +1,57 @@
+"""A file of problems, read one at a time: a million of them need not be in memory.
+
+Enters: `problems.jsonl`. Leaves: the problem of an id, or all of them in turn.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from distill.errors import StoreError
+from distill.records import Problem
+
+
+class ProblemFile:
+    """Problems by id, from a JSONL file that distill wrote; use it as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream = path.open("rb")
+        self._offsets: dict[str, int] = {}
+        offset = 0
+        for line in self._stream:
+            self._offsets[json.loads(line)["id"]] = offset
+            offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, name: str) -> Problem:
+        """The problem with this id.
+
+        Raises:
+            StoreError: there is none.
+        """
+        try:
+            self._stream.seek(self._offsets[name])
+        except KeyError:
+            raise StoreError(f"{self._path}: has no problem {name}, which a trace answers. Generate again.") from None
+        return Problem.from_json(json.loads(self._stream.readline()))
+
+    def sorted(self) -> Iterator[Problem]:
+        """All problems in the order of their ids."""
+        return (self[name] for name in sorted(self._offsets))
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
