@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from distill.errors import StoreError, UserError
-from distill.grading import Grade
 from distill.ledger import Ledger
 from distill.prompts import split_reasoning
 from distill.recipe import FilterConfig, Recipe
@@ -14,11 +13,7 @@ from distill.stages import RunContext, filter, generate
 from distill.store import describe_outputs, read_jsonl, write_json, write_jsonl
 from distill.trace_store import finalise
 
-RIGHT = Grade(True, "4", None)
-WRONG = Grade(False, "5", "wrong_answer")
-NOTHING = Grade(False, None, "no_answer")
 THOUGHT = "<think>\nTwo and two make four.\n</think>\n\n"
-FRENCH = "Nous devons trouver la somme de deux et de deux, puis vérifier que le résultat est juste, et enfin l'écrire. "
 ONE_WORKER = {"workers": 1}
 
 
@@ -44,108 +39,6 @@ def trace(text=THOUGHT + "\\boxed{4}", finish_reason="stop", opened=False, probl
 
 def problem(answer="4", name="p"):
     return Problem(name, [{"role": "user", "content": f"What makes {answer}?"}], answer, "math", "file:sums.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("judged", "grade", "config", "reasons"),
-    [
-        pytest.param(trace(), RIGHT, {}, (), id="right and readable"),
-        pytest.param(trace("", "error"), NOTHING, {}, ("error",), id="the engine's error, and nothing else"),
-        # cut off
-        pytest.param(
-            trace("<think>\nTwo", "length"),
-            NOTHING,
-            {},
-            ("truncated", "unclosed_think", "no_answer"),
-            id="cut off in the thought",
-        ),
-        pytest.param(
-            trace(THOUGHT + "It is", "length"), NOTHING, {}, ("truncated", "no_answer"), id="cut in the answer"
-        ),
-        pytest.param(trace(THOUGHT + "\\boxed{4} and", "length"), RIGHT, {}, ("truncated",), id="cut off though right"),
-        # thinking
-        pytest.param(trace("\\boxed{4}"), RIGHT, {}, ("no_think",), id="no thought"),
-        pytest.param(trace("\\boxed{4}"), RIGHT, {"require_think": False}, (), id="no thought asked for"),
-        pytest.param(trace("<think>\n\n</think>\n\n\\boxed{4}"), RIGHT, {}, ("no_think",), id="empty thought"),
-        pytest.param(trace("</think>\\boxed{4}"), RIGHT, {}, ("no_think",), id="closed at once"),
-        pytest.param(trace(f"Sure! {THOUGHT}4"), RIGHT, {}, ("no_think",), id="text before the thought"),
-        pytest.param(trace(""), NOTHING, {}, ("no_think", "no_answer"), id="nothing at all"),
-        pytest.param(trace("<think>\nTwo"), NOTHING, {}, ("unclosed_think", "no_answer"), id="never closed"),
-        pytest.param(
-            trace("<think>\nTwo"),
-            NOTHING,
-            {"require_think": False},
-            ("unclosed_think", "no_answer"),
-            id="never closed, none asked for",
-        ),
-        # a chat template that ends in <think>
-        pytest.param(trace("Two.\n</think>\n\n4", opened=True), RIGHT, {}, (), id="opened by the prompt"),
-        pytest.param(
-            trace("Two and", "length", opened=True),
-            NOTHING,
-            {},
-            ("truncated", "unclosed_think", "no_answer"),
-            id="opened by the prompt, cut off",
-        ),
-        # answers
-        pytest.param(trace(THOUGHT), NOTHING, {}, ("empty_answer", "no_answer"), id="empty answer"),
-        pytest.param(trace(""), NOTHING, {"require_think": False}, ("empty_answer", "no_answer"), id="empty"),
-        pytest.param(trace(THOUGHT + "I do not know."), NOTHING, {}, ("no_answer",), id="no answer"),
-        pytest.param(trace(), WRONG, {}, ("wrong_answer",), id="wrong answer"),
-        pytest.param(trace(), Grade(None, "4", "ungraded_gold"), {}, ("ungraded_gold",), id="gold not parsed"),
-        pytest.param(trace(), Grade(None, "4", "ungraded_timeout"), {}, ("ungraded_timeout",), id="grader hung"),
-        pytest.param(trace(), Grade(None, "4", "ungraded_crash"), {}, ("ungraded_crash",), id="grader crashed"),
-        # length
-        pytest.param(trace(num_tokens=11), RIGHT, {"max_tokens": 10}, ("too_long",), id="too long"),
-        pytest.param(trace(num_tokens=10), RIGHT, {"max_tokens": 10}, (), id="just as long"),
-        pytest.param(trace(num_tokens=10**6), RIGHT, {}, (), id="no longest"),
-        # readability, of the thought as of the answer
-        pytest.param(
-            trace("<think>Wait. So it is four. " + "Let me check that. " * 20),
-            NOTHING,
-            {},
-            ("unclosed_think", "no_answer", "repetition"),
-            id="loop",
-        ),
-        pytest.param(trace(THOUGHT + "Let me check that. " * 20 + "\\boxed{4}"), RIGHT, {}, (), id="a loop that ended"),
-        pytest.param(
-            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"), RIGHT, {}, ("mixed_language",), id="french thought"
-        ),
-        pytest.param(trace(THOUGHT + "答案是四,这就是结果。"), RIGHT, {}, ("mixed_language",), id="chinese answer"),
-        pytest.param(
-            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"),
-            RIGHT,
-            {"readability": {"language": "fr"}},
-            (),
-            id="french",
-        ),
-        pytest.param(
-            trace("<think>\n二加二等于四\n</think>\n\n答案是4"),
-            RIGHT,
-            {"readability": {"language": "zh"}},
-            (),
-            id="the tags are in no language",
-        ),
-        # several at once
-        pytest.param(
-            trace("二加二等于五", num_tokens=11),
-            WRONG,
-            {"max_tokens": 10},
-            ("no_think", "wrong_answer", "too_long", "mixed_language"),
-            id="all that can be said",
-        ),
-    ],
-)
-def test_judge(judged, grade, config, reasons):
-    verdict = filter.judge(judged, grade, FilterConfig.model_validate(config))
-    assert verdict.reasons == reasons
-    assert verdict.key == judged.key
-    if judged.finish_reason != "error":
-        assert (verdict.correct, verdict.extracted_answer) == (grade.correct, grade.extracted_answer)
-
-
-def test_an_error_says_nothing_about_the_answer():
-    assert filter.judge(trace("", "error"), NOTHING, FilterConfig()) == Verdict("p", 0, None, None, ("error",))
 
 
 PROBLEMS = {name: problem(answer, name) for name, answer in [("p", "4"), ("q", "\\frac{1}{2}"), ("r", "$$")]}
@@ -175,61 +68,6 @@ EXPECTED = [
     (False, ("no_answer",)),
     (None, ("ungraded_gold",)),
 ]
-
-
-def verdicts_with(**config):
-    config = FilterConfig.model_validate({"compute": ONE_WORKER, "grade_timeout_s": 30.0, **config})
-    return filter.verdicts_for(PROBLEMS, TRACES, config, seed=0)
-
-
-def test_verdicts():
-    verdicts = verdicts_with()
-    assert [v.key for v in verdicts] == [t.key for t in TRACES]
-    assert [(v.correct, v.reasons) for v in verdicts] == EXPECTED
-    assert [v.extracted_answer for v in verdicts[:4]] == ["4", "5", "4", "4"]
-
-
-def test_duplicates_may_stay():
-    assert [v.reasons for v in verdicts_with(duplicates=None)][2] == ()
-
-
-@pytest.mark.parametrize(("policy", "kept"), [("shortest", {("p", 3)}), ("longest", {("p", 6)})])
-def test_only_good_traces_compete_for_a_problems_share(policy, kept):
-    verdicts = verdicts_with(select={"per_problem": 1, "policy": policy})
-    assert {v.key for v in verdicts if v.kept and v.problem_id == "p"} == kept
-    assert {v.reasons for v in verdicts if "not_selected" in v.reasons} == {("not_selected",)}
-    assert [v.key for v in verdicts if v.reasons == ("duplicate",)] == [("p", 2)]
-    assert ("q", 0) in {v.key for v in verdicts if v.kept}
-
-
-def test_funnel():
-    verdicts = [Verdict(t.problem_id, t.sample_index, c, "4", r) for t, (c, r) in zip(TRACES, EXPECTED, strict=True)]
-    assert filter.funnel(verdicts) == {
-        "num_traces": 11,
-        "num_kept": 4,
-        "num_problems": 3,
-        "num_problems_kept": 2,
-        "correct_share": 5 / 9,
-        "num_ungraded": 2,
-        # each trace once, under its first reason
-        "dropped": {"error": 1, "truncated": 1, "no_answer": 1, "wrong_answer": 2, "ungraded_gold": 1, "duplicate": 1},
-        "reasons": {
-            "error": 1,
-            "truncated": 1,
-            "unclosed_think": 1,
-            "no_answer": 2,
-            "wrong_answer": 2,
-            "ungraded_gold": 1,
-            "duplicate": 1,
-        },
-    }
-
-
-@pytest.mark.parametrize("verdicts", [[], [Verdict("p", 0, None, None, tuple(REASONS))]])
-def test_funnel_counts_each_trace_once(verdicts):
-    counts = filter.funnel(verdicts)
-    assert counts["num_kept"] + sum(counts["dropped"].values()) == counts["num_traces"] == len(verdicts)
-    assert counts["correct_share"] is None
 
 
 @pytest.fixture
@@ -269,7 +107,7 @@ def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):
     assert summary.outputs == {filter.KEPT: 4, filter.DROPPED: 7, filter.VERDICTS: 11}
     assert summary.metrics == filter.funnel([Verdict.from_json(row) for row in read_jsonl(folder / filter.VERDICTS)])
 
-    kept = load_dataset("parquet", data_files=str(folder / filter.KEPT), split="train", cache_dir=str(tmp_path))
+    kept = load_dataset("parquet", data_files=str(folder / filter.KEPT / "*.parquet"), split="train", cache_dir=str(tmp_path))
     assert kept.num_rows == 4
     assert kept[0]["prompt"] == [{"role": "user", "content": "What makes 4?"}]
     assert kept[0]["completion"] == [{"role": "assistant", "content": THOUGHT + "\\boxed{4}"}]
@@ -278,7 +116,7 @@ def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):
     assert kept[3]["extracted_answer"] == "0.5"
     assert {row["teacher"] for row in kept} == {"org/teacher"}
 
-    dropped = load_dataset("parquet", data_files=str(folder / filter.DROPPED), split="train", cache_dir=str(tmp_path))
+    dropped = load_dataset("parquet", data_files=str(folder / filter.DROPPED / "*.parquet"), split="train", cache_dir=str(tmp_path))
     assert [tuple(row["reasons"]) for row in dropped] == [reasons for _, reasons in EXPECTED if reasons]
     assert dropped[2]["text"] == "<think>\nTwo and"
     assert dropped[3]["error"] == "the prompt is too long"
@@ -293,7 +131,7 @@ def test_trl_takes_the_kept_rows_for_conversations(tmp_path, recipe):
     run = generated(tmp_path / "run", recipe)
     filter.run(run)
     path = run.folder("filter").path / filter.KEPT
-    kept = load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path))
+    kept = load_dataset("parquet", data_files=str(path / "*.parquet"), split="train", cache_dir=str(tmp_path))
     assert all(is_conversational(row) for row in kept)
 
 

@@ -1,0 +1,277 @@
+"""All that can be said of one problem's traces: each reason, and what the traces say of each other."""
+
+from dataclasses import replace
+
+import pytest
+
+from distill.examine import Facts
+from distill.filters.decide import ProblemNotes, decide, is_for_the_judge
+from distill.filters.dedup import content_key, signature
+from distill.filters.readability import measure
+from distill.grading import Grade
+from distill.prompts import join_reasoning, split_reasoning
+from distill.recipe import FilterConfig
+from distill.records import Problem
+
+RIGHT = Grade(True, "4", None)
+WRONG = Grade(False, "5", "wrong_answer")
+NOTHING = Grade(False, None, "no_answer")
+NO_GOLD = Grade(None, "4", "ungraded_gold")
+THOUGHT = "<think>\nTwo and two make four.\n</think>\n\n"
+FRENCH = "Nous devons trouver la somme de deux et de deux, puis vérifier que le résultat est juste, et enfin l'écrire. "
+PROBLEM = Problem("p", [{"role": "user", "content": "What is 2 + 2?"}], "4", "math", "file:sums.jsonl")
+JUDGE = {"model": "judge", "compute": {"base_urls": ["http://localhost:1/v1"]}}
+
+
+def trace(text=THOUGHT + "\\boxed{4}", finish_reason="stop", opened=False, index=0, num_tokens=10, language="en"):
+    """The facts about a trace, as examining it leaves them, its grade aside."""
+    split = split_reasoning(text, opened)
+    whole = join_reasoning(split.reasoning, split.content)
+    return Facts(
+        "p",
+        index,
+        finish_reason,
+        "the prompt is too long" if finish_reason == "error" else "",
+        num_tokens,
+        split.state,
+        bool(split.reasoning),
+        bool(split.content),
+        len(text),
+        content_key(split.reasoning, split.content),
+        num_tokens,
+        measure(split.reasoning, split.content, language),
+        signature(whole),
+    )
+
+
+def decided(facts, problem=PROBLEM, notes=ProblemNotes(), seed=0, **config):  # noqa: B008
+    return decide(problem, facts, notes, FilterConfig.model_validate(config), seed)
+
+
+def reasons_of(facts, **more):
+    return [verdict.reasons for verdict in decided(facts, **more)]
+
+
+@pytest.mark.parametrize(
+    ("judged", "grade", "config", "reasons"),
+    [
+        pytest.param(trace(), RIGHT, {}, (), id="right and readable"),
+        pytest.param(trace("", "error"), NOTHING, {}, ("error",), id="the engine's error, and nothing else"),
+        # cut off
+        pytest.param(
+            trace("<think>\nTwo", "length"),
+            NOTHING,
+            {},
+            ("truncated", "unclosed_think", "no_answer"),
+            id="cut off in the thought",
+        ),
+        pytest.param(
+            trace(THOUGHT + "It is", "length"), NOTHING, {}, ("truncated", "no_answer"), id="cut in the answer"
+        ),
+        pytest.param(trace(THOUGHT + "\\boxed{4} and", "length"), RIGHT, {}, ("truncated",), id="cut off though right"),
+        # thinking
+        pytest.param(trace("\\boxed{4}"), RIGHT, {}, ("no_think",), id="no thought"),
+        pytest.param(trace("\\boxed{4}"), RIGHT, {"require_think": False}, (), id="no thought asked for"),
+        pytest.param(trace("<think>\n\n</think>\n\n\\boxed{4}"), RIGHT, {}, ("no_think",), id="empty thought"),
+        pytest.param(trace("</think>\\boxed{4}"), RIGHT, {}, ("no_think",), id="closed at once"),
+        pytest.param(trace(f"Sure! {THOUGHT}4"), RIGHT, {}, ("no_think",), id="text before the thought"),
+        pytest.param(trace(""), NOTHING, {}, ("no_think", "no_answer"), id="nothing at all"),
+        pytest.param(trace("<think>\nTwo"), NOTHING, {}, ("unclosed_think", "no_answer"), id="never closed"),
+        pytest.param(
+            trace("<think>\nTwo"),
+            NOTHING,
+            {"require_think": False},
+            ("unclosed_think", "no_answer"),
+            id="never closed, none asked for",
+        ),
+        # a chat template that ends in <think>
+        pytest.param(trace("Two.\n</think>\n\n4", opened=True), RIGHT, {}, (), id="opened by the prompt"),
+        pytest.param(
+            trace("Two and", "length", opened=True),
+            NOTHING,
+            {},
+            ("truncated", "unclosed_think", "no_answer"),
+            id="opened by the prompt, cut off",
+        ),
+        # answers
+        pytest.param(trace(THOUGHT), NOTHING, {}, ("empty_answer", "no_answer"), id="empty answer"),
+        pytest.param(trace(""), NOTHING, {"require_think": False}, ("empty_answer", "no_answer"), id="empty"),
+        pytest.param(trace(THOUGHT + "I do not know."), NOTHING, {}, ("no_answer",), id="no answer"),
+        pytest.param(trace(), WRONG, {}, ("wrong_answer",), id="wrong answer"),
+        pytest.param(trace(), Grade(None, "4", "ungraded_gold"), {}, ("ungraded_gold",), id="gold not parsed"),
+        pytest.param(trace(), Grade(None, "4", "ungraded_timeout"), {}, ("ungraded_timeout",), id="grader hung"),
+        pytest.param(trace(), Grade(None, "4", "ungraded_crash"), {}, ("ungraded_crash",), id="grader crashed"),
+        # length
+        pytest.param(trace(num_tokens=11), RIGHT, {"max_tokens": 10}, ("too_long",), id="too long"),
+        pytest.param(trace(num_tokens=10), RIGHT, {"max_tokens": 10}, (), id="just as long"),
+        pytest.param(trace(num_tokens=10**6), RIGHT, {}, (), id="no longest"),
+        # readability, of the thought as of the answer
+        pytest.param(
+            trace("<think>Wait. So it is four. " + "Let me check that. " * 20),
+            NOTHING,
+            {},
+            ("unclosed_think", "no_answer", "repetition"),
+            id="loop",
+        ),
+        pytest.param(trace(THOUGHT + "Let me check that. " * 20 + "\\boxed{4}"), RIGHT, {}, (), id="a loop that ended"),
+        pytest.param(
+            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"), RIGHT, {}, ("mixed_language",), id="french thought"
+        ),
+        pytest.param(trace(THOUGHT + "答案是四,这就是结果。"), RIGHT, {}, ("mixed_language",), id="chinese answer"),
+        pytest.param(
+            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"),
+            RIGHT,
+            {"readability": {"language": "fr"}},
+            (),
+            id="french",
+        ),
+        pytest.param(
+            trace("<think>\n二加二等于四\n</think>\n\n答案是4"),
+            RIGHT,
+            {"readability": {"language": "zh"}},
+            (),
+            id="the tags are in no language",
+        ),
+        # several at once
+        pytest.param(
+            trace("二加二等于五", num_tokens=11),
+            WRONG,
+            {"max_tokens": 10},
+            ("no_think", "wrong_answer", "too_long", "mixed_language"),
+            id="all that can be said",
+        ),
+    ],
+)
+def test_one_trace(judged, grade, config, reasons):
+    (verdict,) = decided([replace(judged, grade=grade)], **config)
+    assert verdict.reasons == reasons
+    assert verdict.key == judged.key
+    assert verdict.details.keys() <= set(reasons)
+    if judged.finish_reason != "error":
+        assert (verdict.correct, verdict.extracted_answer) == (grade.correct, grade.extracted_answer)
+        assert verdict.graded_by == ("rule" if grade.correct is not None else "")
+
+
+def test_an_error_says_nothing_about_the_answer():
+    (verdict,) = decided([replace(trace("", "error"), grade=NOTHING)])
+    assert (verdict.correct, verdict.reasons, verdict.details) == (None, ("error",), {"error": "the prompt is too long"})
+
+
+def test_what_could_not_be_measured_is_dropped_and_said():
+    (verdict,) = decided([replace(trace(), measures=None, signature=None)])
+    assert verdict.reasons == ("ungraded_crash", "unmeasured")
+
+
+WORDS = "first then we add both sides of it and look at what is left over on each of them before we divide".split()
+
+
+def long_thought(seed, num=200):
+    """A readable thought that shares few word pieces with one of another seed."""
+    words = [WORDS[(i * i * seed + 7 * i + seed) % len(WORDS)] + str((i * seed) % 97) for i in range(num)]
+    return " ".join(words)
+
+
+def several(*texts, grade=RIGHT, **more):
+    return [replace(trace(f"<think>{t}</think>\\boxed{{4}}", index=i, **more), grade=grade) for i, t in enumerate(texts)]
+
+
+def test_of_traces_that_say_the_same_the_first_is_kept():
+    one, other = long_thought(3), long_thought(5)
+    nearly = one.replace(one.split()[100], "otherwise")
+    facts = several(one, other, f"  {one} ", nearly)
+    verdicts = decided(facts)
+    assert [v.reasons for v in verdicts] == [(), (), ("duplicate",), ("near_duplicate",)]
+    assert verdicts[2].details["duplicate"] == "of trace 0"
+    assert verdicts[3].details["near_duplicate"].startswith("of trace 0, 9")
+    assert reasons_of(facts, duplicates={"traces": None}) == [(), (), ("duplicate",), ()]
+    assert reasons_of(facts, duplicates=None) == [(), (), (), ()]
+
+
+def test_a_bad_trace_makes_no_good_one_a_duplicate():
+    facts = several(long_thought(3), long_thought(3))
+    facts[0] = replace(facts[0], grade=WRONG)
+    assert reasons_of(facts) == [("wrong_answer",), ()]
+
+
+def test_what_is_known_of_the_problem_drops_all_its_traces():
+    facts = several(long_thought(3), long_thought(5))
+    notes = ProblemNotes(contamination="aime24 item 7", repeats="of problem a")
+    for verdict in decided(facts, notes=notes):
+        assert verdict.reasons == ("contaminated", "duplicate_problem")
+        assert verdict.details == {"contaminated": "aime24 item 7", "duplicate_problem": "of problem a"}
+
+
+@pytest.mark.parametrize(
+    ("band", "kept"), [({}, True), ({"max_pass_rate": 0.5}, False), ({"min_pass_rate": 0.7}, False), ({"min_pass_rate": 0.6}, True)]
+)
+def test_the_pass_rate_counts_all_graded_traces_the_dropped_ones_too(band, kept):
+    facts = several(long_thought(3), long_thought(5), long_thought(7), long_thought(11))
+    facts[2] = replace(facts[2], grade=WRONG)
+    facts[3] = replace(facts[3], grade=NO_GOLD)
+    verdicts = decided(facts, select=band)
+    assert verdicts[0].kept is verdicts[1].kept is kept
+    if not kept:
+        assert verdicts[0].reasons == ("pass_rate",)
+        assert verdicts[0].details["pass_rate"].startswith("67% right")
+
+
+@pytest.mark.parametrize(("policy", "first"), [("shortest", 1), ("longest", 2)])
+def test_only_good_traces_compete_for_a_problems_share(policy, first):
+    facts = several(*(long_thought(seed) for seed in (3, 5, 7, 11)))
+    facts = [replace(one, num_tokens=num) for one, num in zip(facts, (20, 10, 30, 5), strict=True)]
+    facts[3] = replace(facts[3], grade=WRONG)
+    found = reasons_of(facts, select={"per_problem": 1, "policy": policy})
+    assert [i for i, reasons in enumerate(found) if not reasons] == [first]
+    assert found[3] == ("wrong_answer",)
+
+
+def answering(*answers, gold=None):
+    """Traces that give these answers, graded against no or another gold answer."""
+    graded = [Grade(None, a, "ungraded_gold") if gold is None else Grade(a == gold, a, "wrong_answer") for a in answers]
+    return [replace(one, grade=g) for one, g in zip(several(*map(long_thought, range(2, 2 + len(answers)))), graded, strict=True)]
+
+
+def test_most_traces_agree_where_no_answer_is_known():
+    problem = replace(PROBLEM, answer=None)
+    verdicts = decided(answering("4", "4.0", "5", "4"), problem=problem, majority={"min_votes": 4, "min_share": 0.6})
+    assert [v.correct for v in verdicts] == [True, True, False, True]
+    assert {v.graded_by for v in verdicts} == {"majority"}
+    assert verdicts[0].details == {"majority": "3 of 4 say 4"}
+    assert verdicts[2].reasons == ("wrong_answer",)
+    without = decided(answering("4", "4", "5", "4"), problem=problem)
+    assert {v.reasons for v in without} == {("ungraded_gold",)}
+    few = decided(answering("4", "4", "4"), problem=problem, majority={"min_votes": 4})
+    assert {v.reasons for v in few} == {("ungraded_gold",)}
+
+
+def test_a_doubted_answer_gives_way_only_where_that_is_wanted_and_nobody_found_it():
+    facts = answering("5", "5", "5", "5", gold="4")
+    assert {v.correct for v in decided(facts, majority={"min_votes": 4})} == {False}
+    assert {v.correct for v in decided(facts, majority={"min_votes": 4, "doubted": True})} == {True}
+    found_once = answering("5", "5", "5", "5", "4", gold="4")
+    assert [v.correct for v in decided(found_once, majority={"min_votes": 4, "doubted": True})] == [False] * 4 + [True]
+
+
+def test_a_judge_fills_in_and_vetoes_and_never_overrules():
+    graded = [NO_GOLD, NO_GOLD, NO_GOLD, WRONG, RIGHT, RIGHT]
+    facts = [replace(one, grade=g) for one, g in zip(several(*map(long_thought, range(2, 8))), graded, strict=True)]
+    said = [True, False, None, True, False, True]
+    notes = ProblemNotes(judged={one.key: word for one, word in zip(facts, said, strict=True)})
+    verdicts = decided(facts, notes=notes, judge={**JUDGE, "role": "both"})
+    assert [(v.correct, v.reasons, v.graded_by) for v in verdicts] == [
+        (True, (), "judge"),
+        (False, ("wrong_answer",), "judge"),
+        (None, ("ungraded_judge",), ""),
+        (False, ("wrong_answer",), "rule"),
+        (True, ("judge_veto",), "rule"),
+        (True, (), "rule"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("role", "asked"), [("fill", [True, False, False]), ("veto", [False, False, True]), ("both", [True, False, True])]
+)
+def test_a_judge_is_asked_about_what_is_its_to_say(role, asked):
+    one = trace()
+    assert [is_for_the_judge(replace(one, grade=g), role) for g in (NO_GOLD, WRONG, RIGHT)] == asked
+    assert not is_for_the_judge(replace(one, grade=NO_GOLD, finish_reason="length"), role)
