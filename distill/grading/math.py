@@ -20,6 +20,7 @@ MAX_PARTS = 50
 _BRACES = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
 _JOINED = re.compile(r"[\s$.]*(?:\\[()\[\]])?[\s$]*(?:,|;|&|\b(?:and|or)\b|\\text\s*\{\s*,?\s*(?:and|or)\s*\})")
 _JOINED_REST = re.compile(r"(?:[\s$,;:]|\\[()\[\],;: ]|\\q?quad\b|\b(?:and|or)\b)*")
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
 _PHRASE = re.compile(r"\banswer\**\s*(?:is|:|=)[\s:]*(\S.*?)(?=\.(?:\s|$)|[;\n]|$)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:(?<![\w)])[-\N{MINUS SIGN}])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
 
@@ -122,8 +123,10 @@ def settle(given: str, expected: str) -> bool | None:
     left, right = normalise(given), normalise(expected)
     if left == right:
         return True if left else None
-    if (expected_quantity := read_quantity(expected)) and (given_quantity := read_quantity(given)):
-        return same_quantity(given_quantity, expected_quantity)
+    if gold := read_quantity(expected):
+        point = _DECIMAL_COMMA.sub(r"\1.\2", given) if gold.decimals else given
+        if value := read_quantity(point):
+            return same_quantity(value, gold)
     return None
 
 
@@ -192,6 +195,8 @@ def _same_as_strings(given: str, expected: str) -> bool | None:
 
 def _is_words(text: str) -> bool:
     """Whether an answer is words and not mathematics: three letters in a row that are no function's name."""
+    if "\\begin" in text:
+        return False
     words = re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", text)
     return any(not _FUNCTION_WORDS.fullmatch(word.lower()) for word in words) and (
         _WORDS.fullmatch(text) is not None or any(len(word) > 3 for word in words)
@@ -203,6 +208,8 @@ def _same_side(given: str, expected: str) -> tuple[str, str]:
     (left_name, left), (right_name, right) = _assigned(given), _assigned(expected)
     if left_name and right_name and normalise(left_name) != normalise(right_name):
         return given, expected
+    if (left_name and _EQUALS.search(right)) or (right_name and _EQUALS.search(left)):
+        return given, expected  # an equation beside an equation
     return left, right
 
 
@@ -308,7 +315,14 @@ def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -
 def _equal_single(given: str, expected: str) -> bool | None:
     if "=" in given and "=" not in expected and not _RELATION.search(expected):
         return None if parse_latex(expected) is None else False  # an equation is no value: x + 1 = 5 is not 5
+    letters, gold_letters = _letters(given), _letters(expected)
+    if letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}:
+        return None if parse_latex(expected) is None else False  # the parser takes R for r
     return equal_values(given.replace("\\varnothing", "\\emptyset"), expected.replace("\\varnothing", "\\emptyset"))
+
+
+def _letters(text: str) -> set[str]:
+    return set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)))
 
 
 def _parses(structure: Structure) -> bool:

@@ -50,7 +50,8 @@ _UNITS: dict[str, str] = {
     "rupee": "rupee rs inr ₹",
     "degree": "degree deg °",
     "radian": "radian rad",
-    "mph": "mph",
+    "mi/h": "mph",
+    "km/h": "kmh kmph",
     PERCENT: "percent % pct",
 }
 _CANONICAL = {alias: unit for unit, aliases in _UNITS.items() for alias in aliases.split()}
@@ -136,8 +137,8 @@ def clean(answer: str) -> str:
     """An answer without what LaTeX only needs for its looks: delimiters, spacing, sizes; one kind of fraction."""
     text = answer.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").replace("\N{NO-BREAK SPACE}", " ")
     text = re.sub(r"\\(?:left|right|quad|qquad|displaystyle|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\.?", " ", text)
-    text = re.sub(r"\\!|\\[()\[\]]", "", text).strip().strip("*`")
-    text = re.sub(r"\\[,;: ]|~", " ", text)
+    text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
+    text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)
     text = re.sub(r"\{ ?, ?\}", ",", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
