@@ -124,7 +124,7 @@ def same_quantity(given: Quantity, expected: Quantity) -> bool:
     A percent sign may be left out or added above 1 (no share is larger); `50%` is also 0.5. A base may be left out of
     the given answer, for the question asks for it.
     """
-    if given.base != expected.base and given.base != 10:
+    if given.base != expected.base and (given.base != 10 or given.unit):
         return False
     if PERCENT in (given.unit, expected.unit) and given.unit != expected.unit:
         return _same_percent(given, expected)
@@ -143,6 +143,7 @@ def clean(answer: str) -> str:
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
     text = re.sub(r"(?<!\\)\$", "", text)
+    text = re.sub(r"^\s*\\approx(?![a-zA-Z])", "", text)
     return _tidy(text)
 
 
@@ -154,7 +155,7 @@ def unwrap_text(text: str) -> str:
 def _tidy(text: str) -> str:
     text = " ".join(text.split())
     text = re.sub(r"(?<=[{(\[]) | (?=[})\],])", "", text)
-    return re.sub(r"(?<=[-+]) (?=[\d.\\])|(?<=\}) (?=\{)|(?<=frac) (?=[\d{])", "", text).rstrip(".").strip()
+    return re.sub(r"(?<=[-+]) (?=[\d.\\])|(?<=\}) (?=\{)|(?<=frac) (?=[\d{])", "", text).rstrip(".,;").strip()
 
 
 def _read_number(text: str) -> Quantity | None:
@@ -163,6 +164,7 @@ def _read_number(text: str) -> Quantity | None:
         return _decimal(text.replace(",", "").replace(" ", ""))
     if _EUROPEAN.fullmatch(text):
         return _decimal(text.replace(".", "").replace(",", "."))
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     if found := _FRACTION.fullmatch(text):
         sign, top, bottom = found[1], found[2] or found[4] or found[6], found[3] or found[5] or found[7]
         return _exact(sign, Fraction(0), top, bottom)
