@@ -5,16 +5,48 @@ graded. Quick comparisons happen in the caller's process; whatever parses model-
 workers can be killed (`distill.grading.pool`).
 """
 
+import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from distill.grading.gym import grade_gym
-from distill.grading.math import extract_answer, grade_math, same_answer
-from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool
+from distill.grading.choice import extract_choice, grade_choice
+from distill.grading.gym import FULL_SCORE, grade_gym
+from distill.grading.judge import is_master_key
+from distill.grading.math import extract_answer, grade_math, settle
+from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
+from distill.grading.rules import MAX_RULE_CHARS, extract_text, grade_exact, grade_numeric, grade_regex
 from distill.records import Problem
 
-GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {"math": grade_math, "gym": grade_gym}
+GRADER_VERSION = 2
+"""Raised with every change that may change a verdict: verdicts of another version are not used again."""
+
+GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
+    "math": grade_math,
+    "choice": grade_choice,
+    "exact": grade_exact,
+    "numeric": grade_numeric,
+    "regex": grade_regex,
+    "gym": grade_gym,
+}
 """Task -> function from (problem, extracted answer) to right, wrong or `None`; may hang or crash on hostile text."""
+
+EXTRACTORS: dict[str, Callable[[str, bool], str | None]] = {
+    "choice": extract_choice,
+    "exact": extract_text,
+    "numeric": extract_text,
+    "regex": extract_text,
+}
+"""Task -> function from (text, last_number) to the final answer, for the tasks that do not look for it as math does."""
+
+QUICK = {"choice", "exact", "numeric"}
+"""Tasks whose graders take time linear in the text and call nothing that could hang: they need no worker."""
+
+UNGRADED: dict[Outcome, str] = {
+    TIMED_OUT: "ungraded_timeout",
+    CRASHED: "ungraded_crash",
+    OUT_OF_MEMORY: "ungraded_memory",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,53 +58,92 @@ class Grade:
     reason: str | None
 
 
-def grade_all(answers: Iterable[tuple[Problem, str]], pool: GradingPool, last_number: bool = False) -> Iterator[Grade]:
-    """Grade answers in order.
+def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score: float = FULL_SCORE) -> Grade:
+    """Grade one answer in this process, without any limit on its time or memory: for texts that are trusted.
 
     Args:
-        answers: each problem with the text after its thinking.
+        problem: with its expected answer and its task.
+        text: what the model wrote after its thinking.
+        last_number: where an answer is neither boxed nor announced, take the last number in the text.
+        gym_min_score: a gym answer is right from this score on.
+    """
+    quick = quick_grade(problem, text, last_number)
+    if quick is not None:
+        return quick
+    extracted = extract(problem, text, last_number) or ""
+    return grade_from(grade_slowly((problem, extracted), gym_min_score), extracted)
+
+
+def grade_all(
+    answers: Iterable[tuple[Problem, str]],
+    pool: GradingPool,
+    last_number: bool = False,
+    gym_min_score: float = FULL_SCORE,
+) -> Iterator[Grade]:
+    """Grade answers in order, a bounded number of them at a time, however many there are.
+
+    Args:
+        answers: each problem with the text after its thinking; taken as workers become free.
         pool: the workers for what is not settled by comparing strings.
         last_number: where an answer is neither boxed nor announced, take the last number in the text.
+        gym_min_score: a gym answer is right from this score on.
     """
-    settled: list[Grade | None] = []
-    tasks: list[tuple[Problem, str]] = []
-    for problem, text in answers:
-        grade = quick_grade(problem, text, last_number)
-        settled.append(grade)
-        if grade is None:
-            tasks.append((problem, extract_answer(text, last_number) or ""))
-    outcomes = iter(zip(tasks, pool.map(grade_slowly, tasks), strict=True))
-    for grade in settled:
-        if grade is not None:
-            yield grade
-        else:
-            (_, extracted), outcome = next(outcomes)
-            yield grade_from(outcome, extracted)
+    waiting: deque[str] = deque()  # the extracted answers of what has been given to the pool
+
+    def tasks() -> Iterator[Settled | tuple[Problem, str]]:
+        for problem, text in answers:
+            settled = quick_grade(problem, text, last_number)
+            if settled is not None:
+                yield Settled(settled)
+            else:
+                extracted = extract(problem, text, last_number) or ""
+                waiting.append(extracted)
+                yield problem, extracted
+
+    for outcome in pool.map(functools.partial(grade_slowly, gym_min_score=gym_min_score), tasks()):
+        yield outcome if isinstance(outcome, Grade) else grade_from(outcome, waiting.popleft())
+
+
+def extract(problem: Problem, text: str, last_number: bool = False) -> str | None:
+    """The final answer in a text, as the problem's task writes it; `None`: there is none."""
+    if problem.task == "judge":
+        return text.strip() or None
+    return EXTRACTORS.get(problem.task, extract_answer)(text, last_number)
 
 
 def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None:
-    """The grade, where comparing strings and numbers settles it."""
-    extracted = extract_answer(text, last_number)
+    """The grade, where no parser, scorer or pattern has to run."""
+    extracted = extract(problem, text, last_number)
     if extracted is None:
         return Grade(False, None, "no_answer")
-    # Only mathematics may look away from spaces and letter case: other tasks have scorers of their own.
-    same = same_answer if problem.task == "math" else str.__eq__
-    if problem.answer is not None and same(extracted, problem.answer):
-        return Grade(True, extracted, None)
+    if problem.task not in GRADERS:  # no rule applies: a judge's to say
+        empty = is_master_key(extracted)
+        return Grade(False if empty else None, extracted, "wrong_answer" if empty else "ungraded_judge")
+    if problem.task in QUICK:
+        return grade_from(GRADERS[problem.task](problem, extracted), extracted)
+    if problem.task == "gym":  # its scorer knows right answers besides this one
+        return Grade(True, extracted, None) if extracted == problem.answer else None
+    if problem.answer is None:
+        return Grade(None, extracted, "ungraded_gold")
+    if problem.task == "math" and (verdict := settle(extracted, problem.answer)) is not None:
+        return grade_from(verdict, extracted)
+    if len(extracted) > MAX_RULE_CHARS:
+        return Grade(False, extracted, "wrong_answer")
     return None
 
 
-def grade_slowly(task: tuple[Problem, str]) -> bool | None:
+def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | None:
     """Runs in a worker."""
     problem, extracted = task
+    if problem.task == "gym":
+        return grade_gym(problem, extracted, gym_min_score)
     return GRADERS[problem.task](problem, extracted)
 
 
 def grade_from(outcome: object, extracted: str) -> Grade:
-    if outcome is TIMED_OUT:
-        return Grade(None, extracted, "ungraded_timeout")
-    if outcome is CRASHED:
-        return Grade(None, extracted, "ungraded_crash")
+    """The grade that a grader's answer, or the pool's word for the lack of one, stands for."""
+    if isinstance(outcome, Outcome):
+        return Grade(None, extracted, UNGRADED[outcome])
     if outcome is None:
         return Grade(None, extracted, "ungraded_gold")
     return Grade(bool(outcome), extracted, None if outcome else "wrong_answer")

@@ -9,8 +9,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from distill.grading import Grade, grade_from, grade_slowly, quick_grade
-from distill.grading.math import extract_answer
+from distill.grading import Grade, extract, grade_from, grade_slowly, quick_grade
 from distill.grading.pool import GradingPool
 from distill.records import Problem, SampleKey, Trace
 
@@ -49,7 +48,7 @@ class BackgroundGrader:
         if grade is not None:
             self._grades.put((trace.key, grade))
         else:
-            self._tasks.put((trace.key, problem, extract_answer(trace.content, False) or ""))
+            self._tasks.put((trace.key, problem, extract(problem, trace.content) or ""))
 
     def ready(self, wait_s: float = 0.0) -> list[tuple[SampleKey, Grade]]:
         """The grades that have come in since the last call.

@@ -1,0 +1,195 @@
+r"""What a parser may be shown, and what math-verify makes of it.
+
+Enters: two single values in LaTeX (`"\frac{\sqrt{2}}{2}"`, `"\frac{1}{\sqrt{2}}"`), cut out of texts by models and data
+sets. Leaves: whether they are equal. Hostile text is refused by its looks before sympy sees it; what still takes long
+or much memory is for the pool's limits (`distill.grading.pool`).
+"""
+
+import re
+from typing import Any
+
+MAX_ANSWER_CHARS = 2_000
+"""Longer answers are not parsed: no real final answer is that long, and parsers choke on what models can write."""
+
+MAX_NESTING = 50
+MAX_EXPONENT_DIGITS = 4
+MAX_EXPONENT = 9_999
+MAX_FACTORIAL_DIGITS = 3
+MAX_BINOMIAL_DIGITS = 4
+
+RELATIVE_ERROR = 1e-6
+"""math-verify rounds decimals to six places, which makes all tiny numbers equal; they must agree relatively, too."""
+
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_LETTER = re.compile(r"[a-zA-Z]")
+_EXPONENT = re.compile(r"(?:\^|\*\*)\s*")
+_DIGITS = re.compile(r"\d+")
+_POWER_OF_DIGITS = re.compile(r"\{?(\d)\}?\^\{?(\d)\}?")
+_FACTORIAL = re.compile(r"(.)\s*!", re.DOTALL)
+_CLOSING = {"{": "}", "(": ")", "[": "]"}
+
+
+def is_tame(answer: str) -> bool:
+    """Short, shallow, without towers of exponents, huge factorials or binomials: what a parser may be shown."""
+    if len(answer) > MAX_ANSWER_CHARS or _depth(answer) > MAX_NESTING:
+        return False
+    text = re.sub(r"\\(?:left|right|big|Big|,|;|!|:)(?![a-zA-Z])", "", answer)
+    return all(_is_tame_exponent(text, m.end()) for m in _EXPONENT.finditer(text)) and _has_tame_factorials(text)
+
+
+def equal_values(given: str, expected: str) -> bool | None:
+    """Compare two single values with math-verify; `None` where the expected one cannot be parsed.
+
+    May hang or take all memory: run it in the pool.
+
+    Raises:
+        MemoryError, RecursionError: the worker's limits were met.
+    """
+    from math_verify import verify
+
+    gold = parse_latex(expected)
+    if gold is None:
+        return None
+    value = parse_latex(given)
+    if value is None:
+        return False
+    try:
+        # The time limits of math-verify are SIGALRM's; the pool kills a worker from outside instead.
+        equal = verify(gold, value, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # it compares two things that sympy cannot compare, such as a set with a matrix
+        return False
+    return bool(equal) and _really_equal(gold, value)
+
+
+def parse_latex(latex: str) -> Any:
+    """The sympy object of one value in LaTeX, by math-verify's own parser; `None` where it is none."""
+    from latex2sympy2_extended import (  # type: ignore[import-untyped]
+        NormalizationConfig,
+        latex2sympy,
+        normalize_latex,
+    )
+    from math_verify.grader import should_treat_as_complex
+
+    # Units are taken off before (`distill.grading.quantities`): the parser's own list takes 3t for 3 tons.
+    config = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
+    try:
+        text = normalize_latex(latex.replace("**", "^"), config)
+        return latex2sympy(
+            text, is_real=not should_treat_as_complex(text), convert_degrees=False, normalization_config=None
+        )
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # whatever the generated parser raises: the text is no mathematics to it
+        return None
+
+
+def _really_equal(gold: Any, value: Any) -> bool:
+    """A second look at what math-verify calls equal, at the two places where it is known to be generous."""
+    from sympy import Eq, Expr  # type: ignore[import-untyped]
+
+    if isinstance(gold, Eq) and isinstance(value, Eq):
+        return _same_equation(gold, value)
+    if not (isinstance(gold, Expr) and isinstance(value, Expr)) or gold.free_symbols or value.free_symbols:
+        return True
+    left, right = _in_floating_point(gold), _in_floating_point(value)
+    if left is None or right is None:
+        return True
+    return bool(left == right) or abs(left - right) <= RELATIVE_ERROR * max(abs(left), abs(right))
+
+
+def _same_equation(gold: Any, value: Any) -> bool:
+    """Both sides' differences are multiples of each other. It compares solutions, and two equations may have none."""
+    from sympy import simplify
+
+    left, right = gold.lhs - gold.rhs, value.lhs - value.rhs
+    if left.doit() == right.doit():
+        return True
+    ratio = simplify(left / right)
+    return bool(ratio.is_number and ratio.is_finite and not ratio.is_zero)
+
+
+def _in_floating_point(expression: Any) -> complex | None:
+    try:
+        return complex(expression.doit())
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        return None
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for char in text:
+        depth += (char in "{([") - (char in "})]")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _is_tame_exponent(text: str, start: int) -> bool:
+    """Without letters an exponent is computed at once: no number of many digits, no power, no factorial."""
+    exponent = _exponent_at(text, start)
+    if any(len(digits) > MAX_EXPONENT_DIGITS for digits in _DIGITS.findall(exponent)):
+        return False
+    if _LETTER.search(_COMMAND.sub("", exponent)):  # symbolic: its own exponents are looked at by themselves
+        return True
+    inner = exponent.strip().removeprefix("{").removesuffix("}").replace(" ", "")
+    if "^" not in inner and "**" not in inner and "!" not in inner:
+        return not re.search(r"\\(?:binom|choose|prod|sum)", inner)
+    small = _POWER_OF_DIGITS.fullmatch(inner.replace("**", "^"))
+    return small is not None and int(small[1]) ** int(small[2]) <= MAX_EXPONENT
+
+
+def _exponent_at(text: str, start: int) -> str:
+    """The exponent that begins here: one piece, the power or factorial of it, and a `^` where there is yet more."""
+    end = _piece_end(text, start)
+    if following := _EXPONENT.match(text, end):
+        upper = _piece_end(text, following.end())
+        more = "^" if _EXPONENT.match(text, upper) else ""
+        return f"{text[start:end]}^{text[following.end() : upper]}{more}"
+    if following := re.compile(r"\s*!").match(text, end):
+        end = following.end()
+    return text[start:end]
+
+
+def _piece_end(text: str, start: int) -> int:
+    """Where the bracketed group, the command with its groups, or the number that begins here ends."""
+    end = start
+    if text.startswith("\\", end) and (command := _COMMAND.match(text, end)):
+        end = command.end()
+    elif end < len(text) and text[end] not in "{([":
+        number = re.compile(r"[-+]?(?:\d+|.)", re.DOTALL).match(text, end)
+        end = number.end() if number else end
+    while end < len(text) and text[end] in "{([":
+        end = _closing(text, end)
+    return end
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket that opens at `start` has been closed; the end of the text if it never is."""
+    opened = []
+    for place in range(start, len(text)):
+        if text[place] in _CLOSING:
+            opened.append(_CLOSING[text[place]])
+        elif opened and text[place] == opened[-1]:
+            opened.pop()
+            if not opened:
+                return place + 1
+    return len(text)
+
+
+def _has_tame_factorials(text: str) -> bool:
+    longest = max((len(digits) for digits in _DIGITS.findall(text)), default=0)
+    if re.search(r"\\[dt]?binom|\\choose|\\prod|\\sum", text) and (
+        longest > MAX_BINOMIAL_DIGITS or re.search(r"(?:\^|\*\*)\s*\{?\s*\d{3}", text)
+    ):
+        return False
+    before = _FACTORIAL.findall(text)
+    if not before:
+        return True
+    if "!" in before or re.search(r"!\s*!", text):
+        return False
+    if any(char in ")}]" for char in before) and not _LETTER.search(_COMMAND.sub("", text)):
+        return False
+    return all(len(d) <= MAX_FACTORIAL_DIGITS for d in re.findall(r"(\d+)\s*!", text)) and longest <= 6

@@ -1,0 +1,283 @@
+r"""Numbers with and without a unit, as final answers write them.
+
+Enters: `"\$1,200"`, `"1\frac{1}{2} \text{ cm}"`, `"50\%"`, `"2.5 million"`, `"121_3"`. Leaves: a `Quantity`, its
+exact value and unit; or `None` for what is not plainly one number. Two quantities are compared without any parser.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_QUANTITY_CHARS = 120
+"""Longer answers are no single number with its unit."""
+
+MIN_ROUNDED_DIGITS = 6
+"""A decimal stands for a fraction that it does not equal only if it shows at least so many significant digits of it."""
+
+PERCENT = "percent"
+
+_UNITS: dict[str, str] = {
+    "mm": "mm millimeter millimetre",
+    "cm": "cm centimeter centimetre",
+    "m": "m meter metre",
+    "km": "km kilometer kilometre",
+    "in": "in inch inche",
+    "ft": "ft foot feet",
+    "yd": "yd yard",
+    "mi": "mi mile",
+    "mg": "mg milligram",
+    "g": "g gram",
+    "kg": "kg kilogram",
+    "lb": "lb pound",
+    "oz": "oz ounce",
+    "ml": "ml milliliter millilitre",
+    "l": "l liter litre",
+    "gal": "gal gallon",
+    "s": "s sec second",
+    "min": "min minute",
+    "h": "h hr hour",
+    "day": "day",
+    "week": "week",
+    "month": "month",
+    "year": "year yr",
+    "am": "am a.m.",
+    "pm": "pm p.m.",
+    "dollar": "dollar usd",
+    "cent": "cent",
+    "euro": "euro eur €",
+    "sterling": "£ gbp",
+    "yen": "yen jpy ¥",
+    "rupee": "rupee rs inr ₹",
+    "degree": "degree deg °",
+    "radian": "radian rad",
+    "mi/h": "mph",
+    "km/h": "kmh kmph",
+    PERCENT: "percent % pct",
+}
+_CANONICAL = {alias: unit for unit, aliases in _UNITS.items() for alias in aliases.split()}
+_NO_UNIT = {"unit", "in total", "total", "altogether", "each"}
+_UNIT_WORDS = {"per", "sq", "cu", "square", "cubic"}
+_MULTIPLIERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+
+_TEXT = r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|textrm|rm)\s*\{([^{}]*)\}"
+_CURRENCY = re.compile(r"\\\$|[$€£¥₹]")
+_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?\.\d+")
+_FRACTION = re.compile(r"([-+]?)(?:(\d+)/(\d+)|\\frac\{([-+]?\d+)\}\{(\d+)\}|\\frac(\d)(\d))")
+_MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\}| ?\\frac(\d)(\d))")
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,3})\}|(\d))")
+_EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
+_BASE = re.compile(r"(\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
+_NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
+_POWER = re.compile(r"\^\{?([23])\}?$|([²³])$")
+_VOID = re.compile(
+    r"\b(?:or|and|to|minus|plus|times|over|squared|cubed|pi|mod|modulo|sqrt|root|more|less|than|if|when|where|with|"
+    r"dozen|half|halves|third|thirds|quarter|quarters|sin|cos|tan|log|ln|exp|factorial|power|not|infinity|inf|base|per)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An exact value in its unit (`""` without one), and how many decimals and significant digits were written."""
+
+    value: Fraction
+    unit: str = ""
+    decimals: int | None = None
+    """Digits after the point of a decimal; `None`: the value is written exactly."""
+    digits: int = 0
+    base: int = 10
+    """What the digits of an `n_{base}` count in; `value` then reads them as if in ten."""
+
+
+def read_quantity(answer: str) -> Quantity | None:
+    """The number that an answer is, with its unit; `None` where it is anything else.
+
+    Args:
+        answer: cut out of a text, in LaTeX or not.
+    """
+    if len(answer) > MAX_QUANTITY_CHARS:
+        return None
+    text = clean(answer)
+    unit = ""
+    if marks := set(_CURRENCY.findall(text)):
+        unit = _CANONICAL.get(marks.pop(), "dollar")
+        if marks:
+            return None
+        text = _tidy(_CURRENCY.sub(" ", text))
+    if based := _BASE.fullmatch(text):
+        return Quantity(Fraction(int(based[1])), base=int(based[2] or based[3]))
+    if (bare := _read_number(text)) is not None:
+        return Quantity(bare.value, unit, bare.decimals, bare.digits)
+    split = _split_unit(text)
+    if split is None:
+        return None
+    number, word, exponent = split
+    found = _read_number(number)
+    if found is None or (unit and word not in ("", unit)):
+        return None
+    return Quantity(found.value * 10**exponent, word or unit, found.decimals, found.digits)
+
+
+def same_quantity(given: Quantity, expected: Quantity) -> bool:
+    """Whether two quantities say the same. A unit may be left out, but two must agree; nothing is converted.
+
+    A percent sign may be left out or added above 1 (no share is larger); `50%` is also 0.5. A base may be left out of
+    the given answer, for the question asks for it.
+    """
+    if given.base != expected.base and (given.base != 10 or given.unit):
+        return False
+    if PERCENT in (given.unit, expected.unit) and given.unit != expected.unit:
+        return _same_percent(given, expected)
+    if given.unit and expected.unit and given.unit != expected.unit:
+        return False
+    return _same_value(given, expected)
+
+
+def clean(answer: str) -> str:
+    """An answer without what LaTeX only needs for its looks: delimiters, spacing, sizes; one kind of fraction."""
+    text = answer.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").replace("\N{NO-BREAK SPACE}", " ")
+    text = re.sub(r"\\(?:left|right|quad|qquad|displaystyle|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\.?", " ", text)
+    text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
+    text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)
+    text = re.sub(r"\{ ?, ?\}", ",", text)
+    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
+    text = re.sub(r"(?<!\\)\$", "", text)
+    text = re.sub(r"^\s*\\approx(?![a-zA-Z])", "", text)
+    return _tidy(text)
+
+
+def unwrap_text(text: str) -> str:
+    r"""`\text{…}` and its kin replaced by what they hold."""
+    return _tidy(re.sub(_TEXT, r" \1 ", text))
+
+
+def _tidy(text: str) -> str:
+    text = " ".join(text.split())
+    text = re.sub(r"(?<=[{(\[]) | (?=[})\],])", "", text)
+    return re.sub(r"(?<=[-+]) (?=[\d.\\])|(?<=\}) (?=\{)|(?<=frac) (?=[\d{])", "", text).rstrip(".,;").strip()
+
+
+def _read_number(text: str) -> Quantity | None:
+    text = text.strip()
+    if _PLAIN.fullmatch(text) or re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):
+        return _decimal(text.replace(",", "").replace(" ", ""))
+    if _EUROPEAN.fullmatch(text):
+        return _decimal(text.replace(".", "").replace(",", "."))
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    if found := _FRACTION.fullmatch(text):
+        sign, top, bottom = found[1], found[2] or found[4] or found[6], found[3] or found[5] or found[7]
+        return _exact(sign, Fraction(0), top, bottom)
+    if found := _MIXED.fullmatch(text):
+        top, bottom = found[3] or found[5] or found[7], found[4] or found[6] or found[8]
+        return _exact(found[1], Fraction(int(found[2])), top, bottom) if int(top) < int(bottom) else None
+    if found := _REPEATING.fullmatch(text):
+        fixed, cycle = found[3], found[4]
+        tail = Fraction(int(cycle), 10 ** len(fixed) * (10 ** len(cycle) - 1))
+        value = Fraction(int((found[2] or "0") + fixed), 10 ** len(fixed)) + tail
+        return Quantity(-value if found[1] == "-" else value)
+    if found := _SCIENTIFIC.fullmatch(text):
+        return Quantity(Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3]))
+    return None
+
+
+def _exact(sign: str, whole: Fraction, top: str, bottom: str) -> Quantity | None:
+    if int(bottom) == 0:
+        return None
+    value = whole + Fraction(int(top), int(bottom))
+    return Quantity(-value if sign == "-" else value)
+
+
+def _decimal(text: str) -> Quantity:
+    _, _, after = text.partition(".")
+    return Quantity(Fraction(text), "", len(after), len(text.lstrip("-+").replace(".", "").lstrip("0")))
+
+
+def _split_unit(text: str) -> tuple[str, str, int] | None:
+    """(number, unit, power of ten) of `2.5 million dollars`; `None` where what follows the number is no unit."""
+    power = ""
+    if found := _POWER.search(text):
+        power, text = found[1] or {"²": "2", "³": "3"}[found[2]], text[: found.start()].rstrip()
+    wrapped = re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL)
+    if wrapped:
+        number, words, is_text = wrapped[1], wrapped[2], True
+    elif marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
+        number, words, is_text = marked[1], PERCENT if text.endswith("%") else "degree", True
+    elif bare := _NUMBER_END.fullmatch(unwrap_text(text)):
+        number, words, is_text = bare[1], bare[3], False
+        if not bare[2] and not (_unit_name(words, power) in _CANONICAL.values() and len(words) > 1) and words != "%":
+            return None
+    else:
+        return None
+    words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .")
+    exponent = 0
+    head, _, rest = words.partition(" ")
+    if head in _MULTIPLIERS:
+        exponent, words = _MULTIPLIERS[head], rest
+    if _VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
+        return None
+    unit = _unit_name(words, power)
+    if not is_text and words and not _is_bare_unit(words):
+        return None
+    return number, unit, exponent
+
+
+def _is_bare_unit(words: str) -> bool:
+    """Outside `\\text`, letters after a number may be a product of variables: only what looks like words is a unit."""
+    parts = re.split(r"[ /]", words)
+    known = all(len(part) > 1 and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts)
+    spelled = all(len(part) > 3 and part.isalpha() and re.search("[aeiou]", part) for part in parts)
+    return known or spelled or words in "%°"
+
+
+def _unit_name(words: str, power: str = "") -> str:
+    """The unit's one name: `square centimetres`, `cm^2` and `sq cm` are `cm^2`; units of no dimension are `""`."""
+    words = words.casefold().strip(" .")
+    if found := re.match(r"(?:(square|sq\.?)|(cubic|cu\.?)) +", words):
+        power, words = "2" if found[1] else "3", words[found.end() :]
+    if found := _POWER.search(words):
+        power, words = found[1] or {"²": "2", "³": "3"}[found[2]], words[: found.start()]
+    parts = [_singular(part) for part in re.split(r" ?/ ?| per ", words)]
+    name = "/".join(_CANONICAL.get(part, part) for part in parts)
+    if name in _NO_UNIT:
+        return ""
+    return f"{name}^{power}" if power and name else name
+
+
+def _singular(word: str) -> str:
+    if word in _CANONICAL:
+        return word
+    return word[:-1] if len(word) > 2 and word.endswith("s") else word
+
+
+def _same_percent(given: Quantity, expected: Quantity) -> bool:
+    percent, plain = (given, expected) if given.unit == PERCENT else (expected, given)
+    if plain.unit:
+        return False
+    return (percent.value == plain.value and abs(plain.value) > 1) or percent.value / 100 == plain.value
+
+
+def _same_value(given: Quantity, expected: Quantity) -> bool:
+    if given.value == expected.value:
+        return True
+    return _rounds(given, expected) or _rounds(expected, given)
+
+
+def _rounds(short: Quantity, exact: Quantity) -> bool:
+    """Whether a decimal is another number's expansion, which never ends, cut or rounded where the decimal ends."""
+    if short.decimals is None or exact.decimals is not None or short.digits < MIN_ROUNDED_DIGITS:
+        return False
+    if not short.decimals or _ends(exact.value):
+        return False
+    distance, last_place = abs(short.value - exact.value), Fraction(1, 10**short.decimals)
+    is_cut = abs(short.value) < abs(exact.value) and distance < last_place
+    return is_cut or 2 * distance <= last_place
+
+
+def _ends(value: Fraction) -> bool:
+    """Whether the decimal expansion ends."""
+    bottom = value.denominator
+    for prime in (2, 5):
+        while bottom % prime == 0:
+            bottom //= prime
+    return bottom == 1

@@ -1,0 +1,77 @@
+r"""Plain rules: the same text, the same number, a pattern.
+
+Enters: the expected `"Paris"`, `"1.5e3"` or `"(?i)paris|lutetia"`, and an answer. Leaves: right, wrong, or `None` where
+the expected one is no number or no pattern.
+"""
+
+import math
+import re
+
+from distill.grading.math import extract_answer
+from distill.grading.quantities import PERCENT, clean, read_quantity
+from distill.records import Problem
+
+MAX_RULE_CHARS = 10_000
+"""Longer answers are wrong, longer patterns unreadable."""
+
+RELATIVE_ERROR = 1e-6
+
+_FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}")
+
+
+def extract_text(text: str, last_number: bool = False) -> str | None:
+    r"""The last box, else what is announced as the answer, else (asked for) the last number, else the whole text.
+
+    Args:
+        text: what the model wrote after its thinking.
+        last_number: where neither is there, take the last number.
+    """
+    return extract_answer(text, last_number) or text.strip() or None
+
+
+def grade_exact(problem: Problem, extracted: str) -> bool | None:
+    """The same characters, but for spaces and line breaks: at the ends none count, elsewhere many count as one."""
+    if problem.answer is None or not problem.answer.strip():
+        return None
+    return len(extracted) <= MAX_RULE_CHARS and _folded(extracted) == _folded(problem.answer)
+
+
+def grade_numeric(problem: Problem, extracted: str) -> bool | None:
+    """The same number within `RELATIVE_ERROR`; a percent sign divides by 100, any other unit is looked away from."""
+    expected = None if problem.answer is None else read_number(problem.answer)
+    if expected is None:
+        return None
+    given = read_number(extracted)
+    return given is not None and math.isclose(given, expected, rel_tol=RELATIVE_ERROR, abs_tol=0.0)
+
+
+def grade_regex(problem: Problem, extracted: str) -> bool | None:
+    """Whether the whole answer matches the expected one, a pattern. Patterns may run for ever: run it in the pool."""
+    if problem.answer is None or len(problem.answer) > MAX_RULE_CHARS:
+        return None
+    try:
+        pattern = re.compile(problem.answer)
+    except (re.error, OverflowError, RecursionError):
+        return None
+    return len(extracted) <= MAX_RULE_CHARS and pattern.fullmatch(extracted.strip()) is not None
+
+
+def read_number(text: str) -> float | None:
+    """The finite number in `1,234.5`, `1.5e3`, `50%`, `3/4`, `5 cm`; `None` where a text is anything else."""
+    if len(text) > MAX_RULE_CHARS:
+        return None
+    plain = clean(text)
+    if _FLOAT.fullmatch(plain):
+        value = float(plain)
+        return value if math.isfinite(value) else None
+    quantity = read_quantity(text)
+    if quantity is None or quantity.base != 10:
+        return None
+    try:
+        return float(quantity.value / 100 if quantity.unit == PERCENT else quantity.value)
+    except OverflowError:
+        return None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
