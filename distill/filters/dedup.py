@@ -11,14 +11,14 @@ import hashlib
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distill.filters.shingles import Hashes, flat_shingles, mix
 
-SignatureMatrix = NDArray[np.uint16]
-"""(N, NUM_SLOTS): a row a text."""
+SignatureMatrix = Any
+"""A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
 
 SIGNATURE_VERSION = 1
 """Part of a cache's key: signatures of another version say nothing about those of this one."""
@@ -89,14 +89,14 @@ def number_key(text: str) -> int:
 
 def signature(text: str) -> bytes:
     """A text's signature (`SIGNATURE_BYTES` bytes): the same in every process and on every machine."""
-    return signatures([text])[0].tobytes()
+    return bytes(signatures([text])[0].tobytes())
 
 
 def signatures(texts: Sequence[str]) -> SignatureMatrix:
     """The signatures of N texts: (N, NUM_SLOTS). Many short texts at once cost far less than one by one."""
     from rensa import RMinHash  # type: ignore[import-untyped]
 
-    found = np.empty((len(texts), NUM_SLOTS), dtype="<u2")
+    found: SignatureMatrix = np.empty((len(texts), NUM_SLOTS), dtype="<u2")
     for start, stop in _batches(texts):
         hashes, offsets = flat_shingles(texts[start:stop])
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
@@ -122,7 +122,8 @@ def as_matrix(found: Sequence[bytes]) -> SignatureMatrix:
     Raises:
         ValueError: a signature of another size.
     """
-    if wrong := next((len(row) for row in found if len(row) != SIGNATURE_BYTES), None):
+    wrong = next((len(row) for row in found if len(row) != SIGNATURE_BYTES), None)
+    if wrong is not None:
         raise ValueError(
             f"a signature has {wrong} bytes instead of {SIGNATURE_BYTES}: it was not made by `signature` of version "
             f"{SIGNATURE_VERSION}. Make the signatures anew"
@@ -147,7 +148,7 @@ def near_duplicates(
         threshold: least Jaccard similarity of duplicates, in [0, 1].
         keys: a number below 2**64 a text; texts with different ones are never duplicates (`number_key`).
         verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with four
-            standard errors to spare; left out: the estimate decides.
+            standard errors to spare (exact where it compares `shingles` by `jaccard`); left out: the estimate decides.
 
     Raises:
         ValueError: a threshold outside [0, 1], a signature of another size, or not a key for each text.
@@ -204,7 +205,7 @@ def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int) -> Iterator[tupl
         hashes = matrix[:, band].astype(np.uint64) @ weights[band] + of_key
         order = np.argsort(hashes, kind="stable")
         ranked = hashes[order]
-        first = np.ones(len(ranked), dtype=bool)
+        first: Any = np.ones(len(ranked), dtype=bool)
         first[1:] = ranked[1:] != ranked[:-1]
         shared = ~(first & np.append(first[1:], True))
         members.append(order[shared].astype(np.int32))

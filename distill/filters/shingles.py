@@ -15,11 +15,15 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Hashes = NDArray[np.uint64]
+Hashes = Any
+"""A numpy array of uint64, whose shape each function names."""
+
+Positions = Any
+"""A numpy array of indices."""
 
 SHINGLE_WORDS = 5
 
@@ -55,7 +59,7 @@ def flat_shingles(texts: Sequence[str]) -> tuple[Hashes, Hashes]:
     """All pieces of N texts in one row, and where each text's begin and end in it: (P,), (N + 1,)."""
     words, words_before = _word_hashes([_ascii_fold(text) for text in texts])
     num_words = np.diff(words_before)
-    row_of_word = np.repeat(np.arange(len(texts)), num_words)
+    row_of_word: Positions = np.repeat(np.arange(len(texts)), num_words)
     inside = row_of_word[: 1 - SHINGLE_WORDS] == row_of_word[SHINGLE_WORDS - 1 :]
     hashes, rows = [_pieces(words, SHINGLE_WORDS)[inside]], [row_of_word[: 1 - SHINGLE_WORDS][inside]]
     for row in np.flatnonzero(num_words < SHINGLE_WORDS):
@@ -63,7 +67,7 @@ def flat_shingles(texts: Sequence[str]) -> tuple[Hashes, Hashes]:
         hashes.append(few)
         rows.append(np.full(len(few), row))
     row_of_piece = np.concatenate(rows)
-    offsets = np.zeros(len(texts) + 1, dtype=np.uint64)
+    offsets: Hashes = np.zeros(len(texts) + 1, dtype=np.uint64)
     np.cumsum(np.bincount(row_of_piece, minlength=len(texts)), out=offsets[1:])
     flat = np.concatenate(hashes)
     return (flat if len(rows) == 1 else flat[np.argsort(row_of_piece, kind="stable")]), offsets
@@ -72,7 +76,7 @@ def flat_shingles(texts: Sequence[str]) -> tuple[Hashes, Hashes]:
 def _pieces(words: Hashes, length: int) -> Hashes:
     """The hash of `length` words in a row, from each word on that has so many after it."""
     num_pieces = max(0, len(words) - length + 1)
-    piece = np.full(num_pieces, length, dtype=np.uint64)
+    piece: Hashes = np.full(num_pieces, length, dtype=np.uint64)
     for step in range(length):
         piece = piece * np.uint64(_BASE) + words[step : step + num_pieces]
     return mix(piece)
@@ -90,11 +94,12 @@ def _whole_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "little")
 
 
-def _word_hashes(folded: Sequence[bytes]) -> tuple[Hashes, NDArray[np.intp]]:
+def _word_hashes(folded: Sequence[bytes]) -> tuple[Hashes, Positions]:
     """All words of N texts in one row, and how many there are before each text and in all: (W,), (N + 1,)."""
     joined = b" ".join(folded)
     begins = [0, *accumulate(len(text) + 1 for text in folded)]
-    hashes, positions = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.intp)]
+    hashes: list[Hashes] = [np.empty(0, dtype=np.uint64)]
+    positions: list[Positions] = [np.empty(0, dtype=np.intp)]
     for start, stop in _segments(joined, begins):
         segment_hashes, segment_positions = _segment_hashes(joined[start:stop])
         hashes.append(segment_hashes)
@@ -121,7 +126,7 @@ def _segments(joined: bytes, begins: Sequence[int]) -> Iterator[tuple[int, int]]
         yield start, len(joined)
 
 
-def _segment_hashes(segment: bytes) -> tuple[Hashes, NDArray[np.intp]]:
+def _segment_hashes(segment: bytes) -> tuple[Hashes, Positions]:
     """The words' hashes and where each begins.
 
     A word's hash is a polynomial in its bytes. All come from one running sum of byte times power, in which a word is
@@ -132,10 +137,10 @@ def _segment_hashes(segment: bytes) -> tuple[Hashes, NDArray[np.intp]]:
     raw = np.frombuffer(segment, dtype=np.uint8)
     form = np.frombuffer(segment.translate(forms), dtype=np.uint8)
     operator = np.frombuffer(segment.translate(operators), dtype=bool)
-    breaks = np.ones(len(raw), dtype=bool)
+    breaks: Any = np.ones(len(raw), dtype=bool)
     breaks[1:] = operator[1:] | operator[:-1] | (form[:-1] == 0)
     begins = np.flatnonzero(breaks & (form != 0))
-    sums = np.zeros(len(raw) + 1, dtype=np.uint64)
+    sums: Hashes = np.zeros(len(raw) + 1, dtype=np.uint64)
     np.cumsum(form.astype(np.uint64) * powers[: len(raw)], out=sums[1:])
     ends = np.append(begins[1:], len(raw))
     hashes = mix((sums[ends] - sums[begins]) * inverses[begins])
@@ -143,9 +148,7 @@ def _segment_hashes(segment: bytes) -> tuple[Hashes, NDArray[np.intp]]:
     return _without_silent(hashes, begins, commands) if len(commands) else (hashes, begins)
 
 
-def _without_silent(
-    hashes: Hashes, begins: NDArray[np.intp], commands: NDArray[np.intp]
-) -> tuple[Hashes, NDArray[np.intp]]:
+def _without_silent(hashes: Hashes, begins: Positions, commands: Positions) -> tuple[Hashes, Positions]:
     """The words without the LaTeX `commands` (their indices) that count for nothing, and one name for synonyms."""
     names, meanings = _latex_hashes()
     place = np.minimum(np.searchsorted(names, hashes[commands]), len(names) - 1)
@@ -170,7 +173,7 @@ def _powers() -> tuple[Hashes, Hashes]:
     """Powers of the base and of its inverse modulo 2**64, from 0 on: (SEGMENT_BYTES,) both."""
 
     def powers(base: int) -> Hashes:
-        factors = np.full(SEGMENT_BYTES, base, dtype=np.uint64)
+        factors: Hashes = np.full(SEGMENT_BYTES, base, dtype=np.uint64)
         factors[0] = 1
         return np.cumprod(factors)
 
