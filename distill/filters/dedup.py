@@ -10,12 +10,13 @@ rensa's own LSH is not used, for it cannot be filled from stored signatures and 
 import hashlib
 import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from distill.filters.shingles import Hashes, flat_shingles, mix
+from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix, shingle_sets, shingles
 
 SignatureMatrix = Any
 """A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
@@ -23,8 +24,8 @@ SignatureMatrix = Any
 SIGNATURE_VERSION = 1
 """Part of a cache's key: signatures of another version say nothing about those of this one."""
 
-NUM_SLOTS = 256
-"""The standard error of an estimated similarity s is sqrt(s (1 - s) / NUM_SLOTS): 0.019 at 0.9."""
+NUM_SLOTS = 128
+"""The standard error of an estimated similarity s is sqrt(s (1 - s) / NUM_SLOTS): 0.027 at 0.9."""
 
 SIGNATURE_BYTES = 2 * NUM_SLOTS
 """Of each 32-bit slot the low 16 bits are kept: two slots that differ then look equal once in 65,536 times (b-bit
@@ -36,9 +37,6 @@ MAX_MISSED = 1e-3
 MAX_BUCKET = 256
 """A text is compared with so many earlier ones of a bucket, at most: thousands of texts made from one template, each
 just below the threshold, would otherwise all be compared with each other. Sets up to this size are compared whole."""
-
-BATCH_CHARS = 1 << 18
-"""Signatures are made for so many characters of text at once, and at least for one text."""
 
 _SEED = 20_111
 _UNITS = (
@@ -92,18 +90,18 @@ def signature(text: str) -> bytes:
     return bytes(signatures([text])[0].tobytes())
 
 
-def signatures(texts: Sequence[str]) -> SignatureMatrix:
+def signatures(texts: Iterable[str]) -> SignatureMatrix:
     """The signatures of N texts: (N, NUM_SLOTS). Many short texts at once cost far less than one by one."""
     from rensa import RMinHash  # type: ignore[import-untyped]
 
-    found: SignatureMatrix = np.empty((len(texts), NUM_SLOTS), dtype="<u2")
-    for start, stop in _batches(texts):
-        hashes, offsets = flat_shingles(texts[start:stop])
+    found = bytearray()
+    for batch in batches(texts):
+        hashes, offsets = flat_shingles(batch)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
-        # array reads a list of numbers twice as fast as numpy does
-        rows = np.frombuffer(b"".join(array("I", row) for row in matrix.to_rows()), dtype=np.uint32)
-        found[start:stop] = rows.reshape(-1, NUM_SLOTS).astype(np.uint16)
-    return found
+        # array reads a list of numbers twice as fast as numpy does.
+        slots = b"".join(array("I", row) for row in matrix.to_rows())
+        found += np.frombuffer(slots, dtype=np.uint32).astype("<u2").tobytes()
+    return np.frombuffer(found, dtype="<u2").reshape(-1, NUM_SLOTS)
 
 
 def similarity(left: bytes, right: bytes) -> float:
@@ -147,7 +145,7 @@ def near_duplicates(
         found: N signatures, as bytes or as (N, NUM_SLOTS).
         threshold: least Jaccard similarity of duplicates, in [0, 1].
         keys: a number below 2**64 a text; texts with different ones are never duplicates (`number_key`).
-        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with four
+        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with three
             standard errors to spare (exact where it compares `shingles` by `jaccard`); left out: the estimate decides.
 
     Raises:
@@ -159,7 +157,7 @@ def near_duplicates(
     labels = np.zeros(len(matrix), dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
     if len(labels) != len(matrix):
         raise ValueError(f"{len(labels)} keys for {len(matrix)} signatures; give one for each")
-    slack = 4 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
+    slack = 3 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
     least = (threshold - slack) * NUM_SLOTS
     members = _whole(labels) if len(matrix) <= MAX_BUCKET else _banded(matrix, labels, rows_per_band(threshold))
 
@@ -178,6 +176,30 @@ def near_duplicates(
             if len(members_kept) < MAX_BUCKET:
                 members_kept.append(index)
     return repeated
+
+
+def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
+    """`near_duplicates` of texts at hand, by their exact similarity.
+
+    A first round by signatures alone tells which texts may be near each other, so that their pieces are made together.
+    """
+    matrix = signatures(texts)
+    near: set[int] = set()
+
+    def note(earlier: int, later: int) -> bool:
+        near.update((earlier, later))
+        return True
+
+    near_duplicates(matrix, threshold, keys, verify=note)
+    pieces = dict(zip(sorted(near), shingle_sets(texts[index] for index in sorted(near)), strict=True))
+
+    def verify(earlier: int, later: int) -> bool:
+        for index in (earlier, later):
+            if index not in pieces:
+                pieces[index] = shingles(texts[index])
+        return jaccard(pieces[earlier], pieces[later]) >= threshold
+
+    return near_duplicates(matrix, threshold, keys, verify)
 
 
 def rows_per_band(threshold: float) -> int:
@@ -214,18 +236,6 @@ def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int) -> Iterator[tupl
     index_M, bucket_M = np.concatenate(members), np.concatenate(buckets)  # M = memberships
     order = np.argsort(index_M, kind="stable")
     index_M, bucket_M = index_M[order], bucket_M[order]
-    starts = np.flatnonzero(np.append(True, index_M[1:] != index_M[:-1])) if len(index_M) else index_M
-    for start, stop in zip(starts, np.append(starts[1:], len(index_M)), strict=True):
+    bounds = np.flatnonzero(np.diff(index_M, prepend=-1, append=-1)).tolist()
+    for start, stop in pairwise(bounds):
         yield int(index_M[start]), bucket_M[start:stop].tolist()
-
-
-def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive texts that are worked on together; a long text is a batch by itself."""
-    start = size = 0
-    for index, text in enumerate(texts):
-        if size and size + len(text) > BATCH_CHARS:
-            yield start, index
-            start, size = index, 0
-        size += len(text) + 1
-    if size:
-        yield start, len(texts)

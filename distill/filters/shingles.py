@@ -12,7 +12,7 @@ cost several times as much as all that follows.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
@@ -41,18 +41,40 @@ _SILENT = (
 _SAME_AS = {b"dfrac": b"frac", b"tfrac": b"frac", b"cfrac": b"frac", b"leq": b"le", b"geq": b"ge", b"neq": b"ne"}
 
 
-def shingles(text: str) -> Hashes:
-    """The text's distinct pieces, as sorted 64-bit hashes: (P,), P at least 1.
+def shingles(text: str) -> frozenset[int]:
+    """The text's distinct pieces as 64-bit hashes, at least one.
 
     Of a text of fewer than `SHINGLE_WORDS` words, all its pieces of every length; of one without words, the text.
     """
-    return np.unique(flat_shingles([text])[0])
+    return next(shingle_sets([text]))
 
 
-def jaccard(left: Hashes, right: Hashes) -> float:
-    """The exact share of pieces that two texts have in common, in [0, 1]; both as `shingles` leaves them."""
-    both = np.intersect1d(left, right, assume_unique=True).size
-    return float(both / (left.size + right.size - both))
+def shingle_sets(texts: Iterable[str]) -> Iterator[frozenset[int]]:
+    """The `shingles` of each text; many short texts at once cost far less than one by one."""
+    for batch in batches(texts):
+        flat, offsets = flat_shingles(batch)
+        for start, stop in pairwise(offsets.tolist()):
+            yield frozenset(flat[start:stop].tolist())
+
+
+def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
+    """The exact share of pieces that two texts have in common, in [0, 1]."""
+    both = len(left & right)
+    return both / (len(left) + len(right) - both)
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in their order, as many together as have `SEGMENT_BYTES` characters, and at least one."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and size + len(text) > SEGMENT_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    if batch:
+        yield batch
 
 
 def flat_shingles(texts: Sequence[str]) -> tuple[Hashes, Hashes]:
