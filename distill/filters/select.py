@@ -1,11 +1,145 @@
-"""Which of a problem's good traces go on: pure functions over verdicts."""
+"""Which of the good traces go on: by pass rate, a problem's share, a source's share and a budget of tokens.
+
+Enters: compact candidates, without their texts, and all verdicts or answers of one problem. Leaves: shares, the winner
+of a vote, identities that a problem has no room for, and for a whole set one reason or `None` a candidate. Nothing
+depends on the order in which candidates come: what is drawn is ranked by a hash of the seed and the trace's identity.
+
+    over_limits([Candidate("a", 0, "gsm8k", 90), Candidate("b", 0, "gsm8k", 20)], Select(token_budget=30), seed=17)
+    ["over_budget", None]
+"""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from distill.recipe import Select
-from distill.records import SampleKey, Trace
+import numpy as np
+
+from distill.filters.dedup import as_matrix
+from distill.grading.math import MAX_ANSWER_CHARS, normalise, same_answer
+from distill.recipe import Majority, Select
+from distill.records import FinishReason, SampleKey, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What choosing needs to know of a good trace.
+
+    `num_tokens` counts its completion; `signature` is that of `distill.filters.dedup`, for the policy `diverse` alone.
+    """
+
+    problem_id: str
+    sample_index: int
+    source: str
+    num_tokens: int
+    signature: bytes | None = None
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+
+def pass_rate(verdicts: Iterable[bool | None]) -> float | None:
+    """The share of right ones among a problem's graded traces, the dropped ones too; `None` if none was graded."""
+    graded = [correct for correct in verdicts if correct is not None]
+    return sum(graded) / len(graded) if graded else None
+
+
+def in_band(rate: float | None, select: Select) -> bool:
+    """Whether a problem is neither too hard nor too easy; what is not known is no reason for a drop."""
+    return rate is None or select.min_pass_rate <= rate <= select.max_pass_rate
+
+
+def per_problem(candidates: Sequence[Candidate], select: Select, seed: int) -> set[SampleKey]:
+    """The traces of one problem beyond its share.
+
+    Args:
+        candidates: the problem's good traces, in any order.
+        select: how many it may keep, and which: `shortest` and `longest` by tokens, `random` by a hash, `diverse`
+            the shortest and then always the one that is farthest from its nearest among those already chosen. Of equal
+            ones the lower sample index goes on.
+        seed: seed of the `random` policy.
+
+    Raises:
+        ValueError: a candidate without a signature under the policy `diverse`.
+    """
+    if select.per_problem is None or len(candidates) <= select.per_problem:
+        return set()
+    ranked = sorted(candidates, key=lambda c: _preference(c, select.policy, seed))
+    if select.policy == "diverse":
+        ranked = _spread(ranked, select.per_problem)
+    return {candidate.key for candidate in ranked[select.per_problem :]}
+
+
+def vote(finish_reason: FinishReason, extracted_answer: str | None) -> str | None:
+    """A trace's vote: its final answer, if it came to its end by itself and the answer is one (not only spaces)."""
+    if finish_reason != "stop" or extracted_answer is None or len(extracted_answer) > MAX_ANSWER_CHARS:
+        return None
+    return extracted_answer if normalise(extracted_answer) else None
+
+
+def majority(votes: Iterable[str | None], same: Callable[[str, str], bool], config: Majority) -> str | None:
+    """The answer that enough of a problem's traces agree on, in its most frequent wording; `None` if there is none.
+
+    Answers that are equal as normalised text or as numbers are counted together first; `same` is asked for the others,
+    the more frequent first, and no more once one answer has the votes it needs.
+
+    Args:
+        votes: one a trace, as `vote` leaves them; `None` does not count.
+        same: whether two answers mean the same; may be slow.
+        config: how many votes there must be, and which share of them the winner needs (more than half: no ties).
+    """
+    by_form: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer in votes:
+        if answer is not None:
+            by_form[normalise(answer)][answer] += 1
+    groups = sorted(by_form.values(), key=lambda group: (-group.total(), _wording(group)))
+    num_votes = num_open = sum(group.total() for group in groups)
+    if num_votes < config.min_votes:
+        return None
+    tallies: list[Counter[str]] = []
+    for group in groups:
+        num_open -= group.total()
+        home = _home(group, tallies, same)
+        home.update(group)
+        if home.total() / num_votes >= config.min_share:
+            return _wording(home)
+        if (max(tally.total() for tally in tallies) + num_open) / num_votes < config.min_share:
+            break  # not even with all that is left
+    return None
+
+
+def over_limits(candidates: Iterable[Candidate], select: Select, seed: int) -> list[str | None]:
+    """For each candidate of a whole set why it is one too many, or `None`, in the order in which they came.
+
+    Candidates are drawn in the order of a seeded hash. First each source is cut to `select.per_source` traces; what is
+    left is taken while it fits into `select.token_budget`, which is never exceeded: a trace that does not fit is left
+    out and the next one tried, so that one huge trace cannot keep the others out, and none left out would still fit.
+
+    Takes about 100 bytes of memory a candidate; `candidates` may be a generator.
+    """
+    high, low, tokens, sources = array("Q"), array("Q"), array("q"), array("l")
+    codes: dict[str, int] = {}
+    for candidate in candidates:
+        digest = _draw("limits", seed, candidate.key)
+        high.append(int.from_bytes(digest[:8]))
+        low.append(int.from_bytes(digest[8:16]))
+        tokens.append(candidate.num_tokens)
+        sources.append(codes.setdefault(candidate.source, len(codes)))
+    reasons: list[str | None] = [None] * len(tokens)
+    num_of_source = [0] * len(codes)
+    tokens_left = select.token_budget
+    for index in np.lexsort((tokens, low, high)).tolist():
+        if select.per_source is not None and num_of_source[sources[index]] >= select.per_source:
+            reasons[index] = "over_source_cap"
+            continue
+        num_of_source[sources[index]] += 1
+        if tokens_left is not None and tokens[index] > tokens_left:
+            reasons[index] = "over_budget"
+        elif tokens_left is not None:
+            tokens_left -= tokens[index]
+    return reasons
 
 
 def duplicates(traces: Sequence[Trace]) -> set[SampleKey]:
@@ -21,24 +155,57 @@ def duplicates(traces: Sequence[Trace]) -> set[SampleKey]:
 
 
 def surplus(traces: Sequence[Trace], select: Select, seed: int) -> set[SampleKey]:
-    """The traces beyond a problem's share, whatever the order they come in.
-
-    Args:
-        traces: good traces.
-        select: how many a problem may keep, and which.
-        seed: seed of the `random` policy.
-    """
-    if select.per_problem is None:
-        return set()
-    by_problem: dict[str, list[Trace]] = defaultdict(list)
+    """The traces beyond their problem's share, of many problems and in any order (see `per_problem`)."""
+    by_problem: dict[str, list[Candidate]] = defaultdict(list)
     for trace in traces:
-        by_problem[trace.problem_id].append(trace)
+        by_problem[trace.problem_id].append(
+            Candidate(trace.problem_id, trace.sample_index, "", trace.num_completion_tokens)
+        )
+    return set().union(*(per_problem(group, select, seed) for group in by_problem.values()))
 
-    def rank(trace: Trace) -> tuple[float, int]:
-        if select.policy == "random":
-            digest = hashlib.sha256(f"select/{seed}/{trace.problem_id}/{trace.sample_index}".encode()).digest()
-            return (int.from_bytes(digest[:6]), trace.sample_index)
-        length = trace.num_completion_tokens
-        return (length if select.policy == "shortest" else -length, trace.sample_index)
 
-    return {trace.key for group in by_problem.values() for trace in sorted(group, key=rank)[select.per_problem :]}
+def _preference(candidate: Candidate, policy: str, seed: int) -> tuple[bytes, int, int]:
+    """What a problem's candidates are sorted by; the first go on."""
+    length = -candidate.num_tokens if policy == "longest" else candidate.num_tokens
+    drawn = _draw("select", seed, candidate.key) if policy == "random" else b""
+    return drawn, length, candidate.sample_index
+
+
+def _spread(ranked: Sequence[Candidate], num: int) -> list[Candidate]:
+    """The candidates, `num` that differ most first: the first one, then each time the farthest from all before."""
+    missing = next((c.key for c in ranked if c.signature is None), None)
+    if missing is not None:
+        raise ValueError(f"trace {missing} has no signature: the policy diverse needs one of each candidate")
+    matrix = as_matrix([c.signature for c in ranked if c.signature is not None])
+    chosen: list[int] = []
+    nearest = np.zeros(len(ranked))  # each one's similarity to the nearest of those chosen
+    rest = list(range(len(ranked)))
+    farthest = 0
+    while True:
+        chosen.append(farthest)
+        rest.remove(farthest)
+        if len(chosen) == num:
+            return [ranked[i] for i in (*chosen, *rest)]
+        nearest = np.maximum(nearest, (matrix == matrix[farthest]).mean(axis=1))
+        farthest = min(rest, key=lambda i: (nearest[i], ranked[i].sample_index))
+
+
+def _home(group: Counter[str], tallies: list[Counter[str]], same: Callable[[str, str], bool]) -> Counter[str]:
+    """The tally of the answers that mean the same as this group's; a new one where there is none."""
+    answer = _wording(group)
+    for equal in (same_answer, same):
+        for tally in tallies:
+            if equal(_wording(tally), answer):
+                return tally
+    tallies.append(Counter())
+    return tallies[-1]
+
+
+def _wording(group: Counter[str]) -> str:
+    """The most frequent wording; of equally frequent ones the shortest, then the first by letters."""
+    return min(group, key=lambda answer: (-group[answer], len(answer), answer))
+
+
+def _draw(purpose: str, seed: int, key: SampleKey) -> bytes:
+    """A hash of the seed and an identity to rank by: the same whatever else is in the set."""
+    return hashlib.sha256(f"{purpose}/{seed}/{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")).digest()

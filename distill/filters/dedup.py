@@ -1,0 +1,241 @@
+r"""What says the same again: equal texts by a hash, nearly equal ones by MinHash over all their word pieces.
+
+Enters: `"Find $x^2 + 1$ for the given x = 3."`. Leaves: a signature of `SIGNATURE_BYTES` bytes, from which the Jaccard
+similarity of two texts' pieces can be estimated at any later time; then, from the signatures of many texts in the order
+of their identities, `{4: 1}`: the text at index 4 repeats the one at index 1.
+
+rensa's own LSH is not used, for it cannot be filled from stored signatures and does not tell which text is repeated.
+"""
+
+import hashlib
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix, shingle_sets, shingles
+
+SignatureMatrix = Any
+"""A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
+
+SIGNATURE_VERSION = 1
+"""Part of a cache's key: signatures of another version say nothing about those of this one."""
+
+NUM_SLOTS = 128
+"""The standard error of an estimated similarity s is sqrt(s (1 - s) / NUM_SLOTS): 0.027 at 0.9."""
+
+SIGNATURE_BYTES = 2 * NUM_SLOTS
+"""Of each 32-bit slot the low 16 bits are kept: two slots that differ then look equal once in 65,536 times (b-bit
+MinHash, https://arxiv.org/abs/0910.3349)."""
+
+MAX_MISSED = 1e-3
+"""Share of the pairs exactly at the threshold that banding may miss; of more similar ones it misses fewer."""
+
+MAX_BUCKET = 256
+"""A text is compared with so many earlier ones of a bucket, at most: thousands of texts made from one template, each
+just below the threshold, would otherwise all be compared with each other. Sets up to this size are compared whole."""
+
+_SEED = 20_111
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_MULTIPLES = (
+    "hundred thousand million billion dozen half halves third thirds quarter quarters once twice thrice double triple"
+)
+_NUMBER_WORDS = {word: str(value) for value, word in enumerate(_UNITS.split())} | {
+    word: str(10 * tens) for tens, word in enumerate(_TENS.split(), 2)
+}
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\[,!])(?=\d{3})")
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+    r"|[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215e]+"
+    rf"|\b(?:{'|'.join([*_NUMBER_WORDS, *_MULTIPLES.split()])})\b"
+)
+
+
+def content_key(*texts: str) -> bytes:
+    """A hash (16 bytes) of texts, each without regard to how it is spaced; equal keys mean equal texts in their order.
+
+    Spaces, line breaks and tabs in a row count as one, at the ends as none.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        folded = " ".join(text.split()).encode("utf-8", "surrogatepass")
+        digest.update(len(folded).to_bytes(8, "little") + folded)
+    return digest.digest()
+
+
+def numbers_of(text: str) -> tuple[str, ...]:
+    """The numbers in a text, in order: digits with their sign and decimals, superscripts, English number words.
+
+    Problems that differ in these are different problems, however much of their wording they share. `1,000`, `1{,}000`
+    and `1000` are one number, and so are `three` and `3`; `3.0` and `3` are two.
+    """
+    text = _THOUSANDS.sub("", text.casefold().replace("\N{MINUS SIGN}", "-"))
+    return tuple(_NUMBER_WORDS.get(found, found.replace(",", "")) for found in _NUMBER.findall(text))
+
+
+def number_key(text: str) -> int:
+    """`numbers_of` a text as one 64-bit hash, for the `keys` of `near_duplicates`."""
+    return int.from_bytes(hashlib.blake2b("\n".join(numbers_of(text)).encode(), digest_size=8).digest(), "little")
+
+
+def signature(text: str) -> bytes:
+    """A text's signature (`SIGNATURE_BYTES` bytes): the same in every process and on every machine."""
+    return bytes(signatures([text])[0].tobytes())
+
+
+def signatures(texts: Iterable[str]) -> SignatureMatrix:
+    """The signatures of N texts: (N, NUM_SLOTS). Many short texts at once cost far less than one by one."""
+    from rensa import RMinHash  # type: ignore[import-untyped]
+
+    found = bytearray()
+    for batch in batches(texts):
+        hashes, offsets = flat_shingles(batch)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
+        # array reads a list of numbers twice as fast as numpy does.
+        slots = b"".join(array("I", row) for row in matrix.to_rows())
+        found += np.frombuffer(slots, dtype=np.uint32).astype("<u2").tobytes()
+    return np.frombuffer(found, dtype="<u2").reshape(-1, NUM_SLOTS)
+
+
+def similarity(left: bytes, right: bytes) -> float:
+    """The Jaccard similarity of two texts as their signatures estimate it, in [0, 1].
+
+    Raises:
+        ValueError: a signature of another size.
+    """
+    pair = as_matrix([left, right])
+    return float((pair[0] == pair[1]).mean())
+
+
+def as_matrix(found: Sequence[bytes]) -> SignatureMatrix:
+    """N signatures as (N, NUM_SLOTS).
+
+    Raises:
+        ValueError: a signature of another size.
+    """
+    wrong = next((len(row) for row in found if len(row) != SIGNATURE_BYTES), None)
+    if wrong is not None:
+        raise ValueError(
+            f"a signature has {wrong} bytes instead of {SIGNATURE_BYTES}: it was not made by `signature` of version "
+            f"{SIGNATURE_VERSION}. Make the signatures anew"
+        )
+    return np.frombuffer(b"".join(found), dtype="<u2").reshape(-1, NUM_SLOTS)
+
+
+def near_duplicates(
+    found: Sequence[bytes] | SignatureMatrix,
+    threshold: float,
+    keys: Sequence[int] | Hashes | None = None,
+    verify: Callable[[int, int], bool] | None = None,
+) -> dict[int, int]:
+    """Which texts repeat an earlier one: `{index: index of the earliest kept text that it repeats}`.
+
+    Texts are taken in the order given, which should be that of their identities; one that repeats no kept text is
+    kept. A text is never compared with duplicates, so a chain of small changes does not join what lies far apart.
+    Up to `MAX_BUCKET` texts all pairs are compared; beyond, those that share a band of their signatures (LSH).
+
+    Args:
+        found: N signatures, as bytes or as (N, NUM_SLOTS).
+        threshold: least Jaccard similarity of duplicates, in [0, 1].
+        keys: a number below 2**64 a text; texts with different ones are never duplicates (`number_key`).
+        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with three
+            standard errors to spare (exact where it compares `shingles` by `jaccard`); left out: the estimate decides.
+
+    Raises:
+        ValueError: a threshold outside [0, 1], a signature of another size, or not a key for each text.
+    """
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"threshold is {threshold}; give the Jaccard similarity of duplicates, in [0, 1]")
+    matrix = found if isinstance(found, np.ndarray) else as_matrix(found)
+    labels = np.zeros(len(matrix), dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
+    if len(labels) != len(matrix):
+        raise ValueError(f"{len(labels)} keys for {len(matrix)} signatures; give one for each")
+    slack = 3 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
+    least = (threshold - slack) * NUM_SLOTS
+    members = _whole(labels) if len(matrix) <= MAX_BUCKET else _banded(matrix, labels, rows_per_band(threshold))
+
+    kept: dict[int, list[int]] = {}
+    repeated: dict[int, int] = {}
+    for index, buckets in members:
+        rivals = np.array(sorted({other for bucket in buckets for other in kept.get(bucket, ())}), dtype=np.intp)
+        similar = (matrix[rivals] == matrix[index]).sum(axis=1) >= least
+        matches = rivals[similar & (labels[rivals] == labels[index])].tolist()
+        earlier = next((other for other in matches if verify is None or verify(other, index)), None)
+        if earlier is not None:
+            repeated[index] = earlier
+            continue
+        for bucket in buckets:
+            members_kept = kept.setdefault(bucket, [])
+            if len(members_kept) < MAX_BUCKET:
+                members_kept.append(index)
+    return repeated
+
+
+def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
+    """`near_duplicates` of texts at hand, by their exact similarity.
+
+    A first round by signatures alone tells which texts may be near each other, so that their pieces are made together.
+    """
+    matrix = signatures(texts)
+    near: set[int] = set()
+
+    def note(earlier: int, later: int) -> bool:
+        near.update((earlier, later))
+        return True
+
+    near_duplicates(matrix, threshold, keys, verify=note)
+    pieces = dict(zip(sorted(near), shingle_sets(texts[index] for index in sorted(near)), strict=True))
+
+    def verify(earlier: int, later: int) -> bool:
+        for index in (earlier, later):
+            if index not in pieces:
+                pieces[index] = shingles(texts[index])
+        return jaccard(pieces[earlier], pieces[later]) >= threshold
+
+    return near_duplicates(matrix, threshold, keys, verify)
+
+
+def rows_per_band(threshold: float) -> int:
+    """How many slots make a band: as many as banding can have and still miss no more than `MAX_MISSED`.
+
+    Two texts of similarity s share a band of r slots with probability s**r, and none of b bands with (1 - s**r)**b
+    (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4.2).
+    """
+    fitting = [r for r in range(1, NUM_SLOTS + 1) if (1 - threshold**r) ** (NUM_SLOTS // r) <= MAX_MISSED]
+    return max(fitting, default=1)
+
+
+def _whole(labels: Hashes) -> Iterator[tuple[int, list[int]]]:
+    """(index, its one bucket): all texts of a key are compared with each other."""
+    return ((index, [label]) for index, label in enumerate(labels.tolist()))
+
+
+def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int) -> Iterator[tuple[int, list[int]]]:
+    """(index, its buckets) of each text that shares a bucket with another, by index."""
+    weights = mix(np.arange(NUM_SLOTS, dtype=np.uint64) + np.uint64(1)) | np.uint64(1)
+    of_key = mix(labels)
+    members, buckets, num_buckets = [], [], 0
+    for start in range(0, NUM_SLOTS - rows + 1, rows):
+        band = slice(start, start + rows)
+        hashes = matrix[:, band].astype(np.uint64) @ weights[band] + of_key
+        order = np.argsort(hashes, kind="stable")
+        ranked = hashes[order]
+        first: Any = np.ones(len(ranked), dtype=bool)
+        first[1:] = ranked[1:] != ranked[:-1]
+        shared = ~(first & np.append(first[1:], True))
+        members.append(order[shared].astype(np.int32))
+        buckets.append((np.cumsum(first)[shared] + num_buckets).astype(np.int32))
+        num_buckets += len(ranked)
+    index_M, bucket_M = np.concatenate(members), np.concatenate(buckets)  # M = memberships
+    order = np.argsort(index_M, kind="stable")
+    index_M, bucket_M = index_M[order], bucket_M[order]
+    bounds = np.flatnonzero(np.diff(index_M, prepend=-1, append=-1)).tolist()
+    for start, stop in pairwise(bounds):
+        yield int(index_M[start]), bucket_M[start:stop].tolist()
