@@ -66,12 +66,12 @@ RELATIVES = {
 
 _CLD2_CODES = {"iw": "he", "nb": "no"}
 
-_NEUTRAL, _INVALID, _UNSEEN = 0, 1, 255
 _NAMES = (
-    *("neutral", "invalid", "LATIN", "GREEK", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "THAI", "HANGUL", "ARABIC"),
-    *("HEBREW", "DEVANAGARI", "other"),
+    *("neutral", "LATIN", "GREEK", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "THAI", "HANGUL", "ARABIC", "HEBREW"),
+    *("DEVANAGARI", "other", "invalid"),
 )
 _IDS = {name: number for number, name in enumerate(_NAMES)}
+_NEUTRAL, _LATIN_ID, _INVALID, _UNSEEN = 0, 1, len(_NAMES) - 1, 255
 _STYLES = {
     *("MATHEMATICAL", "DOUBLE", "SCRIPT", "BLACK", "SUPERSCRIPT", "SUBSCRIPT", "COMBINING", "VARIATION", "MODIFIER"),
     *("MICRO", "OHM", "KELVIN", "ANGSTROM", "PLANCK", "FEMININE", "MASCULINE", "ALEF", "BET", "GIMEL", "DALET"),
@@ -116,28 +116,27 @@ def measure_language(text: str, language: str) -> LanguageMeasures:
         language: ISO 639-1 code.
     """
     plain = prose(text)
-    native_ids = _native_ids(language)
-    latin = native_ids == (_IDS["LATIN"],)
-    if latin and plain.isascii():
-        foreign_share = _foreign_share_within_script(plain.encode().translate(_CONTROLS), language)
-        if foreign_share == 0:
-            return LanguageMeasures(1.0, 0)
-        num_native, num_foreign, num_latin = len(plain.split()), 0, 0
-    else:
-        codes_C = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-        ids_C = _script_ids(codes_C)
-        num_native, num_foreign, num_latin = _count_words(plain, ids_C, native_ids)
-        foreign_share = _foreign_share_within_script(_only(codes_C, ids_C, native_ids), language)
+    if plain.isascii() and language not in SCRIPTS:
+        foreign_share = _foreign_share_within_script(plain.encode(), language)
+        return _together(len(plain.split()) if foreign_share else 1, 0, 0, foreign_share)
+    codes_C = _codes(plain)
+    ids_C = _script_ids(codes_C)
+    set_aside_F = np.flatnonzero(_set_aside(_native_ids(language))[ids_C])
+    num_foreign, num_latin = _count_foreign(plain, ids_C, set_aside_F)
+    foreign_share = _foreign_share_within_script(_without(codes_C, set_aside_F), language)
+    # Nearly every text has no foreign word at all, and then the number of its words does not matter.
+    mixed = num_foreign or num_latin or foreign_share
+    num_native = _count_words(ids_C, np.flatnonzero(_is_native(_native_ids(language))[ids_C])) if mixed else 1
     return _together(num_native, num_foreign, num_latin, foreign_share)
 
 
 def _together(num_native: int, num_foreign: int, num_latin: int, foreign_share: float) -> LanguageMeasures:
+    """Scripts and CLD2 as one: CLD2's share is of the words that scripts call native."""
     total = num_native + num_foreign + num_latin
     if total == 0:
         return LanguageMeasures(1.0, 0)
     within = num_native * foreign_share
-    share = (num_native - within) / total
-    return LanguageMeasures(share, num_foreign + (max(1, round(within)) if within else 0))
+    return LanguageMeasures((num_native - within) / total, num_foreign + (max(1, round(within)) if within else 0))
 
 
 def prompt_language(text: str) -> str | None:
@@ -147,7 +146,7 @@ def prompt_language(text: str) -> str | None:
         text: the prompt, as the user wrote it.
     """
     plain = prose(text)
-    codes_C = np.frombuffer(plain.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    codes_C = _codes(plain)
     ids_C = _script_ids(codes_C)
     letters = np.bincount(ids_C, minlength=len(_NAMES))
     letters[[_NEUTRAL, _INVALID]] = 0
@@ -161,7 +160,8 @@ def prompt_language(text: str) -> str | None:
         return alone[0]
     if letters.sum() < MIN_PROMPT_CHARS:
         return None
-    _, found = _detect(_only(codes_C, ids_C, (_IDS[script],)), best_effort=True)
+    set_aside_F = np.flatnonzero(_set_aside((_IDS[script],))[ids_C])
+    found = _detect(_without(codes_C, set_aside_F), best_effort=True)
     known = [(code, percent) for code, percent in found if code in get_args(Language)]
     return known[0][0] if known and known[0][1] > 50 else None
 
@@ -175,20 +175,20 @@ def _foreign_share_within_script(native: bytes, language: str) -> float:
     """Share of the text that CLD2 finds in other languages, in [0, 1]; 0.0 where the text is too short to tell."""
     if len(native) < MIN_DETECT_CHARS:
         return 0.0
-    _, found = _detect(native)
+    found = _detect(native)
     known = sum(percent for _, percent in found)
     own = RELATIVES.get(language, set()) | {language}
     return sum(percent for code, percent in found if code not in own) / known if known else 0.0
 
 
-def _detect(text: bytes, best_effort: bool = False) -> tuple[bool, list[tuple[str, int]]]:
-    """Whether CLD2 is sure, and (ISO 639-1 code, percent of the text) of up to three languages, largest first."""
+def _detect(text: bytes, best_effort: bool = False) -> list[tuple[str, int]]:
+    """(ISO 639-1 code, percent of the text) of up to three languages, largest first."""
     import pycld2
 
-    reliable, _, found = pycld2.detect(text, bestEffort=best_effort)
+    _, _, found = pycld2.detect(text.translate(_CONTROLS), bestEffort=best_effort)
     # CLD2 still calls Hebrew by its old code, and tells Chinese scripts apart.
     shares = [(code.split("-")[0], percent) for _, code, percent, _ in found if code != "un"]
-    return reliable, [(_CLD2_CODES.get(code, code), percent) for code, percent in shares]
+    return [(_CLD2_CODES.get(code, code), percent) for code, percent in shares]
 
 
 @lru_cache
@@ -196,22 +196,45 @@ def _native_ids(language: str) -> tuple[int, ...]:
     return tuple(_IDS[script] for script in SCRIPTS.get(language, _LATIN))
 
 
-# C = characters of a text, R = runs of characters of one script
-def _count_words(text: str, ids_C: Any, native_ids: tuple[int, ...]) -> tuple[int, int, int]:
-    """(native words, foreign words, Latin words where Latin is foreign), cut where the script changes."""
-    if not ids_C.size:
-        return 0, 0, 0
-    starts_R = np.flatnonzero(np.diff(ids_C, prepend=_UNSEEN))
-    lengths_R = np.diff(starts_R, append=ids_C.size)
-    ids_R = ids_C[starts_R]
+@lru_cache
+def _is_native(native_ids: tuple[int, ...]) -> Any:
+    return np.isin(np.arange(len(_NAMES)), native_ids)
+
+
+@lru_cache
+def _set_aside(native_ids: tuple[int, ...]) -> Any:
+    """Which scripts CLD2 is not shown, and what it or UTF-8 refuses."""
+    return ~np.isin(np.arange(len(_NAMES)), (_NEUTRAL, *native_ids))
+
+
+# C = characters of a text, F = those of them that are looked at, R = runs of neighbours of one script
+def _runs(ids_C: Any, places_F: Any) -> tuple[Any, Any, Any]:
+    """(start, length, script) of each run of neighbouring places of one script."""
+    ids_F = ids_C[places_F]
+    breaks_F = (np.diff(places_F, prepend=-2) != 1) | (np.diff(ids_F, prepend=_UNSEEN) != 0)
+    firsts_R = np.flatnonzero(breaks_F)
+    return places_F[firsts_R], np.diff(firsts_R, append=places_F.size), ids_F[firsts_R]
+
+
+def _count_words(ids_C: Any, places_F: Any) -> int:
+    if not places_F.size:
+        return 0
+    _, lengths_R, ids_R = _runs(ids_C, places_F)
+    return int(np.where(_WORD_BY_LETTER[ids_R], lengths_R, 1).sum())
+
+
+def _count_foreign(text: str, ids_C: Any, places_F: Any) -> tuple[int, int]:
+    """(words in other scripts, Latin aside; words in Latin), cut where the script changes; variables are no words."""
+    if not places_F.size:
+        return 0, 0
+    starts_R, lengths_R, ids_R = _runs(ids_C, places_F)
     words_R = np.where(_WORD_BY_LETTER[ids_R], lengths_R, 1)
-    native_R = np.isin(ids_R, native_ids)
-    foreign_R = ~native_R & (ids_R > _INVALID) & (lengths_R >= _MIN_LETTERS[ids_R])
-    latin_R = foreign_R & (ids_R == _IDS["LATIN"])
-    for run in np.flatnonzero(foreign_R & (ids_R == _IDS["GREEK"])).tolist():
+    words_R[(lengths_R < _MIN_LETTERS[ids_R]) | (ids_R == _INVALID)] = 0
+    for run in np.flatnonzero((ids_R == _IDS["GREEK"]) & (words_R > 0)).tolist():
         start = int(starts_R[run])
-        foreign_R[run] = _is_greek_word(text[start : start + int(lengths_R[run])])
-    return int(words_R[native_R].sum()), int(words_R[foreign_R & ~latin_R].sum()), int(words_R[latin_R].sum())
+        words_R[run] = _is_greek_word(text[start : start + int(lengths_R[run])])
+    latin_R = ids_R == _LATIN_ID
+    return int(words_R[~latin_R].sum()), int(words_R[latin_R].sum())
 
 
 def _is_greek_word(letters: str) -> bool:
@@ -219,11 +242,15 @@ def _is_greek_word(letters: str) -> bool:
     return (len(letters) > 3 and not letters.isupper()) or unicodedata.normalize("NFD", letters) != letters
 
 
-def _only(codes_C: Any, ids_C: Any, native_ids: tuple[int, ...]) -> bytes:
-    """The text in UTF-8 with a space for every letter of another script and for what UTF-8 or CLD2 refuses."""
-    kept = np.zeros(len(_NAMES), dtype=bool)
-    kept[[_NEUTRAL, *native_ids]] = True
-    return np.where(kept[ids_C], codes_C, 32).astype("<u4").tobytes().decode("utf-32-le").encode()
+def _without(codes_C: Any, places_F: Any) -> bytes:
+    """The text in UTF-8 with a space at each of the places."""
+    codes_C = codes_C.copy()
+    codes_C[places_F] = ord(" ")
+    return bytes(codes_C.tobytes().decode("utf-32-le").encode())
+
+
+def _codes(text: str) -> Any:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
 def _script_ids(codes_C: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill.errors import StoreError
-from distill.filters.readability import unreadable
+from distill.filters.readability import measure, unreadable
 from distill.filters.select import duplicates, surplus
 from distill.grading import Grade, grade_all
 from distill.grading.pool import GradingPool
@@ -108,7 +108,9 @@ def judge(trace: Trace, grade: Grade, config: FilterConfig) -> Verdict:
         reasons.append("empty_answer")
     if config.max_tokens is not None and trace.num_completion_tokens > config.max_tokens:
         reasons.append("too_long")
-    reasons += unreadable(f"{trace.reasoning}\n\n{trace.content}", config.readability)
+    readability = config.readability
+    language = None if readability.language == "prompt" else readability.language
+    reasons += unreadable(measure(trace.reasoning, trace.content, language), readability)
     return Verdict(trace.problem_id, trace.sample_index, grade.correct, grade.extracted_answer, tuple(reasons))
 
 
