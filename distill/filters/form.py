@@ -6,6 +6,7 @@ Enters: a trace's text, or its content alone. Leaves: counts, shares and the box
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise, repeat
@@ -18,10 +19,13 @@ from distill.grading.math import MAX_ANSWER_CHARS, extract_answer, normalise, sa
 SHINGLE_WORDS = 8
 """Words in a piece of an instruction; shorter runs of words turn up by chance."""
 
-MAX_BOXES = 200
+MAX_BOXES = 50
 """Of a content that boxes more results, the last so many are compared."""
 
-_FENCE = re.compile(r"^[ \t]{0,3}(```|~~~)", re.MULTILINE)
+MAX_OPEN = 1_000
+"""Braces that may be open at once; of more, the innermost count."""
+
+_FENCE = re.compile(r"^[ \t]{0,3}```", re.MULTILINE)
 _SET_ASIDE = re.compile(
     r"```[^`]*+(?:`(?!``)[^`]*+)*+(?:```|\Z)"
     r"|\$\$[^$]*+(?:\$(?!\$)[^$]*+)*+\$\$"
@@ -49,7 +53,7 @@ def longest_paragraph(text: str) -> int:
 
 def num_code_blocks(text: str) -> int:
     """Fenced code blocks, one that was cut off included."""
-    if "```" not in text and "~~~" not in text:
+    if "```" not in text:
         return 0
     return -(-len(_FENCE.findall(text)) // 2)
 
@@ -69,8 +73,11 @@ class _Box(NamedTuple):
     answer: str
 
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*+\{")
 _BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*+\{)|\\.|[{}]", re.DOTALL)
+_BLANK = re.compile(
+    r"\\(?:h|v)?phantom\s*+\{[^{}]*+\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots)(?![a-zA-Z])|\\[ ,;!]|[?_.\s]"
+)
+"""A box that shows where a number goes, as the problem does, holds no result."""
 _GLUE = re.compile(r"(?:[\s,;.$&]|\\[()\[\],;!]|\\text\{\s*(?:and|or)\s*\}|\\q?quad|\band\b|\bor\b|\w{1,3}\s*=)*+")
 _NAME = re.compile(r"([^\W\d_](?:_?\{?\w\}?)?)\s*=\s*(?:\$|\\[(\[])?\s*\Z")
 _PART = re.compile(
@@ -87,9 +94,9 @@ def boxed_answers(content: str) -> BoxedAnswers:
     side (`\boxed{1} and \boxed{2}`) are the parts of one answer; a later box that repeats one of them agrees with it.
     Boxes for differently named things (`x = \boxed{1}` … `y = \boxed{2}`, or parts (a) and (b)) are not compared.
     """
-    if not _BOX.search(content):
+    if "\\boxed" not in content and "\\fbox" not in content:
         return BoxedAnswers((), 0)
-    boxes = list(_boxes(content))[-MAX_BOXES:]
+    boxes = list(deque(_boxes(content), maxlen=MAX_BOXES))
     by_name: dict[str, list[list[str]]] = {}
     for group in _side_by_side(content, boxes):
         name = _name_of(content, group[0])
@@ -101,21 +108,19 @@ def boxed_answers(content: str) -> BoxedAnswers:
 
 
 def _boxes(content: str) -> Iterator[_Box]:
-    """The outermost boxes with something in them, in order; one pass, for a loop may open thousands."""
-    opened: list[re.Match[str]] = []
-    for match in _BRACE.finditer(content, _first_box(content)):
-        if match["box"] or match[0] == "{":
-            opened.append(match)
-        elif match[0] == "}" and opened:
-            start = opened.pop()
-            answer = content[start.end() : match.start()]
-            if start["box"] and answer.strip() and len(answer) <= MAX_ANSWER_CHARS:
-                yield _Box(start.start(), match.end(), answer)
-
-
-def _first_box(content: str) -> int:
-    match = _BOX.search(content)
-    return match.start() if match else len(content)
+    """The innermost boxes with something in them, in order; one pass, for a loop may open thousands."""
+    opened: deque[tuple[int, int] | None] = deque(maxlen=MAX_OPEN)  # (start, start of what is in it) of a box
+    closed = -1  # where the last box starts
+    for match in _BRACE.finditer(content):
+        if match["box"]:
+            opened.append(match.span())
+        elif match[0] == "{":
+            opened.append(None)
+        elif match[0] == "}" and opened and (span := opened.pop()) is not None and span[0] > closed:
+            closed = span[0]
+            answer = content[span[1] : match.start()]
+            if len(answer) <= MAX_ANSWER_CHARS and _BLANK.sub("", answer).strip():
+                yield _Box(span[0], match.end(), answer)
 
 
 def _side_by_side(content: str, boxes: Sequence[_Box]) -> list[list[_Box]]:
@@ -176,14 +181,17 @@ def _distinct(answers: Iterator[str]) -> list[str]:
 REFUSAL_CHARS = 400
 """A refusal says so at once."""
 
-_CANNOT = r"(?:can(?:no|['’]?)t|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to|am not (?:allowed|permitted) to)"
+_CANNOT = (
+    r"(?:can(?:no|['’]?)t|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to"
+    r"|(?:am|['’]m) not (?:allowed|permitted) to)"
+)
 _TO_HELP = (
     r"(?:(?:help|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|engage|"
     r"generate|create|give|share|offer|support)\b)"
 )
 _REFUSAL = re.compile(
     # English, then Spanish, French, German, Italian, Portuguese, Russian, Chinese, Japanese and Korean
-    rf"\bI {_CANNOT} {_TO_HELP}|\bI{_CANNOT} {_TO_HELP}"
+    rf"\bI ?{_CANNOT} {_TO_HELP}"
     rf"|\b(?:sorry|apologi[sz]e|afraid|unfortunately)\b[^.!?\n]{{0,60}}\b(?:I|we) ?{_CANNOT}"
     r"|\bas an? (?:AI|artificial intelligence|(?:large )?language model)\b"
     r"|\b(?:decline|refuse|have to refuse) to (?:answer|help|assist|provide)\b"
@@ -200,6 +208,8 @@ _REFUSAL = re.compile(
 
 def refuses(content: str) -> bool:
     """Whether a content refuses and gives no answer all the same (a box, or "the answer is …")."""
+    if "\\boxed" in content:
+        return False
     return _REFUSAL.search(content, 0, REFUSAL_CHARS) is not None and extract_answer(content) is None
 
 
@@ -213,9 +223,7 @@ _NO_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f
 """Letters of scripts without spaces, each of them a word."""
 
 
-class _Instruction(NamedTuple):
-    ids: dict[bytes, int]
-    pieces: frozenset[tuple[bytes, ...]]
+_Pieces = frozenset[tuple[bytes, ...]]
 
 
 def prompt_leak(text: str, instructions: Sequence[str], problem: str = "") -> float:
@@ -229,15 +237,13 @@ def prompt_leak(text: str, instructions: Sequence[str], problem: str = "") -> fl
     """
     if not instructions:
         return 0.0
-    words = _words(text)
-    shares = [0.0]
-    for instruction in instructions:
-        index = _index(instruction)
-        if found := _pieces_in(words, index):
-            own = _pieces(_words(problem)) if problem else frozenset()
-            counted = index.pieces - own
-            shares.append(len(found & counted) / len(counted) if counted else 0.0)
-    return max(shares)
+    vocabulary, pieces_of_each = _index(tuple(instructions))
+    found = _pieces_among(_words(text), vocabulary)
+    if not found:
+        return 0.0
+    own = _pieces(_words(problem))
+    counted = [pieces - own for pieces in pieces_of_each]
+    return max((len(found & pieces) / len(pieces) for pieces in counted if pieces), default=0.0)
 
 
 def _words(text: str) -> list[bytes]:
@@ -246,22 +252,23 @@ def _words(text: str) -> list[bytes]:
     return text.encode("utf-8", "replace").translate(_FOLD).split()
 
 
-def _pieces(words: Sequence[bytes]) -> frozenset[tuple[bytes, ...]]:
+def _pieces(words: Sequence[bytes]) -> _Pieces:
     return frozenset(zip(*(words[start:] for start in range(SHINGLE_WORDS)), strict=False))
 
 
-@lru_cache(maxsize=256)
-def _index(instruction: str) -> _Instruction:
-    words = _words(instruction)
-    return _Instruction({word: 1 for word in words}, _pieces(words))
+@lru_cache(maxsize=64)
+def _index(instructions: tuple[str, ...]) -> tuple[dict[bytes, bool], list[_Pieces]]:
+    """Every word of the instructions, and the pieces of each."""
+    words_of_each = [_words(instruction) for instruction in instructions]
+    return {word: True for words in words_of_each for word in words}, [_pieces(words) for words in words_of_each]
 
 
-def _pieces_in(words: Sequence[bytes], index: _Instruction) -> set[tuple[bytes, ...]]:
-    """The instruction's pieces among the words; only runs of words that are all its own are looked at."""
-    if len(words) < SHINGLE_WORDS or not index.pieces:
+def _pieces_among(words: Sequence[bytes], vocabulary: dict[bytes, bool]) -> set[tuple[bytes, ...]]:
+    """The pieces of the text that consist of the instructions' words alone, and so may be theirs."""
+    if len(words) < SHINGLE_WORDS:
         return set()
     # W = words of the text
-    known_W: Any = np.fromiter(map(index.ids.get, words, repeat(0)), dtype=np.int64, count=len(words))
+    known_W: Any = np.fromiter(map(vocabulary.get, words, repeat(False)), dtype=bool, count=len(words))
     total_W = np.concatenate(([0], known_W.cumsum()))
     starts = np.flatnonzero(total_W[SHINGLE_WORDS:] - total_W[:-SHINGLE_WORDS] == SHINGLE_WORDS).tolist()
-    return index.pieces & {tuple(words[start : start + SHINGLE_WORDS]) for start in starts}
+    return {tuple(words[start : start + SHINGLE_WORDS]) for start in starts}
