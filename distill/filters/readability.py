@@ -1,145 +1,124 @@
-"""What makes a trace unreadable: another language mixed in, or the same words over and over.
+"""What makes a trace unreadable: measured once, judged by any recipe.
 
-Enters: a text. Leaves: measures in [0, 1] or counts; `unreadable` turns them into reasons.
+Enters: a trace's reasoning and content. Leaves: `Measures`, plain numbers without a threshold in them, which may be
+cached; `unreadable` turns them into reasons (see `distill.records.REASONS`).
+
+    unreadable(measure("Then we 计算 the sum.", "4", "en"), Readability()) == ["mixed_language"]
 """
 
-import re
-import unicodedata
-import zlib
-from collections.abc import Iterator
-from functools import lru_cache
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from distill.filters.form import boxed_answers, longest_paragraph, num_code_blocks, prompt_leak, refuses
+from distill.filters.language import LanguageMeasures, measure_language
+from distill.filters.repetition import measure_repetition, tail_repeats
 from distill.recipe import Readability
+from distill.records import Record
 
-MIN_COMPRESSED_CHARS = 1_000
-"""Shorter texts always compress well or badly by chance."""
-
-MIN_DETECT_CHARS = 200
-"""Letters that CLD2 needs to tell languages of one script apart with some certainty."""
-
-LOOP_UNIT_WORDS = (4, 200)
-"""Fewest and most words in a piece that counts as a loop when it follows itself."""
-
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
-_LATEX = re.compile(
-    # Bounded, for a text in a loop may open thousands of formulas and never close one.
-    r"\$\$.*?\$\$|\$[^$\n]*\$|\\\[.{0,4000}?\\\]|\\\(.{0,1000}?\\\)|\\begin\{(\w+\*?)\}.{0,4000}?\\end\{\1\}"
-    r"|\\[a-zA-Z]+(?:\{[^{}]*\})*",
-    re.DOTALL,
-)
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
-
-SCRIPTS = {
-    "ar": ("ARABIC",),
-    "bg": ("CYRILLIC",),
-    "el": ("GREEK",),
-    "he": ("HEBREW",),
-    "hi": ("DEVANAGARI",),
-    "ja": ("HIRAGANA", "KATAKANA", "CJK"),
-    "ko": ("HANGUL",),
-    "ru": ("CYRILLIC",),
-    "th": ("THAI",),
-    "uk": ("CYRILLIC",),
-    "zh": ("CJK",),
-}
-"""Script of a language by ISO 639-1 code, as Unicode's character names begin; every other one is written in Latin."""
-
-LATIN = ("LATIN",)
+MEASURES_VERSION = 1
+"""Raised when a measure changes: measures of another version are not reused."""
 
 
-def unreadable(text: str, config: Readability) -> list[str]:
-    """The reasons for which a text is not fit to learn from (see `distill.records.REASONS`)."""
-    reasons = []
-    if config.language is not None and language_share(text, config.language) < config.min_language_share:
-        reasons.append("mixed_language")
-    too_regular = config.max_compression_ratio is not None and compression_ratio(text) > config.max_compression_ratio
-    if too_regular or (config.max_loop_repeats is not None and tail_repeats(text) > config.max_loop_repeats):
-        reasons.append("repetition")
-    return reasons
+@dataclass(frozen=True, slots=True)
+class Measures(Record):
+    """All measures of one trace, JSON-ready."""
+
+    language: str | None
+    """What `language_share` and `num_foreign_words` are about, ISO 639-1; `None`: any language is fine."""
+    language_share: float
+    """See `distill.filters.language.LanguageMeasures`; 1.0 where any language is fine."""
+    num_foreign_words: int
+    """See `distill.filters.language.LanguageMeasures`; 0 where any language is fine."""
+    compression_ratio: float
+    """Of the window that compresses best (`distill.filters.repetition`)."""
+    repeated_share: float
+    """Share of that window that was said before, in [0, 1]."""
+    tail_repeats: int
+    """How often the piece at the end follows itself; 1: once."""
+    longest_paragraph: int
+    """In characters; formulas, code and tables set aside."""
+    num_code_blocks: int
+    """Fenced code blocks."""
+    boxed_answers: tuple[str, ...]
+    """Distinct boxed results of the content, normalised, in order."""
+    num_disagreeing_answers: int
+    """Most boxed results for one and the same thing; 1: they agree."""
+    refuses: bool
+    """The content refuses, and no answer follows."""
+    prompt_leak: float
+    """Largest share of an instruction's 8-word pieces that the trace repeats, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "boxed_answers", tuple(self.boxed_answers))  # JSON knows no tuples
 
 
-def prose(text: str) -> str:
-    """The text without code and LaTeX, which belong to no language."""
-    return _LATEX.sub(" ", _CODE.sub(" ", text))
-
-
-def language_share(text: str, language: str) -> float:
-    """Share of the words that are in `language`, in [0, 1]; 1.0 for a text without words.
-
-    Words in another script are foreign (single foreign letters, such as a Greek variable, are not words). Among words
-    of the right script, CLD2's shares count where the text is long enough for it to be reliable. The same measure is
-    the language-consistency reward of DeepSeek-R1 (arXiv:2501.12948, section 2.3.2).
+def measure(
+    reasoning: str, content: str, language: str | None, instructions: Sequence[str] = (), problem: str = ""
+) -> Measures:
+    """Measure one trace: everything that `unreadable` asks for, whatever the thresholds.
 
     Args:
-        text: any text.
-        language: ISO 639-1 code.
+        reasoning: the thought, may be empty.
+        content: the answer that follows it, may be empty.
+        language: the language that the trace should be in, ISO 639-1; `None`: any. For a recipe that says `prompt`,
+            `distill.filters.language.prompt_language` of the prompt.
+        instructions: what the teacher was told besides the problem: the system prompt, each worked example.
+        problem: the problem itself, which a trace may repeat.
     """
-    scripts = SCRIPTS.get(language, LATIN)
-    # Scripts without spaces: each of their letters counts as a word.
-    num_native = num_foreign = 0
-    native: list[str] = []
-    for script, word in _words(text):
-        num = len(word) if script in ("CJK", "HIRAGANA", "KATAKANA", "THAI") else 1
-        if script in scripts:
-            num_native += num
-            native.append(word)
-        elif len(word) > 1 or script in ("CJK", "HIRAGANA", "KATAKANA", "HANGUL"):
-            num_foreign += num
-    total = num_native + num_foreign
-    if total == 0:
-        return 1.0
-    return num_native / total * _share_within_script(" ".join(native), language)
+    text = f"{reasoning}\n\n{content}"
+    of_language = LanguageMeasures(1.0, 0) if language is None else measure_language(text, language)
+    repetition = measure_repetition(text)
+    boxed = boxed_answers(content)
+    return Measures(
+        language,
+        of_language.share,
+        of_language.num_foreign_words,
+        repetition.compression_ratio,
+        repetition.repeated_share,
+        tail_repeats(text),
+        longest_paragraph(text),
+        num_code_blocks(text),
+        boxed.answers,
+        boxed.num_disagreeing,
+        refuses(content),
+        prompt_leak(text, instructions, problem),
+    )
 
 
-def _words(text: str) -> Iterator[tuple[str, str]]:
-    """(script, word) of the text's words, cut where the script changes: `πr` is two variables, `then计算` two words."""
-    for word in _WORD.findall(prose(text)):
-        scripts = {_script(char) for char in word if char.isalpha()}
-        if len(scripts) == 1:
-            yield scripts.pop(), word
-        else:
-            for script, letters in groupby(filter(str.isalpha, word), key=_script):
-                yield script, "".join(letters)
+def unreadable(
+    measures: Measures,
+    config: Readability,
+    *,
+    max_foreign_words: int | None = 0,
+    max_repeated_share: float = 0.5,
+    about_code: bool = False,
+) -> list[str]:
+    """The reasons for which a trace is not fit to learn from, in no order that matters.
+
+    Args:
+        measures: the trace's.
+        config: the thresholds.
+        max_foreign_words: most words in another language; `None`: only the share counts.
+        max_repeated_share: a text that compresses beyond `config.max_compression_ratio` is repetition only where more
+            than this share of its most regular window was said before, verbatim. Tables and enumerations stay below.
+        about_code: the task is about code, where code blocks belong.
+    """
+    found = {
+        "mixed_language": measures.language_share < config.min_language_share
+        or _over(measures.num_foreign_words, max_foreign_words),
+        "repetition": (
+            _over(measures.compression_ratio, config.max_compression_ratio)
+            and measures.repeated_share > max_repeated_share
+        )
+        or _over(measures.tail_repeats, config.max_loop_repeats),
+        "long_paragraph": _over(measures.longest_paragraph, config.max_paragraph_chars),
+        "code_block": measures.num_code_blocks > 0 and not (config.code_blocks or about_code),
+        "several_answers": measures.num_disagreeing_answers > 1 and not config.several_answers,
+        "refusal": measures.refuses and not config.refusals,
+        "prompt_leak": _over(measures.prompt_leak, config.max_prompt_leak),
+    }
+    return [reason for reason, holds in found.items() if holds]
 
 
-def _share_within_script(text: str, language: str) -> float:
-    """CLD2's share of `language` among the languages that it is sure about; 1.0 where it is not sure."""
-    if len(text) < MIN_DETECT_CHARS:
-        return 1.0
-    import pycld2
-
-    reliable, _, found = pycld2.detect(text, bestEffort=False)
-    # CLD2 still calls Hebrew by its old code, and tells Chinese scripts apart.
-    shares = [({"iw": "he"}.get(code, code.split("-")[0]), percent) for _, code, percent, _ in found if code != "un"]
-    known = sum(percent for _, percent in shares)
-    if not reliable or known == 0:
-        return 1.0
-    return float(sum(percent for code, percent in shares if code == language) / known)
-
-
-@lru_cache(maxsize=65_536)
-def _script(char: str) -> str:
-    return unicodedata.name(char, "UNKNOWN").split(" ")[0].split("-")[0]
-
-
-def compression_ratio(text: str) -> float:
-    """Raw size over zlib-compressed size; 1.0 for texts under 1,000 characters."""
-    if len(text) < MIN_COMPRESSED_CHARS:
-        return 1.0
-    raw = text.encode("utf-8", "replace")
-    return len(raw) / len(zlib.compress(raw, 6))
-
-
-def tail_repeats(text: str) -> int:
-    """How often the piece of 4 to 200 words at the end of the text follows itself there; 1 means no loop."""
-    words = text.split()[-20 * LOOP_UNIT_WORDS[1] :]
-    most = 1
-    for unit in range(LOOP_UNIT_WORDS[0], min(LOOP_UNIT_WORDS[1], len(words) // 2) + 1):
-        if words[-1] != words[-1 - unit]:  # nearly every unit ends here
-            continue
-        piece, repeats = words[-unit:], 1
-        while words[len(words) - (repeats + 1) * unit : len(words) - repeats * unit] == piece:
-            repeats += 1
-        most = max(most, repeats)
-    return most
+def _over(measured: float, most: float | None) -> bool:
+    return most is not None and measured > most

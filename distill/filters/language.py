@@ -1,0 +1,281 @@
+"""Which language a text is in: shares by script first, then CLD2's among the languages of one script.
+
+Enters: a text and an ISO 639-1 code. Leaves: the share of the words that are in that language, and the number of those
+that are not.
+
+    measure_language("Then we 计算 the sum.", "en") == LanguageMeasures(share=2 / 3, num_foreign_words=2)
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from distill.recipe import Language
+
+MIN_DETECT_CHARS = 200
+"""Letters that CLD2 needs to tell languages of one script apart with some certainty."""
+
+MIN_PROMPT_CHARS = 24
+"""Shorter prompts in the Latin or Cyrillic script could be in any of its languages."""
+
+# One pass over what belongs to no language. An opener without its end stops at the next one of its kind, and nothing is
+# given back once matched, so that the time grows with the length of the text even where thousands are opened.
+_NO_PROSE = re.compile(
+    r"```[^`]*+(?:`(?!``)[^`]*+)*+(?:```|\Z)|`[^`\n]*+`"
+    r"|\$\$[^$]*+(?:\$(?!\$)[^$]*+)*+\$\$|\$[^$\n]*+\$"
+    r"|\\\[[^\\]*+(?:\\(?![\[\]])[^\\]*+)*+\\\]"
+    r"|\\\([^\\]*+(?:\\(?![()])[^\\]*+)*+\\\)"
+    r"|\\begin\{(\w++\*?)\}[^\\]*+(?:\\(?!begin\b|end\b)[^\\]*+)*+\\end\{\1\}"
+    r"|\\[a-zA-Z]++(?:\{[^{}]*+\})*+|\\.",
+    re.DOTALL,
+)
+_CONTROLS = bytes(32 if (byte < 32 and byte not in b"\t\n\r") or byte == 127 else byte for byte in range(256))
+"""CLD2 refuses control characters."""
+
+_LATIN = ("LATIN",)
+SCRIPTS = {
+    "ar": ("ARABIC",),
+    "bg": ("CYRILLIC",),
+    "el": ("GREEK",),
+    "he": ("HEBREW",),
+    "hi": ("DEVANAGARI",),
+    "ja": ("HIRAGANA", "KATAKANA", "CJK"),
+    "ko": ("HANGUL",),
+    "ru": ("CYRILLIC",),
+    "th": ("THAI",),
+    "uk": ("CYRILLIC",),
+    "zh": ("CJK",),
+}
+"""Script of a language by ISO 639-1 code, as Unicode's character names begin; every other one is written in Latin."""
+
+RELATIVES = {
+    "bg": {"mk"},
+    "cs": {"sk"},
+    "da": {"no", "nn"},
+    "es": {"gl"},
+    "hr": {"bs", "sr"},
+    "id": {"ms"},
+    "no": {"da", "nn"},
+    "pt": {"gl"},
+    "sk": {"cs"},
+}
+"""Languages that CLD2 takes for each other in short texts, so that they do not count as foreign."""
+
+_CLD2_CODES = {"iw": "he", "nb": "no"}
+
+_NAMES = (
+    *("neutral", "LATIN", "GREEK", "CYRILLIC", "CJK", "HIRAGANA", "KATAKANA", "THAI", "HANGUL", "ARABIC", "HEBREW"),
+    *("DEVANAGARI", "other", "invalid"),
+)
+_IDS = {name: number for number, name in enumerate(_NAMES)}
+_NEUTRAL, _LATIN_ID, _INVALID, _UNSEEN = 0, 1, len(_NAMES) - 1, 255
+_STYLES = {
+    *("MATHEMATICAL", "DOUBLE", "SCRIPT", "BLACK", "SUPERSCRIPT", "SUBSCRIPT", "COMBINING", "VARIATION", "MODIFIER"),
+    *("MICRO", "OHM", "KELVIN", "ANGSTROM", "PLANCK", "FEMININE", "MASCULINE", "ALEF", "BET", "GIMEL", "DALET"),
+    *("TURNED", "INFORMATION", "IDEOGRAPHIC", "PROTECTIVE", "EULER", "CIRCUMFLEX"),
+}
+"""How the names of letters and marks begin that belong to no script: signs of mathematics, units, accents."""
+
+# Scripts without spaces: each of their letters counts as a word.
+_WORD_BY_LETTER = np.isin(_NAMES, ("CJK", "HIRAGANA", "KATAKANA", "THAI"))
+_MIN_LETTERS = np.where(_WORD_BY_LETTER | np.isin(_NAMES, "HANGUL"), 1, 2)
+
+
+class LanguageMeasures(NamedTuple):
+    """How much of a text is in the language asked for."""
+
+    share: float
+    """Share of the words that are in it, in [0, 1]; 1.0 for a text without words."""
+    num_foreign_words: int
+    """Words in other languages, in letters for scripts without spaces. Latin words within a text in another script
+    are not among them: names, units and functions (sin, mod) are written so everywhere."""
+
+
+def language_share(text: str, language: str) -> float:
+    """Share of the words that are in `language`, in [0, 1]; 1.0 for a text without words.
+
+    Words in another script are foreign (single foreign letters, such as a Greek variable, are not words). Among words
+    of the right script, CLD2's shares count where the text is long enough for it. The same measure is the
+    language-consistency reward of DeepSeek-R1 (arXiv:2501.12948, section 2.3.2).
+
+    Args:
+        text: any text.
+        language: ISO 639-1 code.
+    """
+    return measure_language(text, language).share
+
+
+def measure_language(text: str, language: str) -> LanguageMeasures:
+    """Both measures of one text; LaTeX and code are set aside.
+
+    Args:
+        text: any text.
+        language: ISO 639-1 code.
+    """
+    plain = prose(text)
+    if plain.isascii() and language not in SCRIPTS:
+        foreign_share = _foreign_share_within_script(plain.encode(), language)
+        return _together(len(plain.split()) if foreign_share else 1, 0, 0, foreign_share)
+    codes_C = _codes(plain)
+    ids_C = _script_ids(codes_C)
+    set_aside_F = np.flatnonzero(_set_aside(_native_ids(language))[ids_C])
+    num_foreign, num_latin = _count_foreign(plain, ids_C, set_aside_F)
+    foreign_share = _foreign_share_within_script(_without(codes_C, set_aside_F), language)
+    # Nearly every text has no foreign word at all, and then the number of its words does not matter.
+    mixed = num_foreign or num_latin or foreign_share
+    num_native = _count_words(ids_C, np.flatnonzero(_is_native(_native_ids(language))[ids_C])) if mixed else 1
+    return _together(num_native, num_foreign, num_latin, foreign_share)
+
+
+def _together(num_native: int, num_foreign: int, num_latin: int, foreign_share: float) -> LanguageMeasures:
+    """Scripts and CLD2 as one: CLD2's share is of the words that scripts call native."""
+    total = num_native + num_foreign + num_latin
+    if total == 0:
+        return LanguageMeasures(1.0, 0)
+    within = num_native * foreign_share
+    return LanguageMeasures((num_native - within) / total, num_foreign + (max(1, round(within)) if within else 0))
+
+
+def prompt_language(text: str) -> str | None:
+    """The language that a prompt is written in, ISO 639-1, or `None` where it is too short or mixed to tell.
+
+    Args:
+        text: the prompt, as the user wrote it.
+    """
+    plain = prose(text)
+    codes_C = _codes(plain)
+    ids_C = _script_ids(codes_C)
+    letters = np.bincount(ids_C, minlength=len(_NAMES))
+    letters[[_NEUTRAL, _INVALID]] = 0
+    if not letters.any():
+        return None
+    script = _NAMES[int(letters.argmax())]
+    if script in ("HIRAGANA", "KATAKANA", "CJK"):
+        return "ja" if letters[_IDS["HIRAGANA"]] + letters[_IDS["KATAKANA"]] > 0.1 * letters.sum() else "zh"
+    alone = [language for language, scripts in SCRIPTS.items() if scripts == (script,)]
+    if len(alone) == 1 and script != "ARABIC":  # Persian and Urdu are written in it too
+        return alone[0]
+    if letters.sum() < MIN_PROMPT_CHARS:
+        return None
+    set_aside_F = np.flatnonzero(_set_aside((_IDS[script],))[ids_C])
+    found = _detect(_without(codes_C, set_aside_F), best_effort=True)
+    known = [(code, percent) for code, percent in found if code in get_args(Language)]
+    return known[0][0] if known and known[0][1] > 50 else None
+
+
+def prose(text: str) -> str:
+    """The text without code and LaTeX, which belong to no language."""
+    return _NO_PROSE.sub(" ", text)
+
+
+def _foreign_share_within_script(native: bytes, language: str) -> float:
+    """Share of the text that CLD2 finds in other languages, in [0, 1]; 0.0 where the text is too short to tell."""
+    if len(native) < MIN_DETECT_CHARS:
+        return 0.0
+    found = _detect(native)
+    known = sum(percent for _, percent in found)
+    own = RELATIVES.get(language, set()) | {language}
+    return sum(percent for code, percent in found if code not in own) / known if known else 0.0
+
+
+def _detect(text: bytes, best_effort: bool = False) -> list[tuple[str, int]]:
+    """(ISO 639-1 code, percent of the text) of up to three languages, largest first."""
+    import pycld2
+
+    _, _, found = pycld2.detect(text.translate(_CONTROLS), bestEffort=best_effort)
+    # CLD2 still calls Hebrew by its old code, and tells Chinese scripts apart.
+    shares = [(code.split("-")[0], percent) for _, code, percent, _ in found if code != "un"]
+    return [(_CLD2_CODES.get(code, code), percent) for code, percent in shares]
+
+
+@lru_cache
+def _native_ids(language: str) -> tuple[int, ...]:
+    return tuple(_IDS[script] for script in SCRIPTS.get(language, _LATIN))
+
+
+@lru_cache
+def _is_native(native_ids: tuple[int, ...]) -> Any:
+    return np.isin(np.arange(len(_NAMES)), native_ids)
+
+
+@lru_cache
+def _set_aside(native_ids: tuple[int, ...]) -> Any:
+    """Which scripts CLD2 is not shown, and what it or UTF-8 refuses."""
+    return ~np.isin(np.arange(len(_NAMES)), (_NEUTRAL, *native_ids))
+
+
+# C = characters of a text, F = those of them that are looked at, R = runs of neighbours of one script
+def _runs(ids_C: Any, places_F: Any) -> tuple[Any, Any, Any]:
+    """(start, length, script) of each run of neighbouring places of one script."""
+    ids_F = ids_C[places_F]
+    breaks_F = (np.diff(places_F, prepend=-2) != 1) | (np.diff(ids_F, prepend=_UNSEEN) != 0)
+    firsts_R = np.flatnonzero(breaks_F)
+    return places_F[firsts_R], np.diff(firsts_R, append=places_F.size), ids_F[firsts_R]
+
+
+def _count_words(ids_C: Any, places_F: Any) -> int:
+    if not places_F.size:
+        return 0
+    _, lengths_R, ids_R = _runs(ids_C, places_F)
+    return int(np.where(_WORD_BY_LETTER[ids_R], lengths_R, 1).sum())
+
+
+def _count_foreign(text: str, ids_C: Any, places_F: Any) -> tuple[int, int]:
+    """(words in other scripts, Latin aside; words in Latin), cut where the script changes; variables are no words."""
+    if not places_F.size:
+        return 0, 0
+    starts_R, lengths_R, ids_R = _runs(ids_C, places_F)
+    words_R = np.where(_WORD_BY_LETTER[ids_R], lengths_R, 1)
+    words_R[(lengths_R < _MIN_LETTERS[ids_R]) | (ids_R == _INVALID)] = 0
+    for run in np.flatnonzero((ids_R == _IDS["GREEK"]) & (words_R > 0)).tolist():
+        start = int(starts_R[run])
+        words_R[run] = _is_greek_word(text[start : start + int(lengths_R[run])])
+    latin_R = ids_R == _LATIN_ID
+    return int(words_R[~latin_R].sum()), int(words_R[latin_R].sum())
+
+
+def _is_greek_word(letters: str) -> bool:
+    """Variables stand side by side (αβγ, ΑΒΓΔ), but never with accents, which nearly every Greek word has."""
+    return (len(letters) > 3 and not letters.isupper()) or unicodedata.normalize("NFD", letters) != letters
+
+
+def _without(codes_C: Any, places_F: Any) -> bytes:
+    """The text in UTF-8 with a space at each of the places."""
+    codes_C = codes_C.copy()
+    codes_C[places_F] = ord(" ")
+    return bytes(codes_C.tobytes().decode("utf-32-le").encode())
+
+
+def _codes(text: str) -> Any:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+
+
+def _script_ids(codes_C: Any) -> Any:
+    """The number of each character's script in `_NAMES`, looked up in a table that fills as characters turn up."""
+    table = _script_table()
+    ids_C = table[codes_C]
+    unseen_C = ids_C == _UNSEEN
+    if unseen_C.any():
+        for code in np.unique(codes_C[unseen_C]).tolist():
+            table[code] = _script_id(chr(code))
+        ids_C = table[codes_C]
+    return ids_C
+
+
+@lru_cache(maxsize=1)
+def _script_table() -> Any:
+    return np.full(0x110000, _UNSEEN, dtype=np.uint8)
+
+
+def _script_id(char: str) -> int:
+    category = unicodedata.category(char)
+    if category in ("Cc", "Cs", "Cn"):
+        return _NEUTRAL if char in "\t\n\r" else _INVALID
+    if category[0] not in "LM":
+        return _NEUTRAL
+    names = unicodedata.name(char, "COMBINING").replace("-", " ").split()
+    name = names[1] if names[0] in ("FULLWIDTH", "HALFWIDTH") else names[0]
+    return _NEUTRAL if name in _STYLES else _IDS.get(name, _IDS["other"])

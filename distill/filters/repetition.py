@@ -1,0 +1,111 @@
+"""How much a text says the same again: compression of windows, verbatim repeats in them, loops at the end.
+
+Enters: a text. Leaves: how well its most regular window compresses and which share of that window was said before, and
+how often the piece at its end follows itself.
+
+    measure_repetition("Wait. " * 2_000) == RepetitionMeasures(compression_ratio=138.8, repeated_share=0.99)
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+MIN_COMPRESSED_CHARS = 1_000
+"""Shorter texts compress well or badly by chance."""
+
+WINDOW_CHARS = 8_192
+"""A loop in the midst of a long text shows in its own window, not in the whole."""
+
+MAX_WINDOWS = 64
+"""Of a text that is longer than so many windows, this many are looked at, evenly spread."""
+
+PIECE_BYTES = 64
+"""Pieces that count as verbatim repeats. Lines of a table or an enumeration are shorter, or differ in a number."""
+
+MIN_REPEATED_RATIO = 4.0
+"""Prose has 2 to 4; below this compression ratio no text can be repeats for the most part."""
+
+LOOP_UNIT_WORDS = (4, 200)
+"""Fewest and most words in a piece that counts as a loop when it follows itself."""
+
+MAX_LOOP_WORDS = 20 * LOOP_UNIT_WORDS[1]
+MAX_LOOP_CHARS = 10 * MAX_LOOP_WORDS
+
+
+class RepetitionMeasures(NamedTuple):
+    """Of the window that compresses best."""
+
+    compression_ratio: float
+    """Raw size over zlib-compressed size; 1.0 for texts under 1,000 characters."""
+    repeated_share: float
+    """Share of the 64-byte pieces, at every byte, that occurred before in the window, in [0, 1]; 0.0 where the text
+    compresses no better than prose."""
+
+
+def measure_repetition(text: str) -> RepetitionMeasures:
+    """Compression, and repeats where it is high.
+
+    Numbers make the difference between a loop and a long table, an enumeration of cases or a worked division: both
+    compress well, but only a loop repeats long pieces verbatim.
+    """
+    if len(text) < MIN_COMPRESSED_CHARS:
+        return RepetitionMeasures(1.0, 0.0)
+    most, ratio = b"", 0.0
+    for window in _windows(text):
+        raw = window.encode("utf-8", "replace")
+        found = len(raw) / len(zlib.compress(raw, 1))
+        if found > ratio:
+            most, ratio = raw, found
+    return RepetitionMeasures(ratio, _repeated_share(most) if ratio > MIN_REPEATED_RATIO else 0.0)
+
+
+def compression_ratio(text: str) -> float:
+    """Raw size over zlib-compressed size of the most regular window; 1.0 for texts under 1,000 characters."""
+    return measure_repetition(text).compression_ratio
+
+
+def _windows(text: str) -> Iterator[str]:
+    num = min(MAX_WINDOWS, -(-len(text) // WINDOW_CHARS))
+    last = max(0, len(text) - WINDOW_CHARS)
+    for window in range(num):
+        start = last * window // max(1, num - 1)
+        yield text[start : start + WINDOW_CHARS]
+
+
+def _repeated_share(raw: bytes) -> float:
+    """Share of the pieces of `PIECE_BYTES` that occurred before."""
+    # P = places in the bytes where a piece starts; the hash of a piece is made of those of its halves
+    hashes_P = np.ndarray((len(raw) - 7,), "<u8", raw, 0, (1,)) * np.uint64(0x9E3779B97F4A7C15)
+    length = 8
+    while length < PIECE_BYTES:
+        left_P, right_P = hashes_P[:-length], hashes_P[length:]
+        hashes_P = (left_P ^ (left_P >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + right_P
+        length *= 2
+    return 1.0 - float(np.unique(hashes_P).size / hashes_P.size)
+
+
+def tail_repeats(text: str) -> int:
+    """How often the piece of 4 to 200 words at the end of the text follows itself there; 1 means no loop."""
+    tail = text[-MAX_LOOP_CHARS:].rstrip()
+    if not _occurs_before(tail):
+        return 1
+    words = tail.split()[-MAX_LOOP_WORDS:]
+    most = 1
+    for unit in range(LOOP_UNIT_WORDS[0], min(LOOP_UNIT_WORDS[1], len(words) // 2) + 1):
+        if words[-1] != words[-1 - unit]:  # nearly every unit ends here
+            continue
+        piece, repeats = words[-unit:], 1
+        while words[len(words) - (repeats + 1) * unit : len(words) - repeats * unit] == piece:
+            repeats += 1
+        most = max(most, repeats)
+    return most
+
+
+def _occurs_before(tail: str) -> bool:
+    """Whether the last words were there before, as they were in every loop: cheaper than to compare all words."""
+    rest = tail.rsplit(None, LOOP_UNIT_WORDS[0])
+    if len(rest) <= LOOP_UNIT_WORDS[0]:
+        return False
+    return tail.rfind(tail[len(rest[0]) :].strip(), 0, len(tail) - 1) >= 0
