@@ -14,6 +14,7 @@ LAYERS = (
     {"students", "recipe", "recipe_yaml", "store", "ledger", "loops", "trace_store"},
     {
         "problems",
+        "rows",
         "hub",
         "grading",
         "filters",
