@@ -4,19 +4,18 @@ Enters: a text. Leaves: its tokens, without what only sets type:
 
     "Let $x^2 \\\\leq 1{,}000$." and "let x² ≤ 1000"  ->  let x ^ 2 le 1000
 
-Case, spacing, punctuation, brackets, `$` and other delimiters, `\\\\left`, fonts, accents and the kinds of minus, dots and
-fractions make no difference; numbers, variables, operators and the order of it all do. Every step is linear in the
+Case, spacing, punctuation, brackets, `$` and other delimiters, `\\\\left`, fonts, accents and the kinds of minus, dots
+and fractions make no difference; numbers, variables, operators and the order of it all do. Every step is linear in the
 text's length.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 VERSION = 1
 """Raised when the same text gives other tokens."""
 
-SLICE_CHARS = 1 << 18
 MAX_FOLDED = 20_000
 """So many characters' foldings are remembered, more than any real text has of them."""
 
@@ -30,7 +29,6 @@ _LATEX_THOUSANDS = re.compile(r"(?:\{,\}|\\,|,\\!)(?=\d{3}(?!\d))")
 _SHORT_FRACTION = re.compile(r"frac(\d)(?=[\d{])")
 _NOT_ASCII = re.compile(r"[⁰¹²³⁴-⁹⁺⁻]+|[^\x00-\x7f]")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_WHITESPACE = re.compile(r"\s")
 
 _SET_TYPE = (
     "left right middle big bigl bigr bigg biggl biggr text textbf textit textrm textnormal mathrm mathbf mathit mathbb "
@@ -61,17 +59,17 @@ IGNORED = frozenset({"\n"} | {"\\" + name for name in _SET_TYPE.split()})
 COMMANDS = {"\\" + name: word for word, names in _SYNONYMS.items() for name in names.split()}
 """Commands that say the same as another; any other command is its own name without the backslash."""
 
-FIXED_WORDS = frozenset(
-    (
-        "frac sqrt binom sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln lg exp gcd lcm max min sup inf "
-        "lim sum prod int det pmod le ge ne pm pi theta alpha beta gamma delta omega phi infty circ perp parallel angle "
-        "zero one two three four five six seven eight nine ten eleven twelve hundred thousand million half third quarter "
-        "first second double twice triple dozen no not non never without except only even odd prime composite positive "
-        "negative nonnegative nonzero integer rational irrational real complex least most less more greater smaller "
-        "greatest smallest largest maximum minimum highest lowest longest shortest sum product difference quotient square "
-        "squared cube cubed root inverse reciprocal opposite sine cosine tangent radians degrees"
-    ).split()
+_TURNING_POINTS = (
+    "frac sqrt binom sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln lg exp gcd lcm max min "
+    "sup inf lim sum prod int det pmod le ge ne pm pi theta alpha beta gamma delta omega phi infty circ perp "
+    "parallel angle zero one two three four five six seven eight nine ten eleven twelve hundred thousand million "
+    "half third quarter first second double twice triple dozen no not non never without except only even odd "
+    "prime composite positive negative nonnegative nonzero integer rational irrational real complex least most "
+    "less more greater smaller greatest smallest largest maximum minimum highest lowest longest shortest sum "
+    "product difference quotient square squared cube cubed root inverse reciprocal opposite sine cosine tangent "
+    "radians degrees"
 )
+FIXED_WORDS = frozenset(_TURNING_POINTS.split())
 """Words on which a short problem turns: one of them more or less, or another in its place, asks something else."""
 
 _SYMBOLS = {
@@ -79,7 +77,8 @@ _SYMBOLS = {
     "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne ", "√": "\\sqrt ", "∞": "\\infty ", "°": "^\\circ ",
     "∠": "\\angle ", "△": "\\triangle ", "∆": "\\delta ", "→": "\\rightarrow ", "±": "\\pm ", "≡": "\\equiv ",
     "∈": "\\in ", "∪": "\\cup ", "∩": "\\cap ", "⊂": "\\subset ", "⊆": "\\subseteq ", "∅": "\\emptyset ",
-    "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "⊥": "\\perp ", "∥": "\\parallel ", "…": " ", "′": "'", "ς": "\\sigma ",
+    "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "⊥": "\\perp ", "∥": "\\parallel ", "…": " ", "′": "'",
+    "ς": "\\sigma ",
 }  # fmt: skip
 
 
@@ -117,22 +116,6 @@ def canonical(token: str) -> str:
     if token in IGNORED:
         return ""
     return COMMANDS.get(token) or token.removeprefix("\\")
-
-
-def slices(text: str) -> Iterable[str]:
-    """The text in pieces that end at white space, so that a long one is never held as tokens at once."""
-    if len(text) <= SLICE_CHARS:
-        return (text,)
-    return _cut(text)
-
-
-def _cut(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        space = _WHITESPACE.search(text, start + SLICE_CHARS)
-        end = space.start() if space else len(text)
-        yield text[start:end]
-        start = end
 
 
 def is_fixed(token: str) -> bool:

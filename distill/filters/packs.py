@@ -104,7 +104,7 @@ def load_pack(entry: str) -> Pack:
     Raises:
         ProblemError: an unknown name, or a set that cannot be loaded whole.
     """
-    kind, colon, name = entry.partition(":")
+    kind, _, name = entry.partition(":")
     if kind == "file" and name:
         return _from_file(Path(name))
     if kind == "hf" and name:
@@ -147,8 +147,8 @@ def _from_hub(entry: str, dataset: str, config: str | None, split: str, column: 
         rows = load_hub_dataset(dataset, config, split, None)
     except ProblemError as error:
         raise ProblemError(
-            f"filter.decontaminate: {entry} cannot be loaded, so nothing would be kept out. {error} If it is gated, ask "
-            f"for access on https://huggingface.co/datasets/{dataset} and run `hf auth login`."
+            f"filter.decontaminate: {entry} cannot be loaded, so nothing would be kept out. {error} If it is gated, "
+            f"ask for access on https://huggingface.co/datasets/{dataset} and run `hf auth login`."
         ) from None
     placed = ((f"{source} row {number}", row) for number, row in enumerate(rows))
     name = entry if entry in NAMED else dataset.rpartition("/")[2] + (f"-{config}" if config else "")
