@@ -5,7 +5,9 @@ Enters: a Hub id or a local folder. Leaves: a folder that every library can load
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 SAMPLE_BYTES = 1 << 20
 READ_WHOLE_BYTES = 64 << 20
+_COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,18 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
     import datasets
 
     datasets.disable_progress_bars()
-    try:
+    with _dataset_errors(name):
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split, revision=revision)
+    return rows
+
+
+@contextmanager
+def _dataset_errors(name: str) -> Iterator[None]:
+    """What `datasets` raises, as a ProblemError that tells what to do."""
+    import datasets
+
+    try:
+        yield
     except ValueError as error:  # unknown configuration or split; the message lists what there is
         raise ProblemError(f"hf:{name}: {str(error).strip().partition(chr(10))[0]}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
@@ -128,4 +141,22 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
             f"hf:{name}: cannot be loaded{offline}: {reason}. Check the id and the network; "
             "without a network, save the dataset as JSONL or Parquet and use file:path/to/it instead."
         ) from None
-    return rows
+
+
+def dataset_splits(name: str, config: str | None) -> list[str]:
+    """The names of a Hub dataset's splits.
+
+    Raises:
+        ProblemError: no such dataset or configuration; no access; no network and no copy here.
+    """
+    import datasets
+
+    with _dataset_errors(name):
+        return [str(split) for split in datasets.get_dataset_split_names(name, config)]
+
+
+def dataset_revision(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The commit that loaded rows come from, as `datasets` names its cache folder; empty where it cannot be told."""
+    files = getattr(rows, "cache_files", [])
+    found = (_COMMIT.search(file["filename"]) for file in files)
+    return next((match[1] for match in found if match), "")

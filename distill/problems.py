@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,12 @@ from typing import Any
 from distill.errors import ProblemError
 from distill.recipe import ProblemSource, Recipe
 from distill.records import Problem, problem_id
+from distill.rows import Row, file_rows, hub_rows
 
 HELD_OUT = "held-out"
 DEFAULT_GYM_SIZE = 500
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
 ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "solution")
-
-Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands (`file.jsonl:12`), and the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,8 @@ def load_problems(source: ProblemSource, seed: int) -> list[Problem]:
     if kind == "gym":
         problems = _gym_problems(source, name, draw_seed)
     else:
-        rows = _hub_rows(source, name) if kind == "hf" else _file_rows(Path(name))
+        is_hub = kind == "hf"
+        rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
         problems = _problems_from_rows(source, rows)
     if not problems:
         raise ProblemError(f"{source.source}: the problem set is empty.")
@@ -218,71 +217,6 @@ def _source_label(source: ProblemSource) -> str:
     if kind == "file":
         return f"file:{Path(name).name}"
     return f"{kind}:{name}" + (f"/{source.config}" if source.config else "")
-
-
-def _file_rows(path: Path) -> Iterator[Row]:
-    suffix = path.suffix.lower()
-    if suffix not in (".jsonl", ".json", ".parquet"):
-        raise ProblemError(f"file:{path}: unknown kind of file {suffix!r}; expected .jsonl, .json or .parquet.")
-    if not path.is_file():
-        raise ProblemError(f"file:{path}: no such file. A relative path is relative to the recipe's folder.")
-    try:
-        if suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            try:
-                rows = pq.read_table(path).to_pylist()
-            except (pa.ArrowException, OSError) as error:
-                raise ProblemError(
-                    f"file:{path}: not a Parquet file that can be read ({str(error).strip()})."
-                ) from None
-        elif suffix == ".jsonl":
-            yield from _jsonl_rows(path)
-            return
-        else:
-            rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ProblemError(f"file:{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(f"file:{path}: not usable JSON: {error}.") from None
-    if not isinstance(rows, list):
-        raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}.")
-    for number, row in enumerate(rows, start=1):
-        yield _checked_row(f"file:{path} row {number}", row)
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            place = f"file:{path}:{number}"
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                raise ProblemError(f"{place}: not UTF-8. Save the file as UTF-8.") from None
-            except json.JSONDecodeError as error:
-                raise ProblemError(f"{place}: not valid JSON: {error.msg}.") from None
-            except (ValueError, RecursionError) as error:
-                raise ProblemError(f"{place}: not usable JSON: {error}.") from None
-            yield _checked_row(place, row)
-
-
-def _checked_row(place: str, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise ProblemError(f"{place}: expected an object with columns, found a {type(row).__name__}.")
-    return place, row
-
-
-def _hub_rows(source: ProblemSource, name: str) -> Iterator[Row]:
-    from distill.hub import load_hub_dataset
-
-    rows = load_hub_dataset(name, source.config, source.split, source.revision)
-    for number, row in enumerate(rows):
-        yield f"hf:{name}[{source.split}] row {number}", row
 
 
 def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:

@@ -14,6 +14,7 @@ LAYERS = (
     {"students", "recipe", "recipe_yaml", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
     {
         "problems",
+        "rows",
         "hub",
         "grading",
         "filters",

@@ -1,0 +1,159 @@
+"""A mathematical text as tokens that are the same however it was typeset.
+
+Enters: a text. Leaves: its tokens, without what only sets type:
+
+    "Let $x^2 \\\\leq 1{,}000$." and "let x² ≤ 1000"  ->  let x ^ 2 le 1000
+
+Case, spacing, punctuation, brackets, `$` and other delimiters, `\\\\left`, fonts, accents and the kinds of minus, dots
+and fractions make no difference; numbers, variables, operators and the order of it all do. Every step is linear in the
+text's length.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+VERSION = 1
+"""Raised when the same text gives other tokens."""
+
+MAX_FOLDED = 20_000
+"""So many characters' foldings are remembered, more than any real text has of them."""
+
+_TOKEN = re.compile(
+    r"[^\W\d_]+|\d+(?:\.\d+)?|\\[a-z]+|[+*/=<>^%&]"
+    r"|-(?!(?<=[^\W\d_]-)[^\W\d_]{2})"  # not the hyphen of `four-digit`
+    r"|(?<=\d)!|\\\\|\n"
+)
+_THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
+_LATEX_THOUSANDS = re.compile(r"(?:\{,\}|\\,|,\\!)(?=\d{3}(?!\d))")
+_SHORT_FRACTION = re.compile(r"frac(\d)(?=[\d{])")
+_NOT_ASCII = re.compile(r"[⁰¹²³⁴-⁹⁺⁻]+|[^\x00-\x7f]")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+
+_SET_TYPE = (
+    "left right middle big bigl bigr bigg biggl biggr text textbf textit textrm textnormal mathrm mathbf mathit mathbb "
+    "mathcal mathsf boldsymbol bm mbox hbox emph operatorname displaystyle textstyle limits nolimits quad qquad hspace "
+    "vspace rm it bf ldots cdots dots dotsc dotsb vdots ddots hfill noindent par nonumber newline lbrace rbrace lparen "
+    "rparen lbrack rbrack lfloor rfloor vert lvert rvert mid"
+)
+_SYNONYMS = {
+    "frac": "dfrac tfrac cfrac",
+    "binom": "dbinom tbinom choose",
+    "le": "leq leqslant",
+    "ge": "geq geqslant",
+    "ne": "neq",
+    "*": "cdot times ast",
+    "/": "div",
+    "<": "lt",
+    ">": "gt",
+    "rightarrow": "to longrightarrow",
+    "epsilon": "varepsilon",
+    "phi": "varphi",
+    "theta": "vartheta",
+    "emptyset": "varnothing",
+    "triangle": "bigtriangleup",
+    "pmod": "bmod mod",
+}
+IGNORED = frozenset({"\n"} | {"\\" + name for name in _SET_TYPE.split()})
+"""Commands that say nothing."""
+COMMANDS = {"\\" + name: word for word, names in _SYNONYMS.items() for name in names.split()}
+"""Commands that say the same as another; any other command is its own name without the backslash."""
+
+_TURNING_POINTS = (
+    "frac sqrt binom sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln lg exp gcd lcm max min "
+    "sup inf lim sum prod int det pmod le ge ne pm pi theta alpha beta gamma delta omega phi infty circ perp "
+    "parallel angle zero one two three four five six seven eight nine ten eleven twelve hundred thousand million "
+    "half third quarter first second double twice triple dozen no not non never without except only even odd "
+    "prime composite positive negative nonnegative nonzero integer rational irrational real complex least most "
+    "less more greater smaller greatest smallest largest maximum minimum highest lowest longest shortest sum "
+    "product difference quotient square squared cube cubed root inverse reciprocal opposite sine cosine tangent "
+    "radians degrees"
+)
+FIXED_WORDS = frozenset(_TURNING_POINTS.split())
+"""Words on which a short problem turns: one of them more or less, or another in its place, asks something else."""
+
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": " ", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "∕": "/", "≤": "\\le ",
+    "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne ", "√": "\\sqrt ", "∞": "\\infty ", "°": "^\\circ ",
+    "∠": "\\angle ", "△": "\\triangle ", "∆": "\\delta ", "→": "\\rightarrow ", "±": "\\pm ", "≡": "\\equiv ",
+    "∈": "\\in ", "∪": "\\cup ", "∩": "\\cap ", "⊂": "\\subset ", "⊆": "\\subseteq ", "∅": "\\emptyset ",
+    "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "⊥": "\\perp ", "∥": "\\parallel ", "…": " ", "′": "'",
+    "ς": "\\sigma ",
+}  # fmt: skip
+
+
+def fold(text: str) -> str:
+    """The text in one case and one way of writing numbers, fractions and symbols."""
+    text = text.casefold()
+    if not text.isascii():
+        text = _NOT_ASCII.sub(_ascii_form, text)
+    if "\\" in text:
+        text = _LATEX_THOUSANDS.sub(",", text)
+        if "frac" in text:
+            text = _SHORT_FRACTION.sub(r"frac \1 ", text)
+    return _THOUSANDS.sub("", text)
+
+
+def tokens(text: str) -> list[str]:
+    """The text's tokens in order, those that only set type left out."""
+    return [word for token in raw_tokens(fold(text)) if (word := canonical(token))]
+
+
+def raw_tokens(folded: str) -> list[str]:
+    """The tokens of a folded text as they stand there; `canonical` takes each to its one form."""
+    return _TOKEN.findall(folded)
+
+
+def places(folded: str) -> Iterator[tuple[str, int, int]]:
+    """(canonical token, start, end) of a folded text, one at a time; the places are those of the folded text."""
+    for found in _TOKEN.finditer(folded):
+        if word := canonical(found[0]):
+            yield word, found.start(), found.end()
+
+
+def canonical(token: str) -> str:
+    """The one form of a raw token; empty where it only sets type, as the end of a line does."""
+    if token in IGNORED:
+        return ""
+    return COMMANDS.get(token) or token.removeprefix("\\")
+
+
+def is_fixed(token: str) -> bool:
+    """Whether a canonical token can not be another one without the problem being another one."""
+    return len(token) < 2 or not token.isalpha() or token in FIXED_WORDS
+
+
+_folded: dict[str, str] = {}
+
+
+def _ascii_form(found: re.Match[str]) -> str:
+    char = found[0]
+    known = _folded.get(char)
+    if known is None:
+        known = _fold_characters(char)
+        if len(_folded) < MAX_FOLDED and len(char) == 1:
+            _folded[char] = known
+    return known
+
+
+def _fold_characters(chars: str) -> str:
+    """One character that is not ASCII, or a run of superscripts.
+
+    Composed per character and not over the text: canonical ordering of a long run of accents takes quadratic time.
+    """
+    if chars[0] in "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻":
+        return "^" + chars.translate(_SUPERSCRIPTS)
+    if chars in _SYMBOLS:
+        return _SYMBOLS[chars]
+    name = unicodedata.name(chars, "")
+    if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
+        return f"\\{name.rpartition(' ')[2].lower()} "
+    plain = unicodedata.normalize("NFKD", chars).casefold()
+    numerator, slash, denominator = plain.partition("⁄")
+    if slash and denominator:
+        return f" \\frac {numerator} {denominator} "
+    if slash:
+        return "/"
+    if plain != chars:
+        return "".join(_SYMBOLS.get(c, c) for c in plain if not unicodedata.combining(c))
+    return "" if unicodedata.combining(chars) else chars

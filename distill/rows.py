@@ -1,0 +1,138 @@
+"""Rows of tables as others write them: JSONL, JSON or Parquet files, and Hub datasets.
+
+Enters: a path or a Hub id. Leaves: `(place, row)`, the place as a reader finds it again:
+
+    ("file:/data/rows.jsonl:12", {"problem": "What is 2 + 2?", "answer": "4"})
+
+JSONL, Parquet and Hub rows are read a few at a time, whatever the size; a JSON file is read whole.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from distill.errors import ProblemError
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands (`file.jsonl:12`), and the row."""
+
+OnBad = Callable[[str, str], None]
+"""Told of a row that cannot be read: its place, and why."""
+
+KINDS = (".jsonl", ".json", ".parquet")
+READ_ROWS = 64
+"""Rows of Parquet in memory at a time; one of them may hold a book."""
+
+
+def refuse(place: str, why: str) -> None:
+    """The strict reader's way with a bad row.
+
+    Raises:
+        ProblemError: always, with the place and the reason.
+    """
+    raise ProblemError(f"{place}: {why}")
+
+
+def file_rows(path: Path, on_bad: OnBad = refuse) -> Iterator[Row]:
+    """The rows of a file.
+
+    Args:
+        path: `.jsonl`, `.json` (a list of objects) or `.parquet`.
+        on_bad: called for each row that cannot be read; the reader goes on with the next one where it returns.
+
+    Raises:
+        ProblemError: no such file, an unknown kind, or a file that is broken as a whole; by default also at a bad row.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in KINDS:
+        raise ProblemError(f"file:{path}: unknown kind of file {suffix!r}; expected .jsonl, .json or .parquet.")
+    if not path.is_file():
+        raise ProblemError(f"file:{path}: no such file. A relative path is relative to the recipe's folder.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ProblemError(f"file:{path}: cannot be read ({error.strerror}).") from None
+    reader = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": _parquet_rows}[suffix]
+    for place, row in reader(path, on_bad):
+        if isinstance(row, dict):
+            yield place, row
+        else:
+            on_bad(place, f"expected an object with columns, found a {type(row).__name__}.")
+
+
+def hub_rows(name: str, config: str | None, split: str, revision: str | None) -> Iterator[Row]:
+    """The rows of a Hub dataset's split.
+
+    Raises:
+        ProblemError: it cannot be loaded (see `distill.hub.load_hub_dataset`).
+    """
+    from distill.hub import load_hub_dataset
+
+    for number, row in enumerate(load_hub_dataset(name, config, split, revision)):
+        yield f"hf:{name}[{split}] row {number}", row
+
+
+def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            place = f"file:{path}:{number}"
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                on_bad(place, "not UTF-8. Save the file as UTF-8.")
+            except json.JSONDecodeError as error:
+                on_bad(place, f"not valid JSON: {error.msg}.")
+            except (ValueError, RecursionError) as error:
+                on_bad(place, f"not usable JSON: {error}.")
+            else:
+                yield place, row
+
+
+def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"file:{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"file:{path}: not usable JSON: {error}.") from None
+    if not isinstance(rows, list):
+        raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}.")
+    yield from ((f"file:{path} row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with closing(pq.ParquetFile(path)) as table:
+            for batch in table.iter_batches(batch_size=READ_ROWS):
+                for row in _rows_of(batch):
+                    number += 1
+                    place = f"file:{path} row {number}"
+                    if row is None:
+                        on_bad(place, "its text is not UTF-8.")
+                    else:
+                        yield place, row
+    except (pa.ArrowException, OSError) as error:
+        after = f" after row {number}" if number else ""
+        raise ProblemError(f"file:{path}: not a Parquet file that can be read{after} ({str(error).strip()}).") from None
+
+
+def _rows_of(batch: Any) -> Iterator[dict[str, Any] | None]:
+    """The batch's rows; None stands for one whose bytes are no text (Parquet writers do not all check)."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError:
+                yield None
