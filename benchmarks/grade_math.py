@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (the median counts)")
     parser.add_argument("--characters", type=int, default=20_000, help="least length of a trace")
     parser.add_argument("--limit", type=int, default=800, help="at most so many traces")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help=f"folder of {ANSWERS} and the reasoning")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help=f"folder of {ANSWERS} and the reasoning"
+    )
     options = parser.parse_args()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     rows = load_rows(options.data, options.characters)[: options.limit]

@@ -132,7 +132,11 @@ def real_traces(folder: Path) -> list[Trace]:
         traces += [(row["message_thinking"], row["message_content"]) for row in json.loads((folder / name).read_text())]
     rows = [json.loads(line) for line in (folder / "graded_math_cot_100.jsonl").read_text().splitlines()]
     for sample in range(8):
-        responses = [row["code"][sample] for row in rows if not any("\u0400" <= char for char in row["code"][sample] if char.isalpha())]
+        responses = [
+            row["code"][sample]
+            for row in rows
+            if not any(char >= "\u0400" for char in row["code"][sample] if char.isalpha())
+        ]
         reasoning: list[str] = []
         for response in responses:
             reasoning.append(response)

@@ -139,7 +139,9 @@ def filter_traces(
     quiet: QuietOption = False,
     explain: Annotated[
         str | None,
-        typer.Option("--explain", metavar="ID", help="Tell one trace's story (problem_id/sample_index), or a problem's."),
+        typer.Option(
+            "--explain", metavar="ID", help="Tell one trace's story (problem_id/sample_index), or a problem's."
+        ),
     ] = None,
 ) -> None:
     """Filter the traces, or tell what became of one."""

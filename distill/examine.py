@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from distill.fact_cache import FactCache, fact_key
 from distill.errors import StageError
+from distill.fact_cache import FactCache, fact_key
 from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
@@ -23,7 +23,7 @@ from distill.grading import GRADER_VERSION, Grade, extract, grade_from, grade_sl
 from distill.grading.pool import GradingPool, Outcome, PoolTask
 from distill.problem_file import ProblemFile
 from distill.prompts import join_reasoning, split_reasoning
-from distill.records import Problem, Record, SampleKey, Trace
+from distill.records import FinishReason, Problem, Record, SampleKey, Trace
 
 PIECE_ROWS = 256
 """Traces in a task: enough for its overhead not to matter, few enough to keep all cores busy to the end."""
@@ -69,7 +69,7 @@ class Facts(Record):
 
     problem_id: str
     sample_index: int
-    finish_reason: str
+    finish_reason: FinishReason
     error: str
     num_completion_tokens: int
     think: str
@@ -285,6 +285,16 @@ class _Open:
     """Facts and grades that are still to come."""
 
 
+class _Asked(NamedTuple):
+    """A grade that a task of its own settles."""
+
+    number: int
+    """Of the piece."""
+    row: int
+    key: bytes
+    extracted: str
+
+
 class _Examination:
     """Hands out tasks, takes what comes of them."""
 
@@ -302,7 +312,7 @@ class _Examination:
             if isinstance(tag, Piece):
                 self._take_piece(tag, outcome)
             else:
-                self._take_grade(*tag, outcome)
+                self._take_grade(tag, outcome)
         return self._num_pieces
 
     def _next_task(self) -> PoolTask | None:
@@ -327,21 +337,21 @@ class _Examination:
         opened.num_missing += len(outcome.ungraded) - len(outcome.facts)
         for row, key, extracted in outcome.ungraded:
             problem = piece.problems[outcome.facts[row].problem_id]
-            tag = (piece.number, offset + row, key, extracted)
+            tag = _Asked(piece.number, offset + row, key, extracted)
             grade = functools.partial(grade_slowly, gym_min_score=piece.settings.gym_min_score)
             self._urgent.append(PoolTask(tag, grade, (problem, extracted)))
         self._finish(opened)
 
-    def _take_grade(self, number: int, row: int, key: bytes, extracted: str, outcome: object) -> None:
-        opened = self._open[number]
-        facts, grade = opened.facts[row], grade_from(outcome, extracted)
+    def _take_grade(self, asked: _Asked, outcome: object) -> None:
+        opened = self._open[asked.number]
+        facts, grade = opened.facts[asked.row], grade_from(outcome, asked.extracted)
         assert facts is not None
         settings = opened.piece.settings
         cached = asdict(grade)
         if isinstance(outcome, Outcome):
             cached["limits"] = [settings.timeout_s, settings.memory_gib]
-        self._cache.put({key: cached})
-        opened.facts[row] = replace(facts, grade=grade)
+        self._cache.put({asked.key: cached})
+        opened.facts[asked.row] = replace(facts, grade=grade)
         opened.num_missing -= 1
         self._finish(opened)
 
@@ -367,8 +377,8 @@ def _smaller(piece: Piece) -> list[Piece]:
     """
     if not piece.measured:
         raise StageError(
-            f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the time and memory that "
-            "workers have. Raise filter.grade_memory_gib."
+            f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the time and memory "
+            "that workers have. Raise filter.grade_memory_gib."
         )
     if piece.stop - piece.start == 1:
         return [replace(piece, measured=False)]

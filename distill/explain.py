@@ -24,7 +24,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
     Args:
         run_dir: `runs/<name>`.
         source: the stage that the traces come from.
-        wanted: `problem_id` or `problem_id/sample_index`; the beginning of a problem's id will do if it is the only one.
+        wanted: `problem_id` or `problem_id/sample_index`; the beginning of a problem's id will do where one has it.
 
     Raises:
         UserError: the filter has not finished, or knows no such id.
@@ -32,7 +32,9 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
     folder = run_dir / "filter"
     if not (folder / "manifest.json").exists():
         raise UserError(f"{folder}: the filter has not finished here. Run `distill filter` first.")
-    name, _, index = wanted.rpartition("/") if "/" in wanted and wanted.rpartition("/")[2].isdigit() else (wanted, "", "")
+    name, _, index = (
+        wanted.rpartition("/") if "/" in wanted and wanted.rpartition("/")[2].isdigit() else (wanted, "", "")
+    )
     verdicts = _verdicts_of(folder / "verdicts.jsonl", name)
     if index and int(index) not in {verdict.sample_index for verdict in verdicts}:
         there = ", ".join(str(verdict.sample_index) for verdict in verdicts)
@@ -77,8 +79,7 @@ def story(found: dict[str, Any]) -> list[str]:
 def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
     lines = [
         f"Trace {trace['problem_id']}/{trace['sample_index']}: {'kept' if trace['kept'] else 'dropped'}",
-        f"  by {trace['teacher'] or 'an unknown teacher'}, {trace['num_completion_tokens']:,} tokens, ended by "
-        f"{trace['finish_reason']}",
+        f"  by {trace['teacher']}, {trace['num_completion_tokens']:,} tokens, ended by {trace['finish_reason']}",
         f"  {_grade(trace)}",
     ]
     for reason in trace["reasons"]:

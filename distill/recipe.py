@@ -130,6 +130,58 @@ class ProblemSource(Strict):
         return self
 
 
+class TraceColumns(Strict):
+    """Which column of the source holds what; left out: found by the names that are customary."""
+
+    problem: str | None = None
+    """The question, as text or as chat messages."""
+    answer: str | None = None
+    """The expected answer."""
+    text: str | None = None
+    """The trace, as text with its thinking in `<think>` … `</think>`, as a list of such texts, or as chat messages."""
+    reasoning: str | None = None
+    """The thinking alone, where it has a column of its own."""
+    content: str | None = None
+    """The answer after the thinking, where it has a column of its own."""
+    finish_reason: str | None = None
+    """Why the trace ended (`stop`, `length`), one or as many as there are texts."""
+    id: str | None = None
+    """The problem's own id."""
+    teacher: str | None = None
+    """The model that wrote the trace."""
+
+
+class TraceSource(Strict):
+    """Traces made elsewhere, and how their rows are read."""
+
+    source: Annotated[str, Field(pattern=r"^(hf|file):.+")]
+    """`hf:org/dataset`, or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
+    config: str | None = None
+    """Configuration (subset) of a Hub dataset."""
+    split: str = "train"
+    """Split of a Hub dataset."""
+    revision: str | None = None
+    """Git revision of a Hub dataset; left out: its main branch."""
+    columns: TraceColumns = TraceColumns()
+    """Which columns hold what."""
+    answer_after: Annotated[str, Field(min_length=1)] | None = None
+    """Marker in the answer column: what follows its last occurrence is the expected answer."""
+    template: str = "{problem}"
+    """The student's prompt, with `{problem}` where the question goes."""
+    task: Literal["math", "choice", "exact", "numeric", "regex", "judge"] = "math"
+    """How answers are graded."""
+    limit: PositiveInt | None = None
+    """At most so many rows, from the first on."""
+    teacher: str = "unknown"
+    """The model that wrote the traces, where no column says it."""
+
+    @model_validator(mode="after")
+    def _has_a_place_for_the_question(self) -> Self:
+        if "{problem}" not in self.template:
+            raise ValueError("template must hold {problem}, which is where the question goes")
+        return self
+
+
 class Sampling(Strict):
     """How tokens are drawn. Defaults: DeepSeek-R1's evaluation protocol."""
 
@@ -286,8 +338,12 @@ class Readability(Strict):
     """ISO 639-1 code of the language that traces must be in; `prompt`: the prompt's own; null: any."""
     min_language_share: Share = 0.95
     """Least share of the words that must be in that language (LaTeX, code, names and numbers set aside)."""
+    max_foreign_words: NonNegativeInt | None = 0
+    """Most words in another language; null: only their share counts."""
     max_compression_ratio: PositiveFloat | None = 10.0
     """Highest ratio of raw to zlib-compressed size of texts over 1,000 characters; ordinary prose has 2 to 5."""
+    max_repeated_share: Share = 0.5
+    """Such a text is repetition only where more than this share of it was said before, word for word."""
     max_loop_repeats: PositiveInt | None = 10
     """Most times that the same piece of at least 4 words may follow itself at the end."""
     max_paragraph_chars: PositiveInt | None = 6_000
@@ -535,7 +591,9 @@ class Recipe(Strict):
         if self.traces and self.problems:
             raise ValueError("problems: is for generate:; traces bring theirs along. Remove one of the two")
         if self.traces and self.eval and self.eval.held_out:
-            raise ValueError("eval.held_out is taken from problems:, and traces bring theirs along; use eval.benchmarks")
+            raise ValueError(
+                "eval.held_out is taken from problems:, and traces bring theirs along; use eval.benchmarks"
+            )
         return self
 
     @model_validator(mode="after")
@@ -573,8 +631,9 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
 
 def _teacher_against_student(teacher_max: int, kept: int | None, longest: int) -> list[str]:
     if kept is None and teacher_max > longest:
-        return [
+        why = (
             f"generate.sampling.max_tokens ({teacher_max}) exceeds sft.max_length ({longest}) and filter.max_tokens "
             "is not set: traces too long to train on could be kept. Set filter.max_tokens or raise sft.max_length."
-        ]
+        )
+        return [why]
     return []

@@ -25,6 +25,10 @@ LAYERS = (
         "launch",
         "sampling",
         "sampling_job",
+        "examine",
+        "judging",
+        "explain",
+        "problem_file",
     }
     | {"train_job", "training", "report", "status"},
     {"stages"},

@@ -122,7 +122,7 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
     if facts.measures is None:
         drop("unmeasured")
     else:
-        for reason in unreadable(facts.measures, config.readability, about_code=problem.task == "code"):
+        for reason in unreadable(facts.measures, config.readability):
             drop(reason, measured(reason, facts.measures))
     answer = facts.grade.extracted_answer if facts.grade else None
     return Verdict(*key, correct, answer, tuple(reasons), graded_by, details)
@@ -175,7 +175,8 @@ def _drop_repeats(verdicts: list[Verdict], facts: Sequence[Facts], threshold: fl
 def measured(reason: str, measures: Measures) -> str:
     """What was measured that speaks for a reason, in words."""
     return {
-        "mixed_language": f"{measures.language_share:.1%} {measures.language}, {measures.num_foreign_words} foreign words",
+        "mixed_language": f"{measures.language_share:.1%} {measures.language}, "
+        f"{measures.num_foreign_words} foreign words",
         "repetition": f"its most regular part compresses {measures.compression_ratio:.1f} times, "
         f"{measures.repeated_share:.0%} of that was said before; the end stands there {measures.tail_repeats} times",
         "long_paragraph": f"{measures.longest_paragraph:,} characters",

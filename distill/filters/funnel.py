@@ -100,4 +100,8 @@ def _bin(verdicts: Sequence[Verdict]) -> str:
     share = sum(graded) / len(graded)
     if share in (0.0, 1.0):
         return "all right" if share else "none right"
-    return next(name for top, name in ((0.25, "up to 25%"), (0.5, "up to 50%"), (0.75, "up to 75%"), (1.0, "under 100%")) if share <= top)
+    return next(
+        name
+        for top, name in ((0.25, "up to 25%"), (0.5, "up to 50%"), (0.75, "up to 75%"), (1.0, "under 100%"))
+        if share <= top
+    )

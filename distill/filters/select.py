@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.filters.dedup import as_matrix
-from distill.grading.math import MAX_ANSWER_CHARS, normalise, same_answer
+from distill.grading.latex import MAX_ANSWER_CHARS
+from distill.grading.math import normalise, same_answer
 from distill.recipe import Majority, Select
-from distill.records import FinishReason, SampleKey, Trace
+from distill.records import FinishReason, SampleKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,28 +141,6 @@ def over_limits(candidates: Iterable[Candidate], select: Select, seed: int) -> l
         elif tokens_left is not None:
             tokens_left -= tokens[index]
     return reasons
-
-
-def duplicates(traces: Sequence[Trace]) -> set[SampleKey]:
-    """The traces that say word for word what an earlier one (lower sample index) of the same problem says."""
-    seen: set[tuple[str, str, str]] = set()
-    found: set[SampleKey] = set()
-    for trace in sorted(traces, key=lambda t: t.key):
-        text = (trace.problem_id, " ".join(trace.reasoning.split()), " ".join(trace.content.split()))
-        if text in seen:
-            found.add(trace.key)
-        seen.add(text)
-    return found
-
-
-def surplus(traces: Sequence[Trace], select: Select, seed: int) -> set[SampleKey]:
-    """The traces beyond their problem's share, of many problems and in any order (see `per_problem`)."""
-    by_problem: dict[str, list[Candidate]] = defaultdict(list)
-    for trace in traces:
-        by_problem[trace.problem_id].append(
-            Candidate(trace.problem_id, trace.sample_index, "", trace.num_completion_tokens)
-        )
-    return set().union(*(per_problem(group, select, seed) for group in by_problem.values()))
 
 
 def _preference(candidate: Candidate, policy: str, seed: int) -> tuple[bytes, int, int]:

@@ -12,6 +12,9 @@ from distill.prompts import THINK_CLOSE, THINK_OPEN, whole_characters
 from distill.recipe import Judge
 from distill.records import Message, Problem
 
+JUDGE_VERSION = 1
+"""Raised with every change to how a verdict is read: verdicts of another version are not used again."""
+
 MAX_CONTENTLESS_CHARS = 2_000
 """Longer answers say something; whether it is right is for the judge."""
 

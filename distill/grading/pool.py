@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 
 class Outcome:
@@ -61,12 +61,24 @@ _READY = "ready"
 _ANSWER, _FAILED, _NO_MEMORY = "answer", "failed", "no memory"
 
 
+class PoolTask(NamedTuple):
+    """Something for a worker to do."""
+
+    tag: Any
+    """Comes back with the outcome; it is not sent to the worker."""
+    function: Callable[[Any], Any]
+    """Found by its module and name in the worker."""
+    argument: Any
+    timeout_s: float | None = None
+    """Left out: the pool's."""
+
+
 @dataclass(slots=True)
 class _Worker:
     process: BaseProcess
     connection: Connection
-    task: int | None = None
-    """Index of the task it works on, or `None`."""
+    task: PoolTask | None = None
+    """What it works on, or `None`."""
     deadline: float = 0.0
     warm: bool = False
     """It has answered once, so that its imports are done."""
@@ -108,34 +120,56 @@ class GradingPool:
             tasks: taken one by one as workers become free; a `Settled` one is answered by its own value.
             look_ahead: at most so many tasks are taken and not yet answered in order, which bounds the memory.
         """
-        for worker in [w for w in self._workers if w.task is not None]:  # left over from a map nobody finished
-            self._discard(worker)
         source = enumerate(tasks)
         results: dict[int, Any] = {}
         next_in = next_out = 0
         more = True
-        while more or next_out < next_in:
-            while more and next_in - next_out < look_ahead and self._num_busy() < self._num_workers:
+
+        def next_task() -> PoolTask | None:
+            nonlocal next_in, more
+            while more and next_in - next_out < look_ahead:
                 index, task = next(source, (-1, None))
-                if more := index >= 0:
-                    next_in = index + 1
-                    self._take(index, task, function, results)
-                if next_out in results:
-                    break  # what is ready goes out before more is taken
-            self._collect(results, wait_for_one=next_out not in results)
+                if index < 0:
+                    more = False
+                    break
+                next_in = index + 1
+                if not isinstance(task, Settled):
+                    return PoolTask(index, function, task)
+                results[index] = task.value
+            return None
+
+        while more or next_out < next_in:
+            for index, outcome in self.run(next_task):
+                results[index] = outcome
+                while next_out in results:
+                    yield results.pop(next_out)
+                    next_out += 1
             while next_out in results:
                 yield results.pop(next_out)
                 next_out += 1
 
-    def _take(self, index: int, task: Any, function: Callable[[Any], Any], results: dict[int, Any]) -> None:
-        if isinstance(task, Settled):
-            results[index] = task.value
-            return
+    def run(self, next_task: Callable[[], PoolTask | None]) -> Iterator[tuple[Any, Any]]:
+        """Each task's tag and outcome, in the order in which they end.
+
+        Args:
+            next_task: asked whenever a worker is free; `None`: nothing at the moment, but what is under way may bring
+                more. It is over once there is nothing and nothing is under way.
+        """
+        for worker in [w for w in self._workers if w.task is not None]:  # left over from a run nobody finished
+            self._discard(worker)
+        while True:
+            while self._num_busy() < self._num_workers and (task := next_task()) is not None:
+                self._assign(self._free_worker(), task)
+            if not self._num_busy():
+                return
+            yield from self._collect()
+
+    def _free_worker(self) -> _Worker:
         worker = next((w for w in self._workers if w.task is None), None)
         if worker is None:
             worker = self._start()
             self._workers.append(worker)
-        self._assign(worker, index, function, task)
+        return worker
 
     def _num_busy(self) -> int:
         return sum(worker.task is not None for worker in self._workers)
@@ -147,48 +181,49 @@ class GradingPool:
         theirs.close()
         return _Worker(process, ours)
 
-    def _assign(self, worker: _Worker, index: int, function: Callable[[Any], Any], task: Any) -> None:
-        worker.task = index
-        worker.deadline = time.monotonic() + (self._timeout_s if worker.warm else START_S)
+    def _assign(self, worker: _Worker, task: PoolTask) -> None:
+        worker.task = task
+        worker.deadline = time.monotonic() + (self._limit_s(task) if worker.warm else START_S)
         with contextlib.suppress(BrokenPipeError):  # it died while idle: `_collect` sees that and says so
-            worker.connection.send((function, task, math.ceil(self._timeout_s + ORPHAN_AFTER_S)))
+            lifetime_s = math.ceil(self._limit_s(task) + ORPHAN_AFTER_S)
+            worker.connection.send((task.function, task.argument, lifetime_s))
 
-    def _collect(self, results: dict[int, Any], wait_for_one: bool) -> None:
-        """Note which tasks have ended, in an answer, a death or at their deadline.
+    def _limit_s(self, task: PoolTask) -> float:
+        return task.timeout_s or self._timeout_s
 
-        Args:
-            wait_for_one: wait for the next of them, if any worker is busy.
-        """
+    def _collect(self) -> Iterator[tuple[Any, Any]]:
+        """Wait for the next answer, death or deadline; the tasks that have ended by then, and what came of them."""
         busy = [worker for worker in self._workers if worker.task is not None]
-        if not busy:
-            return
-        left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic()) if wait_for_one else 0.0
+        left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
         ready = wait([worker.connection for worker in busy], timeout=left)
         for worker in busy:
-            assert worker.task is not None
+            task = worker.task
+            assert task is not None
             if worker.connection in ready:
-                self._receive(worker, results)
+                outcome = self._receive(worker, task)
+                if outcome is not _READY:
+                    yield task.tag, outcome
             elif time.monotonic() >= worker.deadline:
-                results[worker.task] = TIMED_OUT
                 self._discard(worker)
+                yield task.tag, TIMED_OUT
 
-    def _receive(self, worker: _Worker, results: dict[int, Any]) -> None:
-        assert worker.task is not None
+    def _receive(self, worker: _Worker, task: PoolTask) -> Any:
+        """What a worker says: its task's outcome, or that it is ready for it."""
         try:
-            answer = worker.connection.recv()
+            kind, value = worker.connection.recv()
         except (EOFError, OSError):  # OSError: it died half-way through sending
-            results[worker.task] = _cause_of_death(worker.process)
+            cause = _cause_of_death(worker.process)
             self._discard(worker)
-            return
-        if answer == _READY:  # imports are done: the task's own time starts now
+            return cause
+        if kind == _READY:  # imports are done: the task's own time starts now
             worker.warm = True
-            worker.deadline = time.monotonic() + self._timeout_s
-            return
-        kind, value = answer
-        results[worker.task] = value if kind == _ANSWER else OUT_OF_MEMORY if kind == _NO_MEMORY else CRASHED
+            worker.deadline = time.monotonic() + self._limit_s(task)
+            return _READY
         worker.task = None
         if kind == _NO_MEMORY:  # what it still holds counts against its next task
             self._discard(worker)
+            return OUT_OF_MEMORY
+        return value if kind == _ANSWER else CRASHED
 
     def _discard(self, worker: _Worker) -> None:
         self._kill(worker)
@@ -220,7 +255,7 @@ def _serve(connection: Connection, memory_bytes: int) -> None:
             if not warm:
                 importlib.import_module(PRELOAD)
                 _limit_memory(memory_bytes)
-                connection.send(_READY)
+                connection.send((_READY, None))
                 warm = True
             signal.alarm(lifetime_s)  # no handler: the kernel ends the process, whatever it is stuck in
             answer = (_ANSWER, function(task))

@@ -291,7 +291,17 @@ def _kept_schema() -> Any:
 def _dropped_schema() -> Any:
     import pyarrow as pa
 
-    text = ("problem_id", "details", "graded_by", "answer", "extracted_answer", "finish_reason", "error", "text", "source")
+    text = (
+        "problem_id",
+        "details",
+        "graded_by",
+        "answer",
+        "extracted_answer",
+        "finish_reason",
+        "error",
+        "text",
+        "source",
+    )
     return pa.schema(
         [("prompt", _messages_type()), ("reasons", pa.list_(pa.string())), ("correct", pa.bool_())]
         + [(name, pa.string()) for name in text]

@@ -119,14 +119,14 @@ def reasons_of(facts, **more):
         ),
         pytest.param(trace(THOUGHT + "答案是四,这就是结果。"), RIGHT, {}, ("mixed_language",), id="chinese answer"),
         pytest.param(
-            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"),
+            trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}", language="fr"),
             RIGHT,
             {"readability": {"language": "fr"}},
             (),
             id="french",
         ),
         pytest.param(
-            trace("<think>\n二加二等于四\n</think>\n\n答案是4"),
+            trace("<think>\n二加二等于四\n</think>\n\n答案是4", language="zh"),
             RIGHT,
             {"readability": {"language": "zh"}},
             (),
@@ -154,7 +154,11 @@ def test_one_trace(judged, grade, config, reasons):
 
 def test_an_error_says_nothing_about_the_answer():
     (verdict,) = decided([replace(trace("", "error"), grade=NOTHING)])
-    assert (verdict.correct, verdict.reasons, verdict.details) == (None, ("error",), {"error": "the prompt is too long"})
+    assert (verdict.correct, verdict.reasons, verdict.details) == (
+        None,
+        ("error",),
+        {"error": "the prompt is too long"},
+    )
 
 
 def test_what_could_not_be_measured_is_dropped_and_said():
@@ -162,7 +166,30 @@ def test_what_could_not_be_measured_is_dropped_and_said():
     assert verdict.reasons == ("ungraded_crash", "unmeasured")
 
 
-WORDS = "first then we add both sides of it and look at what is left over on each of them before we divide".split()
+WORDS = [
+    "first",
+    "then",
+    "we",
+    "add",
+    "both",
+    "sides",
+    "of",
+    "it",
+    "and",
+    "look",
+    "at",
+    "what",
+    "is",
+    "left",
+    "over",
+    "on",
+    "each",
+    "of",
+    "them",
+    "before",
+    "we",
+    "divide",
+]
 
 
 def long_thought(seed, num=200):
@@ -172,7 +199,9 @@ def long_thought(seed, num=200):
 
 
 def several(*texts, grade=RIGHT, **more):
-    return [replace(trace(f"<think>{t}</think>\\boxed{{4}}", index=i, **more), grade=grade) for i, t in enumerate(texts)]
+    return [
+        replace(trace(f"<think>{t}</think>\\boxed{{4}}", index=i, **more), grade=grade) for i, t in enumerate(texts)
+    ]
 
 
 def test_of_traces_that_say_the_same_the_first_is_kept():
@@ -202,7 +231,8 @@ def test_what_is_known_of_the_problem_drops_all_its_traces():
 
 
 @pytest.mark.parametrize(
-    ("band", "kept"), [({}, True), ({"max_pass_rate": 0.5}, False), ({"min_pass_rate": 0.7}, False), ({"min_pass_rate": 0.6}, True)]
+    ("band", "kept"),
+    [({}, True), ({"max_pass_rate": 0.5}, False), ({"min_pass_rate": 0.7}, False), ({"min_pass_rate": 0.6}, True)],
 )
 def test_the_pass_rate_counts_all_graded_traces_the_dropped_ones_too(band, kept):
     facts = several(long_thought(3), long_thought(5), long_thought(7), long_thought(11))
@@ -228,7 +258,10 @@ def test_only_good_traces_compete_for_a_problems_share(policy, first):
 def answering(*answers, gold=None):
     """Traces that give these answers, graded against no or another gold answer."""
     graded = [Grade(None, a, "ungraded_gold") if gold is None else Grade(a == gold, a, "wrong_answer") for a in answers]
-    return [replace(one, grade=g) for one, g in zip(several(*map(long_thought, range(2, 2 + len(answers)))), graded, strict=True)]
+    return [
+        replace(one, grade=g)
+        for one, g in zip(several(*map(long_thought, range(2, 2 + len(answers)))), graded, strict=True)
+    ]
 
 
 def test_most_traces_agree_where_no_answer_is_known():

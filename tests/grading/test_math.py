@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from distill.grading import Grade, grade_all
 from distill.grading.latex import is_tame
-from distill.grading.math import extract_answer, normalise, same_answer, settle
+from distill.grading.math import extract_answer, normalise, same_answer
 from distill.grading.pool import GradingPool
 from distill.records import Problem
 

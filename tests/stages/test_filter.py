@@ -7,8 +7,8 @@ import pytest
 from distill.errors import StoreError, UserError
 from distill.ledger import Ledger
 from distill.prompts import split_reasoning
-from distill.recipe import FilterConfig, Recipe
-from distill.records import REASONS, Problem, Trace, Verdict
+from distill.recipe import Recipe
+from distill.records import Problem, Trace, Verdict
 from distill.stages import RunContext, filter, generate
 from distill.store import describe_outputs, read_jsonl, write_json, write_jsonl
 from distill.trace_store import finalise
@@ -70,6 +70,35 @@ EXPECTED = [
 ]
 
 
+FUNNEL = {
+    "num_traces": 11,
+    "num_kept": 4,
+    "num_problems": 3,
+    "num_problems_kept": 2,
+    "correct_share": 5 / 9,
+    "num_ungraded": 2,
+    "num_kept_tokens": 40,
+    # each trace once, under its first reason
+    "dropped": {"error": 1, "truncated": 1, "no_answer": 1, "wrong_answer": 2, "ungraded_gold": 1, "duplicate": 1},
+    "reasons": {
+        "error": 1,
+        "truncated": 1,
+        "unclosed_think": 1,
+        "no_answer": 2,
+        "wrong_answer": 2,
+        "ungraded_gold": 1,
+        "duplicate": 1,
+    },
+    "graded_by": {"rule": 9},
+    "by_source": {"file:sums.jsonl": {"num_problems": 3, "num_traces": 11, "num_correct": 5, "num_kept": 4}},
+    "by_pass_rate": {
+        "up to 50%": {"num_problems": 1, "num_traces": 2, "num_correct": 1, "num_kept": 1},
+        "up to 75%": {"num_problems": 1, "num_traces": 8, "num_correct": 4, "num_kept": 3},
+        "ungraded": {"num_problems": 1, "num_traces": 1, "num_correct": 0, "num_kept": 0},
+    },
+}
+
+
 @pytest.fixture
 def recipe():
     return Recipe.model_validate(
@@ -104,10 +133,17 @@ def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):
     run = generated(tmp_path / "run", recipe)
     summary = filter.run(run)
     folder = run.folder("filter").path
-    assert summary.outputs == {filter.KEPT: 4, filter.DROPPED: 7, filter.VERDICTS: 11}
-    assert summary.metrics == filter.funnel([Verdict.from_json(row) for row in read_jsonl(folder / filter.VERDICTS)])
+    assert summary.outputs == {filter.KEPT: 4, filter.DROPPED: 7, filter.VERDICTS: 11, filter.CERTIFICATE: None}
+    verdicts = [Verdict.from_json(row) for row in read_jsonl(folder / filter.VERDICTS)]
+    assert [v.key for v in verdicts] == [t.key for t in TRACES]
+    assert [(v.correct, v.reasons) for v in verdicts] == EXPECTED
+    assert [v.extracted_answer for v in verdicts[:4]] == ["4", "5", "4", "4"]
+    assert {name: summary.metrics[name] for name in FUNNEL} == FUNNEL
+    assert not list(folder.glob(".*"))
 
-    kept = load_dataset("parquet", data_files=str(folder / filter.KEPT / "*.parquet"), split="train", cache_dir=str(tmp_path))
+    kept = load_dataset(
+        "parquet", data_files=str(folder / filter.KEPT / "*.parquet"), split="train", cache_dir=str(tmp_path)
+    )
     assert kept.num_rows == 4
     assert kept[0]["prompt"] == [{"role": "user", "content": "What makes 4?"}]
     assert kept[0]["completion"] == [{"role": "assistant", "content": THOUGHT + "\\boxed{4}"}]
@@ -116,7 +152,9 @@ def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):
     assert kept[3]["extracted_answer"] == "0.5"
     assert {row["teacher"] for row in kept} == {"org/teacher"}
 
-    dropped = load_dataset("parquet", data_files=str(folder / filter.DROPPED / "*.parquet"), split="train", cache_dir=str(tmp_path))
+    dropped = load_dataset(
+        "parquet", data_files=str(folder / filter.DROPPED / "*.parquet"), split="train", cache_dir=str(tmp_path)
+    )
     assert [tuple(row["reasons"]) for row in dropped] == [reasons for _, reasons in EXPECTED if reasons]
     assert dropped[2]["text"] == "<think>\nTwo and"
     assert dropped[3]["error"] == "the prompt is too long"
