@@ -1,8 +1,8 @@
 """Verdicts per second and core on long traces, over math-verify on the full text as open-r1's accuracy reward calls it.
 
 Takes graded answers to mathematics questions (JSONL: `gt`, `code`, a list of answers, and `score`, their labels) and
-puts real reasoning in front of each, inside <think> … </think>, until the trace has so many characters. Both graders see
-the whole trace and run in this process, taking turns; the time is CPU time, so other jobs on the machine count little.
+puts real reasoning in front of each, inside <think> … </think>, until the trace has so many characters. Both graders
+see the whole trace and run in this process, taking turns; time is CPU time, so other jobs on the machine count little.
 
     python benchmarks/grade_math.py [--rounds 3] [--characters 20000] [--data ../shared/data] [--limit 800]
 
@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (the median counts)")
     parser.add_argument("--characters", type=int, default=20_000, help="least length of a trace")
     parser.add_argument("--limit", type=int, default=800, help="at most so many traces")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help=f"folder of {ANSWERS} and the reasoning")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help=f"folder of {ANSWERS} and the reasoning"
+    )
     options = parser.parse_args()
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     rows = load_rows(options.data, options.characters)[: options.limit]

@@ -132,4 +132,10 @@ def _bare(line: str) -> str:
 
 
 def _is_said(char: str) -> bool:
-    return char.isalnum() or char in "'\u2019-, \\" or (char > "\x7f" and unicodedata.category(char) in ("Sm", "So"))
+    return (
+        char.isalnum()
+        or char in "'\u2019-, \\"
+        or (
+            char not in "\x7f\N{REPLACEMENT CHARACTER}" and char > "\x7f" and unicodedata.category(char) in ("Sm", "So")
+        )
+    )
