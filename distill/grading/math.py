@@ -182,6 +182,8 @@ def _same_as_strings(given: str, expected: str) -> bool | None:
         found = _LABELLED.fullmatch(left)
         # a bare letter may be a variable: only a marked one is a choice whatever its case
         is_choice = "(" in right or "\\text" in expected
+        if not is_choice and label[1] not in "ABCDEFGHIJ":
+            return None
         letter = next(filter(None, found.groups()), "") if found else ""
         if found and (letter == label[1] or (is_choice and letter.lower() == label[1].lower())):
             return True

@@ -1,5 +1,6 @@
 r"""Final answers: cut out of a text, compared, graded; and what hostile text may not do."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.grading import Grade, grade_all
+from distill.grading import grade as grade_one
 from distill.grading.latex import is_tame
 from distill.grading.math import extract_answer, normalise, same_answer, settle
-from distill.grading.pool import GradingPool
+from distill.grading.pool import LOOK_AHEAD, GradingPool
 from distill.records import Problem
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -273,6 +275,13 @@ RIGHT, WRONG = True, False
     [
         (f"{MINUS}5", "-5", RIGHT),
         (f"{MINUS}5", "5", WRONG),
+        (r"5\mathrm{i}", "5", WRONG),
+        (r"5\mathrm{e}^2", "5", WRONG),
+        (r"5 \text{k}", "5", WRONG),
+        (r"5 \text{ m}", "5", RIGHT),
+        (r"5 \text{ m}", "5 m", RIGHT),
+        ("x: 5", "x", WRONG),
+        (r"2\text{ cis } 3", "2", WRONG),
         (r"\frac12", "0.5", RIGHT),
         ("3/4", r"\frac{3}{4}", RIGHT),
         (r"\frac{6}{8}", r"\frac{3}{4}", RIGHT),
@@ -484,6 +493,41 @@ def test_an_answer_is_not_wrong_where_the_expected_one_cannot_be_parsed(gold, po
     assert grade(r"\boxed{5}", gold, pool) == Grade(None, "5", "ungraded_gold")
 
 
+def test_grades_that_are_known_take_their_place(pool):
+    known = Grade(None, "7", "ungraded_timeout")
+    answers = [known, (problem("2"), r"\boxed{\sqrt{4}}"), known, (problem("2"), r"\boxed{3}")]
+    assert list(grade_all(answers, pool)) == [
+        known,
+        Grade(True, r"\sqrt{4}", None),
+        known,
+        Grade(False, "3", "wrong_answer"),
+    ]
+
+
+def test_answers_are_taken_as_they_are_graded(pool):
+    taken = []
+
+    def answers():
+        for n in range(100_000):
+            taken.append(n)
+            yield problem("2"), r"\boxed{\sqrt{4}}" if n == 5 else r"\boxed{2}"
+
+    with contextlib.closing(grade_all(answers(), pool)) as grades:
+        assert all(next(grades).correct for _ in range(20))
+    assert len(taken) <= 20 + LOOK_AHEAD
+
+
+def test_one_answer_is_graded_here():
+    assert grade_one(problem("2"), r"\boxed{\sqrt{4}}") == Grade(True, r"\sqrt{4}", None)
+    assert grade_one(problem("2"), r"\boxed{\sqrt{5}}") == Grade(False, r"\sqrt{5}", "wrong_answer")
+    assert grade_one(problem("2"), "It is 2", last_number=True) == Grade(True, "2", None)
+
+
+def test_a_task_without_a_rule_is_left_to_a_judge(pool):
+    essay = Problem("p", [], "2", "essay", "test")
+    assert list(grade_all([(essay, "The answer is 2.")], pool)) == [Grade(None, "2", "ungraded_judge")]
+
+
 def test_the_last_number_keeps_its_sign(pool):
     assert grade(f"It is {MINUS}4", "4", pool, last_number=True).reason == "wrong_answer"
     assert grade(f"It is {MINUS}4", "-4", pool, last_number=True).correct is True
@@ -645,6 +689,8 @@ def test_tameness_of_any_text(text):
         pytest.param("The answer is " + "9" * 10_000_000, id="an answer of 10 MB"),
         pytest.param("1 2 " * 2_500_000 + r"\boxed{3}", id="10 MB before the box"),
         pytest.param("The answer is 3. " * 600_000, id="10 MB of answers"),
+        pytest.param(r"\boxed{1}, " * 900_000, id="10 MB of boxes that are one answer"),
+        pytest.param(r"\boxed{1} " * 1_000_000, id="10 MB of boxes that are not"),
     ],
 )
 def test_ten_megabytes_are_graded_at_once(text, pool):
