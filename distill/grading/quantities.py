@@ -201,21 +201,10 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
     power = ""
     if found := _POWER.search(text):
         power, text = _exponent(found), text[: found.start()].rstrip()
-    wrapped = re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL)
-    if wrapped:
-        number, words, is_text = wrapped[1], wrapped[2], True
-    elif marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
-        number, words, is_text = marked[1], PERCENT if text.endswith("%") else "degree", True
-    elif bare := _NUMBER_END.fullmatch(unwrap_text(text)):
-        number, words, is_text = bare[1], bare[3], False
-        if (
-            not bare[2]
-            and not (_unit_name(words, power) in _CANONICAL.values() and len(words) > 1)
-            and words not in ("%", "°")
-        ):
-            return None
-    else:
+    cut = _cut_unit(text, power)
+    if cut is None:
         return None
+    number, words, is_text = cut
     words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .")
     exponent = 0
     head, _, rest = words.partition(" ")
@@ -223,12 +212,25 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
         exponent, words = _MULTIPLIERS[head], rest
     if _VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
         return None
-    unit = _unit_name(words, power)
     if len(words) == 1 and not (words in _CANONICAL and (is_text or not words.isalpha())):
-        return None  # \\mathrm{i} and \\mathrm{e} are numbers, k is a thousand
+        return None  # \mathrm{i} and \mathrm{e} are numbers, k is a thousand
     if not is_text and words and not _is_bare_unit(words):
         return None
-    return number, unit, exponent
+    return number, _unit_name(words, power), exponent
+
+
+def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
+    """The number, the words after it, and whether they are marked as words (or as a degree or a percent sign)."""
+    if wrapped := re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL):
+        return wrapped[1], wrapped[2], True
+    if marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
+        return marked[1], PERCENT if text.endswith("%") else "degree", True
+    bare = _NUMBER_END.fullmatch(unwrap_text(text))
+    if bare is None:
+        return None
+    number, space, words = bare.groups()
+    known = len(words) > 1 and _unit_name(words, power) in _CANONICAL.values()
+    return (number, words, False) if space or known or words in ("%", "°") else None
 
 
 def _is_bare_unit(words: str) -> bool:
