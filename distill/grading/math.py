@@ -116,10 +116,10 @@ def same_answer(given: str, expected: str) -> bool:
 
 def settle(given: str, expected: str) -> bool | None:
     """Right or wrong, where strings and numbers say so; `None` where a parser must look."""
-    if len(given) > MAX_ANSWER_CHARS:
-        return False
     if len(expected) > MAX_ANSWER_CHARS:
         return None
+    if len(given) > MAX_ANSWER_CHARS:
+        return False
     left, right = normalise(given), normalise(expected)
     if left == right:
         return True if left else None

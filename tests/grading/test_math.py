@@ -235,6 +235,7 @@ def test_not_settled(given_, expected):
         ("x", "2", None),
         ("9" * 3_000, "9", False),
         ("9", "9" * 3_000, None),
+        ("9" * 3_000, "9" * 3_000, None),
     ],
 )
 def test_what_strings_and_numbers_settle(given_, expected, verdict):
