@@ -51,8 +51,11 @@ MEMORY_GIB = 4.0
 START_S = 120.0
 """A worker's first task may import sympy or reasoning-gym; its time limit counts from when it is ready."""
 
+STRETCH = 3.0
+"""A task that other processes keep from the CPU may take so many times its limit; it must not depend on their load."""
+
 ORPHAN_AFTER_S = 5.0
-"""A worker ends itself so long after its time limit: by then the pool would have killed it, so the pool is gone."""
+"""A worker ends itself so long after its last limit: by then the pool would have killed it, so the pool is gone."""
 
 PRELOAD = "distill.grading.preload"
 """Imported once by the server that workers are forked from, so that a killed worker is replaced in an instant."""
@@ -68,6 +71,10 @@ class _Worker:
     task: int | None = None
     """Index of the task it works on, or `None`."""
     deadline: float = 0.0
+    last_deadline: float = 0.0
+    """Until when `deadline` may be put off."""
+    cpu_s: float = 0.0
+    """CPU time it had used when it began its task, in seconds."""
     warm: bool = False
     """It has answered once, so that its imports are done."""
 
@@ -77,7 +84,8 @@ class GradingPool:
 
     Args:
         workers: number of processes; `None`: one a core.
-        timeout_s: a task that takes longer is given up and its worker replaced, in seconds.
+        timeout_s: a task that takes longer is given up and its worker replaced, in seconds (of CPU time, where the
+            machine is busy with something else: up to `STRETCH` times as long by the clock).
         memory_gib: a worker may take so much address space beyond what it starts with, in GiB.
     """
 
@@ -149,9 +157,18 @@ class GradingPool:
 
     def _assign(self, worker: _Worker, index: int, function: Callable[[Any], Any], task: Any) -> None:
         worker.task = index
-        worker.deadline = time.monotonic() + (self._timeout_s if worker.warm else START_S)
+        if worker.warm:
+            self._begin(worker)
+        else:
+            worker.deadline = time.monotonic() + START_S
         with contextlib.suppress(BrokenPipeError):  # it died while idle: `_collect` sees that and says so
-            worker.connection.send((function, task, math.ceil(self._timeout_s + ORPHAN_AFTER_S)))
+            worker.connection.send((function, task, math.ceil(STRETCH * self._timeout_s + ORPHAN_AFTER_S)))
+
+    def _begin(self, worker: _Worker) -> None:
+        """Its task's own time starts now."""
+        now = time.monotonic()
+        worker.deadline, worker.last_deadline = now + self._timeout_s, now + STRETCH * self._timeout_s
+        _, worker.cpu_s = _usage(worker.process.pid)
 
     def _collect(self, results: dict[int, Any], wait_for_one: bool) -> None:
         """Note which tasks have ended, in an answer, a death or at their deadline.
@@ -169,8 +186,19 @@ class GradingPool:
             if worker.connection in ready:
                 self._receive(worker, results)
             elif time.monotonic() >= worker.deadline:
-                results[worker.task] = TIMED_OUT
-                self._discard(worker)
+                self._give_up(worker, results)
+
+    def _give_up(self, worker: _Worker, results: dict[int, Any]) -> None:
+        """End a task whose time is over; one that waits for the CPU gets the rest of its time."""
+        assert worker.task is not None
+        runs, cpu_s = _usage(worker.process.pid)
+        left = self._timeout_s - (cpu_s - worker.cpu_s)
+        now = time.monotonic()
+        if worker.warm and runs and left > 0.05 * self._timeout_s and now < worker.last_deadline:
+            worker.deadline = min(now + left, worker.last_deadline)
+            return
+        results[worker.task] = TIMED_OUT
+        self._discard(worker)
 
     def _receive(self, worker: _Worker, results: dict[int, Any]) -> None:
         assert worker.task is not None
@@ -180,9 +208,9 @@ class GradingPool:
             results[worker.task] = _cause_of_death(worker.process)
             self._discard(worker)
             return
-        if answer == _READY:  # imports are done: the task's own time starts now
+        if answer == _READY:  # imports are done
             worker.warm = True
-            worker.deadline = time.monotonic() + self._timeout_s
+            self._begin(worker)
             return
         kind, value = answer
         results[worker.task] = value if kind == _ANSWER else OUT_OF_MEMORY if kind == _NO_MEMORY else CRASHED
@@ -205,6 +233,15 @@ def _cause_of_death(process: BaseProcess) -> Outcome:
     """C libraries abort where an allocation fails, and only the kernel, out of memory, kills what we do not."""
     process.join(START_S)
     return OUT_OF_MEMORY if process.exitcode in (-signal.SIGABRT, -signal.SIGKILL) else CRASHED
+
+
+def _usage(pid: int | None) -> tuple[bool, float]:
+    """Whether a process runs or could (it does not sleep), and the CPU time that it has used, in seconds."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return False, 0.0
+    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _serve(connection: Connection, memory_bytes: int) -> None:
