@@ -75,7 +75,7 @@ def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score:
 
 
 def grade_all(
-    answers: Iterable[tuple[Problem, str]],
+    answers: Iterable[tuple[Problem, str] | Grade],
     pool: GradingPool,
     last_number: bool = False,
     gym_min_score: float = FULL_SCORE,
@@ -83,7 +83,8 @@ def grade_all(
     """Grade answers in order, a bounded number of them at a time, however many there are.
 
     Args:
-        answers: each problem with the text after its thinking; taken as workers become free.
+        answers: each problem with the text after its thinking, or a grade that is known already and only takes its
+            place; taken as workers become free.
         pool: the workers for what is not settled by comparing strings.
         last_number: where an answer is neither boxed nor announced, take the last number in the text.
         gym_min_score: a gym answer is right from this score on.
@@ -91,7 +92,11 @@ def grade_all(
     waiting: deque[str] = deque()  # the extracted answers of what has been given to the pool
 
     def tasks() -> Iterator[Settled | tuple[Problem, str]]:
-        for problem, text in answers:
+        for answer in answers:
+            if isinstance(answer, Grade):
+                yield Settled(answer)
+                continue
+            problem, text = answer
             settled = quick_grade(problem, text, last_number)
             if settled is not None:
                 yield Settled(settled)

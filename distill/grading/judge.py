@@ -135,4 +135,6 @@ def _bare(line: str) -> str:
 
 
 def _is_said(char: str) -> bool:
-    return char.isalnum() or char in "'\u2019-, \\" or (char > "\x7f" and unicodedata.category(char) in ("Sm", "So"))
+    if char.isalnum() or char in "'\u2019-, \\":
+        return True
+    return char > "\x7f" and char != "\N{REPLACEMENT CHARACTER}" and unicodedata.category(char) in ("Sm", "So")

@@ -185,6 +185,9 @@ def _has_tame_factorials(text: str) -> bool:
         longest > MAX_BINOMIAL_DIGITS or re.search(r"(?:\^|\*\*)\s*\{?\s*\d{3}", text)
     ):
         return False
+    binomials = [text[m.start() : _piece_end(text, m.start())] for m in re.finditer(r"\\[dt]?binom(?![a-zA-Z])", text)]
+    if any("^" in binomial or "!" in binomial for binomial in binomials) or ("\\choose" in text and "^" in text):
+        return False
     before = _FACTORIAL.findall(text)
     if not before:
         return True

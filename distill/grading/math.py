@@ -116,10 +116,10 @@ def same_answer(given: str, expected: str) -> bool:
 
 def settle(given: str, expected: str) -> bool | None:
     """Right or wrong, where strings and numbers say so; `None` where a parser must look."""
-    if len(given) > MAX_ANSWER_CHARS:
-        return False
     if len(expected) > MAX_ANSWER_CHARS:
         return None
+    if len(given) > MAX_ANSWER_CHARS:
+        return False
     left, right = normalise(given), normalise(expected)
     if left == right:
         return True if left else None
@@ -182,6 +182,8 @@ def _same_as_strings(given: str, expected: str) -> bool | None:
         found = _LABELLED.fullmatch(left)
         # a bare letter may be a variable: only a marked one is a choice whatever its case
         is_choice = "(" in right or "\\text" in expected
+        if not is_choice and label[1] not in "ABCDEFGHIJ":
+            return None
         letter = next(filter(None, found.groups()), "") if found else ""
         if found and (letter == label[1] or (is_choice and letter.lower() == label[1].lower())):
             return True

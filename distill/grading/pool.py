@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from distill.errors import StageError
+
 
 class Outcome:
     """A marker for a task that gave no answer; compared with `is`."""
@@ -51,8 +53,13 @@ MEMORY_GIB = 4.0
 START_S = 120.0
 """A worker's first task may import sympy or reasoning-gym; its time limit counts from when it is ready."""
 
+MAX_FAILED_STARTS = 5
+
+STRETCH = 3.0
+"""A task that other processes keep from the CPU may take so many times its limit; it must not depend on their load."""
+
 ORPHAN_AFTER_S = 5.0
-"""A worker ends itself so long after its time limit: by then the pool would have killed it, so the pool is gone."""
+"""A worker ends itself so long after its last limit: by then the pool would have killed it, so the pool is gone."""
 
 PRELOAD = "distill.grading.preload"
 """Imported once by the server that workers are forked from, so that a killed worker is replaced in an instant."""
@@ -80,6 +87,10 @@ class _Worker:
     task: PoolTask | None = None
     """What it works on, or `None`."""
     deadline: float = 0.0
+    last_deadline: float = 0.0
+    """Until when `deadline` may be put off."""
+    cpu_s: float = 0.0
+    """CPU time it had used when it began its task, in seconds."""
     warm: bool = False
     """It has answered once, so that its imports are done."""
 
@@ -89,7 +100,8 @@ class GradingPool:
 
     Args:
         workers: number of processes; `None`: one a core.
-        timeout_s: a task that takes longer is given up and its worker replaced, in seconds.
+        timeout_s: a task that takes longer is given up and its worker replaced, in seconds (of CPU time, where the
+            machine is busy with something else: up to `STRETCH` times as long by the clock).
         memory_gib: a worker may take so much address space beyond what it starts with, in GiB.
     """
 
@@ -101,6 +113,8 @@ class GradingPool:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOAD])
         self._workers: list[_Worker] = []
+        self._num_failed_starts = 0
+        """Workers in a row that ended before they were ready."""
 
     def __enter__(self) -> Self:
         return self
@@ -164,6 +178,19 @@ class GradingPool:
                 return
             yield from self._collect()
 
+    def _check_start(self, worker: _Worker) -> None:
+        """One worker that dies before it is ready may have been killed; several in a row cannot work here.
+
+        Raises:
+            StageError: no worker gets as far as its first task.
+        """
+        self._num_failed_starts += not worker.warm
+        if self._num_failed_starts >= MAX_FAILED_STARTS:
+            raise StageError(
+                f"{MAX_FAILED_STARTS} worker processes in a row ended before they could begin; the reason stands above. "
+                "Too little memory (filter.grade_memory_gib) or a broken installation are the usual ones."
+            )
+
     def _free_worker(self) -> _Worker:
         worker = next((w for w in self._workers if w.task is None), None)
         if worker is None:
@@ -183,10 +210,20 @@ class GradingPool:
 
     def _assign(self, worker: _Worker, task: PoolTask) -> None:
         worker.task = task
-        worker.deadline = time.monotonic() + (self._limit_s(task) if worker.warm else START_S)
+        if worker.warm:
+            self._begin(worker, task)
+        else:
+            worker.deadline = time.monotonic() + START_S
         with contextlib.suppress(BrokenPipeError):  # it died while idle: `_collect` sees that and says so
-            lifetime_s = math.ceil(self._limit_s(task) + ORPHAN_AFTER_S)
+            lifetime_s = math.ceil(STRETCH * self._limit_s(task) + ORPHAN_AFTER_S)
             worker.connection.send((task.function, task.argument, lifetime_s))
+
+    def _begin(self, worker: _Worker, task: PoolTask) -> None:
+        """Its task's own time starts now."""
+        now, limit_s = time.monotonic(), self._limit_s(task)
+        worker.deadline, worker.last_deadline = now + limit_s, now + STRETCH * limit_s
+        _, worker.cpu_s = _usage(worker.process.pid)
+
 
     def _limit_s(self, task: PoolTask) -> float:
         return task.timeout_s or self._timeout_s
@@ -204,8 +241,20 @@ class GradingPool:
                 if outcome is not _READY:
                     yield task.tag, outcome
             elif time.monotonic() >= worker.deadline:
-                self._discard(worker)
-                yield task.tag, TIMED_OUT
+                if not self._is_put_off(worker, task):
+                    self._discard(worker)
+                    yield task.tag, TIMED_OUT
+
+    def _is_put_off(self, worker: _Worker, task: PoolTask) -> bool:
+        """Whether a task whose time is over gets the rest of it, because it was kept from the CPU."""
+        runs, cpu_s = _usage(worker.process.pid)
+        limit_s = self._limit_s(task)
+        left = limit_s - (cpu_s - worker.cpu_s)
+        now = time.monotonic()
+        if worker.warm and runs and left > 0.05 * limit_s and now < worker.last_deadline:
+            worker.deadline = min(now + left, worker.last_deadline)
+            return True
+        return False
 
     def _receive(self, worker: _Worker, task: PoolTask) -> Any:
         """What a worker says: its task's outcome, or that it is ready for it."""
@@ -214,10 +263,12 @@ class GradingPool:
         except (EOFError, OSError):  # OSError: it died half-way through sending
             cause = _cause_of_death(worker.process)
             self._discard(worker)
+            self._check_start(worker)
             return cause
-        if kind == _READY:  # imports are done: the task's own time starts now
+        if kind == _READY:  # imports are done
             worker.warm = True
-            worker.deadline = time.monotonic() + self._limit_s(task)
+            self._num_failed_starts = 0
+            self._begin(worker, task)
             return _READY
         worker.task = None
         if kind == _NO_MEMORY:  # what it still holds counts against its next task
@@ -240,6 +291,15 @@ def _cause_of_death(process: BaseProcess) -> Outcome:
     """C libraries abort where an allocation fails, and only the kernel, out of memory, kills what we do not."""
     process.join(START_S)
     return OUT_OF_MEMORY if process.exitcode in (-signal.SIGABRT, -signal.SIGKILL) else CRASHED
+
+
+def _usage(pid: int | None) -> tuple[bool, float]:
+    """Whether a process runs or could (it does not sleep), and the CPU time that it has used, in seconds."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended
+        return False, 0.0
+    return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _serve(connection: Connection, memory_bytes: int) -> None:

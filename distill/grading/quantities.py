@@ -69,9 +69,10 @@ _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\
 _EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
 _BASE = re.compile(r"(\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
 _NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
-_POWER = re.compile(r"\^\{?([23])\}?$|([²³])$")
+_POWER = re.compile(r"(?:\^\{([23])\}|\^([23])|([²³]))$")
+_RAISED = {"²": "2", "³": "3"}
 _VOID = re.compile(
-    r"\b(?:or|and|to|minus|plus|times|over|squared|cubed|pi|mod|modulo|sqrt|root|more|less|than|if|when|where|with|"
+    r"\b(?:or|and|cis|to|minus|plus|times|over|squared|cubed|pi|mod|modulo|sqrt|root|more|less|than|if|when|where|with|"
     r"dozen|half|halves|third|thirds|quarter|quarters|sin|cos|tan|log|ln|exp|factorial|power|not|infinity|inf|base|per)\b"
 )
 
@@ -104,6 +105,8 @@ def read_quantity(answer: str) -> Quantity | None:
         if marks:
             return None
         text = _tidy(_CURRENCY.sub(" ", text))
+    if re.fullmatch(_TEXT, text):
+        text = unwrap_text(text)
     if based := _BASE.fullmatch(text):
         return Quantity(Fraction(int(based[1])), base=int(based[2] or based[3]))
     if (bare := _read_number(text)) is not None:
@@ -141,6 +144,7 @@ def clean(answer: str) -> str:
     text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)
     text = re.sub(r"\{ ?, ?\}", ",", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
+    text = re.sub(r"(?<!\\)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
     text = re.sub(r"(?<!\\)\$", "", text)
     text = re.sub(r"^\s*\\approx(?![a-zA-Z])", "", text)
@@ -197,18 +201,11 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
     """(number, unit, power of ten) of `2.5 million dollars`; `None` where what follows the number is no unit."""
     power = ""
     if found := _POWER.search(text):
-        power, text = found[1] or {"²": "2", "³": "3"}[found[2]], text[: found.start()].rstrip()
-    wrapped = re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL)
-    if wrapped:
-        number, words, is_text = wrapped[1], wrapped[2], True
-    elif marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
-        number, words, is_text = marked[1], PERCENT if text.endswith("%") else "degree", True
-    elif bare := _NUMBER_END.fullmatch(unwrap_text(text)):
-        number, words, is_text = bare[1], bare[3], False
-        if not bare[2] and not (_unit_name(words, power) in _CANONICAL.values() and len(words) > 1) and words != "%":
-            return None
-    else:
+        power, text = _exponent(found), text[: found.start()].rstrip()
+    cut = _cut_unit(text, power)
+    if cut is None:
         return None
+    number, words, is_text = cut
     words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .")
     exponent = 0
     head, _, rest = words.partition(" ")
@@ -216,10 +213,25 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
         exponent, words = _MULTIPLIERS[head], rest
     if _VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
         return None
-    unit = _unit_name(words, power)
+    if len(words) == 1 and not (words in _CANONICAL and (is_text or not words.isalpha())):
+        return None  # \mathrm{i} and \mathrm{e} are numbers, k is a thousand
     if not is_text and words and not _is_bare_unit(words):
         return None
-    return number, unit, exponent
+    return number, _unit_name(words, power), exponent
+
+
+def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
+    """The number, the words after it, and whether they are marked as words (or as a degree or a percent sign)."""
+    if wrapped := re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL):
+        return wrapped[1], wrapped[2], True
+    if marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
+        return marked[1], PERCENT if text.endswith("%") else "degree", True
+    bare = _NUMBER_END.fullmatch(unwrap_text(text))
+    if bare is None:
+        return None
+    number, space, words = bare.groups()
+    known = len(words) > 1 and _unit_name(words, power) in _CANONICAL.values()
+    return (number, words, False) if space or known or words in ("%", "°") else None
 
 
 def _is_bare_unit(words: str) -> bool:
@@ -236,12 +248,16 @@ def _unit_name(words: str, power: str = "") -> str:
     if found := re.match(r"(?:(square|sq\.?)|(cubic|cu\.?)) +", words):
         power, words = "2" if found[1] else "3", words[found.end() :]
     if found := _POWER.search(words):
-        power, words = found[1] or {"²": "2", "³": "3"}[found[2]], words[: found.start()]
+        power, words = _exponent(found), words[: found.start()]
     parts = [_singular(part) for part in re.split(r" ?/ ?| per ", words)]
     name = "/".join(_CANONICAL.get(part, part) for part in parts)
     if name in _NO_UNIT:
         return ""
     return f"{name}^{power}" if power and name else name
+
+
+def _exponent(found: re.Match[str]) -> str:
+    return found[1] or found[2] or _RAISED[found[3]]
 
 
 def _singular(word: str) -> str:

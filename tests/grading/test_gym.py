@@ -7,7 +7,7 @@ import re
 import pytest
 
 from distill.grading import Grade, grade_all
-from distill.grading.gym import grade_gym
+from distill.grading.gym import grade_gym, gym_score
 from distill.grading.pool import GradingPool
 from distill.problems import load_problems
 from distill.recipe import ProblemSource
@@ -72,7 +72,14 @@ def another_expression(problem):
 def test_part_of_a_point_is_not_right(pool):
     (problem,) = problems_of("chain_sum", limit=1)
     # the scorer gives a share of a point for a text that holds the answer
-    assert grade(problem, f"about {problem.answer}", pool).reason == "wrong_answer"
+    about = f"about {problem.answer}"
+    assert grade(problem, about, pool).reason == "wrong_answer"
+    score = gym_score(problem, about)
+    assert 0 < score < 1
+    (found,) = grade_all([(problem, rf"\boxed{{{about}}}")], pool, gym_min_score=score)
+    assert found == Grade(True, about, None)
+    (found,) = grade_all([(problem, rf"\boxed{{{about}}}")], pool, gym_min_score=score + 0.001)
+    assert found.reason == "wrong_answer"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool
+from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Settled
 
 # `eval` and `exec` are functions that a worker finds by name, whatever file this is
 FOREVER = "all(zero == 0 for zero in iter(int, 1))"
@@ -80,18 +80,108 @@ def test_a_task_that_sleeps_too_long_is_given_up(pool):
     "code",
     [
         pytest.param("__import__('os')._exit(0)", id="exit"),
-        pytest.param("__import__('os').kill(__import__('os').getpid(), 9)", id="killed"),
         pytest.param(SEGFAULT, id="segmentation fault"),
         pytest.param("__import__('sys').exit(3)", id="SystemExit"),
         pytest.param("1 / 0", id="exception"),
         pytest.param("(lambda f: f(f))(lambda f: f(f))", id="recursion"),
-        pytest.param("'x' * (1 << 60)", id="memory"),
         pytest.param("lambda: 0", id="an answer that cannot be sent"),
     ],
 )
 def test_a_task_that_crashes_costs_only_itself(code, pool):
     good = ["1 + 1"] * 5
     assert list(pool.map(eval, [*good, code, *good])) == [*[2] * 5, CRASHED, *[2] * 5]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("'x' * (1 << 60)", id="more than there is"),
+        pytest.param("len(bytearray(3 << 30))", id="more than allowed"),
+        pytest.param("[bytes(1 << 20) for _ in range(5_000)]", id="by and by"),
+        pytest.param("__import__('os').kill(__import__('os').getpid(), 9)", id="killed, as the kernel would"),
+        pytest.param("__import__('os').abort()", id="aborted, as a C library would"),
+    ],
+)
+def test_a_task_that_takes_too_much_memory_costs_only_itself(code):
+    with GradingPool(1, timeout_s=10.0, memory_gib=1.0) as pool:
+        assert list(pool.map(eval, ["1 + 1", code, "1 + 1", PID]))[:3] == [2, OUT_OF_MEMORY, 2]
+
+
+def test_a_task_within_the_memory_limit_is_answered():
+    with GradingPool(1, memory_gib=1.0) as pool:
+        assert list(pool.map(eval, ["len(bytearray(1 << 29))"])) == [1 << 29]
+
+
+def test_a_worker_that_survived_a_recursion_goes_on():
+    with GradingPool(1) as pool:
+        first, crashed, second = pool.map(eval, [PID, "(lambda f: f(f))(lambda f: f(f))", PID])
+        assert crashed is CRASHED
+        assert first == second
+
+
+def test_settled_tasks_take_their_place_without_a_worker():
+    with GradingPool(1) as pool:
+        assert list(pool.map(operator.neg, [Settled(n) for n in range(5)])) == list(range(5))
+        assert pool._workers == []
+        mixed = [Settled("a"), 1, Settled("b"), 2, 3, Settled(None)]
+        assert list(pool.map(operator.neg, mixed)) == ["a", -1, "b", -2, -3, None]
+
+
+def test_tasks_are_taken_as_workers_become_free():
+    taken = []
+
+    def tasks():
+        for n in range(10_000):
+            taken.append(n)
+            yield n if n % 2 else Settled(n)
+
+    with GradingPool(2) as pool, contextlib.closing(pool.map(operator.neg, tasks(), look_ahead=8)) as answers:
+        for n in range(100):
+            assert next(answers) == (-n if n % 2 else n)
+            assert len(taken) <= n + 1 + 8
+
+
+def test_the_others_go_on_while_one_hangs():
+    taken = []
+
+    def tasks():
+        for n in range(50):
+            taken.append(n)
+            yield FOREVER if n == 0 else "1"
+
+    with GradingPool(2, timeout_s=3.0) as pool:
+        assert list(pool.map(eval, ["1", "1"])) == [1, 1]
+        answers = pool.map(eval, tasks())
+        assert next(answers) is TIMED_OUT
+        assert len(taken) == 50
+        assert list(answers) == [1] * 49
+
+
+def test_a_task_that_others_keep_from_the_cpu_gets_its_time(pool):
+    # stopped for longer than its limit of 1 s, it has used next to none of its time; a sleeping one is given up
+    stop = "p = __import__('os').getpid(); command = f'sleep 0.2; kill -STOP {p}; sleep 0.5; kill -CONT {p}'"
+    busy = (
+        f"{stop}\nimport subprocess, time\nsubprocess.Popen(['sh', '-c', command])\n"
+        "end = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
+    )
+    assert list(pool.map(exec, ["pass", busy])) == [None, None]
+    assert list(pool.map(time.sleep, [60.0])) == [TIMED_OUT]
+
+
+def test_look_ahead_holds_back_what_is_behind_a_hung_task():
+    done = []
+
+    def tasks():
+        yield FOREVER
+        for n in range(50):
+            done.append(n)
+            yield "1"
+
+    with GradingPool(2, timeout_s=1.0) as pool:
+        answers = pool.map(eval, tasks(), look_ahead=5)
+        assert next(answers) is TIMED_OUT
+        assert len(done) <= 5
+        assert list(answers) == [1] * 50
 
 
 def test_a_task_that_cannot_be_unpacked_is_a_crash(pool):
@@ -151,7 +241,7 @@ def test_an_idle_worker_that_was_killed_is_replaced_or_costs_one_task():
         while is_running(pid):
             time.sleep(0.01)
         first, *rest = pool.map(operator.neg, [1, 2, 3])
-        assert first in (-1, CRASHED)
+        assert first in (-1, OUT_OF_MEMORY)
         assert rest == [-2, -3]
 
 
