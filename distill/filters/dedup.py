@@ -21,6 +21,9 @@ from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mi
 SignatureMatrix = Any
 """A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
 
+Member = tuple[int, list[int]]
+"""A text's index and the buckets in which it meets others."""
+
 SIGNATURE_VERSION = 1
 """Part of a cache's key: signatures of another version say nothing about those of this one."""
 
@@ -151,31 +154,10 @@ def near_duplicates(
     Raises:
         ValueError: a threshold outside [0, 1], a signature of another size, or not a key for each text.
     """
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold is {threshold}; give the Jaccard similarity of duplicates, in [0, 1]")
     matrix = found if isinstance(found, np.ndarray) else as_matrix(found)
-    labels = np.zeros(len(matrix), dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
-    if len(labels) != len(matrix):
-        raise ValueError(f"{len(labels)} keys for {len(matrix)} signatures; give one for each")
-    slack = 3 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
-    least = (threshold - slack) * NUM_SLOTS
-    members = _whole(labels) if len(matrix) <= MAX_BUCKET else _banded(matrix, labels, rows_per_band(threshold))
-
-    kept: dict[int, list[int]] = {}
-    repeated: dict[int, int] = {}
-    for index, buckets in members:
-        rivals = np.array(sorted({other for bucket in buckets for other in kept.get(bucket, ())}), dtype=np.intp)
-        similar = (matrix[rivals] == matrix[index]).sum(axis=1) >= least
-        matches = rivals[similar & (labels[rivals] == labels[index])].tolist()
-        earlier = next((other for other in matches if verify is None or verify(other, index)), None)
-        if earlier is not None:
-            repeated[index] = earlier
-            continue
-        for bucket in buckets:
-            members_kept = kept.setdefault(bucket, [])
-            if len(members_kept) < MAX_BUCKET:
-                members_kept.append(index)
-    return repeated
+    labels = _labels(keys, len(matrix))
+    least = _least_equal_slots(threshold, exact=verify is not None)
+    return _greedy(matrix, _members(matrix, labels, threshold, least), least, verify)
 
 
 def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
@@ -184,14 +166,12 @@ def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[
     A first round by signatures alone tells which texts may be near each other, so that their pieces are made together.
     """
     matrix = signatures(texts)
-    near: set[int] = set()
-
-    def note(earlier: int, later: int) -> bool:
-        near.update((earlier, later))
-        return True
-
-    near_duplicates(matrix, threshold, keys, verify=note)
-    pieces = dict(zip(sorted(near), shingle_sets(texts[index] for index in sorted(near)), strict=True))
+    labels = _labels(keys, len(matrix))
+    least = _least_equal_slots(threshold, exact=True)
+    members = list(_members(matrix, labels, threshold, least))
+    guessed = _greedy(matrix, members, least, None)
+    near = sorted({*guessed, *guessed.values()})
+    pieces = dict(zip(near, shingle_sets(texts[index] for index in near), strict=True))
 
     def verify(earlier: int, later: int) -> bool:
         for index in (earlier, later):
@@ -199,7 +179,7 @@ def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[
                 pieces[index] = shingles(texts[index])
         return jaccard(pieces[earlier], pieces[later]) >= threshold
 
-    return near_duplicates(matrix, threshold, keys, verify)
+    return _greedy(matrix, members, least, verify)
 
 
 def rows_per_band(threshold: float) -> int:
@@ -212,27 +192,73 @@ def rows_per_band(threshold: float) -> int:
     return max(fitting, default=1)
 
 
-def _whole(labels: Hashes) -> Iterator[tuple[int, list[int]]]:
-    """(index, its one bucket): all texts of a key are compared with each other."""
-    return ((index, [label]) for index, label in enumerate(labels.tolist()))
+def _labels(keys: Sequence[int] | Hashes | None, num: int) -> Hashes:
+    labels: Hashes = np.zeros(num, dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
+    if len(labels) != num:
+        raise ValueError(f"{len(labels)} keys for {num} signatures; give one for each")
+    return labels
 
 
-def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int) -> Iterator[tuple[int, list[int]]]:
-    """(index, its buckets) of each text that shares a bucket with another, by index."""
+def _least_equal_slots(threshold: float, exact: bool) -> float:
+    """How many slots of similar texts are equal, at least; with `exact`, three standard errors fewer."""
+    if not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"threshold is {threshold}; give the Jaccard similarity of duplicates, in [0, 1]")
+    slack = 3 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if exact else 0.0
+    return float((threshold - slack) * NUM_SLOTS)
+
+
+def _greedy(
+    matrix: SignatureMatrix,
+    members: Iterable[Member],
+    least: float,
+    verify: Callable[[int, int], bool] | None,
+) -> dict[int, int]:
+    kept: dict[int, list[int]] = {}
+    repeated: dict[int, int] = {}
+    for index, buckets in members:
+        rivals = sorted({other for bucket in buckets for other in kept.get(bucket, ())})
+        if rivals:
+            equal_slots = (matrix[rivals] == matrix[index]).sum(axis=1).tolist()
+            similar = (other for other, equal in zip(rivals, equal_slots, strict=True) if equal >= least)
+            earlier = next((other for other in similar if verify is None or verify(other, index)), None)
+            if earlier is not None:
+                repeated[index] = earlier
+                continue
+        for bucket in buckets:
+            members_kept = kept.setdefault(bucket, [])
+            if len(members_kept) < MAX_BUCKET:
+                members_kept.append(index)
+    return repeated
+
+
+def _members(matrix: SignatureMatrix, labels: Hashes, threshold: float, least: float) -> Iterator[Member]:
+    """By index, each text that is to be compared with others, and its buckets: those it shares with them."""
+    if len(matrix) <= MAX_BUCKET:
+        return ((index, [label]) for index, label in enumerate(labels.tolist()))
+    return _banded(matrix, labels, rows_per_band(threshold), least)
+
+
+def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int, least: float) -> Iterator[Member]:
     weights = mix(np.arange(NUM_SLOTS, dtype=np.uint64) + np.uint64(1)) | np.uint64(1)
     of_key = mix(labels)
-    members, buckets, num_buckets = [], [], 0
+    members: list[Any] = []
+    buckets: list[Any] = []
+    num_buckets = 0
     for start in range(0, NUM_SLOTS - rows + 1, rows):
         band = slice(start, start + rows)
         hashes = matrix[:, band].astype(np.uint64) @ weights[band] + of_key
-        order = np.argsort(hashes, kind="stable")
-        ranked = hashes[order]
-        first: Any = np.ones(len(ranked), dtype=bool)
-        first[1:] = ranked[1:] != ranked[:-1]
-        shared = ~(first & np.append(first[1:], True))
+        order = np.argsort(hashes)
+        starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[0]]))
+        sizes = np.diff(starts, append=len(order))
+        sizes[sizes == 1] = 0
+        # Most buckets hold two texts that are not alike; seen to here, they never reach the loop over members.
+        pairs = starts[sizes == 2]
+        equal_slots = (matrix[order[pairs]] == matrix[order[pairs + 1]]).sum(axis=1)
+        sizes[sizes == 2] = np.where(equal_slots >= least, 2, 0)
+        shared: Any = np.repeat(sizes > 0, np.diff(starts, append=len(order)))
         members.append(order[shared].astype(np.int32))
-        buckets.append((np.cumsum(first)[shared] + num_buckets).astype(np.int32))
-        num_buckets += len(ranked)
+        buckets.append(np.repeat(np.arange(len(sizes), dtype=np.int32) + num_buckets, sizes))
+        num_buckets += len(sizes)
     index_M, bucket_M = np.concatenate(members), np.concatenate(buckets)  # M = memberships
     order = np.argsort(index_M, kind="stable")
     index_M, bucket_M = index_M[order], bucket_M[order]

@@ -27,7 +27,7 @@ Positions = Any
 
 SHINGLE_WORDS = 5
 
-SEGMENT_BYTES = 1 << 18
+SEGMENT_BYTES = 1 << 17
 """So much text is cut into words at once; bounds the memory that a text of many megabytes takes."""
 
 _BASE = 0x9E3779B97F4A7C15
