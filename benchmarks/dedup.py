@@ -3,9 +3,9 @@
 Both fold texts in the same way, take pieces of five words, keep the first of near-duplicates and say for each other one
 which kept text it repeats. datasketch: `MinHash(num_perm=128)` over the pieces and `MinHashLSH`, its candidates cut at
 the threshold by its own estimate. distill: `near_duplicate_texts`, its candidates checked by the exact share of common
-pieces. Each in the same process and on one thread, taking turns, over three sets of texts: problems
-(200 characters), responses (2,000) and traces (7,000), a tenth as many planted copies among them with up to 2% of their words
-changed or their sentences in another order.
+pieces. Each in the same process and on one thread, taking turns, timed in CPU seconds, over three sets of texts:
+problems (200 characters), responses (1,000) and traces (5,000), with a tenth as many planted copies among them, up to
+2% of their words changed or two sentences exchanged.
 
 A duplicate that datasketch finds counts for the recall if its exact similarity is at the threshold or over it; it is
 found if distill has the text repeat the same kept one, or another one that is as near as the threshold asks.

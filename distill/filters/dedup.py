@@ -11,12 +11,13 @@ import hashlib
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix, shingle_sets, shingles
+from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix
 
 SignatureMatrix = Any
 """A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
@@ -95,16 +96,7 @@ def signature(text: str) -> bytes:
 
 def signatures(texts: Iterable[str]) -> SignatureMatrix:
     """The signatures of N texts: (N, NUM_SLOTS). Many short texts at once cost far less than one by one."""
-    from rensa import RMinHash  # type: ignore[import-untyped]
-
-    found = bytearray()
-    for batch in batches(texts):
-        hashes, offsets = flat_shingles(batch)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
-        # array reads a list of numbers twice as fast as numpy does.
-        slots = b"".join(array("I", row) for row in matrix.to_rows())
-        found += np.frombuffer(slots, dtype=np.uint32).astype("<u2").tobytes()
-    return np.frombuffer(found, dtype="<u2").reshape(-1, NUM_SLOTS)
+    return np.concatenate([np.empty((0, NUM_SLOTS), dtype="<u2"), *(slots for slots, _, _ in _sketched(texts))])
 
 
 def similarity(left: bytes, right: bytes) -> float:
@@ -148,74 +140,24 @@ def near_duplicates(
         found: N signatures, as bytes or as (N, NUM_SLOTS).
         threshold: least Jaccard similarity of duplicates, in [0, 1].
         keys: a number below 2**64 a text; texts with different ones are never duplicates (`number_key`).
-        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with three
+        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with four
             standard errors to spare (exact where it compares `shingles` by `jaccard`); left out: the estimate decides.
 
     Raises:
         ValueError: a threshold outside [0, 1], a signature of another size, or not a key for each text.
     """
-    matrix = found if isinstance(found, np.ndarray) else as_matrix(found)
-    labels = _labels(keys, len(matrix))
-    least = _least_equal_slots(threshold, exact=verify is not None)
-    return _greedy(matrix, _members(matrix, labels, threshold, least), least, verify)
-
-
-def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
-    """`near_duplicates` of texts at hand, by their exact similarity.
-
-    A first round by signatures alone tells which texts may be near each other, so that their pieces are made together.
-    """
-    matrix = signatures(texts)
-    labels = _labels(keys, len(matrix))
-    least = _least_equal_slots(threshold, exact=True)
-    members = list(_members(matrix, labels, threshold, least))
-    guessed = _greedy(matrix, members, least, None)
-    near = sorted({*guessed, *guessed.values()})
-    pieces = dict(zip(near, shingle_sets(texts[index] for index in near), strict=True))
-
-    def verify(earlier: int, later: int) -> bool:
-        for index in (earlier, later):
-            if index not in pieces:
-                pieces[index] = shingles(texts[index])
-        return jaccard(pieces[earlier], pieces[later]) >= threshold
-
-    return _greedy(matrix, members, least, verify)
-
-
-def rows_per_band(threshold: float) -> int:
-    """How many slots make a band: as many as banding can have and still miss no more than `MAX_MISSED`.
-
-    Two texts of similarity s share a band of r slots with probability s**r, and none of b bands with (1 - s**r)**b
-    (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4.2).
-    """
-    fitting = [r for r in range(1, NUM_SLOTS + 1) if (1 - threshold**r) ** (NUM_SLOTS // r) <= MAX_MISSED]
-    return max(fitting, default=1)
-
-
-def _labels(keys: Sequence[int] | Hashes | None, num: int) -> Hashes:
-    labels: Hashes = np.zeros(num, dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
-    if len(labels) != num:
-        raise ValueError(f"{len(labels)} keys for {num} signatures; give one for each")
-    return labels
-
-
-def _least_equal_slots(threshold: float, exact: bool) -> float:
-    """How many slots of similar texts are equal, at least; with `exact`, three standard errors fewer."""
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold is {threshold}; give the Jaccard similarity of duplicates, in [0, 1]")
-    slack = 3 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if exact else 0.0
-    return float((threshold - slack) * NUM_SLOTS)
+    matrix = found if isinstance(found, np.ndarray) else as_matrix(found)
+    labels: Hashes = np.zeros(len(matrix), dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
+    if len(labels) != len(matrix):
+        raise ValueError(f"{len(labels)} keys for {len(matrix)} signatures; give one for each")
+    slack = 4 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
+    least = (threshold - slack) * NUM_SLOTS  # slots of similar texts that are equal
 
-
-def _greedy(
-    matrix: SignatureMatrix,
-    members: Iterable[Member],
-    least: float,
-    verify: Callable[[int, int], bool] | None,
-) -> dict[int, int]:
     kept: dict[int, list[int]] = {}
     repeated: dict[int, int] = {}
-    for index, buckets in members:
+    for index, buckets in _members(matrix, labels, threshold, least):
         rivals = sorted({other for bucket in buckets for other in kept.get(bucket, ())})
         if rivals:
             equal_slots = (matrix[rivals] == matrix[index]).sum(axis=1).tolist()
@@ -229,6 +171,44 @@ def _greedy(
             if len(members_kept) < MAX_BUCKET:
                 members_kept.append(index)
     return repeated
+
+
+def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
+    """`near_duplicates` of texts at hand, by their exact similarity. Takes as much memory again as the texts."""
+    sketched = list(_sketched(texts))
+    matrix = np.concatenate([np.empty((0, NUM_SLOTS), dtype="<u2"), *(slots for slots, _, _ in sketched)])
+    hashes = [hashes[start:stop] for _, hashes, offsets in sketched for start, stop in pairwise(offsets.tolist())]
+
+    @cache
+    def pieces(index: int) -> frozenset[int]:
+        return frozenset(hashes[index].tolist())
+
+    def verify(earlier: int, later: int) -> bool:
+        return jaccard(pieces(earlier), pieces(later)) >= threshold
+
+    return near_duplicates(matrix, threshold, keys, verify)
+
+
+def rows_per_band(threshold: float) -> int:
+    """How many slots make a band: as many as banding can have and still miss no more than `MAX_MISSED`.
+
+    Two texts of similarity s share a band of r slots with probability s**r, and none of b bands with (1 - s**r)**b
+    (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4.2).
+    """
+    fitting = [r for r in range(1, NUM_SLOTS + 1) if (1 - threshold**r) ** (NUM_SLOTS // r) <= MAX_MISSED]
+    return max(fitting, default=1)
+
+
+def _sketched(texts: Iterable[str]) -> Iterator[tuple[SignatureMatrix, Hashes, Hashes]]:
+    """Batch by batch: the signatures of its N texts, (N, NUM_SLOTS), all their pieces and where each text's lie."""
+    from rensa import RMinHash  # type: ignore[import-untyped]
+
+    for batch in batches(texts):
+        hashes, offsets = flat_shingles(batch)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
+        # array reads a list of numbers twice as fast as numpy does.
+        slots = b"".join(array("I", row) for row in matrix.to_rows())
+        yield np.frombuffer(slots, dtype=np.uint32).astype("<u2").reshape(-1, NUM_SLOTS), hashes, offsets
 
 
 def _members(matrix: SignatureMatrix, labels: Hashes, threshold: float, least: float) -> Iterator[Member]:

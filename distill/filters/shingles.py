@@ -46,15 +46,7 @@ def shingles(text: str) -> frozenset[int]:
 
     Of a text of fewer than `SHINGLE_WORDS` words, all its pieces of every length; of one without words, the text.
     """
-    return next(shingle_sets([text]))
-
-
-def shingle_sets(texts: Iterable[str]) -> Iterator[frozenset[int]]:
-    """The `shingles` of each text; many short texts at once cost far less than one by one."""
-    for batch in batches(texts):
-        flat, offsets = flat_shingles(batch)
-        for start, stop in pairwise(offsets.tolist()):
-            yield frozenset(flat[start:stop].tolist())
+    return frozenset(flat_shingles([text])[0].tolist())
 
 
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:

@@ -20,6 +20,7 @@ from distill.filters.dedup import (
     SIGNATURE_BYTES,
     as_matrix,
     content_key,
+    near_duplicate_texts,
     near_duplicates,
     number_key,
     numbers_of,
@@ -144,7 +145,7 @@ def test_signatures_are_the_same_in_another_process():
 def test_this_version_of_signatures_is_the_one_in_caches():
     """A change here makes stored signatures worthless: raise SIGNATURE_VERSION with it."""
     found = signature("How many of the 12 eggs, at $3 each, are left? Find $x^2 - 1$.") + signature("")
-    assert hashlib.sha256(found).hexdigest() == "GOLDEN"
+    assert hashlib.sha256(found).hexdigest() == ("d2595fde2b51a6441b21b488f90c01a3b0f3ec05d0d1159e9c70209917f52e41")
 
 
 @pytest.mark.parametrize("num_edits", [0, 2, 5, 15, 40, 300])
@@ -239,6 +240,18 @@ def test_banding_finds_what_comparing_all_pairs_finds(threshold):
     assert repeated.items() <= close.items()
     assert len(repeated) >= 0.97 * len(close)
     assert len(near) == 0 or len(repeated) >= 0.9 * len(near)
+
+
+@pytest.mark.parametrize("num", [40, MAX_BUCKET])
+def test_texts_at_hand_are_compared_exactly(num):
+    found, copies = planted(num, 4, every=2)
+    pieces = [shingles(text) for text in found]
+    exact = {c: o for c, o in copies.items() if jaccard(pieces[o], pieces[c]) >= 0.87}
+    assert len(exact) > 0
+    repeated = near_duplicate_texts(found, 0.87)
+    assert repeated.items() <= exact.items()
+    assert len(repeated) >= 0.97 * len(exact)
+    assert near_duplicate_texts(found, 0.87, keys=range(len(found))) == {}
 
 
 def test_banding_heeds_keys_and_verify_too():
