@@ -40,7 +40,10 @@ MAX_MISSED = 1e-3
 
 MAX_BUCKET = 256
 """A text is compared with so many earlier ones of a bucket, at most: thousands of texts made from one template, each
-just below the threshold, would otherwise all be compared with each other. Sets up to this size are compared whole."""
+just below the threshold, would otherwise all be compared with each other."""
+
+MAX_PAIRWISE = 64
+"""Up to so many texts are all compared with each other, which no banding is needed for."""
 
 _SEED = 20_111
 _UNITS = (
@@ -134,7 +137,7 @@ def near_duplicates(
 
     Texts are taken in the order given, which should be that of their identities; one that repeats no kept text is
     kept. A text is never compared with duplicates, so a chain of small changes does not join what lies far apart.
-    Up to `MAX_BUCKET` texts all pairs are compared; beyond, those that share a band of their signatures (LSH).
+    Up to `MAX_PAIRWISE` texts all pairs are compared; beyond, those that share a band of their signatures (LSH).
 
     Args:
         found: N signatures, as bytes or as (N, NUM_SLOTS).
@@ -213,7 +216,7 @@ def _sketched(texts: Iterable[str]) -> Iterator[tuple[SignatureMatrix, Hashes, H
 
 def _members(matrix: SignatureMatrix, labels: Hashes, threshold: float, least: float) -> Iterator[Member]:
     """By index, each text that is to be compared with others, and its buckets: those it shares with them."""
-    if len(matrix) <= MAX_BUCKET:
+    if len(matrix) <= MAX_PAIRWISE:
         return ((index, [label]) for index, label in enumerate(labels.tolist()))
     return _banded(matrix, labels, rows_per_band(threshold), least)
 

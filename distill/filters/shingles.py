@@ -27,8 +27,8 @@ Positions = Any
 
 SHINGLE_WORDS = 5
 
-SEGMENT_BYTES = 1 << 17
-"""So much text is cut into words at once; bounds the memory that a text of many megabytes takes."""
+SEGMENT_BYTES = 1 << 16
+"""So much text is worked on at once: what is made of it stays in a core's cache, and a long text takes no more."""
 
 _BASE = 0x9E3779B97F4A7C15
 _OPERATORS = b"+-*/^=<>|%"

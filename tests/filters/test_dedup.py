@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.filters.dedup import (
-    MAX_BUCKET,
     MAX_MISSED,
+    MAX_PAIRWISE,
     NUM_SLOTS,
     SIGNATURE_BYTES,
     as_matrix,
@@ -231,8 +231,8 @@ def test_verify_has_the_last_word():
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95, 1.0])
 def test_banding_finds_what_comparing_all_pairs_finds(threshold):
-    found, copies = planted(MAX_BUCKET, 0 if threshold == 1 else 1, num_words=250)
-    assert len(found) > MAX_BUCKET
+    found, copies = planted(3 * MAX_PAIRWISE, 0 if threshold == 1 else 1, num_words=250)
+    assert len(found) > MAX_PAIRWISE
     near = [(c, o) for c, o in copies.items() if jaccard(shingles(found[c]), shingles(found[o])) >= threshold + 0.02]
     matrix = signatures(found)
     repeated = near_duplicates(matrix, threshold)
@@ -242,7 +242,7 @@ def test_banding_finds_what_comparing_all_pairs_finds(threshold):
     assert len(near) == 0 or len(repeated) >= 0.9 * len(near)
 
 
-@pytest.mark.parametrize("num", [40, MAX_BUCKET])
+@pytest.mark.parametrize("num", [40, MAX_PAIRWISE])
 def test_texts_at_hand_are_compared_exactly(num):
     found, copies = planted(num, 4, every=2)
     pieces = [shingles(text) for text in found]
@@ -255,7 +255,7 @@ def test_texts_at_hand_are_compared_exactly(num):
 
 
 def test_banding_heeds_keys_and_verify_too():
-    found, copies = planted(MAX_BUCKET, 1)
+    found, copies = planted(3 * MAX_PAIRWISE, 1)
     matrix = signatures(found)
     assert near_duplicates(matrix, 0.9, keys=range(len(found))) == {}
     assert near_duplicates(matrix, 0.9, keys=[7] * len(found)) == near_duplicates(matrix, 0.9)
