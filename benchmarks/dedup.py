@@ -4,7 +4,7 @@ Both fold texts in the same way, take pieces of five words, keep the first of ne
 which kept text it repeats. datasketch: `MinHash(num_perm=128)` over the pieces and `MinHashLSH`, its candidates cut at
 the threshold by its own estimate. distill: `near_duplicate_texts`, its candidates checked by the exact share of common
 pieces. Each in the same process and on one thread, taking turns, timed in CPU seconds, over three sets of texts:
-problems (200 characters), responses (1,000) and traces (5,000), with a tenth as many planted copies among them, up to
+problems (200 characters), responses (1,200) and traces (8,000), with a tenth as many planted copies among them, up to
 2% of their words changed or two sentences exchanged.
 
 A duplicate that datasketch finds counts for the recall if its exact similarity is at the threshold or over it; it is
@@ -33,11 +33,12 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa reads it when it is fir
 import numpy as np
 
 from distill.filters.dedup import NUM_SLOTS, near_duplicate_texts, near_duplicates
-from distill.filters.shingles import SHINGLE_WORDS
+from distill.filters.shingles import SAME_COMMANDS, SHINGLE_WORDS, SILENT_COMMANDS
 
 Repeats = dict[int, int]
 
-_SILENT = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|text|textbf|mathrm)(?![a-zA-Z])|\\[dt](?=frac)")
+_SILENT = re.compile(rf"\\(?:{'|'.join(name.decode() for name in SILENT_COMMANDS)})(?![a-zA-Z0-9])")
+_SAME = re.compile(rf"\\({'|'.join(name.decode() for name in SAME_COMMANDS)})(?![a-zA-Z0-9])")
 _WORD = re.compile(r"[a-z0-9\x80-\U0010ffff]+|[-+*/^=<>|%]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -114,7 +115,8 @@ def by_datasketch(texts: Sequence[str], threshold: float) -> Repeats:
 
 def pieces(text: str) -> set[str]:
     """The pieces of five words, as strings; all pieces of a shorter text."""
-    words = _WORD.findall(_SILENT.sub(r"\\", text).lower())
+    text = _SAME.sub(lambda command: " " + SAME_COMMANDS[command[1].encode()].decode(), _SILENT.sub(" ", text))
+    words = _WORD.findall(text.lower())
     if len(words) >= SHINGLE_WORDS:
         return {" ".join(piece) for piece in zip(*(words[n:] for n in range(SHINGLE_WORDS)), strict=False)}
     return {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
@@ -177,9 +179,10 @@ def responses(shared: Path) -> list[list[str]]:
 
 
 def traces(shared: Path) -> list[str]:
-    """Texts as long as traces: the n-th responses to four problems in a row, joined."""
-    found = responses(shared)
-    return ["\n\n".join(each[n] for each in found[i : i + 4]) for i in range(0, len(found), 4) for n in range(8)]
+    """Texts as long as traces, each seven responses drawn at random: twice as many as there are responses."""
+    dice = random.Random(0)
+    found = [text for each in responses(shared) for text in each]
+    return ["\n\n".join(dice.sample(found, 7)) for _ in range(2 * len(found))]
 
 
 def with_copies(texts: Sequence[str], seed: int) -> list[str]:
