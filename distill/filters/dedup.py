@@ -222,6 +222,7 @@ def _members(matrix: SignatureMatrix, labels: Hashes, threshold: float, least: f
 
 
 def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int, least: float) -> Iterator[Member]:
+    """`_members` by LSH: a bucket is a key and the same `rows` slots in the same place."""
     weights = mix(np.arange(NUM_SLOTS, dtype=np.uint64) + np.uint64(1)) | np.uint64(1)
     of_key = mix(labels)
     members: list[Any] = []
