@@ -3,9 +3,9 @@
 Both fold texts in the same way, take pieces of five words, keep the first of near-duplicates and say for each other one
 which kept text it repeats. datasketch: `MinHash(num_perm=128)` over the pieces and `MinHashLSH`, its candidates cut at
 the threshold by its own estimate. distill: `near_duplicate_texts`, its candidates checked by the exact share of common
-pieces. Each in the same process and on one thread, taking turns, over two sets of texts: problems (a few
-hundred characters) and traces (some thousand), a fifth as many planted copies among them with up to 2% of their words
-changed or their sentences in another order.
+pieces. Each in the same process and on one thread, taking turns, timed in CPU seconds, over three sets of texts:
+problems (200 characters), responses (1,200) and traces (8,000), with a tenth as many planted copies among them, up to
+2% of their words changed or two sentences exchanged.
 
 A duplicate that datasketch finds counts for the recall if its exact similarity is at the threshold or over it; it is
 found if distill has the text repeat the same kept one, or another one that is as near as the threshold asks.
@@ -33,11 +33,12 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa reads it when it is fir
 import numpy as np
 
 from distill.filters.dedup import NUM_SLOTS, near_duplicate_texts, near_duplicates
-from distill.filters.shingles import SHINGLE_WORDS
+from distill.filters.shingles import SAME_COMMANDS, SHINGLE_WORDS, SILENT_COMMANDS
 
 Repeats = dict[int, int]
 
-_SILENT = re.compile(r"\\(?:left|right|displaystyle|quad|qquad|text|textbf|mathrm)(?![a-zA-Z])|\\[dt](?=frac)")
+_SILENT = re.compile(rf"\\(?:{'|'.join(name.decode() for name in SILENT_COMMANDS)})(?![a-zA-Z0-9])")
+_SAME = re.compile(rf"\\({'|'.join(name.decode() for name in SAME_COMMANDS)})(?![a-zA-Z0-9])")
 _WORD = re.compile(r"[a-z0-9\x80-\U0010ffff]+|[-+*/^=<>|%]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -50,7 +51,11 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--signatures", type=int, default=0, help="also measure near_duplicates over so many")
     options = parser.parse_args()
-    sets = {"problems": with_copies(problems(options.shared), 1), "traces": with_copies(traces(options.shared), 2)}
+    sets = {
+        "problems": with_copies(problems(options.shared), 1),
+        "responses": with_copies([text for each in responses(options.shared) for text in each], 2),
+        "traces": with_copies(traces(options.shared), 3),
+    }
     ways: dict[str, Callable[[Sequence[str], float], Repeats]] = {
         "distill": near_duplicate_texts,
         "datasketch": by_datasketch,
@@ -66,7 +71,7 @@ def main() -> None:
                 found[name][way] = ways[way](texts, options.threshold)
                 seconds[name][way].append(time.process_time() - started)
                 rate = len(texts) / seconds[name][way][-1]
-                print(f"{name:>8} {way:>10}: {rate:10,.0f} texts/s, {len(found[name][way])} duplicates", flush=True)
+                print(f"{name:>9} {way:>10}: {rate:10,.0f} texts/s, {len(found[name][way])} duplicates", flush=True)
     medians = {name: {way: statistics.median(rounds) for way, rounds in each.items()} for name, each in seconds.items()}
     total = {way: sum(medians[name][way] for name in sets) for way in ways}
     agreement = [compare(sets[name], found[name], options.threshold) for name in sets]
@@ -110,7 +115,8 @@ def by_datasketch(texts: Sequence[str], threshold: float) -> Repeats:
 
 def pieces(text: str) -> set[str]:
     """The pieces of five words, as strings; all pieces of a shorter text."""
-    words = _WORD.findall(_SILENT.sub(r"\\", text).lower())
+    text = _SAME.sub(lambda command: " " + SAME_COMMANDS[command[1].encode()].decode(), _SILENT.sub(" ", text))
+    words = _WORD.findall(text.lower())
     if len(words) >= SHINGLE_WORDS:
         return {" ".join(piece) for piece in zip(*(words[n:] for n in range(SHINGLE_WORDS)), strict=False)}
     return {" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
@@ -166,21 +172,25 @@ def problems(shared: Path) -> list[str]:
     return math + [json.loads(line)["question"] for line in lines]
 
 
-def traces(shared: Path) -> list[str]:
-    """Graded responses, those of one problem joined to texts as long as traces: two of four of the eight each."""
+def responses(shared: Path) -> list[list[str]]:
+    """Graded responses to problems of MATH, the eight of each problem together."""
     lines = (shared / "graded_math_cot_100.jsonl").read_text(encoding="utf-8").splitlines()
-    responses = [json.loads(line)["code"] for line in lines]
-    return ["\n\n".join(each[half::2]) for each in responses for half in (0, 1)] + [
-        r for each in responses for r in each
-    ]
+    return [json.loads(line)["code"] for line in lines]
+
+
+def traces(shared: Path) -> list[str]:
+    """Texts as long as traces, each seven responses drawn at random: twice as many as there are responses."""
+    dice = random.Random(0)
+    found = [text for each in responses(shared) for text in each]
+    return ["\n\n".join(dice.sample(found, 7)) for _ in range(2 * len(found))]
 
 
 def with_copies(texts: Sequence[str], seed: int) -> list[str]:
-    """The texts and a fifth as many copies with other words or their sentences reordered, shuffled."""
+    """The texts and a tenth as many copies with other words or their sentences reordered, shuffled."""
     dice = random.Random(seed)
     copies = [
         reordered(text, dice) if dice.random() < 0.3 else edited(text, dice)
-        for text in dice.sample(texts, len(texts) // 5)
+        for text in dice.sample(texts, len(texts) // 10)
     ]
     everything = [*texts, *copies]
     dice.shuffle(everything)

@@ -11,15 +11,19 @@ import hashlib
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix, shingle_sets, shingles
+from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix
 
 SignatureMatrix = Any
 """A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
+
+Member = tuple[int, list[int]]
+"""A text's index and the buckets in which it meets others."""
 
 SIGNATURE_VERSION = 1
 """Part of a cache's key: signatures of another version say nothing about those of this one."""
@@ -36,7 +40,10 @@ MAX_MISSED = 1e-3
 
 MAX_BUCKET = 256
 """A text is compared with so many earlier ones of a bucket, at most: thousands of texts made from one template, each
-just below the threshold, would otherwise all be compared with each other. Sets up to this size are compared whole."""
+just below the threshold, would otherwise all be compared with each other."""
+
+MAX_PAIRWISE = 64
+"""Up to so many texts are all compared with each other, which no banding is needed for."""
 
 _SEED = 20_111
 _UNITS = (
@@ -92,16 +99,7 @@ def signature(text: str) -> bytes:
 
 def signatures(texts: Iterable[str]) -> SignatureMatrix:
     """The signatures of N texts: (N, NUM_SLOTS). Many short texts at once cost far less than one by one."""
-    from rensa import RMinHash  # type: ignore[import-untyped]
-
-    found = bytearray()
-    for batch in batches(texts):
-        hashes, offsets = flat_shingles(batch)
-        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
-        # array reads a list of numbers twice as fast as numpy does.
-        slots = b"".join(array("I", row) for row in matrix.to_rows())
-        found += np.frombuffer(slots, dtype=np.uint32).astype("<u2").tobytes()
-    return np.frombuffer(found, dtype="<u2").reshape(-1, NUM_SLOTS)
+    return np.concatenate([np.empty((0, NUM_SLOTS), dtype="<u2"), *(slots for slots, _, _ in _sketched(texts))])
 
 
 def similarity(left: bytes, right: bytes) -> float:
@@ -139,13 +137,13 @@ def near_duplicates(
 
     Texts are taken in the order given, which should be that of their identities; one that repeats no kept text is
     kept. A text is never compared with duplicates, so a chain of small changes does not join what lies far apart.
-    Up to `MAX_BUCKET` texts all pairs are compared; beyond, those that share a band of their signatures (LSH).
+    Up to `MAX_PAIRWISE` texts all pairs are compared; beyond, those that share a band of their signatures (LSH).
 
     Args:
         found: N signatures, as bytes or as (N, NUM_SLOTS).
         threshold: least Jaccard similarity of duplicates, in [0, 1].
         keys: a number below 2**64 a text; texts with different ones are never duplicates (`number_key`).
-        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with three
+        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with four
             standard errors to spare (exact where it compares `shingles` by `jaccard`); left out: the estimate decides.
 
     Raises:
@@ -154,23 +152,23 @@ def near_duplicates(
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold is {threshold}; give the Jaccard similarity of duplicates, in [0, 1]")
     matrix = found if isinstance(found, np.ndarray) else as_matrix(found)
-    labels = np.zeros(len(matrix), dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
+    labels: Hashes = np.zeros(len(matrix), dtype=np.uint64) if keys is None else np.asarray(keys, dtype=np.uint64)
     if len(labels) != len(matrix):
         raise ValueError(f"{len(labels)} keys for {len(matrix)} signatures; give one for each")
-    slack = 3 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
-    least = (threshold - slack) * NUM_SLOTS
-    members = _whole(labels) if len(matrix) <= MAX_BUCKET else _banded(matrix, labels, rows_per_band(threshold))
+    slack = 4 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
+    least = (threshold - slack) * NUM_SLOTS  # slots of similar texts that are equal
 
     kept: dict[int, list[int]] = {}
     repeated: dict[int, int] = {}
-    for index, buckets in members:
-        rivals = np.array(sorted({other for bucket in buckets for other in kept.get(bucket, ())}), dtype=np.intp)
-        similar = (matrix[rivals] == matrix[index]).sum(axis=1) >= least
-        matches = rivals[similar & (labels[rivals] == labels[index])].tolist()
-        earlier = next((other for other in matches if verify is None or verify(other, index)), None)
-        if earlier is not None:
-            repeated[index] = earlier
-            continue
+    for index, buckets in _members(matrix, labels, threshold, least):
+        rivals = sorted({other for bucket in buckets for other in kept.get(bucket, ())})
+        if rivals:
+            equal_slots = (matrix[rivals] == matrix[index]).sum(axis=1).tolist()
+            similar = (other for other, equal in zip(rivals, equal_slots, strict=True) if equal >= least)
+            earlier = next((other for other in similar if verify is None or verify(other, index)), None)
+            if earlier is not None:
+                repeated[index] = earlier
+                continue
         for bucket in buckets:
             members_kept = kept.setdefault(bucket, [])
             if len(members_kept) < MAX_BUCKET:
@@ -179,25 +177,17 @@ def near_duplicates(
 
 
 def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
-    """`near_duplicates` of texts at hand, by their exact similarity.
+    """`near_duplicates` of texts at hand, by their exact similarity. Takes as much memory again as the texts."""
+    sketched = list(_sketched(texts))
+    matrix = np.concatenate([np.empty((0, NUM_SLOTS), dtype="<u2"), *(slots for slots, _, _ in sketched)])
+    hashes = [hashes[start:stop] for _, hashes, offsets in sketched for start, stop in pairwise(offsets.tolist())]
 
-    A first round by signatures alone tells which texts may be near each other, so that their pieces are made together.
-    """
-    matrix = signatures(texts)
-    near: set[int] = set()
-
-    def note(earlier: int, later: int) -> bool:
-        near.update((earlier, later))
-        return True
-
-    near_duplicates(matrix, threshold, keys, verify=note)
-    pieces = dict(zip(sorted(near), shingle_sets(texts[index] for index in sorted(near)), strict=True))
+    @cache
+    def pieces(index: int) -> frozenset[int]:
+        return frozenset(hashes[index].tolist())
 
     def verify(earlier: int, later: int) -> bool:
-        for index in (earlier, later):
-            if index not in pieces:
-                pieces[index] = shingles(texts[index])
-        return jaccard(pieces[earlier], pieces[later]) >= threshold
+        return jaccard(pieces(earlier), pieces(later)) >= threshold
 
     return near_duplicates(matrix, threshold, keys, verify)
 
@@ -212,27 +202,47 @@ def rows_per_band(threshold: float) -> int:
     return max(fitting, default=1)
 
 
-def _whole(labels: Hashes) -> Iterator[tuple[int, list[int]]]:
-    """(index, its one bucket): all texts of a key are compared with each other."""
-    return ((index, [label]) for index, label in enumerate(labels.tolist()))
+def _sketched(texts: Iterable[str]) -> Iterator[tuple[SignatureMatrix, Hashes, Hashes]]:
+    """Batch by batch: the signatures of its N texts, (N, NUM_SLOTS), all their pieces and where each text's lie."""
+    from rensa import RMinHash  # type: ignore[import-untyped]
+
+    for batch in batches(texts):
+        hashes, offsets = flat_shingles(batch)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
+        # array reads a list of numbers twice as fast as numpy does.
+        slots = b"".join(array("I", row) for row in matrix.to_rows())
+        yield np.frombuffer(slots, dtype=np.uint32).astype("<u2").reshape(-1, NUM_SLOTS), hashes, offsets
 
 
-def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int) -> Iterator[tuple[int, list[int]]]:
-    """(index, its buckets) of each text that shares a bucket with another, by index."""
+def _members(matrix: SignatureMatrix, labels: Hashes, threshold: float, least: float) -> Iterator[Member]:
+    """By index, each text that is to be compared with others, and its buckets: those it shares with them."""
+    if len(matrix) <= MAX_PAIRWISE:
+        return ((index, [label]) for index, label in enumerate(labels.tolist()))
+    return _banded(matrix, labels, rows_per_band(threshold), least)
+
+
+def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int, least: float) -> Iterator[Member]:
+    """`_members` by LSH: a bucket is a key and the same `rows` slots in the same place."""
     weights = mix(np.arange(NUM_SLOTS, dtype=np.uint64) + np.uint64(1)) | np.uint64(1)
     of_key = mix(labels)
-    members, buckets, num_buckets = [], [], 0
+    members: list[Any] = []
+    buckets: list[Any] = []
+    num_buckets = 0
     for start in range(0, NUM_SLOTS - rows + 1, rows):
         band = slice(start, start + rows)
         hashes = matrix[:, band].astype(np.uint64) @ weights[band] + of_key
-        order = np.argsort(hashes, kind="stable")
-        ranked = hashes[order]
-        first: Any = np.ones(len(ranked), dtype=bool)
-        first[1:] = ranked[1:] != ranked[:-1]
-        shared = ~(first & np.append(first[1:], True))
+        order = np.argsort(hashes)
+        starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[0]]))
+        sizes = np.diff(starts, append=len(order))
+        sizes[sizes == 1] = 0
+        # Most buckets hold two texts that are not alike; seen to here, they never reach the loop over members.
+        pairs = starts[sizes == 2]
+        equal_slots = (matrix[order[pairs]] == matrix[order[pairs + 1]]).sum(axis=1)
+        sizes[sizes == 2] = np.where(equal_slots >= least, 2, 0)
+        shared: Any = np.repeat(sizes > 0, np.diff(starts, append=len(order)))
         members.append(order[shared].astype(np.int32))
-        buckets.append((np.cumsum(first)[shared] + num_buckets).astype(np.int32))
-        num_buckets += len(ranked)
+        buckets.append(np.repeat(np.arange(len(sizes), dtype=np.int32) + num_buckets, sizes))
+        num_buckets += len(sizes)
     index_M, bucket_M = np.concatenate(members), np.concatenate(buckets)  # M = memberships
     order = np.argsort(index_M, kind="stable")
     index_M, bucket_M = index_M[order], bucket_M[order]

@@ -27,18 +27,22 @@ Positions = Any
 
 SHINGLE_WORDS = 5
 
-SEGMENT_BYTES = 1 << 18
-"""So much text is cut into words at once; bounds the memory that a text of many megabytes takes."""
+SEGMENT_BYTES = 1 << 16
+"""So much text is worked on at once: what is made of it stays in a core's cache, and a long text takes no more."""
+
+SILENT_COMMANDS = (
+    b"left right middle big bigl bigr bigg biggl biggr displaystyle textstyle quad qquad text textrm "
+    b"textbf textit mathrm mathbf mathit operatorname limits nolimits"
+).split()
+"""LaTeX commands that change how a formula looks and not what it says."""
+
+SAME_COMMANDS = {b"dfrac": b"frac", b"tfrac": b"frac", b"cfrac": b"frac", b"leq": b"le", b"geq": b"ge", b"neq": b"ne"}
+"""LaTeX commands with several names."""
 
 _BASE = 0x9E3779B97F4A7C15
 _OPERATORS = b"+-*/^=<>|%"
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_SILENT = (
-    b"left right middle big bigl bigr bigg biggl biggr displaystyle textstyle quad qquad text textrm "
-    b"textbf textit mathrm mathbf mathit operatorname limits nolimits"
-).split()
-_SAME_AS = {b"dfrac": b"frac", b"tfrac": b"frac", b"cfrac": b"frac", b"leq": b"le", b"geq": b"ge", b"neq": b"ne"}
 
 
 def shingles(text: str) -> frozenset[int]:
@@ -46,15 +50,7 @@ def shingles(text: str) -> frozenset[int]:
 
     Of a text of fewer than `SHINGLE_WORDS` words, all its pieces of every length; of one without words, the text.
     """
-    return next(shingle_sets([text]))
-
-
-def shingle_sets(texts: Iterable[str]) -> Iterator[frozenset[int]]:
-    """The `shingles` of each text; many short texts at once cost far less than one by one."""
-    for batch in batches(texts):
-        flat, offsets = flat_shingles(batch)
-        for start, stop in pairwise(offsets.tolist()):
-            yield frozenset(flat[start:stop].tolist())
+    return frozenset(flat_shingles([text])[0].tolist())
 
 
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
@@ -205,10 +201,10 @@ def _powers() -> tuple[Hashes, Hashes]:
 @lru_cache(maxsize=1)
 def _latex_hashes() -> tuple[Hashes, Hashes]:
     """Hashes of LaTeX commands in ascending order, and what each means: another's hash, or 0 for nothing."""
-    names, _ = _segment_hashes(b" ".join([*_SILENT, *_SAME_AS]))
-    plain, _ = _segment_hashes(b" ".join(_SAME_AS.values()))
+    names, _ = _segment_hashes(b" ".join([*SILENT_COMMANDS, *SAME_COMMANDS]))
+    plain, _ = _segment_hashes(b" ".join(SAME_COMMANDS.values()))
     order = np.argsort(names)
-    return names[order], np.append(np.zeros(len(_SILENT), dtype=np.uint64), plain)[order]
+    return names[order], np.append(np.zeros(len(SILENT_COMMANDS), dtype=np.uint64), plain)[order]
 
 
 def mix(values: Hashes) -> Hashes:

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.filters.dedup import (
-    MAX_BUCKET,
     MAX_MISSED,
+    MAX_PAIRWISE,
     NUM_SLOTS,
     SIGNATURE_BYTES,
     as_matrix,
     content_key,
+    near_duplicate_texts,
     near_duplicates,
     number_key,
     numbers_of,
@@ -144,7 +145,7 @@ def test_signatures_are_the_same_in_another_process():
 def test_this_version_of_signatures_is_the_one_in_caches():
     """A change here makes stored signatures worthless: raise SIGNATURE_VERSION with it."""
     found = signature("How many of the 12 eggs, at $3 each, are left? Find $x^2 - 1$.") + signature("")
-    assert hashlib.sha256(found).hexdigest() == "GOLDEN"
+    assert hashlib.sha256(found).hexdigest() == ("d2595fde2b51a6441b21b488f90c01a3b0f3ec05d0d1159e9c70209917f52e41")
 
 
 @pytest.mark.parametrize("num_edits", [0, 2, 5, 15, 40, 300])
@@ -230,8 +231,8 @@ def test_verify_has_the_last_word():
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95, 1.0])
 def test_banding_finds_what_comparing_all_pairs_finds(threshold):
-    found, copies = planted(MAX_BUCKET, 0 if threshold == 1 else 1, num_words=250)
-    assert len(found) > MAX_BUCKET
+    found, copies = planted(3 * MAX_PAIRWISE, 0 if threshold == 1 else 1, num_words=250)
+    assert len(found) > MAX_PAIRWISE
     near = [(c, o) for c, o in copies.items() if jaccard(shingles(found[c]), shingles(found[o])) >= threshold + 0.02]
     matrix = signatures(found)
     repeated = near_duplicates(matrix, threshold)
@@ -241,8 +242,20 @@ def test_banding_finds_what_comparing_all_pairs_finds(threshold):
     assert len(near) == 0 or len(repeated) >= 0.9 * len(near)
 
 
+@pytest.mark.parametrize("num", [40, MAX_PAIRWISE])
+def test_texts_at_hand_are_compared_exactly(num):
+    found, copies = planted(num, 4, every=2)
+    pieces = [shingles(text) for text in found]
+    exact = {c: o for c, o in copies.items() if jaccard(pieces[o], pieces[c]) >= 0.87}
+    assert len(exact) > 0
+    repeated = near_duplicate_texts(found, 0.87)
+    assert repeated.items() <= exact.items()
+    assert len(repeated) >= 0.97 * len(exact)
+    assert near_duplicate_texts(found, 0.87, keys=range(len(found))) == {}
+
+
 def test_banding_heeds_keys_and_verify_too():
-    found, copies = planted(MAX_BUCKET, 1)
+    found, copies = planted(3 * MAX_PAIRWISE, 1)
     matrix = signatures(found)
     assert near_duplicates(matrix, 0.9, keys=range(len(found))) == {}
     assert near_duplicates(matrix, 0.9, keys=[7] * len(found)) == near_duplicates(matrix, 0.9)
