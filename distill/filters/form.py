@@ -84,7 +84,7 @@ _PART = re.compile(
     r"\s*+(?:[*#>-]\s*+)*+\(?((?:part|case|question|problem|step)?\s*+(?:[a-h]|[ivx]{1,4}|\d{1,2}))[).:*]", re.I
 )
 _INNER_NAME = re.compile(r"([^\W\d_](?:_\{?\w\}?)?)=(.+)", re.DOTALL)
-_UNIT = re.compile(r"(?<=\d)(?:\\?[^\W\d]+|\\%|[%°]|\^?\\circ|\^\{?\\circ\}?|\^?\d)+\Z")
+_UNIT = re.compile(r"(?<=\d)(?:\\?[^\W\d]+|\\%|[%°]|\^\{?\\circ\}?|\^\{?\d\}?)+\Z")
 
 
 def boxed_answers(content: str) -> BoxedAnswers:
@@ -186,7 +186,7 @@ _CANNOT = (
     r"|(?:am|['’]m) not (?:allowed|permitted) to)"
 )
 _TO_HELP = (
-    r"(?:(?:help|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|engage|"
+    r"(?:(?:help(?! but)|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|engage|"
     r"generate|create|give|share|offer|support)\b)"
 )
 _REFUSAL = re.compile(
@@ -205,12 +205,19 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+_HINT = re.compile(
+    r"[cwand](?:an(?:no|')?t |an not|on't|ill not|ot (?:able|allowed|permitted)|m unable|ecline|s an? )"
+    r"|sorry|apolog|afraid|unfort|am unable|refuse|puedo|como |peux|puis|modele|leid|als |posso"
+)
+"""Quick to look for; no refusal in ASCII is without."""
+
 
 def refuses(content: str) -> bool:
     """Whether a content refuses and gives no answer all the same (a box, or "the answer is …")."""
-    if "\\boxed" in content:
+    head = content[:REFUSAL_CHARS]
+    if "\\boxed" in content or (head.isascii() and not _HINT.search(head.lower())):
         return False
-    return _REFUSAL.search(content, 0, REFUSAL_CHARS) is not None and extract_answer(content) is None
+    return _REFUSAL.search(head) is not None and extract_answer(content) is None
 
 
 _FOLD = bytes(
