@@ -42,13 +42,16 @@ def longest_paragraph(text: str) -> int:
     """
     if "```" in text:
         text = _FENCED.sub("\n", text)
-    longest = 0
-    for line in sorted(text.split("\n"), key=len, reverse=True):
-        if len(line) <= longest:
-            break
-        if not line.lstrip().startswith("|"):
-            longest = max(longest, len(_SET_ASIDE.sub("", line).strip()))
+    lines = text.split("\n")
+    longest = _visible(max(lines, key=len))
+    for line in sorted((line for line in lines if len(line) > longest), key=len, reverse=True):
+        if len(line) > longest:
+            longest = max(longest, _visible(line))
     return longest
+
+
+def _visible(line: str) -> int:
+    return 0 if line.lstrip().startswith("|") else len(_SET_ASIDE.sub("", line).strip())
 
 
 def num_code_blocks(text: str) -> int:
@@ -186,8 +189,8 @@ _CANNOT = (
     r"|(?:am|['’]m) not (?:allowed|permitted) to)"
 )
 _TO_HELP = (
-    r"(?:(?:help(?! but)|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|engage|"
-    r"generate|create|give|share|offer|support)\b)"
+    r"(?:(?:help(?! but)|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|"
+    r"engage|generate|create|give|share|offer|support)\b)"
 )
 _REFUSAL = re.compile(
     # English, then Spanish, French, German, Italian, Portuguese, Russian, Chinese, Japanese and Korean
