@@ -3,7 +3,7 @@
 Enters: a text. Leaves: how well its most regular window compresses and which share of that window was said before, and
 how often the piece at its end follows itself.
 
-    measure_repetition("Wait. " * 2_000) == RepetitionMeasures(compression_ratio=138.8, repeated_share=0.99)
+    measure_repetition("Wait. " * 2_000)   # RepetitionMeasures(compression_ratio=80.3, repeated_share=0.999)
 """
 
 import zlib
@@ -16,11 +16,8 @@ import numpy as np
 MIN_COMPRESSED_CHARS = 1_000
 """Shorter texts compress well or badly by chance."""
 
-WINDOW_CHARS = 8_192
-"""A loop in the midst of a long text shows in its own window, not in the whole."""
-
-MAX_WINDOWS = 64
-"""Of a text that is longer than so many windows, this many are looked at, evenly spread."""
+WINDOW_CHARS, STRIDE_CHARS = 4_096, 2_048
+"""Windows overlap by half, so that a loop in the midst of a text fills most of one of them."""
 
 PIECE_BYTES = 64
 """Pieces that count as verbatim repeats. Lines of a table or an enumeration are shorter, or differ in a number."""
@@ -61,10 +58,9 @@ def measure_repetition(text: str) -> RepetitionMeasures:
 
 
 def _windows(text: str) -> Iterator[bytes]:
-    num = min(MAX_WINDOWS, -(-len(text) // WINDOW_CHARS))
+    """The text in windows, the last of them whole as well."""
     last = max(0, len(text) - WINDOW_CHARS)
-    for window in range(num):
-        start = last * window // max(1, num - 1)
+    for start in (*range(0, last, STRIDE_CHARS), last):
         yield text[start : start + WINDOW_CHARS].encode("utf-8", "replace")
 
 

@@ -118,7 +118,7 @@ def test_a_loop_within_a_long_text_shows_in_its_window():
     assert measure_repetition(words) == (1.0, 0.0)
 
 
-def test_texts_of_ten_million_characters_are_sampled():
+def test_texts_of_ten_million_characters_are_measured():
     assert measure_repetition("Let me check. " * 800_000).compression_ratio > 50
 
 
