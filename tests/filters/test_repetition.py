@@ -77,7 +77,7 @@ def test_ordinary_repetition_is_fine(text):
 
 def test_compression_ratio():
     assert measure_repetition("a" * 999) == (1.0, 0.0)  # too short to tell
-    assert measure_repetition("a" * 100_000).compression_ratio > 100
+    assert measure_repetition("a" * 100_000).compression_ratio > 90
     words = " ".join(f"{n * n % 9973}" for n in range(1_000))
     assert measure_repetition(words) == (1.0, 0.0)
     assert measure_repetition("\ud800" * 2_000).compression_ratio > 10  # a lone surrogate is a text too
