@@ -97,24 +97,27 @@ def boxed_answers(content: str) -> BoxedAnswers:
     side (`\boxed{1} and \boxed{2}`) are the parts of one answer; a later box that repeats one of them agrees with it.
     Boxes for differently named things (`x = \boxed{1}` … `y = \boxed{2}`, or parts (a) and (b)) are not compared.
     """
-    if "\\boxed" not in content and "\\fbox" not in content:
+    starts = [start for start in (content.find("\\boxed"), content.find("\\fbox")) if start >= 0]
+    if not starts:
         return BoxedAnswers((), 0)
-    boxes = list(deque(_boxes(content), maxlen=MAX_BOXES))
-    by_name: dict[str, list[list[str]]] = {}
+    boxes = list(deque(_boxes(content, min(starts)), maxlen=MAX_BOXES))
+    if len(boxes) == 1:
+        return BoxedAnswers((normalise(boxes[0].answer),), 1)
+    by_name: dict[str, dict[tuple[str, ...], None]] = {}  # the groups of each name, in order
     for group in _side_by_side(content, boxes):
         name = _name_of(content, group[0])
-        by_name.setdefault(name, []).append([_bare(box.answer) for box in group])
+        by_name.setdefault(name, {})[tuple(_bare(box.answer) for box in group)] = None
     return BoxedAnswers(
         tuple(_distinct(normalise(box.answer) for box in boxes)),
-        max((_num_disagreeing(groups) for groups in by_name.values()), default=0),
+        max((_num_disagreeing(list(groups)) for groups in by_name.values()), default=0),
     )
 
 
-def _boxes(content: str) -> Iterator[_Box]:
+def _boxes(content: str, start: int) -> Iterator[_Box]:
     """The innermost boxes with something in them, in order; one pass, for a loop may open thousands."""
     opened: deque[tuple[int, int] | None] = deque(maxlen=MAX_OPEN)  # (start, start of what is in it) of a box
     closed = -1  # where the last box starts
-    for match in _BRACE.finditer(content):
+    for match in _BRACE.finditer(content, start):
         if match["box"]:
             opened.append(match.span())
         elif match[0] == "{":
@@ -175,8 +178,8 @@ def _agree(one: str, other: str) -> bool:
 
 def _distinct(answers: Iterator[str]) -> list[str]:
     found: list[str] = []
-    for answer in answers:
-        if not any(answer == other or same_answer(answer, other) for other in found):
+    for answer in dict.fromkeys(answers):
+        if not any(same_answer(answer, other) for other in found):
             found.append(answer)
     return found
 
