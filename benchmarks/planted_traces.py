@@ -56,8 +56,10 @@ LOOPS = (
     "Wait, let me check the sign once more before I go on. ",
     "Hmm, so the value is {n}, but that is not an integer, so I must have made a mistake somewhere above.\n\n",
     "So the answer is {n}. ",
-    "But this contradicts what we found before. Let me start again from the first equation and go through each of the "
-    "steps with care. We square both sides, collect the terms on the left, and find that the constant is {n}. ",
+    (
+        "But this contradicts what we found before. Let me start again from the first equation and go through each of "
+        "the steps with care. We square both sides, collect the terms on the left, and find that the constant is {n}. "
+    ),
     "{n} + {n} + {n} + {n} = ",
 )
 
@@ -86,10 +88,14 @@ REFUSALS = (
 )
 
 INSTRUCTIONS = (
-    "You are a careful mathematician. Think through the problem step by step inside the tags, look for mistakes before "
-    "you go on, and give the final result in a box at the very end of your answer and nowhere else.",
-    "A farmer has seventeen sheep and all but nine of them run away during the storm. How many sheep are left? All but "
-    "nine means that nine stay where they are, so the number of sheep that are left is nine.",
+    (
+        "You are a careful mathematician. Think through the problem step by step inside the tags, look for mistakes "
+        "before you go on, and give the final result in a box at the very end of your answer and nowhere else."
+    ),
+    (
+        "A farmer has seventeen sheep and all but nine of them run away during the storm. How many sheep are left? All "
+        "but nine means that nine stay where they are, so the number of sheep that are left is nine."
+    ),
 )
 
 CODE = "```python\ntotal = 0\nfor n in range(1, {n}):\n    total += n * n\nprint(total)\n```"

@@ -43,13 +43,16 @@ def longest_paragraph(text: str) -> int:
     """
     if "```" in text:
         text = _FENCED.sub("\n", text)
-    longest = 0
-    for line in sorted(text.split("\n"), key=len, reverse=True):
-        if len(line) <= longest:
-            break
-        if not line.lstrip().startswith("|"):
-            longest = max(longest, len(_SET_ASIDE.sub("", line).strip()))
+    lines = text.split("\n")
+    longest = _visible(max(lines, key=len))
+    for line in sorted((line for line in lines if len(line) > longest), key=len, reverse=True):
+        if len(line) > longest:
+            longest = max(longest, _visible(line))
     return longest
+
+
+def _visible(line: str) -> int:
+    return 0 if line.lstrip().startswith("|") else len(_SET_ASIDE.sub("", line).strip())
 
 
 def num_code_blocks(text: str) -> int:
@@ -85,7 +88,7 @@ _PART = re.compile(
     r"\s*+(?:[*#>-]\s*+)*+\(?((?:part|case|question|problem|step)?\s*+(?:[a-h]|[ivx]{1,4}|\d{1,2}))[).:*]", re.I
 )
 _INNER_NAME = re.compile(r"([^\W\d_](?:_\{?\w\}?)?)=(.+)", re.DOTALL)
-_UNIT = re.compile(r"(?<=\d)(?:\\?[^\W\d]+|\\%|[%°]|\^?\\circ|\^\{?\\circ\}?|\^?\d)+\Z")
+_UNIT = re.compile(r"(?<=\d)(?:\\?[^\W\d]+|\\%|[%°]|\^\{?\\circ\}?|\^\{?\d\}?)+\Z")
 
 
 def boxed_answers(content: str) -> BoxedAnswers:
@@ -95,24 +98,27 @@ def boxed_answers(content: str) -> BoxedAnswers:
     side (`\boxed{1} and \boxed{2}`) are the parts of one answer; a later box that repeats one of them agrees with it.
     Boxes for differently named things (`x = \boxed{1}` … `y = \boxed{2}`, or parts (a) and (b)) are not compared.
     """
-    if "\\boxed" not in content and "\\fbox" not in content:
+    starts = [start for start in (content.find("\\boxed"), content.find("\\fbox")) if start >= 0]
+    if not starts:
         return BoxedAnswers((), 0)
-    boxes = list(deque(_boxes(content), maxlen=MAX_BOXES))
-    by_name: dict[str, list[list[str]]] = {}
+    boxes = list(deque(_boxes(content, min(starts)), maxlen=MAX_BOXES))
+    if len(boxes) == 1:
+        return BoxedAnswers((normalise(boxes[0].answer),), 1)
+    by_name: dict[str, dict[tuple[str, ...], None]] = {}  # the groups of each name, in order
     for group in _side_by_side(content, boxes):
         name = _name_of(content, group[0])
-        by_name.setdefault(name, []).append([_bare(box.answer) for box in group])
+        by_name.setdefault(name, {})[tuple(_bare(box.answer) for box in group)] = None
     return BoxedAnswers(
         tuple(_distinct(normalise(box.answer) for box in boxes)),
-        max((_num_disagreeing(groups) for groups in by_name.values()), default=0),
+        max((_num_disagreeing(list(groups)) for groups in by_name.values()), default=0),
     )
 
 
-def _boxes(content: str) -> Iterator[_Box]:
+def _boxes(content: str, start: int) -> Iterator[_Box]:
     """The innermost boxes with something in them, in order; one pass, for a loop may open thousands."""
     opened: deque[tuple[int, int] | None] = deque(maxlen=MAX_OPEN)  # (start, start of what is in it) of a box
     closed = -1  # where the last box starts
-    for match in _BRACE.finditer(content):
+    for match in _BRACE.finditer(content, start):
         if match["box"]:
             opened.append(match.span())
         elif match[0] == "{":
@@ -173,8 +179,8 @@ def _agree(one: str, other: str) -> bool:
 
 def _distinct(answers: Iterator[str]) -> list[str]:
     found: list[str] = []
-    for answer in answers:
-        if not any(answer == other or same_answer(answer, other) for other in found):
+    for answer in dict.fromkeys(answers):
+        if not any(same_answer(answer, other) for other in found):
             found.append(answer)
     return found
 
@@ -187,8 +193,8 @@ _CANNOT = (
     r"|(?:am|['’]m) not (?:allowed|permitted) to)"
 )
 _TO_HELP = (
-    r"(?:(?:help|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|engage|"
-    r"generate|create|give|share|offer|support)\b)"
+    r"(?:(?:help(?! but)|assist|comply|continue|do that|do this)\b|(?:answer|provide|solve|fulfil?l|complete|discuss|"
+    r"engage|generate|create|give|share|offer|support)\b)"
 )
 _REFUSAL = re.compile(
     # English, then Spanish, French, German, Italian, Portuguese, Russian, Chinese, Japanese and Korean
@@ -206,12 +212,19 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+_HINT = re.compile(
+    r"[cwand](?:an(?:no|')?t |an not|on't|ill not|ot (?:able|allowed|permitted)|m unable|ecline|s an? )"
+    r"|sorry|apolog|afraid|unfort|am unable|refuse|puedo|como |peux|puis|modele|leid|als |posso"
+)
+"""Quick to look for; no refusal in ASCII is without."""
+
 
 def refuses(content: str) -> bool:
     """Whether a content refuses and gives no answer all the same (a box, or "the answer is …")."""
-    if "\\boxed" in content:
+    head = content[:REFUSAL_CHARS]
+    if "\\boxed" in content or (head.isascii() and not _HINT.search(head.lower())):
         return False
-    return _REFUSAL.search(content, 0, REFUSAL_CHARS) is not None and extract_answer(content) is None
+    return _REFUSAL.search(head) is not None and extract_answer(content) is None
 
 
 _FOLD = bytes(

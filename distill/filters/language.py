@@ -185,7 +185,7 @@ def _detect(text: bytes, best_effort: bool = False) -> list[tuple[str, int]]:
     """(ISO 639-1 code, percent of the text) of up to three languages, largest first."""
     import pycld2
 
-    _, _, found = pycld2.detect(text.translate(_CONTROLS), bestEffort=best_effort)
+    _, _, found = pycld2.detect(text.translate(_CONTROLS), isPlainText=True, bestEffort=best_effort)
     # CLD2 still calls Hebrew by its old code, and tells Chinese scripts apart.
     shares = [(code.split("-")[0], percent) for _, code, percent, _ in found if code != "un"]
     return [(_CLD2_CODES.get(code, code), percent) for code, percent in shares]

@@ -30,7 +30,7 @@ class Measures(Record):
     num_foreign_words: int
     """See `distill.filters.language.LanguageMeasures`; 0 where any language is fine."""
     compression_ratio: float
-    """Of the window that compresses best (`distill.filters.repetition`)."""
+    """Of the window that compresses best; 1.0 where nothing is like a loop (`distill.filters.repetition`)."""
     repeated_share: float
     """Share of that window that was said before, in [0, 1]."""
     tail_repeats: int

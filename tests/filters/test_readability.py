@@ -1,259 +1,207 @@
-"""What is unreadable, and what only looks so: mathematics, code, lists."""
+"""Measured once, judged by any recipe: each threshold's recall and false alarms on planted faults."""
 
-import time
+import importlib.util
+import json
+import random
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.filters.readability import compression_ratio, language_share, prose, tail_repeats, unreadable
+from distill.filters.readability import Measures, measure, unreadable
 from distill.recipe import Readability
 
-ENGLISH = (
-    "We need to find the number of apples that remain after the first day. The farmer starts with twelve apples, "
-    "sells five of them in the morning and then picks another nine from the old tree behind the barn. So we add and "
-    "subtract with care, and check the result twice before we write it down."
-)
-FRENCH = (
-    "Nous devons trouver le nombre de pommes qui restent après le premier jour. Le fermier commence avec douze "
-    "pommes, en vend cinq le matin et en cueille encore neuf sur le vieil arbre derrière la grange, puis il rentre "
-    "chez lui et compte toutes les pommes qui se trouvent dans son panier avant de se coucher."
-)
-CHINESE = "我们需要先计算出第一天剩下的苹果数量,然后再把结果加起来"
-RUSSIAN = "Нам нужно найти число яблок, которые остались после первого дня"
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
 ANY = Readability()
+CLEAN = measure("Two and two make four.", "\\boxed{4}", "en")
 
-IN_THEIR_OWN_LANGUAGE = {
-    "en": ENGLISH,
-    "fr": FRENCH,
-    "zh": CHINESE * 6,
-    "ru": RUSSIAN * 5,
-    "uk": "Нам потрібно знайти кількість яблук, які залишилися після першого дня. " * 5,
-    "de": "Wir müssen die Anzahl der Äpfel finden, die nach dem ersten Tag übrig bleiben, und dann addieren. " * 4,
-    "ja": "まず最初の日に残ったりんごの数を求める必要があります。それから結果を足します。" * 6,
-    "ko": "먼저 첫날에 남은 사과의 수를 구해야 합니다. 그런 다음 결과를 더합니다. " * 8,
-    "ar": "علينا أن نجد عدد التفاحات المتبقية بعد اليوم الأول من البيع. " * 6,
-    "el": "Πρέπει να βρούμε τον αριθμό των μήλων που απομένουν μετά την πρώτη μέρα. " * 5,
-    "hi": "हमें पहले दिन के बाद बचे सेबों की संख्या ज्ञात करनी है। " * 6,
-    "he": "אנחנו צריכים למצוא את מספר התפוחים שנשארו אחרי היום הראשון. " * 6,
+
+def _planted_traces():
+    spec = importlib.util.spec_from_file_location("planted_traces", ROOT / "benchmarks" / "planted_traces.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+planted_traces = _planted_traces()
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs real traces next to the repository")
+SOURCES = ["synthetic", pytest.param("real", marks=needs_shared)]
+LEAST_RECALL = {
+    "mixed_language": 0.99,
+    "repetition": 0.95,
+    "long_paragraph": 0.95,
+    "code_block": 0.99,
+    "several_answers": 0.95,
+    "refusal": 0.99,
+    "prompt_leak": 0.99,
 }
 
 
-@pytest.mark.parametrize("language", IN_THEIR_OWN_LANGUAGE)
-def test_a_text_is_in_its_own_language(language):
-    assert language_share(IN_THEIR_OWN_LANGUAGE[language], language) > 0.95
+def clean_traces(source):
+    return planted_traces.real_traces(SHARED) if source == "real" else planted_traces.synthetic_traces(25)
+
+
+def reasons_of(trace):
+    return unreadable(measure(*trace, "en", planted_traces.INSTRUCTIONS), ANY)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("reason", planted_traces.FAULTS)
+def test_planted_faults_are_found(reason, source):
+    planted = planted_traces.plant(reason, clean_traces(source), random.Random(0))
+    found = [reason in reasons_of(trace) for trace in planted]
+    assert sum(found) / len(found) >= LEAST_RECALL[reason]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("language", planted_traces.OTHER_SCRIPTS)
+def test_half_a_percent_of_another_script_is_found(language, source):
+    dice = random.Random(0)
+    found = [
+        "mixed_language" in reasons_of((planted_traces.plant_language(reasoning, language, dice), content))
+        for reasoning, content in clean_traces(source)
+    ]
+    assert sum(found) / len(found) >= 0.99
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("language", planted_traces.SAME_SCRIPT)
+def test_two_sentences_in_the_same_script_are_found(language, source):
+    dice = random.Random(0)
+    found = [
+        "mixed_language" in reasons_of((planted_traces.plant_sentences(reasoning, language, dice), content))
+        for reasoning, content in clean_traces(source)
+    ]
+    assert sum(found) / len(found) >= 0.9
+
+
+def test_synthetic_traces_raise_no_alarm():
+    assert [reasons_of(trace) for trace in clean_traces("synthetic")] == [[]] * 25
+
+
+@needs_shared
+@pytest.mark.parametrize("reason", planted_traces.FAULTS)
+def test_real_traces_raise_no_false_alarm(reason):
+    # Three of the responses are damaged and slip into Chinese, and some hold code: these are no false alarms.
+    clean = [
+        trace
+        for trace in planted_traces.real_traces(SHARED) + planted_traces.real_responses(SHARED)
+        if "```" not in trace[1] + trace[0] and not any("\u4e00" <= char <= "\u9fff" for char in trace[1])
+    ]
+    assert len(clean) > 1_300
+    assert sum(reason in reasons_of(trace) for trace in clean) / len(clean) < 0.005
+
+
+def changed(**changes):
+    return Measures.from_json({**CLEAN.to_json(), **changes})
 
 
 @pytest.mark.parametrize(
-    ("language", "other"), [("en", "fr"), ("fr", "en"), ("en", "zh"), ("zh", "en"), ("ru", "uk"), ("zh", "ja")]
-)
-def test_a_text_is_not_in_another_language(language, other):
-    share = language_share(IN_THEIR_OWN_LANGUAGE[other], language)
-    assert share < 0.6
-    assert unreadable(IN_THEIR_OWN_LANGUAGE[other], Readability(language=language)) == ["mixed_language"]
-
-
-@pytest.mark.parametrize(
-    "planted",
+    ("measures", "within", "beyond", "reason"),
     [
-        pytest.param(f"{ENGLISH} 然后 we 计算 it, 因为 so.", id="chinese words"),
-        pytest.param(f"{ENGLISH} {CHINESE}", id="chinese sentence"),
-        pytest.param("Let's计算一下then计算结果and so we are done.", id="chinese words glued to english ones"),
-        pytest.param(f"{ENGLISH} {RUSSIAN}", id="russian sentence"),
-        pytest.param("So the result число is знак four.", id="russian words"),
-        pytest.param(f"{ENGLISH} {FRENCH} {ENGLISH}", id="french sentences"),
-    ],
-)
-def test_planted_words_are_found(planted):
-    assert unreadable(planted, ANY) == ["mixed_language"]
-
-
-def test_the_share_is_that_of_the_words():
-    assert language_share("one two three четыре", "en") == pytest.approx(3 / 4)
-    assert language_share("one two three четыре", "ru") == pytest.approx(1 / 4)
-    # Chinese has no spaces: each sign counts as a word
-    assert language_share("one two 三四五六", "en") == pytest.approx(2 / 6)
-    assert language_share("one two 三四五六", "zh") == pytest.approx(4 / 6)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("The angles α, β and γ add up to π.", id="greek variables"),
-        pytest.param("Its area is πr², and Δx is small. With θx, 2πr and ΔH it is the same.", id="glued variables"),
-        pytest.param(r"Thus $\alpha + \text{сумма}$ and \(\beta \text{ 总和 }\) hold.", id="inline latex"),
-        pytest.param("Thus $$\n\\text{сумма всех}\n$$ and \\[ 总和等于 \\] hold.", id="display latex"),
-        pytest.param("So \\begin{align*}\nсумма &= 4\n\\end{align*} holds.", id="latex environment"),
-        pytest.param(r"So \text{сумма} is it, \boxed{四}.", id="latex commands"),
-        pytest.param("Run this:\n```python\n# сумма всех чисел\nprint('总和')\n```\nDone.", id="code block"),
-        pytest.param("Run this:\n```python\n# сумма всех чисел", id="code block cut off"),
-        pytest.param("The variable `сумма` is it.", id="inline code"),
-        pytest.param("It costs 5 € at 20 °C — that’s naïve, Zoë!", id="signs and accents"),
-        pytest.param("It is 6.02 × 10²³, or x¹⁰ + y₁₂, or ½.", id="superscripts and fractions"),
-        pytest.param("Let ℝ be the reals, and ℕ ⊂ ℤ ⊂ ℚ.", id="blackboard letters"),
-    ],
-)
-def test_what_belongs_to_no_language_does_not_count(text):
-    assert language_share(text, "en") == 1.0
-
-
-@pytest.mark.parametrize("text", ["", "   ", "2 + 2 = 4", "$x$", "```\nx\n```", "1️⃣ → ∞ ≤ ≠"])
-def test_a_text_without_words_is_in_every_language(text):
-    assert language_share(text, "en") == 1.0
-    assert language_share(text, "zh") == 1.0
-
-
-def test_chinese_reasoning_with_variables():
-    assert language_share("设 x 为整数, 所以 x + y = 3, 因此 y 等于 2。", "zh") == 1.0
-    assert language_share("设x为整数,所以x加y等于3。", "zh") == 1.0
-
-
-def test_short_texts_are_not_told_apart_within_a_script():
-    assert language_share("Le résultat est quatre.", "en") == 1.0
-
-
-def test_any_language_is_fine_where_none_is_asked_for():
-    assert unreadable(f"{ENGLISH} {CHINESE} {FRENCH}", Readability(language=None)) == []
-
-
-def test_the_threshold_is_the_recipes():
-    text = "one two three four five six seven eight nine десять"
-    assert unreadable(text, Readability(min_language_share=0.95)) == ["mixed_language"]
-    assert unreadable(text, Readability(min_language_share=0.9)) == []
-
-
-def test_prose_is_what_is_left_without_code_and_latex():
-    text = "Let $x$ be `y`, then\n```\nz = 1\n```\n\\[ w \\] so \\frac{a}{b} it is."
-    assert prose(text).split() == ["Let", "be", ",", "then", "so", "it", "is."]
-
-
-def test_a_price_does_not_start_a_formula_that_never_ends():
-    assert "foreign" in prose("It costs $5.\nforeign words\nand $6.")
-
-
-@pytest.mark.parametrize(
-    ("piece", "times"),
-    [
-        ("Wait, let me check that again. ", 30),
-        ("So the answer is four. ", 11),
-        ("no " * 4, 15),
-        (ENGLISH + " ", 11),
-    ],
-)
-def test_a_loop_at_the_end_is_found(piece, times):
-    text = f"{ENGLISH} First of all. " + piece * times
-    assert tail_repeats(text) >= times
-    assert unreadable(text, ANY) == ["repetition"]
-    assert unreadable(text, Readability(max_loop_repeats=times + 100, max_compression_ratio=None)) == []
-
-
-def test_a_loop_that_was_cut_off_in_the_middle_of_a_piece_is_found():
-    assert tail_repeats("Then we go on. " + "Wait, let me check that again. " * 20 + "Wait, let me") >= 19
-
-
-def test_a_few_repeats_are_no_loop():
-    assert tail_repeats("Let me think. " + "So it is four then. " * 3) == 3
-    assert unreadable("Let me think. " + "So it is four then. " * 3, ANY) == []
-    assert tail_repeats(ENGLISH) == 1
-    assert tail_repeats("") == 1
-    assert tail_repeats("one two three") == 1
-
-
-def test_a_loop_in_the_middle_shows_in_the_compression():
-    text = "Wait, let me check that again. " * 200 + ENGLISH
-    assert tail_repeats(text) == 1
-    assert compression_ratio(text) > 10
-    assert unreadable(text, ANY) == ["repetition"]
-
-
-def test_a_loop_without_spaces_shows_in_the_compression():
-    assert unreadable("所以答案是四" * 200, Readability(language="zh")) == ["repetition"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(
-            "\n".join(f"{n}. Divide by {n}: the rest is {1_001 % n}." for n in range(2, 60)), id="numbered list"
+        ({"language_share": 0.9}, {"min_language_share": 0.9}, {"min_language_share": 0.91}, "mixed_language"),
+        (
+            {"compression_ratio": 8.0, "repeated_share": 0.9},
+            {"max_compression_ratio": 8.0},
+            {"max_compression_ratio": 7.9},
+            "repetition",
         ),
-        pytest.param("\n".join(f"{n} x 7 = {7 * n}, which is {7 * n % 11} mod 11" for n in range(80)), id="table"),
-        pytest.param(
-            "\n\n".join(
-                f"{a} x {b}:\n" + "\n".join(f"{a} x {digit} = {a * int(digit)}, shifted" for digit in str(b))
-                for a, b in [(123_456, 789), (987_654, 321), (555_444, 111), (10_203, 40_506), (77, 88), (31_415, 927)]
-            ),
-            id="long multiplication",
-        ),
-        pytest.param("x = 1. " + "Let me check. It is right. " * 2 + ENGLISH, id="checks twice"),
-        pytest.param("| a | b |\n|---|---|\n" + "\n".join(f"| {n} | {n**2} |" for n in range(60)), id="markdown table"),
+        ({"tail_repeats": 11}, {"max_loop_repeats": 11}, {"max_loop_repeats": 10}, "repetition"),
+        ({"tail_repeats": 11}, {"max_loop_repeats": None}, {}, "repetition"),
+        ({"longest_paragraph": 90}, {"max_paragraph_chars": 90}, {"max_paragraph_chars": 89}, "long_paragraph"),
+        ({"longest_paragraph": 10**6}, {"max_paragraph_chars": None}, {}, "long_paragraph"),
+        ({"num_code_blocks": 1}, {"code_blocks": True}, {}, "code_block"),
+        ({"num_disagreeing_answers": 2}, {"several_answers": True}, {}, "several_answers"),
+        ({"refuses": True}, {"refusals": True}, {}, "refusal"),
+        ({"prompt_leak": 0.6}, {"max_prompt_leak": 0.6}, {"max_prompt_leak": 0.5}, "prompt_leak"),
+        ({"prompt_leak": 1.0}, {"max_prompt_leak": None}, {}, "prompt_leak"),
     ],
 )
-def test_ordinary_repetition_is_fine(text):
-    assert unreadable(text, ANY) == []
+def test_the_threshold_is_the_recipes(measures, within, beyond, reason):
+    assert unreadable(changed(**measures), Readability(**within)) == []
+    assert unreadable(changed(**measures), Readability(**beyond)) == [reason]
 
 
-def test_compression_ratio():
-    assert compression_ratio("a" * 999) == 1.0  # too short to tell
-    assert compression_ratio("a" * 100_000) > 100
-    words = " ".join(f"{n * n % 9973}" for n in range(1_000))
-    assert 1 < compression_ratio(words) < 5
-    assert compression_ratio("\ud800" * 2_000) > 10  # a lone surrogate is a text too
+def test_foreign_words_repeats_and_code_tasks():
+    assert unreadable(changed(num_foreign_words=1), ANY) == ["mixed_language"]
+    assert unreadable(changed(num_foreign_words=1), ANY, max_foreign_words=1) == []
+    assert unreadable(changed(num_foreign_words=99), ANY, max_foreign_words=None) == []
+    table = changed(compression_ratio=20.0, repeated_share=0.4)
+    assert unreadable(table, ANY) == []
+    assert unreadable(table, ANY, max_repeated_share=0.3) == ["repetition"]
+    assert unreadable(changed(num_code_blocks=1), ANY, about_code=True) == []
+
+
+def test_a_clean_trace_has_no_reason():
+    assert unreadable(CLEAN, ANY) == []
+    assert unreadable(measure("", "", "en"), ANY) == []
 
 
 def test_all_reasons_are_given():
-    assert unreadable(f"{RUSSIAN} " * 40, ANY) == ["mixed_language", "repetition"]
+    text = "Нам нужно найти число яблок. " * 400
+    content = "```\n1\n```\nSo \\boxed{1}.\n\nNo, \\boxed{2}."
+    found = unreadable(measure(f"{text}\n\n" * 3, content, "en", [text]), ANY)
+    assert set(found) == {
+        *("mixed_language", "repetition", "long_paragraph", "code_block", "several_answers", "prompt_leak"),
+    }
 
 
-any_text = st.text(st.characters(exclude_categories=()))
-# letters of several scripts, mark-up that opens and never closes, and pieces that may repeat
+def test_any_language_is_fine_where_none_is_asked_for():
+    assert unreadable(measure("二加二等于四", "答案是四", None), ANY) == []
+
+
+def test_measures_survive_json():
+    measures = measure("Two.", "\\boxed{4} and \\boxed{5}", "en")
+    assert Measures.from_json(json.loads(json.dumps(measures.to_json()))) == measures
+
+
 wild_text = st.lists(
-    st.sampled_from(["word ", "слово ", "词", "α", "$", "$$", "```", "`", "\\[", "\\]", "\\begin{a}", "\\end{a}", "\n"])
-    | any_text,
-    max_size=40,
+    st.sampled_from(["word ", "слово ", "词", "$", "```", "\\[", "\\boxed{4}", "\\begin{a}", "\n", "\ud800", "\x00"])
+    | st.text(st.characters(exclude_categories=())),
+    max_size=30,
 ).map("".join)
 
 
 @settings(deadline=None)
-@given(wild_text, st.sampled_from(["en", "fr", "zh", "ja", "ru", "ar", "he", "vi"]), st.integers(1, 30))
-def test_any_text_can_be_measured(text, language, times):
-    assert 0.0 <= language_share(text * times, language) <= 1.0
-    assert tail_repeats(text * times) >= 1
-    assert compression_ratio(text * times) > 0
-    assert set(unreadable(text * times, Readability(language=language))) <= {"mixed_language", "repetition"}
-
-
-@settings(deadline=None)
-@given(wild_text)
-def test_formulas_and_code_hide_what_is_in_them(text):
-    safe = text.replace("$", "").replace("`", "").replace("\\", "").replace("\n", "")
-    assert language_share(f"one ${safe}$ two", "en") == 1.0
-    assert language_share(f"one ```{safe}``` two", "en") == 1.0
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from("abcdefghijklmnop"), min_size=4, max_size=50, unique=True), st.integers(1, 40))
-def test_a_piece_that_follows_itself_is_counted(words, times):
-    assert tail_repeats(" ".join(words * times)) == times
+@given(wild_text, wild_text, st.sampled_from(["en", "zh", "ar", None]), st.integers(1, 20))
+def test_any_trace_can_be_measured(reasoning, content, language, times):
+    measures = measure(reasoning * times, content, language, [content, "Be brief."], reasoning)
+    assert Measures.from_json(json.loads(json.dumps(measures.to_json()))) == measures
+    unreadable(measures, ANY)
 
 
 @pytest.mark.parametrize(
-    "text",
+    "piece",
     [
-        # as long as a model can write before it is cut off
-        pytest.param("\\[ x " * 20_000, id="display never closed"),
-        pytest.param("\\begin{align} " * 10_000, id="environment never closed"),
-        pytest.param("\\( " * 25_000, id="inline never closed"),
-        pytest.param("$$ x " * 25_001, id="dollars"),
-        pytest.param("``` x " * 25_001, id="code"),
-        pytest.param("word " * 30_000, id="one word"),
-        pytest.param("a b c d e f g " * 10_000, id="one piece"),
-        pytest.param("\\text{" * 20_000, id="commands"),
+        *("\\[ x ", "\\begin{align} ", "\\( ", "$$ x ", "$ x\n", "``` x ", "`", "word ", "a b c d e f g ", "\\text{"),
+        *(
+            "\\boxed{",
+            "\\boxed{1} ",
+            "\\boxed{1}\n\n",
+            "{",
+            "}",
+            "x = ",
+            "\\[ \\( ",
+            "\\\\",
+            "I'm sorry ",
+            "| a ",
+            "\n",
+        ),
+        *(" ", "\n \n", "αβ", "词 слово ", "\ud800\x00", "as an AI ", "answer is ", "~~~\n", "\\begin{w", "$$$ "),
     ],
 )
-def test_time_grows_with_the_length_of_the_text_and_not_with_its_square(text):
-    started = time.monotonic()
-    unreadable(text, ANY)
-    assert time.monotonic() - started < 1.0
+def test_two_million_hostile_characters_end(piece):
+    # A daemon, for an expression that takes quadratic time would take hours, and cannot be stopped.
+    text = (piece * (2_000_000 // len(piece) + 1))[:2_000_001]
+    done = []
+    worker = threading.Thread(target=lambda: done.append(measure(text, text, "en", [text[:2_000]])), daemon=True)
+    worker.start()
+    worker.join(timeout=120)
+    assert len(done) == 1
+    assert isinstance(unreadable(done[0], ANY), list)
 
 
 def test_a_language_that_cannot_be_told_apart_is_refused():
