@@ -274,9 +274,16 @@ class Decontaminator:
 
     def _add_edited(self, lines_N: Ids, texts: list[str], found: list[dict[int, Hit]]) -> None:
         """Texts, or single lines of them, that are a short item but for a small edit."""
+        lines_of: dict[int, list[str]] = {}
+        compared: set[tuple[int, str]] = set()
         for text, line in self._lines_to_compare(lines_N):
-            line_text = texts[text] if line is None else texts[text].split("\n")[line]
-            for item in self._short.find(tokens(line_text)):
+            if line is not None and text not in lines_of:
+                lines_of[text] = texts[text].split("\n")
+            part = texts[text] if line is None else lines_of[text][line]
+            if (text, part) in compared:
+                continue
+            compared.add((text, part))
+            for item in self._short.find(tokens(part)):
                 if item not in found[text]:
                     name, item_id, question = self._items[item]
                     found[text][item] = Hit(name, item_id, "fuzzy", " ".join(tokens(question)))

@@ -148,7 +148,8 @@ def test_a_whole_short_item_is_found_inside_other_text(text, item):
 @pytest.mark.parametrize(
     "text",
     ["What is 3 + 5?", "What is 13 + 4?", "What is 3 + 4 + 5?", "What is 3 + 4x?", "What is 3 - 4?", "Simplify √243.",
-     "Compute \\sin 60^\\circ", "How many edges does a cube have?", "How many vertices does no cube have?", "Take 5 of 6"],
+     "Compute \\sin 60^\\circ", "How many edges does a cube have?", "How many vertices does no cube have?",
+     "Take 5 of 6"],
 )  # fmt: skip
 def test_a_short_item_with_other_numbers_or_more_of_them_is_another(text):
     assert found(text) == []

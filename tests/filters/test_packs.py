@@ -41,7 +41,8 @@ def test_an_unknown_name_gets_a_suggestion():
 
 @pytest.mark.parametrize(
     ("rows", "what"),
-    [([], "is empty"), ([{"problem": "q 1"}, {"problem": " "}], ":2: no question"), ([{"text": "q"}], ":1: no question"),
+    [([], "is empty"), ([{"problem": "q 1"}, {"problem": " "}], ":2: no question"),
+     ([{"text": "q"}], ":1: no question"),
      ([{"problem": "$$"}], "item 0 holds no question")],
 )  # fmt: skip
 def test_a_set_that_is_not_whole_is_refused(tmp_path, rows, what):
