@@ -1,13 +1,13 @@
 """Problems per second of decontamination, over a dict of 8-word strings as open-r1's script keeps it.
 
 Both read the same evaluation items and look the same training problems up, from the texts on: building is part of the
-time. The peer normalises as open-r1 does (lower case, white space) and makes each problem's 8-word strings once for each
-evaluation set. Recall is that of whole short items and of 8-word pieces of items, planted into other text.
+time. The peer normalises as open-r1 does (lower case, white space) and makes each problem's 8-word strings once for
+each evaluation set. Recall is that of whole short items and of 8-word pieces of items, planted into other text.
 
     python benchmarks/decontaminate.py --data FOLDER [--rounds 5]
 
-The folder holds math500.json, aime24.jsonl, aime25.jsonl, gsm8k_test.jsonl, math_train.json, gsm8k_train.jsonl. The last
-line is JSON: the ratio of the rates, recall, the problems that each drops, and every round.
+The folder holds math500.json, aime24.jsonl, aime25.jsonl, gsm8k_test.jsonl, math_train.json, gsm8k_train.jsonl. The
+last line is JSON: the ratio of the rates, recall, the problems that each drops, and every round.
 """
 
 import argparse

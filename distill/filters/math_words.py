@@ -145,15 +145,15 @@ def _fold_characters(chars: str) -> str:
         return "^" + chars.translate(_SUPERSCRIPTS)
     if chars in _SYMBOLS:
         return _SYMBOLS[chars]
-    name = unicodedata.name(chars, "")
-    if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
-        return f"\\{name.rpartition(' ')[2].lower()} "
     plain = unicodedata.normalize("NFKD", chars).casefold()
     numerator, slash, denominator = plain.partition("⁄")
-    if slash and denominator:
-        return f" \\frac {numerator} {denominator} "
     if slash:
-        return "/"
-    if plain != chars:
-        return "".join(_SYMBOLS.get(c, c) for c in plain if not unicodedata.combining(c))
-    return "" if unicodedata.combining(chars) else chars
+        return f" \\frac {numerator} {denominator} " if denominator else "/"
+    return "".join(_SYMBOLS.get(c) or _greek(c) for c in plain if not unicodedata.combining(c))
+
+
+def _greek(char: str) -> str:
+    """A small Greek letter as LaTeX names it; any other character as it is."""
+    name = unicodedata.name(char, "")
+    is_letter = name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3
+    return f"\\{name.rpartition(' ')[2].lower()} " if is_letter else char
