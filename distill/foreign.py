@@ -288,9 +288,6 @@ class _Reader:
         teacher = whole_characters(model) if isinstance(model, str) and model else self._source.teacher or self._label
         sample_index = self._num_samples[problem.id]
         self._num_samples[problem.id] += 1
-        if split.state == "unclosed" and reason == "stop":
-            reason = "length"
-        content = "" if reason == "length" and split.state == "unclosed" else split.content
         return Trace(
             problem.id,
             sample_index,
@@ -298,7 +295,7 @@ class _Reader:
             _text(row.get("teacher_revision")),
             text,
             split.reasoning,
-            content,
+            split.content,
             reason,
             _count(row.get("num_prompt_tokens")),
             _count(row.get("num_completion_tokens")),

@@ -6,10 +6,11 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from distill.filters.decontaminate import Decontaminator, certificate
+from distill.filters.math_words import tokens
 from distill.filters.packs import make_pack
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -80,24 +81,17 @@ def test_pieces_do_not_reach_from_one_text_into_the_next():
 @settings(**PROPERTY)
 @given(data=st.data())
 def test_no_planted_piece_is_missed_whatever_the_item_is_made_of(data):
-    word = st.text(st.sampled_from([*"ab12$\\{}^,.-!&é²½—Ж\ud800", "\\frac", "\\left", ",000"]), min_size=1, max_size=6)
+    pieces = st.sampled_from([*"ab12$\\{}^,.-!&é²½—Ж\ud800", "\\frac", "\\left", ",000"])
+    word = st.lists(pieces, min_size=1, max_size=5).map("".join)
     items = data.draw(st.lists(st.lists(word, min_size=8, max_size=14).map(" ".join), min_size=1, max_size=4))
     keyed = [(str(i), text + " end") for i, text in enumerate(items)]
     sets = Decontaminator([make_pack("e", keyed)])
     item = data.draw(st.sampled_from(keyed))[1].split()
     start = data.draw(st.integers(0, len(item) - 8))
     piece = " ".join(item[start : start + 8])
-    if sum(character.isalnum() for character in piece) < 2:
-        return  # eight words without two letters or digits say nothing
+    assume(len(tokens(piece)) > 1)  # eight words without two tokens say nothing
     around = data.draw(st.tuples(word, word))
-    hits = sets.hits(f"{around[0]} {piece} {around[1]}")
-    assert [hit for hit in hits if hit.set_name == "e"] or not _tells(piece)
-
-
-def _tells(piece):
-    from distill.filters.math_words import tokens
-
-    return len(tokens(piece)) > 1
+    assert sets.hits(f"{around[0]} {piece} {around[1]}")
 
 
 def test_no_piece_of_real_evaluation_sets_is_missed():
@@ -160,7 +154,7 @@ def test_a_short_item_with_other_numbers_or_more_of_them_is_another(text):
     [
         ("Compute 3 + 4.", "sum"),
         ("Find the value of 3+4", "sum"),
-        ("How many vertexes does the cube have", "cube"),
+        ("How many vertises does the cube have", "cube"),
         ("How many vertices does a big cube have?", "cube"),
         ("Hello!\nCalculate 3 + 4\nThink first.", "sum"),
     ],
