@@ -13,25 +13,17 @@ are hashed at once with numpy, and looked up in a bitmap. What passes is compare
 pieces are ever taken for one.
 """
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.filters.math_words import (
-    COMMANDS,
-    IGNORED,
-    VERSION,
-    canonical,
-    fold,
-    is_fixed,
-    raw_tokens,
-    tokens,
-)
+from distill.filters.math_words import VERSION, fold, is_fixed, tokens, word_tokens
 from distill.filters.packs import Pack
 from distill.filters.short_items import FILLERS, ShortItems, standing_alone
 
@@ -48,14 +40,13 @@ MIN_WHOLE_TOKENS = 4
 """A short item with fewer tokens and no number (`Find x.`) is looked for as a whole text only."""
 CHUNK_CHARS = 1 << 20
 """Texts are hashed together up to this size."""
-MAX_REMEMBERED = 1 << 17
-MAX_REMEMBERED_CHARS = 64
-"""So many written words are remembered, and no longer ones."""
+MAX_REMEMBERED_CHARS = 1 << 21
+"""Written words of so many characters together are remembered before they are forgotten and read anew."""
 SEED_SIZES = (8, 4, 2)
 BITS_PER_SEED = 16
 
-_IGNORED, _UNKNOWN, _LINE, _END = range(4)
-_FIRST_WORD = 4
+_UNKNOWN, _LINE, _END = range(3)
+_FIRST_WORD = 3
 _LINE_MARK, _END_MARK = "\n", " "
 """White space, which no word holds."""
 _ID_BYTES = 4
@@ -120,8 +111,8 @@ class _Seeds:
         return at[real], first[real], last[real]
 
 
-class _Numbers(dict[str, tuple[int, ...]]):
-    """Words as they are written -> the numbers of their tokens; read when first met, and remembered.
+class _Numbers(dict[str, int]):
+    """Words as they are written -> the place of their tokens' numbers; read when first met, and remembered.
 
     Args:
         words: the items' words: what is not among their tokens is _UNKNOWN.
@@ -129,31 +120,40 @@ class _Numbers(dict[str, tuple[int, ...]]):
 
     def __init__(self, words: Iterable[str]) -> None:
         super().__init__()
-        raw = {word: raw_tokens(fold(word)) for word in set(words)}
-        known = {canonical(token) for token in set(chain.from_iterable(raw.values()))}
-        known_words = sorted((known | FILLERS) - {""})
+        raw = {word: word_tokens(word) for word in set(words)}
+        known_words = sorted({token for found in raw.values() for token in found} | FILLERS)
         self.names = [""] * _FIRST_WORD + known_words
-        number_of = {word: number for number, word in enumerate(known_words, start=_FIRST_WORD)}
-        self._number_of_token = {"\\" + word: number for word, number in number_of.items()}
-        self._number_of_token |= {token: number_of[word] for token, word in COMMANDS.items() if word in number_of}
-        self._number_of_token |= number_of | dict.fromkeys(IGNORED, _IGNORED)
-        self |= {word: self._read(found) for word, found in raw.items()}
-        self |= {_LINE_MARK: (_LINE,), _END_MARK: (_END,)}
+        self._number_of_token = {word: number for number, word in enumerate(known_words, start=_FIRST_WORD)}
+        self._items_words = {word: self._read(found) for word, found in raw.items()}
+        self._items_words |= {_LINE_MARK: (_LINE,), _END_MARK: (_END,)}
+        self._forget()
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        if word.isascii() and word.isalpha():
-            numbers: tuple[int, ...] = (self._number_of_token.get(word.lower(), _UNKNOWN),)
-        else:
-            numbers = self._read(raw_tokens(fold(word)))
-        if len(self) < MAX_REMEMBERED and len(word) <= MAX_REMEMBERED_CHARS:
-            self[word] = numbers
-        return numbers
+    def __missing__(self, word: str) -> int:
+        is_plain = word.isascii() and word.isalpha()
+        return self._remember(word, self._read((word.lower(),) if is_plain else word_tokens(word)))
 
     def _read(self, found: Sequence[str]) -> tuple[int, ...]:
         return tuple(map(self._number_of_token.get, found, repeat(_UNKNOWN)))
 
+    def _remember(self, word: str, numbers: Sequence[int]) -> int:
+        place = self[word] = len(self._lengths)
+        self._lengths.append(len(numbers))
+        self._flat.extend(numbers)
+        self._num_chars += len(word)
+        return place
+
+    def _forget(self) -> None:
+        """All but the items' words."""
+        self.clear()
+        self._lengths, self._flat, self._num_chars = array("q"), array("i"), 0
+        for word, numbers in self._items_words.items():
+            self._remember(word, numbers)
+        self._max_chars = self._num_chars + MAX_REMEMBERED_CHARS
+
     def stream(self, texts: Iterable[str]) -> Ids:
         """All tokens of the texts as numbers, a _LINE between lines and an _END after each text."""
+        if self._num_chars > self._max_chars:
+            self._forget()
         words: list[str] = []
         for text in texts:
             if "\n" in text:
@@ -164,8 +164,12 @@ class _Numbers(dict[str, tuple[int, ...]]):
             else:
                 words += text.split()
                 words.append(_END_MARK)
-        stream = np.fromiter(chain.from_iterable(map(self.__getitem__, words)), np.int32)
-        return stream[stream != _IGNORED]
+        place_W = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
+        lengths, flat = np.array(self._lengths, np.int64), np.array(self._flat, np.int32)
+        length_W = lengths[place_W]
+        shift_W = (np.cumsum(lengths) - lengths)[place_W] - (np.cumsum(length_W) - length_W)
+        numbers: Ids = flat[np.repeat(shift_W, length_W) + np.arange(length_W.sum())]
+        return numbers
 
 
 class Decontaminator:

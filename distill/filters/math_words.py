@@ -12,10 +12,12 @@ text's length.
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 VERSION = 1
 """Raised when the same text gives other tokens."""
 
+MAX_KEPT_CHARS = 64
 MAX_FOLDED = 20_000
 """So many characters' foldings are remembered, more than any real text has of them."""
 
@@ -87,31 +89,38 @@ def fold(text: str) -> str:
     text = text.casefold()
     if not text.isascii():
         text = _NOT_ASCII.sub(_ascii_form, text)
-    if "\\" in text:
+    if "\\" in text or "{,}" in text:
         text = _LATEX_THOUSANDS.sub(",", text)
-        if "frac" in text:
-            text = _SHORT_FRACTION.sub(r"frac \1 ", text)
+    if "frac" in text:
+        text = _SHORT_FRACTION.sub(r"frac \1 ", text)
     return _THOUSANDS.sub("", text)
 
 
 def tokens(text: str) -> list[str]:
     """The text's tokens in order, those that only set type left out."""
-    return [word for token in raw_tokens(fold(text)) if (word := canonical(token))]
+    return [token for word in text.split() for token in word_tokens(word)]
 
 
-def raw_tokens(folded: str) -> list[str]:
-    """The tokens of a folded text as they stand there; `canonical` takes each to its one form."""
-    return _TOKEN.findall(folded)
+def word_tokens(word: str) -> tuple[str, ...]:
+    """The tokens of one word, as white space parts them; a text has the tokens of its words."""
+    if len(word) > MAX_KEPT_CHARS:
+        return tuple(token for token, _, _ in places(fold(word)))
+    return _kept_tokens(word)
+
+
+@lru_cache(maxsize=1 << 15)
+def _kept_tokens(word: str) -> tuple[str, ...]:
+    return tuple(found for token in _TOKEN.findall(fold(word)) if (found := _canonical(token)))
 
 
 def places(folded: str) -> Iterator[tuple[str, int, int]]:
     """(canonical token, start, end) of a folded text, one at a time; the places are those of the folded text."""
     for found in _TOKEN.finditer(folded):
-        if word := canonical(found[0]):
+        if word := _canonical(found[0]):
             yield word, found.start(), found.end()
 
 
-def canonical(token: str) -> str:
+def _canonical(token: str) -> str:
     """The one form of a raw token; empty where it only sets type, as the end of a line does."""
     if token in IGNORED:
         return ""
