@@ -11,13 +11,11 @@ text's length.
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 
 VERSION = 1
 """Raised when the same text gives other tokens."""
 
-MAX_KEPT_CHARS = 64
 MAX_FOLDED = 20_000
 """So many characters' foldings are remembered, more than any real text has of them."""
 
@@ -98,29 +96,22 @@ def fold(text: str) -> str:
 
 def tokens(text: str) -> list[str]:
     """The text's tokens in order, those that only set type left out."""
-    return [token for word in text.split() for token in word_tokens(word)]
+    return [word for token in _TOKEN.findall(fold(text)) if (word := canonical(token))]
 
 
-def word_tokens(word: str) -> tuple[str, ...]:
-    """The tokens of one word, as white space parts them; a text has the tokens of its words."""
-    if len(word) > MAX_KEPT_CHARS:
-        return tuple(token for token, _, _ in places(fold(word)))
-    return _kept_tokens(word)
-
-
-@lru_cache(maxsize=1 << 15)
-def _kept_tokens(word: str) -> tuple[str, ...]:
-    return tuple(found for token in _TOKEN.findall(fold(word)) if (found := _canonical(token)))
+def raw_tokens(words: Iterable[str]) -> list[str]:
+    """The tokens of words as they stand there, an end of line between words; `canonical` takes each to its one form."""
+    return _TOKEN.findall(fold("\n".join(words)))
 
 
 def places(folded: str) -> Iterator[tuple[str, int, int]]:
     """(canonical token, start, end) of a folded text, one at a time; the places are those of the folded text."""
     for found in _TOKEN.finditer(folded):
-        if word := _canonical(found[0]):
+        if word := canonical(found[0]):
             yield word, found.start(), found.end()
 
 
-def _canonical(token: str) -> str:
+def canonical(token: str) -> str:
     """The one form of a raw token; empty where it only sets type, as the end of a line does."""
     if token in IGNORED:
         return ""

@@ -57,6 +57,7 @@ def test_mathematics_makes_a_difference(one, other):
 @settings(**PROPERTY)
 @given(text=WILD)
 def test_a_text_has_the_tokens_of_its_words_at_their_places(text):
+    assert tokens(text) == [token for word in text.split() for token in tokens(word)]
     found = list(places(fold(text)))
     assert [token for token, _, _ in found] == tokens(text)
     ends = [0, *(end for _, _, end in found)]
