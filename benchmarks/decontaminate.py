@@ -85,14 +85,15 @@ def by_strings(sets: Sets, texts: list[str]) -> Found:
     found: Found = [set() for _ in texts]
     for name, lookup in lookups.items():
         for own, text in zip(found, texts, strict=True):
-            if any(gram in lookup for gram in set(word_strings(text))):
+            # All are looked up, found or not, and for each set made anew, as the script does.
+            if any({gram in lookup for gram in set(word_strings(text))}):
                 own.add(name)
     return found
 
 
 def word_strings(text: str) -> list[str]:
     """Every 8 words of a text in a row, in lower case with single spaces."""
-    words = text.lower().split()
+    words = " ".join(text.lower().strip().split()).split()
     return [" ".join(words[i : i + NUM_WORDS]) for i in range(len(words) - NUM_WORDS + 1)]
 
 

@@ -33,7 +33,7 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 NUM_WORDS = 8
 """Words in a piece, as white space parts them in the item."""
-SURE_TOKENS = 6
+SURE_TOKENS = NUM_WORDS
 """A piece of 8 words with fewer tokens (`$A$ , $B$ , $C$ ,`) must also stand there letter by letter."""
 MIN_WHOLE_TOKENS = 4
 """A short item with fewer tokens and no number (`Find x.`) is looked for as a whole text only."""
