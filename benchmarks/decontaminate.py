@@ -86,7 +86,7 @@ def by_strings(sets: Sets, texts: list[str]) -> Found:
     for name, lookup in lookups.items():
         for own, text in zip(found, texts, strict=True):
             # All are looked up, found or not, and for each set made anew, as the script does.
-            if any({gram in lookup for gram in set(word_strings(text))}):
+            if True in {gram in lookup for gram in set(word_strings(text))}:
                 own.add(name)
     return found
 

@@ -167,8 +167,11 @@ class _Numbers(dict[str, int]):
             else:
                 words += text.split()
                 words.append(_END_MARK)
-        self._read(list(set(words) - self.keys()))
-        place_W = np.fromiter(map(self.__getitem__, words), np.int64, len(words))
+        place_W = np.fromiter(map(self.get, words, repeat(-1)), np.int64, len(words))
+        new = np.flatnonzero(place_W < 0)
+        new_words = [words[i] for i in new.tolist()]
+        self._read(list(dict.fromkeys(new_words)))
+        place_W[new] = [self[word] for word in new_words]
         lengths, flat = self._lengths, self._flat
         length_W = lengths[place_W]
         shift_W = (np.cumsum(lengths) - lengths)[place_W] - (np.cumsum(length_W) - length_W)
