@@ -15,6 +15,7 @@ LAYERS = (
     {
         "problems",
         "rows",
+        "foreign",
         "hub",
         "grading",
         "filters",

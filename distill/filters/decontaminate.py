@@ -16,22 +16,13 @@ pieces are ever taken for one.
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.filters.math_words import (
-    COMMANDS,
-    IGNORED,
-    VERSION,
-    canonical,
-    fold,
-    is_fixed,
-    raw_tokens,
-    tokens,
-)
+from distill.filters.math_words import COMMANDS, IGNORED, VERSION, canonical, fold, is_fixed, raw_tokens, tokens
 from distill.filters.packs import Pack
 from distill.filters.short_items import FILLERS, ShortItems, standing_alone
 
@@ -42,15 +33,14 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 NUM_WORDS = 8
 """Words in a piece, as white space parts them in the item."""
-SURE_TOKENS = 6
+SURE_TOKENS = NUM_WORDS
 """A piece of 8 words with fewer tokens (`$A$ , $B$ , $C$ ,`) must also stand there letter by letter."""
 MIN_WHOLE_TOKENS = 4
 """A short item with fewer tokens and no number (`Find x.`) is looked for as a whole text only."""
 CHUNK_CHARS = 1 << 20
 """Texts are hashed together up to this size."""
-MAX_REMEMBERED = 1 << 17
-MAX_REMEMBERED_CHARS = 64
-"""So many written words are remembered, and no longer ones."""
+MAX_REMEMBERED_CHARS = 1 << 21
+"""Written words of so many characters together are remembered before they are forgotten and read anew."""
 SEED_SIZES = (8, 4, 2)
 BITS_PER_SEED = 16
 
@@ -120,8 +110,8 @@ class _Seeds:
         return at[real], first[real], last[real]
 
 
-class _Numbers(dict[str, tuple[int, ...]]):
-    """Words as they are written -> the numbers of their tokens; read when first met, and remembered.
+class _Numbers(dict[str, int]):
+    """Words as they are written -> the place of their tokens' numbers; read when first met, and remembered.
 
     Args:
         words: the items' words: what is not among their tokens is _UNKNOWN.
@@ -129,31 +119,44 @@ class _Numbers(dict[str, tuple[int, ...]]):
 
     def __init__(self, words: Iterable[str]) -> None:
         super().__init__()
-        raw = {word: raw_tokens(fold(word)) for word in set(words)}
-        known = {canonical(token) for token in set(chain.from_iterable(raw.values()))}
-        known_words = sorted((known | FILLERS) - {""})
+        self._items_words = list(set(words))
+        raw = set(raw_tokens(self._items_words))
+        known_words = sorted(({canonical(token) for token in raw} | FILLERS) - {""})
         self.names = [""] * _FIRST_WORD + known_words
         number_of = {word: number for number, word in enumerate(known_words, start=_FIRST_WORD)}
         self._number_of_token = {"\\" + word: number for word, number in number_of.items()}
         self._number_of_token |= {token: number_of[word] for token, word in COMMANDS.items() if word in number_of}
-        self._number_of_token |= number_of | dict.fromkeys(IGNORED, _IGNORED)
-        self |= {word: self._read(found) for word, found in raw.items()}
-        self |= {_LINE_MARK: (_LINE,), _END_MARK: (_END,)}
+        self._number_of_token |= number_of | dict.fromkeys(IGNORED, _IGNORED) | {_LINE_MARK: _LINE}
+        self._forget()
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        if word.isascii() and word.isalpha():
-            numbers: tuple[int, ...] = (self._number_of_token.get(word.lower(), _UNKNOWN),)
-        else:
-            numbers = self._read(raw_tokens(fold(word)))
-        if len(self) < MAX_REMEMBERED and len(word) <= MAX_REMEMBERED_CHARS:
-            self[word] = numbers
-        return numbers
+    def _forget(self) -> None:
+        """All but the items' words."""
+        self.clear()
+        self |= {_LINE_MARK: 0, _END_MARK: 1}
+        self._lengths: Ints = np.ones(2, np.int64)
+        self._flat: Ids = np.array([_LINE, _END], np.int32)
+        self._num_chars = 0
+        self._read(self._items_words)
+        self._max_chars = self._num_chars + MAX_REMEMBERED_CHARS
 
-    def _read(self, found: Sequence[str]) -> tuple[int, ...]:
-        return tuple(map(self._number_of_token.get, found, repeat(_UNKNOWN)))
+    def _read(self, words: Sequence[str]) -> None:
+        """Remember new words; all of them together, for a word alone costs ten times as much."""
+        if not words:
+            return
+        raw = raw_tokens(words)
+        stream = np.fromiter(map(self._number_of_token.get, raw, repeat(_UNKNOWN)), np.int32, len(raw))
+        is_line = stream == _LINE
+        is_token = ~is_line & (stream != _IGNORED)
+        starts = np.concatenate([[0], np.cumsum(is_token)[is_line], [is_token.sum()]])
+        self |= zip(words, range(len(self._lengths), len(self._lengths) + len(words)), strict=True)
+        self._lengths = np.concatenate([self._lengths, np.diff(starts)])
+        self._flat = np.concatenate([self._flat, stream[is_token]])
+        self._num_chars += sum(map(len, words))
 
     def stream(self, texts: Iterable[str]) -> Ids:
         """All tokens of the texts as numbers, a _LINE between lines and an _END after each text."""
+        if self._num_chars > self._max_chars:
+            self._forget()
         words: list[str] = []
         for text in texts:
             if "\n" in text:
@@ -164,8 +167,16 @@ class _Numbers(dict[str, tuple[int, ...]]):
             else:
                 words += text.split()
                 words.append(_END_MARK)
-        stream = np.fromiter(chain.from_iterable(map(self.__getitem__, words)), np.int32)
-        return stream[stream != _IGNORED]
+        place_W = np.fromiter(map(self.get, words, repeat(-1)), np.int64, len(words))
+        new = np.flatnonzero(place_W < 0)
+        new_words = [words[i] for i in new.tolist()]
+        self._read(list(dict.fromkeys(new_words)))
+        place_W[new] = [self[word] for word in new_words]
+        lengths, flat = self._lengths, self._flat
+        length_W = lengths[place_W]
+        shift_W = (np.cumsum(lengths) - lengths)[place_W] - (np.cumsum(length_W) - length_W)
+        numbers: Ids = flat[np.repeat(shift_W, length_W) + np.arange(length_W.sum())]
+        return numbers
 
 
 class Decontaminator:
@@ -274,9 +285,16 @@ class Decontaminator:
 
     def _add_edited(self, lines_N: Ids, texts: list[str], found: list[dict[int, Hit]]) -> None:
         """Texts, or single lines of them, that are a short item but for a small edit."""
+        lines_of: dict[int, list[str]] = {}
+        compared: set[tuple[int, str]] = set()
         for text, line in self._lines_to_compare(lines_N):
-            line_text = texts[text] if line is None else texts[text].split("\n")[line]
-            for item in self._short.find(tokens(line_text)):
+            if line is not None and text not in lines_of:
+                lines_of[text] = texts[text].split("\n")
+            part = texts[text] if line is None else lines_of[text][line]
+            if (text, part) in compared:
+                continue
+            compared.add((text, part))
+            for item in self._short.find(tokens(part)):
                 if item not in found[text]:
                     name, item_id, question = self._items[item]
                     found[text][item] = Hit(name, item_id, "fuzzy", " ".join(tokens(question)))

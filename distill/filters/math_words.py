@@ -11,7 +11,7 @@ text's length.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 VERSION = 1
 """Raised when the same text gives other tokens."""
@@ -87,21 +87,21 @@ def fold(text: str) -> str:
     text = text.casefold()
     if not text.isascii():
         text = _NOT_ASCII.sub(_ascii_form, text)
-    if "\\" in text:
+    if "\\" in text or "{,}" in text:
         text = _LATEX_THOUSANDS.sub(",", text)
-        if "frac" in text:
-            text = _SHORT_FRACTION.sub(r"frac \1 ", text)
+    if "frac" in text:
+        text = _SHORT_FRACTION.sub(r"frac \1 ", text)
     return _THOUSANDS.sub("", text)
 
 
 def tokens(text: str) -> list[str]:
     """The text's tokens in order, those that only set type left out."""
-    return [word for token in raw_tokens(fold(text)) if (word := canonical(token))]
+    return [word for token in _TOKEN.findall(fold(text)) if (word := canonical(token))]
 
 
-def raw_tokens(folded: str) -> list[str]:
-    """The tokens of a folded text as they stand there; `canonical` takes each to its one form."""
-    return _TOKEN.findall(folded)
+def raw_tokens(words: Iterable[str]) -> list[str]:
+    """The tokens of words as they stand there, an end of line between words; `canonical` takes each to its one form."""
+    return _TOKEN.findall(fold("\n".join(words)))
 
 
 def places(folded: str) -> Iterator[tuple[str, int, int]]:
@@ -145,15 +145,15 @@ def _fold_characters(chars: str) -> str:
         return "^" + chars.translate(_SUPERSCRIPTS)
     if chars in _SYMBOLS:
         return _SYMBOLS[chars]
-    name = unicodedata.name(chars, "")
-    if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
-        return f"\\{name.rpartition(' ')[2].lower()} "
     plain = unicodedata.normalize("NFKD", chars).casefold()
     numerator, slash, denominator = plain.partition("⁄")
-    if slash and denominator:
-        return f" \\frac {numerator} {denominator} "
     if slash:
-        return "/"
-    if plain != chars:
-        return "".join(_SYMBOLS.get(c, c) for c in plain if not unicodedata.combining(c))
-    return "" if unicodedata.combining(chars) else chars
+        return f" \\frac {numerator} {denominator} " if denominator else "/"
+    return "".join(_SYMBOLS.get(c) or _greek(c) for c in plain if not unicodedata.combining(c))
+
+
+def _greek(char: str) -> str:
+    """A small Greek letter as LaTeX names it; any other character as it is."""
+    name = unicodedata.name(char, "")
+    is_letter = name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3
+    return f"\\{name.rpartition(' ')[2].lower()} " if is_letter else char
