@@ -14,9 +14,7 @@ over ours at the largest size that both have seen.
 import argparse
 import contextlib
 import json
-import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile

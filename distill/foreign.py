@@ -14,13 +14,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
-
-from pydantic import Field, PositiveInt, model_validator
+from typing import Any
 
 from distill.errors import ProblemError
 from distill.prompts import join_reasoning, split_reasoning, whole_characters
-from distill.recipe import Strict, Task
+from distill.recipe import TraceSource
 from distill.records import FinishReason, Message, Problem, Trace, problem_id
 from distill.rows import Row, file_rows, hub_rows
 
@@ -38,62 +36,6 @@ MODEL_COLUMNS = ("generation_model", "teacher", "model")
 FINISH_COLUMNS = ("finish_reasons", "finish_reason")
 
 _FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length", "loop": "loop", "error": "error"}
-
-
-class TraceColumns(Strict):
-    """Which column of the source holds what; left out: found by the usual names."""
-
-    problem: str | None = None
-    """Column with the question, or with the prompt as chat messages."""
-    answer: str | None = None
-    """Column with the expected answer."""
-    text: str | None = None
-    """Column with the trace, or with a list of them."""
-    messages: str | None = None
-    """Column with the whole chat, question and trace; read where no text column is there."""
-    reasoning: str | None = None
-    """Column with the thought alone; read where neither text nor messages are there."""
-    content: str | None = None
-    """Column with what follows the thought."""
-    finish_reason: str | None = None
-    """Column with the finish reason, or with a list of them."""
-    id: str | None = None
-    """Column with an id of the problem."""
-    model: str | None = None
-    """Column with the teacher's name."""
-
-
-class TraceSource(Strict):
-    """Where traces come from and how their rows are read."""
-
-    source: Annotated[str, Field(pattern=r"^(hf|file):.+")]
-    """`hf:org/dataset` or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
-    config: str | None = None
-    """Configuration (subset) of a Hub dataset."""
-    split: str = "train"
-    """Split of a Hub dataset."""
-    revision: str | None = None
-    """Git revision of a Hub dataset; left out: its main branch."""
-    limit: PositiveInt | None = None
-    """At most so many traces, the first ones."""
-    problems: str | None = None
-    """`file:path` of the problems that rows name by `problem_id`, as a run's problems.jsonl."""
-    columns: TraceColumns = TraceColumns()
-    """Which columns hold what."""
-    answer_after: Annotated[str, Field(min_length=1)] | None = None
-    """Marker in the answer column: what follows its last occurrence is the expected answer."""
-    template: str = "{problem}"
-    """The student's prompt, with `{problem}` where the question goes; chat messages are taken as they are."""
-    task: Task | None = None
-    """How answers are graded; left out: `math`."""
-    teacher: str | None = None
-    """Who wrote the traces, where no column tells; left out: the source's name."""
-
-    @model_validator(mode="after")
-    def _template_holds_the_question(self) -> Self:
-        if "{problem}" not in self.template:
-            raise ValueError("template must hold {problem}, which is where the question goes")
-        return self
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from distill.engines.memory import check_memory
 from distill.errors import StoreError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.recipe import Recipe
-from distill.stages import RunContext, eval, filter, generate, sft
+from distill.stages import RunContext, eval, filter, generate, import_traces, sft
 from distill.store import (
     Manifest,
     StageFolder,
@@ -32,6 +32,7 @@ from distill.store import (
 
 STAGES: dict[str, ModuleType] = {
     "generate": generate,
+    "import": import_traces,
     "filter": filter,
     "sft": sft,
     "eval": eval,

@@ -72,7 +72,7 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     measured_ids = {p.id for p in measured}
     measured_questions = {questions[id_] for id_ in measured_ids}
     train = [p for p in pool if p.id not in measured_ids and questions[p.id] not in measured_questions]
-    if not train:
+    if not train and recipe.problems:
         raise ProblemError(
             "problems: every problem is in an evaluation set too, so none is left to train on. Add other sources."
         )
@@ -137,7 +137,11 @@ def _distinct(problems: Iterable[Problem]) -> list[Problem]:
 def _bare_question(problem: Problem, template: str) -> str:
     """The question in one form and without its template: two sets may ask the same with other words around it."""
     parts = template.split("{problem}")
-    question = problem.question.removeprefix(parts[0]).removesuffix(parts[-1])
+    return plain_question(problem.question.removeprefix(parts[0]).removesuffix(parts[-1]))
+
+
+def plain_question(question: str) -> str:
+    """A question in one form: white space and letter case set aside."""
     return re.sub(r"\s+", " ", question).strip().casefold()
 
 

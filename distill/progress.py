@@ -21,12 +21,12 @@ def terminal() -> TextIO:
 
 
 class ProgressBar:
-    """Counts `total` things; shows rate and time left, and a note such as `loss 0.43`.
+    """Counts `total` things (`None`: nobody knows how many); shows rate and time left, and a note such as `loss 0.43`.
 
     Use as a context manager; `advance` may be called with 0 to show a new note.
     """
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
         self.title, self.total, self.unit, self.num_done = title, total, unit, done
         self._num_before = done
         self._has_said_once = False
@@ -41,7 +41,7 @@ class ProgressBar:
             self._start_live(self._stream)
         elif self._stream is not None:
             resumed = f", {self.num_done} done before" if self.num_done else ""
-            self.say(f"{self.title}: {self.total} {self.unit}{resumed}")
+            self.say(f"{self.title}: {'' if self.total is None else f'{self.total} '}{self.unit}{resumed}")
         return self
 
     def _start_live(self, stream: TextIO) -> None:
@@ -73,9 +73,13 @@ class ProgressBar:
     def _line(self, note: str) -> str:
         elapsed = time.monotonic() - self._started
         rate = (self.num_done - self._num_before) / max(elapsed, 1e-9)
-        left = f", {_duration((self.total - self.num_done) / rate)} left" if rate > 0 else ""
+        knows_end = rate > 0 and self.total is not None
+        left = f", {_duration(((self.total or 0) - self.num_done) / rate)} left" if knows_end else ""
         suffix = f", {note}" if note else ""
-        return f"{self.title}: {self.num_done}/{self.total} {self.unit}, {rate:.1f}/s{suffix}{left}"
+        return f"{self.title}: {self._count()} {self.unit}, {rate:.1f}/s{suffix}{left}"
+
+    def _count(self) -> str:
+        return f"{self.num_done}" if self.total is None else f"{self.num_done}/{self.total}"
 
     def say(self, text: str) -> None:
         """Show a line above the bar."""
@@ -97,7 +101,7 @@ class ProgressBar:
             self._live.stop()
         elif kind is None and self.num_done > self._num_before:
             elapsed = time.monotonic() - self._started
-            self.say(f"{self.title}: {self.num_done}/{self.total} {self.unit} in {_duration(elapsed)}")
+            self.say(f"{self.title}: {self._count()} {self.unit} in {_duration(elapsed)}")
         if self._stream is not None and self._stream_is_ours:
             self._stream.close()
             self._stream = None

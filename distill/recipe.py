@@ -131,52 +131,56 @@ class ProblemSource(Strict):
 
 
 class TraceColumns(Strict):
-    """Which column of the source holds what; left out: found by the names that are customary."""
+    """Which column of the source holds what; left out: found by the usual names."""
 
     problem: str | None = None
-    """The question, as text or as chat messages."""
+    """Column with the question, or with the prompt as chat messages."""
     answer: str | None = None
-    """The expected answer."""
+    """Column with the expected answer."""
     text: str | None = None
-    """The trace, as text with its thinking in `<think>` … `</think>`, as a list of such texts, or as chat messages."""
+    """Column with the trace, or with a list of them."""
+    messages: str | None = None
+    """Column with the whole chat, question and trace; read where no text column is there."""
     reasoning: str | None = None
-    """The thinking alone, where it has a column of its own."""
+    """Column with the thought alone; read where neither text nor messages are there."""
     content: str | None = None
-    """The answer after the thinking, where it has a column of its own."""
+    """Column with what follows the thought."""
     finish_reason: str | None = None
-    """Why the trace ended (`stop`, `length`), one or as many as there are texts."""
+    """Column with the finish reason, or with a list of them."""
     id: str | None = None
-    """The problem's own id."""
-    teacher: str | None = None
-    """The model that wrote the trace."""
+    """Column with an id of the problem."""
+    model: str | None = None
+    """Column with the teacher's name."""
 
 
 class TraceSource(Strict):
-    """Traces made elsewhere, and how their rows are read."""
+    """Where traces come from and how their rows are read."""
 
     source: Annotated[str, Field(pattern=r"^(hf|file):.+")]
-    """`hf:org/dataset`, or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
+    """`hf:org/dataset` or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     split: str = "train"
     """Split of a Hub dataset."""
     revision: str | None = None
     """Git revision of a Hub dataset; left out: its main branch."""
+    limit: PositiveInt | None = None
+    """At most so many traces, the first ones."""
+    problems: str | None = None
+    """`file:path` of the problems that rows name by `problem_id`, as a run's problems.jsonl."""
     columns: TraceColumns = TraceColumns()
     """Which columns hold what."""
     answer_after: Annotated[str, Field(min_length=1)] | None = None
     """Marker in the answer column: what follows its last occurrence is the expected answer."""
     template: str = "{problem}"
-    """The student's prompt, with `{problem}` where the question goes."""
-    task: Literal["math", "choice", "exact", "numeric", "regex", "judge"] = "math"
-    """How answers are graded."""
-    limit: PositiveInt | None = None
-    """At most so many rows, from the first on."""
-    teacher: str = "unknown"
-    """The model that wrote the traces, where no column says it."""
+    """The student's prompt, with `{problem}` where the question goes; chat messages are taken as they are."""
+    task: Task | None = None
+    """How answers are graded; left out: `math`."""
+    teacher: str | None = None
+    """Who wrote the traces, where no column tells; left out: the source's name."""
 
     @model_validator(mode="after")
-    def _has_a_place_for_the_question(self) -> Self:
+    def _template_holds_the_question(self) -> Self:
         if "{problem}" not in self.template:
             raise ValueError("template must hold {problem}, which is where the question goes")
         return self
@@ -340,8 +344,8 @@ class Readability(Strict):
     """Least share of the words that must be in that language (LaTeX, code, names and numbers set aside)."""
     max_foreign_words: NonNegativeInt | None = 0
     """Most words in another language; null: only their share counts."""
-    max_compression_ratio: PositiveFloat | None = 10.0
-    """Highest ratio of raw to zlib-compressed size of texts over 1,000 characters; ordinary prose has 2 to 5."""
+    max_compression_ratio: PositiveFloat | None = 6.0
+    """Highest ratio of raw to zlib-compressed size of any 4,096 characters; real mathematics has up to 4.5."""
     max_repeated_share: Share = 0.5
     """Such a text is repetition only where more than this share of it was said before, word for word."""
     max_loop_repeats: PositiveInt | None = 10

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill.errors import ProblemError
-from distill.foreign import MAX_EXAMPLES, Skipped, TraceSource, foreign_traces
+from distill.foreign import MAX_EXAMPLES, Skipped, foreign_traces
+from distill.recipe import TraceSource
 from distill.records import Problem, Trace, problem_id
 
 THOUGHT = "<think>\n2 + 2 is 4\n</think>\n\nIt is \\boxed{4}."

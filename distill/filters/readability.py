@@ -85,30 +85,20 @@ def measure(
     )
 
 
-def unreadable(
-    measures: Measures,
-    config: Readability,
-    *,
-    max_foreign_words: int | None = 0,
-    max_repeated_share: float = 0.5,
-    about_code: bool = False,
-) -> list[str]:
+def unreadable(measures: Measures, config: Readability, *, about_code: bool = False) -> list[str]:
     """The reasons for which a trace is not fit to learn from, in no order that matters.
 
     Args:
         measures: the trace's.
         config: the thresholds.
-        max_foreign_words: most words in another language; `None`: only the share counts.
-        max_repeated_share: a text that compresses beyond `config.max_compression_ratio` is repetition only where more
-            than this share of its most regular window was said before, verbatim. Tables and enumerations stay below.
         about_code: the task is about code, where code blocks belong.
     """
     found = {
         "mixed_language": measures.language_share < config.min_language_share
-        or _over(measures.num_foreign_words, max_foreign_words),
+        or _over(measures.num_foreign_words, config.max_foreign_words),
         "repetition": (
             _over(measures.compression_ratio, config.max_compression_ratio)
-            and measures.repeated_share > max_repeated_share
+            and measures.repeated_share > config.max_repeated_share
         )
         or _over(measures.tail_repeats, config.max_loop_repeats),
         "long_paragraph": _over(measures.longest_paragraph, config.max_paragraph_chars),

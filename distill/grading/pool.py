@@ -187,8 +187,8 @@ class GradingPool:
         self._num_failed_starts += not worker.warm
         if self._num_failed_starts >= MAX_FAILED_STARTS:
             raise StageError(
-                f"{MAX_FAILED_STARTS} worker processes in a row ended before they could begin; the reason stands above. "
-                "Too little memory (filter.grade_memory_gib) or a broken installation are the usual ones."
+                f"{MAX_FAILED_STARTS} worker processes in a row ended before they could begin; the reason stands "
+                "above. Too little memory (filter.grade_memory_gib) or a broken installation are the usual ones."
             )
 
     def _free_worker(self) -> _Worker:
@@ -224,7 +224,6 @@ class GradingPool:
         worker.deadline, worker.last_deadline = now + limit_s, now + STRETCH * limit_s
         _, worker.cpu_s = _usage(worker.process.pid)
 
-
     def _limit_s(self, task: PoolTask) -> float:
         return task.timeout_s or self._timeout_s
 
@@ -240,10 +239,9 @@ class GradingPool:
                 outcome = self._receive(worker, task)
                 if outcome is not _READY:
                     yield task.tag, outcome
-            elif time.monotonic() >= worker.deadline:
-                if not self._is_put_off(worker, task):
-                    self._discard(worker)
-                    yield task.tag, TIMED_OUT
+            elif time.monotonic() >= worker.deadline and not self._is_put_off(worker, task):
+                self._discard(worker)
+                yield task.tag, TIMED_OUT
 
     def _is_put_off(self, worker: _Worker, task: PoolTask) -> bool:
         """Whether a task whose time is over gets the rest of it, because it was kept from the CPU."""

@@ -125,13 +125,17 @@ def test_the_threshold_is_the_recipes(measures, within, beyond, reason):
     assert unreadable(changed(**measures), Readability(**beyond)) == [reason]
 
 
+def but(**thresholds):
+    return ANY.model_copy(update=thresholds)
+
+
 def test_foreign_words_repeats_and_code_tasks():
     assert unreadable(changed(num_foreign_words=1), ANY) == ["mixed_language"]
-    assert unreadable(changed(num_foreign_words=1), ANY, max_foreign_words=1) == []
-    assert unreadable(changed(num_foreign_words=99), ANY, max_foreign_words=None) == []
+    assert unreadable(changed(num_foreign_words=1), but(max_foreign_words=1)) == []
+    assert unreadable(changed(num_foreign_words=99), but(max_foreign_words=None)) == []
     table = changed(compression_ratio=20.0, repeated_share=0.4)
     assert unreadable(table, ANY) == []
-    assert unreadable(table, ANY, max_repeated_share=0.3) == ["repetition"]
+    assert unreadable(table, but(max_repeated_share=0.3)) == ["repetition"]
     assert unreadable(changed(num_code_blocks=1), ANY, about_code=True) == []
 
 

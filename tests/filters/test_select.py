@@ -9,60 +9,37 @@ from hypothesis import strategies as st
 from distill.filters.dedup import signature
 from distill.filters.select import (
     Candidate,
-    duplicates,
     in_band,
     majority,
     over_limits,
     pass_rate,
     per_problem,
-    surplus,
     vote,
 )
 from distill.recipe import Majority, Select
-from distill.records import Trace
 
 
-def trace(problem_id="p", sample_index=0, num_tokens=10, reasoning="2 + 2", content="4"):
-    text = f"<think>{reasoning}</think>{content}"
-    return Trace(problem_id, sample_index, "t", "r", text, reasoning, content, "stop", 5, num_tokens, 0)
+def trace(problem_id="p", sample_index=0, num_tokens=10):
+    return Candidate(problem_id, sample_index, "source", num_tokens)
+
+
+def surplus(traces, select, seed):
+    """What is beyond the shares of several problems."""
+    names = {t.problem_id for t in traces}
+    return set().union(*(per_problem([t for t in traces if t.problem_id == name], select, seed) for name in names))
 
 
 @st.composite
 def many_traces(draw):
-    """Traces with distinct keys, of few problems, texts and lengths."""
+    """Traces with distinct keys, of few problems and lengths."""
     keys = draw(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), unique=True, max_size=20))
-    return [
-        trace(name, index, draw(st.integers(1, 4)), draw(st.sampled_from(["x", "y", "x  \n"]))) for name, index in keys
-    ]
+    return [trace(name, index, draw(st.integers(1, 4))) for name, index in keys]
 
 
 policies = st.sampled_from(["shortest", "longest", "random"])
 
 
-def test_the_first_of_equal_traces_is_not_a_duplicate():
-    assert duplicates([trace(sample_index=2), trace(sample_index=0), trace(sample_index=1)]) == {("p", 1), ("p", 2)}
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param({"reasoning": "3 + 1"}, id="another thought"),
-        pytest.param({"content": "It is 4."}, id="another answer"),
-        pytest.param({"problem_id": "q"}, id="another problem"),
-        pytest.param({"reasoning": "2 + 2 4", "content": ""}, id="another place for the answer"),
-        pytest.param({"reasoning": "2 + 2".upper() + "A"}, id="other letters"),
-    ],
-)
-def test_what_differs_is_no_duplicate(other):
-    assert duplicates([trace(), trace(**{"sample_index": 1, **other})]) == set()
-
-
-def test_spaces_make_no_difference():
-    assert duplicates([trace(), trace(sample_index=1, reasoning=" 2\n+ 2  ", content="\t4 ")]) == {("p", 1)}
-
-
 def test_no_traces():
-    assert duplicates([]) == set()
     assert surplus([], Select(per_problem=1), seed=0) == set()
 
 
@@ -115,37 +92,26 @@ def test_a_draw_does_not_change_when_other_problems_join():
 
 @settings(deadline=None)
 @given(many_traces(), policies, st.integers(1, 3), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_the_order_of_the_rows_says_nothing(traces, policy, per_problem, seed, shuffler: random.Random):
+def test_the_order_of_the_rows_says_nothing(traces, policy, share, seed, shuffler: random.Random):
     shuffled = list(traces)
     shuffler.shuffle(shuffled)
-    select = Select(per_problem=per_problem, policy=policy)
-    assert duplicates(shuffled) == duplicates(traces)
+    select = Select(per_problem=share, policy=policy)
     assert surplus(shuffled, select, seed) == surplus(traces, select, seed)
 
 
 @settings(deadline=None)
 @given(many_traces(), policies, st.integers(1, 3), st.integers(0, 5))
-def test_each_problem_keeps_its_share(traces, policy, per_problem, seed):
-    over = surplus(traces, Select(per_problem=per_problem, policy=policy), seed)
+def test_each_problem_keeps_its_share(traces, policy, share, seed):
+    over = surplus(traces, Select(per_problem=share, policy=policy), seed)
     for name in "abc":
         group = [t for t in traces if t.problem_id == name]
         kept = [t for t in group if t.key not in over]
-        assert len(kept) == min(per_problem, len(group))
-        lengths = sorted(t.num_completion_tokens for t in group)
+        assert len(kept) == min(share, len(group))
+        lengths = sorted(t.num_tokens for t in group)
         if policy == "shortest":
-            assert sorted(t.num_completion_tokens for t in kept) == lengths[: len(kept)]
+            assert sorted(t.num_tokens for t in kept) == lengths[: len(kept)]
         if policy == "longest":
-            assert sorted(t.num_completion_tokens for t in kept) == lengths[len(lengths) - len(kept) :]
-
-
-@settings(deadline=None)
-@given(many_traces())
-def test_one_of_each_text_is_left(traces):
-    found = duplicates(traces)
-    left = [(t.problem_id, t.reasoning.split(), t.content) for t in traces if t.key not in found]
-    everything = [(t.problem_id, t.reasoning.split(), t.content) for t in traces]
-    assert len(left) == len({str(text) for text in everything})
-    assert {str(text) for text in left} == {str(text) for text in everything}
+            assert sorted(t.num_tokens for t in kept) == lengths[len(lengths) - len(kept) :]
 
 
 def candidate(problem_id="p", sample_index=0, source="s", num_tokens=10, text=None):
@@ -258,7 +224,7 @@ def refuse(left, right):
         pytest.param(["4", "4", "4", "5", None, None, None], "4", id="nor against"),
         pytest.param(["0.5", "1/2", "1/2", "\\frac{1}{2}", "3"], "1/2", id="one number in several wordings"),
         pytest.param(["$4$", "4.", "5", "4", "4"], "4", id="the most frequent wording"),
-        pytest.param(["x", "X", "\\text{x}", "y"], "X", id="of equally frequent ones the shortest, then by letters"),
+        pytest.param(["red", "Red", "\\text{red}", "blue"], "Red", id="of equally frequent ones the shortest, then by letters"),
         pytest.param([], None, id="nobody"),
     ],
 )

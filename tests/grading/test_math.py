@@ -695,26 +695,26 @@ def test_tameness_of_any_text(text):
     ],
 )
 def test_ten_megabytes_are_graded_at_once(text, pool):
-    started = time.monotonic()
+    started = time.process_time()
     assert grade(text, "5", pool, last_number=True).reason == "wrong_answer"
-    assert time.monotonic() - started < 5.0
+    assert time.process_time() - started < 60  # quadratic time would be hours
 
 
 @pytest.mark.parametrize(
     "text",
     [
         # what a model in a loop writes until it is cut off
-        pytest.param("\\boxed{" * 4_000, id="boxes never closed"),
-        pytest.param("The answer is x" + " " * 20_000 + "y", id="spaces"),
-        pytest.param("The answer is" + "\n" * 10_000, id="line breaks"),
-        pytest.param("answer " * 20_000, id="the word alone"),
-        pytest.param("1," * 50_000, id="commas"),
+        pytest.param("\\boxed{" * 400_000, id="boxes never closed"),
+        pytest.param("The answer is x" + " " * 2_000_000 + "y", id="spaces"),
+        pytest.param("The answer is" + "\n" * 1_000_000, id="line breaks"),
+        pytest.param("answer " * 1_000_000, id="the word alone"),
+        pytest.param("1," * 2_000_000, id="commas"),
     ],
 )
 def test_time_grows_with_the_length_of_the_text_and_not_with_its_square(text):
-    started = time.monotonic()
+    started = time.process_time()
     extract_answer(text, last_number=True)
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 60  # quadratic time would be hours
 
 
 def test_grading_writes_nothing_to_the_terminal():

@@ -1,0 +1,116 @@
+"""Stage 1 without a teacher: traces made elsewhere, in the form that sampling leaves them in.
+
+Enters: the recipe's `traces:`. Leaves: `problems.jsonl`, `traces/*.parquet` (see `distill.trace_store`), and
+`skipped.json`, which counts the rows that could not be used and shows the first of them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from distill.errors import UserError
+from distill.foreign import Skipped, foreign_traces
+from distill.ledger import Ledger
+from distill.problems import plain_question
+from distill.progress import ProgressBar
+from distill.records import Problem, Trace
+from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows
+from distill.store import Summary, disk_errors, fingerprint, sha256_of, write_json
+from distill.trace_store import check_shards, finalise
+
+VERSION = 1
+grows = never_grows
+
+SKIPPED = "skipped.json"
+NUM_WRITTEN = 256
+"""Traces that are written together."""
+
+
+def identity(run: RunContext) -> dict[str, Any]:
+    """What decides the traces."""
+    sources = [source.model_dump(mode="json") for source in run.recipe.traces]
+    files = {name: _sha256(name) for source in sources for name in (source["source"], source["problems"]) if name}
+    return {
+        "version": VERSION,
+        "traces": sources,
+        "files": {Path(name).name: digest for name, digest in files.items() if digest},
+        "measured": fingerprint({"questions": sorted(_measured_questions(run))}),
+    }
+
+
+def check(run: RunContext) -> list[str]:
+    """Verify what is stored; what must be read again, in words."""
+    folder = run.folder("import")
+    if not folder.path.exists():
+        return []
+    damaged = check_shards(folder.path)
+    if damaged:
+        folder.reopen()
+    return [f"{folder.path / name}: damaged (checksum); its rows are read again" for name in damaged]
+
+
+def run(run: RunContext) -> Summary:
+    """Read all rows, then write the traces as Parquet."""
+    folder = run.folder("import").path
+    skipped = Skipped()
+    measured = _measured_questions(run)
+    num_by_source = Counter[str]()
+    with disk_errors(folder):
+        (folder / LEDGER).unlink(missing_ok=True)  # of a run that was stopped: its source has all of it still
+        new = folder / f".{PROBLEMS}"
+        names: set[str] = set()
+        with (
+            Ledger(folder / LEDGER) as ledger,
+            new.open("w") as problems,
+            ProgressBar("import", None, "traces") as progress,
+        ):
+            pairs = (pair for source in run.recipe.traces for pair in foreign_traces(source, skipped))
+            while some := list(islice(_unmeasured(pairs, measured, skipped), NUM_WRITTEN)):
+                for problem, _ in some:
+                    if problem.id not in names:
+                        names.add(problem.id)
+                        num_by_source[problem.source] += 1
+                        problems.write(json.dumps(problem.to_json()) + "\n")
+                ledger.append(trace for _, trace in some)
+                progress.advance(len(some))
+        new.replace(folder / PROBLEMS)
+        outputs, tally = finalise(folder, lambda key: key[0] in names)
+    if not tally.num_samples:
+        raise UserError("traces: every problem is in an evaluation set, so nothing is left to train on.")
+    write_json(folder / SKIPPED, {"counts": skipped.counts, "examples": [list(pair) for pair in skipped.examples]})
+    metrics = {
+        "num_samples": tally.num_samples,
+        "num_problems": len(names),
+        "num_problems_by_source": dict(num_by_source),
+        "num_skipped": skipped.counts.total(),
+        "skipped": dict(skipped.counts),
+        "num_completion_tokens": tally.num_completion_tokens,
+        "finish_reasons": {reason: tally.finish_reasons[reason] for reason in ("stop", "length", "loop", "error")},
+    }
+    return Summary(metrics, {PROBLEMS: len(names), SKIPPED: None, **outputs})
+
+
+def _unmeasured(
+    pairs: Iterator[tuple[Problem, Trace]], measured: set[str], skipped: Skipped
+) -> Iterator[tuple[Problem, Trace]]:
+    """Without the problems that the evaluation measures on."""
+    for problem, trace in pairs:
+        if plain_question(problem.question) in measured:
+            skipped.add(problem.id, "its problem is in an evaluation set (eval.benchmarks).")
+        else:
+            yield problem, trace
+
+
+def _measured_questions(run: RunContext) -> set[str]:
+    """The evaluation's questions in one form."""
+    if run.recipe.eval is None:
+        return set()
+    return {plain_question(p.question) for set_ in run.problem_sets.benchmarks.values() for p in set_}
+
+
+def _sha256(source: str) -> str | None:
+    kind, _, name = source.partition(":")
+    return sha256_of(Path(name)) if kind == "file" and Path(name).is_file() else None
