@@ -54,11 +54,13 @@ def ask_judge(
             if not ready and not open_keys:
                 return
             engine = engine or start_engine(_spec(judge))
+            refused: list[Completion] = []
             while ready and engine.num_in_flight < engine.max_in_flight:
                 request, key = ready.popleft()
                 open_keys[request.key] = key
-                engine.submit(request)
-            for completion in engine.step():
+                if (completion := engine.submit(request)) is not None:
+                    refused.append(completion)
+            for completion in refused + engine.step():
                 yield completion.key, _keep(completion, open_keys.pop(completion.key), cache)
     finally:
         if is_ours and engine is not None:

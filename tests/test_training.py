@@ -21,7 +21,7 @@ def write_rows(path, num=12, completion="<think>\n{i} + 1\n</think>\n\n\\boxed{{
         }
         for i in range(num)
     ]
-    write_parquet(path, rows)
+    write_parquet(path / "train-00000-of-00001.parquet", rows)
     return path
 
 
@@ -33,7 +33,7 @@ def job(tmp_path, model, out="sft", **config):
         chat_format=None,
         stop_token=None,
         learning_rate=1e-2,
-        rows=str(tmp_path / "rows.parquet"),
+        rows=str(tmp_path / "rows"),
         out_dir=str(tmp_path / out),
         seed=5,
         config=SftConfig.model_validate(defaults | config).model_dump(mode="json"),
@@ -51,7 +51,7 @@ def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, 
 
     from distill.training import train
 
-    write_rows(tmp_path / "rows.parquet")
+    write_rows(tmp_path / "rows")
     result = train(job(tmp_path, tiny_llama, method=method))
     assert result["num_steps"] == 12
     assert result["history"][-1]["loss"] < result["history"][0]["loss"]
@@ -74,7 +74,7 @@ def test_the_loss_falls_on_the_completion_and_the_stop_token_alone(tmp_path, tin
     from distill.tokenizers import load_tokenizer
     from distill.training import _load_rows, _training_arguments
 
-    rows = _load_rows(write_rows(tmp_path / "rows.parquet", num=1))
+    rows = _load_rows(write_rows(tmp_path / "rows", num=1))
     task = job(tmp_path, tiny_llama)
     tokenizer = load_tokenizer(tiny_llama, None)
     arguments = _training_arguments(task, SftConfig.model_validate(task.config), 1, tokenizer.eos_token, False, False)
@@ -94,7 +94,7 @@ def test_a_run_killed_between_checkpoints_ends_bit_for_bit_where_an_unbroken_one
 
     from distill.launch import run_job
 
-    write_rows(tmp_path / "rows.parquet")
+    write_rows(tmp_path / "rows")
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
     run_job("train", job(tmp_path, tiny_llama, out="whole"), tmp_path / "whole")
@@ -143,7 +143,7 @@ def kill_after_step(task, folder, step):
 def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_llama, config, completion, message):
     from distill.training import train
 
-    write_rows(tmp_path / "rows.parquet", **({"completion": completion} if completion else {}))
+    write_rows(tmp_path / "rows", **({"completion": completion} if completion else {}))
     with pytest.raises(ModelError, match=message):
         train(job(tmp_path, tiny_llama, **config))
     assert not (tmp_path / "sft" / "student").exists()
@@ -159,7 +159,7 @@ def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
     (eater / "chat_template.jinja").write_text(
         template.replace("message['content']", "message['content'].split('</think>')[-1]")
     )
-    write_rows(tmp_path / "rows.parquet")
+    write_rows(tmp_path / "rows")
     with pytest.raises(ModelError, match=r"leaves </think> or the stop token .* out of the loss"):
         train(job(tmp_path, eater))
 
@@ -167,7 +167,7 @@ def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
 def test_rows_without_thinking_can_be_trained_on(tmp_path, tiny_llama):
     from distill.training import train
 
-    write_rows(tmp_path / "rows.parquet", completion="\\boxed{{{j}}}")
+    write_rows(tmp_path / "rows", completion="\\boxed{{{j}}}")
     assert train(job(tmp_path, tiny_llama))["num_steps"] == 12
 
 
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_a_number_stops_the_stage(tmp_path, tiny_llama):
     from distill.errors import StageError
     from distill.training import train
 
-    write_rows(tmp_path / "rows.parquet")
+    write_rows(tmp_path / "rows")
     diverging = replace(job(tmp_path, tiny_llama, warmup_share=0.0, trl={"max_grad_norm": 1e9}), learning_rate=1e30)
     with pytest.raises(StageError, match="loss is not a number"):
         train(diverging)

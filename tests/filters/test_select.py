@@ -224,7 +224,7 @@ def refuse(left, right):
         pytest.param(["4", "4", "4", "5", None, None, None], "4", id="nor against"),
         pytest.param(["0.5", "1/2", "1/2", "\\frac{1}{2}", "3"], "1/2", id="one number in several wordings"),
         pytest.param(["$4$", "4.", "5", "4", "4"], "4", id="the most frequent wording"),
-        pytest.param(["red", "Red", "\\text{red}", "blue"], "Red", id="of equally frequent ones the shortest, then by letters"),
+        pytest.param(["red", "Red", "\\text{red}", "blue"], "Red", id="of as frequent ones the shortest"),
         pytest.param([], None, id="nobody"),
     ],
 )

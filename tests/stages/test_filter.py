@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 
-from distill.errors import StoreError, UserError
+from distill.errors import ProblemError, StoreError, UserError
+from distill.explain import explain, story
 from distill.ledger import Ledger
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe
 from distill.records import Problem, Trace, Verdict
 from distill.stages import RunContext, filter, generate
-from distill.store import describe_outputs, read_jsonl, write_json, write_jsonl
+from distill.store import describe_outputs, read_json, read_jsonl, write_json, write_jsonl
 from distill.trace_store import finalise
 
 THOUGHT = "<think>\nTwo and two make four.\n</think>\n\n"
@@ -221,3 +222,90 @@ def test_a_damaged_shard_is_not_filtered_but_named(tmp_path, recipe):
         filter.run(run)
     assert run.folder("generate").manifest is None
     assert len(list((run.folder("generate").path / "damaged").iterdir())) == 1
+
+
+def with_filter(recipe, **section):
+    return Recipe.model_validate({**recipe.model_dump(), "filter": {**recipe.filter.model_dump(), **section}})
+
+
+def test_a_problem_of_an_evaluation_set_is_dropped_and_certified(tmp_path, recipe):
+    pack = tmp_path / "exam.jsonl"
+    write_jsonl(pack, [{"id": "first", "problem": "What makes 4?"}])
+    recipe = with_filter(recipe, decontaminate=[f"file:{pack}"])
+    run = generated(tmp_path / "run", recipe)
+    filter.run(run)
+    folder = run.folder("filter").path
+    verdicts = [Verdict.from_json(row) for row in read_jsonl(folder / filter.VERDICTS)]
+    assert all("contaminated" in v.reasons for v in verdicts if v.problem_id == "p" and v.reasons != ("error",))
+    assert not any("contaminated" in v.reasons for v in verdicts if v.problem_id == "q")
+    certificate = read_json(folder / filter.CERTIFICATE)
+    assert certificate["num_problems_removed"] == 1
+    assert "p" in certificate["hits"]
+
+
+def test_an_evaluation_set_that_cannot_be_loaded_is_refused(tmp_path, recipe):
+    run = generated(tmp_path / "run", with_filter(recipe, decontaminate=["file:/nowhere/exam.jsonl"]))
+    with pytest.raises(ProblemError, match="no such file"):
+        filter.identity(run)
+    run = generated(tmp_path / "run", with_filter(recipe, decontaminate=["aime42"]))
+    with pytest.raises(ProblemError, match="Did you mean 'aime2"):
+        filter.identity(run)
+
+
+def test_the_budget_of_the_whole_set_comes_last(tmp_path, recipe):
+    run = generated(tmp_path / "run", with_filter(recipe, select={"token_budget": 20}))
+    metrics = filter.run(run).metrics
+    assert metrics["num_kept_tokens"] <= 20
+    assert metrics["num_kept"] == 2
+    assert metrics["dropped"]["over_budget"] == 2
+    run = generated(tmp_path / "run", with_filter(recipe, select={"per_source": 3}))
+    assert filter.run(run).metrics["dropped"]["over_source_cap"] == 1
+
+
+def test_lengths_are_counted_in_the_students_tokens(tmp_path, recipe, tiny_llama):
+    recipe = with_filter(recipe, min_tokens=18, max_tokens=60)
+    run = generated(tmp_path / "run", recipe.model_copy(update={"student": str(tiny_llama)}))
+    filter.run(run)
+    verdicts = read_jsonl(run.folder("filter").path / filter.VERDICTS)
+    assert verdicts[0]["reasons"] == []
+    assert all(
+        row["details"]["too_short"].endswith("of at least 18 tokens")
+        for row in verdicts
+        if "too_short" in row["reasons"]
+    )
+    assert "too_short" in verdicts[4]["reasons"]
+
+
+def test_a_traces_story_is_told(tmp_path, recipe):
+    run = generated(tmp_path / "run", recipe)
+    filter.run(run)
+    write_json(run.folder("filter").path / "manifest.json", {})
+
+    def told(wanted):
+        return "\n".join(story(explain(tmp_path / "run", "generate", wanted)))
+
+    assert "Trace p/2: dropped" in told("p/2")
+    assert "duplicate: same text as another good trace of the problem [of trace 0]" in told("p/2")
+    assert "Two and two make four." in told("p/2")
+    assert "  1  answer 5, wrong, dropped: wrong_answer" in told("p/0")
+    assert told("q").count("Trace q/") == 2
+    assert "expected answer: \\frac{1}{2}" in told("q")
+    for wrong, why in (("p/99", "no trace 99"), ("zz", "knows no problem zz"), ("", "begins the ids of several")):
+        with pytest.raises(UserError, match=why):
+            told(wrong)
+    with pytest.raises(UserError, match="Run `distill filter` first"):
+        explain(tmp_path, "generate", "p")
+
+
+def test_hostile_rows_cost_themselves_only(tmp_path, recipe):
+    texts = [
+        THOUGHT + "\\boxed{4}",
+        "<think>\nx\x00\ufffd\n</think>\n\n\\boxed{9^{9^{9^9}}}",
+        "<think>\n" + "So we go on. " * 800_000 + "\n</think>\n\n\\boxed{4}",  # 10 MB
+        "<think>\n" + "\\boxed{" * 100_000 + "\n</think>\n\n4",
+        "<think>a</think>\\boxed{\\frac{x^{800}-1}{x-1}-(1+x)}",
+    ]
+    traces = [trace(text, index=i) for i, text in enumerate(texts)]
+    run = generated(tmp_path / "run", with_filter(recipe, grade_timeout_s=5.0), traces)
+    metrics = filter.run(run).metrics
+    assert (metrics["num_traces"], metrics["num_kept"]) == (5, 1)

@@ -1,0 +1,102 @@
+"""Traces made elsewhere take the place of sampled ones."""
+
+import pytest
+
+from distill.errors import ProblemError, UserError
+from distill.pipeline import run_recipe
+from distill.recipe import Recipe
+from distill.stages import RunContext, filter, import_traces
+from distill.store import read_json, read_jsonl, write_jsonl
+from distill.trace_store import stored_traces
+
+ROWS = [
+    {
+        "problem": f"What is {i} + {i}?",
+        "answer": str(2 * i),
+        "uuid": f"u{i}",
+        "generations": [
+            f"<think>\nTwice {i} is {2 * i}, I think, so that is it.\n</think>\n\n\\boxed{{{2 * i}}}",
+            f"<think>\nIt may be more than {i}.\n</think>\n\n\\boxed{{{2 * i + 1}}}",
+        ],
+    }
+    for i in range(5)
+]
+
+
+def recipe_of(tmp_path, rows=ROWS, **sections):
+    write_jsonl(tmp_path / "made.jsonl", rows)
+    plain = {
+        "name": "made",
+        "student": "smollm2-135m",
+        "traces": [{"source": f"file:{tmp_path / 'made.jsonl'}", "teacher": "org/big"}],
+        "filter": {"compute": {"workers": 1}},
+        "sft": {"max_length": 2_048},
+    }
+    return Recipe.model_validate({**plain, **sections})
+
+
+def test_rows_become_problems_and_traces_that_the_filter_takes(tmp_path):
+    rows = [*ROWS, {"problem": "What is 9?", "answer": "9", "generations": [None]}]
+    summary = run_recipe(recipe_of(tmp_path, rows), tmp_path / "runs", ["import", "filter"])
+    assert summary["import"]["num_problems"] == 5
+    assert summary["import"]["num_samples"] == 10
+    assert summary["import"]["num_skipped"] == 1
+    assert summary["filter"]["num_kept"] == 5
+    assert summary["problems"] == [{"source": "file:made.jsonl", "num_problems": 5}]
+    folder = tmp_path / "runs" / "made"
+    assert {t.teacher for t in stored_traces(folder / "import")} == {"org/big"}
+    assert len(read_jsonl(folder / "import" / "problems.jsonl")) == 5
+    assert sum(read_json(folder / "import" / "skipped.json")["counts"].values()) == 1
+    assert not list((folder / "import").glob(".*"))
+    assert (folder / "report.html").exists()
+
+
+def test_a_second_run_skips_and_a_changed_file_is_refused(tmp_path):
+    said = []
+    run_recipe(recipe_of(tmp_path), tmp_path / "runs", ["import"])
+    run_recipe(recipe_of(tmp_path), tmp_path / "runs", ["import"], say=said.append)
+    assert "done already" in said[0]
+    with pytest.raises(UserError, match="files"):
+        run_recipe(recipe_of(tmp_path, ROWS[:3]), tmp_path / "runs", ["import"])
+
+
+def test_an_interrupted_import_starts_again(tmp_path):
+    run = RunContext(recipe_of(tmp_path), tmp_path / "run")
+    folder = run.folder("import").path
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_text('{"crc32": "half')
+    assert import_traces.run(run).metrics["num_samples"] == 10
+
+
+def test_a_damaged_shard_is_read_again(tmp_path):
+    run = RunContext(recipe_of(tmp_path), tmp_path / "run")
+    import_traces.run(run)
+    before = list(stored_traces(run.folder("import").path))
+    (shard,) = (run.folder("import").path / "traces").glob("*.parquet")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    (said,) = import_traces.check(run)
+    assert "damaged (checksum)" in said
+    import_traces.run(run)
+    assert list(stored_traces(run.folder("import").path)) == before
+
+
+def test_what_is_measured_on_is_not_taken_in(tmp_path):
+    write_jsonl(tmp_path / "exam.jsonl", [{"problem": "what is  1 + 1?", "answer": "2"}])
+    exam = {"benchmarks": [{"source": f"file:{tmp_path / 'exam.jsonl'}"}], "sampling": {"max_tokens": 512}}
+    run = RunContext(recipe_of(tmp_path, eval=exam), tmp_path / "run")
+    metrics = import_traces.run(run).metrics
+    assert (metrics["num_problems"], metrics["num_skipped"]) == (4, 2)
+    write_jsonl(tmp_path / "all.jsonl", [{"problem": row["problem"], "answer": row["answer"]} for row in ROWS])
+    everything = {"benchmarks": [{"source": f"file:{tmp_path / 'all.jsonl'}"}], "sampling": {"max_tokens": 512}}
+    with pytest.raises(UserError, match="every problem is in an evaluation set"):
+        import_traces.run(RunContext(recipe_of(tmp_path, eval=everything), tmp_path / "other"))
+
+
+def test_rows_without_text_are_told(tmp_path):
+    with pytest.raises(ProblemError, match="none of the 1 rows is usable"):
+        import_traces.run(RunContext(recipe_of(tmp_path, [{"problem": "What?"}]), tmp_path / "run"))
+
+
+def test_the_filter_asks_for_the_import_first(tmp_path):
+    with pytest.raises(UserError, match="Run `distill import` first"):
+        filter.identity(RunContext(recipe_of(tmp_path), tmp_path / "run"))

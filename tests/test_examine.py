@@ -1,0 +1,173 @@
+"""What is known about a text is not worked out again, and what hangs costs its own row."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from distill.examine import PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
+from distill.fact_cache import FactCache
+from distill.grading import Grade
+from distill.grading.pool import CRASHED, TIMED_OUT
+from distill.ledger import Ledger
+from distill.problem_file import ProblemFile
+from distill.prompts import split_reasoning
+from distill.records import Problem, Trace
+from distill.store import write_jsonl
+from distill.trace_store import PROBLEMS, finalise, shard_files
+
+TEXTS = [
+    "<think>\nFirst two, then two more, makes four.\n</think>\n\nThe answer is \\boxed{4}.",
+    "<think>\nTwo and two.\n</think>\n\n\\boxed{\\sqrt{16}}",
+    "<think>\nI guess.\n</think>\n\n\\boxed{5}",
+    "<think>\nIt goes on",
+]
+
+
+def trace(name, index, text):
+    split = split_reasoning(text)
+    reason = "stop" if split.state == "closed" else "length"
+    return Trace(name, index, "t", "r", text, split.reasoning, split.content, reason, 5, len(text) // 4, index)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder of finished traces: 200 problems, four traces each."""
+    folder = tmp_path / "generate"
+    problems = [
+        Problem(f"p{i:03d}", [{"role": "user", "content": f"{i}: 2 + 2?"}], "4", "math", "s") for i in range(200)
+    ]
+    with Ledger(folder / "ledger.jsonl") as ledger:
+        ledger.append(trace(p.id, i, f"{text} {p.id}") for p in problems for i, text in enumerate(TEXTS))
+    write_jsonl(folder / PROBLEMS, [p.to_json() for p in problems])
+    finalise(folder, lambda key: True)
+    return folder
+
+
+def settings_of(tmp_path, **changes):
+    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, 1.0, 20.0, 4.0)
+    return replace(plain, **changes)
+
+
+def pieces_of(source, settings):
+    with ProblemFile(source / PROBLEMS) as problems:
+        return list(pieces(shard_files(source), problems, settings))
+
+
+class InThisProcess:
+    """Runs the pool's tasks here; those that `fails` names an outcome for end in it."""
+
+    def __init__(self, fails=lambda task: None):
+        self.fails, self.functions = fails, []
+
+    def run(self, next_task):
+        while (task := next_task()) is not None:
+            self.functions.append(task.function)
+            outcome = self.fails(task)
+            yield task.tag, task.function(task.argument) if outcome is None else outcome
+
+
+def examined(source, tmp_path, pool, settings, name="facts"):
+    folder = tmp_path / name
+    folder.mkdir()
+    with FactCache(tmp_path / "facts.sqlite", write=True) as cache:
+        num = examine(iter(pieces_of(source, settings)), pool, cache, folder, lambda facts: None)
+    return list(read_facts(folder, num))
+
+
+def test_facts_come_in_the_traces_order_with_their_grades(source, tmp_path):
+    facts = examined(source, tmp_path, InThisProcess(), settings_of(tmp_path))
+    assert [f.key for f in facts] == [(f"p{i:03d}", index) for i in range(200) for index in range(4)]
+    assert [f.grade.correct for f in facts[:4]] == [True, True, False, False]
+    assert [f.think for f in facts[:4]] == ["closed", "closed", "closed", "unclosed"]
+    assert all(f.measures is not None and f.signature for f in facts)
+    assert facts[0].text_hash != facts[4].text_hash  # each text ends in its problem's name
+
+
+def test_nothing_is_worked_out_twice(source, tmp_path):
+    settings = settings_of(tmp_path)
+    first = examined(source, tmp_path, InThisProcess(), settings)
+    with FactCache(tmp_path / "facts.sqlite"):
+        again = [examine_piece(piece) for piece in pieces_of(source, settings)]
+    assert [(e.fresh, e.ungraded) for e in again] == [([], [])] * len(again)
+    assert [fact for e in again for fact in e.facts] == first
+    # other thresholds are no other facts; another language is
+    other = [examine_piece(piece) for piece in pieces_of(source, replace(settings, language="fr"))]
+    assert sum(len(e.fresh) for e in other) == 800
+    assert all(not e.ungraded for e in other)
+
+
+def test_a_piece_in_which_something_hangs_costs_its_own_row(source, tmp_path):
+    def fails(task):
+        piece = task.argument
+        if isinstance(piece, Piece) and piece.measured and piece.number == 1 and piece.start <= 300 < piece.stop:
+            return TIMED_OUT
+        return None
+
+    pool = InThisProcess(fails)
+    facts = examined(source, tmp_path, pool, settings_of(tmp_path))
+    whole = examined(source, tmp_path, InThisProcess(), settings_of(tmp_path), "again")
+    assert facts[300].measures is None
+    assert facts[300].grade is None
+    assert [f for i, f in enumerate(facts) if i != 300] == [f for i, f in enumerate(whole) if i != 300]
+    assert sum(function is examine_piece for function in pool.functions) < 5 + 2 * PIECE_ROWS.bit_length()
+
+
+@pytest.mark.parametrize(("outcome", "reason"), [(TIMED_OUT, "ungraded_timeout"), (CRASHED, "ungraded_crash")])
+def test_a_grading_that_was_stopped_is_tried_again_only_under_wider_limits(source, tmp_path, outcome, reason):
+    settings = settings_of(tmp_path)
+    stopped = InThisProcess(lambda task: None if isinstance(task.argument, Piece) else outcome)
+    grades = {f.grade for f in examined(source, tmp_path, stopped, settings)}
+    slow = [g for g in grades if g.reason == reason]
+    assert slow
+    assert {g.correct for g in slow} == {None}
+    same = [examine_piece(piece) for piece in pieces_of(source, settings)]
+    assert not any(e.ungraded for e in same)
+    wider = [examine_piece(piece) for piece in pieces_of(source, replace(settings, timeout_s=30.0))]
+    assert any(e.ungraded for e in wider)
+    assert Grade(None, "\\sqrt{16}", reason) in grades or len(slow) > 1
+
+
+SCRIPT = """
+import sys; from pathlib import Path
+from distill.recipe import Recipe
+from distill.stages import RunContext, filter
+recipe = Recipe.model_validate({
+    "name": "n", "student": "smollm2-135m", "problems": [{"source": "file:x.jsonl"}], "sft": {"max_length": 2048},
+    "generate": {"teacher": "org/t", "sampling": {"max_tokens": 1024}},
+    "filter": {"compute": {"workers": int(sys.argv[2])}, "grade_timeout_s": 60.0},
+})
+filter.run(RunContext(recipe, Path(sys.argv[1])))
+"""
+
+
+def filtered(run_dir, workers=1, kill_after_s=None):
+    command = [sys.executable, "-c", SCRIPT, str(run_dir), str(workers)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        process.kill()
+        process.communicate()
+        return None
+    _, said = process.communicate()
+    assert process.returncode == 0, said[-2000:]
+    folder = run_dir / "filter"
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    assert not [p for p in files if p.relative_to(folder).parts[0].startswith(".")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@pytest.mark.slow
+def test_kills_and_other_numbers_of_workers_change_no_byte(source, tmp_path):
+    (source / "manifest.json").write_text('{"outputs": {}}')
+    expected = filtered(tmp_path, workers=3)
+    assert set(expected) >= {"verdicts.jsonl", "decontamination.json"}
+    (tmp_path / "facts.sqlite").unlink()
+    dice = random.Random(signal.SIGKILL)
+    for _ in range(6):
+        filtered(tmp_path, kill_after_s=dice.uniform(0.5, 6.0))
+    assert filtered(tmp_path) == expected
