@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distill.ledger import Ledger
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe
 from distill.records import Problem, Trace
@@ -31,6 +32,9 @@ from distill.store import describe_outputs, write_json
 from distill.trace_store import LEDGER, finalise, stored_traces
 
 NUM_CHARS = 8_000
+BLOCK_CHARS = 400
+NUM_BLOCKS = 5_000
+"""Traces are made of such blocks in a random order: making each word of them would take longer than filtering."""
 PER_PROBLEM = 4
 EVERY_S = 0.5
 SENTENCES = (
@@ -82,30 +86,37 @@ def make_traces(folder: Path, num: int) -> None:
     """A finished generate stage, without a teacher."""
     folder.mkdir(parents=True)
     dice = random.Random(0)
-    with (folder / PROBLEMS).open("w") as problems, (folder / LEDGER).open("wb") as ledger:
-        from distill.ledger import _line
-
+    blocks = [_block(dice) for _ in range(NUM_BLOCKS)]
+    with (folder / PROBLEMS).open("w") as problems, Ledger(folder / LEDGER) as ledger:
         for number in range((num + PER_PROBLEM - 1) // PER_PROBLEM):
             answer = str(dice.randrange(10_000))
             question = f"Take {number} sheep and {dice.randrange(10**6)} goats. How many legs are left after {answer}?"
             problem = Problem(f"p{number:07d}", [{"role": "user", "content": question}], answer, "math", "benchmark")
             problems.write(json.dumps(problem.to_json()) + "\n")
-            for index in range(min(PER_PROBLEM, num - number * PER_PROBLEM)):
-                given = answer if dice.random() < 0.5 else str(dice.randrange(10_000))
-                ledger.write(_line("trace", _trace(problem.id, index, given, dice).to_json()))
+            indices = range(min(PER_PROBLEM, num - number * PER_PROBLEM))
+            ledger.append(_trace(problem, index, blocks, dice) for index in indices)
     outputs, _ = finalise(folder, lambda key: True)
     write_json(folder / "manifest.json", {"outputs": describe_outputs(folder, {PROBLEMS: None, **outputs})})
 
 
-def _trace(name: str, index: int, answer: str, dice: random.Random) -> Trace:
-    thought, size = [], 0
-    while size < NUM_CHARS - 100:
+def _block(dice: random.Random) -> str:
+    """About `BLOCK_CHARS` of reasoning."""
+    text = ""
+    while len(text) < BLOCK_CHARS:
         a, b, c, d = (dice.randrange(1_000) for _ in range(4))
-        thought.append(dice.choice(SENTENCES).format(a=a, b=b, c=c, d=d))
-        size += len(thought[-1])
-    text = f"<think>\n{''.join(thought).strip()}\n</think>\n\nThe answer is \\boxed{{{answer}}}."
+        text += dice.choice(SENTENCES).format(a=a, b=b, c=c, d=d)
+    return text
+
+
+def _trace(problem: Problem, index: int, blocks: list[str], dice: random.Random) -> Trace:
+    given = problem.answer if dice.random() < 0.5 else str(dice.randrange(10_000))
+    thought = "".join(dice.choices(blocks, k=NUM_CHARS // BLOCK_CHARS)).strip()
+    text = f"<think>\n{thought}\n</think>\n\nThe answer is \\boxed{{{given}}}."
     split = split_reasoning(text)
-    return Trace(name, index, "org/teacher", "main", text, split.reasoning, split.content, "stop", 40, size // 3, index)
+    num_tokens = len(text) // 3
+    return Trace(
+        problem.id, index, "org/teacher", "main", text, split.reasoning, split.content, "stop", 40, num_tokens, index
+    )
 
 
 def run_filter(run_dir: Path) -> None:

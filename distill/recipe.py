@@ -15,7 +15,7 @@ Language = Literal[
     "ar", "bg", "ca", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "he", "hi", "hr", "hu", "id", "it", "ja",
     "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "th", "tr", "uk", "vi", "zh",
 ]  # fmt: skip
-"""Languages that `distill.filters.readability` can tell apart, by script and by CLD2."""
+"""Languages that `distill.filters.language` can tell apart, by script and by CLD2."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]

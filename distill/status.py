@@ -50,7 +50,7 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
         "num_wanted": num_wanted,
         "num_done": manifest["metrics"]["num_samples"] if manifest else min(len(found.keys), num_wanted),
         "num_not_needed": skipped,
-        "finish_reasons": dict(tally.finish_reasons),
+        "finish_reasons": dict(+tally.finish_reasons),
         "num_prompt_tokens": tally.num_prompt_tokens,
         "num_completion_tokens": tally.num_completion_tokens,
         "num_damaged_records": len(index.damaged),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from distill.hub import Model, resolve_model
 from distill.recipe import Recipe
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# A shell that starts the tests in the background has them ignore Ctrl-C, and the commands under test inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
