@@ -18,8 +18,14 @@ from distill.records import REASONS
 
 Row = Mapping[str, Any]
 
-STAGES = {"generate": "Sample traces", "filter": "Grade and filter", "sft": "Fine-tune", "eval": "Evaluate"}
-"""The stages in running order, each with what it does."""
+STAGES = {
+    "generate": "Sample traces",
+    "import": "Take in traces",
+    "filter": "Grade and filter",
+    "sft": "Fine-tune",
+    "eval": "Evaluate",
+}
+"""The stages in running order, each with what it does; a run has `generate` or `import`."""
 
 MAX_TRACES = 10
 MAX_LOSS_POINTS = 300
@@ -49,7 +55,8 @@ def render_report(summary: Row, funnel: Sequence[tuple[str, int]], traces: Seque
     benchmarks = benchmark_rows(mapping(summary.get("eval")))
     html = template.render(
         summary=summary,
-        stages=[(name, label, summary.get(name)) for name, label in STAGES.items()],
+        source="import" if imports(summary) else "generate",
+        stages=[(name, STAGES[name], summary.get(name)) for name in stage_names(summary)],
         total_seconds=sum(number(mapping(summary.get(name)).get("seconds")) or 0.0 for name in STAGES),
         headline=headline(summary, benchmarks),
         funnel=funnel_rows(funnel),
@@ -62,13 +69,23 @@ def render_report(summary: Row, funnel: Sequence[tuple[str, int]], traces: Seque
     return UNPRINTABLE.sub("\ufffd", html)
 
 
+def imports(summary: Row) -> bool:
+    """Whether the run's traces were made elsewhere."""
+    return bool(mapping(summary.get("recipe")).get("traces"))
+
+
+def stage_names(summary: Row) -> list[str]:
+    """The stages of a run, done or not, in running order."""
+    return [name for name in STAGES if name != ("generate" if imports(summary) else "import")]
+
+
 def headline(summary: Row, benchmarks: Sequence[Row]) -> str:
     """The run's result in one sentence, and a second one where that result may be chance."""
     evaluation = mapping(summary.get("eval"))
     student, base, difference = (mapping(evaluation.get(key)) for key in ("student", "base", "difference"))
     if number(student.get("pass_at_1")) is None:
         done = [name for name in STAGES if summary.get(name) is not None]
-        to_do = [name for name in STAGES if name not in done]
+        to_do = [name for name in stage_names(summary) if name not in done]
         progress = f"{', '.join(done) or 'no stage'} done" + (f"; {', '.join(to_do)} still to run" if to_do else "")
         return f"The student has no score yet ({progress})."
     names = [row["name"] for row in benchmarks if row["name"]]
