@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import re
+import string
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,20 +49,23 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     """
     questions: dict[str, str] = {}
 
-    def load(source: ProblemSource) -> list[Problem]:
-        problems = load_problems(source, recipe.seed)
+    stand_in = recipe.filter.majority is not None or recipe.filter.judge is not None
+
+    def load(source: ProblemSource, may_lack_answers: bool = False) -> list[Problem]:
+        problems = load_problems(source, recipe.seed, may_lack_answers)
         questions.update((p.id, _bare_question(p, source.template)) for p in problems)
         return problems
 
-    pool = _distinct(p for source in recipe.problems for p in load(source))
+    pool = _distinct(p for source in recipe.problems for p in load(source, stand_in))
     benchmarks: dict[str, list[Problem]] = {}
     if recipe.eval and recipe.eval.held_out:
-        if recipe.eval.held_out >= len(pool):
+        gradable = [problem for problem in pool if problem.answer is not None or problem.task == "gym"]
+        if recipe.eval.held_out >= len(gradable):
             raise ProblemError(
-                f"eval.held_out ({recipe.eval.held_out}) leaves no problem to train on: the sources have {len(pool)} "
-                "distinct ones. Lower eval.held_out or raise a source's limit."
+                f"eval.held_out ({recipe.eval.held_out}) leaves no problem to train on: the sources have "
+                f"{len(gradable)} distinct ones with answers. Lower eval.held_out or raise a source's limit."
             )
-        benchmarks[HELD_OUT] = draw(pool, recipe.eval.held_out, f"held-out/{recipe.seed}")
+        benchmarks[HELD_OUT] = draw(gradable, recipe.eval.held_out, f"held-out/{recipe.seed}")
     for source in recipe.eval.benchmarks if recipe.eval else []:
         name = benchmark_name(source)
         while name in benchmarks:
@@ -83,8 +87,13 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     return ProblemSets(train, benchmarks, counts, len(pool) - len(train) - num_held_out)
 
 
-def load_problems(source: ProblemSource, seed: int) -> list[Problem]:
+def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = False) -> list[Problem]:
     """The problems of one source, at most `limit` of them, drawn under the source's seed or else `seed`.
+
+    Args:
+        source: what to read, and how.
+        seed: of the draw, where the source has none.
+        may_lack_answers: keep problems without an expected answer; else they are refused.
 
     Raises:
         ProblemError: the source cannot be loaded, is empty, or has rows without question or answer.
@@ -96,7 +105,7 @@ def load_problems(source: ProblemSource, seed: int) -> list[Problem]:
     else:
         is_hub = kind == "hf"
         rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
-        problems = _problems_from_rows(source, rows)
+        problems = _problems_from_rows(source, rows, may_lack_answers)
     if not problems:
         raise ProblemError(f"{source.source}: the problem set is empty.")
     if source.limit is None or kind == "gym":
@@ -145,38 +154,74 @@ def plain_question(question: str) -> str:
     return re.sub(r"\s+", " ", question).strip().casefold()
 
 
-def _problems_from_rows(source: ProblemSource, rows: Iterable[Row]) -> list[Problem]:
+def _problems_from_rows(source: ProblemSource, rows: Iterable[Row], may_lack_answers: bool) -> list[Problem]:
     problems, without_answer = [], []
-    columns: tuple[str, str] | None = None
+    columns: tuple[str, str | None] | None = None
     for place, row in rows:
-        columns = columns or _pick_columns(source, row, place)
-        question, answer = row.get(columns[0]), row.get(columns[1])
-        if not isinstance(question, str) or not question.strip():
-            raise ProblemError(f"{place}: column {columns[0]!r} holds no question ({question!r:.60}).")
-        answer = _final_answer(answer, source.answer_after)
-        if answer is None:
+        columns = columns or _pick_columns(source, row, place, may_lack_answers)
+        problem = _problem_of_row(source, place, row, columns)
+        if problem.answer is None and not may_lack_answers:
             without_answer.append(place)
-            continue
-        prompt = [{"role": "user", "content": _clean(source.template.replace("{problem}", question.strip()))}]
-        task = source.task or "math"
-        own_id = row.get(source.columns.id) if source.columns.id else None
-        if source.columns.id and (own_id is None or not str(own_id).strip()):
-            raise ProblemError(f"{place}: column {source.columns.id!r} (columns.id) is missing or empty.")
-        name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
-        problems.append(Problem(name, prompt, answer, task, _source_label(source)))
+        else:
+            problems.append(problem)
     if without_answer:
         shown = ", ".join(without_answer[:5]) + (", …" if len(without_answer) > 5 else "")
         marker = f" after {source.answer_after!r}" if source.answer_after else ""
         column = columns[1] if columns else "answer"
         raise ProblemError(
             f"{source.source}: {len(without_answer)} rows have no answer in column {column!r}{marker} ({shown}). "
-            "Such a problem cannot be graded: remove these rows, or name the right column in columns.answer."
+            "Such a problem cannot be graded: remove these rows, name the right column in columns.answer, or set "
+            "filter.majority to let a problem's traces vote."
         )
     return problems
 
 
-def _pick_columns(source: ProblemSource, row: Mapping[str, Any], place: str) -> tuple[str, str]:
-    """The names of the question and answer columns."""
+def _problem_of_row(
+    source: ProblemSource, place: str, row: Mapping[str, Any], columns: tuple[str, str | None]
+) -> Problem:
+    question = row.get(columns[0])
+    if not isinstance(question, str) or not question.strip():
+        raise ProblemError(f"{place}: column {columns[0]!r} holds no question ({question!r:.60}).")
+    answer = _final_answer(row.get(columns[1]), source.answer_after) if columns[1] else None
+    options = _options(source, place, row)
+    prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options))}]
+    task = source.task or "math"
+    own_id = row.get(source.columns.id) if source.columns.id else None
+    if source.columns.id and (own_id is None or not str(own_id).strip()):
+        raise ProblemError(f"{place}: column {source.columns.id!r} (columns.id) is missing or empty.")
+    name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
+    return Problem(name, prompt, answer, task, _source_label(source), {"options": options} if options else {})
+
+
+def _options(source: ProblemSource, place: str, row: Mapping[str, Any]) -> list[str]:
+    """What there is to choose from; nothing where the source has no such column."""
+    column = source.columns.options
+    if column is None:
+        return []
+    options = row.get(column)
+    if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
+        raise ProblemError(f"{place}: column {column!r} (columns.options) holds no list of options ({options!r:.60}).")
+    if len(options) > len(string.ascii_uppercase):
+        raise ProblemError(f"{place}: {len(options)} options; there are letters for {len(string.ascii_uppercase)}.")
+    return [_clean(str(option)) for option in options]
+
+
+def _fill(template: str, question: str, options: list[str]) -> str:
+    """The prompt: question and lettered options in their places, the options after it where they have none."""
+    lettered = "\n".join(f"{letter}) {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False))
+    if options and "{options}" not in template:
+        template += "\n\n{options}"
+    # The question may itself hold "{options}".
+    return "".join(
+        question if part == "{problem}" else lettered if part == "{options}" else part
+        for part in re.split(r"(\{problem\}|\{options\})", template)
+    )
+
+
+def _pick_columns(
+    source: ProblemSource, row: Mapping[str, Any], place: str, may_lack_answers: bool
+) -> tuple[str, str | None]:
+    """The names of the question and answer columns; no answer column where none is needed and none is there."""
 
     def pick(chosen: str | None, candidates: tuple[str, ...], key: str) -> str:
         if chosen is not None and chosen in row:
@@ -193,10 +238,10 @@ def _pick_columns(source: ProblemSource, row: Mapping[str, Any], place: str) -> 
             )
         return found
 
-    return (
-        pick(source.columns.problem, PROBLEM_COLUMNS, "columns.problem"),
-        pick(source.columns.answer, ANSWER_COLUMNS, "columns.answer"),
-    )
+    question = pick(source.columns.problem, PROBLEM_COLUMNS, "columns.problem")
+    if may_lack_answers and source.columns.answer is None and not any(c in row for c in ANSWER_COLUMNS):
+        return question, None
+    return question, pick(source.columns.answer, ANSWER_COLUMNS, "columns.answer")
 
 
 def _final_answer(answer: Any, marker: str | None) -> str | None:

@@ -89,6 +89,8 @@ class Columns(Strict):
     """Column with the question; left out: the first of problem, question, prompt, instruction."""
     answer: str | None = None
     """Column with the expected answer; left out: the first of answer, expected_answer, gtruth_answer, solution."""
+    options: str | None = None
+    """Column with a list of options to choose from; they are put into the prompt, lettered."""
     id: str | None = None
     """Column with an id of its own; left out: the id is a hash of the content."""
 
@@ -109,7 +111,7 @@ class ProblemSource(Strict):
     answer_after: Annotated[str, Field(min_length=1)] | None = None
     """Marker in the answer column: what follows its last occurrence is the expected answer (`####` for GSM8K)."""
     template: str = "{problem}"
-    """The student's prompt, with `{problem}` where the question goes."""
+    """The student's prompt, with `{problem}` where the question goes and `{options}` where options go (else after)."""
     task: Task | None = None
     """How answers are graded (`distill.grading`); left out: `gym` for a gym source, `math` otherwise."""
     limit: PositiveInt | None = None
@@ -619,6 +621,14 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
         )
     if recipe.generate is not None:
         found += _teacher_against_student(recipe.generate.sampling.max_tokens, kept, longest)
+    if recipe.filter.judge is None and "judge" in {
+        *(s.task for s in recipe.problems),
+        *(s.task for s in recipe.traces),
+    }:
+        found.append(
+            "task: judge needs a judge: set filter.judge, e.g. "
+            "judge: {model: …, compute: {base_urls: [http://localhost:8000/v1]}}."
+        )
     student = find_student(recipe.student)
     if student.context is not None and longest > student.context:
         found.append(

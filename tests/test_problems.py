@@ -438,7 +438,7 @@ def test_appended_rows_turn_no_training_problem_into_a_measured_one(write, num, 
 def test_held_out_needs_problems_left_to_train_on(write):
     path = write(sums(3))
     assert len(load_problem_sets(recipe(path, 2)).train) == 1
-    with pytest.raises(ProblemError, match=r"eval\.held_out \(3\) leaves no problem to train on.* 3 distinct ones"):
+    with pytest.raises(ProblemError, match=r"eval\.held_out \(3\) leaves no problem to .* 3 distinct ones with"):
         load_problem_sets(recipe(path, 3))
 
 
@@ -583,3 +583,56 @@ def test_real_grade_school_problems():
     measured = [p for problems in sets.benchmarks.values() for p in problems]
     assert not bare(sets.train) & bare(measured)
     assert len(sets.train) + 100 + sets.num_excluded == len({p.id for p in problems})
+
+
+def rows_file(tmp_path, rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"file:{path}"
+
+
+def test_options_are_lettered_and_remembered(tmp_path):
+    rows = [{"question": "Which {options} is it?", "answer": "B", "choices": ["one", "two", 3]}]
+    source = {"source": rows_file(tmp_path, rows), "task": "choice", "columns": {"options": "choices"}}
+    (plain,) = load_problems(ProblemSource.model_validate(source), 0)
+    assert plain.question == "Which {options} is it?\n\nA) one\nB) two\nC) 3"
+    assert plain.metadata == {"options": ["one", "two", "3"]}
+    placed = ProblemSource.model_validate({**source, "template": "{options}\n{problem}"})
+    assert load_problems(placed, 0)[0].question == "A) one\nB) two\nC) 3\nWhich {options} is it?"
+
+
+@pytest.mark.parametrize("options", [None, [], "A, B", [["x"]], ["o"] * 27])
+def test_what_is_no_list_of_options_is_refused(tmp_path, options):
+    source = {
+        "source": rows_file(tmp_path, [{"question": "Which?", "answer": "A", "choices": options}]),
+        "task": "choice",
+        "columns": {"options": "choices"},
+    }
+    with pytest.raises(ProblemError, match=r"rows\.jsonl:1: .*options"):
+        load_problems(ProblemSource.model_validate(source), 0)
+
+
+def test_problems_without_answers_are_taken_only_where_something_stands_in(tmp_path):
+    rows = [{"question": "One?", "answer": "1"}, {"question": "Two?"}, {"question": "Three?", "answer": None}]
+    source = ProblemSource(source=rows_file(tmp_path, rows))
+    with pytest.raises(ProblemError, match=r"2 rows have no answer .* or set filter\.majority"):
+        load_problems(source, 0)
+    assert sorted(str(p.answer) for p in load_problems(source, 0, may_lack_answers=True)) == ["1", "None", "None"]
+    bare = ProblemSource(source=rows_file(tmp_path, [{"question": "One?"}]))
+    assert load_problems(bare, 0, may_lack_answers=True)[0].answer is None
+
+
+def test_what_is_held_out_has_answers(tmp_path):
+    rows = [{"question": f"{i}?", "answer": "1" if i < 3 else None} for i in range(20)]
+    recipe = {
+        "name": "n",
+        "student": "smollm2-135m",
+        "problems": [{"source": rows_file(tmp_path, rows)}],
+        "generate": {"teacher": "t", "samples_per_problem": 8, "sampling": {"max_tokens": 512}},
+        "filter": {"majority": {}},
+        "sft": {"max_length": 512},
+        "eval": {"held_out": 2, "sampling": {"max_tokens": 512}},
+    }
+    sets = load_problem_sets(Recipe.model_validate(recipe))
+    assert [p.answer for p in sets.benchmarks["held-out"]] == ["1", "1"]
+    assert len(sets.train) == 18

@@ -202,6 +202,11 @@ def test_a_local_folder_is_a_student(tmp_path, monkeypatch):
             {"generate": None, "problems": [], "traces": [{"source": "gym:x"}]}, ["traces.0.source"], id="gym traces"
         ),
         pytest.param(
+            {"problems": [{"source": "file:x.jsonl", "task": "judge"}]},
+            ["task: judge needs", "filter.judge"],
+            id="no judge",
+        ),
+        pytest.param(
             {"filter": {"select": {"min_pass_rate": 0.9, "max_pass_rate": 0.1}}}, ["min_pass_rate (0.9)"], id="band"
         ),
         pytest.param({"filter": {"judge": {"model": "m", "compute": {}}}}, ["compute.base_urls"], id="judge nowhere"),
