@@ -53,6 +53,8 @@ class Settings:
     """The system prompt and the worked examples that the teacher was shown."""
     tokenizer: str | None
     """The student's `tokenizer.json`; `None`: lengths in its tokens are not asked for."""
+    student: str
+    """Name and revision of the model that the tokenizer belongs to."""
     gym_min_score: float
     timeout_s: float
     memory_gib: float
@@ -60,7 +62,7 @@ class Settings:
     @property
     def fingerprint(self) -> str:
         """What decides the facts about a text, as text."""
-        return json.dumps([SIGNATURE_VERSION, MEASURES_VERSION, self.leaks, self.tokenizer])
+        return json.dumps([SIGNATURE_VERSION, MEASURES_VERSION, self.leaks, self.student])
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def source(tmp_path):
 
 
 def settings_of(tmp_path, **changes):
-    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, 1.0, 20.0, 4.0)
+    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, "", 1.0, 20.0, 4.0)
     return replace(plain, **changes)
 
 

@@ -30,6 +30,7 @@ from distill.grading.pool import GradingPool
 from distill.judging import Question, ask_judge
 from distill.problem_file import ProblemFile
 from distill.progress import ProgressBar
+from distill.recipe import FilterConfig
 from distill.records import Problem, SampleKey, Trace, Verdict, sft_row
 from distill.shards import ShardWriter
 from distill.stages import (
@@ -60,13 +61,12 @@ def identity(run: RunContext) -> dict[str, Any]:
     """What decides the verdicts."""
     source = run.finished(run.traces_stage, "filter")
     config = run.recipe.filter
-    counts_tokens = config.min_tokens is not None or config.max_tokens is not None
     return {
         "version": VERSION,
         "seed": run.recipe.seed,
         "traces": traces_fingerprint(source),
         "problems": source["outputs"][PROBLEMS]["sha256"],
-        "student": run.student_model.name if counts_tokens else None,
+        "student": f"{run.student_model.name}@{run.student_model.revision}" if _counts_tokens(config) else None,
         "evaluation_sets": {pack.name: pack.sha256 for pack in run.evaluation_packs},
         **config.model_dump(mode="json", exclude={"compute": True, "judge": {"compute"}}),
     }
@@ -119,16 +119,21 @@ def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
 def _settings(run: RunContext) -> Settings:
     config, generate = run.recipe.filter, run.recipe.generate
     leaks = [generate.system or "", *(f"{e.reasoning}\n{e.answer}" for e in generate.examples)] if generate else []
-    counts_tokens = config.min_tokens is not None or config.max_tokens is not None
+    student = run.student_model if _counts_tokens(config) else None
     return Settings(
         cache=str(run.run_dir / CACHE),
         language=config.readability.language,
         leaks=tuple(filter(None, leaks)),
-        tokenizer=str(run.student_model.path / TOKENIZER) if counts_tokens else None,
+        tokenizer=str(student.path / TOKENIZER) if student else None,
+        student=f"{student.name}@{student.revision}" if student else "",
         gym_min_score=config.gym_min_score,
         timeout_s=config.grade_timeout_s,
         memory_gib=config.grade_memory_gib,
     )
+
+
+def _counts_tokens(config: FilterConfig) -> bool:
+    return config.min_tokens is not None or config.max_tokens is not None
 
 
 def _first_glance(facts: Facts) -> str:
