@@ -8,6 +8,7 @@ what a comparison of strings does not settle is graded as a task of its own, whi
 
 import functools
 import json
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
 from distill.grading import GRADER_VERSION, Grade, extract, grade_from, grade_slowly, quick_grade
-from distill.grading.pool import GradingPool, Outcome, PoolTask
+from distill.grading.pool import TIMED_OUT, GradingPool, Outcome, PoolTask
 from distill.problem_file import ProblemFile
 from distill.prompts import join_reasoning, split_reasoning
 from distill.records import FinishReason, Problem, Record, SampleKey, Trace
@@ -29,6 +30,9 @@ PIECE_ROWS = 256
 """Traces in a task: enough for its overhead not to matter, few enough to keep all cores busy to the end."""
 PIECE_TIMEOUT_S = 300.0
 """Measuring takes time in proportion to a text; a piece that takes longer is gone through trace by trace."""
+BARE, GRADED, FULL = range(3)
+MAX_FAILED_ALIKE = 16
+"""So many single traces that cannot be examined, and not one that can: it is not their fault."""
 COLUMNS = [
     "problem_id",
     "sample_index",
@@ -55,6 +59,8 @@ class Settings:
     """The student's `tokenizer.json`; `None`: lengths in its tokens are not asked for."""
     student: str
     """Name and revision of the model that the tokenizer belongs to."""
+    graders: str
+    """Versions of the libraries that decide verdicts."""
     gym_min_score: float
     timeout_s: float
     memory_gib: float
@@ -104,8 +110,8 @@ class Piece:
     stop: int
     problems: Mapping[str, Problem]
     settings: Settings
-    measured: bool = True
-    """`False`: measuring it was given up."""
+    effort: int = FULL
+    """`FULL`; `GRADED`: measuring was given up; `BARE`: grading too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +132,19 @@ def examine_piece(piece: Piece) -> Examined:
         for row in _rows(piece.path, piece.group)[piece.start : piece.stop]
     ]
     facts = [_bare_facts(trace) for trace in traces]
-    if not piece.measured:
+    if piece.effort == BARE:
         return Examined(facts, [], [])
     answered = [row for row, trace in enumerate(traces) if trace.finish_reason != "error"]
     keys = {row: _keys(piece.problems[traces[row].problem_id], traces[row], piece.settings) for row in answered}
-    with FactCache(Path(piece.settings.cache)) as cache:
-        known = cache.get(list({key for pair in keys.values() for key in pair}))
-    fresh = _about_texts(piece, traces, {keys[row][0]: row for row in answered if keys[row][0] not in known})
+    known = _known(piece.settings, list({key for pair in keys.values() for key in pair}))
+    unknown = {keys[row][0]: row for row in answered if keys[row][0] not in known}
+    fresh = _about_texts(piece, traces, unknown) if piece.effort == FULL else {}
     ungraded: list[tuple[int, bytes, str]] = []
     for row in answered:
         problem, content = piece.problems[traces[row].problem_id], traces[row].content
         text_key, grade_key = keys[row]
-        facts[row] = _with_text(facts[row], known.get(text_key) or fresh[text_key])
+        if (about := known.get(text_key) or fresh.get(text_key)) is not None:
+            facts[row] = _with_text(facts[row], about)
         grade = known.get(grade_key) or fresh.get(grade_key)
         if grade is None or _was_stopped_sooner(grade, piece.settings):
             quick = quick_grade(problem, content, last_number=False)
@@ -147,6 +154,15 @@ def examine_piece(piece: Piece) -> Examined:
             grade = fresh[grade_key] = asdict(quick)
         facts[row] = replace(facts[row], grade=_read_grade(grade))
     return Examined(facts, list(fresh.items()), ungraded)
+
+
+def _known(settings: Settings, keys: list[bytes]) -> dict[bytes, Any]:
+    """What the cache has; nothing where its file is damaged, for all of it can be found out again."""
+    try:
+        with FactCache(Path(settings.cache)) as cache:
+            return cache.get(keys)
+    except sqlite3.DatabaseError:
+        return {}
 
 
 @functools.lru_cache(maxsize=1)
@@ -164,7 +180,7 @@ def _keys(problem: Problem, trace: Trace, settings: Settings) -> tuple[bytes, by
     text = fact_key("text", settings.fingerprint, language, problem.question, trace.reasoning, trace.content)
     gold = json.dumps([problem.task, problem.answer, problem.metadata, settings.gym_min_score], sort_keys=True)
     question = problem.question if problem.task == "choice" else ""
-    return text, fact_key("grade", str(GRADER_VERSION), gold, question, trace.content)
+    return text, fact_key("grade", str(GRADER_VERSION), settings.graders, gold, question, trace.content)
 
 
 def _language(problem: Problem, settings: Settings) -> str | None:
@@ -307,7 +323,7 @@ class _Examination:
         self._open: dict[int, _Open] = {}
         self._urgent: deque[PoolTask] = deque()
         """What belongs to pieces that are open already."""
-        self._num_pieces = 0
+        self._num_pieces = self._num_examined = self._num_given_up = 0
 
     def run(self, pool: GradingPool) -> int:
         for tag, outcome in pool.run(self._next_task):
@@ -330,8 +346,10 @@ class _Examination:
 
     def _take_piece(self, piece: Piece, outcome: Examined | Outcome) -> None:
         if isinstance(outcome, Outcome):
+            self._give_up_if_all_fail(piece, outcome)
             self._urgent.extend(_piece_task(part) for part in _smaller(piece))
             return
+        self._num_examined += piece.effort == FULL
         self._cache.put(outcome.fresh)
         opened = self._open[piece.number]
         offset = piece.start - opened.piece.start
@@ -344,15 +362,29 @@ class _Examination:
             self._urgent.append(PoolTask(tag, grade, (problem, extracted)))
         self._finish(opened)
 
+    def _give_up_if_all_fail(self, piece: Piece, outcome: Outcome) -> None:
+        """A broken tokenizer or installation must not pass for broken traces.
+
+        Raises:
+            StageError: no trace can be examined.
+        """
+        self._num_given_up += piece.stop - piece.start == 1
+        if self._num_given_up >= MAX_FAILED_ALIKE and not self._num_examined:
+            raise StageError(
+                f"the first {self._num_given_up} traces cannot be examined ({outcome}). That is not their fault: check "
+                "the student's tokenizer, the installation and filter.grade_memory_gib."
+            )
+
     def _take_grade(self, asked: _Asked, outcome: object) -> None:
         opened = self._open[asked.number]
         facts, grade = opened.facts[asked.row], grade_from(outcome, asked.extracted)
         assert facts is not None
         settings = opened.piece.settings
         cached = asdict(grade)
-        if isinstance(outcome, Outcome):
+        if outcome is TIMED_OUT:
             cached["limits"] = [settings.timeout_s, settings.memory_gib]
-        self._cache.put({asked.key: cached})
+        if outcome is TIMED_OUT or not isinstance(outcome, Outcome):  # a crash may be the machine's; it is tried again
+            self._cache.put({asked.key: cached})
         opened.facts[asked.row] = replace(facts, grade=grade)
         opened.num_missing -= 1
         self._finish(opened)
@@ -377,13 +409,13 @@ def _smaller(piece: Piece) -> list[Piece]:
     Raises:
         StageError: even reading the trace fails.
     """
-    if not piece.measured:
+    if piece.effort == BARE:
         raise StageError(
             f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the time and memory "
             "that workers have. Raise filter.grade_memory_gib."
         )
     if piece.stop - piece.start == 1:
-        return [replace(piece, measured=False)]
+        return [replace(piece, effort=piece.effort - 1)]
     middle = (piece.start + piece.stop) // 2
     return [replace(piece, stop=middle), replace(piece, start=middle)]
 

@@ -3,7 +3,9 @@
 Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words.
 """
 
+import contextlib
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,9 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
         problem = problems[problem_id]
     traces = []
     for verdict in verdicts:
-        trace = texts[verdict.sample_index]
+        trace = texts.get(verdict.sample_index)
+        if trace is None:
+            raise UserError(f"--explain: {run_dir / source} has changed since. Run `distill filter` again.")
         about = {
             "finish_reason": trace.finish_reason,
             "num_completion_tokens": trace.num_completion_tokens,
@@ -64,7 +68,7 @@ def story(found: dict[str, Any]) -> list[str]:
     """The same in words."""
     problem = found["problem"]
     lines = [f"Problem {problem['id']} ({problem['source']}, {problem['task']})"]
-    lines += [f"  {line}" for line in problem["prompt"][-1]["content"].splitlines()]
+    lines += [f"  {line}" for line in _printable(problem["prompt"][-1]["content"]).splitlines()]
     lines.append(f"  expected answer: {problem['answer'] if problem['answer'] is not None else 'none'}")
     for trace in found["traces"]:
         if found["wanted"] in (None, trace["sample_index"]):
@@ -87,7 +91,7 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
         lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else ""))
     lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
     if whole:
-        text = trace["text"]
+        text = _printable(trace["text"])
         middle = f"\n… {len(text) - 2 * NUM_SHOWN_CHARS:,} characters …\n"
         if len(text) > 2 * NUM_SHOWN_CHARS:
             text = text[:NUM_SHOWN_CHARS] + middle + text[-NUM_SHOWN_CHARS:]
@@ -96,14 +100,34 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
 
 
 def _grade(trace: dict[str, Any]) -> str:
-    answer = "no answer found" if trace["extracted_answer"] is None else f"answer {trace['extracted_answer']}"
+    extracted = trace["extracted_answer"]
+    answer = "no answer found" if extracted is None else f"answer {_printable(extracted)}"
     grade = {True: "right", False: "wrong", None: "not graded"}[trace["correct"]]
     by = f" (by {trace['graded_by']})" if trace["graded_by"] not in ("", "rule") else ""
     return f"{answer}, {grade}{by}"
 
 
+def _printable(text: str) -> str:
+    """The text without what would command a terminal."""
+    return "".join(char if char in "\n\t" or unicodedata.category(char) != "Cc" else "\ufffd" for char in text)
+
+
 def _fate(trace: dict[str, Any]) -> str:
     return "kept" if trace["kept"] else f"dropped: {', '.join(trace['reasons'])}"
+
+
+def _find(file: Path, wanted: str) -> tuple[str, str, list[Verdict]]:
+    """The problem's id, the sample's index or nothing, and the verdicts on the problem's traces.
+
+    Raises:
+        UserError: see `_verdicts_of`.
+    """
+    name, slash, index = wanted.rpartition("/")
+    if slash and index.isdigit():
+        with contextlib.suppress(UserError):  # an id may itself look so
+            return wanted, "", _verdicts_of(file, wanted)
+        return name, index, _verdicts_of(file, name)
+    return wanted, "", _verdicts_of(file, wanted)
 
 
 def _verdicts_of(file: Path, name: str) -> list[Verdict]:

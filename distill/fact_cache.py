@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from distill.errors import StoreError
 from distill.store import disk_errors
 
 KEY_BYTES = 16
@@ -45,10 +46,15 @@ class FactCache:
         with disk_errors(path):
             try:
                 self._connection = _open(path, write)
+            except sqlite3.OperationalError as error:  # locked, or a disk that cannot be written to
+                if not write:
+                    raise
+                raise StoreError(f"{path}: cannot be opened ({error}). Free it, or check the disk.") from None
             except sqlite3.DatabaseError:
                 if not write:
                     raise
-                path.replace(path.with_name(f"{path.name}.damaged"))  # facts can be worked out again
+                for file in path.parent.glob(f"{path.name}*"):  # facts can be worked out again
+                    file.replace(file.with_name(f"{file.name}.damaged"))
                 self._connection = _open(path, write)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
@@ -69,8 +75,14 @@ class FactCache:
         """
         pairs = facts.items() if isinstance(facts, Mapping) else facts
         rows = [(key, json.dumps(value, ensure_ascii=True, separators=(",", ":"))) for key, value in pairs]
-        with disk_errors(self._path), self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+        try:
+            with self._connection:
+                self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{self._path}: writing failed ({error}). Free some space, or remove the file: all of it can be worked "
+                "out again."
+            ) from None
 
     def close(self) -> None:
         """Give the file back."""

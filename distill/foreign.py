@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,20 @@ ID_COLUMNS = ("uuid", "problem_id", "id")
 MODEL_COLUMNS = ("generation_model", "teacher", "model")
 FINISH_COLUMNS = ("finish_reasons", "finish_reason")
 
-_FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length", "loop": "loop", "error": "error"}
+_FINISHED: dict[str, FinishReason] = {
+    "": "stop",
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "max_length": "length",
+    "max_new_tokens": "length",
+    "loop": "loop",
+    "repetition": "loop",
+}
 
 
 @dataclass(slots=True)
@@ -52,22 +65,33 @@ class Skipped:
             self.examples.append((place, reason))
 
 
+@dataclass(slots=True)
+class Identities:
+    """What has been read so far, by hash: no two problems share an id and no two traces an identity, in all sources."""
+
+    content_of_id: dict[str, bytes] = field(default_factory=dict)
+    num_samples: Counter[str] = field(default_factory=Counter)
+
+
 class _UnusableError(Exception):
     """Why a row gives no trace."""
 
 
-def foreign_traces(source: TraceSource, skipped: Skipped | None = None) -> Iterator[tuple[Problem, Trace]]:
+def foreign_traces(
+    source: TraceSource, skipped: Skipped | None = None, identities: Identities | None = None
+) -> Iterator[tuple[Problem, Trace]]:
     """The problems and traces of a source, in its order; a problem comes with each of its traces.
 
     Args:
         source: what to read, and how.
         skipped: filled with the rows that could not be used, while reading.
+        identities: of the sources read before; left out: none were.
 
     Raises:
         ProblemError: the source cannot be read, a named column is missing, or no row is usable.
     """
     skipped = Skipped() if skipped is None else skipped
-    reader = _Reader(source)
+    reader = _Reader(source, Identities() if identities is None else identities)
     num_traces = 0
     for place, row in _rows(source, skipped):
         try:
@@ -104,14 +128,13 @@ def _nothing_usable(source: TraceSource, skipped: Skipped) -> str:
 
 
 class _Reader:
-    """Rows to pairs; remembers ids and texts by hash, so that no two problems or samples share an identity."""
+    """Rows to pairs."""
 
-    def __init__(self, source: TraceSource) -> None:
+    def __init__(self, source: TraceSource, identities: Identities) -> None:
         self._source = source
         self._label = _label(source.source, source.config)
         self._known = _known_problems(source)
-        self._prompt_of_id: dict[str, bytes] = {}
-        self._num_samples: Counter[str] = Counter()
+        self._identities = identities
         self.left_out: list[str] = []
         """Reasons for which single traces of the last row were left out."""
         self._checked = False
@@ -152,7 +175,8 @@ class _Reader:
         if self._known and isinstance(own, str):
             if own not in self._known:
                 raise _UnusableError("its problem_id is not among the problems.")
-            return self._known[own]
+            known = self._known[own]
+            return replace(known, id=self._free_id(own, known.prompt, known.task, known.answer))
         question = self._value(row, "problem", PROBLEM_COLUMNS)
         if question is None:
             question = _before_the_answer(self._value(row, "messages", MESSAGES_COLUMNS))
@@ -192,14 +216,16 @@ class _Reader:
         return not has_trace and not has_content and self._source.columns.text is None
 
     def _id(self, row: Mapping[str, Any], prompt: list[Message], task: str, answer: str | None) -> str:
-        """The row's own id, or the content's hash where it has none or another problem has it already."""
+        """The row's own id, or the content's hash where it has none."""
         own = self._value(row, "id", ID_COLUMNS)
-        content = problem_id(prompt, task, answer)
         name = whole_characters(str(own).strip()) if isinstance(own, str | int) else ""
-        if not name:
-            return content
-        digest = hashlib.sha256(json.dumps([prompt, answer]).encode()).digest()[:16]
-        return name if self._prompt_of_id.setdefault(name, digest) == digest else content
+        return self._free_id(name or problem_id(prompt, task, answer), prompt, task, answer)
+
+    def _free_id(self, name: str, prompt: list[Message], task: str, answer: str | None) -> str:
+        """The name, or the content's hash where another problem has that name already."""
+        content = problem_id(prompt, task, answer)
+        digest = hashlib.sha256(json.dumps([prompt, task, answer]).encode()).digest()[:16]
+        return name if self._identities.content_of_id.setdefault(name, digest) == digest else content
 
     def _texts(self, row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         """The row's traces and their finish reasons, one beside the other."""
@@ -228,8 +254,8 @@ class _Reader:
         split = split_reasoning(text)
         model = self._value(row, "model", MODEL_COLUMNS)
         teacher = whole_characters(model) if isinstance(model, str) and model else self._source.teacher or self._label
-        sample_index = self._num_samples[problem.id]
-        self._num_samples[problem.id] += 1
+        sample_index = self._identities.num_samples[problem.id]
+        self._identities.num_samples[problem.id] += 1
         return Trace(
             problem.id,
             sample_index,
@@ -253,7 +279,9 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
     for place, row in file_rows(Path(source.problems.removeprefix("file:"))):
         try:
             problem = Problem.from_json(row)
-        except TypeError:
+            prompt = [{"role": m["role"], "content": whole_characters(m["content"])} for m in problem.prompt]
+            problem = replace(problem, id=whole_characters(problem.id), prompt=prompt)
+        except (TypeError, KeyError, AttributeError):
             raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them.") from None
         problems[problem.id] = problem
     return problems
@@ -296,12 +324,14 @@ def _last_answer(value: Any) -> str:
 
 
 def _finish_reason(reason: Any) -> FinishReason:
-    """A source's reason in our words; a source that tells none published what had stopped."""
-    return _FINISHED.get(reason, "stop") if isinstance(reason, str) else "stop"
+    """A source's reason in our words; a source that tells none published what had stopped, any other reason is none."""
+    if not isinstance(reason, str):
+        return "stop"
+    return _FINISHED.get(reason.strip().casefold(), "error")
 
 
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value < 1 << 63 else 0
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ Enters: problems with answers. Leaves: right, wrong, or no verdict for each. Wha
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def ask_judge(
     is_ours = engine is None
     try:
         while True:
-            while not ready and (some := [q for q, _ in zip(waiting, range(NUM_LOOKED_UP), strict=False)]):
+            while not ready and (some := list(islice(waiting, NUM_LOOKED_UP))):
                 known, fresh = _look_up(some, judge, cache)
                 yield from known
                 ready.extend(fresh)

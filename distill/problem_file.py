@@ -37,7 +37,9 @@ class ProblemFile:
         try:
             self._stream.seek(self._offsets[name])
         except KeyError:
-            raise StoreError(f"{self._path}: has no problem {name}, which a trace answers. Generate again.") from None
+            raise StoreError(
+                f"{self._path}: has no problem {name}, which a trace answers. Run the stage before again."
+            ) from None
         return Problem.from_json(json.loads(self._stream.readline()))
 
     def sorted(self) -> Iterator[Problem]:

@@ -39,6 +39,8 @@ class ProblemSets:
     """Training problems by source."""
     num_excluded: int
     """Problems kept out of training because an evaluation set holds the same id or question."""
+    measured_questions: frozenset[str]
+    """The evaluation's questions as `bare_question` gives them."""
 
 
 def load_problem_sets(recipe: Recipe) -> ProblemSets:
@@ -49,11 +51,12 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     """
     questions: dict[str, str] = {}
 
-    stand_in = recipe.filter.majority is not None or recipe.filter.judge is not None
+    judge = recipe.filter.judge
+    stand_in = recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
 
     def load(source: ProblemSource, may_lack_answers: bool = False) -> list[Problem]:
         problems = load_problems(source, recipe.seed, may_lack_answers)
-        questions.update((p.id, _bare_question(p, source.template)) for p in problems)
+        questions.update((p.id, bare_question(p.question, source.template)) for p in problems)
         return problems
 
     pool = _distinct(p for source in recipe.problems for p in load(source, stand_in))
@@ -84,7 +87,8 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     for problem in train:
         counts[problem.source] = counts.get(problem.source, 0) + 1
     num_held_out = len(benchmarks.get(HELD_OUT, ()))
-    return ProblemSets(train, benchmarks, counts, len(pool) - len(train) - num_held_out)
+    num_excluded = len(pool) - len(train) - num_held_out
+    return ProblemSets(train, benchmarks, counts, num_excluded, frozenset(measured_questions))
 
 
 def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = False) -> list[Problem]:
@@ -143,14 +147,11 @@ def _distinct(problems: Iterable[Problem]) -> list[Problem]:
     return list(by_id.values())
 
 
-def _bare_question(problem: Problem, template: str) -> str:
-    """The question in one form and without its template: two sets may ask the same with other words around it."""
-    parts = template.split("{problem}")
-    return plain_question(problem.question.removeprefix(parts[0]).removesuffix(parts[-1]))
-
-
-def plain_question(question: str) -> str:
-    """A question in one form: white space and letter case set aside."""
+def bare_question(question: str, template: str) -> str:
+    """A question in one form and without its template: two sets may ask the same with other words around it."""
+    first, _, last = template.partition("{problem}")
+    if "{options}" not in first + last:
+        question = question.removeprefix(first).removesuffix(last)
     return re.sub(r"\s+", " ", question).strip().casefold()
 
 

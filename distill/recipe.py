@@ -168,7 +168,7 @@ class TraceSource(Strict):
     """Git revision of a Hub dataset; left out: its main branch."""
     limit: PositiveInt | None = None
     """At most so many traces, the first ones."""
-    problems: str | None = None
+    problems: Annotated[str, Field(pattern=r"^file:.+")] | None = None
     """`file:path` of the problems that rows name by `problem_id`, as a run's problems.jsonl."""
     columns: TraceColumns = TraceColumns()
     """Which columns hold what."""
@@ -176,7 +176,7 @@ class TraceSource(Strict):
     """Marker in the answer column: what follows its last occurrence is the expected answer."""
     template: str = "{problem}"
     """The student's prompt, with `{problem}` where the question goes; chat messages are taken as they are."""
-    task: Task | None = None
+    task: Literal["math", "choice", "exact", "numeric", "regex", "judge"] | None = None
     """How answers are graded; left out: `math`."""
     teacher: str | None = None
     """Who wrote the traces, where no column tells; left out: the source's name."""
@@ -355,7 +355,7 @@ class Readability(Strict):
     max_paragraph_chars: PositiveInt | None = 6_000
     """Longest paragraph, in characters; null: any."""
     code_blocks: bool = False
-    """Keep traces with fenced code blocks; tasks that are about code always keep them."""
+    """Keep traces with fenced code blocks."""
     several_answers: bool = False
     """Keep traces whose answer holds several boxed results that disagree."""
     refusals: bool = False
@@ -472,6 +472,14 @@ class FilterConfig(Strict):
     """A grading that takes more memory is stopped and counts as ungraded, in GiB."""
     compute: FilterCompute = FilterCompute()
     """Where grading runs."""
+
+    @model_validator(mode="after")
+    def _some_length_fits(self) -> Self:
+        if self.min_tokens is not None and self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ValueError(
+                f"min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens}): nothing can be kept"
+            )
+        return self
 
 
 class Lora(Strict):
@@ -626,8 +634,21 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
         *(s.task for s in recipe.traces),
     }:
         found.append(
-            "task: judge needs a judge: set filter.judge, e.g. "
+            "task: judge needs a judge that fills in: set filter.judge, e.g. "
             "judge: {model: …, compute: {base_urls: [http://localhost:8000/v1]}}."
+        )
+    if recipe.eval is not None and "judge" in {
+        *(s.task for s in recipe.eval.benchmarks),
+        *(s.task for s in recipe.problems if recipe.eval.held_out),
+    }:
+        found.append(
+            "task: judge cannot be measured: eval grades by rules alone. Use other problems in eval.benchmarks, or "
+            "leave eval.held_out out."
+        )
+    if recipe.traces and kept is None:
+        found.append(
+            f"filter.max_tokens is not set: traces too long for sft.max_length ({longest}) could be kept. Set "
+            f"filter.max_tokens to less than {longest}; the prompt needs room too."
         )
     student = find_student(recipe.student)
     if student.context is not None and longest > student.context:

@@ -209,8 +209,8 @@ def _anchor_files(tree: dict[str, Any], folder: Path, place: str) -> None:
             continue
         section = tree[at[0]] if len(at) == 2 else tree
         section[at[-1]] = [
-            {**source, "source": anchored(source["source"])}
-            if isinstance(source, dict) and "source" in source
+            {**source, **{key: anchored(source[key]) for key in ("source", "problems") if key in source}}
+            if isinstance(source, dict)
             else anchored(source)
             for source in section[at[-1]]
         ]

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from distill.examine import PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
+from distill.errors import StageError
+from distill.examine import FULL, GRADED, PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
 from distill.fact_cache import FactCache
-from distill.grading import Grade
 from distill.grading.pool import CRASHED, TIMED_OUT
 from distill.ledger import Ledger
 from distill.problem_file import ProblemFile
@@ -49,7 +49,7 @@ def source(tmp_path):
 
 
 def settings_of(tmp_path, **changes):
-    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, "", 1.0, 20.0, 4.0)
+    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, "", "", 1.0, 20.0, 4.0)
     return replace(plain, **changes)
 
 
@@ -101,10 +101,11 @@ def test_nothing_is_worked_out_twice(source, tmp_path):
     assert all(not e.ungraded for e in other)
 
 
-def test_a_piece_in_which_something_hangs_costs_its_own_row(source, tmp_path):
+@pytest.mark.parametrize(("least", "graded"), [(FULL, True), (GRADED, False)])
+def test_a_piece_in_which_something_hangs_costs_its_own_row(source, tmp_path, least, graded):
     def fails(task):
         piece = task.argument
-        if isinstance(piece, Piece) and piece.measured and piece.number == 1 and piece.start <= 300 < piece.stop:
+        if isinstance(piece, Piece) and piece.effort >= least and piece.start <= 300 < piece.stop and piece.number == 1:
             return TIMED_OUT
         return None
 
@@ -112,24 +113,44 @@ def test_a_piece_in_which_something_hangs_costs_its_own_row(source, tmp_path):
     facts = examined(source, tmp_path, pool, settings_of(tmp_path))
     whole = examined(source, tmp_path, InThisProcess(), settings_of(tmp_path), "again")
     assert facts[300].measures is None
-    assert facts[300].grade is None
+    assert (facts[300].grade == whole[300].grade) is graded
     assert [f for i, f in enumerate(facts) if i != 300] == [f for i, f in enumerate(whole) if i != 300]
     assert sum(function is examine_piece for function in pool.functions) < 5 + 2 * PIECE_ROWS.bit_length()
 
 
-@pytest.mark.parametrize(("outcome", "reason"), [(TIMED_OUT, "ungraded_timeout"), (CRASHED, "ungraded_crash")])
-def test_a_grading_that_was_stopped_is_tried_again_only_under_wider_limits(source, tmp_path, outcome, reason):
+@pytest.mark.parametrize(
+    ("outcome", "reason", "remembered"), [(TIMED_OUT, "ungraded_timeout", True), (CRASHED, "ungraded_crash", False)]
+)
+def test_a_grading_that_ran_out_of_time_is_tried_again_under_wider_limits(
+    source, tmp_path, outcome, reason, remembered
+):
     settings = settings_of(tmp_path)
     stopped = InThisProcess(lambda task: None if isinstance(task.argument, Piece) else outcome)
-    grades = {f.grade for f in examined(source, tmp_path, stopped, settings)}
-    slow = [g for g in grades if g.reason == reason]
+    slow = [f.grade for f in examined(source, tmp_path, stopped, settings) if f.grade.reason == reason]
     assert slow
     assert {g.correct for g in slow} == {None}
     same = [examine_piece(piece) for piece in pieces_of(source, settings)]
-    assert not any(e.ungraded for e in same)
+    assert any(e.ungraded for e in same) is not remembered  # a crash may have been the machine's
     wider = [examine_piece(piece) for piece in pieces_of(source, replace(settings, timeout_s=30.0))]
     assert any(e.ungraded for e in wider)
-    assert Grade(None, "\\sqrt{16}", reason) in grades or len(slow) > 1
+
+
+def test_what_fails_for_every_trace_stops_the_stage(source, tmp_path):
+    def fails(task):
+        return CRASHED if isinstance(task.argument, Piece) and task.argument.effort == FULL else None
+
+    with pytest.raises(StageError, match="cannot be examined"):
+        examined(source, tmp_path, InThisProcess(fails), settings_of(tmp_path))
+
+
+def test_a_damaged_cache_costs_time_only(source, tmp_path):
+    settings = settings_of(tmp_path)
+    first = examined(source, tmp_path, InThisProcess(), settings)
+    content = bytearray((tmp_path / "facts.sqlite").read_bytes())
+    content[5_000:-5_000] = b"x" * (len(content) - 10_000)
+    (tmp_path / "facts.sqlite").write_bytes(content)
+    again = [fact for piece in pieces_of(source, settings) for fact in examine_piece(piece).facts]
+    assert [f.measures for f in again] == [f.measures for f in first]
 
 
 SCRIPT = """

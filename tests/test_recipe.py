@@ -209,6 +209,7 @@ def test_a_local_folder_is_a_student(tmp_path, monkeypatch):
         pytest.param(
             {"filter": {"select": {"min_pass_rate": 0.9, "max_pass_rate": 0.1}}}, ["min_pass_rate (0.9)"], id="band"
         ),
+        pytest.param({"filter": {"min_tokens": 9, "max_tokens": 8}}, ["min_tokens (9)"], id="no length fits"),
         pytest.param({"filter": {"judge": {"model": "m", "compute": {}}}}, ["compute.base_urls"], id="judge nowhere"),
         pytest.param({"name": "../elsewhere"}, ["name: "], id="a name that is a path"),
         pytest.param({"name": ""}, ["name: "], id="no name"),

@@ -12,8 +12,8 @@ from distill.filters.dedup import near_duplicates, similarity
 from distill.filters.readability import Measures, unreadable
 from distill.filters.select import Candidate, in_band, majority, pass_rate, per_problem, vote
 from distill.grading.judge import combine
-from distill.grading.math import same_answer
-from distill.recipe import FilterConfig, Select
+from distill.grading.math import settle
+from distill.recipe import FilterConfig, Majority, Select
 from distill.records import GradedBy, Problem, SampleKey, Verdict
 
 
@@ -24,7 +24,7 @@ class ProblemNotes:
     contamination: str = ""
     """The evaluation item that it repeats, in words."""
     repeats: str = ""
-    """The earlier problem that it repeats, in words."""
+    """Id of the earlier problem that it repeats."""
     judged: Mapping[SampleKey, bool | None] = field(default_factory=dict)
     """What the judge said of the traces that it was asked about."""
 
@@ -61,24 +61,32 @@ def _with_votes(problem: Problem, facts: Sequence[Facts], config: FilterConfig) 
     """The rules' grades; where the expected answer is missing or doubted, those by the majority's answer."""
     graded = [_Graded(one, one.grade.correct if one.grade else None, "rule") for one in facts]
     voting = config.majority
-    if voting is None:
-        return graded
-    found_by_some = any(one.correct for one in graded)
-    if problem.answer is not None and not (voting.doubted and not found_by_some):
+    if voting is None or not _is_for_a_vote(problem, graded, voting):
         return graded
     votes = [vote(one.finish_reason, one.grade.extracted_answer) if one.grade else None for one in facts]
-    winner = majority(votes, same_answer, voting)
+    winner = majority(votes, _agree, voting)
     if winner is None:
         return graded
     num_votes = sum(answer is not None for answer in votes)
-    num_same = sum(answer is not None and same_answer(answer, winner) for answer in votes)
+    num_same = sum(answer is not None and _agree(answer, winner) for answer in votes)
     said = f"{num_same} of {num_votes} say {winner[:80]}"
     return [
-        replace(one, correct=same_answer(one.facts.grade.extracted_answer, winner), graded_by="majority", vote=said)
+        replace(one, correct=settle(one.facts.grade.extracted_answer, winner), graded_by="majority", vote=said)
         if one.facts.grade and one.facts.grade.extracted_answer
         else one
         for one in graded
     ]
+
+
+def _is_for_a_vote(problem: Problem, graded: Sequence[_Graded], voting: Majority) -> bool:
+    """Whether the expected answer is missing, and no scorer knew without it; or doubted, and nobody has found it."""
+    if problem.answer is None:
+        return all(one.correct is None for one in graded if one.facts.grade and one.facts.grade.extracted_answer)
+    return voting.doubted and not any(one.correct for one in graded)
+
+
+def _agree(one: str, other: str) -> bool:
+    return settle(one, other) is True
 
 
 def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> Verdict:
@@ -100,6 +108,8 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         details["majority"] = graded.vote
     if reason:
         drop(reason)
+    if correct is None and facts.key in notes.judged:
+        drop("ungraded_judge")
     if facts.finish_reason == "length":
         drop("truncated")
     if facts.finish_reason == "loop":
@@ -108,12 +118,12 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         drop("unclosed_think")
     elif config.require_think and (facts.think == "none" or not facts.has_reasoning):
         drop("no_think")
-    elif not facts.has_content:
+    if not facts.has_content and facts.think != "unclosed":
         drop("empty_answer")
     if notes.contamination:
         drop("contaminated", notes.contamination)
     if notes.repeats:
-        drop("duplicate_problem", notes.repeats)
+        drop("duplicate_problem", f"of problem {notes.repeats}")
     if facts.num_tokens is not None:
         if config.min_tokens is not None and facts.num_tokens < config.min_tokens:
             drop("too_short", f"{facts.num_tokens} of at least {config.min_tokens} tokens")
@@ -132,11 +142,16 @@ def _grade(graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> tuple[
     """Right or not, whose word that is, and the reason for a drop."""
     grade = graded.facts.grade
     if graded.graded_by == "majority":
+        if graded.correct is None:  # only a parser could tell it from the majority's answer
+            return None, "", "ungraded_gold"
         return graded.correct, "majority", None if graded.correct else "wrong_answer"
     correct, reason = (grade.correct, grade.reason) if grade else (None, "ungraded_crash")
     if config.judge is None or graded.facts.key not in notes.judged:
         return correct, "rule" if correct is not None else "", reason
-    together, reason = combine(correct, notes.judged[graded.facts.key], config.judge.role, reason)
+    judged = notes.judged[graded.facts.key]
+    if correct is None and judged is None:
+        return None, "", reason  # `_verdict` adds that the judge was silent
+    together, reason = combine(correct, judged, config.judge.role, reason)
     is_judges = correct is None and together is not None
     return together, "judge" if is_judges else "rule" if together is not None else "", reason
 

@@ -59,7 +59,7 @@ def notes_on_problems(
     if threshold is not None and names:
         sign()
         repeated = near_duplicates(np.concatenate(parts), threshold, keys)
-        notes |= {names[i]: ProblemNotes(repeats=f"of problem {names[first]}") for i, first in repeated.items()}
+        notes |= {names[i]: ProblemNotes(repeats=names[first]) for i, first in repeated.items()}
     return notes, certificate(packs, num_problems, hits)
 
 

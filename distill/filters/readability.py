@@ -85,13 +85,12 @@ def measure(
     )
 
 
-def unreadable(measures: Measures, config: Readability, *, about_code: bool = False) -> list[str]:
+def unreadable(measures: Measures, config: Readability) -> list[str]:
     """The reasons for which a trace is not fit to learn from, in no order that matters.
 
     Args:
         measures: the trace's.
         config: the thresholds.
-        about_code: the task is about code, where code blocks belong.
     """
     found = {
         "mixed_language": measures.language_share < config.min_language_share
@@ -102,7 +101,7 @@ def unreadable(measures: Measures, config: Readability, *, about_code: bool = Fa
         )
         or _over(measures.tail_repeats, config.max_loop_repeats),
         "long_paragraph": _over(measures.longest_paragraph, config.max_paragraph_chars),
-        "code_block": measures.num_code_blocks > 0 and not (config.code_blocks or about_code),
+        "code_block": measures.num_code_blocks > 0 and not config.code_blocks,
         "several_answers": measures.num_disagreeing_answers > 1 and not config.several_answers,
         "refusal": measures.refuses and not config.refusals,
         "prompt_leak": _over(measures.prompt_leak, config.max_prompt_leak),

@@ -72,6 +72,13 @@ class RunContext:
         return resolve_model(self.student.hub_id, self.recipe.student_revision)
 
     @property
+    def measured_fingerprint(self) -> str:
+        """SHA-256 (hex) of the evaluation's questions, which imported traces must not answer."""
+        if self.recipe.eval is None:
+            return ""
+        return fingerprint({"questions": sorted(self.problem_sets.measured_questions)})
+
+    @property
     def traces_stage(self) -> str:
         """The stage that the traces come from."""
         return "generate" if self.recipe.generate is not None else "import"

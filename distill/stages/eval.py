@@ -69,9 +69,10 @@ def identity(run: RunContext) -> dict[str, Any]:
 def _check_split(run: RunContext, trained: dict[str, Any]) -> None:
     """Refuse to measure on problems that the student may have been trained on."""
     generated, filtered = run.finished(run.traces_stage, "eval"), run.finished("filter", "eval")
-    same_split = run.traces_stage == "import" or (
-        generated["identity"]["problems"] == problems_fingerprint(run.problem_sets.train)
-    )
+    if run.traces_stage == "import":
+        same_split = generated["identity"]["measured"] == run.measured_fingerprint
+    else:
+        same_split = generated["identity"]["problems"] == problems_fingerprint(run.problem_sets.train)
     same_traces = filtered["identity"]["traces"] == traces_fingerprint(generated)
     same_rows = trained["identity"]["rows"] == filtered["outputs"][KEPT]["sha256"]
     if not (same_split and same_traces and same_rows):

@@ -14,6 +14,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -50,6 +51,7 @@ from distill.trace_store import DAMAGED, check_shards, num_rows, shard_files, st
 VERSION = 2
 grows, check = never_grows, nothing_to_check
 
+GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 CACHE = "facts.sqlite"
 """Beside the stages, so that another filter recipe finds it too."""
 FACTS = ".facts"
@@ -126,6 +128,7 @@ def _settings(run: RunContext) -> Settings:
         leaks=tuple(filter(None, leaks)),
         tokenizer=str(student.path / TOKENIZER) if student else None,
         student=f"{student.name}@{student.revision}" if student else "",
+        graders=" ".join(f"{name} {version(name)}" for name in GRADER_LIBRARIES),
         gym_min_score=config.gym_min_score,
         timeout_s=config.grade_timeout_s,
         memory_gib=config.grade_memory_gib,
@@ -133,6 +136,7 @@ def _settings(run: RunContext) -> Settings:
 
 
 def _counts_tokens(config: FilterConfig) -> bool:
+    """Whether traces are measured in the student's tokens, which costs about as much as all other measures together."""
     return config.min_tokens is not None or config.max_tokens is not None
 
 
@@ -173,6 +177,10 @@ def _ask(
         for key, verdict in ask_judge(questions(), judge, cache):
             judged[key[0]][key] = verdict
             progress.advance()
+        if num_silent := sum(word is None for found in judged.values() for word in found.values()):
+            progress.say(
+                f"The judge gave no verdict on {num_silent} answers; --force asks again about those it missed."
+            )
     return notes | {name: replace(notes.get(name, ProblemNotes()), judged=found) for name, found in judged.items()}
 
 
@@ -182,11 +190,20 @@ def _decide(
     """Write down all verdicts but for what hangs on the whole set; that, for each kept trace in order."""
     config, seed = run.recipe.filter, run.recipe.seed
     folder = run.folder("filter").path
+    repeated = {note.repeats for note in notes.values() if note.repeats}
+    # Of problems that repeat each other, the first of which anything is kept.
+    taken: set[str] = set()
 
     def kept(stream: TextIO) -> Iterator[Candidate]:
         for name, group in groupby(read_facts(folder / FACTS, num_pieces), key=attrgetter("problem_id")):
             problem, facts = problems[name], list(group)
-            verdicts = decide(problem, facts, notes.get(name, ProblemNotes()), config, seed)
+            note = notes.get(name, ProblemNotes())
+            first = note.repeats or name
+            if note.repeats and first not in taken:
+                note = replace(note, repeats="")
+            verdicts = decide(problem, facts, note, config, seed)
+            if first in repeated and any(verdict.kept for verdict in verdicts):
+                taken.add(first)
             stream.writelines(json.dumps(verdict.to_json()) + "\n" for verdict in verdicts)
             yield from (candidate(o, problem.source) for o, v in zip(facts, verdicts, strict=True) if v.kept)
 

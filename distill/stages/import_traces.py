@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
-from distill.foreign import Skipped, foreign_traces
+from distill.foreign import Identities, Skipped, foreign_traces
 from distill.ledger import Ledger
-from distill.problems import plain_question
+from distill.problems import bare_question
 from distill.progress import ProgressBar
 from distill.records import Problem, Trace
 from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows
-from distill.store import Summary, disk_errors, fingerprint, sha256_of, write_json
+from distill.store import Summary, disk_errors, sha256_of, write_json
 from distill.trace_store import check_shards, finalise
 
 VERSION = 1
@@ -30,15 +30,12 @@ NUM_WRITTEN = 256
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides the traces."""
+    """What decides the traces; of files the content, wherever they lie."""
     sources = [source.model_dump(mode="json") for source in run.recipe.traces]
-    files = {name: _sha256(name) for source in sources for name in (source["source"], source["problems"]) if name}
-    return {
-        "version": VERSION,
-        "traces": sources,
-        "files": {Path(name).name: digest for name, digest in files.items() if digest},
-        "measured": fingerprint({"questions": sorted(_measured_questions(run))}),
-    }
+    for source in sources:
+        for key in ("source", "problems"):
+            source[key] = _by_content(source[key])
+    return {"version": VERSION, "traces": sources, "measured": run.measured_fingerprint}
 
 
 def check(run: RunContext) -> list[str]:
@@ -56,7 +53,6 @@ def run(run: RunContext) -> Summary:
     """Read all rows, then write the traces as Parquet."""
     folder = run.folder("import").path
     skipped = Skipped()
-    measured = _measured_questions(run)
     num_by_source = Counter[str]()
     with disk_errors(folder):
         (folder / LEDGER).unlink(missing_ok=True)  # of a run that was stopped: its source has all of it still
@@ -67,8 +63,8 @@ def run(run: RunContext) -> Summary:
             new.open("w") as problems,
             ProgressBar("import", None, "traces") as progress,
         ):
-            pairs = (pair for source in run.recipe.traces for pair in foreign_traces(source, skipped))
-            while some := list(islice(_unmeasured(pairs, measured, skipped), NUM_WRITTEN)):
+            pairs = _pairs(run, skipped)
+            while some := list(islice(pairs, NUM_WRITTEN)):
                 for problem, _ in some:
                     if problem.id not in names:
                         names.add(problem.id)
@@ -93,24 +89,20 @@ def run(run: RunContext) -> Summary:
     return Summary(metrics, {PROBLEMS: len(names), SKIPPED: None, **outputs})
 
 
-def _unmeasured(
-    pairs: Iterator[tuple[Problem, Trace]], measured: set[str], skipped: Skipped
-) -> Iterator[tuple[Problem, Trace]]:
-    """Without the problems that the evaluation measures on."""
-    for problem, trace in pairs:
-        if plain_question(problem.question) in measured:
-            skipped.add(problem.id, "its problem is in an evaluation set (eval.benchmarks).")
-        else:
-            yield problem, trace
+def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]:
+    """All sources' problems and traces, without the problems that the evaluation measures on."""
+    measured = run.problem_sets.measured_questions if run.recipe.eval else frozenset()
+    identities = Identities()
+    for source in run.recipe.traces:
+        for problem, trace in foreign_traces(source, skipped, identities):
+            if bare_question(problem.question, source.template) in measured:
+                skipped.add(problem.id, "its problem is in an evaluation set (eval.benchmarks).")
+            else:
+                yield problem, trace
 
 
-def _measured_questions(run: RunContext) -> set[str]:
-    """The evaluation's questions in one form."""
-    if run.recipe.eval is None:
-        return set()
-    return {plain_question(p.question) for set_ in run.problem_sets.benchmarks.values() for p in set_}
-
-
-def _sha256(source: str) -> str | None:
-    kind, _, name = source.partition(":")
-    return sha256_of(Path(name)) if kind == "file" and Path(name).is_file() else None
+def _by_content(source: str | None) -> str | None:
+    """A file's name and SHA-256 instead of its place on this machine; anything else as it is."""
+    kind, _, name = (source or "").partition(":")
+    path = Path(name)
+    return f"file:{path.name} {sha256_of(path)}" if kind == "file" and path.is_file() else source

@@ -75,7 +75,7 @@ def reasons_of(facts, **more):
         pytest.param(trace("<think>\n\n</think>\n\n\\boxed{4}"), RIGHT, {}, ("no_think",), id="empty thought"),
         pytest.param(trace("</think>\\boxed{4}"), RIGHT, {}, ("no_think",), id="closed at once"),
         pytest.param(trace(f"Sure! {THOUGHT}4"), RIGHT, {}, ("no_think",), id="text before the thought"),
-        pytest.param(trace(""), NOTHING, {}, ("no_think", "no_answer"), id="nothing at all"),
+        pytest.param(trace(""), NOTHING, {}, ("no_think", "empty_answer", "no_answer"), id="nothing at all"),
         pytest.param(trace("<think>\nTwo"), NOTHING, {}, ("unclosed_think", "no_answer"), id="never closed"),
         pytest.param(
             trace("<think>\nTwo"),
@@ -224,7 +224,7 @@ def test_a_bad_trace_makes_no_good_one_a_duplicate():
 
 def test_what_is_known_of_the_problem_drops_all_its_traces():
     facts = several(long_thought(3), long_thought(5))
-    notes = ProblemNotes(contamination="aime24 item 7", repeats="of problem a")
+    notes = ProblemNotes(contamination="aime24 item 7", repeats="a")
     for verdict in decided(facts, notes=notes):
         assert verdict.reasons == ("contaminated", "duplicate_problem")
         assert verdict.details == {"contaminated": "aime24 item 7", "duplicate_problem": "of problem a"}
@@ -294,7 +294,7 @@ def test_a_judge_fills_in_and_vetoes_and_never_overrules():
     assert [(v.correct, v.reasons, v.graded_by) for v in verdicts] == [
         (True, (), "judge"),
         (False, ("wrong_answer",), "judge"),
-        (None, ("ungraded_judge",), ""),
+        (None, ("ungraded_gold", "ungraded_judge"), ""),
         (False, ("wrong_answer",), "rule"),
         (True, ("judge_veto",), "rule"),
         (True, (), "rule"),
@@ -308,3 +308,19 @@ def test_a_judge_is_asked_about_what_is_its_to_say(role, asked):
     one = trace()
     assert [is_for_the_judge(replace(one, grade=g), role) for g in (NO_GOLD, WRONG, RIGHT)] == asked
     assert not is_for_the_judge(replace(one, grade=NO_GOLD, finish_reason="length"), role)
+
+
+def test_a_scorer_is_not_overruled_by_a_vote():
+    problem = replace(PROBLEM, answer=None, task="gym")
+    graded = [Grade(False, "a", "wrong_answer")] * 3 + [Grade(True, "b", None)]
+    facts = [replace(one, grade=g) for one, g in zip(several(*map(long_thought, range(2, 6))), graded, strict=True)]
+    assert [v.correct for v in decided(facts, problem=problem, majority={"min_votes": 4})] == [False] * 3 + [True]
+
+
+def test_an_answer_that_only_a_parser_could_tell_apart_is_not_called_wrong():
+    problem = replace(PROBLEM, answer=None)
+    verdicts = decided(
+        answering("2\\sqrt{2}", "2\\sqrt{2}", "2\\sqrt{2}", "\\sqrt{8}"), problem=problem, majority={"min_votes": 4}
+    )
+    assert [v.correct for v in verdicts] == [True, True, True, None]
+    assert verdicts[3].reasons == ("ungraded_gold",)

@@ -24,7 +24,7 @@ PROBLEMS = [
 
 def test_repeats_name_the_first_and_other_numbers_are_another_problem():
     notes, certificate = notes_on_problems(PROBLEMS, [], Duplicates(problems=0.5))
-    assert {name: note.repeats for name, note in notes.items()} == {"b": "of problem a"}
+    assert {name: note.repeats for name, note in notes.items()} == {"b": "a"}
     assert certificate["num_problems_checked"] == 4
     assert certificate["sets"] == []
     assert notes_on_problems(PROBLEMS, [], Duplicates(problems=None))[0] == {}

@@ -136,7 +136,7 @@ def test_foreign_words_repeats_and_code_tasks():
     table = changed(compression_ratio=20.0, repeated_share=0.4)
     assert unreadable(table, ANY) == []
     assert unreadable(table, but(max_repeated_share=0.3)) == ["repetition"]
-    assert unreadable(changed(num_code_blocks=1), ANY, about_code=True) == []
+    assert unreadable(changed(num_code_blocks=1), but(code_blocks=True)) == []
 
 
 def test_a_clean_trace_has_no_reason():

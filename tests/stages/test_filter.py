@@ -114,11 +114,11 @@ def recipe():
     )
 
 
-def generated(run_dir, recipe, traces=TRACES):
+def generated(run_dir, recipe, traces=TRACES, problems=PROBLEMS):
     """A run folder in which the generate stage is finished."""
     run = RunContext(recipe, run_dir)
     folder = run.folder("generate").path
-    write_jsonl(folder / generate.PROBLEMS, [p.to_json() for p in PROBLEMS.values()])
+    write_jsonl(folder / generate.PROBLEMS, [p.to_json() for p in problems.values()])
     shutil.rmtree(folder / "traces", ignore_errors=True)
     (folder / "shards.json").unlink(missing_ok=True)
     with Ledger(folder / generate.LEDGER) as ledger:
@@ -309,3 +309,15 @@ def test_hostile_rows_cost_themselves_only(tmp_path, recipe):
     run = generated(tmp_path / "run", with_filter(recipe, grade_timeout_s=5.0), traces)
     metrics = filter.run(run).metrics
     assert (metrics["num_traces"], metrics["num_kept"]) == (5, 1)
+
+
+def test_a_problem_that_repeats_one_of_which_nothing_is_kept_stays(tmp_path, recipe):
+    words = "A farmer who has many sheep sells most of them on the market and counts those that are left to him at home"
+    names = ("a", "b", "c")
+    problems = {n: Problem(n, [{"role": "user", "content": f"{words} {n}."}], "4", "math", "s") for n in names}
+    right, wrong = THOUGHT + "\\boxed{4}", THOUGHT + "\\boxed{5}"
+    traces = [trace(text, problem_id=n) for n, text in (("a", wrong), ("b", right), ("c", right))]
+    run = generated(tmp_path / "run", with_filter(recipe, duplicates={"problems": 0.8}), traces, problems)
+    filter.run(run)
+    verdicts = read_jsonl(run.folder("filter").path / filter.VERDICTS)
+    assert [row["reasons"] for row in verdicts] == [["wrong_answer"], [], ["duplicate_problem"]]

@@ -29,7 +29,7 @@ def recipe_of(tmp_path, rows=ROWS, **sections):
         "name": "made",
         "student": "smollm2-135m",
         "traces": [{"source": f"file:{tmp_path / 'made.jsonl'}", "teacher": "org/big"}],
-        "filter": {"compute": {"workers": 1}},
+        "filter": {"compute": {"workers": 1}, "max_tokens": 2_000},
         "sft": {"max_length": 2_048},
     }
     return Recipe.model_validate({**plain, **sections})
@@ -56,7 +56,7 @@ def test_a_second_run_skips_and_a_changed_file_is_refused(tmp_path):
     run_recipe(recipe_of(tmp_path), tmp_path / "runs", ["import"])
     run_recipe(recipe_of(tmp_path), tmp_path / "runs", ["import"], say=said.append)
     assert "done already" in said[0]
-    with pytest.raises(UserError, match="files"):
+    with pytest.raises(UserError, match="traces"):
         run_recipe(recipe_of(tmp_path, ROWS[:3]), tmp_path / "runs", ["import"])
 
 
@@ -100,3 +100,41 @@ def test_rows_without_text_are_told(tmp_path):
 def test_the_filter_asks_for_the_import_first(tmp_path):
     with pytest.raises(UserError, match="Run `distill import` first"):
         filter.identity(RunContext(recipe_of(tmp_path), tmp_path / "run"))
+
+
+def test_sources_share_no_identities(tmp_path):
+    one = [{"id": i, "problem": f"One {i}?", "answer": "1", "text": f"<think>a {i}</think>1"} for i in range(3)]
+    two = [{"id": i, "problem": f"Two {i}?", "answer": "2", "text": f"<think>b {i}</think>2"} for i in range(3)]
+    again = [{**row, "text": row["text"] + " again"} for row in one]
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("one", "two", "again")}
+    for name, rows in (("one", one), ("two", two), ("again", again)):
+        write_jsonl(files[name], rows)
+    sources = [{"source": f"file:{file}"} for file in files.values()]
+    run = RunContext(recipe_of(tmp_path, traces=sources), tmp_path / "run")
+    metrics = import_traces.run(run).metrics
+    assert (metrics["num_problems"], metrics["num_samples"]) == (6, 9)
+    prompts = {
+        row["id"]: row["prompt"][0]["content"] for row in read_jsonl(run.folder("import").path / "problems.jsonl")
+    }
+    for trace in stored_traces(run.folder("import").path):
+        assert ("One" in prompts[trace.problem_id]) == trace.reasoning.startswith("a")
+
+
+def test_templates_do_not_hide_what_is_measured_on(tmp_path):
+    write_jsonl(tmp_path / "exam.jsonl", [{"problem": "What is 1 + 1?", "answer": "2"}])
+    exam = {
+        "benchmarks": [{"source": f"file:{tmp_path / 'exam.jsonl'}", "template": "{problem}\nReason step by step."}],
+        "sampling": {"max_tokens": 512},
+    }
+    traces = [{"source": f"file:{tmp_path / 'made.jsonl'}", "template": "Solve: {problem}"}]
+    run = RunContext(recipe_of(tmp_path, eval=exam, traces=traces), tmp_path / "run")
+    assert import_traces.run(run).metrics["num_problems"] == 4
+
+
+def test_a_moved_file_is_the_same_and_another_of_its_name_is_not(tmp_path):
+    def identity(folder, rows):
+        (tmp_path / folder).mkdir()
+        return import_traces.identity(RunContext(recipe_of(tmp_path / folder, rows), tmp_path / "run"))
+
+    assert identity("a", ROWS) == identity("b", ROWS)
+    assert identity("c", ROWS[:2]) != identity("d", ROWS)
