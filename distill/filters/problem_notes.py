@@ -5,6 +5,7 @@ certificate of what was checked.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,31 +34,24 @@ def notes_on_problems(
         Notes by problem id, and the certificate as a JSON-ready dict.
     """
     decontaminator = Decontaminator(packs)
+    threshold = duplicates.problems if duplicates else None
     names: list[str] = []
     parts: list[Any] = []
     keys: list[int] = []
     hits: dict[str, list[Hit]] = {}
     num_problems = 0
-    questions: list[str] = []
-
-    def sign() -> None:
-        parts.append(signatures(questions))
-        questions.clear()
-
-    threshold = duplicates.problems if duplicates else None
-    for problem in problems:
-        num_problems += 1
-        if found := decontaminator.hits(problem.question):
-            hits[problem.id] = found
-        elif threshold is not None:
-            names.append(problem.id)
-            keys.append(number_key(problem.question))
-            questions.append(problem.question)
-            if len(questions) >= BATCH:
-                sign()
+    rest = iter(problems)
+    while some := list(islice(rest, BATCH)):
+        num_problems += len(some)
+        found = decontaminator.hits_of_all(problem.question for problem in some)
+        hits |= {problem.id: its for problem, its in zip(some, found, strict=True) if its}
+        clean = [problem for problem in some if problem.id not in hits]
+        if threshold is not None and clean:
+            names += [problem.id for problem in clean]
+            keys += [number_key(problem.question) for problem in clean]
+            parts.append(signatures([problem.question for problem in clean]))
     notes = {name: ProblemNotes(contamination=_in_words(found)) for name, found in hits.items()}
     if threshold is not None and names:
-        sign()
         repeated = near_duplicates(np.concatenate(parts), threshold, keys)
         notes |= {names[i]: ProblemNotes(repeats=names[first]) for i, first in repeated.items()}
     return notes, certificate(packs, num_problems, hits)
