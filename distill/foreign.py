@@ -22,6 +22,8 @@ from distill.recipe import TraceSource
 from distill.records import FinishReason, Message, Problem, Trace, problem_id
 from distill.rows import Row, file_rows, hub_rows
 
+NUM_LOOKED = 100
+"""After so many rows without a column that the recipe names, no more are read."""
 MAX_EXAMPLES = 20
 """So many skipped rows are kept by place and reason; all are counted."""
 
@@ -106,6 +108,8 @@ def foreign_traces(
                 return
         for reason in reader.left_out:
             skipped.add(place, reason)
+    if reader.num_looked:
+        reader.refuse_missing_columns()
     if not num_traces:
         raise ProblemError(_nothing_usable(source, skipped))
 
@@ -137,10 +141,13 @@ class _Reader:
         self._identities = identities
         self.left_out: list[str] = []
         """Reasons for which single traces of the last row were left out."""
-        self._checked = False
+        self._unseen: dict[str, str] = source.columns.model_dump(exclude_none=True)
+        """Columns that the recipe names and no row has had yet."""
+        self.num_looked = 0
+        self._last: Row = ("", {})
 
     def read(self, place: str, row: Mapping[str, Any]) -> list[tuple[Problem, Trace]]:
-        self._check_named_columns(place, row)
+        self._look_for_named_columns(place, row)
         self.left_out = []
         problem = self._problem(row)
         texts, reasons = self._texts(row)
@@ -155,14 +162,23 @@ class _Reader:
             raise _UnusableError("it has no text.")
         return pairs
 
-    def _check_named_columns(self, place: str, row: Mapping[str, Any]) -> None:
-        if self._checked:
-            return
-        self._checked = True
-        named = self._source.columns.model_dump(exclude_none=True)
-        for key, column in named.items():
-            if column not in row:
-                raise ProblemError(f"{place}: no column {column!r} (columns.{key}). There are: {', '.join(row)}.")
+    def _look_for_named_columns(self, place: str, row: Mapping[str, Any]) -> None:
+        self._last = place, row
+        self.num_looked += 1
+        if self._unseen:
+            self._unseen = {key: column for key, column in self._unseen.items() if column not in row}
+        if self.num_looked == NUM_LOOKED:
+            self.refuse_missing_columns()
+
+    def refuse_missing_columns(self) -> None:
+        """A row of JSONL may leave a column out; that no row has it is a mistake.
+
+        Raises:
+            ProblemError: no row so far has a column that the recipe names.
+        """
+        for key, column in self._unseen.items():
+            place, row = self._last
+            raise ProblemError(f"{place}: no column {column!r} (columns.{key}). There are: {', '.join(row)}.")
 
     def _value(self, row: Mapping[str, Any], key: str, usual: Sequence[str]) -> Any:
         named = getattr(self._source.columns, key)

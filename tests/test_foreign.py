@@ -248,3 +248,15 @@ def test_a_large_file_is_never_held_whole(write, name):
     tracemalloc.stop()
     assert num == 1_200
     assert peak < 20_000_000  # 60 MB of text in all
+
+
+def test_a_named_column_may_be_missing_in_some_rows_and_not_in_all(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"problem": f"{i}?", "text": "<think>a</think>b", **({"who": "org/m"} if i == 5 else {})} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"source": f"file:{path}", "columns": {"model": "who"}, "teacher": "org/t"}
+    found = [trace.teacher for _, trace in foreign_traces(TraceSource.model_validate(source))]
+    assert found == ["org/t"] * 5 + ["org/m"] + ["org/t"] * 3
+    nobody = TraceSource.model_validate({**source, "columns": {"model": "whom"}})
+    with pytest.raises(ProblemError, match=r"no column 'whom' \(columns\.model\)"):
+        list(foreign_traces(nobody))
