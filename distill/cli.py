@@ -185,7 +185,7 @@ def _explain(
     from distill.recipe_yaml import load_recipe
 
     recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
-    found = explain(run_dir / recipe.name, "import" if recipe.traces else "generate", wanted)
+    found = explain(run_dir / recipe.name, recipe.traces_stage, wanted)
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(story(found)))
 
 

@@ -84,7 +84,6 @@ class Facts(Record):
     """`closed`, `unclosed` or `none`; see `distill.prompts.split_reasoning`."""
     has_reasoning: bool
     has_content: bool
-    num_chars: int
     text_hash: bytes
     num_tokens: int | None = None
     """Of reasoning and answer, in the student's tokens."""
@@ -198,7 +197,6 @@ def _bare_facts(trace: Trace) -> Facts:
         think=split.state,
         has_reasoning=bool(trace.reasoning),
         has_content=bool(trace.content),
-        num_chars=len(trace.text),
         text_hash=content_key(trace.reasoning, trace.content),
     )
 

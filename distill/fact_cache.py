@@ -9,11 +9,10 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from distill.errors import StoreError
-from distill.store import disk_errors
+from distill.store import Closing, disk_errors
 
 KEY_BYTES = 16
 NUM_ASKED = 500
@@ -30,7 +29,7 @@ def fact_key(*parts: str) -> bytes:
     return digest.digest()
 
 
-class FactCache:
+class FactCache(Closing):
     """Facts by key in one SQLite file. One process writes, any number read at the same time.
 
     Args:
@@ -87,14 +86,6 @@ class FactCache:
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _open(path: Path, write: bool) -> sqlite3.Connection:

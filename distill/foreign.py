@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import ProblemError
+from distill.problems import source_label
 from distill.prompts import join_reasoning, split_reasoning, whole_characters
 from distill.recipe import TraceSource
 from distill.records import FinishReason, Message, Problem, Trace, problem_id
@@ -136,7 +137,7 @@ class _Reader:
 
     def __init__(self, source: TraceSource, identities: Identities) -> None:
         self._source = source
-        self._label = _label(source.source, source.config)
+        self._label = source_label(source)
         self._known = _known_problems(source)
         self._identities = identities
         self.left_out: list[str] = []
@@ -301,14 +302,6 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
             raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them.") from None
         problems[problem.id] = problem
     return problems
-
-
-def _label(source: str, config: str | None) -> str:
-    """What a record says of its origin: no machine's folders."""
-    kind, _, name = source.partition(":")
-    if kind == "file":
-        return f"file:{Path(name).name}"
-    return f"{kind}:{name}" + (f"/{config}" if config else "")
 
 
 def _messages(value: Any) -> list[Message]:

@@ -18,12 +18,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, get_args
 
 from distill.errors import StoreError
-from distill.records import SampleKey, Trace
-from distill.store import disk_errors, sync_folder
+from distill.records import FinishReason, SampleKey, Trace
+from distill.store import Closing, disk_errors, sync_folder
 
 NUM_HEAD_BYTES = len(b'{"crc32": "00000000", ')
 
@@ -39,6 +38,11 @@ class Tally:
     @property
     def num_samples(self) -> int:
         return self.finish_reasons.total()
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """Traces by how they ended, every way of ending among them."""
+        return {reason: self.finish_reasons[reason] for reason in get_args(FinishReason)}
 
     def add(self, finish_reason: str, num_prompt_tokens: int, num_completion_tokens: int) -> None:
         """Count one trace."""
@@ -137,7 +141,7 @@ def read_at(path: Path, places: Iterable[Place]) -> Iterator[Trace]:
             yield record
 
 
-class Ledger:
+class Ledger(Closing):
     """Open for appending; `index.places` holds the identities that are in.
 
     A record survives the process from the moment that `append` returns, and the machine from the next `sync` on, which
@@ -233,14 +237,6 @@ class Ledger:
         finally:
             self._syncer.stop()
             self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Syncer:

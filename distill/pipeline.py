@@ -113,8 +113,8 @@ def run_recipe(
 
 def stages_of(recipe: Recipe) -> list[str]:
     """The stages that a recipe has, in order."""
-    without = {"import" if recipe.generate is not None else "generate"} | (set() if recipe.eval else {"eval"})
-    return [name for name in STAGES if name not in without]
+    has = {recipe.traces_stage, "filter", "sft"} | ({"eval"} if recipe.eval else set())
+    return [name for name in STAGES if name in has]
 
 
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
@@ -247,10 +247,12 @@ def write_summary(run: RunContext) -> dict[str, Any]:
         if manifest is not None:
             facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
             summary[name] = {**facts, **manifest["metrics"]}
-    by_source = summary.get(run.traces_stage, {}).get("num_problems_by_source", {})
+    by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     write_json(run.run_dir / SUMMARY, summary)
-    html = render_report(summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir, run.traces_stage))
+    html = render_report(
+        summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir, run.recipe.traces_stage)
+    )
     atomic_write(run.run_dir / REPORT, html)
     return summary
 

@@ -6,14 +6,13 @@ Enters: `problems.jsonl`. Leaves: the problem of an id, or all of them in turn.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from distill.errors import StoreError
 from distill.records import Problem
+from distill.store import Closing
 
 
-class ProblemFile:
+class ProblemFile(Closing):
     """Problems by id, from a JSONL file that distill wrote; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -49,11 +48,3 @@ class ProblemFile:
     def close(self) -> None:
         """Give the file back."""
         self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import ProblemError
-from distill.recipe import ProblemSource, Recipe
+from distill.recipe import ProblemSource, Recipe, TraceSource
 from distill.records import Problem, problem_id
 from distill.rows import Row, file_rows, hub_rows
 
@@ -191,7 +191,7 @@ def _problem_of_row(
     if source.columns.id and (own_id is None or not str(own_id).strip()):
         raise ProblemError(f"{place}: column {source.columns.id!r} (columns.id) is missing or empty.")
     name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
-    return Problem(name, prompt, answer, task, _source_label(source), {"options": options} if options else {})
+    return Problem(name, prompt, answer, task, source_label(source), {"options": options} if options else {})
 
 
 def _options(source: ProblemSource, place: str, row: Mapping[str, Any]) -> list[str]:
@@ -261,7 +261,7 @@ def _clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _source_label(source: ProblemSource) -> str:
+def source_label(source: ProblemSource | TraceSource) -> str:
     """What a record says of its origin: no machine's folders."""
     kind, _, name = source.source.partition(":")
     if kind == "file":

@@ -596,6 +596,11 @@ class Recipe(Strict):
     eval: EvalConfig | None = None
     """Stage 4: measuring base and student; left out: not measured."""
 
+    @property
+    def traces_stage(self) -> str:
+        """The stage that the traces come from."""
+        return "generate" if self.generate is not None else "import"
+
     @model_validator(mode="after")
     def _traces_come_from_one_place(self) -> Self:
         if (self.generate is None) == (not self.traces):

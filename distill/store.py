@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from distill.errors import StoreError
 
@@ -195,14 +196,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in stream]
 
 
-def write_parquet(path: Path, rows: list[dict[str, Any]], schema: Any = None) -> None:
-    """Write a Parquet file atomically. `schema`: a pyarrow schema; left out: read off the rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class Closing:
+    """A context manager that closes itself at the end of its block."""
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
-    atomic_write(path, sink.getvalue().to_pybytes())
+    def close(self) -> None:
+        """Give back what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class StageFolder:

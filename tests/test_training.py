@@ -3,11 +3,12 @@
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import ModelError
 from distill.recipe import SftConfig
-from distill.store import write_parquet
 from distill.train_job import TrainJob
 
 pytestmark = pytest.mark.slow
@@ -21,7 +22,8 @@ def write_rows(path, num=12, completion="<think>\n{i} + 1\n</think>\n\n\\boxed{{
         }
         for i in range(num)
     ]
-    write_parquet(path / "train-00000-of-00001.parquet", rows)
+    path.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), path / "train-00000-of-00001.parquet")
     return path
 
 

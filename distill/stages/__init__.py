@@ -79,11 +79,6 @@ class RunContext:
         return fingerprint({"questions": sorted(self.problem_sets.measured_questions)})
 
     @property
-    def traces_stage(self) -> str:
-        """The stage that the traces come from."""
-        return "generate" if self.recipe.generate is not None else "import"
-
-    @property
     def generate(self) -> GenerateConfig:
         """How the teacher is sampled.
 

@@ -68,8 +68,8 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 def _check_split(run: RunContext, trained: dict[str, Any]) -> None:
     """Refuse to measure on problems that the student may have been trained on."""
-    generated, filtered = run.finished(run.traces_stage, "eval"), run.finished("filter", "eval")
-    if run.traces_stage == "import":
+    generated, filtered = run.finished(run.recipe.traces_stage, "eval"), run.finished("filter", "eval")
+    if run.recipe.traces_stage == "import":
         same_split = generated["identity"]["measured"] == run.measured_fingerprint
     else:
         same_split = generated["identity"]["problems"] == problems_fingerprint(run.problem_sets.train)

@@ -61,7 +61,7 @@ CERTIFICATE = "decontamination.json"
 
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the verdicts."""
-    source = run.finished(run.traces_stage, "filter")
+    source = run.finished(run.recipe.traces_stage, "filter")
     config = run.recipe.filter
     return {
         "version": VERSION,
@@ -77,12 +77,12 @@ def identity(run: RunContext) -> dict[str, Any]:
 def run(run: RunContext) -> Summary:
     """Grade, measure, judge, select; write what is kept and what is not."""
     config = run.recipe.filter
-    source = run.folder(run.traces_stage)
+    source = run.folder(run.recipe.traces_stage)
     if damaged := check_shards(source.path):
         source.reopen()
         raise StoreError(
             f"{source.path}: {', '.join(damaged)} failed the checksum and was moved to {source.path / DAMAGED}. "
-            f"Run `distill {run.traces_stage}` to have its samples again, then this."
+            f"Run `distill {run.recipe.traces_stage}` to have its samples again, then this."
         )
     folder = run.folder("filter").path
     with disk_errors(folder), ProblemFile(source.path / PROBLEMS) as problems:

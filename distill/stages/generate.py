@@ -175,7 +175,7 @@ def _metrics(run: RunContext, problems: list[Problem], tally: Tally) -> dict[str
         "sampling": config.sampling.model_dump(mode="json"),
         "num_prompt_tokens": tally.num_prompt_tokens,
         "num_completion_tokens": tally.num_completion_tokens,
-        "finish_reasons": {reason: tally.finish_reasons[reason] for reason in ("stop", "length", "loop", "error")},
+        "finish_reasons": tally.by_reason,
     }
     if config.price is not None:
         metrics["cost"] = {"amount": cost(tally, config.price), "currency": config.price.currency}

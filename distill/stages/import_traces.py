@@ -84,7 +84,7 @@ def run(run: RunContext) -> Summary:
         "num_skipped": skipped.counts.total(),
         "skipped": dict(skipped.counts),
         "num_completion_tokens": tally.num_completion_tokens,
-        "finish_reasons": {reason: tally.finish_reasons[reason] for reason in ("stop", "length", "loop", "error")},
+        "finish_reasons": tally.by_reason,
     }
     return Summary(metrics, {PROBLEMS: len(names), SKIPPED: None, **outputs})
 

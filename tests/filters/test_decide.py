@@ -36,7 +36,6 @@ def trace(text=THOUGHT + "\\boxed{4}", finish_reason="stop", opened=False, index
         split.state,
         bool(split.reasoning),
         bool(split.content),
-        len(text),
         content_key(split.reasoning, split.content),
         num_tokens,
         measure(split.reasoning, split.content, language),
