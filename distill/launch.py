@@ -35,7 +35,7 @@ NUM_LOG_LINES = 12
 
 JOBS = {
     "sample": ("distill.sampling", "SamplingJob", "run_sampling"),
-    "train": ("distill.training", "TrainJob", "train"),
+    "train": ("distill.training.run", "TrainJob", "train"),
 }
 """Job -> module, its dataclass, its function from job to JSON-ready dict."""
 

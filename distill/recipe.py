@@ -20,6 +20,7 @@ Language = Literal[
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+")]
+RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s?#@]*)?$")]
 """Without user, password or query: a key in a URL would end up in manifests."""
 
@@ -498,27 +499,56 @@ class Lora(Strict):
 class TrainCompute(Strict):
     """How training is laid out; not part of a fingerprint."""
 
+    num_processes: PositiveInt | None = None
+    """Processes that share each step, one a GPU; left out: all GPUs of this machine, or one process without any."""
+    sharding: Literal["auto", "none", "fsdp", "zero3"] = "auto"
+    """How several GPUs hold the model: each whole (none), or in shares by FSDP2 (fsdp) or DeepSpeed ZeRO-3 (zero3);
+    auto: fsdp where there are several GPUs and one cannot hold it all, else none."""
+    cpu_offload: bool = False
+    """Keep the shares of weights and optimiser in the machine's memory (fsdp, zero3): slower, for want of GPUs."""
+    sequence_parallel: PositiveInt = 1
+    """GPUs that share each row, for rows too long for one (context parallel with fsdp, Ulysses with zero3)."""
     per_device_batch_size: PositiveInt | None = None
-    """Rows at once on a device; left out: up to 8, so that batch_size is a multiple. Rest by accumulation."""
+    """Rows at once on a device, on average; left out: up to 8, so that batch_size is a multiple. Rest by
+    accumulation."""
+    group_by_length: bool = True
+    """Put those of a step's rows that are of like length into the same pass, which spares padding."""
+    packing: bool | None = None
+    """Lay the rows of a pass end to end instead of padding them; left out: where FlashAttention is there to keep them
+    apart."""
+    attention: Literal["auto", "flash_attention_2", "flash_attention_3", "sdpa", "eager"] = "auto"
+    """Attention kernel; auto: FlashAttention where it is installed and the GPU has it, else sdpa."""
+    kernels: bool | None = None
+    """Liger's fused kernels; left out: on a GPU, where they are installed."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the forward and backward pass; auto: bfloat16 on a GPU that has it, else float32."""
     gradient_checkpointing: bool | None = None
     """Recompute activations to save memory; left out: true on GPU, false on CPU."""
     save_every_steps: PositiveInt | None = None
     """Steps between checkpoints; left out: a tenth of the run, at least 10."""
+    tracking: list[Literal["trackio", "wandb", "tensorboard"]] = ["trackio"]
+    """Where the curves go beside metrics.jsonl; an empty list: nowhere."""
+
+    @model_validator(mode="after")
+    def _layout_is_possible(self) -> Self:
+        if self.sharding == "none" and (self.cpu_offload or self.sequence_parallel > 1):
+            raise ValueError("cpu_offload and sequence_parallel need sharding: fsdp or zero3")
+        if self.packing and self.sequence_parallel > 1:
+            raise ValueError("packing and sequence_parallel exclude each other: rows laid end to end cannot be shared")
+        return self
 
 
 class SftConfig(Strict):
     """Stage 3: the student learns from the kept traces; the loss falls on the completion alone."""
 
-    method: Literal["full", "lora"] = "full"
-    """All weights, or a LoRA adapter that is merged at the end."""
+    method: Literal["full", "lora", "qlora"] = "full"
+    """All weights, or a LoRA adapter that is merged at the end; qlora: over weights quantised to 4 bits (GPU)."""
     max_length: PositiveInt = 16_384
     """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut."""
     epochs: PositiveFloat = 3.0
     """Passes over the kept traces."""
     learning_rate: PositiveFloat | None = None
-    """Peak rate; left out: the student's published one (full) or 2e-4 (lora)."""
+    """Peak rate; left out: the student's published one (full) or 2e-4 (lora, qlora)."""
     min_learning_rate_share: Share = 0.1
     """The cosine schedule ends at this share of the peak."""
     warmup_share: Share = 0.1
@@ -527,8 +557,13 @@ class SftConfig(Strict):
     """AdamW's weight decay."""
     batch_size: PositiveInt = 64
     """Rows a step, over all devices and accumulation."""
+    rope_theta: PositiveFloat | None = None
+    """Base of the rotary position embedding, to train on rows longer than the model's context; left out: the student
+    table's where max_length asks for it, else the model's own."""
+    chat_template: Annotated[str, Field(pattern=r"^(chatml|llama3|file:.+)$")] | None = None
+    """`chatml`, `llama3` or `file:path` (Jinja; relative to the recipe) instead of the model's own chat template."""
     lora: Lora | None = None
-    """The adapter; only with `method: lora`."""
+    """The adapter; only with `method: lora` or `qlora`."""
     trl: dict[str, Any] = {}
     """More arguments for TRL's SFTConfig; those that this section sets itself are refused."""
     compute: TrainCompute = TrainCompute()
@@ -536,7 +571,7 @@ class SftConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.lora is not None and self.method != "lora":
+        if self.lora is not None and self.method == "full":
             raise ValueError("lora: is set but method is full. Set method: lora or remove lora:")
         if taken := sorted(OWNED_TRL_KEYS & self.trl.keys()):
             raise ValueError(f"trl: {', '.join(taken)} is set by distill itself; use the fields of sft: instead")
@@ -568,6 +603,31 @@ class EvalConfig(Strict):
         return self
 
 
+class PushConfig(Strict):
+    """Stage 5: student, and if asked the kept traces, go to the Hugging Face Hub."""
+
+    repo: RepoId
+    """Model repository on the Hub (`org/name`); made where there is none."""
+    private: bool = True
+    """Whether repositories that are made are private; one that exists stays as it is."""
+    dataset: RepoId | None = None
+    """Dataset repository for the kept traces; left out: they are not published."""
+    dropped: bool = False
+    """Publish dropped traces too, each with its reasons, as a configuration of their own; only with `dataset:`."""
+    license: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] | None = None
+    """Licence of the student, by its Hub identifier; left out: the base model's."""
+    adapter: bool = True
+    """With LoRA, publish the adapter beside the merged weights (in `adapter/`)."""
+    checkpoints: bool = False
+    """Publish training's checkpoints too, each as a branch `step-N`; training then keeps them all."""
+
+    @model_validator(mode="after")
+    def _repositories_differ(self) -> Self:
+        if self.dropped and self.dataset is None:
+            raise ValueError("dropped: true needs dataset: org/name, which is where dropped traces would go")
+        return self
+
+
 class Recipe(Strict):
     """Everything that decides what a run produces."""
 
@@ -595,6 +655,8 @@ class Recipe(Strict):
     """Stage 3: training the student."""
     eval: EvalConfig | None = None
     """Stage 4: measuring base and student; left out: not measured."""
+    push: PushConfig | None = None
+    """Stage 5: publishing on the Hub; left out: nothing leaves this machine."""
 
     @property
     def traces_stage(self) -> str:

@@ -31,14 +31,14 @@ LAYERS = (
         "explain",
         "problem_file",
     }
-    | {"train_job", "training", "report", "status"},
+    | {"training", "report", "status"},
     {"stages"},
     {"pipeline"},
     {"cli"},
     {"__main__"},
 )
 """From the lowest to the highest: a module imports from its own layer and those before it."""
-LATE = {"distill.training", "distill.grading.preload", "distill.engines.cpu_sampler"}
+LATE = {"distill.training.run", "distill.grading.preload", "distill.engines.cpu_sampler"}
 """Modules that only child processes import."""
 HEAVY = {"torch", "transformers", "vllm", "trl", "datasets", "sympy"}
 

@@ -258,7 +258,7 @@ def test_all_owned_trl_arguments_are_told_at_once():
         ("sft", "warmup_share", 1.1),
         ("sft", "weight_decay", -0.1),
         ("sft", "batch_size", 2.5),
-        ("sft", "method", "qlora"),
+        ("sft", "method", "dora"),
         ("filter", "max_tokens", 0),
         ("filter", "grade_timeout_s", 0),
         ("filter", "grade_timeout_s", float("inf")),

@@ -10,7 +10,7 @@ from distill.launch import run_job
 from distill.stages import KEPT, STUDENT, RunContext, never_grows, nothing_to_check
 from distill.store import Summary
 from distill.students import LORA_LEARNING_RATE
-from distill.train_job import CHECKPOINTS, TrainJob
+from distill.training.job import CHECKPOINTS, TrainJob
 
 VERSION = 1
 grows, check = never_grows, nothing_to_check

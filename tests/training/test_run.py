@@ -9,7 +9,7 @@ import pytest
 
 from distill.errors import ModelError
 from distill.recipe import SftConfig
-from distill.train_job import TrainJob
+from distill.training.job import TrainJob
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def losses(tmp_path, out):
 def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, tiny_llama, method):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from distill.training import train
+    from distill.training.run import train
 
     write_rows(tmp_path / "rows")
     result = train(job(tmp_path, tiny_llama, method=method))
@@ -74,7 +74,7 @@ def test_the_loss_falls_on_the_completion_and_the_stop_token_alone(tmp_path, tin
     from trl.trainer.sft_trainer import SFTTrainer
 
     from distill.tokenizers import load_tokenizer
-    from distill.training import _load_rows, _training_arguments
+    from distill.training.run import _load_rows, _training_arguments
 
     rows = _load_rows(write_rows(tmp_path / "rows", num=1))
     task = job(tmp_path, tiny_llama)
@@ -143,7 +143,7 @@ def kill_after_step(task, folder, step):
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_llama, config, completion, message):
-    from distill.training import train
+    from distill.training.run import train
 
     write_rows(tmp_path / "rows", **({"completion": completion} if completion else {}))
     with pytest.raises(ModelError, match=message):
@@ -153,7 +153,7 @@ def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_ll
 
 def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
     """As DeepSeek's and Qwen3's templates do with earlier turns: what follows </think> alone is left."""
-    from distill.training import train
+    from distill.training.run import train
 
     eater = tmp_path / "eater"
     shutil.copytree(tiny_llama, eater)
@@ -167,7 +167,7 @@ def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
 
 
 def test_rows_without_thinking_can_be_trained_on(tmp_path, tiny_llama):
-    from distill.training import train
+    from distill.training.run import train
 
     write_rows(tmp_path / "rows", completion="\\boxed{{{j}}}")
     assert train(job(tmp_path, tiny_llama))["num_steps"] == 12
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_a_number_stops_the_stage(tmp_path, tiny_llama):
     from dataclasses import replace
 
     from distill.errors import StageError
-    from distill.training import train
+    from distill.training.run import train
 
     write_rows(tmp_path / "rows")
     diverging = replace(job(tmp_path, tiny_llama, warmup_share=0.0, trl={"max_grad_norm": 1e9}), learning_rate=1e30)

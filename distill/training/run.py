@@ -23,7 +23,7 @@ from distill.prompts import THINK_CLOSE
 from distill.recipe import SftConfig
 from distill.store import atomic_write, disk_errors, replace_folder
 from distill.tokenizers import Tokenizer, load_tokenizer
-from distill.train_job import CHECKPOINTS, TrainJob
+from distill.training.job import CHECKPOINTS, TrainJob
 
 CHECKPOINT_DONE = "distill_complete"
 """A file that is written into a checkpoint last: one without it was cut short and is not resumed from."""
