@@ -120,7 +120,7 @@ def training_arguments(
             use_liger_kernel=device.kernels,
             bf16=device.dtype == "bfloat16",
             use_cpu=not device.on_gpu,
-            ddp_backend="nccl" if device.on_gpu else "gloo",
+            ddp_backend=("nccl" if device.on_gpu else "gloo") if layout.needs_group else None,
             dataloader_pin_memory=device.on_gpu,
             seed=job.seed,
             data_seed=job.seed,

@@ -32,7 +32,6 @@ class TrainJob:
     """`theta` and `context` that replace the model's own, to reach longer rows."""
     rows: str
     """Folder of Parquet files with the columns prompt and completion."""
-    rows_sha256: str
     out_dir: str
     seed: int
     owner: str
@@ -41,5 +40,7 @@ class TrainJob:
     """Under which trackers show the run: the recipe's name."""
     run_name: str
     keep_checkpoints: bool
+    layout: dict[str, Any]
+    """`Layout` of the processes that do it."""
     config: dict[str, Any]
     """`sft:` of the recipe."""

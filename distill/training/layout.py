@@ -9,8 +9,8 @@ so that a step is the same set of rows whatever the layout.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from distill.errors import ModelError
 from distill.recipe import SftConfig, TrainCompute
@@ -44,6 +44,9 @@ class Layout:
     def batch_size(self) -> int:
         """Rows of a step."""
         return self.per_device_batch_size * self.accumulation * self.data_parallel
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
     @property
     def needs_group(self) -> bool:
