@@ -36,6 +36,7 @@ NUM_LOG_LINES = 12
 JOBS = {
     "sample": ("distill.sampling", "SamplingJob", "run_sampling"),
     "train": ("distill.training.run", "TrainJob", "train"),
+    "check_student": ("distill.training.student", "StudentCheck", "check_student"),
 }
 """Job -> module, its dataclass, its function from job to JSON-ready dict."""
 

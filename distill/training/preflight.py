@@ -21,7 +21,7 @@ from distill.progress import ProgressBar
 from distill.recipe import OWNED_TRL_KEYS, SftConfig
 from distill.tokenizers import Tokenizer
 from distill.training.row_checks import SHOWN_ROWS, Finding, RowChecker, Tally, decode, rows_text
-from distill.training.rows import BATCH_ROWS, IGNORED, SourceRow, row_lengths, row_name, source_rows
+from distill.training.rows import BATCH_ROWS, IGNORED, SourceRow, row_lengths, source_row, source_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -219,7 +219,7 @@ def _length_findings(
     for kind, (limit, what) in limits.items():
         too_long = (lengths > limit).nonzero()[0]
         if len(too_long):
-            names = [row_name(kept, int(number)) for number in too_long[:SHOWN_ROWS]]
+            names = [source_row(kept, int(number)).name for number in too_long[:SHOWN_ROWS]]
             message = (
                 f"{rows_text(len(too_long), len(lengths), names)} are longer than {what}: the longest has {longest} "
                 "tokens, and a cut row would teach never to finish. "
@@ -274,4 +274,4 @@ def _examples(kept: Path, rows: Any, lengths: "Lengths", tokenizer: Tokenizer) -
     for number in dict.fromkeys(chosen):
         ids, labels = (np.asarray(rows[number][name], dtype=np.int32) for name in ("input_ids", "labels"))
         num_trained = int((labels != IGNORED).sum())
-        yield Example(row_name(kept, number), len(ids), num_trained, segments_of(tokenizer, ids, labels))
+        yield Example(source_row(kept, number).name, len(ids), num_trained, segments_of(tokenizer, ids, labels))

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,12 +122,11 @@ def source_rows(kept: Path) -> Iterator[SourceRow]:
             yield from rows
 
 
-def row_name(kept: Path, number: int) -> str:
-    """How a reader finds row `number` (counted from 0 over all files) again."""
+def source_row(kept: Path, number: int) -> SourceRow:
+    """Row `number` of `kept`, counted from 0 over all files; at most a row group is read for it."""
     for part in _parts_of(kept):
         if number < part.num_rows:
-            wanted = (row for rows in _batches(part) for row in rows)
-            return next(row.name for i, row in enumerate(wanted) if i == number)
+            return next(islice((row for rows in _batches(part) for row in rows), number, None))
         number -= part.num_rows
     raise IndexError(number)
 
