@@ -56,6 +56,8 @@ def train(job: TrainJob) -> dict[str, Any]:
         counts = _preflight(job, config, tokenizer, rows)
     trainer = _trainer(job, config, layout, device, arguments, rows, tokenizer)
     reporter = _train(job, trainer)
+    if not trainer.is_world_process_zero():
+        return {}
     saved = save_student(trainer.model, tokenizer, Path(job.out_dir), torch.float32) or {}
     return {
         **counts,
