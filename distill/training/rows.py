@@ -138,14 +138,19 @@ def tokenise(tokenizer: Tokenizer, rows: list[SourceRow]) -> list[tuple[list[int
     Raises:
         ModelError: the chat template refuses a row.
     """
-    prompts = [_render(tokenizer, row, whole=False) for row in rows]
-    wholes = [_render(tokenizer, row, whole=True) for row in rows]
+    prompts = [render(tokenizer, row, whole=False) for row in rows]
+    wholes = [render(tokenizer, row, whole=True) for row in rows]
     ids = encode_all(tokenizer, prompts + wholes)
     pairs = zip(ids[: len(rows)], ids[len(rows) :], strict=True)
     return [(whole, _common_prefix(prompt, whole)) for prompt, whole in pairs]
 
 
-def _render(tokenizer: Tokenizer, row: SourceRow, whole: bool) -> str:
+def render(tokenizer: Tokenizer, row: SourceRow, whole: bool) -> str:
+    """The row's text up to where the assistant speaks, or as a whole.
+
+    Raises:
+        ModelError: the chat template refuses it.
+    """
     messages = row.prompt + row.completion if whole else row.prompt
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not whole)

@@ -55,7 +55,6 @@ TEMPLATES = {
 
 
 def kept_row(i, **more):
-    thought = f"{i} + 1 = é漢🙂 " * i
     return {
         "prompt": [{"role": "user", "content": f"What is {i} + 1?  \n"}],
         "completion": [
