@@ -10,7 +10,7 @@ from distill.engines.memory import visible_gpus
 from distill.errors import UserError
 from distill.launch import run_job
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
-from distill.store import Summary, fingerprint
+from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
@@ -99,8 +99,9 @@ def run(run: RunContext) -> Summary:
         "batch_size": config.batch_size,
         "learning_rate": job.learning_rate,
         **trained,
+        "history": read_jsonl(folder / METRICS),
     }
-    outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(trained["history"])}
+    outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(metrics["history"])}
     if config.method != "full":
         outputs[ADAPTER] = None
     scratch = (TOKENS,) if job.keep_checkpoints else (TOKENS, CHECKPOINTS)

@@ -105,6 +105,15 @@ def token_rows(kept: Path, tokenizer: Tokenizer, cache: Path, workers: int | Non
     return _open(folder)
 
 
+def count_rows(kept: Path) -> int:
+    """Number of rows in `kept`, from the files' ends alone.
+
+    Raises:
+        ProblemError: no rows, or other columns.
+    """
+    return sum(part.num_rows for part in _parts_of(kept))
+
+
 def row_lengths(rows: Any) -> "np.ndarray[Any, Any]":
     """Tokens in each row, shape (N,)."""
     lengths: np.ndarray[Any, Any] = rows.select_columns(["length"]).with_format("numpy")[:]["length"]
