@@ -24,6 +24,8 @@ LAYERS = (
         "tokenizers",
         "provenance",
         "launch",
+        "ranks",
+        "crew",
         "sampling",
         "sampling_job",
         "examine",

@@ -3,14 +3,18 @@
 Enters: `filter/kept`. Leaves: `student/`, which vLLM and transformers load, `adapter/` with LoRA, and `metrics.jsonl`.
 """
 
+from pathlib import Path
 from typing import Any
 
+from distill.engines.memory import visible_gpus
 from distill.errors import UserError
-from distill.launch import run_job
+from distill.launch import follow, run_job
+from distill.ranks import Follower
 from distill.stages import KEPT, STUDENT, RunContext, never_grows, nothing_to_check
 from distill.store import Summary
 from distill.students import LORA_LEARNING_RATE
 from distill.training.job import CHECKPOINTS, TrainJob
+from distill.training.layout import Layout, plan_layout
 
 VERSION = 1
 grows, check = never_grows, nothing_to_check
@@ -62,7 +66,10 @@ def run(run: RunContext) -> Summary:
         seed=run.recipe.seed,
         config=config.model_dump(mode="json"),
     )
-    trained, peak = run_job("train", job, folder)
+    layout = _layout(run)
+    trained, peak = run_job(
+        "train", job, folder, num_processes=layout.num_processes, is_group=layout.needs_group, leader=run.leader
+    )
     num_rows = run.finished("filter", "sft")["outputs"][KEPT]["num_rows"]
     metrics = {
         "student": run.student_model.name,
@@ -78,3 +85,14 @@ def run(run: RunContext) -> Summary:
     if config.method == "lora":
         outputs[ADAPTER] = None
     return Summary(metrics, outputs, peak, scratch=(CHECKPOINTS,))
+
+
+def train_along(run_dir: Path, follower: Follower) -> None:
+    """The stage in every process of a launch but the first: train with it, and leave everything else to it."""
+    follow("train", run_dir / "sft", follower)
+
+
+def _layout(run: RunContext) -> Layout:
+    """Processes and how a step's rows are shared among them."""
+    world_size = None if run.leader is None else run.leader.place.world_size
+    return plan_layout(run.recipe.sft, len(visible_gpus()), world_size=world_size)

@@ -9,8 +9,8 @@ so that a step is the same set of rows whatever the layout.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from distill.errors import ModelError
 from distill.recipe import SftConfig, TrainCompute
@@ -49,6 +49,10 @@ class Layout:
     def needs_group(self) -> bool:
         """Whether a torch.distributed process group is to be made; sharding wants one even for a single process."""
         return self.num_processes > 1 or self.sharding != "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """For manifests and reports."""
+        return {**asdict(self), "data_parallel": self.data_parallel}
 
 
 def plan_layout(
