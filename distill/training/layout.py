@@ -51,8 +51,8 @@ class Layout:
         return self.num_processes > 1 or self.sharding != "none"
 
     def to_json(self) -> dict[str, Any]:
-        """For manifests and reports."""
-        return {**asdict(self), "data_parallel": self.data_parallel}
+        """For jobs, manifests and reports."""
+        return asdict(self)
 
 
 def plan_layout(
