@@ -27,6 +27,7 @@ from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
 from distill.training.rows import token_rows
+from distill.training.sharding import environment
 from distill.training.student import save_student
 
 
@@ -49,6 +50,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
     device = pick_device(config)
+    os.environ.update(environment(layout, config, device.on_gpu))
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token)
     arguments = training_arguments(job, config, layout, device, num_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them

@@ -48,6 +48,18 @@ def decoder_layers(model: torch.nn.Module) -> list[str]:
     return names
 
 
+def layer_names(model_path: Path) -> list[str]:
+    """`decoder_layers` of a model that has not been loaded.
+
+    Raises:
+        ModelError: the architecture does not name them.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path)))
+
+
 def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]]]:
     """The units that FSDP2 gathers and frees one by one, with their names, in the order in which they are made.
 
@@ -67,7 +79,7 @@ def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]
     return [*units, ("tail", tail), ("root", [model])]
 
 
-def training_arguments(layout: Layout, config: SftConfig, layers: list[str], recompute: bool) -> dict[str, Any]:
+def sharding_arguments(layout: Layout, config: SftConfig, layers: list[str], recompute: bool) -> dict[str, Any]:
     """Arguments for TRL's SFTConfig that lay out the model; among them `gradient_checkpointing`.
 
     Args:
@@ -165,21 +177,22 @@ def row_multiple(layout: Layout) -> int:
     return layout.sequence_parallel * (CONTEXT_PARALLEL_CHUNKS if is_context_parallel else 1)
 
 
-def environment(layout: Layout, config: SftConfig) -> dict[str, str]:
+def environment(layout: Layout, config: SftConfig, on_gpu: bool) -> dict[str, str]:
     """What `accelerate launch` would set for a layout, to be set before TrainingArguments are made.
 
     transformers' `from_pretrained` asks it whether only rank 0 is to read the weights, and accelerate whether the
     process group has to move tensors between CPUs too.
     """
-    if layout.sharding != "fsdp":
-        return {}
-    return {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-        "FSDP_CPU_RAM_EFFICIENT_LOADING": str(config.method != "qlora").lower(),
-        "FSDP_OFFLOAD_PARAMS": str(config.compute.cpu_offload).lower(),
-    }
+    if layout.sharding == "fsdp":
+        return {
+            "ACCELERATE_USE_FSDP": "true",
+            "FSDP_VERSION": "2",
+            "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": str(config.method != "qlora").lower(),
+            "FSDP_OFFLOAD_PARAMS": str(config.compute.cpu_offload).lower(),
+        }
+    # Else it calls the device cpu:0, at which torch refuses to load an optimiser's state.
+    return {} if on_gpu or not layout.needs_group else {"ACCELERATE_TORCH_DEVICE": "cpu"}
 
 
 def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:
