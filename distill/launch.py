@@ -132,7 +132,7 @@ def _start_first(crew: Crew, leader: Leader, job_file: Path) -> None:
     rank = _rank_variables(0, place.local_rank, place.world_size, leader.local_world_size)
     if place.has_master:
         leader.call(job_file, None)
-        crew.start(rank)
+        crew.start(rank | _master_variables(None))
         return
     here = leader.is_one_machine
     with _bound("127.0.0.1" if here else "") as store:
