@@ -15,6 +15,7 @@ from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
 from distill.training.job import CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
+from distill.training.sharding import layer_names, sharding_arguments
 
 KEPT_CHECKPOINTS = 2
 FLASH = ("flash_attention_2", "flash_attention_3")
@@ -94,6 +95,7 @@ def training_arguments(
     from trl.trainer.sft_config import SFTConfig
 
     num_steps = math.ceil(math.ceil(num_rows / config.batch_size) * config.epochs)
+    layers = layer_names(Path(job.model_path)) if layout.sharding == "fsdp" else []
     try:
         return SFTConfig(
             **config.trl,
@@ -116,7 +118,6 @@ def training_arguments(
             weight_decay=config.weight_decay,
             per_device_train_batch_size=layout.per_device_batch_size,
             gradient_accumulation_steps=layout.accumulation,
-            gradient_checkpointing=device.gradient_checkpointing,
             use_liger_kernel=device.kernels,
             bf16=device.dtype == "bfloat16",
             use_cpu=not device.on_gpu,
@@ -133,6 +134,7 @@ def training_arguments(
             report_to=_trackers(config.compute),
             disable_tqdm=True,
             trackio_static_space_id=False,  # nothing leaves this machine unasked
+            **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
         )
     except TypeError as error:
         raise ModelError(f"sft.trl: {str(error).rpartition('.')[2].strip()} (TRL's SFTConfig).") from None
