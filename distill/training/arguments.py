@@ -13,6 +13,7 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
+from distill.training import sharding
 from distill.training.job import CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
 from distill.training.sharding import layer_names, sharding_arguments
@@ -85,9 +86,24 @@ def _attention(compute: TrainCompute, on_gpu: bool) -> str:
 
 
 def training_arguments(
-    job: TrainJob, config: SftConfig, layout: Layout, device: Device, num_rows: int, stop_token: str
+    job: TrainJob,
+    config: SftConfig,
+    layout: Layout,
+    device: Device,
+    layers: list[str],
+    num_rows: int,
+    stop_token: str,
 ) -> Any:
     """TRL's SFTConfig.
+
+    Args:
+        job: what is trained.
+        config: `sft:` of the recipe.
+        layout: processes, rows at once, sharding.
+        device: what this machine's hardware decides.
+        layers: names of the classes of the model's decoder layers; only sharding needs them.
+        num_rows: rows to train on.
+        stop_token: what ends an answer.
 
     Raises:
         ModelError: `sft.trl` holds an argument that TRL does not have.
@@ -134,6 +150,7 @@ def training_arguments(
             report_to=_trackers(config.compute),
             disable_tqdm=True,
             trackio_static_space_id=False,  # nothing leaves this machine unasked
+            **sharding.training_arguments(layout, config, layers, device.gradient_checkpointing),
             **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
         )
     except TypeError as error:

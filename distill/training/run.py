@@ -27,8 +27,10 @@ from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
+from distill.training.rope import RopePatch, apply_rope
 from distill.training.rows import count_rows, token_rows
-from distill.training.student import save_student
+from distill.training.sharding import decoder_layers, environment
+from distill.training.student import Base, save_student
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -51,18 +53,21 @@ def train(job: TrainJob) -> dict[str, Any]:
     config = SftConfig.model_validate(job.config)
     device = pick_device(config)
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
-    arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
+    os.environ.update(environment(layout, config, device.on_gpu))
+    layers = decoder_layers(_without_weights(job)) if layout.sharding != "none" else []
+    arguments = training_arguments(job, config, layout, device, layers, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
         rows = token_rows(Path(job.rows), tokenizer, Path(job.out_dir) / TOKENS)
     counts = _preflight(job, config, tokenizer, rows) if arguments.process_index == 0 else {}
     trainer = _trainer(job, config, layout, device, arguments, rows, tokenizer)
     reporter = _train(job, trainer)
+    weights = _whole_weights(trainer, layout)
     if not trainer.is_world_process_zero():
         return {}
-    saved = save_student(trainer.model, tokenizer, Path(job.out_dir), torch.float32) or {}
+    base = Base(job.model_name, Path(job.model_path), job.model_revision)
+    save_student(trainer.accelerator.unwrap_model(trainer.model), tokenizer, Path(job.out_dir), base, weights)
     return {
         **counts,
-        **saved,
         "num_steps": trainer.state.global_step,
         "final_loss": reporter.history[-1]["loss"],
         "tokens_per_second": reporter.tokens_per_second,
@@ -84,7 +89,7 @@ def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any
     return {
         "num_tokens": found.num_tokens,
         "num_trained_tokens": found.num_trained_tokens,
-        "longest_row": found.quantiles["p100"],
+        "lengths": found.quantiles,
         "warnings": [warning.message for warning in found.warnings],
     }
 
@@ -144,14 +149,29 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
             bnb_4bit_quant_storage=torch.bfloat16,
         )
     try:
-        model_config = AutoConfig.from_pretrained(job.model_path)
-        if job.rope is not None:
-            apply_rope(model_config, job.rope)
-        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=model_config, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=_model_config(job), **arguments)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}).") from error
     model.config.use_cache = False
     return model
+
+
+def _model_config(job: TrainJob) -> Any:
+    config = AutoConfig.from_pretrained(job.model_path)
+    if job.rope is not None:
+        apply_rope(config, RopePatch(**job.rope))
+    return config
+
+
+def _without_weights(job: TrainJob) -> Any:
+    """The model's modules, holding no memory."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(_model_config(job))
+
+
+def _whole_weights(trainer: Any, layout: Layout) -> Any:
+    """All weights on the first process's CPU, where the processes hold shares of them; else `None`."""
+    return None if layout.sharding == "none" else trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def _train(job: TrainJob, trainer: Any) -> Reporter:
