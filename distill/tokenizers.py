@@ -98,3 +98,11 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids (T,) of a rendered conversation; the template has put every special token in already."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids (T,) of each of several rendered conversations."""
+    ids: list[list[int]] = tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )["input_ids"]
+    return ids
