@@ -1,7 +1,7 @@
 """Peak memory of training on CPU against what `distill sft --plan` works out for the same setting.
 
-Each setting is measured in a process of its own: TRL's SFTTrainer as distill uses it (float32, AdamW, the loss on all of
-a row), two passes a step, three steps, rows of one length. What is measured is the process's highest resident memory
+Each setting is measured in a process of its own: TRL's SFTTrainer as distill uses it (float32, AdamW, the loss on all
+of a row), two passes a step, three steps, rows of one length. What is measured is the process's highest resident memory
 (VmHWM, set back after loading) above what it held when all imports were done and a tiny model had been trained, which
 brings in the libraries' code and thread pools. glibc's allocator is told to give each freed block of 64 KiB or more
 back at once (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_) and to keep one arena, so that resident memory is what
@@ -187,9 +187,10 @@ def _tokenizer(vocab: int) -> Any:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    words = {"<pad>": 0, "<eos>": 1, "<unk>": 2}
+    names = ("<pad>", "<eos>", "<unk>")
+    words = {name: number for number, name in enumerate(names)}
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, "<unk>")), pad_token="<pad>", eos_token="<eos>"
+        tokenizer_object=Tokenizer(models.WordLevel(words, names[2])), pad_token=names[0], eos_token=names[1]
     )
 
 

@@ -13,8 +13,8 @@ ZeRO-3 gather into. A step has four moments at which memory may be at its highes
 - end of backward: no activations are left, all gradients are there;
 - update: weights, gradients and moments.
 
-What is assumed rather than counted is named: `CUDA_CONTEXT_GIB`, `NCCL_GIB`, `FRAGMENTATION`. Fused kernels (Liger) need
-less than is counted here.
+What is assumed rather than counted is named: `CUDA_CONTEXT_GIB`, `NCCL_GIB`, `FRAGMENTATION`. Fused kernels (Liger)
+need less than is counted here.
 
 Letters: T tokens of a pass, H hidden, Q and K widths of queries and keys, F MLP, V vocabulary.
 """
