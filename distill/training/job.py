@@ -30,6 +30,8 @@ class TrainJob:
     learning_rate: float
     rope: dict[str, float] | None
     """`theta` and `context` that replace the model's own, to reach longer rows."""
+    context: int | None
+    """Longest row that the student's positions reach, in tokens; `None`: the model does not tell."""
     rows: str
     """Folder of Parquet files with the columns prompt and completion."""
     out_dir: str

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,15 @@ def token_rows(kept: Path, tokenizer: Tokenizer, cache: Path, workers: int | Non
     return _open(folder)
 
 
+def count_rows(kept: Path) -> int:
+    """Number of rows in `kept`, from the files' ends alone.
+
+    Raises:
+        ProblemError: no rows, or other columns.
+    """
+    return sum(part.num_rows for part in _parts_of(kept))
+
+
 def row_lengths(rows: Any) -> "np.ndarray[Any, Any]":
     """Tokens in each row, shape (N,)."""
     lengths: np.ndarray[Any, Any] = rows.select_columns(["length"]).with_format("numpy")[:]["length"]
@@ -122,12 +131,11 @@ def source_rows(kept: Path) -> Iterator[SourceRow]:
             yield from rows
 
 
-def row_name(kept: Path, number: int) -> str:
-    """How a reader finds row `number` (counted from 0 over all files) again."""
+def source_row(kept: Path, number: int) -> SourceRow:
+    """Row `number` of `kept`, counted from 0 over all files; at most a row group is read for it."""
     for part in _parts_of(kept):
         if number < part.num_rows:
-            wanted = (row for rows in _batches(part) for row in rows)
-            return next(row.name for i, row in enumerate(wanted) if i == number)
+            return next(islice((row for rows in _batches(part) for row in rows), number, None))
         number -= part.num_rows
     raise IndexError(number)
 
@@ -138,14 +146,19 @@ def tokenise(tokenizer: Tokenizer, rows: list[SourceRow]) -> list[tuple[list[int
     Raises:
         ModelError: the chat template refuses a row.
     """
-    prompts = [_render(tokenizer, row, whole=False) for row in rows]
-    wholes = [_render(tokenizer, row, whole=True) for row in rows]
+    prompts = [render(tokenizer, row, whole=False) for row in rows]
+    wholes = [render(tokenizer, row, whole=True) for row in rows]
     ids = encode_all(tokenizer, prompts + wholes)
     pairs = zip(ids[: len(rows)], ids[len(rows) :], strict=True)
     return [(whole, _common_prefix(prompt, whole)) for prompt, whole in pairs]
 
 
-def _render(tokenizer: Tokenizer, row: SourceRow, whole: bool) -> str:
+def render(tokenizer: Tokenizer, row: SourceRow, whole: bool) -> str:
+    """The row's text up to where the assistant speaks, or as a whole.
+
+    Raises:
+        ModelError: the chat template refuses it.
+    """
     messages = row.prompt + row.completion if whole else row.prompt
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not whole)

@@ -16,8 +16,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.errors import ModelError, StageError
+from distill.progress import note
 from distill.recipe import SftConfig
-from distill.store import disk_errors
+from distill.store import disk_errors, read_json
 from distill.tokenizers import Tokenizer, load_tokenizer
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
@@ -26,9 +27,9 @@ from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
-from distill.training.rows import token_rows
+from distill.training.rows import count_rows, token_rows
 from distill.training.sharding import environment
-from distill.training.student import save_student
+from distill.training.student import Base, save_student
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -51,19 +52,19 @@ def train(job: TrainJob) -> dict[str, Any]:
     config = SftConfig.model_validate(job.config)
     device = pick_device(config)
     os.environ.update(environment(layout, config, device.on_gpu))
-    tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token)
-    arguments = training_arguments(job, config, layout, device, num_rows(Path(job.rows)), tokenizer.eos_token)
+    tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
+    arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
         rows = token_rows(Path(job.rows), tokenizer, Path(job.out_dir) / TOKENS)
-        counts = _preflight(job, config, tokenizer, rows)
+    counts = _preflight(job, config, tokenizer, rows) if arguments.process_index == 0 else {}
     trainer = _trainer(job, config, layout, device, arguments, rows, tokenizer)
     reporter = _train(job, trainer)
+    weights = gathered_weights(trainer, layout)
     if not trainer.is_world_process_zero():
         return {}
-    saved = save_student(trainer.model, tokenizer, Path(job.out_dir), torch.float32) or {}
+    save_student(trainer.model, tokenizer, Path(job.out_dir), Base(job.model_name, Path(job.model_path)), weights)
     return {
         **counts,
-        **saved,
         "num_steps": trainer.state.global_step,
         "final_loss": reporter.history[-1]["loss"],
         "tokens_per_second": reporter.tokens_per_second,
@@ -75,19 +76,19 @@ def train(job: TrainJob) -> dict[str, Any]:
     }
 
 
-def _preflight(job, config, tokenizer, rows):
-    lengths = rows["length"]
-    return {"num_tokens": sum(lengths)}
-
-
-def apply_rope(*a):
-    pass
-
-
-def num_rows(path):
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(f).num_rows for f in path.glob("*.parquet"))
+def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any) -> dict[str, Any]:
+    """Refuse rows that would be trained wrongly; what is merely noteworthy is said."""
+    model_config = read_json(Path(job.model_path) / "config.json")
+    found = preflight(Path(job.rows), rows, tokenizer, config, model_config, job.context)
+    found.raise_if_refused()
+    for warning in found.warnings:
+        note(f"sft: {warning.message}")
+    return {
+        "num_tokens": found.num_tokens,
+        "num_trained_tokens": found.num_trained_tokens,
+        "longest_row": found.quantiles["p100"],
+        "warnings": [warning.message for warning in found.warnings],
+    }
 
 
 def _trainer(

@@ -14,7 +14,7 @@ import pytest
 from distill.errors import ModelError, ProblemError, StoreError
 from distill.tokenizers import load_tokenizer
 from distill.training import rows as rows_module
-from distill.training.rows import row_lengths, row_name, source_rows, token_rows
+from distill.training.rows import row_lengths, source_row, source_rows, token_rows
 
 QWEN_LIKE = """{%- if messages[0]['role'] != 'system' -%}
 {{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' -}}
@@ -55,7 +55,6 @@ TEMPLATES = {
 
 
 def kept_row(i, **more):
-    thought = f"{i} + 1 = é漢🙂 " * i
     return {
         "prompt": [{"role": "user", "content": f"What is {i} + 1?  \n"}],
         "completion": [
@@ -135,7 +134,7 @@ def test_rows_keep_the_order_of_the_files_and_are_read_by_memory_map(tmp_path, t
     assert [row["length"] for row in rows] == row_lengths(rows).tolist()
     names = [row.name for row in source_rows(kept)]
     assert names == [f"p{i}/{i % 3}" for i in range(200)]
-    assert row_name(kept, 150) == names[150]
+    assert source_row(kept, 150).name == names[150]
     assert "150 + 1" in tokenizer.decode(rows[150]["input_ids"])
     assert len(rows.cache_files) >= 3
 
