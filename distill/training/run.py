@@ -16,8 +16,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.errors import ModelError, StageError
-from distill.recipe import SftConfig
 from distill.progress import note
+from distill.recipe import SftConfig
 from distill.store import disk_errors, read_json
 from distill.tokenizers import Tokenizer, load_tokenizer
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
@@ -27,9 +27,8 @@ from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
-from distill.training.rope import RopePatch, apply_rope
 from distill.training.rows import count_rows, token_rows
-from distill.training.sharding import decoder_layers, environment
+from distill.training.sharding import environment
 from distill.training.student import Base, save_student
 
 
@@ -52,20 +51,18 @@ def train(job: TrainJob) -> dict[str, Any]:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
     device = pick_device(config)
-    tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
     os.environ.update(environment(layout, config, device.on_gpu))
-    layers = decoder_layers(_without_weights(job)) if layout.sharding != "none" else []
-    arguments = training_arguments(job, config, layout, device, layers, count_rows(Path(job.rows)), tokenizer.eos_token)
+    tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
+    arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
         rows = token_rows(Path(job.rows), tokenizer, Path(job.out_dir) / TOKENS)
     counts = _preflight(job, config, tokenizer, rows) if arguments.process_index == 0 else {}
     trainer = _trainer(job, config, layout, device, arguments, rows, tokenizer)
     reporter = _train(job, trainer)
-    weights = _whole_weights(trainer, layout)
+    weights = gathered_weights(trainer, layout)
     if not trainer.is_world_process_zero():
         return {}
-    base = Base(job.model_name, Path(job.model_path), job.model_revision)
-    save_student(trainer.accelerator.unwrap_model(trainer.model), tokenizer, Path(job.out_dir), base, weights)
+    save_student(trainer.model, tokenizer, Path(job.out_dir), Base(job.model_name, Path(job.model_path)), weights)
     return {
         **counts,
         "num_steps": trainer.state.global_step,
@@ -89,7 +86,7 @@ def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any
     return {
         "num_tokens": found.num_tokens,
         "num_trained_tokens": found.num_trained_tokens,
-        "lengths": found.quantiles,
+        "longest_row": found.quantiles["p100"],
         "warnings": [warning.message for warning in found.warnings],
     }
 
@@ -149,29 +146,14 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
             bnb_4bit_quant_storage=torch.bfloat16,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=_model_config(job), **arguments)
+        model_config = AutoConfig.from_pretrained(job.model_path)
+        if job.rope is not None:
+            apply_rope(model_config, job.rope)
+        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=model_config, **arguments)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}).") from error
     model.config.use_cache = False
     return model
-
-
-def _model_config(job: TrainJob) -> Any:
-    config = AutoConfig.from_pretrained(job.model_path)
-    if job.rope is not None:
-        apply_rope(config, RopePatch(**job.rope))
-    return config
-
-
-def _without_weights(job: TrainJob) -> Any:
-    """The model's modules, holding no memory."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(_model_config(job))
-
-
-def _whole_weights(trainer: Any, layout: Layout) -> Any:
-    """All weights on the first process's CPU, where the processes hold shares of them; else `None`."""
-    return None if layout.sharding == "none" else trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def _train(job: TrainJob, trainer: Any) -> Reporter:
