@@ -151,8 +151,59 @@ def filter_traces(
         _run("filter", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
 
 
-for _name in ("sft", "eval"):
-    _add_command(_name)
+@app.command("sft", help=COMMANDS["sft"])
+def sft(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only look at the kept rows as they will be trained, and at what training will take; loads no "
+            "weights. Exit code 2 where they would be trained wrongly.",
+        ),
+    ] = False,
+) -> None:
+    """Train the student, or check its rows."""
+    if check:
+        _check_sft(recipe, overrides, student, teacher, run_dir, as_json, quiet)
+    else:
+        _run("sft", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+_add_command("eval")
+
+
+def _check_sft(
+    recipe_path: Path,
+    overrides: list[str] | None,
+    student: str | None,
+    teacher: str | None,
+    run_dir: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from rich.console import Console
+
+    from distill.progress import QUIET
+    from distill.recipe_yaml import load_recipe
+    from distill.sft_check import check_sft, print_check
+
+    if quiet:
+        os.environ[QUIET] = "1"
+    recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
+    found = check_sft(recipe, run_dir)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_check(found, Console())
+    found.preflight.raise_if_refused()
 
 
 def _show_status(

@@ -33,7 +33,7 @@ LAYERS = (
     }
     | {"training", "report", "status"},
     {"stages"},
-    {"pipeline"},
+    {"pipeline", "sft_check"},
     {"cli"},
     {"__main__"},
 )

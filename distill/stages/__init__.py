@@ -41,6 +41,8 @@ class RunContext:
     run_dir: Path
     retry_errors: bool = False
     """Whether samples that ended in errors are asked for again."""
+    needs_weights: bool = True
+    """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
 
     def folder(self, stage: str) -> StageFolder:
         return StageFolder(self.run_dir / stage)
@@ -69,7 +71,7 @@ class RunContext:
 
     @cached_property
     def student_model(self) -> Model:
-        return resolve_model(self.student.hub_id, self.recipe.student_revision)
+        return resolve_model(self.student.hub_id, self.recipe.student_revision, self.needs_weights)
 
     @property
     def measured_fingerprint(self) -> str:

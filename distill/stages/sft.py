@@ -12,6 +12,7 @@ from distill.launch import run_job
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
 from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
+from distill.tokenizers import template_text
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
@@ -61,11 +62,12 @@ def train_job(run: RunContext) -> TrainJob:
     return TrainJob(
         model_name=run.student_model.name,
         model_path=str(run.student_model.path),
-        chat_template=None,
+        chat_template=template_text(config.chat_template),
         chat_format=run.student.chat_format,
         stop_token=run.student.stop_token,
         learning_rate=learning_rate(run),
         rope=None,
+        context=None,
         rows=str(run.folder("filter").path / KEPT),
         out_dir=str(folder),
         seed=run.recipe.seed,
