@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from distill import __version__
-from distill.errors import DistillError
+from distill.errors import DistillError, UserError
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -325,8 +325,15 @@ def _run(
     from distill.errors import RecipeError
     from distill.pipeline import run_recipe
     from distill.progress import QUIET
+    from distill.ranks import Follower, joined, launched_place
     from distill.recipe_yaml import load_recipe
 
+    place = launched_place()
+    if place is not None and stage != "sft":
+        raise UserError(
+            f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
+            "other stages in one process; they use all GPUs of the machine by themselves."
+        )
     if quiet:
         os.environ[QUIET] = "1"
     recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
@@ -336,7 +343,13 @@ def _run(
     signal.signal(signal.SIGTERM, _terminate)
     try:
         stages = None if stage is None else [stage]
-        summary = run_recipe(recipe, run_dir, stages, force, _silent if quiet else _say, retry_errors)
+        with joined(place, run_dir / recipe.name) as member:
+            if isinstance(member, Follower):
+                from distill.stages.sft import train_along
+
+                train_along(run_dir / recipe.name, member)
+                return
+            summary = run_recipe(recipe, run_dir, stages, force, _silent if quiet else _say, retry_errors, member)
     except (KeyboardInterrupt, Terminated) as stopped:
         _say("Stopped. What is finished is kept: the same command goes on from here.")
         raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None

@@ -15,6 +15,7 @@ from distill.errors import UserError
 from distill.filters.packs import Pack, load_packs
 from distill.hub import Model, resolve_model
 from distill.problems import ProblemSets, load_problem_sets
+from distill.ranks import Leader
 from distill.recipe import GenerateConfig, Recipe
 from distill.store import StageFolder, fingerprint
 from distill.students import STUDENTS, Student, find_student
@@ -43,6 +44,8 @@ class RunContext:
     """Whether samples that ended in errors are asked for again."""
     needs_weights: bool = True
     """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
+    leader: Leader | None = None
+    """Of the processes that a launcher has started, if any: those that train along."""
 
     def folder(self, stage: str) -> StageFolder:
         return StageFolder(self.run_dir / stage)

@@ -3,12 +3,13 @@
 Enters: `filter/kept`. Leaves: `student/`, which vLLM and transformers load, `adapter/` with LoRA, and `metrics.jsonl`.
 """
 
-import os
+from pathlib import Path
 from typing import Any
 
 from distill.engines.memory import visible_gpus
 from distill.errors import UserError
-from distill.launch import run_job
+from distill.launch import follow, run_job
+from distill.ranks import Follower
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
 from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
@@ -82,15 +83,18 @@ def train_job(run: RunContext) -> TrainJob:
 
 def layout_of(run: RunContext) -> Layout:
     """How this machine, or those that a launcher has started processes on, share out a step."""
-    outside = os.environ.get("WORLD_SIZE")
-    return plan_layout(run.recipe.sft, len(visible_gpus()), world_size=int(outside) if outside else None)
+    world_size = None if run.leader is None else run.leader.place.world_size
+    return plan_layout(run.recipe.sft, len(visible_gpus()), world_size=world_size)
 
 
 def run(run: RunContext) -> Summary:
     """Train in processes of their own."""
     folder, config = run.folder("sft").path, run.recipe.sft
     job = train_job(run)
-    trained, peak = run_job("train", job, folder, drain_s=SAVE_WITHIN_S)
+    layout = layout_of(run)
+    trained, peak = run_job(
+        "train", job, folder, SAVE_WITHIN_S, layout.num_processes, is_group=layout.needs_group, leader=run.leader
+    )
     num_rows = run.finished("filter", "sft")["outputs"][KEPT]["num_rows"]
     metrics = {
         "student": run.student_model.name,
@@ -108,3 +112,8 @@ def run(run: RunContext) -> Summary:
         outputs[ADAPTER] = None
     scratch = (TOKENS,) if job.keep_checkpoints else (TOKENS, CHECKPOINTS)
     return Summary(metrics, outputs, peak, scratch)
+
+
+def train_along(run_dir: Path, follower: Follower) -> None:
+    """The stage in every process of a launch but the first: train with it, and leave everything else to it."""
+    follow("train", run_dir / "sft", follower, SAVE_WITHIN_S)

@@ -13,8 +13,10 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
+from distill.training import sharding
 from distill.training.job import CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
+from distill.training.sharding import layer_names, sharding_arguments
 
 KEPT_CHECKPOINTS = 2
 FLASH = ("flash_attention_2", "flash_attention_3")
@@ -84,9 +86,24 @@ def _attention(compute: TrainCompute, on_gpu: bool) -> str:
 
 
 def training_arguments(
-    job: TrainJob, config: SftConfig, layout: Layout, device: Device, num_rows: int, stop_token: str
+    job: TrainJob,
+    config: SftConfig,
+    layout: Layout,
+    device: Device,
+    layers: list[str],
+    num_rows: int,
+    stop_token: str,
 ) -> Any:
     """TRL's SFTConfig.
+
+    Args:
+        job: what is trained.
+        config: `sft:` of the recipe.
+        layout: processes, rows at once, sharding.
+        device: what this machine's hardware decides.
+        layers: names of the classes of the model's decoder layers; only sharding needs them.
+        num_rows: rows to train on.
+        stop_token: what ends an answer.
 
     Raises:
         ModelError: `sft.trl` holds an argument that TRL does not have.
@@ -94,6 +111,7 @@ def training_arguments(
     from trl.trainer.sft_config import SFTConfig
 
     num_steps = math.ceil(math.ceil(num_rows / config.batch_size) * config.epochs)
+    layers = layer_names(Path(job.model_path)) if layout.sharding == "fsdp" else []
     try:
         return SFTConfig(
             **config.trl,
@@ -116,7 +134,6 @@ def training_arguments(
             weight_decay=config.weight_decay,
             per_device_train_batch_size=layout.per_device_batch_size,
             gradient_accumulation_steps=layout.accumulation,
-            gradient_checkpointing=device.gradient_checkpointing,
             use_liger_kernel=device.kernels,
             bf16=device.dtype == "bfloat16",
             use_cpu=not device.on_gpu,
@@ -133,6 +150,8 @@ def training_arguments(
             report_to=_trackers(config.compute),
             disable_tqdm=True,
             trackio_static_space_id=False,  # nothing leaves this machine unasked
+            **sharding.training_arguments(layout, config, layers, device.gradient_checkpointing),
+            **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
         )
     except TypeError as error:
         raise ModelError(f"sft.trl: {str(error).rpartition('.')[2].strip()} (TRL's SFTConfig).") from None

@@ -22,6 +22,7 @@ class TrainJob:
     model_name: str
     """As the recipe gives it: a Hub id, or a folder."""
     model_path: str
+    model_revision: str
     chat_template: str | None
     """Text of the template that replaces the model's own."""
     chat_format: str | None

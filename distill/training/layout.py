@@ -45,13 +45,14 @@ class Layout:
         """Rows of a step."""
         return self.per_device_batch_size * self.accumulation * self.data_parallel
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @property
     def needs_group(self) -> bool:
         """Whether a torch.distributed process group is to be made; sharding wants one even for a single process."""
         return self.num_processes > 1 or self.sharding != "none"
+
+    def to_json(self) -> dict[str, Any]:
+        """For jobs, manifests and reports."""
+        return asdict(self)
 
 
 def plan_layout(

@@ -16,8 +16,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.errors import ModelError, StageError
-from distill.recipe import SftConfig
 from distill.progress import note
+from distill.recipe import SftConfig
 from distill.store import disk_errors, read_json
 from distill.tokenizers import Tokenizer, load_tokenizer
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
@@ -28,7 +28,8 @@ from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
 from distill.training.rows import count_rows, token_rows
-from distill.training.student import save_student
+from distill.training.sharding import environment
+from distill.training.student import Base, save_student
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
     device = pick_device(config)
+    os.environ.update(environment(layout, config, device.on_gpu))
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
     arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
@@ -57,12 +59,12 @@ def train(job: TrainJob) -> dict[str, Any]:
     counts = _preflight(job, config, tokenizer, rows) if arguments.process_index == 0 else {}
     trainer = _trainer(job, config, layout, device, arguments, rows, tokenizer)
     reporter = _train(job, trainer)
+    weights = gathered_weights(trainer, layout)
     if not trainer.is_world_process_zero():
         return {}
-    saved = save_student(trainer.model, tokenizer, Path(job.out_dir), torch.float32) or {}
+    save_student(trainer.model, tokenizer, Path(job.out_dir), Base(job.model_name, Path(job.model_path)), weights)
     return {
         **counts,
-        **saved,
         "num_steps": trainer.state.global_step,
         "final_loss": reporter.history[-1]["loss"],
         "tokens_per_second": reporter.tokens_per_second,

@@ -24,7 +24,9 @@ def ranks(lengths, num_ranks, accumulation, per_device, group=True, epoch=0, see
 def rows_of_steps(found, accumulation):
     num_steps = len(found[0]) // accumulation
     return [
-        sorted(row for rank in found for micro in rank[step * accumulation : (step + 1) * accumulation] for row in micro)
+        sorted(
+            row for rank in found for micro in rank[step * accumulation : (step + 1) * accumulation] for row in micro
+        )
         for step in range(num_steps)
     ]
 
