@@ -42,10 +42,10 @@ class RunContext:
     run_dir: Path
     retry_errors: bool = False
     """Whether samples that ended in errors are asked for again."""
-    needs_weights: bool = True
-    """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
     leader: Leader | None = None
     """Of the processes that a launcher has started, if any: those that train along."""
+    needs_weights: bool = True
+    """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
 
     def folder(self, stage: str) -> StageFolder:
         return StageFolder(self.run_dir / stage)

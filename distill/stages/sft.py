@@ -3,6 +3,7 @@
 Enters: `filter/kept`. Leaves: `student/`, which vLLM and transformers load, `adapter/` with LoRA, and `metrics.jsonl`.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from distill.errors import UserError
 from distill.launch import follow, run_job
 from distill.ranks import Follower
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
-from distill.store import Summary, fingerprint, read_jsonl
+from distill.store import Summary, fingerprint, read_json, read_jsonl
 from distill.students import LORA_LEARNING_RATE
 from distill.tokenizers import template_text
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
+from distill.training.rope import rope_of, rope_patch
 
 VERSION = 2
 grows = never_grows
@@ -60,15 +62,18 @@ def learning_rate(run: RunContext) -> float:
 def train_job(run: RunContext) -> TrainJob:
     """What the training processes are told."""
     folder, config = run.folder("sft").path, run.recipe.sft
+    model_config = read_json(run.student_model.path / "config.json")
+    patch = rope_patch(config.max_length, model_config, run.student, config.rope_theta)
     return TrainJob(
         model_name=run.student_model.name,
         model_path=str(run.student_model.path),
-        chat_template=template_text(config.chat_template),
+        model_revision=run.student_model.revision,
+        chat_template=template_text(config.chat_template or run.student.template_override),
         chat_format=run.student.chat_format,
         stop_token=run.student.stop_token,
         learning_rate=learning_rate(run),
-        rope=None,
-        context=None,
+        rope=None if patch is None else asdict(patch),
+        context=rope_of(model_config).context if patch is None else patch.context,
         rows=str(run.folder("filter").path / KEPT),
         out_dir=str(folder),
         seed=run.recipe.seed,
