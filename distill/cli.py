@@ -162,6 +162,14 @@ def sft(
     force: ForceOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only look at the kept rows as they will be trained, and at what training will take; loads no "
+            "weights. Exit code 2 where they would be trained wrongly.",
+        ),
+    ] = False,
     plan: Annotated[
         bool,
         typer.Option(
@@ -180,14 +188,42 @@ def sft(
         ),
     ] = None,
 ) -> None:
-    """Train the student, or plan its memory."""
-    if plan:
+    """Train the student, check its rows, or plan its memory."""
+    if check:
+        _check_sft(recipe, overrides, student, teacher, run_dir, as_json, quiet)
+    elif plan:
         _plan(recipe, overrides, student, gpus, gpu_memory, as_json)
     else:
         _run("sft", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
 
 
 _add_command("eval")
+
+
+def _check_sft(
+    recipe_path: Path,
+    overrides: list[str] | None,
+    student: str | None,
+    teacher: str | None,
+    run_dir: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from rich.console import Console
+
+    from distill.progress import QUIET
+    from distill.recipe_yaml import load_recipe
+    from distill.sft_check import check_sft, print_check
+
+    if quiet:
+        os.environ[QUIET] = "1"
+    recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
+    found = check_sft(recipe, run_dir)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_check(found, Console())
+    found.preflight.raise_if_refused()
 
 
 @app.command("students")

@@ -15,7 +15,8 @@ from typing import Any
 from distill.errors import ModelError, ProblemError
 from distill.store import read_json
 
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+WEIGHTS = "*.safetensors"
+MODEL_FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 """Weights as safetensors only: a pickle may run code."""
 
 CONFIG = "config.json"
@@ -41,19 +42,27 @@ class Model:
         return config
 
 
-def resolve_model(name: str, revision: str | None = None) -> Model:
+def resolve_model(name: str, revision: str | None = None, weights: bool = True) -> Model:
     """Find a model here or fetch it; no weights are loaded.
+
+    Args:
+        name: a Hub id, or a folder.
+        revision: on the Hub; left out: its main branch.
+        weights: whether they must be here; without them, config and tokenizer are fetched alone.
 
     Raises:
         ModelError: no such model, no access to it, no network and no copy here, or not a causal language model.
     """
     folder = Path(name).expanduser()
-    model = Model(name, folder.resolve(), _folder_revision(folder)) if folder.is_dir() else _fetch(name, revision)
-    _check(model)
+    if folder.is_dir():
+        model = Model(name, folder.resolve(), _folder_revision(folder))
+    else:
+        model = _fetch(name, revision, weights)
+    _check(model, weights)
     return model
 
 
-def _fetch(name: str, revision: str | None) -> Model:
+def _fetch(name: str, revision: str | None, weights: bool) -> Model:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -65,7 +74,8 @@ def _fetch(name: str, revision: str | None) -> Model:
     )
 
     try:
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
+        patterns = [pattern for pattern in MODEL_FILES if weights or pattern != WEIGHTS]
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except GatedRepoError:
         raise ModelError(
             f"{name}: this model is gated. Ask for access on https://huggingface.co/{name}, then `hf auth login`."
@@ -106,14 +116,14 @@ def _folder_revision(folder: Path) -> str:
     return digest.hexdigest()[:40]
 
 
-def _check(model: Model) -> None:
+def _check(model: Model, weights: bool) -> None:
     config = model.config
     if not config:
         raise ModelError(f"{model.name}: {model.path} has no config.json, so it is not a model.")
     kinds = config.get("architectures") or []
     if kinds and not any(kind.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for kind in kinds):
         raise ModelError(f"{model.name}: {', '.join(kinds)} is not a causal language model, which distill needs.")
-    if not any(model.path.glob("*.safetensors")):
+    if weights and not any(model.path.glob(WEIGHTS)):
         raise ModelError(f"{model.name}: {model.path} has no *.safetensors weights. Convert the model to safetensors.")
 
 

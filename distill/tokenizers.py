@@ -115,7 +115,7 @@ def load_tokenizer(
             )
         tokenizer.chat_template = _known_template(chat_format)
     stop = stop_token or _turn_end(tokenizer)
-    if stop is None or tokenizer.convert_tokens_to_ids(stop) in (None, tokenizer.unk_token_id):
+    if stop is None or not _is_token(tokenizer, stop):
         raise ModelError(
             f"{path}: no stop token: the chat template ends an assistant's turn with "
             f"{_turn_tail(tokenizer)[:40]!r} and the model's vocabulary has "
@@ -126,6 +126,12 @@ def load_tokenizer(
     if tokenizer.pad_token is None or tokenizer.pad_token == stop:
         tokenizer.pad_token = _padding_token(tokenizer, stop)
     return tokenizer
+
+
+def _is_token(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether the vocabulary has it; the unknown token stands for whatever it lacks, and for itself."""
+    number = tokenizer.convert_tokens_to_ids(text)
+    return number is not None and tokenizer.convert_ids_to_tokens(number) == text
 
 
 def _padding_token(tokenizer: Tokenizer, stop: str) -> str:

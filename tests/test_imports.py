@@ -35,7 +35,7 @@ LAYERS = (
     }
     | {"training", "report", "status"},
     {"stages"},
-    {"pipeline"},
+    {"pipeline", "sft_check"},
     {"cli"},
     {"__main__"},
 )

@@ -44,6 +44,8 @@ class RunContext:
     """Whether samples that ended in errors are asked for again."""
     leader: Leader | None = None
     """Of the processes that a launcher has started, if any: those that train along."""
+    needs_weights: bool = True
+    """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
 
     def folder(self, stage: str) -> StageFolder:
         return StageFolder(self.run_dir / stage)
@@ -72,7 +74,7 @@ class RunContext:
 
     @cached_property
     def student_model(self) -> Model:
-        return resolve_model(self.student.hub_id, self.recipe.student_revision)
+        return resolve_model(self.student.hub_id, self.recipe.student_revision, self.needs_weights)
 
     @property
     def measured_fingerprint(self) -> str:

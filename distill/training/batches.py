@@ -5,6 +5,7 @@ They are split into one micro-batch for each device and accumulation step, rows 
 asked for (`transformers.trainer_pt_utils.BatchRebalanceSampler`: "Poor Man's Batch Rebalance").
 """
 
+import heapq
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -67,6 +68,17 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
     def tokens_per_step(self) -> list[int]:
         """Tokens of each step of the epoch, padding left out."""
         return [sum(self.lengths[row] for row in rows) for rows in self.steps()]
+
+    def fullest_pass(self, num_steps: int = 64) -> tuple[int, int]:
+        """Rows and longest row (tokens) of the micro-batch that takes most when padded.
+
+        Looked for among the steps of the epoch that have the longest rows; a data set of millions has too many steps.
+        """
+        longest = heapq.nlargest(num_steps, self.steps(), key=lambda rows: max(self.lengths[row] for row in rows))
+        passes = (rows for step in longest for rank in self._split(step) for rows in rank)
+        real = ([self.lengths[row] for row in rows if row < len(self.lengths)] for rows in passes)
+        sizes = [(len(lengths), max(lengths)) for lengths in real if lengths]
+        return max(sizes, key=lambda size: size[0] * size[1])
 
     def _split(self, rows: list[int]) -> list[list[list[int]]]:
         """For each rank, its micro-batches of one step."""

@@ -43,7 +43,7 @@ class Base:
     """As the recipe gives it: a Hub id, or a folder."""
     path: Path
     revision: str | None = None
-    """Commit on the Hub."""
+    """Commit on the Hub; of a folder it says nothing."""
 
 
 def save_student(
@@ -82,7 +82,8 @@ def save_adapter(model: Any, out_dir: Path, base: Base, weights: Mapping[str, "t
     folder = out_dir / ADAPTER
     staging = _staging(folder)
     for config in model.peft_config.values():
-        config.base_model_name_or_path, config.revision = base.name, base.revision
+        config.base_model_name_or_path = base.name
+        config.revision = None if Path(base.name).is_dir() else base.revision
     with disk_errors(staging):
         # Embeddings never change here; "auto" would ask the Hub whether they have.
         model.save_pretrained(staging, state_dict=weights, save_embedding_layers=False)
