@@ -28,7 +28,7 @@ from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
 from distill.training.rows import count_rows, token_rows
-from distill.training.sharding import environment
+from distill.training.sharding import environment, gathered_weights
 from distill.training.student import Base, save_student
 
 
