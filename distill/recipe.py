@@ -763,16 +763,31 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
             f"filter.max_tokens is not set: traces too long for sft.max_length ({longest}) could be kept. Set "
             f"filter.max_tokens to less than {longest}; the prompt needs room too."
         )
-    student = find_student(recipe.student)
-    if student.context is not None and longest > student.context:
+    found += _against_the_context(recipe)
+    return found
+
+
+def _against_the_context(recipe: Recipe) -> list[str]:
+    """What is longer than the student reaches, with the rotary embedding's patch where it has one."""
+    student, longest = find_student(recipe.student), recipe.sft.max_length
+    if student.context is None or student.longest_context is None:
+        return []
+    found = []
+    patched = recipe.sft.rope_theta is not None or student.context < longest <= student.longest_context
+    if longest > student.context and not patched:
         found.append(
-            f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.context} tokens). "
-            f"Lower sft.max_length to {student.context} or less."
+            f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.longest_context} tokens). "
+            f"Lower sft.max_length to {student.longest_context} or less, or set sft.rope_theta to train it on longer "
+            "rows."
         )
-    if recipe.eval is not None and student.context is not None and recipe.eval.sampling.max_tokens >= student.context:
+    reach = student.context
+    if patched:
+        reach = max(longest, student.context if recipe.sft.rope_theta else student.longest_context)
+    if recipe.eval is not None and recipe.eval.sampling.max_tokens >= reach:
+        way = f" or raise sft.max_length above {student.context}" if reach < student.longest_context else ""
         found.append(
             f"eval.sampling.max_tokens ({recipe.eval.sampling.max_tokens}) leaves no room for a prompt in the context "
-            f"of {student.alias} ({student.context} tokens). Lower eval.sampling.max_tokens."
+            f"of {student.alias} ({reach} tokens). Lower eval.sampling.max_tokens{way}."
         )
     return found
 

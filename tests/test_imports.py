@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
-    {"students", "recipe", "recipe_yaml", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
+    {"shapes", "students", "recipe", "recipe_yaml", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
     {
         "problems",
         "rows",

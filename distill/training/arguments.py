@@ -85,9 +85,22 @@ def _attention(compute: TrainCompute, on_gpu: bool) -> str:
 
 
 def training_arguments(
-    job: TrainJob, config: SftConfig, layout: Layout, device: Device, num_rows: int, stop_token: str
+    job: TrainJob,
+    config: SftConfig,
+    layout: Layout,
+    device: Device,
+    num_rows: int,
+    stop_token: str,
 ) -> Any:
     """TRL's SFTConfig.
+
+    Args:
+        job: what is trained.
+        config: `sft:` of the recipe.
+        layout: processes, rows at once, sharding.
+        device: what this machine's hardware decides.
+        num_rows: rows to train on.
+        stop_token: what ends an answer.
 
     Raises:
         ModelError: `sft.trl` holds an argument that TRL does not have.

@@ -22,13 +22,14 @@ class TrainJob:
     model_name: str
     """As the recipe gives it: a Hub id, or a folder."""
     model_path: str
+    model_revision: str
     chat_template: str | None
     """Text of the template that replaces the model's own."""
     chat_format: str | None
     """The template in `distill/templates/` for a model that has none."""
     stop_token: str | None
     learning_rate: float
-    rope: dict[str, float] | None
+    rope: dict[str, Any] | None
     """`theta` and `context` that replace the model's own, to reach longer rows."""
     context: int | None
     """Longest row that the student's positions reach, in tokens; `None`: the model does not tell."""
