@@ -31,7 +31,7 @@ LAYERS = (
         "explain",
         "problem_file",
     }
-    | {"training", "report", "status"},
+    | {"training", "report", "status", "publish"},
     {"stages"},
     {"pipeline"},
     {"cli"},
