@@ -60,7 +60,8 @@ def translated(error: BaseException, what: str) -> DistillError:
     if status is not None or isinstance(root_of(error), ValueError):
         return UserError(f"push: {what}: the Hub refuses it{f' ({status})' if status else ''}: {_said(error)}")
     root = root_of(error)
-    kind = "the connection to the Hub broke" if isinstance(root, httpx.TransportError) else "the upload failed"
+    broke = any(isinstance(one, httpx.TransportError) for one in _chain(error))
+    kind = "the connection to the Hub broke" if broke else "the upload failed"
     return StageError(f"push: {what}: {kind} ({type(root).__name__}: {_said(root)}). {GO_ON}")
 
 

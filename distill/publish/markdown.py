@@ -10,7 +10,9 @@ from importlib import resources
 from typing import Any
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]+")
-_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)|(?<=:)//|(?<=www)\.|^[#+=-]|^\d+(?=[.)])")
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)|(?<=:)//|(?<=www)\.")
+_BLOCK = re.compile(r"[#+=-]|\d+(?=[.)])")
+"""What makes a heading, a list or a rule of the line that begins with it."""
 _CODE = re.compile(r"[\w ./:@+=,()\[\]*<>-]+")
 
 
@@ -27,9 +29,18 @@ def one_line(value: Any) -> str:
 
 def escape(value: Any) -> Safe:
     """A value as plain text inside a line or a table's cell. Entities, as they mean the same to formulas and tables."""
-    if isinstance(value, Safe):
-        return value
-    return Safe(_SPECIAL.sub(lambda found: "".join(f"&#{ord(char)};" for char in found[0]), one_line(value)))
+    return value if isinstance(value, Safe) else Safe(_SPECIAL.sub(_entities, one_line(value)))
+
+
+def paragraph(value: Any) -> Safe:
+    """A value as a paragraph of plain text of its own."""
+    text = one_line(value)
+    found = _BLOCK.match(text)
+    return Safe((_entities(found) + escape(text[found.end() :])) if found else escape(text))
+
+
+def _entities(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(char)};" for char in found[0])
 
 
 def code(value: Any) -> Safe:
@@ -53,6 +64,8 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment.filters |= {"code": code, "count": count, "percent": percent, "share": share, "plain": plain}
     environment.filters |= {
         "words": Safe,
+        "paragraph": paragraph,
+        "s": plural,
         "points": points,
         "interval": interval,
         "gain_interval": gain_interval,
@@ -81,6 +94,11 @@ def _one_lined(value: Any) -> Any:
 
 def count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
+
+
+def plural(value: int) -> str:
+    """The ending of a noun that is counted."""
+    return "" if value == 1 else "s"
 
 
 def percent(value: float | None) -> str:

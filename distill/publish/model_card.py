@@ -16,7 +16,7 @@ from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id, shown
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, one_line, render
 from distill.publish.scrub import local_name, redact, scrub
-from distill.recipe import Language, Lora
+from distill.recipe import EvalSampling, Language, Lora
 from distill.records import REASONS
 from distill.store import read_json
 
@@ -97,7 +97,7 @@ def _model_index(facts: RunFacts, repo: str) -> list[dict[str, Any]]:
     for row in scores_by_benchmark(facts):
         place = places.get(row["name"])
         low, high = row["student"]["interval_95"]
-        dataset = {"name": row["name"], "type": place.dataset if place else f"{repo}#{row['name']}"}
+        dataset = {"name": row["name"], "type": place.dataset if place else row["name"]}
         if place:
             dataset |= {"config": place.config or "default", "split": place.split}
             dataset |= {"revision": place.revision} if place.revision else {}
@@ -128,13 +128,12 @@ def _values(
 ) -> dict[str, Any]:
     evaluation, filtered, trained = (facts.metrics(stage) for stage in ("eval", "filter", "sft"))
     built_with = dict.fromkeys(one.built_with for one in (base_licence, *(one for _, one in teachers)))
-    source = facts.sources[0]
     return {
         "marker": _literal(MARKER),
         "name": repo.partition("/")[2],
         "repo": repo,
         "repo_literal": _literal(json.dumps(repo)),
-        "question_literal": _literal(json.dumps(source.template.replace("{problem}", QUESTION), ensure_ascii=False)),
+        "question_literal": _literal(json.dumps(_example(facts), ensure_ascii=False)),
         "description": facts.recipe.description,
         "dataset": dataset,
         "base": facts.base,
@@ -148,7 +147,7 @@ def _values(
         "warnings": warnings,
         "scores": scores_by_benchmark(facts),
         "protocol": evaluation.get("protocol", {}),
-        "sampling": _sampling(facts),
+        **_sampling(facts),
         "filtered": filtered,
         "funnel": funnel(filtered),
         "majority": facts.recipe.filter.majority is not None or facts.recipe.filter.judge is not None,
@@ -193,13 +192,22 @@ def sources(facts: RunFacts) -> list[dict[str, Any]]:
     ]
 
 
-def _sampling(facts: RunFacts) -> dict[str, Any]:
-    """How to draw from the student: as it was measured, else R1's protocol."""
-    wanted = facts.recipe.eval.sampling if facts.recipe.eval else None
+def _example(facts: RunFacts) -> str:
+    """A question, put as the training problems were."""
+    return facts.sources[0].template.replace("{problem}", QUESTION).replace("{options}", "").strip()
+
+
+def _sampling(facts: RunFacts) -> dict[str, Safe]:
+    """How to draw from the student, as arguments in code: as it was measured, else by R1's protocol."""
+    wanted = facts.recipe.eval.sampling if facts.recipe.eval else EvalSampling()
+    drawn = f"temperature={wanted.temperature}, top_p={wanted.top_p}"
+    num_tokens = min(wanted.max_tokens, MAX_NEW_TOKENS)
+    greedy = wanted.temperature == 0
     return {
-        "temperature": wanted.temperature if wanted else 0.6,
-        "top_p": wanted.top_p if wanted else 0.95,
-        "max_tokens": min(wanted.max_tokens, MAX_NEW_TOKENS) if wanted else MAX_NEW_TOKENS,
+        "transformers_sampling": Safe(
+            f"{'do_sample=False' if greedy else f'do_sample=True, {drawn}'}, max_new_tokens={num_tokens}"
+        ),
+        "vllm_sampling": Safe(f"{'temperature=0.0' if greedy else drawn}, max_tokens={num_tokens}"),
     }
 
 

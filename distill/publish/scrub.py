@@ -17,7 +17,7 @@ REDACTED = "[redacted]"
 MIN_SECRET_CHARS = 8
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 _KEY = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16})\b")
-_PATH = re.compile(r"(?<![\w:/.~<])/[^\s'\"`:,;<>|(){}\[\]]+")
+_PATH = re.compile(r"(?:(?<=file:)|(?<![\w:/.~<]))/[^\s'\"`:,;<>|(){}\[\]]+")
 _SNAPSHOT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/[^/]+")
 
 
