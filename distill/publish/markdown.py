@@ -36,7 +36,8 @@ def paragraph(value: Any) -> Safe:
     """A value as a paragraph of plain text of its own."""
     text = one_line(value)
     found = _BLOCK.match(text)
-    return Safe((_entities(found) + escape(text[found.end() :])) if found else escape(text))
+    # Escaped as a whole first: `escape` trims, and the space after a mark is part of the text.
+    return Safe(_BLOCK.sub(_entities, escape(text), count=1)) if found else escape(text)
 
 
 def _entities(found: re.Match[str]) -> str:

@@ -125,7 +125,7 @@ def test_checkpoints_become_branches_that_hold_nothing_of_main(hub, make_run):
 def test_a_card_that_distill_did_not_write_is_never_overwritten(hub, make_run):
     run = make_run()
     hub.make(*MODEL, files={"README.md": b"# My own words\n"})
-    with pytest.raises(UserError, match="has a README.md that distill did not write") as caught:
+    with pytest.raises(UserError, match=r"has a README\.md that distill did not write") as caught:
         push.run(run)
     assert "--replace-readme" in str(caught.value)
     assert hub.num_commits(*MODEL) == 0
@@ -242,7 +242,7 @@ def test_a_refusal_in_the_middle_is_told_at_once(hub, make_run, Fault, waits, st
 
 def test_what_a_gitignore_keeps_out_is_told(hub, make_run):
     hub.make(*MODEL, files={".gitignore": b"tokenizer.json"})
-    with pytest.raises(StageError, match="tokenizer.json did not arrive"):
+    with pytest.raises(StageError, match=r"tokenizer\.json did not arrive"):
         push.run(make_run())
 
 
