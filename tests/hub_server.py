@@ -107,7 +107,7 @@ class Hub:
         return len(self.repos[kind, name].commits) - 1
 
 
-class _Answer(Exception):
+class _Answer(Exception):  # noqa: N818 - most answers are none
     def __init__(self, status: int, body: Any = None, headers: dict[str, str] | None = None) -> None:
         super().__init__(status)
         self.status, self.body, self.headers = status, body, headers or {}
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._handle()
 
-    do_POST = do_PUT = do_HEAD = do_DELETE = do_GET
+    do_POST = do_PUT = do_HEAD = do_DELETE = do_GET  # noqa: N815 - http.server names them so
 
     def _handle(self) -> None:
         path = urlsplit(self.path).path

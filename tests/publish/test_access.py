@@ -79,7 +79,7 @@ def test_a_public_repository_is_not_taken_for_a_private_one(hub):
 
 def test_a_run_asks_before_anything_costs(hub, make_run, tmp_path):
     run = make_run(push={"repo": "strangers/small"})
-    with pytest.raises(UserError, match="push.repo: strangers/small"):
+    with pytest.raises(UserError, match=r"push\.repo: strangers/small"):
         run_recipe(run.recipe, run.run_dir.parent / "fresh")
     assert not (run.run_dir.parent / "fresh/small/generate").exists()
 
