@@ -136,7 +136,8 @@ def _check_chain(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) -> 
         if used != is_there:
             raise StoreError(
                 f"push: {stage} was made from another result of {before} than the one that is there now, so a card "
-                f"would tell of something else than what is published. Run `distill {stage}` again, or `distill run` for all."
+                f"would tell of something else than what is published. Run `distill {stage}` again, or "
+                "`distill run` for all."
             )
 
 
