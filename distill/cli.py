@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 the user's mistake, 130 and 143 stopped by Ctrl-C and SIGT
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from distill import __version__
-from distill.errors import DistillError
+from distill.errors import DistillError, UserError
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
@@ -151,8 +152,92 @@ def filter_traces(
         _run("filter", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
 
 
-for _name in ("sft", "eval"):
-    _add_command(_name)
+@app.command("sft", help=COMMANDS["sft"])
+def sft(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only work out memory and layouts, from the recipe's sft: or its defaults, for its student, --student "
+            "or (--student all, or no recipe) every alias; loads nothing.",
+        ),
+    ] = False,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="With --plan: number of GPUs; left out: this machine's, else 8.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--gpu-memory", min=1, help="With --plan: GiB of memory of a GPU; left out: this machine's, else 80."
+        ),
+    ] = None,
+) -> None:
+    """Train the student, or plan its memory."""
+    if plan:
+        _plan(recipe, overrides, student, gpus, gpu_memory, as_json)
+    else:
+        _run("sft", recipe, overrides, student, teacher, run_dir, force, as_json, quiet)
+
+
+_add_command("eval")
+
+
+@app.command("students")
+def students(as_json: JsonOption = False) -> None:
+    """List the students: bases, licences, templates, learning rates, R1's scores, layouts."""
+    from distill.training.plan_report import student_entries, student_tables
+
+    entries = student_entries()
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+    else:
+        _print_tables(student_tables(entries))
+
+
+def _plan(
+    recipe_path: Path,
+    overrides: list[str] | None,
+    student: str | None,
+    gpus: int | None,
+    gpu_memory: float | None,
+    as_json: bool,
+) -> None:
+    from distill.engines.memory import visible_gpus
+    from distill.recipe import SftConfig
+    from distill.recipe_yaml import load_recipe
+    from distill.students import STUDENTS
+    from distill.training.plan_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
+
+    named = [student] if student not in (None, "all") else []
+    if recipe_path == DEFAULT_RECIPE and not recipe_path.exists() and not overrides:
+        config = SftConfig()
+    else:
+        recipe = load_recipe(recipe_path, overrides or ())
+        config, named = recipe.sft, named or ([] if student == "all" else [recipe.student])
+    there = list(visible_gpus().values())
+    gpu_memory = gpu_memory or min((gib for gib in there if math.isfinite(gib)), default=DEFAULT_GPU_GIB)
+    num_gpus = gpus or len(there) or DEFAULT_GPUS
+    entries = [plan_entry(name, config, num_gpus, gpu_memory) for name in named or STUDENTS]
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+    else:
+        _print_tables([table for entry in entries for table in plan_tables(entry)])
+
+
+def _print_tables(tables: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table)
 
 
 def _show_status(
@@ -204,8 +289,15 @@ def _run(
     from distill.errors import RecipeError
     from distill.pipeline import run_recipe
     from distill.progress import QUIET
+    from distill.ranks import Follower, joined, launched_place
     from distill.recipe_yaml import load_recipe
 
+    place = launched_place()
+    if place is not None and stage != "sft":
+        raise UserError(
+            f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
+            "other stages in one process; they use all GPUs of the machine by themselves."
+        )
     if quiet:
         os.environ[QUIET] = "1"
     recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
@@ -215,7 +307,13 @@ def _run(
     signal.signal(signal.SIGTERM, _terminate)
     try:
         stages = None if stage is None else [stage]
-        summary = run_recipe(recipe, run_dir, stages, force, _silent if quiet else _say, retry_errors)
+        with joined(place, run_dir / recipe.name) as member:
+            if isinstance(member, Follower):
+                from distill.stages.sft import train_along
+
+                train_along(run_dir / recipe.name, member)
+                return
+            summary = run_recipe(recipe, run_dir, stages, force, _silent if quiet else _say, retry_errors, member)
     except (KeyboardInterrupt, Terminated) as stopped:
         _say("Stopped. What is finished is kept: the same command goes on from here.")
         raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None

@@ -1,12 +1,13 @@
-"""How a job is started, never what it does: one child process a job, its settings handed over as JSON.
+"""How a job is started, never what it does: its settings handed over as JSON to a child process, or to several.
 
 A child of its own gives back all memory when it ends, leaves the caller free of torch, and keeps vLLM's thread
 pinning out of training. Its output goes to a log file; only its progress bar reaches the terminal. It dies with its
-parent, so that a killed run leaves nobody writing.
+parent, so that a killed run leaves nobody writing. Several children form a torch.distributed group and end together.
 
     python -m distill.launch sample job.json 5     # 5: the file descriptor that takes the result
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib
@@ -14,28 +15,23 @@ import json
 import os
 import resource
 import signal
-import subprocess
+import socket
 import sys
 import traceback
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from distill import errors
+from distill.crew import STORE_FD, Crew
 from distill.errors import DistillError, StageError
-from distill.progress import PROGRESS_FD
-from distill.store import disk_errors, write_json
-
-STOP_WITHIN_S = 30.0
-"""How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed."""
-
-NUM_LOG_LINES = 12
+from distill.ranks import RANK_VARIABLES, Follower, Leader, host_store
+from distill.store import read_json, write_json
 
 JOBS = {
     "sample": ("distill.sampling", "SamplingJob", "run_sampling"),
     "train": ("distill.training.run", "TrainJob", "train"),
+    "check_student": ("distill.training.student", "StudentCheck", "check_student"),
 }
 """Job -> module, its dataclass, its function from job to JSON-ready dict."""
 
@@ -46,81 +42,146 @@ CHILD_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 
+OTHERS_SAY = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")
+"""Settings of accelerate that a launcher or a shell may hold; the recipe alone decides how a job is laid out."""
 
-def run_job(kind: str, job: Any, folder: Path, drain_s: float = 0.0) -> tuple[dict[str, Any], float]:
-    """Run a job in a child process and wait for it.
+
+def run_job(
+    kind: str,
+    job: Any,
+    folder: Path,
+    drain_s: float = 0.0,
+    num_processes: int = 1,
+    is_group: bool = False,
+    leader: Leader | None = None,
+) -> tuple[dict[str, Any], float]:
+    """Run a job in child processes and wait for it.
 
     Args:
         kind: a key of `JOBS`.
         job: the job's dataclass instance.
-        folder: where its log is kept.
+        folder: where its logs are kept.
         drain_s: how long the job may go on after a signal to finish what it has begun, in seconds.
+        num_processes: how many children do it together, over all machines.
+        is_group: make a torch.distributed group even of a single process.
+        leader: of a launch from outside: the other processes are not ours to start, but called.
 
     Returns:
-        What the job's function returned, and the child's peak resident memory in GiB.
+        What the job's function returned in the first child, and the children's peak resident memory in GiB, added up.
 
     Raises:
-        DistillError: the same error that the job raised, or StageError with the end of the log if the child died.
+        DistillError: the same error that the job raised, or StageError with the end of the log if a child died.
     """
-    job_file, log_file = folder / f".{kind}.job.json", folder / f"{kind}.log"
+    job_file = folder / f".{kind}.job.json"
     write_json(job_file, dataclasses.asdict(job))
-    # The result comes through a pipe, not a file: a child has to be able to say that the disk is full.
-    from_child, to_parent = os.pipe()
-    progress = os.dup(2)
-    with disk_errors(log_file), log_file.open("w") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "distill.launch", kind, str(job_file), str(to_parent)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(progress, to_parent),
-            env={**CHILD_ENVIRONMENT, **os.environ, PROGRESS_FD: str(progress)},
-            process_group=0,  # Ctrl-C in a terminal goes to this process alone, which then stops the child in order
-        )
-    os.close(to_parent)
-    os.close(progress)
     try:
-        with os.fdopen(from_child) as stream:
-            answer = stream.read()
-        code = child.wait()
-    except BaseException:  # Ctrl-C, or SIGTERM as raised by the CLI: let the child store what it has
-        _stop(child, drain_s + STOP_WITHIN_S)
-        raise
+        with _crew(kind, job_file, folder, drain_s) as crew:
+            if leader is not None:
+                _start_first(crew, leader, job_file)
+                return crew.wait(leader.check)
+            if num_processes > 1 or is_group:
+                _start_group(crew, num_processes)
+            else:
+                crew.start({})
+            return crew.wait()
     finally:
         job_file.unlink(missing_ok=True)
-    if not answer:
-        raise StageError(_death_notice(kind, code, log_file))
-    result = json.loads(answer)
-    if result["error"] is not None:
-        kind_of_error = getattr(errors, result["error"]["type"], StageError)
-        raise kind_of_error(result["error"]["message"])
-    return result["value"], result["peak_memory_gib"]
 
 
-def _stop(child: subprocess.Popen[bytes], within_s: float) -> None:
-    """Ask a child to end; a second signal meanwhile, or the time running out, kills it."""
-    child.terminate()
-    try:
-        child.wait(within_s)
-    except BaseException as error:
-        child.kill()
-        child.wait()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
+def follow(kind: str, folder: Path, follower: Follower, drain_s: float = 0.0) -> None:
+    """Take part in the job that rank 0 runs, if it runs one.
+
+    Args:
+        kind: a key of `JOBS`.
+        folder: where rank 0 keeps the job, and we our log.
+        follower: has met the others.
+        drain_s: as for `run_job`.
+
+    Raises:
+        DistillError: as `run_job`; or rank 0 has stopped.
+    """
+    call = follower.wait_for_call()
+    if call is None:
+        return
+    job_file = folder / call["job"]
+    if read_json(job_file) is None:
+        raise StageError(f"{job_file}: rank 0's job is not there. All machines must share this folder.")
+    place = follower.place
+    rank = _rank_variables(place.rank, place.local_rank, place.world_size, call["local_world_sizes"][place.rank])
+    with _crew(kind, job_file, folder, drain_s) as crew:
+        crew.start(rank | _master_variables(call["master"]), place.rank)
+        crew.wait(follower.check)
 
 
-def _death_notice(kind: str, code: int, log_file: Path) -> str:
-    cause = f"exit code {code}"
-    if code < 0:
-        cause = signal.Signals(-code).name
-        if code == -signal.SIGKILL:
-            cause += "; if you did not kill it, memory may have run out"
-    with log_file.open(errors="replace") as stream:
-        tail = "".join(deque(stream, NUM_LOG_LINES)).rstrip()
-    return (
-        f"the {kind} process died ({cause}). What it finished is kept: the same command goes on from there.\n"
-        f"The end of {log_file}:\n{tail}"
-    )
+def _crew(kind: str, job_file: Path, folder: Path, drain_s: float) -> Crew:
+    command = [sys.executable, "-m", "distill.launch", kind, str(job_file)]
+    return Crew(kind, command, folder, _clean_environment(), drain_s)
+
+
+def _start_group(crew: Crew, num_processes: int) -> None:
+    """All processes of a group on this machine."""
+    with _bound("127.0.0.1") as store:
+        master = _master_variables(("127.0.0.1", store.getsockname()[1])) | _loopback()
+        for rank in range(num_processes):
+            environment = _rank_variables(rank, rank, num_processes, num_processes) | master
+            crew.start(environment, rank, store if rank == 0 else None)
+
+
+def _start_first(crew: Crew, leader: Leader, job_file: Path) -> None:
+    """The first process of a group whose others are started elsewhere."""
+    place = leader.place
+    rank = _rank_variables(0, place.local_rank, place.world_size, leader.local_world_size)
+    if place.has_master:
+        leader.call(job_file, None)
+        crew.start(rank | _master_variables(None))
+        return
+    here = leader.is_one_machine
+    with _bound("127.0.0.1" if here else "") as store:
+        # A node's name in Slurm is the one that other nodes know it by.
+        host = "127.0.0.1" if here else os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        master = host, store.getsockname()[1]
+        leader.call(job_file, master)
+        crew.start(rank | _master_variables(master), 0, store)
+
+
+@contextlib.contextmanager
+def _bound(address: str) -> Iterator[socket.socket]:
+    """A listening socket on a free port, which the first child takes over."""
+    with socket.socket() as bound:
+        bound.bind((address, 0))
+        bound.listen(socket.SOMAXCONN)
+        yield bound
+
+
+def _rank_variables(rank: int, local_rank: int, world_size: int, local_world_size: int) -> dict[str, str]:
+    """What torch.distributed and accelerate read; the cores are shared out among this machine's processes."""
+    num_threads = max(1, len(os.sched_getaffinity(0)) // local_world_size)
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(local_world_size),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(num_threads)),
+    }
+
+
+def _master_variables(master: tuple[str, int] | None) -> dict[str, str]:
+    """Where the processes meet; `None`: where the launcher has said."""
+    if master is None:
+        return {name: value for name, value in os.environ.items() if name in ("MASTER_ADDR", "MASTER_PORT")}
+    # The store is served on a socket of ours (`host_store`): every rank is its client, as under torchrun's agent.
+    return {"MASTER_ADDR": master[0], "MASTER_PORT": str(master[1]), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+
+
+def _loopback() -> dict[str, str]:
+    """Keep gloo on the loopback interface: a machine's own name need not lead to itself."""
+    return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")} if sys.platform == "linux" else {}
+
+
+def _clean_environment() -> dict[str, str]:
+    """Ours, less what would make a single child believe that it is one of several."""
+    ours = {n: v for n, v in os.environ.items() if n not in RANK_VARIABLES and not n.startswith(OTHERS_SAY)}
+    return CHILD_ENVIRONMENT | ours
 
 
 def end_with_parent() -> None:
@@ -145,7 +206,10 @@ def main(kind: str, job_path: str, result_fd: str) -> int:
     module_name, job_name, function_name = JOBS[kind]
     error: dict[str, str] | None = None
     value: dict[str, Any] | None = None
+    store: Any = None
     try:
+        if STORE_FD in os.environ:
+            store = host_store(int(os.environ.pop(STORE_FD)))
         module = importlib.import_module(module_name)
         job = getattr(module, job_name)(**json.loads(Path(job_path).read_text()))
         function: Callable[[Any], dict[str, Any]] = getattr(module, function_name)
@@ -155,6 +219,7 @@ def main(kind: str, job_path: str, result_fd: str) -> int:
         error = {"type": type(known).__name__, "message": str(known)}
     except KeyboardInterrupt:
         return 130
+    del store  # it had to last as long as the job
     peak_kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     with os.fdopen(int(result_fd), "w") as stream:
         json.dump({"value": value, "error": error, "peak_memory_gib": peak_kib / 2**20}, stream)

@@ -18,6 +18,7 @@ from distill.engines import pick_engine
 from distill.engines.memory import check_memory
 from distill.errors import StoreError
 from distill.provenance import git_commit, hardware, package_versions
+from distill.ranks import Leader
 from distill.recipe import Recipe
 from distill.stages import RunContext, eval, filter, generate, import_traces, sft
 from distill.store import (
@@ -83,6 +84,7 @@ def run_recipe(
     force: bool = False,
     say: Say = lambda text: None,
     retry_errors: bool = False,
+    leader: Leader | None = None,
 ) -> dict[str, Any]:
     """Run stages in order, skipping what is done.
 
@@ -93,6 +95,7 @@ def run_recipe(
         force: move aside what was made from another recipe, instead of stopping.
         say: is told each step in a line.
         retry_errors: ask again for the samples that ended in errors.
+        leader: of the processes that a launcher has started to train along.
 
     Returns:
         The summary, as written to `summary.json`.
@@ -100,7 +103,7 @@ def run_recipe(
     Raises:
         DistillError: whatever stops a stage; what is finished stays and the same call goes on from there.
     """
-    run = RunContext(recipe, runs_dir / recipe.name, retry_errors)
+    run = RunContext(recipe, runs_dir / recipe.name, retry_errors, leader)
     wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)

@@ -20,6 +20,15 @@ def terminal() -> TextIO:
     return os.fdopen(os.dup(int(handed)), "w") if handed else sys.stderr
 
 
+def note(text: str) -> None:
+    """Show a line where progress goes."""
+    if not os.environ.get(QUIET):
+        stream = terminal()
+        print(text, file=stream, flush=True)
+        if stream is not sys.stderr:
+            stream.close()
+
+
 class ProgressBar:
     """Counts `total` things (`None`: nobody knows how many); shows rate and time left, and a note such as `loss 0.43`.
 

@@ -26,40 +26,86 @@ Url = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s?#@]*)?$")]
 
 OWNED_TRL_KEYS = frozenset(
     {
-        "output_dir",
-        "max_length",
-        "packing",
-        "num_train_epochs",
-        "learning_rate",
-        "per_device_train_batch_size",
+        "accelerator_config",
+        "assistant_only_loss",
+        "auto_find_batch_size",
+        "average_tokens_across_devices",
+        "bf16",
+        "chat_template_path",
+        "completion_only_loss",
+        "data_seed",
+        "dataloader_drop_last",
+        "dataloader_pin_memory",
+        "dataset_kwargs",
+        "dataset_num_proc",
+        "dataset_text_field",
+        "ddp_backend",
+        "deepspeed",
+        "disable_tqdm",
+        "do_eval",
+        "do_predict",
+        "do_train",
+        "enable_jit_checkpoint",
+        "eos_token",
+        "eval_on_start",
+        "eval_packing",
+        "eval_steps",
+        "eval_strategy",
+        "fp16",
+        "fsdp",
+        "fsdp_config",
         "gradient_accumulation_steps",
-        "lr_scheduler_type",
+        "gradient_checkpointing",
+        "hub_always_push",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "hub_token",
+        "ignore_data_skip",
+        "label_names",
+        "learning_rate",
+        "length_column_name",
+        "load_best_model_at_end",
+        "local_rank",
+        "logging_nan_inf_filter",
+        "logging_steps",
+        "logging_strategy",
         "lr_scheduler_kwargs",
+        "lr_scheduler_type",
+        "max_length",
+        "max_steps",
+        "model_init_kwargs",
+        "num_train_epochs",
+        "output_dir",
+        "packing",
+        "packing_strategy",
+        "pad_token",
+        "padding_free",
+        "parallelism_config",
+        "per_device_train_batch_size",
+        "project",
+        "push_to_hub",
+        "remove_unused_columns",
+        "report_to",
+        "resume_from_checkpoint",
+        "run_name",
+        "save_on_each_node",
+        "save_only_model",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "seed",
+        "shuffle_dataset",
+        "trackio_static_space_id",
+        "train_sampling_strategy",
+        "truncation_mode",
+        "trust_remote_code",
+        "use_cache",
+        "use_cpu",
+        "use_liger_kernel",
         "warmup_steps",
         "weight_decay",
-        "seed",
-        "data_seed",
-        "bf16",
-        "fp16",
-        "use_cpu",
-        "gradient_checkpointing",
-        "completion_only_loss",
-        "assistant_only_loss",
-        "eos_token",
-        "chat_template_path",
-        "save_strategy",
-        "save_steps",
-        "save_total_limit",
-        "resume_from_checkpoint",
-        "report_to",
-        "disable_tqdm",
-        "logging_strategy",
-        "logging_steps",
-        "logging_nan_inf_filter",
-        "push_to_hub",
-        "hub_model_id",
-        "hub_token",
-        "dataset_text_field",
     }
 )
 """SFTConfig arguments that `sft:` sets itself; `sft.trl` may not set them a second time."""
@@ -717,16 +763,31 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
             f"filter.max_tokens is not set: traces too long for sft.max_length ({longest}) could be kept. Set "
             f"filter.max_tokens to less than {longest}; the prompt needs room too."
         )
-    student = find_student(recipe.student)
-    if student.context is not None and longest > student.context:
+    found += _against_the_context(recipe)
+    return found
+
+
+def _against_the_context(recipe: Recipe) -> list[str]:
+    """What is longer than the student reaches, with the rotary embedding's patch where it has one."""
+    student, longest = find_student(recipe.student), recipe.sft.max_length
+    if student.context is None or student.longest_context is None:
+        return []
+    found = []
+    patched = recipe.sft.rope_theta is not None or student.context < longest <= student.longest_context
+    if longest > student.context and not patched:
         found.append(
-            f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.context} tokens). "
-            f"Lower sft.max_length to {student.context} or less."
+            f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.longest_context} tokens). "
+            f"Lower sft.max_length to {student.longest_context} or less, or set sft.rope_theta to train it on longer "
+            "rows."
         )
-    if recipe.eval is not None and student.context is not None and recipe.eval.sampling.max_tokens >= student.context:
+    reach = student.context
+    if patched:
+        reach = max(longest, student.context if recipe.sft.rope_theta else student.longest_context)
+    if recipe.eval is not None and recipe.eval.sampling.max_tokens >= reach:
+        way = f" or raise sft.max_length above {student.context}" if reach < student.longest_context else ""
         found.append(
             f"eval.sampling.max_tokens ({recipe.eval.sampling.max_tokens}) leaves no room for a prompt in the context "
-            f"of {student.alias} ({student.context} tokens). Lower eval.sampling.max_tokens."
+            f"of {student.alias} ({reach} tokens). Lower eval.sampling.max_tokens{way}."
         )
     return found
 

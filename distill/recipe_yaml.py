@@ -204,6 +204,8 @@ def _anchor_files(tree: dict[str, Any], folder: Path, place: str) -> None:
             return name
         return f"file:{(folder / _expanded(Path(name[5:]), place)).resolve()}"
 
+    if isinstance(tree.get("sft"), dict) and "chat_template" in tree["sft"]:
+        tree["sft"]["chat_template"] = anchored(tree["sft"]["chat_template"])
     for at in (("problems",), ("traces",), ("eval", "benchmarks"), ("filter", "decontaminate")):
         if not _is_list(tree, at):
             continue

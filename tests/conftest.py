@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from distill.hub import Model, resolve_model
 from distill.recipe import Recipe
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Runs of the tests do not belong among the user's own.
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="distill-trackio-")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and the commands under test inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"

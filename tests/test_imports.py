@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
-    {"students", "recipe", "recipe_yaml", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
+    {"shapes", "students", "recipe", "recipe_yaml", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
     {
         "problems",
         "rows",
@@ -24,6 +24,8 @@ LAYERS = (
         "tokenizers",
         "provenance",
         "launch",
+        "ranks",
+        "crew",
         "sampling",
         "sampling_job",
         "examine",
@@ -38,7 +40,7 @@ LAYERS = (
     {"__main__"},
 )
 """From the lowest to the highest: a module imports from its own layer and those before it."""
-LATE = {"distill.training.run", "distill.grading.preload", "distill.engines.cpu_sampler"}
+LATE = {"distill.training.run", "distill.training.sharding", "distill.grading.preload", "distill.engines.cpu_sampler"}
 """Modules that only child processes import."""
 HEAVY = {"torch", "transformers", "vllm", "trl", "datasets", "sympy"}
 

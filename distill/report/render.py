@@ -28,8 +28,8 @@ STAGES = {
 """The stages in running order, each with what it does; a run has `generate` or `import`."""
 
 MAX_TRACES = 10
-MAX_LOSS_POINTS = 300
-"""A longer loss history is drawn as the means of this many equal stretches."""
+MAX_POINTS = 300
+"""A longer history is drawn as the means of this many equal stretches."""
 
 MISSING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -60,7 +60,8 @@ def render_report(summary: Row, funnel: Sequence[tuple[str, int]], traces: Seque
         total_seconds=sum(number(mapping(summary.get(name)).get("seconds")) or 0.0 for name in STAGES),
         headline=headline(summary, benchmarks),
         funnel=funnel_rows(funnel),
-        loss=loss_chart(mapping(summary.get("sft")).get("history")),
+        loss=step_chart(mapping(summary.get("sft")).get("history"), "loss"),
+        speed=step_chart(mapping(summary.get("sft")).get("history"), "tokens_per_second"),
         benchmarks=benchmarks,
         axis=score_axis(benchmarks),
         traces=[trace_card(trace) for trace in traces[:MAX_TRACES]],
@@ -122,25 +123,25 @@ def funnel_rows(funnel: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
     return rows
 
 
-def loss_chart(history: Any) -> dict[str, Any]:
-    """The loss curve in a box of 100 x 100, y downwards; `num_not_finite` losses were logged but cannot be drawn."""
+def step_chart(history: Any, key: str) -> dict[str, Any]:
+    """A curve over training's steps in a box of 100 x 100, y downwards; `num_not_finite` values cannot be drawn."""
     entries = [mapping(entry) for entry in history] if isinstance(history, Sequence) else []
-    logged = [(number(row.get("step")) or i, row["loss"]) for i, row in enumerate(entries, 1) if "loss" in row]
-    curve = [(step, loss) for step, value in logged if (loss := number(value)) is not None]
+    logged = [(number(row.get("step")) or i, row[key]) for i, row in enumerate(entries, 1) if key in row]
+    curve = [(step, y) for step, value in logged if (y := number(value)) is not None]
     if not curve:
         return {"num_not_finite": len(logged)}
-    stretch = math.ceil(len(curve) / MAX_LOSS_POINTS)
+    stretch = math.ceil(len(curve) / MAX_POINTS)
     groups = [curve[i : i + stretch] for i in range(0, len(curve), stretch)]
-    drawn = [(group[-1][0], math.fsum(loss for _, loss in group) / len(group)) for group in groups]
+    drawn = [(group[-1][0], math.fsum(y for _, y in group) / len(group)) for group in groups]
     first, last = drawn[0][0], drawn[-1][0]
-    ticks = nice_ticks(min(loss for _, loss in drawn), max(loss for _, loss in drawn))
+    ticks = nice_ticks(min(y for _, y in drawn), max(y for _, y in drawn))
     span = (last - first) or 1, (ticks[-1] - ticks[0]) or 1
-    xy = [(100 * (step - first) / span[0], 100 * (ticks[-1] - loss) / span[1]) for step, loss in drawn]
+    xy = [(100 * (step - first) / span[0], 100 * (ticks[-1] - y) / span[1]) for step, y in drawn]
     return {
         "path": "M" + " L".join(f"{x:.2f} {y:.2f}" for x, y in xy) + " h0.01",
         "ticks": [f"{tick:.4g}" for tick in reversed(ticks)],
         "steps": [count(first), count(last)],
-        "losses": [plain(drawn[0][1]), plain(drawn[-1][1])],
+        "ends": [plain(drawn[0][1]), plain(drawn[-1][1])],
         "stretch": stretch,
         "num_not_finite": len(logged) - len(curve),
     }

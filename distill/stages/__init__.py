@@ -15,6 +15,7 @@ from distill.errors import UserError
 from distill.filters.packs import Pack, load_packs
 from distill.hub import Model, resolve_model
 from distill.problems import ProblemSets, load_problem_sets
+from distill.ranks import Leader
 from distill.recipe import GenerateConfig, Recipe
 from distill.store import StageFolder, fingerprint
 from distill.students import STUDENTS, Student, find_student
@@ -41,6 +42,8 @@ class RunContext:
     run_dir: Path
     retry_errors: bool = False
     """Whether samples that ended in errors are asked for again."""
+    leader: Leader | None = None
+    """Of the processes that a launcher has started, if any: those that train along."""
 
     def folder(self, stage: str) -> StageFolder:
         return StageFolder(self.run_dir / stage)

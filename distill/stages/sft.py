@@ -3,20 +3,29 @@
 Enters: `filter/kept`. Leaves: `student/`, which vLLM and transformers load, `adapter/` with LoRA, and `metrics.jsonl`.
 """
 
+from pathlib import Path
 from typing import Any
 
+from distill.engines.memory import visible_gpus
 from distill.errors import UserError
-from distill.launch import run_job
-from distill.stages import KEPT, STUDENT, RunContext, never_grows, nothing_to_check
-from distill.store import Summary
+from distill.launch import follow, run_job
+from distill.ranks import Follower
+from distill.stages import KEPT, STUDENT, RunContext, never_grows
+from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
-from distill.training.job import CHECKPOINTS, TrainJob
+from distill.training.checkpoints import set_damaged_aside
+from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
+from distill.training.layout import Layout, plan_layout
 
-VERSION = 1
-grows, check = never_grows, nothing_to_check
+VERSION = 2
+grows = never_grows
 
 ADAPTER = "adapter"
-METRICS = "metrics.jsonl"
+
+
+def check(run: RunContext) -> list[str]:
+    """Move damaged checkpoints aside; the one before them is gone on from."""
+    return set_damaged_aside(run.folder("sft").path / CHECKPOINTS)
 
 
 def identity(run: RunContext) -> dict[str, Any]:
@@ -43,26 +52,47 @@ def identity(run: RunContext) -> dict[str, Any]:
 def learning_rate(run: RunContext) -> float:
     """The recipe's peak rate, else the student's published one, else LoRA's."""
     config = run.recipe.sft
-    default = LORA_LEARNING_RATE if config.method == "lora" else run.student.learning_rate
+    default = run.student.learning_rate if config.method == "full" else LORA_LEARNING_RATE
     return config.learning_rate or default
 
 
-def run(run: RunContext) -> Summary:
-    """Train in a child process."""
-    folder = run.folder("sft").path
-    config = run.recipe.sft
-    job = TrainJob(
+def train_job(run: RunContext) -> TrainJob:
+    """What the training processes are told."""
+    folder, config = run.folder("sft").path, run.recipe.sft
+    return TrainJob(
         model_name=run.student_model.name,
         model_path=str(run.student_model.path),
+        chat_template=None,
         chat_format=run.student.chat_format,
         stop_token=run.student.stop_token,
         learning_rate=learning_rate(run),
+        rope=None,
         rows=str(run.folder("filter").path / KEPT),
         out_dir=str(folder),
         seed=run.recipe.seed,
+        owner=fingerprint(identity(run)),
+        project=run.recipe.name,
+        run_name="sft",
+        keep_checkpoints=run.recipe.push is not None and run.recipe.push.checkpoints,
+        layout=layout_of(run).to_json(),
         config=config.model_dump(mode="json"),
     )
-    trained, peak = run_job("train", job, folder)
+
+
+def layout_of(run: RunContext) -> Layout:
+    """How this machine, or those that a launcher has started processes on, share out a step."""
+    world_size = None if run.leader is None else run.leader.place.world_size
+    return plan_layout(run.recipe.sft, len(visible_gpus()), world_size=world_size)
+
+
+def run(run: RunContext) -> Summary:
+    """Train in processes of their own."""
+    folder, config = run.folder("sft").path, run.recipe.sft
+    job = train_job(run)
+    layout = layout_of(run)
+    trained, peak = run_job(
+        "train", job, folder, SAVE_WITHIN_S, layout.num_processes, is_group=layout.needs_group, leader=run.leader
+    )
     num_rows = run.finished("filter", "sft")["outputs"][KEPT]["num_rows"]
     metrics = {
         "student": run.student_model.name,
@@ -73,8 +103,15 @@ def run(run: RunContext) -> Summary:
         "batch_size": config.batch_size,
         "learning_rate": job.learning_rate,
         **trained,
+        "history": read_jsonl(folder / METRICS),
     }
-    outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(trained["history"])}
-    if config.method == "lora":
+    outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(metrics["history"])}
+    if config.method != "full":
         outputs[ADAPTER] = None
-    return Summary(metrics, outputs, peak, scratch=(CHECKPOINTS,))
+    scratch = (TOKENS,) if job.keep_checkpoints else (TOKENS, CHECKPOINTS)
+    return Summary(metrics, outputs, peak, scratch)
+
+
+def train_along(run_dir: Path, follower: Follower) -> None:
+    """The stage in every process of a launch but the first: train with it, and leave everything else to it."""
+    follow("train", run_dir / "sft", follower, SAVE_WITHIN_S)

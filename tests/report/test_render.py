@@ -188,7 +188,7 @@ def test_a_long_loss_history_stays_a_small_chart():
     history = [{"step": step, "loss": 1 / step} for step in range(1, 20_001)]
     html = render_report(changed("sft", history=history), FUNNEL, [])
     assert html.count(" L") < 300
-    assert "Each point is the mean of 67 logged losses." in html
+    assert "Each point is the mean of 67 steps." in html
 
 
 @pytest.mark.parametrize("losses", [[0.0], [0.7, 0.7], [-1.0, 1e30], [1e-300, 0.0]])

@@ -1,15 +1,24 @@
 """Training a tiny random model for real: what is learnt from, what is refused, what resumes."""
 
+import dataclasses
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
-from distill.errors import ModelError
+from distill.errors import ModelError, StageError, StoreError
 from distill.recipe import SftConfig
+from distill.training.checkpoints import newest_checkpoint, set_damaged_aside, step_of
 from distill.training.job import TrainJob
+from distill.training.layout import plan_layout
+from distill.training.run import train
 
 pytestmark = pytest.mark.slow
 
@@ -28,17 +37,26 @@ def write_rows(path, num=12, completion="<think>\n{i} + 1\n</think>\n\n\\boxed{{
 
 
 def job(tmp_path, model, out="sft", **config):
-    defaults = {"max_length": 256, "epochs": 2, "batch_size": 2, "compute": {"save_every_steps": 3}}
+    defaults = {"max_length": 256, "epochs": 2, "batch_size": 2}
+    compute = {"save_every_steps": 3, "tracking": []}
+    sft = SftConfig.model_validate(defaults | config | {"compute": compute | config.get("compute", {})})
     return TrainJob(
         model_name="tiny",
         model_path=str(model),
+        chat_template=None,
         chat_format=None,
         stop_token=None,
         learning_rate=1e-2,
+        rope=None,
         rows=str(tmp_path / "rows"),
         out_dir=str(tmp_path / out),
         seed=5,
-        config=SftConfig.model_validate(defaults | config).model_dump(mode="json"),
+        owner="test",
+        project="test",
+        run_name="sft",
+        keep_checkpoints=False,
+        layout=plan_layout(sft, 0).to_json(),
+        config=sft.model_dump(mode="json"),
     )
 
 
@@ -50,8 +68,6 @@ def losses(tmp_path, out):
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, tiny_llama, method):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from distill.training.run import train
 
     write_rows(tmp_path / "rows")
     result = train(job(tmp_path, tiny_llama, method=method))
@@ -91,47 +107,93 @@ def test_the_loss_falls_on_the_completion_and_the_stop_token_alone(tmp_path, tin
     assert trained == "<think>\n0 + 1\n</think>\n\n\\boxed{1}<|im_end|>\n"
 
 
-def test_a_run_killed_between_checkpoints_ends_bit_for_bit_where_an_unbroken_one_does(tmp_path, tiny_llama):
-    from safetensors.torch import load_file
+KILLED = """
+import os, signal, sys
+from distill import launch
+from distill.training import reporter, trainer
 
-    from distill.launch import run_job
+what, step = sys.argv[1], int(sys.argv[2])
+on_log, seal = reporter.Reporter.on_log, trainer.seal
 
+def log_and_die(self, args, state, control, **kwargs):
+    on_log(self, args, state, control, **kwargs)
+    if state.global_step == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def die_before_seal(folder, owner):
+    if folder.name == f"checkpoint-{step}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    seal(folder, owner)
+
+if what == "log":
+    reporter.Reporter.on_log = log_and_die
+else:
+    trainer.seal = die_before_seal
+launch.main("train", sys.argv[3], sys.argv[4])
+"""
+
+
+def start(task, folder, *command):
+    """Start training in a process of its own, as `launch` does."""
+    folder.mkdir(exist_ok=True)
+    (folder / "job.json").write_text(json.dumps(dataclasses.asdict(task)))
+    return subprocess.Popen(
+        [sys.executable, *command, str(folder / "job.json"), "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def unbroken(tmp_path, tiny_llama):
+    """A run of two epochs of six steps that nothing disturbs, and its rows."""
     write_rows(tmp_path / "rows")
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
-    run_job("train", job(tmp_path, tiny_llama, out="whole"), tmp_path / "whole")
-    crash = job(tmp_path, tiny_llama, out="broken")
-    kill_after_step(crash, tmp_path / "broken", step=7)
-    assert sorted(p.name for p in (tmp_path / "broken" / "checkpoints").iterdir())[-1] == "checkpoint-6"
-    # A checkpoint that was being written when the kill came: it has no completion mark.
-    shutil.copytree(tmp_path / "broken/checkpoints/checkpoint-6", tmp_path / "broken/checkpoints/checkpoint-9")
-    (tmp_path / "broken/checkpoints/checkpoint-9/distill_complete").unlink()
-    result, _ = run_job("train", crash, tmp_path / "broken")
-    assert result["resumed_from_step"] == 6
+    return train(job(tmp_path, tiny_llama, out="whole", compute={"save_every_steps": 2}))
+
+
+def assert_same_as_unbroken(tmp_path, result, unbroken):
+    assert result["history"] == unbroken["history"]
     assert losses(tmp_path, "broken") == losses(tmp_path, "whole")
     whole, broken = (load_file(tmp_path / out / "student" / "model.safetensors") for out in ("whole", "broken"))
     assert all((whole[name] == broken[name]).all() for name in whole)
 
 
-def kill_after_step(task, folder, step):
-    """Start training in a process of its own and kill it (SIGKILL) once it has reported `step`."""
-    import dataclasses
-    import subprocess
-    import sys
-    import time
+def test_kills_at_any_place_leave_the_run_bit_for_bit_what_an_unbroken_one_is(tmp_path, tiny_llama, unbroken):
+    """Mid-epoch 0 while a checkpoint is written, just after the epoch's end, mid-epoch 1."""
+    broken = job(tmp_path, tiny_llama, out="broken", compute={"save_every_steps": 2})
+    for what, step, left in (("seal", 4, 2), ("log", 7, 6), ("log", 11, 10)):
+        assert start(broken, tmp_path / "broken", "-c", KILLED, what, str(step)).wait() == -signal.SIGKILL
+        assert newest_checkpoint(tmp_path / "broken/checkpoints", "test").name == f"checkpoint-{left}"
+    result = train(broken)
+    assert result["resumed_from_step"] == 10
+    assert_same_as_unbroken(tmp_path, result, unbroken)
 
-    (folder / "job.json").write_text(json.dumps(dataclasses.asdict(task)))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "distill.launch", "train", str(folder / "job.json"), "1"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    metrics = folder / "metrics.jsonl"
-    while child.poll() is None:
-        if metrics.exists() and len(metrics.read_text().splitlines()) >= step:
-            child.kill()
-        time.sleep(0.002)
-    assert child.wait() == -9
+
+def test_sigterm_saves_and_ends_and_a_damaged_checkpoint_is_passed_over(tmp_path, tiny_llama, unbroken):
+    broken = job(tmp_path, tiny_llama, out="broken", compute={"save_every_steps": 2})
+    child = start(broken, tmp_path / "broken", "-m", "distill.launch", "train")
+    metrics = tmp_path / "broken/metrics.jsonl"
+    while child.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
+        time.sleep(0.005)
+    child.terminate()
+    assert child.wait() == 130
+    checkpoints = tmp_path / "broken/checkpoints"
+    newest = newest_checkpoint(checkpoints, "test")
+    assert step_of(newest) == len(metrics.read_text().splitlines()), "the step that was running is not lost"
+    weights = newest / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (said,) = set_damaged_aside(checkpoints)
+    assert "content of model.safetensors has changed" in said
+    result = train(broken)
+    assert 2 <= result["resumed_from_step"] < step_of(newest)
+    assert_same_as_unbroken(tmp_path, result, unbroken)
+
+
+def test_checkpoints_of_another_training_are_refused(tmp_path, tiny_llama, unbroken):
+    other = dataclasses.replace(job(tmp_path, tiny_llama, out="whole"), owner="another")
+    with pytest.raises(StoreError, match="checkpoints of another training"):
+        train(other)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +205,6 @@ def kill_after_step(task, folder, step):
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_llama, config, completion, message):
-    from distill.training.run import train
-
     write_rows(tmp_path / "rows", **({"completion": completion} if completion else {}))
     with pytest.raises(ModelError, match=message):
         train(job(tmp_path, tiny_llama, **config))
@@ -153,8 +213,6 @@ def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_ll
 
 def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
     """As DeepSeek's and Qwen3's templates do with earlier turns: what follows </think> alone is left."""
-    from distill.training.run import train
-
     eater = tmp_path / "eater"
     shutil.copytree(tiny_llama, eater)
     template = (eater / "chat_template.jinja").read_text()
@@ -167,20 +225,14 @@ def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
 
 
 def test_rows_without_thinking_can_be_trained_on(tmp_path, tiny_llama):
-    from distill.training.run import train
-
     write_rows(tmp_path / "rows", completion="\\boxed{{{j}}}")
     assert train(job(tmp_path, tiny_llama))["num_steps"] == 12
 
 
 def test_a_loss_that_is_not_a_number_stops_the_stage(tmp_path, tiny_llama):
-    from dataclasses import replace
-
-    from distill.errors import StageError
-    from distill.training.run import train
-
     write_rows(tmp_path / "rows")
-    diverging = replace(job(tmp_path, tiny_llama, warmup_share=0.0, trl={"max_grad_norm": 1e9}), learning_rate=1e30)
+    unsteady = job(tmp_path, tiny_llama, warmup_share=0.0, trl={"max_grad_norm": 1e9})
+    diverging = dataclasses.replace(unsteady, learning_rate=1e30)
     with pytest.raises(StageError, match="loss is not a number"):
         train(diverging)
     assert not (tmp_path / "sft" / "student").exists()

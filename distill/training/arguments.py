@@ -1,0 +1,183 @@
+"""From a recipe's `sft:` to the arguments of TRL's SFTTrainer, and what of it this machine decides.
+
+Enters: a `TrainJob` and its layout. Leaves: `SFTConfig`, `LoraConfig`, and a `Device` with the picks for `auto`.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.errors import ModelError
+from distill.recipe import Lora, SftConfig, TrainCompute
+from distill.training import sharding
+from distill.training.job import CHECKPOINTS, TrainJob
+from distill.training.layout import Layout
+from distill.training.sharding import layer_names, sharding_arguments
+
+KEPT_CHECKPOINTS = 2
+FLASH = ("flash_attention_2", "flash_attention_3")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What this machine's hardware decides."""
+
+    on_gpu: bool
+    dtype: str
+    """Of the forward and backward pass: bfloat16 (by autocast) or float32."""
+    attention: str
+    packs: bool
+    """Rows of a micro-batch lie end to end, kept apart by FlashAttention, instead of padded."""
+    kernels: bool
+    """Liger's fused kernels."""
+    gradient_checkpointing: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def pick_device(config: SftConfig) -> Device:
+    """The fastest correct choice for what the recipe leaves open.
+
+    Raises:
+        ModelError: the recipe asks for what this machine does not have.
+    """
+    compute = config.compute
+    on_gpu = torch.cuda.is_available()
+    if config.method == "qlora" and not (on_gpu and find_spec("bitsandbytes")):
+        raise ModelError(
+            "sft.method: qlora needs an NVIDIA GPU and bitsandbytes (`pip install bitsandbytes`). Use method: lora."
+        )
+    attention = _attention(compute, on_gpu)
+    if compute.packing and attention not in FLASH:
+        raise ModelError(
+            "sft.compute.packing needs FlashAttention (a GPU, and `pip install flash-attn`): any other kernel lets "
+            "rows that lie end to end see each other. Leave packing out."
+        )
+    if compute.kernels and not (on_gpu and find_spec("liger_kernel")):
+        raise ModelError(
+            "sft.compute.kernels needs an NVIDIA GPU and Liger (`pip install liger-kernel`). Leave kernels out."
+        )
+    packs = attention in FLASH and compute.sequence_parallel == 1
+    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported()
+    checkpointing = compute.gradient_checkpointing
+    return Device(
+        on_gpu=on_gpu,
+        dtype=compute.dtype if compute.dtype != "auto" else "bfloat16" if has_bfloat16 else "float32",
+        attention=attention,
+        packs=packs if compute.packing is None else compute.packing,
+        kernels=on_gpu and find_spec("liger_kernel") is not None if compute.kernels is None else compute.kernels,
+        gradient_checkpointing=on_gpu if checkpointing is None else checkpointing,
+    )
+
+
+def _attention(compute: TrainCompute, on_gpu: bool) -> str:
+    from transformers.utils import is_flash_attn_2_available
+
+    if compute.attention != "auto":
+        return compute.attention
+    ampere = 8
+    can_flash = on_gpu and is_flash_attn_2_available() and torch.cuda.get_device_capability()[0] >= ampere
+    return FLASH[0] if can_flash and compute.dtype != "float32" else "sdpa"
+
+
+def training_arguments(
+    job: TrainJob,
+    config: SftConfig,
+    layout: Layout,
+    device: Device,
+    layers: list[str],
+    num_rows: int,
+    stop_token: str,
+) -> Any:
+    """TRL's SFTConfig.
+
+    Args:
+        job: what is trained.
+        config: `sft:` of the recipe.
+        layout: processes, rows at once, sharding.
+        device: what this machine's hardware decides.
+        layers: names of the classes of the model's decoder layers; only sharding needs them.
+        num_rows: rows to train on.
+        stop_token: what ends an answer.
+
+    Raises:
+        ModelError: `sft.trl` holds an argument that TRL does not have.
+    """
+    from trl.trainer.sft_config import SFTConfig
+
+    num_steps = math.ceil(math.ceil(num_rows / config.batch_size) * config.epochs)
+    layers = layer_names(Path(job.model_path)) if layout.sharding == "fsdp" else []
+    try:
+        return SFTConfig(
+            **config.trl,
+            output_dir=str(Path(job.out_dir) / CHECKPOINTS),
+            project=job.project,
+            run_name=job.run_name,
+            # Rows are never cut: the preflight refuses those longer than sft.max_length instead.
+            max_length=None,
+            packing=False,
+            padding_free=device.packs,
+            train_sampling_strategy="batch_rebalance",
+            completion_only_loss=True,
+            dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already, and have been checked
+            eos_token=stop_token,
+            num_train_epochs=config.epochs,
+            learning_rate=job.learning_rate,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate_share},
+            warmup_steps=math.ceil(num_steps * config.warmup_share),
+            weight_decay=config.weight_decay,
+            per_device_train_batch_size=layout.per_device_batch_size,
+            gradient_accumulation_steps=layout.accumulation,
+            use_liger_kernel=device.kernels,
+            bf16=device.dtype == "bfloat16",
+            use_cpu=not device.on_gpu,
+            ddp_backend=("nccl" if device.on_gpu else "gloo") if layout.needs_group else None,
+            dataloader_pin_memory=device.on_gpu,
+            seed=job.seed,
+            data_seed=job.seed,
+            logging_strategy="steps",
+            logging_steps=1,
+            logging_nan_inf_filter=False,  # it would show a diverged step as loss 0
+            save_strategy="steps",
+            save_steps=config.compute.save_every_steps or max(10, num_steps // 10),
+            save_total_limit=None if job.keep_checkpoints else KEPT_CHECKPOINTS,
+            report_to=_trackers(config.compute),
+            disable_tqdm=True,
+            trackio_static_space_id=False,  # nothing leaves this machine unasked
+            **sharding.training_arguments(layout, config, layers, device.gradient_checkpointing),
+            **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
+        )
+    except TypeError as error:
+        raise ModelError(f"sft.trl: {str(error).rpartition('.')[2].strip()} (TRL's SFTConfig).") from None
+
+
+def _trackers(compute: TrainCompute) -> list[str]:
+    missing = [name for name in compute.tracking if find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"sft.compute.tracking: {', '.join(missing)} is not installed (`pip install {' '.join(missing)}`). "
+            "Install it or take it out of the list; metrics.jsonl is always written."
+        )
+    return list(compute.tracking) or ["none"]
+
+
+def lora_config(config: SftConfig) -> Any:
+    """peft's LoraConfig, or `None` for full fine-tuning."""
+    if config.method == "full":
+        return None
+    from peft import LoraConfig
+
+    lora = config.lora or Lora()
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )

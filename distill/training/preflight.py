@@ -1,0 +1,277 @@
+"""What is wrong with rows as they will be trained, found before training costs anything.
+
+Enters: token rows, the kept rows that they were made of, tokenizer, `sft:` of the recipe, the model's config.
+Leaves: a `Preflight`: counts, lengths, findings, three rows as segments of trained and other text.
+
+    Finding("row_too_long", "3 of 800 rows (0.4%) are longer than sft.max_length (4096) …", refuses=True, num_rows=3)
+
+Rows are gone through a few at a time, whatever their number; `distill.training.row_checks` looks at each.
+"""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distill.errors import ModelError
+from distill.progress import ProgressBar
+from distill.recipe import OWNED_TRL_KEYS, SftConfig
+from distill.tokenizers import Tokenizer
+from distill.training.row_checks import SHOWN_ROWS, Finding, RowChecker, Tally, decode, rows_text
+from distill.training.rows import BATCH_ROWS, IGNORED, SourceRow, row_lengths, source_row, source_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Ids = np.ndarray[Any, np.dtype[np.int32]]
+    Lengths = np.ndarray[Any, np.dtype[np.int32]]
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
+NUM_EXAMPLES = 3
+
+
+class Segment(NamedTuple):
+    """Text of neighbouring tokens that are all trained, or all not."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row as it will be trained."""
+
+    name: str
+    num_tokens: int
+    num_trained_tokens: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What is known of the rows before training."""
+
+    num_rows: int
+    num_tokens: int
+    num_trained_tokens: int
+    num_steps: int
+    quantiles: dict[str, int]
+    """`p50` -> tokens of the row at that share of all rows, by length."""
+    longest_prompt: int
+    """Tokens that are not trained, in the row that has most of them."""
+    max_length: int
+    num_too_long: int
+    """Rows longer than `max_length`."""
+    findings: tuple[Finding, ...]
+    examples: tuple[Example, ...]
+
+    @property
+    def refusals(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.refuses]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return [finding for finding in self.findings if not finding.refuses]
+
+    def raise_if_refused(self) -> None:
+        """Stop here where training would be wrong.
+
+        Raises:
+            ModelError: every finding that forbids training, one after the other.
+        """
+        if self.refusals:
+            raise ModelError("sft: " + "\n".join(finding.message for finding in self.refusals))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def preflight(
+    kept: Path,
+    rows: Any,
+    tokenizer: Tokenizer,
+    config: SftConfig,
+    model_config: Mapping[str, Any],
+    context: int | None,
+) -> Preflight:
+    """Check rows as they will be trained; `raise_if_refused` of the result stops what would be wrong.
+
+    Args:
+        kept: folder of the kept rows.
+        rows: `token_rows(kept, tokenizer, …)`.
+        tokenizer: as `load_tokenizer` gives it.
+        config: `sft:` of the recipe.
+        model_config: config.json of the student.
+        context: longest row that the student's positions reach, after a RoPE patch if there is one; `None`: any.
+    """
+    lengths = row_lengths(rows)
+    tally = Tally(tokenizer, len(lengths))
+    checker = RowChecker(tokenizer, embedding_rows(model_config))
+    num_trained = longest_prompt = 0
+    with ProgressBar("check rows", len(lengths), "rows") as progress:
+        for number, (source, ids, labels) in enumerate(_paired(kept, rows), start=1):
+            trained = int((labels != IGNORED).sum())
+            num_trained += trained
+            longest_prompt = max(longest_prompt, len(ids) - trained)
+            for kind, excerpt in checker.check(source, ids, labels):
+                tally.add(kind, source.name, excerpt)
+            if number % BATCH_ROWS == 0:
+                progress.advance(BATCH_ROWS)
+        progress.advance(len(lengths) % BATCH_ROWS)
+    findings = [
+        *trl_findings(config.trl),
+        *_length_findings(kept, lengths, longest_prompt, config.max_length, context),
+        *_padding_findings(tokenizer, rows),
+        *tally.findings(),
+    ]
+    return Preflight(
+        num_rows=len(lengths),
+        num_tokens=int(lengths.sum()),
+        num_trained_tokens=num_trained,
+        num_steps=math.ceil(math.ceil(len(lengths) / config.batch_size) * config.epochs),
+        quantiles=_quantiles(lengths),
+        longest_prompt=longest_prompt,
+        max_length=config.max_length,
+        num_too_long=int((lengths > config.max_length).sum()),
+        findings=tuple(sorted(findings, key=lambda finding: not finding.refuses)),
+        examples=tuple(_examples(kept, rows, lengths, tokenizer)),
+    )
+
+
+def trl_findings(trl: Mapping[str, Any]) -> list[Finding]:
+    """Keys of `sft.trl` that distill sets itself, or that TRL's SFTConfig does not have."""
+    if not trl:
+        return []
+    from dataclasses import fields
+
+    from trl.trainer.sft_config import SFTConfig
+
+    known = sorted({field.name for field in fields(SFTConfig)} - OWNED_TRL_KEYS)
+    findings = []
+    for key in sorted(trl):
+        if key in OWNED_TRL_KEYS:
+            why = f"sft.trl: {key} is set by distill itself. Remove it; use the fields of sft: instead."
+        elif key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            why = f"sft.trl: {key} is no argument of TRL's SFTConfig.{hint}"
+        else:
+            continue
+        findings.append(Finding("trl_key", why, refuses=True))
+    return findings
+
+
+def embedding_rows(model_config: Mapping[str, Any]) -> int | None:
+    """Tokens that a model has embeddings for, from its config.json; `None` where it does not tell."""
+    text_config = model_config.get("text_config") or model_config
+    size = text_config.get("vocab_size", model_config.get("vocab_size"))
+    return size if isinstance(size, int) else None
+
+
+def segments_of(tokenizer: Tokenizer, ids: "Ids", labels: "Ids") -> tuple[Segment, ...]:
+    """A row's text, parted where training begins and ends."""
+    import numpy as np
+
+    trained = labels != IGNORED
+    edges = [0, *(np.flatnonzero(trained[1:] != trained[:-1]) + 1).tolist(), len(ids)]
+    return tuple(
+        Segment(decode(tokenizer, ids[start:end]), bool(trained[start]))
+        for start, end in pairwise(edges)
+        if end > start
+    )
+
+
+def _paired(kept: Path, rows: Any) -> Iterator[tuple[SourceRow, "Ids", "Ids"]]:
+    """Each kept row with its ids and labels, both (T,)."""
+    sources = source_rows(kept)
+    for table in rows.select_columns(["input_ids", "labels"]).with_format("arrow").iter(batch_size=BATCH_ROWS):
+        ids, labels = (_split(table.column(name)) for name in ("input_ids", "labels"))
+        yield from zip((next(sources) for _ in range(len(ids))), ids, labels, strict=True)
+
+
+def _quantiles(lengths: "Lengths") -> dict[str, int]:
+    import numpy as np
+
+    return {f"p{100 * q:g}": int(np.quantile(lengths, q, method="inverted_cdf")) for q in QUANTILES}
+
+
+def _split(column: Any) -> list["Ids"]:
+    """A column of lists as arrays that share its memory."""
+    arrays = []
+    for chunk in column.chunks:
+        offsets = chunk.offsets.to_numpy()
+        values = chunk.values.to_numpy()
+        arrays += [values[start:end] for start, end in pairwise(offsets)]
+    return arrays
+
+
+def _length_findings(
+    kept: Path, lengths: "Lengths", longest_prompt: int, max_length: int, context: int | None
+) -> Iterator[Finding]:
+    longest = int(lengths.max())
+    limits = {"row_too_long": (max_length, f"sft.max_length ({max_length})")}
+    if context is not None:
+        limits["beyond_context"] = (context, f"the student's positions reach ({context} tokens)")
+    for kind, (limit, what) in limits.items():
+        too_long = (lengths > limit).nonzero()[0]
+        if len(too_long):
+            names = [source_row(kept, int(number)).name for number in too_long[:SHOWN_ROWS]]
+            message = (
+                f"{rows_text(len(too_long), len(lengths), names)} are longer than {what}: the longest has {longest} "
+                "tokens, and a cut row would teach never to finish. "
+                + _way_out(kind, limit, longest, longest_prompt, context)
+            )
+            yield Finding(kind, message, True, len(too_long), tuple(names))
+
+
+def _way_out(kind: str, limit: int, longest: int, longest_prompt: int, context: int | None) -> str:
+    """The numbers that would do."""
+    room = limit - longest_prompt - 16  # <think> tags and what the template puts after the answer
+    lower = f"filter.max_tokens to {room}" if room > 0 else "the prompts' length: they alone fill the rows"
+    if kind == "row_too_long" and (context is None or longest <= context):
+        return f"Raise sft.max_length to {longest} or lower {lower}."
+    if kind == "beyond_context":
+        return f"Lower {lower}, or set sft.rope_theta to stretch the student's positions to {longest}."
+    return f"Lower {lower}."
+
+
+def _padding_findings(tokenizer: Tokenizer, rows: Any) -> Iterator[Finding]:
+    """Whether TRL's collator would mask the stop token because padding is the same token."""
+    if tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    lengths = row_lengths(rows)
+    pair = [rows[int(i)] for i in (lengths.argmin(), lengths.argmax())]
+    batch = DataCollatorForLanguageModeling(tokenizer.pad_token_id)(pair)
+    kept_labels = int((batch["labels"] != IGNORED).sum())
+    had_labels = sum(label != IGNORED for row in pair for label in row["labels"])
+    name = tokenizer.pad_token
+    if kept_labels != had_labels:
+        why = (
+            f"the padding token is the stop token {name}, and batches would mask it from the loss: the student would "
+            "not learn to stop. Name another padding token in the student's tokenizer_config.json (pad_token)."
+        )
+        yield Finding("pad_is_stop", why, refuses=True)
+    else:
+        why = (
+            f"the padding token is the stop token {name}, as the vocabulary has no other special token for it; here "
+            "batches mask padding by its place, so the stop token is trained."
+        )
+        yield Finding("pad_is_stop", why, refuses=False)
+
+
+def _examples(kept: Path, rows: Any, lengths: "Lengths", tokenizer: Tokenizer) -> Iterator[Example]:
+    """The shortest row, one of middling length, and the longest."""
+    import numpy as np
+
+    order = lengths.argsort(kind="stable")
+    chosen = [int(order[int(q * (len(order) - 1))]) for q in np.linspace(0, 1, NUM_EXAMPLES)]
+    for number in dict.fromkeys(chosen):
+        ids, labels = (np.asarray(rows[number][name], dtype=np.int32) for name in ("input_ids", "labels"))
+        num_trained = int((labels != IGNORED).sum())
+        yield Example(source_row(kept, number).name, len(ids), num_trained, segments_of(tokenizer, ids, labels))

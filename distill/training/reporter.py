@@ -1,0 +1,159 @@
+"""What is seen of training while it runs: a line a step in metrics.jsonl, the progress bar, and when to stop.
+
+    {"step": 1, "loss": 2.1, "learning_rate": 1e-05, "grad_norm": 4.2, "mean_token_accuracy": 0.55, "epoch": 0.02,
+     "num_tokens": 4096, "tokens_per_second": 812.4}
+
+`num_tokens` are those of the step's rows, prompts included and padding left out.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.training_args import TrainingArguments
+
+from distill.progress import ProgressBar
+from distill.store import atomic_write
+
+HISTORY_KEYS = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch")
+
+TokensOfStep = Callable[[int], int]
+"""From the number of a step, counted from 0, to the tokens of its rows."""
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]
+    """Writes and shows each step. On processes other than the first it is silent."""
+
+    def __init__(self, title: str, metrics: Path, tokens_of_step: TokensOfStep, is_first: bool) -> None:
+        self.history: list[dict[str, Any]] = []
+        """One entry a step, those before a resume included; without times, so that equal runs have equal histories."""
+        self.first_step = 0
+        self.num_tokens = 0
+        self.seconds = 0.0
+        """Spent in steps, checkpoints left out."""
+        self._title, self._metrics, self._tokens_of_step, self._is_first = title, metrics, tokens_of_step, is_first
+        self._progress: ProgressBar | None = None
+        self._step_began = 0.0
+        self._step_took = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.num_tokens / max(self.seconds, 1e-9)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.first_step = state.global_step
+        self.history = _history(state.log_history)
+        if self._is_first:
+            atomic_write(self._metrics, "".join(_lines_up_to(self._metrics, self.history)))
+            self._progress = ProgressBar(self._title, state.max_steps, "steps", done=state.global_step)
+            self._progress.__enter__()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._step_took = time.monotonic() - self._step_began
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for entry in _history([{**(logs or {}), "step": state.global_step}]):
+            num_tokens = self._tokens_of_step(entry["step"] - 1)
+            self.num_tokens += num_tokens
+            self.seconds += self._step_took
+            self.history.append(entry)
+            if self._is_first:
+                self._show(entry, num_tokens, num_tokens / max(self._step_took, 1e-9))
+
+    def _show(self, entry: dict[str, Any], num_tokens: int, speed: float) -> None:
+        line = {**entry, "num_tokens": num_tokens, "tokens_per_second": round(speed, 1)}
+        with self._metrics.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+        assert self._progress is not None
+        self._progress.advance(1, f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s")
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+
+
+class StopInOrder(TrainerCallback):  # type: ignore[misc]
+    """On SIGTERM: end the step, save a checkpoint, stop. A second SIGTERM stops at once.
+
+    Use as a context manager around training. Several processes agree after each step, so that all save the same one.
+    """
+
+    def __init__(self) -> None:
+        self.has_stopped = False
+        self._is_asked = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if self._is_asked:
+            raise KeyboardInterrupt
+        self._is_asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if _any_process(self._is_asked, args.device):
+            self.has_stopped = state.global_step < state.max_steps
+            control.should_save = control.should_training_stop = True
+
+
+def _any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process."""
+    if not torch.distributed.is_initialized():
+        return flag
+    asked = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+    return bool(asked.item())
+
+
+def _history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a step, with the field's standard keys."""
+    return [
+        {"step": entry["step"], **{k: entry[k] for k in HISTORY_KEYS if k in entry and _is_number(k, entry[k])}}
+        for entry in log_history
+        if "loss" in entry
+    ]
+
+
+def _is_number(key: str, value: float) -> bool:
+    """JSON has no NaN; only a loss that is one must be seen, and stops the stage."""
+    return key == "loss" or math.isfinite(value)
+
+
+def _lines_up_to(metrics: Path, history: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of metrics.jsonl for the steps of `history`; what a kill tore or left out is made again, less times."""
+    stored = {}
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        stored[entry["step"]] = line
+    return [stored.get(entry["step"], json.dumps(entry)) + "\n" for entry in history]

@@ -1,0 +1,293 @@
+"""What is wrong with a single row as it will be trained, and how findings are told.
+
+Enters: a kept row and its ids and labels, both (T,). Leaves: kinds of findings, each with a piece of the row, added up
+in a `Tally`.
+
+What costs most, turning tokens into text again, is done for each row's prompt and for the end of its completion, back
+to the last `</think>`; what a template leaves out of the thought itself is seen in the text that it renders.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from distill.prompts import THINK_CLOSE, split_reasoning
+from distill.tokenizers import Tokenizer, encode
+from distill.training.rows import IGNORED, SourceRow, render
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Ids = np.ndarray[Any, np.dtype[np.int32]]
+
+SHOWN_ROWS = 3
+"""Rows that a finding names."""
+EXCERPT_CHARS = 160
+TAIL_TOKENS = 256
+"""So many tokens of a row's end are turned into text at first, to find `</think>` among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about the rows or the settings that the reader has to know."""
+
+    kind: str
+    """A key of `REFUSED` or `NOTED`, or `trl_key`, `row_too_long`, `beyond_context`, `pad_is_stop`."""
+    message: str
+    """What, why, and what to do."""
+    refuses: bool
+    """Whether training would be wrong, or only worth a look."""
+    num_rows: int = 0
+    rows: tuple[str, ...] = ()
+    """The first of them."""
+
+
+REFUSED = {
+    "no_label": "{rows} have no trained token: the chat template renders nothing after the prompt. {template}",
+    "loss_covers_prompt": (
+        "{rows} would train part of the prompt: the chat template renders it otherwise once the answer follows, and "
+        "the loss begins at {excerpt}. {template}"
+    ),
+    "prompt_lost": "{rows} lack their question: the chat template leaves out {excerpt}. {template}",
+    "thinking_lost": "{rows} lack the reasoning: the chat template eats it, from {excerpt} on. {template}",
+    "answer_lost": "{rows} lack what follows the reasoning: the chat template leaves out {excerpt}. {template}",
+    "think_close_not_trained": (
+        "{rows}: the chat template leaves </think> out of the loss, so that the student would not learn to end its "
+        "thought; the trained text ends in {excerpt}. {template}"
+    ),
+    "stop_not_trained": (
+        "{rows}: the chat template leaves the stop token {stop} out of the loss, so that the student would not learn "
+        "to stop; the trained text ends in {excerpt}. {template}"
+    ),
+    "text_after_stop": "{rows} go on after the stop token {stop}: {excerpt}. {template}",
+    "turn_token_in_completion": (
+        "{rows} have a special token of the chat template in the answer's text, which would end the turn there: "
+        "{excerpt}. Take these traces out of the source (`distill filter --explain ID` shows one), or write the token "
+        "otherwise in it."
+    ),
+    "unknown_token": (
+        "{rows} have tokens that the model has no embedding for: {excerpt}. Use the tokenizer that belongs to the "
+        "student, without tokens added to it."
+    ),
+    "second_bos": (
+        "{rows} begin with two tokens {bos}: the chat template adds one to that of the tokenizer or of the prompt, "
+        "here {excerpt}. {template}"
+    ),
+}
+"""Findings that forbid training -> what is said of them; `template` tells the way out."""
+
+NOTED = {
+    "special_token_in_text": "{rows} have a special token in a text, where it becomes that token: {excerpt}.",
+    "no_bos": (
+        "{rows} begin without {bos}, which the student's tokenizer puts before every text: {excerpt}. If the student "
+        "was trained with it, add bos_token to the chat template."
+    ),
+    "prompt_differs": (
+        "{rows} are trained after another prompt than the student will see: the chat template's generation prompt "
+        "goes on with {excerpt}, which the trained row lacks."
+    ),
+}
+"""Findings that are worth a look -> what is said of them."""
+
+OTHER_TEMPLATE = "Give the student another template with sft.chat_template: chatml, llama3 or file:path."
+
+
+def decode(tokenizer: Tokenizer, ids: "Ids") -> str:
+    text: str = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+Found = Iterator[tuple[str, str]]
+"""Kind of a finding, and what the row looks like there."""
+
+
+class RowChecker:
+    """What can be wrong with a single row."""
+
+    def __init__(self, tokenizer: Tokenizer, num_embeddings: int | None) -> None:
+        self._tokenizer = tokenizer
+        self._num_embeddings = num_embeddings
+        self._skeletons: dict[tuple[str, ...], int] = {}
+
+    @cached_property
+    def _special(self) -> dict[int, str]:
+        """Id -> text of every token that is no text."""
+        tokens = {self._tokenizer.convert_tokens_to_ids(token): token for token in self._tokenizer.all_special_tokens}
+        added = self._tokenizer.added_tokens_decoder.items()
+        return tokens | {number: str(token) for number, token in added if token.special}
+
+    @cached_property
+    def _turn_tokens(self) -> set[str]:
+        """Special tokens that the chat template writes, and those that end a text."""
+        text = render(self._tokenizer, _skeleton(("user", "assistant")), whole=True)
+        ends = {self._tokenizer.eos_token, self._tokenizer.bos_token}
+        return {token for token in self._special.values() if token in text or token in ends}
+
+    @cached_property
+    def _is_special(self) -> "np.ndarray[Any, Any]":
+        """Whether each id is a special token's."""
+        import numpy as np
+
+        table: np.ndarray[Any, Any] = np.zeros(max(self._special, default=0) + 1, dtype=bool)
+        table[list(self._special)] = True
+        return table
+
+    @cached_property
+    def _adds_bos(self) -> bool:
+        bos = self._tokenizer.bos_token_id
+        return bos is not None and self._tokenizer("x")["input_ids"][:1] == [bos]
+
+    def check(self, source: SourceRow, ids: "Ids", labels: "Ids") -> Found:
+        """Findings of one row, given as ids and labels (T,)."""
+        trained = labels != IGNORED
+        if not trained.any():
+            yield "no_label", self._end(ids)
+            return
+        start = int(trained.argmax())
+        rendered = render(self._tokenizer, source, whole=True)
+        yield from self._check_prompt(source, ids, start)
+        yield from self._check_thinking(source, rendered, ids[trained])
+        yield from self._check_stop(ids[trained])
+        yield from self._check_special_tokens(source, ids)
+        yield from self._check_ids(ids)
+
+    def _check_prompt(self, source: SourceRow, ids: "Ids", start: int) -> Found:
+        asked = source.prompt[-1]["content"].strip()
+        prompt = render(self._tokenizer, source, whole=False)
+        if asked not in prompt:
+            yield "prompt_lost", asked
+            return
+        before = decode(self._tokenizer, ids[:start])
+        if before == prompt:
+            return
+        prompt_ids = encode(self._tokenizer, prompt)
+        if prompt_ids == ids[:start].tolist():  # a tokenizer that does not give back the same text
+            return
+        if asked in before:
+            yield "prompt_differs", self._tokenizer.decode(prompt_ids[start:])
+        else:
+            yield "loss_covers_prompt", decode(self._tokenizer, ids[start : start + 30])
+
+    def _check_thinking(self, source: SourceRow, rendered: str, trained: "Ids") -> Found:
+        for message in source.completion:
+            if message["role"] != "assistant":
+                continue
+            split = split_reasoning(message["content"])
+            if split.reasoning not in rendered:
+                yield "thinking_lost", split.reasoning
+            elif split.content not in rendered:
+                yield "answer_lost", split.content
+        if THINK_CLOSE in source.completion[-1]["content"] and not self._holds_think_close(trained):
+            yield "think_close_not_trained", self._end(trained)
+
+    def _holds_think_close(self, trained: "Ids") -> bool:
+        num = TAIL_TOKENS
+        while THINK_CLOSE not in decode(self._tokenizer, trained[-num:]):
+            if num >= len(trained):
+                return False
+            num *= 4
+        return True
+
+    def _check_stop(self, trained: "Ids") -> Found:
+        stops = (trained == self._tokenizer.eos_token_id).nonzero()[0]
+        if not len(stops):
+            yield "stop_not_trained", self._end(trained)
+            return
+        after = decode(self._tokenizer, trained[stops[-1] + 1 :])
+        if after.strip():
+            yield "text_after_stop", after
+
+    def _check_special_tokens(self, source: SourceRow, ids: "Ids") -> Found:
+        roles = tuple(message["role"] for message in source.prompt + source.completion)
+        if roles not in self._skeletons:
+            ids_of_skeleton = encode(self._tokenizer, render(self._tokenizer, _skeleton(roles), whole=True))
+            self._skeletons[roles] = sum(number in self._special for number in ids_of_skeleton)
+        known = ids[ids < len(self._is_special)]
+        if int(self._is_special[known].sum()) == self._skeletons[roles]:
+            return
+        for message in source.prompt + source.completion:
+            answers = message in source.completion and message["role"] == "assistant"
+            for token in self._special.values():
+                place = message["content"].find(token)
+                if place >= 0:
+                    kind = (
+                        "turn_token_in_completion"
+                        if answers and token in self._turn_tokens
+                        else "special_token_in_text"
+                    )
+                    yield kind, message["content"][max(0, place - 60) : place + 60]
+                    return
+
+    def _check_ids(self, ids: "Ids") -> Found:
+        if self._num_embeddings is not None and ids.max() >= self._num_embeddings:
+            token = self._tokenizer.convert_ids_to_tokens(int(ids.max()))
+            yield "unknown_token", f"{token} is number {ids.max()}, and the model has {self._num_embeddings}"
+        bos = self._tokenizer.bos_token_id
+        if bos is None:
+            return
+        if len(ids) > 1 and ids[0] == bos and ids[1] == bos:
+            yield "second_bos", self._beginning(ids)
+        elif self._adds_bos and ids[0] != bos:
+            yield "no_bos", self._beginning(ids)
+
+    def _beginning(self, ids: "Ids") -> str:
+        return decode(self._tokenizer, ids[:30])
+
+    def _end(self, ids: "Ids") -> str:
+        return "…" + decode(self._tokenizer, ids[-30:])
+
+
+def _skeleton(roles: tuple[str, ...]) -> SourceRow:
+    """A row of these roles that says next to nothing."""
+    messages = [{"role": role, "content": "x"} for role in roles]
+    return SourceRow("-", messages[:-1], messages[-1:])
+
+
+@dataclass
+class Tally:
+    """Counts findings by kind and remembers the first rows of each."""
+
+    tokenizer: Tokenizer
+    num_rows: int
+    counts: dict[str, int] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+    excerpts: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: str, name: str, excerpt: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if len(self.names.setdefault(kind, [])) < SHOWN_ROWS:
+            self.names[kind].append(name)
+        self.excerpts.setdefault(kind, excerpt)
+
+    def findings(self) -> list[Finding]:
+        found = []
+        for kind, message in (REFUSED | NOTED).items():
+            if kind in self.counts:
+                text = message.format(
+                    rows=rows_text(self.counts[kind], self.num_rows, self.names[kind]),
+                    excerpt=excerpt_of(self.excerpts[kind]),
+                    template=OTHER_TEMPLATE,
+                    stop=self.tokenizer.eos_token,
+                    bos=self.tokenizer.bos_token,
+                )
+                found.append(Finding(kind, text, kind in REFUSED, self.counts[kind], tuple(self.names[kind])))
+        return found
+
+
+def rows_text(num: int, total: int, names: list[str]) -> str:
+    """`3 of 800 rows (0.38%; p1/0, p7/2, p9/0)`."""
+    more = ", …" if num > len(names) else ""
+    return f"{num:,} of {total:,} rows ({num / total:.2%}; {', '.join(plain(name) for name in names)}{more})"
+
+
+def plain(text: str) -> str:
+    """The text without what a terminal would obey: control characters, direction marks and the like."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.replace("\t", " "))
+
+
+def excerpt_of(text: str) -> str:
+    """A short piece of a trace on one line, safe to print, in quotes."""
+    line = json.dumps(plain(text), ensure_ascii=False)[1:-1]
+    return f'"{line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"}"'

@@ -1,0 +1,293 @@
+"""How several GPUs hold one model in shares: FSDP2 or DeepSpeed ZeRO-3, through accelerate.
+
+Enters: a `Layout`, `sft:` of the recipe, the model. Leaves: arguments for transformers' TrainingArguments, environment
+variables that accelerate and transformers read, and, from a sharded checkpoint, plain safetensors.
+
+FSDP2 gathers and frees one unit at a time: each decoder layer, the embedding, the head. A checkpoint is a
+`torch.distributed.checkpoint` folder (`pytorch_model_fsdp_0/`), each process's share in a file of its own.
+"""
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.errors import ModelError
+from distill.recipe import SftConfig
+from distill.store import replace_folder
+from distill.training.layout import Layout
+
+SHARDED_WEIGHTS = "pytorch_model_fsdp_0"
+"""Where accelerate leaves the model's shares in a checkpoint."""
+
+MAX_FILE_BYTES = 5 * 10**9
+"""Of a safetensors file, as transformers splits them; also what consolidating holds in memory at once."""
+
+CONTEXT_PARALLEL_CHUNKS = 2
+"""torch splits a row into twice as many pieces as processes share it, so that all have as much attention to compute."""
+
+
+def decoder_layers(model: torch.nn.Module) -> list[str]:
+    """Names of the classes of a model's decoder layers: what is gathered, and recomputed, as one unit.
+
+    Raises:
+        ModelError: the architecture does not name them.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    present = {type(module).__name__ for module in base.modules()}
+    names = sorted(present & set(getattr(base, "_no_split_modules", None) or ()))
+    if not names:
+        raise ModelError(
+            f"{type(base).__name__} does not say which of its layers belong together, so it cannot be held in shares. "
+            "Use sft.compute.sharding: none, or another student."
+        )
+    return names
+
+
+def layer_names(model_path: Path) -> list[str]:
+    """`decoder_layers` of a model that has not been loaded.
+
+    Raises:
+        ModelError: the architecture does not name them.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path)))
+
+
+def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]]]:
+    """The units that FSDP2 gathers and frees one by one, with their names, in the order in which they are made.
+
+    These are the ones that accelerate makes from `transformer_layer_cls_to_wrap`: each decoder layer, the embedding,
+    the last norm with the head (and the embedding where both are one tensor), and the root with what is left.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    names = set(decoder_layers(model))
+    units = [(name, [module]) for name, module in model.named_modules() if type(module).__name__ in names]
+    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    is_tied = head is not None and embedding.weight is head.weight
+    norm = [m for _, m in base.base_model.named_children() if "Norm" in type(m).__name__][-1:]
+    # accelerate looks for the norm among the children of the model that it is given, which peft hides.
+    tail = [*([] if model is not base else norm), *([embedding] if is_tied else []), *([head] if head else [])]
+    if not is_tied:
+        units.append(("embedding", [embedding]))
+    return [*units, ("tail", tail), ("root", [model])]
+
+
+def sharding_arguments(layout: Layout, config: SftConfig, layers: list[str], recompute: bool) -> dict[str, Any]:
+    """Arguments for TRL's SFTConfig that lay out the model; among them `gradient_checkpointing`.
+
+    Args:
+        layout: processes and sharding.
+        config: `sft:` of the recipe.
+        layers: as `decoder_layers` names them.
+        recompute: whether activations are recomputed to save memory.
+
+    Raises:
+        ModelError: DeepSpeed is not installed, or the recipe asks for what the sharding cannot do.
+    """
+    if layout.sharding == "none":
+        return {"gradient_checkpointing": recompute}
+    if layout.sharding == "zero3":
+        if find_spec("deepspeed") is None:
+            raise ModelError("sft.compute.sharding: zero3 needs DeepSpeed (`pip install deepspeed`). Or use fsdp.")
+        if config.method == "qlora":
+            raise ModelError("sft.compute.sharding: zero3 cannot share 4-bit weights. Use fsdp with method: qlora.")
+        return {"gradient_checkpointing": recompute, "deepspeed": deepspeed_config(config), **_shared_rows(layout)}
+    # accelerate recomputes a layer without restoring the random state, which would give dropout another mask.
+    has_dropout = config.lora is not None and config.lora.dropout > 0
+    return {
+        "fsdp": True,
+        "fsdp_config": fsdp_config(config, layers, recompute and not has_dropout),
+        "gradient_checkpointing": recompute and has_dropout,
+        **_shared_rows(layout),
+    }
+
+
+def fsdp_config(config: SftConfig, layers: list[str], recompute: bool) -> dict[str, Any]:
+    """`fsdp_config` of TrainingArguments, for FSDP2.
+
+    Mixed precision comes from `bf16`: shares stay in float32, what is gathered is bfloat16, gradients are summed in
+    float32.
+    """
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": layers,
+        "reshard_after_forward": True,
+        "state_dict_type": "SHARDED_STATE_DICT",
+        # Only rank 0 reads the weights; the others hold nothing until they get their share. Not for 4-bit weights.
+        "cpu_ram_efficient_loading": config.method != "qlora",
+        "activation_checkpointing": recompute,
+        "cpu_offload": config.compute.cpu_offload,
+    }
+
+
+def deepspeed_config(config: SftConfig) -> dict[str, Any]:
+    """DeepSpeed's JSON configuration for ZeRO-3; the Trainer fills in what is `auto`."""
+    zero: dict[str, Any] = {
+        "stage": 3,
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": "auto",
+        "stage3_prefetch_bucket_size": "auto",
+        "stage3_param_persistence_threshold": "auto",
+        "stage3_gather_16bit_weights_on_model_save": True,
+    }
+    if config.compute.cpu_offload:
+        place = {"device": "cpu", "pin_memory": True}
+        zero |= {"offload_param": place, "offload_optimizer": place}
+    return {
+        "zero_optimization": zero,
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "gradient_clipping": "auto",
+        "gradient_accumulation_steps": "auto",
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        # torch's AdamW, as with every other layout, rather than DeepSpeed's own, which has to be compiled.
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def _shared_rows(layout: Layout) -> dict[str, Any]:
+    """What lets several GPUs share each row: context parallel with FSDP2, Ulysses with ZeRO-3."""
+    if layout.sequence_parallel == 1:
+        return {}
+    from accelerate import ParallelismConfig
+
+    sizes = parallelism(layout)
+    return {"parallelism_config": ParallelismConfig(**sizes), "pad_to_multiple_of": row_multiple(layout)}
+
+
+def parallelism(layout: Layout) -> dict[str, int]:
+    """Arguments of accelerate's ParallelismConfig."""
+    kind = "cp_size" if layout.sharding == "fsdp" else "sp_size"
+    return {"dp_shard_size": layout.data_parallel, kind: layout.sequence_parallel}
+
+
+def row_multiple(layout: Layout) -> int:
+    """Rows are padded to a multiple of so many tokens, so that their pieces are equal."""
+    is_context_parallel = layout.sharding == "fsdp" and layout.sequence_parallel > 1
+    return layout.sequence_parallel * (CONTEXT_PARALLEL_CHUNKS if is_context_parallel else 1)
+
+
+def environment(layout: Layout, config: SftConfig, on_gpu: bool) -> dict[str, str]:
+    """What `accelerate launch` would set for a layout, to be set before TrainingArguments are made.
+
+    transformers' `from_pretrained` asks it whether only rank 0 is to read the weights, and accelerate whether the
+    process group has to move tensors between CPUs too.
+    """
+    if layout.sharding == "fsdp":
+        return {
+            "ACCELERATE_USE_FSDP": "true",
+            "FSDP_VERSION": "2",
+            "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": str(config.method != "qlora").lower(),
+            "FSDP_OFFLOAD_PARAMS": str(config.compute.cpu_offload).lower(),
+        }
+    # Else it calls the device cpu:0, at which torch refuses to load an optimiser's state.
+    return {} if on_gpu or not layout.needs_group else {"ACCELERATE_TORCH_DEVICE": "cpu"}
+
+
+def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:
+    """How a model would be shared out, from shapes alone; the model may be on the meta device.
+
+    FSDP2 cuts each parameter along its first dimension into `num_shares` pieces, the first ones rounded up.
+
+    Returns:
+        `num_parameters`; `per_gpu`: those of the fullest GPU; `largest_unit`: those that a GPU gathers at once;
+        `num_units`.
+    """
+    seen: set[int] = set()
+    sizes = []
+    for _, modules in wrap_policy(model):
+        own = [p for module in modules for p in module.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in own}
+        sizes.append(sum(p.numel() for p in own))
+    parameters = list(model.parameters())
+    return {
+        "num_parameters": sum(p.numel() for p in parameters),
+        "per_gpu": sum(math.ceil(p.shape[0] / num_shares) * p[0].numel() for p in parameters),
+        "largest_unit": max(sizes),
+        "num_units": len(sizes),
+    }
+
+
+def consolidate(
+    checkpoint: Path,
+    out_dir: Path,
+    dtype: torch.dtype | None = None,
+    skip: Collection[str] = (),
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> list[str]:
+    """Turn a sharded checkpoint into safetensors files with an index, as transformers and vLLM load them.
+
+    One process does it, and holds no more than a file's tensors at a time. The folder appears whole or not at all.
+
+    Args:
+        checkpoint: the folder of shares (`SHARDED_WEIGHTS` of a checkpoint).
+        out_dir: where the weights go.
+        dtype: of the weights that are written; left out: as they are.
+        skip: names of tensors that are the same as others (tied ones).
+        max_file_bytes: size of a file, of which a single larger tensor makes one of its own.
+
+    Returns:
+        Names of the tensors.
+    """
+    from safetensors.torch import save_file
+    from torch.distributed.checkpoint import FileSystemReader
+
+    metadata = FileSystemReader(checkpoint).read_metadata()
+    tensors, paths = metadata.state_dict_metadata, metadata.planner_data
+    # Each is stored as accelerate nests it, under "model" and then its name.
+    names_in_model = {name: paths[name][-1] for name in tensors if paths[name][-1] not in skip}
+    sizes = {name: _num_bytes(tensors[name], dtype) for name in names_in_model}
+    groups = list(_groups(sizes, max_file_bytes))
+    staging = out_dir.with_name(f"{out_dir.name}.partial")
+    staging.mkdir(parents=True, exist_ok=True)
+    weight_map = {}
+    for number, names in enumerate(groups, start=1):
+        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        found = _load(checkpoint, {name: tensors[name] for name in names})
+        loaded = {names_in_model[name]: tensor.to(dtype or tensor.dtype) for name, tensor in found.items()}
+        save_file(loaded, staging / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(loaded, file)
+    if len(groups) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (staging / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    replace_folder(staging, out_dir)
+    return sorted(weight_map)
+
+
+def _num_bytes(tensor: Any, dtype: torch.dtype | None) -> int:
+    """Size of a tensor of a checkpoint's metadata, once written."""
+    item: torch.dtype = dtype or tensor.properties.dtype
+    return math.prod(tensor.size) * item.itemsize
+
+
+def _groups(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
+    """Names in order, in groups of at most `most` bytes."""
+    group: list[str] = []
+    filled = 0
+    for name, size in sizes.items():
+        if group and filled + size > most:
+            yield group
+            group, filled = [], 0
+        group.append(name)
+        filled += size
+    yield group
+
+
+def _load(checkpoint: Path, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Some of a sharded checkpoint's tensors, whole."""
+    from torch.distributed import checkpoint as dcp
+
+    loaded = {name: torch.empty(found.size, dtype=found.properties.dtype) for name, found in tensors.items()}
+    dcp.load(loaded, storage_reader=dcp.FileSystemReader(checkpoint), no_dist=True)
+    return loaded

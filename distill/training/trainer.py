@@ -1,0 +1,54 @@
+"""TRL's SFTTrainer with three things of our own: which rows a step has, sealed checkpoints, and an orderly stop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trl.trainer.sft_trainer import SFTTrainer
+
+from distill.training.batches import StepBatches
+from distill.training.checkpoints import seal
+from distill.training.layout import Layout
+
+
+class StudentTrainer(SFTTrainer):  # type: ignore[misc]
+    """Trains on token rows, the last of which is the empty one that `StepBatches` fills up with."""
+
+    def __init__(
+        self, layout: Layout, lengths: Sequence[int], owner: str, group_by_length: bool, **arguments: Any
+    ) -> None:
+        """Take SFTTrainer's `arguments`.
+
+        Args:
+            layout: processes, rows at once, accumulation.
+            lengths: tokens of each row, the empty one left out.
+            owner: fingerprint that checkpoints bear.
+            group_by_length: whether rows of like length go through the model together.
+            arguments: SFTTrainer's own.
+        """
+        self._layout, self._lengths, self._owner, self._group = layout, lengths, owner, group_by_length
+        super().__init__(**arguments)
+
+    def batches(self) -> StepBatches:
+        """This rank's micro-batches, standing at epoch 0."""
+        layout = self._layout
+        return StepBatches(
+            self._lengths,
+            batch_size=layout.batch_size,
+            num_ranks=layout.data_parallel,
+            accumulation=layout.accumulation,
+            rank=self.args.process_index // layout.sequence_parallel,
+            seed=self.args.data_seed,
+            group_by_length=self._group,
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepBatches:
+        # A kind of BatchRebalanceSampler, so that the Trainer takes it for one that knows its rank.
+        return self.batches()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        # The other processes write files of their own into the checkpoint.
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self._owner)
