@@ -16,8 +16,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.errors import ModelError, StageError
-from distill.recipe import SftConfig
 from distill.progress import note
+from distill.recipe import SftConfig
 from distill.store import disk_errors, read_json
 from distill.tokenizers import Tokenizer, load_tokenizer
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
@@ -29,7 +29,7 @@ from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
 from distill.training.rope import RopePatch, apply_rope
 from distill.training.rows import count_rows, token_rows
-from distill.training.sharding import decoder_layers, environment
+from distill.training.sharding import environment, gathered_weights
 from distill.training.student import Base, save_student
 
 
@@ -54,18 +54,17 @@ def train(job: TrainJob) -> dict[str, Any]:
     device = pick_device(config)
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
     os.environ.update(environment(layout, config, device.on_gpu))
-    layers = decoder_layers(_without_weights(job)) if layout.sharding != "none" else []
-    arguments = training_arguments(job, config, layout, device, layers, count_rows(Path(job.rows)), tokenizer.eos_token)
+    arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
         rows = token_rows(Path(job.rows), tokenizer, Path(job.out_dir) / TOKENS)
     counts = _preflight(job, config, tokenizer, rows) if arguments.process_index == 0 else {}
     trainer = _trainer(job, config, layout, device, arguments, rows, tokenizer)
     reporter = _train(job, trainer)
-    weights = _whole_weights(trainer, layout)
+    weights = gathered_weights(trainer, layout)
     if not trainer.is_world_process_zero():
         return {}
     base = Base(job.model_name, Path(job.model_path), job.model_revision)
-    save_student(trainer.accelerator.unwrap_model(trainer.model), tokenizer, Path(job.out_dir), base, weights)
+    save_student(trainer.model, tokenizer, Path(job.out_dir), base, weights)
     return {
         **counts,
         "num_steps": trainer.state.global_step,
@@ -161,17 +160,6 @@ def _model_config(job: TrainJob) -> Any:
     if job.rope is not None:
         apply_rope(config, RopePatch(**job.rope))
     return config
-
-
-def _without_weights(job: TrainJob) -> Any:
-    """The model's modules, holding no memory."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(_model_config(job))
-
-
-def _whole_weights(trainer: Any, layout: Layout) -> Any:
-    """All weights on the first process's CPU, where the processes hold shares of them; else `None`."""
-    return None if layout.sharding == "none" else trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def _train(job: TrainJob, trainer: Any) -> Reporter:

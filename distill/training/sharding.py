@@ -195,6 +195,25 @@ def environment(layout: Layout, config: SftConfig, on_gpu: bool) -> dict[str, st
     return {} if on_gpu or not layout.needs_group else {"ACCELERATE_TORCH_DEVICE": "cpu"}
 
 
+def gathered_weights(trainer: Any, layout: Layout) -> dict[str, torch.Tensor] | None:
+    """The trained weights of a model that is held in shares; every process has to call this.
+
+    Returns:
+        On rank 0 all weights by name, in its machine's memory (with LoRA the adapter's alone), on other ranks nothing;
+        `None` where the model is whole in each process.
+    """
+    if layout.sharding == "none":
+        return None
+    is_adapter = hasattr(trainer.model, "peft_config")
+    if layout.sharding == "zero3":
+        engine = trainer.deepspeed
+        return dict(engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=is_adapter) or {})
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=is_adapter)
+    return dict(get_model_state_dict(trainer.model, options=options))
+
+
 def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:
     """How a model would be shared out, from shapes alone; the model may be on the meta device.
 

@@ -43,11 +43,13 @@ def job(tmp_path, model, out="sft", **config):
     return TrainJob(
         model_name="tiny",
         model_path=str(model),
+        model_revision="r",
         chat_template=None,
         chat_format=None,
         stop_token=None,
         learning_rate=1e-2,
         rope=None,
+        context=512,
         rows=str(tmp_path / "rows"),
         out_dir=str(tmp_path / out),
         seed=5,
