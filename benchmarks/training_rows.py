@@ -31,7 +31,8 @@ def worked_problems(num: int, shared: Path, skip: int = 0) -> list[Row]:
     """Word problems with their solutions where the shared problems are at hand, else sums of 2 to 20 terms."""
     source = shared / "gsm8k_train.jsonl"
     if not source.exists():
-        return worked_sums(num, [min(20, 2 + int(d.expovariate(0.25))) for d in [random.Random(skip)] for _ in range(num)])
+        dice = random.Random(skip)
+        return worked_sums(num, [min(20, 2 + int(dice.expovariate(0.25))) for _ in range(num)], seed=skip)
     rows = []
     for line in source.read_text(encoding="utf-8").splitlines()[skip : skip + num]:
         entry = json.loads(line)
@@ -113,9 +114,9 @@ def train_job(model: Model, rows: Path, out_dir: Path, seed: int, num_gpus: int,
     )
 
 
-def small_model(name: str = SMOLLM2) -> Model:
-    """A model from the cache, or fetched."""
-    return resolve_model(name)
+def small_model(name: str | None) -> Model:
+    """The named model, else SmolLM2-135M, from the cache or fetched."""
+    return resolve_model(name or SMOLLM2)
 
 
 class StepClock:
