@@ -12,7 +12,7 @@ from distill.errors import UserError
 from distill.launch import follow, run_job
 from distill.ranks import Follower
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
-from distill.store import Summary, fingerprint, read_json, read_jsonl
+from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
 from distill.tokenizers import template_text
 from distill.training.checkpoints import set_damaged_aside
