@@ -226,9 +226,9 @@ def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:
     seen: set[int] = set()
     sizes = []
     for _, modules in wrap_policy(model):
-        own = [p for module in modules for p in module.parameters() if id(p) not in seen]
-        seen |= {id(p) for p in own}
-        sizes.append(sum(p.numel() for p in own))
+        own = {id(p): p for module in modules for p in module.parameters() if id(p) not in seen}
+        seen |= own.keys()
+        sizes.append(sum(p.numel() for p in own.values()))
     parameters = list(model.parameters())
     return {
         "num_parameters": sum(p.numel() for p in parameters),
