@@ -26,6 +26,7 @@ def job(tmp_path, model, out, num_processes, **config):
     return TrainJob(
         model_name="tiny",
         model_path=str(model),
+        model_revision="r",
         chat_template=None,
         chat_format=None,
         stop_token=None,
