@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import ModelError, ProblemError
+from distill.store import read_json
 
 WEIGHTS = "*.safetensors"
 MODEL_FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 """Weights as safetensors only: a pickle may run code."""
 
+CONFIG = "config.json"
 SAMPLE_BYTES = 1 << 20
 READ_WHOLE_BYTES = 64 << 20
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
@@ -32,6 +34,12 @@ class Model:
     path: Path
     revision: str
     """The Hub's commit, or for a local folder a hash of its config and of samples of its weights."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its config.json."""
+        config: dict[str, Any] = read_json(self.path / CONFIG) or {}
+        return config
 
 
 def resolve_model(name: str, revision: str | None = None, weights: bool = True) -> Model:
@@ -109,10 +117,8 @@ def _folder_revision(folder: Path) -> str:
 
 
 def _check(model: Model, weights: bool) -> None:
-    from distill.store import read_json
-
-    config = read_json(model.path / "config.json")
-    if config is None:
+    config = model.config
+    if not config:
         raise ModelError(f"{model.name}: {model.path} has no config.json, so it is not a model.")
     kinds = config.get("architectures") or []
     if kinds and not any(kind.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for kind in kinds):

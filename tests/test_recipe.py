@@ -83,6 +83,16 @@ def test_the_quickstart_recipe_agrees_with_itself():
             id="rows longer than the student's context",
         ),
         pytest.param(
+            {"student": "qwen-1.5b", "sft": {"max_length": 40_000}},
+            ["sft.max_length (40000)", "qwen-1.5b (32768 tokens)", "or set sft.rope_theta"],
+            id="rows longer than the table's theta reaches",
+        ),
+        pytest.param(
+            {"student": "qwen-1.5b", "sft": {"max_length": 4_096}, "eval": {"held_out": 1}},
+            ["eval.sampling.max_tokens (32768)", "qwen-1.5b (4096 tokens)", "or raise sft.max_length above 4096"],
+            id="answers longer than a student trained on short rows reaches",
+        ),
+        pytest.param(
             {"eval": {"held_out": 1, "sampling": {"max_tokens": 8192}}},
             ["eval.sampling.max_tokens (8192)", "no room for a prompt", "smollm2-135m (8192 tokens)", "Lower eval"],
             id="no room for a prompt",
@@ -114,6 +124,17 @@ def test_several_contradictions_are_told_together():
         {"filter": {"max_tokens": 100}},
         {"sft": {"max_length": 8192}},
         {"eval": {"held_out": 1, "sampling": {"max_tokens": 8191}}},
+        {"student": "qwen-1.5b", "sft": {"max_length": 32_768}},
+        {
+            "student": "qwen-1.5b",
+            "sft": {"max_length": 8_192},
+            "eval": {"held_out": 1, "sampling": {"max_tokens": 32_767}},
+        },
+        {"sft": {"max_length": 20_000, "rope_theta": 500_000}},
+        {
+            "sft": {"max_length": 20_000, "rope_theta": 500_000},
+            "eval": {"held_out": 1, "sampling": {"max_tokens": 16_000}},
+        },
         {"student": "org/any-model", "sft": {"max_length": 10**6}},
         {"student": "org/any-model", "eval": {"held_out": 1, "sampling": {"max_tokens": 10**6}}},
     ],

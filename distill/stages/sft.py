@@ -12,18 +12,17 @@ from distill.errors import UserError
 from distill.launch import follow, run_job
 from distill.ranks import Follower
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
-from distill.store import Summary, fingerprint, read_json, read_jsonl
+from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
 from distill.tokenizers import template_text
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
 from distill.training.rope import rope_of, rope_patch
+from distill.training.student import ADAPTER, StudentCheck
 
 VERSION = 2
 grows = never_grows
-
-ADAPTER = "adapter"
 
 
 def check(run: RunContext) -> list[str]:
@@ -49,6 +48,8 @@ def identity(run: RunContext) -> dict[str, Any]:
         "rows": filtered["outputs"][KEPT]["sha256"],
         **run.recipe.sft.model_dump(mode="json", exclude={"compute"}),
         "learning_rate": learning_rate(run),
+        "chat_template": _template(run),
+        "rope": _rope(run),
     }
 
 
@@ -59,21 +60,36 @@ def learning_rate(run: RunContext) -> float:
     return config.learning_rate or default
 
 
+def _template(run: RunContext) -> str | None:
+    """Text of the template that replaces the model's own: the recipe's, else the student table's."""
+    return template_text(run.recipe.sft.chat_template or run.student.template_override)
+
+
+def _rope(run: RunContext) -> dict[str, Any] | None:
+    """What replaces the model's rotary embedding, to train on rows longer than its context."""
+    config = run.recipe.sft
+    patch = rope_patch(config.max_length, run.student_model.config, run.student, config.rope_theta)
+    return None if patch is None else asdict(patch)
+
+
+def _context(run: RunContext) -> int | None:
+    rope = _rope(run)
+    return rope["context"] if rope else rope_of(run.student_model.config).context
+
+
 def train_job(run: RunContext) -> TrainJob:
     """What the training processes are told."""
     folder, config = run.folder("sft").path, run.recipe.sft
-    model_config = read_json(run.student_model.path / "config.json")
-    patch = rope_patch(config.max_length, model_config, run.student, config.rope_theta)
     return TrainJob(
         model_name=run.student_model.name,
         model_path=str(run.student_model.path),
         model_revision=run.student_model.revision,
-        chat_template=template_text(config.chat_template or run.student.template_override),
+        chat_template=_template(run),
         chat_format=run.student.chat_format,
         stop_token=run.student.stop_token,
         learning_rate=learning_rate(run),
-        rope=None if patch is None else asdict(patch),
-        context=rope_of(model_config).context if patch is None else patch.context,
+        rope=_rope(run),
+        context=_context(run),
         rows=str(run.folder("filter").path / KEPT),
         out_dir=str(folder),
         seed=run.recipe.seed,
@@ -101,6 +117,14 @@ def run(run: RunContext) -> Summary:
         "train", job, folder, SAVE_WITHIN_S, layout.num_processes, is_group=layout.needs_group, leader=run.leader
     )
     num_rows = run.finished("filter", "sft")["outputs"][KEPT]["num_rows"]
+    check = StudentCheck(
+        student=str(folder / STUDENT),
+        kept=job.rows,
+        num_rows=num_rows,
+        typical_tokens=trained["lengths"]["p95"],
+        seed=run.recipe.seed,
+    )
+    seen, check_peak = run_job("check", check, folder)
     metrics = {
         "student": run.student_model.name,
         "student_revision": run.student_model.revision,
@@ -110,13 +134,14 @@ def run(run: RunContext) -> Summary:
         "batch_size": config.batch_size,
         "learning_rate": job.learning_rate,
         **trained,
+        "closing_check": seen,
         "history": read_jsonl(folder / METRICS),
     }
     outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(metrics["history"])}
     if config.method != "full":
         outputs[ADAPTER] = None
     scratch = (TOKENS,) if job.keep_checkpoints else (TOKENS, CHECKPOINTS)
-    return Summary(metrics, outputs, peak, scratch)
+    return Summary(metrics, outputs, max(peak, check_peak), scratch)
 
 
 def train_along(run_dir: Path, follower: Follower) -> None:

@@ -13,7 +13,6 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
-from distill.training import sharding
 from distill.training.job import CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
 from distill.training.sharding import layer_names, sharding_arguments
@@ -90,7 +89,6 @@ def training_arguments(
     config: SftConfig,
     layout: Layout,
     device: Device,
-    layers: list[str],
     num_rows: int,
     stop_token: str,
 ) -> Any:
@@ -101,7 +99,6 @@ def training_arguments(
         config: `sft:` of the recipe.
         layout: processes, rows at once, sharding.
         device: what this machine's hardware decides.
-        layers: names of the classes of the model's decoder layers; only sharding needs them.
         num_rows: rows to train on.
         stop_token: what ends an answer.
 
@@ -150,7 +147,6 @@ def training_arguments(
             report_to=_trackers(config.compute),
             disable_tqdm=True,
             trackio_static_space_id=False,  # nothing leaves this machine unasked
-            **sharding.training_arguments(layout, config, layers, device.gradient_checkpointing),
             **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
         )
     except TypeError as error:

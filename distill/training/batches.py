@@ -8,6 +8,7 @@ asked for (`transformers.trainer_pt_utils.BatchRebalanceSampler`: "Poor Man's Ba
 import heapq
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from transformers.trainer_pt_utils import BatchRebalanceSampler
@@ -90,5 +91,5 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
         else:
             size = math.ceil(len(rows) / num_groups)
             bounds = [min(i * size, len(rows) - (num_groups - i)) for i in range(num_groups)] + [len(rows)]
-            groups = [rows[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            groups = [rows[a:b] for a, b in pairwise(bounds)]
         return [groups[rank :: self.dp_size] for rank in range(self.dp_size)]

@@ -29,7 +29,7 @@ class TrainJob:
     """The template in `distill/templates/` for a model that has none."""
     stop_token: str | None
     learning_rate: float
-    rope: dict[str, float] | None
+    rope: dict[str, Any] | None
     """`theta` and `context` that replace the model's own, to reach longer rows."""
     context: int | None
     """Longest row that the student's positions reach, in tokens; `None`: the model does not tell."""

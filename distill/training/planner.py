@@ -91,11 +91,12 @@ def setting_of(config: SftConfig, row_tokens: int | None = None, num_processes: 
     """
     compute, lora = config.compute, config.lora or Lora()
     checkpointing, attention = compute.gradient_checkpointing, compute.attention
+    rows = compute.per_device_batch_size or 1
     return Setting(
         method=config.method,
-        rows=compute.per_device_batch_size or 1,
+        rows=rows,
         row_tokens=row_tokens or config.max_length,
-        accumulation=max(1, config.batch_size * compute.sequence_parallel // num_processes),
+        accumulation=max(1, config.batch_size * compute.sequence_parallel // (num_processes * rows)),
         lora_r=lora.r,
         lora_targets=lora.target_modules,
         num_processes=num_processes,

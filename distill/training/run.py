@@ -27,8 +27,9 @@ from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
+from distill.training.rope import RopePatch, apply_rope
 from distill.training.rows import count_rows, token_rows
-from distill.training.sharding import environment
+from distill.training.sharding import environment, gathered_weights
 from distill.training.student import Base, save_student
 
 
@@ -51,8 +52,8 @@ def train(job: TrainJob) -> dict[str, Any]:
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
     device = pick_device(config)
-    os.environ.update(environment(layout, config, device.on_gpu))
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
+    os.environ.update(environment(layout, config, device.on_gpu))
     arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
         rows = token_rows(Path(job.rows), tokenizer, Path(job.out_dir) / TOKENS)
@@ -62,7 +63,8 @@ def train(job: TrainJob) -> dict[str, Any]:
     weights = gathered_weights(trainer, layout)
     if not trainer.is_world_process_zero():
         return {}
-    save_student(trainer.model, tokenizer, Path(job.out_dir), Base(job.model_name, Path(job.model_path)), weights)
+    base = Base(job.model_name, Path(job.model_path), job.model_revision)
+    save_student(trainer.model, tokenizer, Path(job.out_dir), base, weights)
     return {
         **counts,
         "num_steps": trainer.state.global_step,
@@ -86,7 +88,7 @@ def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any
     return {
         "num_tokens": found.num_tokens,
         "num_trained_tokens": found.num_trained_tokens,
-        "longest_row": found.quantiles["p100"],
+        "lengths": found.quantiles,
         "warnings": [warning.message for warning in found.warnings],
     }
 
@@ -146,14 +148,18 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
             bnb_4bit_quant_storage=torch.bfloat16,
         )
     try:
-        model_config = AutoConfig.from_pretrained(job.model_path)
-        if job.rope is not None:
-            apply_rope(model_config, job.rope)
-        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=model_config, **arguments)
+        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=_model_config(job), **arguments)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}).") from error
     model.config.use_cache = False
     return model
+
+
+def _model_config(job: TrainJob) -> Any:
+    config = AutoConfig.from_pretrained(job.model_path)
+    if job.rope is not None:
+        apply_rope(config, RopePatch(**job.rope))
+    return config
 
 
 def _train(job: TrainJob, trainer: Any) -> Reporter:

@@ -43,11 +43,13 @@ def job(tmp_path, model, out="sft", **config):
     return TrainJob(
         model_name="tiny",
         model_path=str(model),
+        model_revision="r",
         chat_template=None,
         chat_format=None,
         stop_token=None,
         learning_rate=1e-2,
         rope=None,
+        context=512,
         rows=str(tmp_path / "rows"),
         out_dir=str(tmp_path / out),
         seed=5,
@@ -82,29 +84,6 @@ def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, 
     rendered = tokenizer.apply_chat_template([{"role": "assistant", "content": "<think>x</think>y"}], tokenize=False)
     assert "<think>x</think>y<|im_end|>" in rendered
     assert (tmp_path / "sft" / "adapter" / "adapter_model.safetensors").exists() == (method == "lora")
-
-
-def test_the_loss_falls_on_the_completion_and_the_stop_token_alone(tmp_path, tiny_llama):
-    """The trained tokens, decoded, are the completion and what ends it: nothing of the prompt."""
-    from transformers import AutoModelForCausalLM
-    from trl.trainer.sft_trainer import SFTTrainer
-
-    from distill.tokenizers import load_tokenizer
-    from distill.training.run import _load_rows, _training_arguments
-
-    rows = _load_rows(write_rows(tmp_path / "rows", num=1))
-    task = job(tmp_path, tiny_llama)
-    tokenizer = load_tokenizer(tiny_llama, None)
-    arguments = _training_arguments(task, SftConfig.model_validate(task.config), 1, tokenizer.eos_token, False, False)
-    trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(tiny_llama),
-        args=arguments,
-        train_dataset=rows,
-        processing_class=tokenizer,
-    )
-    labels = trainer.train_dataset[0]["labels"]
-    trained = tokenizer.decode([label for label in labels if label != -100])
-    assert trained == "<think>\n0 + 1\n</think>\n\n\\boxed{1}<|im_end|>\n"
 
 
 KILLED = """
@@ -197,15 +176,18 @@ def test_checkpoints_of_another_training_are_refused(tmp_path, tiny_llama, unbro
 
 
 @pytest.mark.parametrize(
-    ("config", "completion", "message"),
+    ("config", "message"),
     [
-        ({"max_length": 40}, None, "rows are longer than sft.max_length"),
-        ({"max_length": 100_000}, None, "exceeds the context of tiny"),
-        ({"trl": {"no_such_argument": 1}}, None, "sft.trl: .*no_such_argument"),
+        ({"max_length": 40}, "are longer than sft.max_length"),
+        ({"trl": {"max_grad_nrom": 1}}, r"max_grad_nrom"),
+        ({"method": "qlora"}, "qlora needs an NVIDIA GPU"),
+        ({"compute": {"packing": True}}, "packing needs FlashAttention"),
+        ({"compute": {"kernels": True}}, "kernels needs an NVIDIA GPU"),
+        ({"compute": {"tracking": ["wandb"]}}, "wandb is not installed"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_llama, config, completion, message):
-    write_rows(tmp_path / "rows", **({"completion": completion} if completion else {}))
+def test_what_cannot_be_trained_on_is_refused_with_the_way_out(tmp_path, tiny_llama, config, message):
+    write_rows(tmp_path / "rows")
     with pytest.raises(ModelError, match=message):
         train(job(tmp_path, tiny_llama, **config))
     assert not (tmp_path / "sft" / "student").exists()
@@ -220,7 +202,7 @@ def test_a_template_that_eats_the_thinking_is_refused(tmp_path, tiny_llama):
         template.replace("message['content']", "message['content'].split('</think>')[-1]")
     )
     write_rows(tmp_path / "rows")
-    with pytest.raises(ModelError, match=r"leaves </think> or the stop token .* out of the loss"):
+    with pytest.raises(ModelError, match=r"leaves </think> out of the loss"):
         train(job(tmp_path, eater))
 
 
