@@ -77,6 +77,7 @@ COMMANDS = {
     "filter": "Keep the right, readable and clean traces; every drop has its reasons.",
     "sft": "Fine-tune the student on the kept traces.",
     "eval": "Measure base and student on problems that were never trained on.",
+    "push": "Publish the student, and if asked its training data, on the Hugging Face Hub.",
 }
 """Command -> its help. `run` stands for every stage, the others for theirs."""
 
@@ -276,6 +277,59 @@ def _print_tables(tables: list[Any]) -> None:
         console.print(table)
 
 
+@app.command("push", help=COMMANDS["push"])
+def push(
+    recipe: RecipeArgument = DEFAULT_RECIPE,
+    overrides: SetOption = None,
+    student: StudentOption = None,
+    teacher: TeacherOption = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cards and the exact files; sends nothing, asks nobody.")
+    ] = False,
+    repo: Annotated[
+        str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrules push.repo.")
+    ] = None,
+    public: Annotated[
+        bool | None, typer.Option("--public/--private", help="Who sees repositories that are made (default: private).")
+    ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Push although the teacher's licence forbids training on its output."),
+    ] = False,
+    replace_readme: Annotated[
+        bool, typer.Option("--replace-readme", help="Replace a README.md on the Hub that distill did not write.")
+    ] = False,
+) -> None:
+    """Publish, or show what would be published."""
+    flags = {
+        "push.repo": repo,
+        "push.private": None if public is None else not public,
+        "push.accept_licence": accept_licence or None,
+        "push.replace_readme": replace_readme or None,
+    }
+    if dry_run:
+        _show_plan(recipe, overrides, {"student": student, "generate.teacher": teacher, **flags}, run_dir, as_json)
+    else:
+        _run("push", recipe, overrides, student, teacher, run_dir, force, as_json, quiet, flags=flags)
+
+
+def _show_plan(
+    recipe_path: Path, overrides: list[str] | None, flags: dict[str, Any], run_dir: Path, as_json: bool
+) -> None:
+    from distill.publish.preview import plan_json, plan_text
+    from distill.recipe_yaml import load_recipe
+    from distill.stages import RunContext
+    from distill.stages.push import dry_run
+
+    recipe = load_recipe(recipe_path, overrides or (), flags)
+    plan = dry_run(RunContext(recipe, run_dir / recipe.name))
+    typer.echo(json.dumps(plan_json(plan), indent=2) if as_json else plan_text(plan))
+
+
 def _show_status(
     recipe_path: Path,
     overrides: list[str] | None,
@@ -321,6 +375,7 @@ def _run(
     as_json: bool,
     quiet: bool,
     retry_errors: bool = False,
+    flags: dict[str, Any] | None = None,
 ) -> None:
     from distill.errors import RecipeError
     from distill.pipeline import run_recipe
@@ -336,7 +391,8 @@ def _run(
         )
     if quiet:
         os.environ[QUIET] = "1"
-    recipe = load_recipe(recipe_path, overrides or (), {"student": student, "generate.teacher": teacher})
+    named = {"student": student, "generate.teacher": teacher, **(flags or {})}
+    recipe = load_recipe(recipe_path, overrides or (), named)
     section = "traces" if stage == "import" else stage
     if section is not None and not getattr(recipe, section):
         raise RecipeError(f"{recipe_path}: has no {section}: section. Add one to use `distill {stage}`.")
@@ -377,6 +433,8 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     typer.echo(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
         typer.echo(f"Student: {folder / 'sft' / 'student'}")
+    if "push" in summary:
+        typer.echo(f"On the Hub: {summary['push']['url']}")
 
 
 def _score_table(metrics: dict[str, Any]) -> Any:

@@ -16,11 +16,11 @@ from typing import Any
 from distill import __version__
 from distill.engines import pick_engine
 from distill.engines.memory import check_memory
-from distill.errors import StoreError
+from distill.errors import StoreError, UserError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
-from distill.stages import RunContext, eval, filter, generate, import_traces, sft
+from distill.stages import RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
     Manifest,
     StageFolder,
@@ -37,6 +37,7 @@ STAGES: dict[str, ModuleType] = {
     "filter": filter,
     "sft": sft,
     "eval": eval,
+    "push": push,
 }
 """The stages in order; a recipe has `generate` or `import`."""
 
@@ -117,6 +118,7 @@ def run_recipe(
 def stages_of(recipe: Recipe) -> list[str]:
     """The stages that a recipe has, in order."""
     has = {recipe.traces_stage, "filter", "sft"} | ({"eval"} if recipe.eval else set())
+    has |= {"push"} if recipe.push else set()
     return [name for name in STAGES if name in has]
 
 
@@ -136,6 +138,16 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
         pick_engine(recipe.eval.compute)
         check_memory(run.student_model, recipe.eval.compute)
         _ = run.problem_sets
+    if "push" in wanted and not _all_done(run, wanted):
+        push.check_before(run)
+
+
+def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
+    """Whether every stage would be skipped."""
+    try:
+        return all(decide(run.folder(n), STAGES[n].identity(run), STAGES[n].grows).action == "skip" for n in wanted)
+    except UserError:  # a stage lacks the one before it
+        return False
 
 
 def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
@@ -221,6 +233,10 @@ def headline(stage: str, metrics: dict[str, Any]) -> str:
         return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
     if stage == "sft":
         return f"{metrics['num_rows']:,} rows, {metrics['num_steps']:,} steps, loss {metrics['final_loss']:.3f}"
+    if stage == "push":
+        if metrics["already_there"]:
+            return f"already there: {metrics['url']}"
+        return f"{metrics['num_files_changed']:,} of {metrics['num_files']:,} files to {metrics['url']}"
     gain = metrics["difference"]
     return (
         f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "

@@ -655,7 +655,7 @@ class PushConfig(Strict):
     repo: RepoId
     """Model repository on the Hub (`org/name`); made where there is none."""
     private: bool = True
-    """Whether repositories that are made are private; one that exists stays as it is."""
+    """Whether repositories that are made are private. One that exists stays as it is; a public one is refused here."""
     dataset: RepoId | None = None
     """Dataset repository for the kept traces; left out: they are not published."""
     dropped: bool = False
@@ -666,6 +666,10 @@ class PushConfig(Strict):
     """With LoRA, publish the adapter beside the merged weights (in `adapter/`)."""
     checkpoints: bool = False
     """Publish training's checkpoints too, each as a branch `step-N`; training then keeps them all."""
+    accept_licence: bool = False
+    """Push although a licence forbids training on the teacher's output: you have another agreement with its owner."""
+    replace_readme: bool = False
+    """Replace a README.md on the Hub that distill did not write, or that was edited since."""
 
     @model_validator(mode="after")
     def _repositories_differ(self) -> Self:

@@ -105,7 +105,7 @@ class FakeEngine:
         return [Completion(request.key, text, "stop", 10, len(text.split()))]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake_engine() -> type[FakeEngine]:
     return FakeEngine
 

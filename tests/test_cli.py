@@ -20,7 +20,7 @@ from distill.stages import RunContext, generate
 from distill.store import Manifest, StageFolder, describe_outputs, fingerprint, read_json
 from distill.trace_store import stored_traces
 
-COMMANDS = ["run", "generate", "filter", "sft", "eval"]
+COMMANDS = ["run", "generate", "filter", "sft", "eval", "push"]
 ANSWER = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
 
 

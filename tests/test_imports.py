@@ -33,7 +33,7 @@ LAYERS = (
         "explain",
         "problem_file",
     }
-    | {"training", "report", "status"},
+    | {"training", "report", "status", "publish"},
     {"stages"},
     {"pipeline", "sft_check"},
     {"cli"},

@@ -24,8 +24,9 @@ STAGES = {
     "filter": "Grade and filter",
     "sft": "Fine-tune",
     "eval": "Evaluate",
+    "push": "Publish",
 }
-"""The stages in running order, each with what it does; a run has `generate` or `import`."""
+"""The stages in running order, each with what it does; a run has `generate` or `import`, and `push` on request."""
 
 MAX_TRACES = 10
 MAX_POINTS = 300
@@ -77,7 +78,10 @@ def imports(summary: Row) -> bool:
 
 def stage_names(summary: Row) -> list[str]:
     """The stages of a run, done or not, in running order."""
-    return [name for name in STAGES if name != ("generate" if imports(summary) else "import")]
+    absent = {"generate" if imports(summary) else "import"}
+    if not mapping(summary.get("recipe")).get("push") and "push" not in summary:
+        absent.add("push")
+    return [name for name in STAGES if name not in absent]
 
 
 def headline(summary: Row, benchmarks: Sequence[Row]) -> str:

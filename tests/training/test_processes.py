@@ -75,6 +75,7 @@ def job(tmp_path, model, out, num_processes, **config):
         stop_token=None,
         learning_rate=1e-2,
         rope=None,
+        context=None,
         rows=str(tmp_path / "rows"),
         out_dir=str(tmp_path / out),
         seed=5,

@@ -1,0 +1,106 @@
+"""Scores as the Hub reads them: `.eval_results/*.yaml`, which benchmarks' leaderboards take up.
+
+Enters: `RunFacts`. Leaves: one file for each benchmark that is a data set of the Hub and was measured whole, e.g.
+
+    - dataset: {id: openai/gsm8k, task_id: gsm8k}
+      value: 43.5
+      notes: pass@1, mean of 4 samples; …
+
+Format: https://huggingface.co/docs/hub/eval-results.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill.problems import HELD_OUT, benchmark_name
+from distill.publish.facts import RunFacts, is_hub_id
+from distill.publish.files import PublishedFile, text_file
+from distill.publish.markdown import one_line
+from distill.recipe import ProblemSource
+
+FOLDER = ".eval_results"
+TASK_IDS = {("openai/gsm8k", "main"): "gsm8k"}
+"""Names of tasks where a benchmark's own eval.yaml has another than its configuration's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a benchmark lies on the Hub."""
+
+    dataset: str
+    config: str | None
+    split: str
+    revision: str | None
+    is_whole: bool
+    """Whether all of it was measured: a score on a part must not stand beside others' scores on all of it."""
+
+
+def scores_by_benchmark(facts: RunFacts) -> list[Mapping[str, Any]]:
+    """Base, student and difference on each benchmark; nothing where nothing was measured."""
+    return list(facts.metrics("eval").get("benchmarks", []))
+
+
+def benchmark_places(facts: RunFacts) -> dict[str, Place]:
+    """The Hub's benchmarks by the name that the scores have."""
+    found: dict[str, Place] = {}
+    names: set[str] = {HELD_OUT}
+    for source in facts.recipe.eval.benchmarks if facts.recipe.eval else []:
+        name = benchmark_name(source)
+        while name in names:
+            name += "+"  # as distill.problems tells two sets of one name apart
+        names.add(name)
+        kind, _, dataset = source.source.partition(":")
+        if kind == "hf" and is_hub_id(dataset):
+            found[name] = Place(dataset, source.config, source.split, source.revision, _is_whole(source))
+    return found
+
+
+def eval_result_files(facts: RunFacts, repo: str) -> list[PublishedFile]:
+    """The files, each named after its benchmark."""
+    import yaml
+
+    places = benchmark_places(facts)
+    files = []
+    for row in scores_by_benchmark(facts):
+        place = places.get(row["name"])
+        if place is not None and place.is_whole:
+            text = yaml.safe_dump([_entry(facts, repo, row, place)], sort_keys=False, allow_unicode=True, width=10_000)
+            files.append(text_file(f"{FOLDER}/{_file_name(place)}.yaml", text))
+    return files
+
+
+def _entry(facts: RunFacts, repo: str, row: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entry = EvalResultEntry(
+        dataset_id=place.dataset,
+        task_id=TASK_IDS.get((place.dataset, place.config or ""), place.config or "default"),
+        value=round(100 * row["student"]["pass_at_1"], 2),
+        dataset_revision=place.revision,
+        date=facts.manifests["eval"]["finished_at"][:10],
+        source_url=f"https://huggingface.co/{repo}/blob/main/distill/manifests/eval.json",
+        source_name="distill",
+        notes=one_line(_notes(facts, row)),
+    )
+    found: dict[str, Any] = eval_result_entries_to_yaml([entry])[0]
+    return found
+
+
+def _notes(facts: RunFacts, row: Mapping[str, Any]) -> str:
+    protocol, student = facts.metrics("eval").get("protocol", {}), row["student"]
+    low, high = student["interval_95"]
+    return (
+        f"pass@1 in percent, mean of {student['samples_per_problem']} samples of each of {student['num_problems']} "
+        f"problems; 95% interval {100 * low:.1f} to {100 * high:.1f}; temperature {protocol.get('temperature')}, top-p "
+        f"{protocol.get('top_p')}, at most {protocol.get('max_tokens')} tokens, {protocol.get('engine')}; answer: "
+        f"{protocol.get('extraction')}; {100 * student['truncated_share']:.1f}% cut off"
+    )
+
+
+def _is_whole(source: ProblemSource) -> bool:
+    return source.limit is None
+
+
+def _file_name(place: Place) -> str:
+    return "-".join(part for part in (place.dataset.replace("/", "--"), place.config, place.split) if part)

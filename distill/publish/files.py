@@ -1,0 +1,210 @@
+"""The files that are published: safetensors and text, each name against a list, each content looked at.
+
+Enters: the student's folder, an adapter's, a checkpoint's. Leaves: `PublishedFile`s, for example
+
+    PublishedFile("model.safetensors", Path("…/sft/student/model.safetensors"), 269060552, "f38a…")
+
+A pickle may run code where it is loaded, and a file that distill did not write may hold anything: both are refused.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distill.errors import StoreError
+from distill.publish.scrub import local_name, scrub
+from distill.store import sha256_of
+
+WEIGHTS = re.compile(r"(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors")
+TEXTS = re.compile(
+    r"(config|generation_config|adapter_config|(adapter_)?model\.safetensors\.index"
+    r"|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
+    r"|merges\.txt|vocab\.txt|chat_template\.jinja|additional_chat_templates/[\w.-]+\.jinja"
+)
+NOT_PUBLISHED = re.compile(r"README\.md|tokenizer\.model")
+"""peft's own card, and a binary vocabulary whose content tokenizer.json has as well."""
+PICKLES = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib|npy|npz|distcp|h5|msgpack|zip|tar|gz)")
+CARD = "README.md"
+FILE_LIST = "distill/files.json"
+"""What distill has published in a repository, by path with its SHA-256; the next push knows its own files by it."""
+MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a repository."""
+
+    path: str
+    """In the repository."""
+    source: Path | bytes
+    size: int
+    """In bytes."""
+    sha256: str
+
+    @cached_property
+    def git_oid(self) -> str:
+        """Git's name for the content, by which the Hub knows files that it does not keep as large ones."""
+        digest = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+        if isinstance(self.source, bytes):
+            digest.update(self.source)
+        else:
+            with self.source.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+def text_file(path: str, text: str) -> PublishedFile:
+    """A file of a text."""
+    content = text.encode(errors="replace")
+    return PublishedFile(path, content, len(content), hashlib.sha256(content).hexdigest())
+
+
+def json_file(path: str, value: Any) -> PublishedFile:
+    """A JSON file, without anything of this machine."""
+    return text_file(path, json.dumps(scrub(value), indent=2, allow_nan=False) + "\n")
+
+
+def stored_file(path: str, source: Path, sha256: str | None = None) -> PublishedFile:
+    """A file of this machine as it is."""
+    return PublishedFile(path, source, source.stat().st_size, sha256 or sha256_of(source))
+
+
+def file_list(files: Iterable[PublishedFile]) -> PublishedFile:
+    """The list of all other files."""
+    hashes = {file.path: file.sha256 for file in sorted(files, key=lambda f: f.path)}
+    return text_file(FILE_LIST, json.dumps({"schema_version": 1, "files": hashes}, indent=2) + "\n")
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Each file's SHA-256 by its name in the folder, in the order in which `sha256_of` takes them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+
+
+def checked_hashes(folder: Path, expected_sha256: str, remake: str) -> dict[str, str]:
+    """Each file's SHA-256, once it is sure that they are what the manifest says.
+
+    Args:
+        folder: of an output.
+        expected_sha256: as the manifest has it.
+        remake: what to do where it is not that, as a sentence.
+
+    Raises:
+        StoreError: the folder is gone or its content has changed since it was made.
+    """
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: is gone, though its stage is complete. {remake}")
+    hashes = hashes_of(folder)
+    digest = hashlib.sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in hashes.items()).encode())
+    if digest.hexdigest() != expected_sha256:
+        raise StoreError(
+            f"{folder}: its content is not what its stage left there (checksum), so it is not published. {remake}"
+        )
+    return hashes
+
+
+def model_files(folder: Path, hashes: Mapping[str, str], base: str, inside: str = "") -> list[PublishedFile]:
+    """What is published of a folder with a model or an adapter.
+
+    Args:
+        folder: as training saved it.
+        hashes: SHA-256 by name.
+        base: the base model as others know it, which an adapter's config must name.
+        inside: where it goes in the repository, with a slash at its end.
+
+    Raises:
+        StoreError: a pickle, or another file that has no place there; or weights that are not safetensors.
+    """
+    files = []
+    for name, sha256 in hashes.items():
+        path = folder / name
+        if path.is_symlink():
+            raise StoreError(f"{path}: a link, which could lead anywhere. Put the file itself there.")
+        if WEIGHTS.fullmatch(name):
+            check_safetensors(path)
+            files.append(stored_file(inside + name, path, sha256))
+        elif TEXTS.fullmatch(name):
+            files.append(_text_of(path, inside + name, sha256, base))
+        elif not NOT_PUBLISHED.fullmatch(name):
+            raise StoreError(_unwanted(path, name))
+    if not any(WEIGHTS.fullmatch(name) for name in hashes):
+        raise StoreError(f"{folder}: holds no safetensors, so there are no weights to publish.")
+    return files
+
+
+def checkpoint_files(folder: Path, base: str) -> list[PublishedFile]:
+    """What is published of a checkpoint: its weights and texts, nothing of the optimiser; empty where it has no
+    safetensors.
+    """
+    wanted = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+    names = {
+        path.name: sha256_of(path) for path in wanted if WEIGHTS.fullmatch(path.name) or TEXTS.fullmatch(path.name)
+    }
+    return model_files(folder, names, base) if any(WEIGHTS.fullmatch(name) for name in names) else []
+
+
+def check_safetensors(path: Path) -> None:
+    """Look at the header: its length, then JSON that names tensors.
+
+    Raises:
+        StoreError: it is none, whatever the file's name.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size >= 8 and 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            try:
+                if isinstance(json.loads(stream.read(length)), dict):
+                    return
+            except ValueError:
+                pass
+    raise StoreError(f"{path}: is called safetensors, and is none. It is not published.")
+
+
+def _text_of(path: Path, name: str, sha256: str, base: str) -> PublishedFile:
+    """A text as it is, or as it reads without the folders of this machine."""
+    content = path.read_bytes()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise StoreError(f"{path}: should be text, and is not. It is not published.")
+    if path.name in ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"):
+        values = _json_object(path, text)
+        clean = {key: _without_folders(key, value, base) for key, value in values.items()}
+        if clean != values:
+            return text_file(name, json.dumps(clean, indent=2) + "\n")
+    return stored_file(name, path, sha256)
+
+
+def _json_object(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: should be a JSON object, and is not. It is not published.")
+    return value
+
+
+def _without_folders(key: str, value: Any, base: str) -> Any:
+    if key == "base_model_name_or_path":
+        return base
+    # A chat template is a text of its own, in which a slash begins no path.
+    return local_name(value) if key != "chat_template" and isinstance(value, str) and value.startswith("/") else value
+
+
+def _unwanted(path: Path, name: str) -> str:
+    what = (
+        "a pickle or an archive, which may run code where it is loaded"
+        if PICKLES.fullmatch(name)
+        else "no part of a student"
+    )
+    return f"{path}: is {what}, so nothing is published. Move it elsewhere."

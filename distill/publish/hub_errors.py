@@ -1,0 +1,129 @@
+"""What goes wrong at the Hub, as messages that say what to do, without anything secret; and patience with the rest.
+
+Enters: any exception of `huggingface_hub`, `httpx` or `hf_xet`. Leaves: a `UserError` for what only the user can mend,
+a `StageError` for what the same command may get over.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from distill.errors import DistillError, StageError, UserError
+from distill.publish.scrub import redact
+
+T = TypeVar("T")
+NUM_TRIES = 5
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+CONFLICT = (409, 412)
+"""Somebody else has written to the repository in the meantime."""
+MAX_WAIT_S = 600.0
+GO_ON = "What was uploaded is kept, nothing half-done is visible, and the same command goes on from there."
+LOGIN = "`hf auth login`, or set HF_TOKEN to a token with write access (https://huggingface.co/settings/tokens)"
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turn errors of the Hub into the user's and the stage's.
+
+    Args:
+        what: is being talked about, such as `org/name`.
+    """
+    try:
+        yield
+    except DistillError:
+        raise
+    except Exception as error:
+        raise translated(error, what) from None
+
+
+def translated(error: BaseException, what: str) -> DistillError:
+    """The error in our words."""
+    import httpx
+
+    status = status_of(error)
+    if status == 401:
+        return UserError(f"push: {what}: the Hub does not accept the token (401). Get a new one: {LOGIN}.")
+    if status == 403:
+        return UserError(
+            f"push: {what}: the token may not write there (403): {_said(error)} Take another token ({LOGIN}), or "
+            "another push.repo."
+        )
+    if status == 404:
+        return UserError(f"push: {what}: there is no such repository, or the token may not see it (404).")
+    if status == 429:
+        return StageError(f"push: {what}: the Hub's rate limit holds on (429). {GO_ON}")
+    if status in CONFLICT:
+        return StageError(f"push: {what}: somebody else is writing there ({status}). {GO_ON}")
+    if status is not None and status >= 500:
+        return StageError(f"push: {what}: the Hub fails ({status}). {GO_ON}")
+    if status is not None or isinstance(root_of(error), ValueError):
+        return UserError(f"push: {what}: the Hub refuses it{f' ({status})' if status else ''}: {_said(error)}")
+    root = root_of(error)
+    broke = any(isinstance(one, httpx.TransportError) for one in _chain(error))
+    kind = "the connection to the Hub broke" if broke else "the upload failed"
+    return StageError(f"push: {what}: {kind} ({type(root).__name__}: {_said(root)}). {GO_ON}")
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error; `None` where there was no answer."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same may work a moment later."""
+    import httpx
+
+    status = status_of(error)
+    if status is not None:
+        return status in TRANSIENT
+    return any(isinstance(one, httpx.TransportError | ConnectionError | TimeoutError) for one in _chain(error))
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The error that an upload's own error hides."""
+    *_, last = _chain(error)
+    return last
+
+
+def patiently(call: Callable[[], T], sleep: Callable[[float], None] | None = None) -> T:
+    """Call, and call again after a while where the Hub or the connection failed for the moment."""
+    for number in range(1, NUM_TRIES):
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            (sleep or time.sleep)(wait_s(error, number))
+    return call()
+
+
+def wait_s(error: BaseException, number: int) -> float:
+    """How long to wait before the next try: as the Hub says, else twice as long each time."""
+    for one in _chain(error):
+        headers: Any = getattr(getattr(one, "response", None), "headers", {})
+        after = str(headers.get("Retry-After", ""))
+        if after.isdecimal():
+            return min(float(after), MAX_WAIT_S)
+    return float(2 ** (number - 1))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _said(error: BaseException) -> str:
+    """What the Hub said, in a line and without addresses that hold a signature."""
+    said = getattr(error, "server_message", None) or str(error).strip().partition("\n")[0]
+    text = " ".join(word.partition("?")[0] for word in redact(str(said)).split())
+    return text[:300] or type(error).__name__

@@ -1,0 +1,294 @@
+"""Licences of base, teachers and data: which one the student gets, what it asks for, what it forbids.
+
+Enters: a model's name, and its folder where it is here. Leaves: a `Licence`, and `Flag`s such as
+
+    Flag("refusal", "teacher gpt-5: OpenAI's terms forbid training models that compete with its own on the output.")
+
+This is a reading of licences by their names to help their users keep them, not legal advice.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.students import find_student
+
+Outputs = Literal["free", "terms", "forbidden", "unknown"]
+"""What a licence says of training another model on the licensed model's output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """What is known of a licence by its name."""
+
+    id: str
+    """The Hub's identifier; `other` where the Hub has none of its own, with `name` then."""
+    title: str
+    name: str = ""
+    link: str = ""
+    outputs: Outputs = "unknown"
+    terms: str = ""
+    """What it asks of a model that is made from the licensed one, or from its output."""
+    built_with: str = ""
+    """The words that such a model's card must show."""
+    name_starts_with: str = ""
+    """How such a model's name must begin."""
+    family: str = ""
+    """A forbidding licence lets the output improve models whose name holds this."""
+    passes_on: bool = False
+    """A model trained on the output comes under the same licence."""
+    notice: str = ""
+    """Text of the file NOTICE that must go along."""
+
+
+UNKNOWN = Licence("unknown", "unknown")
+_FREE = {
+    "apache-2.0": "Apache License 2.0",
+    "mit": "MIT License",
+    "bsd-2-clause": "BSD 2-Clause License",
+    "bsd-3-clause": "BSD 3-Clause License",
+    "cc0-1.0": "CC0 1.0",
+    "cc-by-4.0": "CC BY 4.0",
+    "cc-by-sa-4.0": "CC BY-SA 4.0",
+    "odc-by": "ODC-By 1.0",
+    "unlicense": "The Unlicense",
+}
+
+
+def _llama(version: str) -> Licence:
+    folder = f"llama{version.replace('.', '_')}"
+    return Licence(
+        f"llama{version}",
+        f"Llama {version} Community License Agreement",
+        link=f"https://www.llama.com/{folder}/license/",
+        outputs="terms",
+        terms='the name must begin with "Llama", the card must show "Built with Llama", and the agreement, its '
+        "notice and the acceptable use policy go along; see its clause on very large services",
+        built_with="Built with Llama",
+        name_starts_with="Llama",
+        notice=f"Llama {version} is licensed under the Llama {version} Community License, Copyright © Meta Platforms, "
+        "Inc. All Rights Reserved.\n",
+    )
+
+
+def _older_llama(version: str) -> Licence:
+    return replace(
+        _llama(version),
+        outputs="forbidden",
+        terms="its output must not be used to improve any language model but Llama itself",
+        family="llama",
+    )
+
+
+def _qwen(name: str, title: str, terms: str, outputs: Outputs = "terms", family: str = "") -> Licence:
+    built = "" if outputs == "forbidden" else "Built with Qwen"
+    return Licence("other", title, name, outputs=outputs, terms=terms, built_with=built, family=family)
+
+
+LICENCES = {
+    **{name: Licence(name, title, outputs="free") for name, title in _FREE.items()},
+    **{f"llama{version}": _llama(version) for version in ("3.1", "3.2", "3.3", "4")},
+    **{f"llama{version}": _older_llama(version) for version in ("2", "3")},
+    "qwen": _qwen("qwen", "Qwen License Agreement", 'the card must show "Built with Qwen"'),
+    "qwen-research": _qwen(
+        "qwen-research", "Qwen Research License", 'research only, not for profit; the card must show "Built with Qwen"'
+    ),
+    "tongyi-qianwen": _qwen(
+        "tongyi-qianwen",
+        "Tongyi Qianwen License Agreement",
+        "its output must not be used to improve any language model but Tongyi Qianwen itself",
+        "forbidden",
+        "qwen",
+    ),
+    "gemma": Licence(
+        "gemma",
+        "Gemma Terms of Use",
+        link="https://ai.google.dev/gemma/terms",
+        outputs="terms",
+        terms="a model distilled from its output counts as a derivative: the same terms and restrictions of use hold "
+        "for it and must be passed on",
+        passes_on=True,
+    ),
+    **{
+        name: Licence(name, name.upper(), outputs="unknown", terms="not for commercial use")
+        for name in ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0")
+    },
+}
+"""By the Hub's identifier, or by `license_name` where that is `other`."""
+
+PROVIDERS = (
+    (r"(^|/)(gpt-(?!oss)|chatgpt|o[134](-|$))", "OpenAI's"),
+    (r"(^|/)claude", "Anthropic's"),
+    (r"(^|/)gemini", "Google's Gemini API"),
+    (r"(^|/)grok-", "xAI's"),
+)
+"""Served models whose provider's terms forbid training competing models on the output."""
+
+KNOWN = (
+    (r"^meta-llama/(Meta-)?Llama-3\.1-", "llama3.1"),
+    (r"^meta-llama/Llama-3\.2-", "llama3.2"),
+    (r"^meta-llama/Llama-3\.3-", "llama3.3"),
+    (r"^meta-llama/Llama-4-", "llama4"),
+    (r"^meta-llama/Meta-Llama-3-", "llama3"),
+    (r"^meta-llama/Llama-2-", "llama2"),
+    (r"^Qwen/Qwen2(\.5)?(-Math)?-72B", "qwen"),
+    (r"^Qwen/Qwen2\.5(-Coder)?-3B", "qwen-research"),
+    (r"^Qwen/(Qwen2(\.5)?-(Math-|Coder-)?\d|Qwen3-\d|QwQ-32B)", "apache-2.0"),
+    (r"^Qwen/(Qwen1\.5|Qwen)-", "tongyi-qianwen"),
+    (r"^HuggingFaceTB/SmolLM", "apache-2.0"),
+    (r"^deepseek-ai/DeepSeek-(R1|V3\.|V3-0324)", "mit"),
+    (r"^deepseek-(reasoner|chat)$", "mit"),
+    (r"^openai/gpt-oss-", "apache-2.0"),
+    (r"^google/gemma-[123]", "gemma"),
+    (r"^microsoft/(phi-4|Phi-4)", "mit"),
+)
+"""Hub ids whose licence is known without asking the Hub, as their own repositories state it."""
+
+AskHub = Callable[[str], dict[str, Any]]
+"""The front matter of a model's card on the Hub by the model's name; empty where it cannot be had."""
+
+
+def ask_nobody(name: str) -> dict[str, Any]:
+    """For a dry run, which needs no network."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Something about licences that the one who publishes must know; a refusal stops until it is accepted."""
+
+    level: Literal["warning", "refusal"]
+    text: str
+
+
+def licence_of(name: str, folder: Path | None = None, ask_hub: AskHub = ask_nobody) -> Licence:
+    """The licence of a model.
+
+    Args:
+        name: a Hub id, an alias, a local folder, or the name that a server knows it by.
+        folder: where the model is on this machine.
+        ask_hub: asked last.
+    """
+    for pattern, owner in PROVIDERS:
+        if re.search(pattern, name):
+            terms = f"{owner} terms forbid training models that compete with its own on the output"
+            return Licence("other", f"{owner} terms of use", outputs="forbidden", terms=terms)
+    named = _of_student_table(name) or next((id_ for pattern, id_ in KNOWN if re.match(pattern, name)), "")
+    if named:
+        return named_licence(named)
+    own = card_metadata(folder / "README.md") if folder is not None else {}
+    stated = own if own.get("license") else _cached_metadata(name) or ask_hub(name)
+    return stated_licence(stated)
+
+
+def named_licence(name: str) -> Licence:
+    """The licence of a Hub identifier; one that is not in the table keeps its name, and nothing else is known of it."""
+    return LICENCES.get(name) or (UNKNOWN if name in ("", "unknown") else Licence(name, name))
+
+
+def stated_licence(metadata: dict[str, Any]) -> Licence:
+    """The licence that a card's front matter states."""
+    stated = metadata.get("license")
+    name = stated[0] if isinstance(stated, list) and stated else stated
+    if not isinstance(name, str):
+        return UNKNOWN
+    if name != "other":
+        return named_licence(name)
+    own_name, link = metadata.get("license_name"), metadata.get("license_link")
+    found = LICENCES.get(str(own_name), Licence("other", str(own_name or "other"), str(own_name or "")))
+    return replace(found, link=str(link)) if isinstance(link, str) and link.startswith("https://") else found
+
+
+def card_metadata(card: Path) -> dict[str, Any]:
+    """The front matter of a card; empty where there is no card, or none that can be read."""
+    import yaml
+
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    found = re.match(r"\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", text, re.DOTALL)
+    try:
+        metadata = yaml.safe_load(found[1]) if found else {}
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _of_student_table(name: str) -> str:
+    if "/" not in name or Path(name).is_dir():
+        return ""
+    return str(getattr(find_student(name), "license", None) or "")
+
+
+def _cached_metadata(name: str) -> dict[str, Any]:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        card = try_to_load_from_cache(name, "README.md")
+    except HFValidationError:
+        return {}
+    return card_metadata(Path(card)) if isinstance(card, str) else {}
+
+
+def student_licence(wanted: str | None, base: Licence, teachers: Iterable[Licence]) -> Licence:
+    """The licence that the student is published under: as the recipe says, else what a teacher's licence passes on,
+    else the base's.
+    """
+    if wanted is not None:
+        return named_licence(wanted)
+    return next((licence for licence in teachers if licence.passes_on), base)
+
+
+def flags(
+    repo: str,
+    student: Licence,
+    base: tuple[str, Licence],
+    teachers: Sequence[tuple[str, Licence]],
+) -> list[Flag]:
+    """What there is to know before the student goes out.
+
+    Args:
+        repo: where it goes.
+        student: its licence.
+        base: name and licence.
+        teachers: names and licences.
+    """
+    found = [flag for name, licence in teachers if (flag := _teacher_flag(name, licence, base[0]))]
+    base_name, base_licence = base
+    if student.id == "unknown":
+        found.append(
+            Flag("warning", f"the licence of the base {base_name} is not known; state the student's in push.license.")
+        )
+    if base_licence.outputs == "terms" and student.id != base_licence.id:
+        found.append(
+            Flag(
+                "warning",
+                f"push.license says {student.id}, but {base_name} comes under the {base_licence.title}, which "
+                "holds for models made from it too. Leave push.license out.",
+            )
+        )
+    for licence in (base_licence, *(licence for _, licence in teachers)):
+        start = licence.name_starts_with
+        if start and not repo.partition("/")[2].lower().startswith(start.lower()):
+            text = f'the {licence.title} asks that the name begin with "{start}": {repo} does not. Rename push.repo.'
+            if Flag("warning", text) not in found:
+                found.append(Flag("warning", text))
+    return found
+
+
+def _teacher_flag(name: str, licence: Licence, base_name: str) -> Flag | None:
+    if licence.outputs == "free":
+        return None
+    if licence.outputs == "forbidden" and not (licence.family and licence.family in base_name.lower()):
+        return Flag("refusal", f"teacher {name}: {licence.terms} ({licence.title}).")
+    if licence.outputs == "unknown":
+        what = f"under {licence.title}, which distill does not know" if licence.id != "unknown" else "not known"
+        return Flag(
+            "warning",
+            f"teacher {name}: its licence is {what}. Make sure that it allows training on its output.",
+        )
+    return Flag("warning", f"teacher {name}: {licence.title}: {licence.terms}.") if licence.terms else None

@@ -1,0 +1,136 @@
+"""Markdown that says what was meant, whatever the values hold.
+
+Names of data sets, teachers and files come from elsewhere, and so may hold Markdown, HTML or formulas: in a card's
+template every value is escaped, unless it was made `Safe` here.
+"""
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]+")
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)|(?<=:)//|(?<=www)\.")
+_BLOCK = re.compile(r"[#+=-]|\d+(?=[.)])")
+"""What makes a heading, a list or a rule of the line that begins with it."""
+_CODE = re.compile(r"[\w ./:@+=,()\[\]*<>-]+")
+
+
+class Safe(str):
+    """Text that is Markdown already."""
+
+    __slots__ = ()
+
+
+def one_line(value: Any) -> str:
+    """A value as one line of printable text."""
+    return " ".join(UNPRINTABLE.sub(" ", str(value)).split())
+
+
+def escape(value: Any) -> Safe:
+    """A value as plain text inside a line or a table's cell. Entities, as they mean the same to formulas and tables."""
+    return value if isinstance(value, Safe) else Safe(_SPECIAL.sub(_entities, one_line(value)))
+
+
+def paragraph(value: Any) -> Safe:
+    """A value as a paragraph of plain text of its own."""
+    text = one_line(value)
+    found = _BLOCK.match(text)
+    # Escaped as a whole first: `escape` trims, and the space after a mark is part of the text.
+    return Safe(_BLOCK.sub(_entities, escape(text), count=1)) if found else escape(text)
+
+
+def _entities(found: re.Match[str]) -> str:
+    return "".join(f"&#{ord(char)};" for char in found[0])
+
+
+def code(value: Any) -> Safe:
+    """A name as code where it can be, else as plain text."""
+    text = one_line(value)
+    return Safe(f"`{text}`") if _CODE.fullmatch(text) else escape(text)
+
+
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """A card from one of this package's templates."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=False,  # noqa: S701 - `finalize` escapes every value, for Markdown
+        undefined=jinja2.StrictUndefined,
+        finalize=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"code": code, "count": count, "percent": percent, "share": share, "plain": plain}
+    environment.filters |= {
+        "words": Safe,
+        "paragraph": paragraph,
+        "s": plural,
+        "points": points,
+        "interval": interval,
+        "gain_interval": gain_interval,
+        "lasted": lasted,
+    }
+    text = (resources.files("distill") / "publish" / template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(values)
+
+
+def front_matter(metadata: Mapping[str, Any]) -> str:
+    """The YAML block that a card begins with; absent and empty values are left out."""
+    import yaml
+
+    kept = {key: value for key, value in metadata.items() if value not in (None, "", [], {})}
+    text: str = yaml.safe_dump(_one_lined(kept), sort_keys=False, allow_unicode=True, width=10_000)
+    return f"---\n{text}---\n"
+
+
+def _one_lined(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {one_line(key): _one_lined(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_one_lined(inner) for inner in value]
+    return one_line(value) if isinstance(value, str) else value
+
+
+def count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def plural(value: int) -> str:
+    """The ending of a noun that is counted."""
+    return "" if value == 1 else "s"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def interval(limits: tuple[float, float]) -> str:
+    return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}"
+
+
+def gain_interval(limits: tuple[float, float]) -> str:
+    return f"{100 * limits[0]:+.1f} to {100 * limits[1]:+.1f}"
+
+
+def lasted(seconds: float | None) -> str:
+    """A duration for people."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,259 @@
+"""The student's card: README.md of the model repository, its front matter included.
+
+Enters: `RunFacts`, licences and what goes up. Leaves: Markdown. Nothing that a model wrote is in it, and every value is
+escaped (see `distill.publish.markdown`).
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from distill import __version__
+from distill.problems import source_label
+from distill.publish.eval_results import benchmark_places, scores_by_benchmark
+from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id, shown_sources
+from distill.publish.licences import Licence
+from distill.publish.markdown import Safe, front_matter, one_line, render
+from distill.publish.scrub import local_name, redact, scrub
+from distill.recipe import EvalSampling, Language, Lora
+from distill.records import REASONS
+from distill.store import read_json
+
+TEMPLATE = "model_card.md.jinja"
+MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"
+QUESTION = "What is 17 + 25?"
+MAX_NEW_TOKENS = 4_096
+STAGE_TITLES = {
+    "generate": "sample the teacher",
+    "import": "take in traces",
+    "filter": "grade and filter",
+    "sft": "train",
+    "eval": "evaluate",
+}
+
+
+def model_card(
+    facts: RunFacts,
+    repo: str,
+    dataset: str | None,
+    licence: Licence,
+    base_licence: Licence,
+    teachers: Sequence[tuple[str, Licence]],
+    warnings: Sequence[str],
+    extras: Mapping[str, Any],
+) -> str:
+    """The card.
+
+    Args:
+        facts: the run's.
+        repo: model repository.
+        dataset: repository of its training data, where that is published.
+        licence: the student's.
+        base_licence: the base's.
+        teachers: each teacher's name and licence.
+        warnings: what is doubtful about licences.
+        extras: `adapter`: whether the adapter goes along; `branches`: names of checkpoint branches.
+    """
+    metadata = _metadata(facts, repo, dataset, licence)
+    body = render(TEMPLATE, _values(facts, repo, dataset, licence, base_licence, teachers, warnings, extras))
+    return redact(front_matter(metadata) + body)
+
+
+def licence_metadata(licence: Licence) -> dict[str, str]:
+    """Front matter of a licence; nothing where it is not known."""
+    if licence.id == "unknown":
+        return {}
+    named = {"license_name": licence.name or licence.id} if licence.id == "other" else {}
+    return {"license": licence.id, **named, **({"license_link": licence.link} if licence.link else {})}
+
+
+def language_metadata(facts: RunFacts) -> list[str]:
+    """The language that the filter held traces to, where that is one."""
+    language = facts.recipe.filter.readability.language
+    return [str(language)] if language in get_args(Language) else []
+
+
+def _metadata(facts: RunFacts, repo: str, dataset: str | None, licence: Licence) -> dict[str, Any]:
+    method = facts.metrics("sft").get("method")
+    return {
+        "language": language_metadata(facts),
+        **licence_metadata(licence),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": facts.base if facts.base_is_on_hub else None,
+        # LoRA is merged into the weights at the root, so the repository is no adapter.
+        "base_model_relation": "finetune" if facts.base_is_on_hub else None,
+        "datasets": [*([dataset] if dataset else []), *filter(is_hub_id, facts.hub_datasets)],
+        "tags": ["reasoning", "distillation", "distill", *(["lora"] if method in ("lora", "qlora") else [])],
+        "model-index": _model_index(facts, repo),
+    }
+
+
+def _model_index(facts: RunFacts, repo: str) -> list[dict[str, Any]]:
+    places = benchmark_places(facts)
+    protocol = facts.metrics("eval").get("protocol", {})
+    results = []
+    for row in scores_by_benchmark(facts):
+        place = places.get(row["name"])
+        low, high = row["student"]["interval_95"]
+        dataset = {"name": row["name"], "type": place.dataset if place else row["name"]}
+        if place:
+            dataset |= {"config": place.config or "default", "split": place.split}
+            dataset |= {"revision": place.revision} if place.revision else {}
+        k = row["student"]["samples_per_problem"]
+        metric = {
+            "type": "pass@1",
+            "name": f"pass@1 (mean of {k} samples, percent)" if k > 1 else "pass@1 (percent)",
+            "value": round(100 * row["student"]["pass_at_1"], 2),
+            "args": {
+                "interval_95_percent": [round(100 * low, 2), round(100 * high, 2)],
+                "num_problems": row["student"]["num_problems"],
+                **{key: value for key, value in protocol.items() if value is not None},
+            },
+        }
+        results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]})
+    return [{"name": repo.partition("/")[2], "results": results}] if results else []
+
+
+def _values(
+    facts: RunFacts,
+    repo: str,
+    dataset: str | None,
+    licence: Licence,
+    base_licence: Licence,
+    teachers: Sequence[tuple[str, Licence]],
+    warnings: Sequence[str],
+    extras: Mapping[str, Any],
+) -> dict[str, Any]:
+    evaluation, filtered, trained = (facts.metrics(stage) for stage in ("eval", "filter", "sft"))
+    built_with = dict.fromkeys(one.built_with for one in (base_licence, *(one for _, one in teachers)))
+    return {
+        "marker": _literal(MARKER),
+        "name": repo.partition("/")[2],
+        "repo": repo,
+        "repo_literal": _literal(json.dumps(repo)),
+        "question_literal": _literal(json.dumps(_example(facts), ensure_ascii=False)),
+        "description": facts.recipe.description,
+        "dataset": dataset,
+        "base": facts.base,
+        "base_on_hub": facts.base_is_on_hub,
+        "base_revision": facts.base_revision,
+        "base_licence": base_licence,
+        "licence": licence,
+        "built_with": [words for words in built_with if words],
+        "teachers": [(local_name(name), is_hub_id(name), one) for name, one in teachers[:NUM_TEACHERS_SHOWN]],
+        "num_more_teachers": max(0, len(teachers) - NUM_TEACHERS_SHOWN),
+        "warnings": warnings,
+        "scores": scores_by_benchmark(facts),
+        "protocol": evaluation.get("protocol", {}),
+        **_sampling(facts),
+        "filtered": filtered,
+        "funnel": funnel(filtered),
+        "majority": facts.recipe.filter.majority is not None or facts.recipe.filter.judge is not None,
+        "sources": sources(facts),
+        "certificate": facts.certificate,
+        "trained": trained,
+        "hyperparameters": _hyperparameters(facts),
+        "first_loss": _first_loss(trained),
+        "hardware": _hardware(facts),
+        "stages": [
+            (STAGE_TITLES.get(stage, stage), stage, manifest.get("seconds"), manifest.get("peak_memory_gib"))
+            for stage, manifest in facts.manifests.items()
+        ],
+        "seconds": facts.seconds,
+        "context": _context(facts),
+        "language": next(iter(language_metadata(facts)), None),
+        "adapter": extras["adapter"],
+        "branches": extras["branches"],
+        "version": __version__,
+    }
+
+
+def _literal(text: str) -> Safe:
+    """A line that goes into the card as it is: the marker, or a string in a code block."""
+    return Safe(one_line(text))
+
+
+def funnel(filtered: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """(reason, traces, what it means) of each first reason for a drop, in counting order."""
+    return [(reason, num, REASONS.get(reason, "")) for reason, num in filtered.get("dropped", {}).items()]
+
+
+def sources(facts: RunFacts) -> list[dict[str, Any]]:
+    """Each source with its revision and what it yielded."""
+    by_source = facts.metrics("filter").get("by_source", {})
+    pinned = dict(shown_sources(facts))
+    labels = list(dict.fromkeys((*pinned, *by_source)))
+    hub = {source_label(source): source.source[3:] for source in facts.sources if source.source.startswith("hf:")}
+    return [
+        {"label": label, "hub": hub.get(label), "revision": pinned.get(label, ""), **by_source.get(label, {})}
+        for label in labels
+    ]
+
+
+def _example(facts: RunFacts) -> str:
+    """A question, put as the training problems were."""
+    return facts.sources[0].template.replace("{problem}", QUESTION).replace("{options}", "").strip()
+
+
+def _sampling(facts: RunFacts) -> dict[str, Safe]:
+    """How to draw from the student, as arguments in code: as it was measured, else by R1's protocol."""
+    wanted = facts.recipe.eval.sampling if facts.recipe.eval else EvalSampling()
+    drawn = f"temperature={wanted.temperature}, top_p={wanted.top_p}"
+    num_tokens = min(wanted.max_tokens, MAX_NEW_TOKENS)
+    greedy = wanted.temperature == 0
+    return {
+        "transformers_sampling": Safe(
+            f"{'do_sample=False' if greedy else f'do_sample=True, {drawn}'}, max_new_tokens={num_tokens}"
+        ),
+        "vllm_sampling": Safe(f"{'temperature=0.0' if greedy else drawn}, max_tokens={num_tokens}"),
+    }
+
+
+def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
+    """What was set for training, in the recipe's words, as text."""
+    config = facts.recipe.sft
+    shown: dict[str, Any] = {
+        "method": config.method,
+        "epochs": f"{config.epochs:g}",
+        "batch size": f"{config.batch_size} rows",
+        "learning rate": _rate(facts.metrics("sft").get("learning_rate") or config.learning_rate),
+        "schedule": f"cosine to {config.min_learning_rate_share:g} of the peak, warm-up over {config.warmup_share:.0%}",
+        "weight decay": f"{config.weight_decay:g}",
+        "longest row": f"{config.max_length:,} tokens",
+        "precision": facts.metrics("sft").get("dtype"),
+        "seed": facts.recipe.seed,
+    }
+    if config.method != "full":
+        lora = config.lora or Lora()
+        shown["adapter"] = f"LoRA, r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout:g}, merged into the weights"
+    if config.trl:
+        shown["more TRL arguments"] = json.dumps(scrub(config.trl))
+    return [(name, value) for name, value in shown.items() if value is not None]
+
+
+def _rate(rate: float | None) -> str | None:
+    return None if rate is None else f"{rate:.3g}"
+
+
+def _first_loss(trained: Mapping[str, Any]) -> float | None:
+    history = trained.get("history") or []
+    first = history[0].get("loss") if history else None
+    return first if isinstance(first, int | float) and math.isfinite(first) else None
+
+
+def _hardware(facts: RunFacts) -> str:
+    """What the training ran on."""
+    found = facts.manifests["sft"].get("hardware", {})
+    gpus = found.get("gpus") or []
+    cores = f"{found.get('num_cores')} cores of {found['cpu']}" if found.get("cpu") else ""
+    memory = f"{found['memory_gib']:.0f} GiB of memory" if found.get("memory_gib") else ""
+    kinds = [f"{gpus.count(gpu)} x {gpu}" for gpu in dict.fromkeys(gpus)]
+    return ", ".join(part for part in (*kinds, cores, memory) if part) or "not recorded"
+
+
+def _context(facts: RunFacts) -> int | None:
+    config = read_json(facts.run_dir / "sft" / "student" / "config.json") or {}
+    found = config.get("max_position_embeddings")
+    return found if isinstance(found, int) else None

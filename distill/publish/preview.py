@@ -1,0 +1,60 @@
+"""A plan in words: what `distill push --dry-run` shows. Enters: a `Plan`. Leaves: text, or a JSON-ready dict."""
+
+from typing import Any
+
+from distill.publish.plan import Plan, Publication
+
+UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan for programs; the schema of `distill push --dry-run --json`."""
+    return {
+        "schema_version": 1,
+        "publications": [
+            {
+                "kind": one.kind,
+                "repo": one.repo,
+                "branch": one.branch,
+                "private": one.private,
+                "num_bytes": one.num_bytes,
+                "files": [{"path": f.path, "num_bytes": f.size, "sha256": f.sha256} for f in one.files],
+                "card": one.card,
+            }
+            for one in plan.publications
+        ],
+        "flags": [{"level": flag.level, "text": flag.text} for flag in plan.flags],
+        "left_out": list(plan.left_out),
+    }
+
+
+def plan_text(plan: Plan, width: int = 100) -> str:
+    """The plan for people: for each repository its files with sizes and its card; then what to look at."""
+    parts = [part for publication in plan.publications for part in _publication_lines(publication, width)]
+    if plan.left_out:
+        parts += ["Not published:", *(f"  {what}" for what in plan.left_out), ""]
+    if plan.flags:
+        parts.append("To look at:")
+        parts += [f"  {'STOPS THE PUSH: ' if flag.level == 'refusal' else ''}{flag.text}" for flag in plan.flags]
+        parts.append("")
+    parts.append("This was a dry run: nothing has been sent, and nobody was asked.")
+    return "\n".join(parts)
+
+
+def _publication_lines(publication: Publication, width: int) -> list[str]:
+    seen = "private" if publication.private else "public"
+    branch = "" if publication.branch == "main" else f", branch {publication.branch}"
+    head = f"{publication.kind} {publication.repo}{branch} ({seen} where it is made)"
+    room = max(len(file.path) for file in publication.files)
+    files = [f"  {file.path:<{room}}  {size_text(file.size):>9}" for file in publication.files]
+    total = f"  {f'{len(files)} files':<{room}}  {size_text(publication.num_bytes):>9}"
+    bar = "-" * width
+    return [head, "", *files, total, "", f"README.md {bar[10:]}", publication.card.rstrip("\n"), bar, ""]
+
+
+def size_text(num_bytes: int) -> str:
+    """A size at three digits."""
+    for name, unit in UNITS:
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}" if num_bytes < 1000 * unit else f"{num_bytes / unit:,.0f} {name}"
+    return f"{num_bytes} B"

@@ -1,0 +1,186 @@
+"""Stage 5: the student, and if asked its training data, go to the Hugging Face Hub.
+
+Enters: the finished stages before it. Leaves: repositories on the Hub, each changed by one commit, and here
+`model_card.md`, `dataset_card.md` and `files.json`, which say what was published.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import UserError
+from distill.publish.access import check_access, connect
+from distill.publish.facts import RunFacts, gather
+from distill.publish.licences import Flag, flags, licence_of
+from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
+from distill.publish.preview import plan_json
+from distill.publish.upload import publish, still_there
+from distill.recipe import PushConfig
+from distill.stages import RunContext
+from distill.store import Summary, atomic_write, write_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+VERSION = 1
+MODEL_CARD, DATASET_CARD, FILES = "model_card.md", "dataset_card.md", "files.json"
+SCRATCH = "scratch"
+LOOK_TIMEOUT_S = 10.0
+NOT_IDENTITY = {"accept_licence", "replace_readme"}
+
+
+def identity(run: RunContext) -> dict[str, Any]:
+    """What decides what is published."""
+    return {
+        "version": VERSION,
+        "name": run.recipe.name,
+        "description": run.recipe.description,
+        "stages": {stage: manifest["fingerprint"] for stage, manifest in _manifests(run).items()},
+        "finished_at": {stage: manifest["finished_at"] for stage, manifest in _manifests(run).items()},
+        **_config(run).model_dump(mode="json", exclude=NOT_IDENTITY),
+    }
+
+
+def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """What is on the Hub has versions of its own: another result or another repository is simply pushed."""
+    return True
+
+
+def check(run: RunContext) -> list[str]:
+    """Whether the Hub still has what was pushed; where it cannot be asked, that is taken as so."""
+    folder = run.folder("push")
+    manifest = folder.manifest
+    if manifest is None or _is_outdated(run):
+        return []
+    try:
+        api = connect()
+    except UserError:
+        return []
+    found = []
+    for pushed in manifest["metrics"]["pushed"]:
+        there = still_there(api, pushed, LOOK_TIMEOUT_S)
+        if there is None:
+            return []
+        if not there:
+            found.append(f"{pushed['repo']} ({pushed['branch']}) is not as it was pushed; looking at it again")
+    if found:
+        folder.reopen()
+    return found
+
+
+def check_before(run: RunContext) -> None:
+    """Find out whether a push could work, before anything costs.
+
+    Raises:
+        UserError: no token, no right to write, a card of somebody else's, a name that the Hub does not take; a licence
+            that forbids it.
+    """
+    config, generate = _config(run), run.recipe.generate
+    names_are_valid(config)
+    if generate is not None:
+        base = run.student.hub_id, licence_of(run.student.hub_id)
+        _refuse(flags(config.repo, base[1], base, [(generate.teacher, licence_of(generate.teacher))]), config)
+    check_access(connect(), config)
+
+
+def dry_run(run: RunContext) -> Plan:
+    """What a push would do; asks nobody."""
+    config = _config(run)
+    names_are_valid(config)
+    return make_plan(_facts(run), config, run.folder("push").path / SCRATCH)
+
+
+def run(run: RunContext) -> Summary:
+    """Publish, repository by repository: the data first, as the model's card leads to it."""
+    config = _config(run)
+    folder = run.folder("push").path
+    api = connect()
+    plan = make_plan(_facts(run), config, folder / SCRATCH, AskHubs(_asker(api, "model"), _asker(api, "dataset")))
+    _refuse(plan.flags, config)
+    _write_cards(folder, plan)
+    pushed = [publish(api, one, config.replace_readme, run.recipe.name) for one in plan.publications]
+    metrics = {
+        "repo": config.repo,
+        "url": next(one.url for one in pushed if one.kind == "model"),
+        "already_there": all(one.already_there for one in pushed),
+        "num_files": sum(one.num_files for one in pushed),
+        "num_files_changed": sum(one.num_changed for one in pushed),
+        "num_bytes_changed": sum(one.num_bytes_changed for one in pushed),
+        "pushed": [one.to_json() for one in pushed],
+        "flags": [{"level": flag.level, "text": flag.text} for flag in plan.flags],
+        "left_out": list(plan.left_out),
+    }
+    outputs: dict[str, int | None] = {MODEL_CARD: None, FILES: None}
+    if config.dataset is not None:
+        outputs[DATASET_CARD] = None
+    return Summary(metrics, outputs, scratch=(SCRATCH,))
+
+
+def _facts(run: RunContext) -> RunFacts:
+    return gather(run.recipe, run.run_dir, _manifests(run))
+
+
+def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:
+    """Those of the stages before, in order.
+
+    Raises:
+        UserError: one is not complete.
+    """
+    stages = [run.recipe.traces_stage, "filter", "sft", *(["eval"] if run.recipe.eval else [])]
+    return {stage: run.finished(stage, "push") for stage in stages}
+
+
+def _is_outdated(run: RunContext) -> bool:
+    return run.folder("push").identity != identity(run)
+
+
+def _config(run: RunContext) -> PushConfig:
+    """The recipe's `push:`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if run.recipe.push is None:
+        raise UserError("push: the recipe has no push: section. Add one, or name a repository: --repo org/name.")
+    return run.recipe.push
+
+
+def _refuse(found: Sequence[Flag], config: PushConfig) -> None:
+    refusals = [flag for flag in found if flag.level == "refusal"]
+    if refusals and not config.accept_licence:
+        raise UserError(
+            "push: a licence forbids this.\n"
+            + "\n".join(f"  {flag.text}" for flag in refusals)
+            + "\nIf you have another agreement with its owner, say so with push.accept_licence: true "
+            "(--accept-licence); the card tells of it all the same."
+        )
+
+
+def _write_cards(folder: Path, plan: Plan) -> None:
+    for kind, name in (("model", MODEL_CARD), ("dataset", DATASET_CARD)):
+        card = next((one.card for one in plan.publications if (one.kind, one.branch) == (kind, "main")), None)
+        if card is not None:
+            atomic_write(folder / name, card)
+    shown = plan_json(plan)
+    for publication in shown["publications"]:
+        del publication["card"]
+    write_json(folder / FILES, shown)
+
+
+def _asker(api: "HfApi", kind: str) -> Any:
+    """Asks the Hub for the front matter of a card; a Hub that does not answer leaves the licence unknown."""
+
+    def ask(name: str) -> dict[str, Any]:
+        import httpx
+        from huggingface_hub.errors import HFValidationError
+
+        if name.count("/") != 1:
+            return {}
+        try:
+            about: Any = api.repo_info(name, repo_type=kind, timeout=LOOK_TIMEOUT_S)
+        except (OSError, httpx.HTTPError, HFValidationError):
+            return {}
+        card = about.card_data
+        return card.to_dict() if card is not None else {}
+
+    return ask
