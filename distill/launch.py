@@ -31,7 +31,6 @@ from distill.store import read_json, write_json
 JOBS = {
     "sample": ("distill.sampling", "SamplingJob", "run_sampling"),
     "train": ("distill.training.run", "TrainJob", "train"),
-    "check": ("distill.training.student", "StudentCheck", "check_student"),
     "check_student": ("distill.training.student", "StudentCheck", "check_student"),
 }
 """Job -> module, its dataclass, its function from job to JSON-ready dict."""

@@ -166,6 +166,14 @@ def test_a_file_source_from_the_command_line_is_relative_to_the_current_folder(w
     assert recipe.problems[0].source == f"file:{here / 'rows.jsonl'}"
 
 
+def test_a_chat_template_of_ones_own_is_relative_to_the_recipe_that_names_it(write, tmp_path, monkeypatch):
+    path = write(MINIMAL.replace("max_length: 512", "max_length: 512, chat_template: 'file:mine.jinja'"))
+    monkeypatch.chdir("/")
+    assert load_recipe(path).sft.chat_template == f"file:{path.parent / 'mine.jinja'}"
+    assert load_recipe(path, ["sft.chat_template=chatml"]).sft.chat_template == "chatml"
+    assert load_recipe(path, ["sft.chat_template=file:x.jinja"]).sft.chat_template == "file:/x.jinja"
+
+
 def test_a_file_source_of_nobody_is_refused(write):
     refusal(write(MINIMAL.replace("gym:chain_sum", "file:~nobody-of-this-name/x.jsonl")))
 

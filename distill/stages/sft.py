@@ -144,7 +144,7 @@ def run(run: RunContext) -> Summary:
         typical_tokens=trained["lengths"]["p95"],
         seed=run.recipe.seed,
     )
-    seen, check_peak = run_job("check", check, folder)
+    seen, check_peak = run_job("check_student", check, folder)
     metrics = {
         "student": run.student_model.name,
         "student_revision": run.student_model.revision,

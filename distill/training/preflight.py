@@ -187,10 +187,15 @@ def segments_of(tokenizer: Tokenizer, ids: "Ids", labels: "Ids") -> tuple[Segmen
 
 def _paired(kept: Path, rows: Any) -> Iterator[tuple[SourceRow, "Ids", "Ids"]]:
     """Each kept row with its ids and labels, both (T,)."""
+    import pyarrow as pa
+
     sources = source_rows(kept)
-    for table in rows.select_columns(["input_ids", "labels"]).with_format("arrow").iter(batch_size=BATCH_ROWS):
-        ids, labels = (_split(table.column(name)) for name in ("input_ids", "labels"))
-        yield from zip((next(sources) for _ in range(len(ids))), ids, labels, strict=True)
+    for file in rows.cache_files:
+        # Read, not mapped: pages of a map count as this process's memory for as long as the rows are open.
+        with pa.OSFile(file["filename"]) as stream, pa.ipc.open_stream(stream) as batches:
+            for batch in batches:
+                ids, labels = (_split(batch.column(name)) for name in ("input_ids", "labels"))
+                yield from zip((next(sources) for _ in range(len(ids))), ids, labels, strict=True)
 
 
 def _quantiles(lengths: "Lengths") -> dict[str, int]:
@@ -199,14 +204,10 @@ def _quantiles(lengths: "Lengths") -> dict[str, int]:
     return {f"p{100 * q:g}": int(np.quantile(lengths, q, method="inverted_cdf")) for q in QUANTILES}
 
 
-def _split(column: Any) -> list["Ids"]:
+def _split(lists: Any) -> list["Ids"]:
     """A column of lists as arrays that share its memory."""
-    arrays = []
-    for chunk in column.chunks:
-        offsets = chunk.offsets.to_numpy()
-        values = chunk.values.to_numpy()
-        arrays += [values[start:end] for start, end in pairwise(offsets)]
-    return arrays
+    values = lists.values.to_numpy()
+    return [values[start:end] for start, end in pairwise(lists.offsets.to_numpy())]
 
 
 def _length_findings(
