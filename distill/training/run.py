@@ -52,10 +52,10 @@ def train(job: TrainJob) -> dict[str, Any]:
         # One process uses one GPU: TRL refuses torch's DataParallel, which more of them would mean.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
+    tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
     device = pick_device(config, Path(job.model_path))
     if device.kernels and not device.on_gpu:
         keep_freed_memory()
-    tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
     os.environ.update(environment(layout, config, device.on_gpu))
     arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
