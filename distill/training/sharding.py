@@ -206,12 +206,19 @@ def gathered_weights(trainer: Any, layout: Layout) -> dict[str, torch.Tensor] | 
         return None
     is_adapter = hasattr(trainer.model, "peft_config")
     if layout.sharding == "zero3":
-        engine = trainer.deepspeed
-        return dict(engine._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=is_adapter) or {})
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+        weights = trainer.deepspeed._zero3_consolidated_16bit_state_dict(exclude_frozen_parameters=is_adapter) or {}
+    else:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=is_adapter)
-    return dict(get_model_state_dict(trainer.model, options=options))
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=is_adapter)
+        weights = get_model_state_dict(trainer.model, options=options)
+    # Gathered one by one, tied tensors are no longer one, and would be saved twice.
+    return {name: tensor for name, tensor in weights.items() if name not in tied_names(trainer.model)}
+
+
+def tied_names(model: torch.nn.Module) -> set[str]:
+    """Names of tensors that are the same as others."""
+    return set(getattr(model, "all_tied_weights_keys", None) or ())
 
 
 def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:

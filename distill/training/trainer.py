@@ -44,7 +44,14 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepBatches:
         # A kind of BatchRebalanceSampler, so that the Trainer takes it for one that knows its rank.
-        return self.batches()
+        self._sampler = self.batches()
+        return self._sampler
+
+    def _run_epoch(self, *, epoch: int, **arguments: Any) -> None:
+        # Going on amid an epoch, several processes have the sampler wrapped once more than the Trainer looks through:
+        # without this they would skip and take the rows of epoch 0 again.
+        self._sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **arguments)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -1,9 +1,15 @@
 """Fixtures of the tests that train."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from distill.recipe import SftConfig
+from distill.training.job import TrainJob
+from distill.training.layout import Layout
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +58,30 @@ def write_sums() -> Callable[[Path, int], None]:
         pq.write_table(pa.Table.from_pylist(rows), path / "train-00000-of-00001.parquet")
 
     return write
+
+
+@pytest.fixture
+def make_job(tmp_path) -> Callable[..., TrainJob]:
+    """A function that makes a job on `tmp_path/rows`, without tracking, whose folder is `tmp_path/<out>`."""
+
+    def make(model: Path, out: str, layout: Layout, compute: dict[str, Any], **config: Any) -> TrainJob:
+        (tmp_path / out).mkdir(exist_ok=True)
+        sft = {"max_length": 256, "epochs": 2, "batch_size": 4, "compute": {"tracking": []} | compute}
+        fields = {
+            "model_name": "tiny",
+            "model_path": str(model),
+            "learning_rate": 1e-2,
+            "rows": str(tmp_path / "rows"),
+            "out_dir": str(tmp_path / out),
+            "seed": 5,
+            "owner": "test",
+            "project": "test",
+            "run_name": "sft",
+            "keep_checkpoints": True,
+            "layout": layout.to_json(),
+            "config": SftConfig.model_validate(sft | config).model_dump(mode="json"),
+        }
+        left_out = {field.name: None for field in dataclasses.fields(TrainJob) if field.name not in fields}
+        return TrainJob(**fields, **left_out)
+
+    return make

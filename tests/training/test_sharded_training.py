@@ -6,7 +6,6 @@ distribution; all that FSDP2 then does is its own: the units, the shares, the co
 
 import dataclasses
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,12 +16,13 @@ from safetensors.torch import load_file
 
 from distill import launch
 from distill.crew import Crew
-from distill.recipe import SftConfig
-from distill.training.job import TrainJob
-from distill.training.layout import Layout, plan_layout
+from distill.training.layout import Layout
 from distill.training.sharding import SHARDED_WEIGHTS, consolidate
 
 pytestmark = pytest.mark.slow
+
+AS_ON_GPU = {"save_every_steps": 2, "kernels": False, "packing": False}
+"""Without what training on a CPU does otherwise than on GPUs."""
 
 ON_CPU = """
 import accelerate.state as state, json, os, sys
@@ -59,28 +59,6 @@ os._exit(code)
 """
 
 
-def job(tmp_path, model, out, layout, **config):
-    (tmp_path / out).mkdir(exist_ok=True)
-    compute = {"save_every_steps": 2, "tracking": []}
-    sft = SftConfig.model_validate({"max_length": 256, "epochs": 2, "batch_size": 4, "compute": compute} | config)
-    fields = {
-        "model_name": "tiny",
-        "model_path": str(model),
-        "learning_rate": 1e-2,
-        "rows": str(tmp_path / "rows"),
-        "out_dir": str(tmp_path / out),
-        "seed": 5,
-        "owner": "test",
-        "project": "test",
-        "run_name": "sft",
-        "keep_checkpoints": True,
-        "layout": layout.to_json(),
-        "config": sft.model_dump(mode="json"),
-    }
-    rest = {field.name: None for field in dataclasses.fields(TrainJob) if field.name not in fields}
-    return TrainJob(**fields, **rest)
-
-
 def train_shared(task):
     """Two processes on gloo, each with its share of the model; the counts that they leave in their logs."""
     folder = Path(task.out_dir)
@@ -99,13 +77,13 @@ def losses(folder):
 
 
 @pytest.mark.parametrize(("model", "method"), [("tiny_llama", "full"), ("tiny_qwen2", "lora")])
-def test_a_model_in_shares_learns_what_a_whole_one_does(tmp_path, request, write_sums, model, method):
+def test_a_model_in_shares_learns_what_a_whole_one_does(tmp_path, request, make_job, write_sums, model, method):
     """Tied and untied embeddings; all weights, and an adapter whose base is frozen."""
     write_sums(tmp_path / "rows", 12)
     folder = request.getfixturevalue(model)
-    one = job(tmp_path, folder, "one", Layout(1, 2, 2), method=method)
+    one = make_job(folder, "one", Layout(1, 2, 2), AS_ON_GPU, method=method)
     launch.run_job("train", one, tmp_path / "one")
-    two = job(tmp_path, folder, "two", Layout(2, 2, 1, "fsdp"), method=method)
+    two = make_job(folder, "two", Layout(2, 2, 1, "fsdp"), AS_ON_GPU, method=method)
     _, counts = train_shared(two)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-5)
     for name in ("", "moments_"):
@@ -136,18 +114,14 @@ def check_checkpoint(folder, student):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_fsdp2_on_gpus_learns_what_one_gpu_does(tmp_path, monkeypatch, tiny_llama, write_sums, method):
+def test_fsdp2_on_gpus_learns_what_one_gpu_does(tmp_path, tiny_llama, make_job, write_sums, method):
     """As a recipe starts it; a machine with one GPU makes a group of one."""
-    num_gpus = min(torch.cuda.device_count(), 4)
+    num_gpus = 2 if torch.cuda.device_count() > 1 else 1
     write_sums(tmp_path / "rows", 12)
-    compute = {"save_every_steps": 2, "tracking": [], "dtype": "float32", "num_processes": num_gpus}
-    sft = SftConfig.model_validate({"batch_size": 4, "compute": compute | {"sharding": "fsdp"}})
-    shared_layout = plan_layout(sft, num_gpus)
-    config = {"method": method, "compute": compute}
-    shared = job(tmp_path, tiny_llama, "shared", shared_layout, **config)
-    launch.run_job("train", shared, tmp_path / "shared", num_processes=num_gpus, is_group=True)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
-    one = job(tmp_path, tiny_llama, "one", Layout(1, 4, 1), **config)
+    compute = {"save_every_steps": 2, "dtype": "float32"}
+    shared = make_job(tiny_llama, "two", Layout(num_gpus, 2, 2 // num_gpus, "fsdp"), compute, method=method)
+    launch.run_job("train", shared, tmp_path / "two", num_processes=num_gpus, is_group=True)
+    one = make_job(tiny_llama, "one", Layout(1, 2, 2), compute, method=method)
     launch.run_job("train", one, tmp_path / "one")
-    assert losses(tmp_path / "shared") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-3)
-    assert len(list((tmp_path / "shared" / "student").glob("*.safetensors"))) == 1
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-3)
+    assert len(list((tmp_path / "two" / "student").glob("*.safetensors"))) == 1
