@@ -132,7 +132,10 @@ class StepClock:
         """Tokens that went through the model."""
         self.num_real = 0
         """Those of them that are no padding."""
+        self.peak_bytes = 0
+        """Highest memory that tensors took on the GPU; 0 without one."""
         self._began: float | None = None
+        self._is_in_step = False
 
     def install(self) -> "StepClock":
         """Start measuring every Trainer of this process."""
@@ -143,21 +146,27 @@ class StepClock:
         def timed_step(trainer: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
             if self._began is None:
                 self._began = time.perf_counter()
+            self._is_in_step = True
             mask = inputs.get("attention_mask")
             self.num_computed += inputs["input_ids"].numel()
             self.num_real += inputs["input_ids"].numel() if mask is None else int(mask.sum())
             return training_step(trainer, model, inputs, *rest, **named)
 
         def timed_end(*args: Any, **named: Any) -> Any:
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            assert self._began is not None
-            self.seconds.append(now - self._began)
-            self._began = now
+            if self._is_in_step:  # the Trainer comes here once more at an epoch's end
+                self._end()
             return end_of_step(*args, **named)
 
         Trainer.training_step, Trainer._maybe_log_save_evaluate = timed_step, timed_end
         return self
+
+    def _end(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            self.peak_bytes = torch.cuda.max_memory_allocated()
+        now = time.perf_counter()
+        assert self._began is not None
+        self.seconds.append(now - self._began)
+        self._began, self._is_in_step = now, False
