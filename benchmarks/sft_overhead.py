@@ -67,11 +67,7 @@ def main() -> None:
 
 def measure(way: str, num_rows: int, shared: Path, model: str | None) -> dict[str, Any]:
     """Seconds and loss of each step of one way."""
-    from distill.training.cpu import keep_freed_memory
-
     clock = StepClock().install()
-    # Ours does so by itself; the bare script gets the same allocator.
-    keep_freed_memory()
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".sft-overhead-") as scratch:
         train = _ours if way == "ours" else _bare
         losses = train(worked_problems(num_rows, shared), Path(scratch), model)

@@ -21,8 +21,8 @@ from distill.training.layout import plan_layout
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-TOKENS_PER_TERM = 20
-"""Of a sum that is worked out step by step, with SmolLM2's tokenizer; less with larger vocabularies."""
+TOKENS_PER_TERM = 24
+"""Of a sum that is worked out step by step, at most; tokenizers that keep digits apart come near it."""
 
 Row = dict[str, list[dict[str, str]]]
 
@@ -68,7 +68,7 @@ def long_rows(num: int, longest: int, seed: int = 0) -> list[Row]:
     """Rows with the lengths of reasoning traces: most a fifth of the longest or so, a few as long as it."""
     dice = random.Random(seed)
     tokens = [min(longest, dice.lognormvariate(math.log(longest / 5), 0.8)) for _ in range(num)]
-    return worked_sums(num, [max(2, int(length / TOKENS_PER_TERM / 1.5)) for length in tokens], seed)
+    return worked_sums(num, [max(2, int(length / TOKENS_PER_TERM)) for length in tokens], seed)
 
 
 def _row(question: str, steps: str, answer: str) -> Row:
@@ -130,9 +130,17 @@ class StepClock:
         self.seconds: list[float] = []
         self.num_computed = 0
         """Tokens that went through the model."""
-        self.num_real = 0
-        """Those of them that are no padding."""
+        self.tokens: list[int] = []
+        """Those of them that are no padding, by step."""
+        self.peak_bytes = 0
+        """Highest memory that tensors took on the GPU; 0 without one."""
         self._began: float | None = None
+        self._is_in_step = False
+
+    @property
+    def num_real(self) -> int:
+        """Tokens of all steps that are no padding."""
+        return sum(self.tokens)
 
     def install(self) -> "StepClock":
         """Start measuring every Trainer of this process."""
@@ -143,21 +151,29 @@ class StepClock:
         def timed_step(trainer: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
             if self._began is None:
                 self._began = time.perf_counter()
+            if not self._is_in_step:
+                self.tokens.append(0)
+            self._is_in_step = True
             mask = inputs.get("attention_mask")
             self.num_computed += inputs["input_ids"].numel()
-            self.num_real += inputs["input_ids"].numel() if mask is None else int(mask.sum())
+            self.tokens[-1] += inputs["input_ids"].numel() if mask is None else int(mask.sum())
             return training_step(trainer, model, inputs, *rest, **named)
 
         def timed_end(*args: Any, **named: Any) -> Any:
-            import torch
-
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            assert self._began is not None
-            self.seconds.append(now - self._began)
-            self._began = now
+            if self._is_in_step:  # the Trainer comes here once more at an epoch's end
+                self._end()
             return end_of_step(*args, **named)
 
         Trainer.training_step, Trainer._maybe_log_save_evaluate = timed_step, timed_end
         return self
+
+    def _end(self) -> None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            self.peak_bytes = torch.cuda.max_memory_allocated()
+        now = time.perf_counter()
+        assert self._began is not None
+        self.seconds.append(now - self._began)
+        self._began, self._is_in_step = now, False
