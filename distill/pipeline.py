@@ -232,7 +232,10 @@ def headline(stage: str, metrics: dict[str, Any]) -> str:
         drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
         return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
     if stage == "sft":
-        return f"{metrics['num_rows']:,} rows, {metrics['num_steps']:,} steps, loss {metrics['final_loss']:.3f}"
+        return (
+            f"{metrics['num_rows']:,} rows, {metrics['num_steps']:,} steps, loss {metrics['final_loss']:.3f}"
+            + _closing_words(metrics.get("closing_check"))
+        )
     if stage == "push":
         if metrics["already_there"]:
             return f"already there: {metrics['url']}"
@@ -243,6 +246,15 @@ def headline(stage: str, metrics: dict[str, Any]) -> str:
         f"difference {100 * gain['pass_at_1']:+.1f} points "
         f"({100 * gain['interval_95'][0]:+.1f} to {100 * gain['interval_95'][1]:+.1f})"
     )
+
+
+def _closing_words(check: dict[str, Any] | None) -> str:
+    """What the saved student did when it was asked some of its training prompts."""
+    if check is None:
+        return ""
+    seen = ", ".join(f"{verb} {check[verb]}" for verb in ("thinks", "closes", "answers", "stops"))
+    warning = f". Warning: {check['warning']}" if check["warning"] else ""
+    return f"; asked {check['num_prompts']} training prompts it {seen}{warning}"
 
 
 def write_summary(run: RunContext) -> dict[str, Any]:

@@ -560,12 +560,13 @@ class TrainCompute(Strict):
     group_by_length: bool = True
     """Put those of a step's rows that are of like length into the same pass, which spares padding."""
     packing: bool | None = None
-    """Lay the rows of a pass end to end instead of padding them; left out: where FlashAttention is there to keep them
-    apart."""
+    """Lay the rows of a pass end to end instead of padding them; left out: where the attention keeps them apart
+    (FlashAttention on a GPU; on CPU each row by itself)."""
     attention: Literal["auto", "flash_attention_2", "flash_attention_3", "sdpa", "eager"] = "auto"
-    """Attention kernel; auto: FlashAttention where it is installed and the GPU has it, else sdpa."""
+    """Attention kernel; auto: FlashAttention where it is installed and the GPU has it, row by row on CPU, else sdpa."""
     kernels: bool | None = None
-    """Liger's fused kernels; left out: on a GPU, where they are installed."""
+    """Faster ways to compute the same: Liger's fused kernels on a GPU, distill's own on CPU; left out: where they are
+    installed."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the forward and backward pass; auto: bfloat16 on a GPU that has it, else float32."""
     gradient_checkpointing: bool | None = None

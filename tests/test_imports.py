@@ -40,7 +40,11 @@ LAYERS = (
     {"__main__"},
 )
 """From the lowest to the highest: a module imports from its own layer and those before it."""
-LATE = {"distill.training.run", "distill.training.sharding", "distill.grading.preload", "distill.engines.cpu_sampler"}
+LATE = {
+    *(f"distill.training.{name}" for name in ("arguments", "batches", "cpu", "reporter", "run", "sharding", "trainer")),
+    "distill.grading.preload",
+    "distill.engines.cpu_sampler",
+}
 """Modules that only child processes import."""
 HEAVY = {"torch", "transformers", "vllm", "trl", "datasets", "sympy"}
 

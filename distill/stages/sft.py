@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from distill.engines.memory import visible_gpus
-from distill.errors import UserError
+from distill.errors import ModelError, UserError
 from distill.launch import follow, run_job
 from distill.ranks import Follower
+from distill.shapes import shape_from_config
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
-from distill.store import Summary, fingerprint, read_json, read_jsonl
+from distill.store import Summary, fingerprint, read_jsonl
 from distill.students import LORA_LEARNING_RATE
 from distill.tokenizers import template_text
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
+from distill.training.planner import auto_sharding, rows_that_fit, setting_of
 from distill.training.rope import rope_of, rope_patch
 from distill.training.student import ADAPTER, StudentCheck
 
@@ -104,8 +106,26 @@ def train_job(run: RunContext) -> TrainJob:
 
 def layout_of(run: RunContext) -> Layout:
     """How this machine, or those that a launcher has started processes on, share out a step."""
+    config, gpus = run.recipe.sft, visible_gpus()
     world_size = None if run.leader is None else run.leader.place.world_size
-    return plan_layout(run.recipe.sft, len(visible_gpus()), world_size=world_size)
+    if not gpus:
+        return plan_layout(config, 0, world_size=world_size)
+    try:
+        shape = shape_from_config(run.student_model.config, run.student.alias)
+    except ModelError:
+        shape = None  # of a kind that memory is not worked out for
+    gpu_gib = min(gpus.values())
+    return rows_that_fit(
+        plan_layout(
+            config,
+            len(gpus),
+            lambda num: auto_sharding(shape, setting_of(config, num_processes=num), gpu_gib),
+            world_size,
+        ),
+        config,
+        shape,
+        gpu_gib,
+    )
 
 
 def run(run: RunContext) -> Summary:

@@ -13,12 +13,15 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
+from distill.training.cpu import ROW_BY_ROW, can_attend_row_by_row
 from distill.training.job import CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
 from distill.training.sharding import layer_names, sharding_arguments
 
 KEPT_CHECKPOINTS = 2
 FLASH = ("flash_attention_2", "flash_attention_3")
+KEEP_ROWS_APART = (*FLASH, ROW_BY_ROW)
+"""Attention that lets rows lie end to end without seeing each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,21 @@ class Device:
     """Of the forward and backward pass: bfloat16 (by autocast) or float32."""
     attention: str
     packs: bool
-    """Rows of a micro-batch lie end to end, kept apart by FlashAttention, instead of padded."""
+    """Rows of a micro-batch lie end to end, kept apart by their attention, instead of padded."""
     kernels: bool
-    """Liger's fused kernels."""
+    """Liger's fused kernels on a GPU, `distill.training.cpu` without one."""
     gradient_checkpointing: bool
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def pick_device(config: SftConfig) -> Device:
+def pick_device(config: SftConfig, model_path: Path) -> Device:
     """The fastest correct choice for what the recipe leaves open.
+
+    Args:
+        config: `sft:` of the recipe.
+        model_path: the student's folder; its architecture decides whether rows can lie end to end on CPU.
 
     Raises:
         ModelError: the recipe asks for what this machine does not have.
@@ -51,17 +58,16 @@ def pick_device(config: SftConfig) -> Device:
         raise ModelError(
             "sft.method: qlora needs an NVIDIA GPU and bitsandbytes (`pip install bitsandbytes`). Use method: lora."
         )
-    attention = _attention(compute, on_gpu)
-    if compute.packing and attention not in FLASH:
+    if compute.kernels and on_gpu and not find_spec("liger_kernel"):
+        raise ModelError("sft.compute.kernels needs Liger on a GPU (`pip install liger-kernel`). Leave kernels out.")
+    attention = _attention(compute, on_gpu, model_path)
+    if compute.packing and attention not in KEEP_ROWS_APART:
         raise ModelError(
-            "sft.compute.packing needs FlashAttention (a GPU, and `pip install flash-attn`): any other kernel lets "
-            "rows that lie end to end see each other. Leave packing out."
+            "sft.compute.packing needs FlashAttention (a GPU, and `pip install flash-attn`): with "
+            f"{attention} rows that lie end to end would see each other. Leave packing out."
         )
-    if compute.kernels and not (on_gpu and find_spec("liger_kernel")):
-        raise ModelError(
-            "sft.compute.kernels needs an NVIDIA GPU and Liger (`pip install liger-kernel`). Leave kernels out."
-        )
-    packs = attention in FLASH and compute.sequence_parallel == 1
+    packs = attention in KEEP_ROWS_APART and compute.sequence_parallel == 1
+    kernels = not on_gpu or find_spec("liger_kernel") is not None
     has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported()
     checkpointing = compute.gradient_checkpointing
     return Device(
@@ -69,19 +75,30 @@ def pick_device(config: SftConfig) -> Device:
         dtype=compute.dtype if compute.dtype != "auto" else "bfloat16" if has_bfloat16 else "float32",
         attention=attention,
         packs=packs if compute.packing is None else compute.packing,
-        kernels=on_gpu and find_spec("liger_kernel") is not None if compute.kernels is None else compute.kernels,
+        kernels=kernels if compute.kernels is None else compute.kernels,
         gradient_checkpointing=on_gpu if checkpointing is None else checkpointing,
     )
 
 
-def _attention(compute: TrainCompute, on_gpu: bool) -> str:
+def _attention(compute: TrainCompute, on_gpu: bool, model_path: Path) -> str:
     from transformers.utils import is_flash_attn_2_available
 
     if compute.attention != "auto":
         return compute.attention
+    if not on_gpu:
+        wanted = compute.packing is not False and compute.kernels is not False
+        return ROW_BY_ROW if wanted and can_attend_row_by_row(_without_weights(model_path)) else "sdpa"
     ampere = 8
-    can_flash = on_gpu and is_flash_attn_2_available() and torch.cuda.get_device_capability()[0] >= ampere
+    can_flash = is_flash_attn_2_available() and torch.cuda.get_device_capability()[0] >= ampere
     return FLASH[0] if can_flash and compute.dtype != "float32" else "sdpa"
+
+
+def _without_weights(model_path: Path) -> Any:
+    """The model's modules, holding no memory."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
 
 
 def training_arguments(
@@ -131,7 +148,7 @@ def training_arguments(
             weight_decay=config.weight_decay,
             per_device_train_batch_size=layout.per_device_batch_size,
             gradient_accumulation_steps=layout.accumulation,
-            use_liger_kernel=device.kernels,
+            use_liger_kernel=device.kernels and device.on_gpu,
             bf16=device.dtype == "bfloat16",
             use_cpu=not device.on_gpu,
             ddp_backend=("nccl" if device.on_gpu else "gloo") if layout.needs_group else None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from distill.recipe import Lora, SftConfig
 from distill.shapes import ModelShape
+from distill.training.layout import Layout
 from distill.training.memory import Estimate, Setting, Sharding, plan
 
 USABLE = 0.95
@@ -129,6 +130,27 @@ def auto_sharding(shape: ModelShape | None, setting: Setting, gpu_gib: float) ->
         return "fsdp"
     whole = plan(shape, replace(setting, sharding="none", sequence_parallel=1, cpu_offload=False))
     return "none" if fits(whole, gpu_gib) else "fsdp"
+
+
+def rows_that_fit(layout: Layout, config: SftConfig, shape: ModelShape | None, gpu_gib: float) -> Layout:
+    """The layout with as many rows a pass as fit in memory, where the recipe leaves them open; at least one.
+
+    Args:
+        layout: as `plan_layout` makes it; its rows a pass are the most that may be.
+        config: `sft:`; rows of `max_length` tokens are reckoned with.
+        shape: the model's; `None` where it cannot be worked out: one row.
+        gpu_gib: memory of the smallest GPU.
+    """
+    if config.compute.per_device_batch_size is not None:
+        return layout
+    per_process = layout.per_device_batch_size * layout.accumulation
+    setting = replace(setting_of(config, num_processes=layout.num_processes), sharding=layout.sharding)
+    for rows in range(layout.per_device_batch_size, 1, -1):
+        accumulation = per_process // rows
+        tried = replace(setting, rows=rows, accumulation=accumulation)
+        if per_process % rows == 0 and shape is not None and fits(plan(shape, tried), gpu_gib):
+            return replace(layout, per_device_batch_size=rows, accumulation=accumulation)
+    return replace(layout, per_device_batch_size=1, accumulation=per_process)
 
 
 def best_layout(

@@ -23,6 +23,7 @@ from distill.tokenizers import Tokenizer, load_tokenizer
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed
+from distill.training.cpu import ROW_BY_ROW, keep_freed_memory, score_completions_once, set_attention_row_by_row
 from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
@@ -51,8 +52,10 @@ def train(job: TrainJob) -> dict[str, Any]:
         # One process uses one GPU: TRL refuses torch's DataParallel, which more of them would mean.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
-    device = pick_device(config)
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
+    device = pick_device(config, Path(job.model_path))
+    if device.kernels and not device.on_gpu:
+        keep_freed_memory()
     os.environ.update(environment(layout, config, device.on_gpu))
     arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
@@ -99,7 +102,7 @@ def _trainer(
     # Imported late: TRL takes seconds, and what is wrong with the rows has been said before.
     from distill.training.trainer import StudentTrainer
 
-    return StudentTrainer(
+    trainer = StudentTrainer(
         layout=layout,
         lengths=rows["length"],
         owner=job.owner,
@@ -110,6 +113,9 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=lora_config(config),
     )
+    if device.kernels and not device.on_gpu:
+        score_completions_once(trainer)
+    return trainer
 
 
 def _with_empty_row(rows: Any, pad_token_id: int) -> Any:
@@ -134,7 +140,7 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
     full = config.method == "full"
     arguments: dict[str, Any] = {
         "dtype": torch.float32 if full else getattr(torch, device.dtype),
-        "attn_implementation": device.attention,
+        "attn_implementation": "sdpa" if device.attention == ROW_BY_ROW else device.attention,
     }
     if config.method == "qlora":
         from transformers import BitsAndBytesConfig
@@ -151,6 +157,8 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
         model = AutoModelForCausalLM.from_pretrained(job.model_path, config=_model_config(job), **arguments)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}).") from error
+    if device.attention == ROW_BY_ROW:
+        set_attention_row_by_row(model)
     model.config.use_cache = False
     return model
 

@@ -226,9 +226,9 @@ def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:
     seen: set[int] = set()
     sizes = []
     for _, modules in wrap_policy(model):
-        own = [p for module in modules for p in module.parameters() if id(p) not in seen]
-        seen |= {id(p) for p in own}
-        sizes.append(sum(p.numel() for p in own))
+        own = {id(p): p for module in modules for p in module.parameters() if id(p) not in seen}
+        seen |= own.keys()
+        sizes.append(sum(p.numel() for p in own.values()))
     parameters = list(model.parameters())
     return {
         "num_parameters": sum(p.numel() for p in parameters),
@@ -270,7 +270,7 @@ def consolidate(
     groups = list(_groups(sizes, max_file_bytes))
     staging = out_dir.with_name(f"{out_dir.name}.partial")
     staging.mkdir(parents=True, exist_ok=True)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         found = _load(checkpoint, {name: tensors[name] for name in names})
@@ -287,7 +287,7 @@ def consolidate(
 def _num_bytes(tensor: Any, dtype: torch.dtype | None) -> int:
     """Size of a tensor of a checkpoint's metadata, once written."""
     item: torch.dtype = dtype or tensor.properties.dtype
-    return math.prod(tensor.size) * item.itemsize
+    return int(math.prod(tensor.size) * item.itemsize)
 
 
 def _groups(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:

@@ -83,7 +83,7 @@ def test_the_transformers_snippet_runs(make_run, tiny_llama):
 def test_nothing_of_this_machine_is_in_what_is_published(make_run, monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_API_KEY", "canary-0123456789")
     monkeypatch.setenv("HF_TOKEN", "hf_test_canary_0123456789abcdef")
-    lora = {"method": "lora", "max_length": 256, "batch_size": 2, "trl": {"run_name": "canary-0123456789"}}
+    lora = {"method": "lora", "max_length": 256, "batch_size": 2, "trl": {"optim": "canary-0123456789"}}
     run = make_run(push=BOTH, sft=lora, description="Key canary-0123456789 of hf_test_canary_0123456789abcdef.")
     for publication in push.dry_run(run).publications:
         for file in publication.files:

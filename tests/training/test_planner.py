@@ -4,6 +4,7 @@ import pytest
 
 from distill.recipe import Lora, SftConfig, TrainCompute
 from distill.students import STUDENTS
+from distill.training.layout import Layout
 from distill.training.memory import Setting, plan
 from distill.training.planner import (
     CPU_CORE_TFLOPS,
@@ -11,6 +12,7 @@ from distill.training.planner import (
     best_layout,
     fits,
     peak_tflops,
+    rows_that_fit,
     setting_of,
     smallest_layout,
     training_hours,
@@ -146,3 +148,18 @@ def test_hours_on_cpu_are_of_the_size_seen():
 )
 def test_peaks_by_name(name, tflops):
     assert peak_tflops(name) == tflops
+
+
+@pytest.mark.parametrize(
+    ("alias", "gpu_gib", "rows"), [("qwen-1.5b", 80, 8), ("qwen-1.5b", 40, 2), ("qwen-7b", 80, 1), (None, 80, 1)]
+)
+def test_as_many_rows_go_through_together_as_fit(alias, gpu_gib, rows):
+    config = SftConfig(max_length=16_384, batch_size=64)
+    shape = STUDENTS[alias].shape if alias else None
+    layout = rows_that_fit(Layout(1, 8, 8), config, shape, gpu_gib)
+    assert (layout.per_device_batch_size, layout.batch_size) == (rows, 64)
+
+
+def test_rows_that_the_recipe_names_are_kept():
+    config = SftConfig(max_length=16_384, batch_size=64, compute={"per_device_batch_size": 8})
+    assert rows_that_fit(Layout(1, 8, 8), config, STUDENTS["llama-70b"].shape, 80).per_device_batch_size == 8

@@ -8,8 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import ModelError, StageError
@@ -21,48 +19,6 @@ from distill.training.layout import plan_layout
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="session")
-def tiny_qwen2(smollm2, tmp_path_factory):
-    """A randomly initialised two-layer Qwen2 (biases in its attention, untied head) with SmolLM2's tokenizer."""
-    import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(1)
-    tokenizer = AutoTokenizer.from_pretrained(smollm2.path)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        bos_token_id=1,
-        eos_token_id=2,
-        dtype="float32",
-    )
-    folder = tmp_path_factory.mktemp("tiny-qwen2")
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def write_rows(path, num):
-    """Sums whose thoughts differ in length."""
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": f"What is {i} + 1?"}],
-            "completion": [
-                {"role": "assistant", "content": f"<think>\n{'so ' * (i % 7)}{i} + 1\n</think>\n\n\\boxed{{{i + 1}}}"}
-            ],
-        }
-        for i in range(num)
-    ]
-    path.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), path / "train-00000-of-00001.parquet")
-
-
 def job(tmp_path, model, out, num_processes, **config):
     (tmp_path / out).mkdir(exist_ok=True)
     compute = {"num_processes": num_processes, "per_device_batch_size": 2, "save_every_steps": 3, "tracking": []}
@@ -70,6 +26,7 @@ def job(tmp_path, model, out, num_processes, **config):
     return TrainJob(
         model_name="tiny",
         model_path=str(model),
+        model_revision="r",
         chat_template=None,
         chat_format=None,
         stop_token=None,
@@ -100,9 +57,9 @@ def run(tmp_path, model, num_processes, **config):
 
 
 @pytest.mark.parametrize(("model", "method"), [("tiny_llama", "full"), ("tiny_qwen2", "lora")])
-def test_two_processes_learn_what_one_does(tmp_path, request, model, method):
+def test_two_processes_learn_what_one_does(tmp_path, write_sums, request, model, method):
     """13 rows, so that each epoch's last step has a row for one of the processes only."""
-    write_rows(tmp_path / "rows", 13)
+    write_sums(tmp_path / "rows", 13)
     folder = request.getfixturevalue(model)
     one, two = (run(tmp_path, folder, num, method=method) for num in (1, 2))
     assert len(one) == 8
@@ -124,10 +81,10 @@ def child_of_rank(rank):
     return None
 
 
-def test_when_one_of_two_is_killed_both_stop_and_the_same_command_goes_on(tmp_path, tiny_llama):
+def test_when_one_of_two_is_killed_both_stop_and_the_same_command_goes_on(tmp_path, write_sums, tiny_llama):
     from safetensors.torch import load_file
 
-    write_rows(tmp_path / "rows", 16)
+    write_sums(tmp_path / "rows", 16)
     run_job("train", job(tmp_path, tiny_llama, "whole", 2), tmp_path / "whole", num_processes=2)
     broken = job(tmp_path, tiny_llama, "broken", 2)
     folder = tmp_path / "broken"
@@ -150,8 +107,8 @@ def test_when_one_of_two_is_killed_both_stop_and_the_same_command_goes_on(tmp_pa
     assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
-def test_a_users_mistake_is_told_once(tmp_path, tiny_llama):
-    write_rows(tmp_path / "rows", 4)
+def test_a_users_mistake_is_told_once(tmp_path, write_sums, tiny_llama):
+    write_sums(tmp_path / "rows", 4)
     nowhere = dataclasses.replace(job(tmp_path, tiny_llama, "sft", 2), model_path=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match="tokenizer cannot be loaded"):
         run_job("train", nowhere, tmp_path / "sft", num_processes=2)

@@ -1,0 +1,153 @@
+"""The whole training under FSDP2: on gloo where there is no GPU, and on all GPUs where there are some.
+
+accelerate offers FSDP on GPUs alone. On CPU one of its branches is replaced, the one that picks the kind of
+distribution; all that FSDP2 then does is its own: the units, the shares, the collectives, the checkpoints.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distill import launch
+from distill.crew import Crew
+from distill.recipe import SftConfig
+from distill.training.job import TrainJob
+from distill.training.layout import Layout, plan_layout
+from distill.training.sharding import SHARDED_WEIGHTS, consolidate
+
+pytestmark = pytest.mark.slow
+
+ON_CPU = """
+import accelerate.state as state, json, os, sys
+from accelerate.utils import DistributedType
+from transformers import TrainerCallback, trainer as transformers_trainer
+
+original = state.AcceleratorState.__init__
+
+def shared_on_cpu(self, *args, fsdp_plugin=None, **more):
+    original(self, *args, fsdp_plugin=fsdp_plugin, **more)
+    if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        state.PartialState._shared_state["distributed_type"] = self.distributed_type
+
+state.AcceleratorState.__init__ = shared_on_cpu
+
+class Count(TrainerCallback):
+    def on_train_end(self, args, state, control, model=None, optimizer=None, **more):
+        parameters = list(model.parameters())
+        held = sum(p.to_local().numel() for p in parameters)
+        moments = [s["exp_avg"] for s in optimizer.state.values()]
+        counts = {
+            "held": held, "of": sum(p.numel() for p in parameters),
+            "moments_held": sum(m.to_local().numel() for m in moments), "moments_of": sum(m.numel() for m in moments),
+            "shared_layers": sum("FSDP" in type(m).__name__ for m in model.modules()),
+        }
+        print("COUNTS " + json.dumps(counts), flush=True)
+
+transformers_trainer.DEFAULT_CALLBACKS.append(Count)
+from distill import launch
+code = launch.main(*sys.argv[1:4])
+sys.stdout.flush()
+os._exit(code)
+"""
+
+
+def job(tmp_path, model, out, layout, **config):
+    (tmp_path / out).mkdir(exist_ok=True)
+    compute = {"save_every_steps": 2, "tracking": []}
+    sft = SftConfig.model_validate({"max_length": 256, "epochs": 2, "batch_size": 4, "compute": compute} | config)
+    fields = {
+        "model_name": "tiny",
+        "model_path": str(model),
+        "learning_rate": 1e-2,
+        "rows": str(tmp_path / "rows"),
+        "out_dir": str(tmp_path / out),
+        "seed": 5,
+        "owner": "test",
+        "project": "test",
+        "run_name": "sft",
+        "keep_checkpoints": True,
+        "layout": layout.to_json(),
+        "config": sft.model_dump(mode="json"),
+    }
+    rest = {field.name: None for field in dataclasses.fields(TrainJob) if field.name not in fields}
+    return TrainJob(**fields, **rest)
+
+
+def train_shared(task):
+    """Two processes on gloo, each with its share of the model; the counts that they leave in their logs."""
+    folder = Path(task.out_dir)
+    (folder / "job.json").write_text(json.dumps(dataclasses.asdict(task)))
+    command = [sys.executable, "-c", ON_CPU, "train", str(folder / "job.json")]
+    environment = {**launch._clean_environment(), "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    with Crew("train", command, folder, environment, 0.0) as crew:
+        launch._start_group(crew, 2)
+        value, _ = crew.wait()
+    logs = [(folder / name).read_text() for name in ("train.log", "train.rank1.log")]
+    return value, [json.loads(log.partition("COUNTS ")[2].splitlines()[0]) for log in logs]
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("model", "method"), [("tiny_llama", "full"), ("tiny_qwen2", "lora")])
+def test_a_model_in_shares_learns_what_a_whole_one_does(tmp_path, request, write_sums, model, method):
+    """Tied and untied embeddings; all weights, and an adapter whose base is frozen."""
+    write_sums(tmp_path / "rows", 12)
+    folder = request.getfixturevalue(model)
+    one = job(tmp_path, folder, "one", Layout(1, 2, 2), method=method)
+    launch.run_job("train", one, tmp_path / "one")
+    two = job(tmp_path, folder, "two", Layout(2, 2, 1, "fsdp"), method=method)
+    _, counts = train_shared(two)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-5)
+    for name in ("", "moments_"):
+        assert sum(count[f"{name}held"] for count in counts) == counts[0][f"{name}of"]
+        assert max(count[f"{name}held"] for count in counts) < 0.51 * counts[0][f"{name}of"]
+    whole, shared = (load_file(tmp_path / out / "student" / "model.safetensors") for out in ("one", "two"))
+    assert whole.keys() == shared.keys()
+    assert all(torch.allclose(whole[name], shared[name], rtol=0, atol=1e-4) for name in whole)
+    if method == "full":
+        check_checkpoint(tmp_path / "two", shared)
+    # The newest checkpoint is gone, as after a kill: the one before it is gone on from, with the shares it holds.
+    before = losses(tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "checkpoint-6")
+    value, _ = train_shared(two)
+    assert value["resumed_from_step"] == 4
+    assert losses(tmp_path / "two") == before
+
+
+def check_checkpoint(folder, student):
+    """The last checkpoint's shares are the student, bit for bit."""
+    shares = folder / "checkpoints" / "checkpoint-6" / SHARDED_WEIGHTS
+    assert len(list(shares.glob("*.distcp"))) == 2
+    consolidate(shares, folder / "whole", skip={"lm_head.weight"})
+    found = load_file(folder / "whole" / "model.safetensors")
+    assert found.keys() == student.keys()
+    assert all(torch.equal(found[name], student[name]) for name in student)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_fsdp2_on_gpus_learns_what_one_gpu_does(tmp_path, monkeypatch, tiny_llama, write_sums, method):
+    """As a recipe starts it; a machine with one GPU makes a group of one."""
+    num_gpus = min(torch.cuda.device_count(), 4)
+    write_sums(tmp_path / "rows", 12)
+    compute = {"save_every_steps": 2, "tracking": [], "dtype": "float32", "num_processes": num_gpus}
+    sft = SftConfig.model_validate({"batch_size": 4, "compute": compute | {"sharding": "fsdp"}})
+    shared_layout = plan_layout(sft, num_gpus)
+    config = {"method": method, "compute": compute}
+    shared = job(tmp_path, tiny_llama, "shared", shared_layout, **config)
+    launch.run_job("train", shared, tmp_path / "shared", num_processes=num_gpus, is_group=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
+    one = job(tmp_path, tiny_llama, "one", Layout(1, 4, 1), **config)
+    launch.run_job("train", one, tmp_path / "one")
+    assert losses(tmp_path / "shared") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-3)
+    assert len(list((tmp_path / "shared" / "student").glob("*.safetensors"))) == 1
