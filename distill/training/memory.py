@@ -26,7 +26,8 @@ from distill.shapes import ModelShape
 
 Method = Literal["full", "lora", "qlora"]
 Sharding = Literal["none", "fsdp", "zero3"]
-Attention = Literal["flash", "sdpa", "eager"]
+Attention = Literal["flash", "sdpa", "eager", "rows"]
+Loss = Literal["trl", "once"]
 
 GIB = 2**30
 FP32, BF16 = 4, 2
@@ -41,6 +42,9 @@ LOSS_VOCAB = 32_768
 """Vocabulary of a tile in TRL's loss (`trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE`)."""
 TILE_FORWARD, TILE_BACKWARD = 3 * FP32, 7 * FP32 + 1
 """Bytes for each number of a tile beside the tile itself, at most, in TRL's loss without Triton: its temporaries."""
+
+ONCE_TILE = 1 << 24
+"""Logits of a tile in the loss of `distill.training.cpu`, in numbers."""
 
 ZERO3_LIVE_PARAMETERS = 1e9
 """Parameters that ZeRO-3 keeps gathered, at most (DeepSpeed's stage3_max_live_parameters)."""
@@ -82,9 +86,11 @@ class Setting:
     bf16: bool = True
     """Whether the passes are computed in bfloat16; else in float32."""
     attention: Attention = "flash"
-    """`flash`: rows are kept apart without a mask."""
+    """`flash`: rows are kept apart without a mask; `rows`: by `distill.training.cpu`, one after the other."""
     padded: bool = False
     """Whether rows of a pass differ in length, so that sdpa and eager attention need a mask."""
+    loss: Loss = "trl"
+    """`trl`: TRL's, tile by tile, once forward and once back; `once`: that of `distill.training.cpu`."""
 
     @property
     def tokens(self) -> int:
@@ -251,6 +257,8 @@ def _mask_per_token(shape: ModelShape, setting: Setting) -> float:
         # softmax in float32, and cast; keys and values are repeated for each query head
         scores = shape.heads * setting.row_tokens * (FP32 + (size if setting.bf16 else 0))
         return scores + 2 * size * (shape.query_width - shape.kv_width)
+    if setting.attention == "rows":
+        return size * shape.query_width  # what each row attended to, and all of it put together
     if setting.attention == "sdpa" and setting.padded:
         # the mask as numbers, made for each layer; keys and values are repeated for each query head
         return size * setting.row_tokens + 2 * size * (shape.query_width - shape.kv_width)
@@ -292,11 +300,23 @@ def _cast_slice(shape: ModelShape, setting: Setting) -> float:
     return BF16 * min(shape.vocab, LOSS_VOCAB) * shape.hidden if setting.bf16 else 0.0
 
 
+def _once(shape: ModelShape, setting: Setting) -> float:
+    """The loss of `distill.training.cpu`: logits and probabilities of a tile, and the gradients with them."""
+    hidden = setting.tokens * setting.stream_bytes * shape.hidden
+    tile = max(ONCE_TILE // shape.vocab, 1) * shape.vocab
+    tiles = min(tile, setting.tokens * shape.vocab) * (2 * FP32 + (setting.compute_bytes if setting.bf16 else 0))
+    cast = BF16 * shape.embedding_parameters if setting.bf16 else 0
+    of_tile = setting.compute_bytes * shape.embedding_parameters if setting.method == "full" else 0
+    # The last norm's output and the part of it that is scored, beside their gradient.
+    return 2 * hidden + tiles + cast + of_tile + _head_gradient(shape, setting)
+
+
 def _loss(shape: ModelShape, setting: Setting) -> Bytes:
+    of_trl = _tile(shape, setting, TILE_FORWARD) + _cast_slice(shape, setting)
     return {
         "gradients": _kept_gradients(shape, setting),
         "activations": _activations(shape, setting),
-        "logits": _tile(shape, setting, TILE_FORWARD) + _cast_slice(shape, setting),
+        "logits": of_trl if setting.loss == "trl" else _once(shape, setting),
         "other": _gathered(shape, setting) + _cast_weights(shape, setting, forward=True) + _buckets(shape, setting),
     }
 
@@ -304,7 +324,9 @@ def _loss(shape: ModelShape, setting: Setting) -> Bytes:
 def _backward(shape: ModelShape, setting: Setting) -> Bytes:
     """The loss's backward pass, or that of the last layer after it."""
     hidden_gradient = FP32 * setting.tokens * shape.hidden
-    of_loss = _tile(shape, setting, TILE_BACKWARD) + _cast_slice(shape, setting) + hidden_gradient
+    of_loss = hidden_gradient
+    if setting.loss == "trl":
+        of_loss += _tile(shape, setting, TILE_BACKWARD) + _cast_slice(shape, setting)
     of_layer = _layer_backward(shape, setting)
     activations = _activations(shape, setting)
     return {

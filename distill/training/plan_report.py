@@ -185,6 +185,7 @@ def plan_entry(name: str, config: SftConfig, num_gpus: int, gpu_gib: float) -> d
             _memory_entry(shape, replace(setting, method=method, sharding=sharding), gpu_gib)
             for method in METHODS
             for sharding in SHARDINGS
+            if (method, sharding) != ("qlora", "zero3")  # ZeRO-3 cannot share out 4-bit weights
         ],
         "layouts": [
             _layouts_entry(shape, replace(setting, method=method), config.batch_size, num_gpus, gpu_gib)

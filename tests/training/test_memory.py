@@ -21,18 +21,20 @@ def on_gpus(**changes):
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "bf16", "padded"),
+    ("kind", "method", "bf16", "padded", "attention"),
     [
-        ("llama", "full", False, False),
-        ("qwen3", "full", False, True),
-        ("llama", "full", True, False),
-        ("qwen3", "full", True, False),
-        ("llama", "lora", False, False),
-        ("qwen2", "lora", True, True),
-        ("qwen3", "lora", True, False),
+        ("llama", "full", False, False, "sdpa"),
+        ("qwen3", "full", False, True, "sdpa"),
+        ("llama", "full", True, False, "sdpa"),
+        ("qwen3", "full", True, False, "sdpa"),
+        ("llama", "lora", False, False, "sdpa"),
+        ("qwen2", "lora", True, True, "sdpa"),
+        ("qwen3", "lora", True, False, "sdpa"),
+        ("llama", "full", False, False, "rows"),
+        ("qwen2", "lora", False, False, "rows"),
     ],
 )
-def test_what_autograd_saves_in_a_layer(kind, method, bf16, padded):
+def test_what_autograd_saves_in_a_layer(kind, method, bf16, padded, attention):
     shape = ModelShape(**SMALL, tied=True, qkv_bias=kind == "qwen2", qk_norm=kind == "qwen3")
     rows, row_tokens = 3, 32
     setting = Setting(
@@ -43,7 +45,7 @@ def test_what_autograd_saves_in_a_layer(kind, method, bf16, padded):
         device="cpu",
         gradient_checkpointing=False,
         bf16=bf16,
-        attention="sdpa",
+        attention=attention,
         padded=padded,
     )
     measured = saved_in_second_layer(shape, setting)
@@ -69,12 +71,22 @@ def saved_in_second_layer(shape, setting):
     layer.register_forward_pre_hook(lambda *_: counts.append(len(saved)))
     layer.register_forward_hook(lambda *_: counts.append(len(saved)))
     ids = torch.randint(0, shape.vocab, (setting.rows, setting.row_tokens))
-    mask = torch.ones_like(ids)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if setting.padded:
-        mask[0, -5:] = 0
+        inputs["attention_mask"][0, -5:] = 0
+    if setting.attention == "rows":
+        from distill.training.cpu import set_attention_row_by_row
+
+        set_attention_row_by_row(model)
+        ends = torch.arange(0, ids.numel() + 1, setting.row_tokens)
+        inputs = {
+            "input_ids": ids.reshape(1, -1),
+            "position_ids": torch.arange(setting.row_tokens).repeat(1, setting.rows),
+            "cu_seq_lens_q": ends,
+        }
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if setting.bf16 else nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-        model(input_ids=ids, attention_mask=mask, use_cache=False)
+        model(**inputs, use_cache=False)
     return sum(size for size, _ in list(saved.values())[slice(*counts)])
 
 

@@ -88,7 +88,7 @@ def test_without_a_recipe_every_alias_is_planned(here):
     entries = json.loads(invoke("sft", "--plan", "--gpus", "8", "--gpu-memory", "80", "--json"))
     assert [entry["student"] for entry in entries] == list(STUDENTS)
     for entry in entries:
-        assert len(entry["memory"]) == 9
+        assert len(entry["memory"]) == 8
         for line in entry["memory"]:
             parts = ("weights", "gradients", "optimiser", "activations", "logits", "other")
             assert line["total"] == pytest.approx(sum(line[part] for part in parts), abs=0.05)
