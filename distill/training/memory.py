@@ -324,7 +324,7 @@ def _loss(shape: ModelShape, setting: Setting) -> Bytes:
 def _backward(shape: ModelShape, setting: Setting) -> Bytes:
     """The loss's backward pass, or that of the last layer after it."""
     hidden_gradient = FP32 * setting.tokens * shape.hidden
-    of_loss = hidden_gradient
+    of_loss: float = hidden_gradient
     if setting.loss == "trl":
         of_loss += _tile(shape, setting, TILE_BACKWARD) + _cast_slice(shape, setting)
     of_layer = _layer_backward(shape, setting)
