@@ -1,0 +1,176 @@
+"""The application, and what its commands share: the options of every command that takes a recipe, and output.
+
+@recipe_command("sft", about="Fine-tune the student on the kept traces.")
+def sft(given: Given, check: Annotated[bool, typer.Option("--check")] = False) -> None:
+    recipe = given.load()
+"""
+
+import dataclasses
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distill import __version__
+from distill.errors import DistillError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from distill.recipe import Recipe
+
+DEFAULT_RECIPE = Path("recipe.yaml")
+DEFAULT_RUN_DIR = Path("runs")
+STAGES_PANEL = "Stages"
+PREPARE_PANEL = "Before a run"
+RESULTS_PANEL = "After a run"
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    name="distill",
+    help="Make small reasoning models: sample a teacher, keep what is right and readable, train a student, measure it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings=HELP_NAMES,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+RunDirOption = Annotated[
+    Path, typer.Option("--run-dir", help="Folder for runs; results go to <run-dir>/<recipe name>/.")
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What was given to a command that takes a recipe: the options that all of them share."""
+
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.", show_default=True)] = DEFAULT_RECIPE
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable."),
+    ] = None
+    student: Annotated[
+        str | None, typer.Option("--student", help="Student: an alias (qwen-1.5b), a Hub id or a folder.")
+    ] = None
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Teacher: a Hub id or a folder.")] = None
+    run_dir: RunDirOption = DEFAULT_RUN_DIR
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Move results of a changed recipe aside instead of stopping. Deletes nothing."),
+    ] = False
+    as_json: JsonOption = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors.")] = False
+
+    def load(self, flags: Mapping[str, Any] | None = None) -> "Recipe":
+        """The recipe with everything that was given on the command line.
+
+        Args:
+            flags: further named flags by the key that they overrule; `None` values are flags not given.
+        """
+        from distill.progress import QUIET
+        from distill.recipe_yaml import load_recipe
+
+        if self.quiet:
+            os.environ[QUIET] = "1"
+        named = {"student": self.student, "generate.teacher": self.teacher, **(flags or {})}
+        return load_recipe(self.recipe, self.overrides or (), named)
+
+
+def command(
+    name: str, about: str, examples: Sequence[str], panel: str, to: typer.Typer = app
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function as a command.
+
+    Args:
+        name: of the command.
+        about: what it does, in a line.
+        examples: command lines that a reader can copy, each with a word on what it is for after two spaces and `#`.
+        panel: heading in `--help` that the command stands under.
+        to: the group that the command belongs to.
+    """
+    epilog = "\n\n".join(["Examples:", *(escaped(f"  {line}") for line in examples)])
+    return to.command(name, help=about, epilog=epilog, rich_help_panel=panel)
+
+
+def recipe_command(
+    name: str,
+    about: str,
+    examples: Sequence[str],
+    panel: str = STAGES_PANEL,
+    without: Sequence[str] = (),
+    to: typer.Typer = app,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add a function `(given: Given, its own options…)` as a command that has the shared options too.
+
+    Args:
+        name: as for `command`, and so are `about`, `examples`, `panel` and `to`.
+        without: shared options that make no sense for it.
+    """
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        shared = {key: p for key, p in inspect.signature(Given).parameters.items() if key not in without}
+        own = list(inspect.signature(function).parameters.values())[1:]
+
+        def called(**values: Any) -> None:
+            given = Given(**{key: values.pop(key) for key in shared})
+            function(given, **values)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        command(name, about, examples, panel, to)(called)
+        return function
+
+    return add
+
+
+def escaped(text: str) -> str:
+    """Text for rich's markup, in which `[` would begin a style."""
+    return text.replace("[", "\\[")
+
+
+def print_json(value: Any) -> None:
+    """Show a value as JSON on standard output."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def console() -> "Console":
+    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Tell something beside the result: on standard error."""
+    typer.echo(text, err=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of distill itself."""
+
+
+def main() -> None:
+    """The console script: an error is one message, and exit codes are what scripts can rely on."""
+    try:
+        app()
+    except DistillError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,316 @@
+"""The stages as commands, and `distill run` for all of them in order."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from distill.cli.app import Given, console, print_json, recipe_command, say
+from distill.cli.students import show_memory_plan
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.recipe import Recipe
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the main thread is, so that children are stopped and files closed."""
+
+
+@recipe_command(
+    "run",
+    about="Run all stages of a recipe, skipping those that are done.",
+    examples=[
+        "distill run",
+        "distill run recipe.yaml --student qwen-7b --run-dir /data/runs",
+    ],
+)
+def run(given: Given) -> None:
+    """Run all stages."""
+    run_stages(None, given)
+
+
+@recipe_command(
+    "generate",
+    about="Sample the teacher on each problem; asks only for what is missing.",
+    examples=[
+        "distill generate",
+        "distill generate --status  # how far it is, while it runs",
+        "distill generate --set generate.samples_per_problem=8  # draws only what is missing",
+    ],
+)
+def generate(
+    given: Given,
+    status: Annotated[
+        bool, typer.Option("--status", help="Only show how far it is, from the files alone; starts nothing.")
+    ] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again for the samples that ended in errors.")
+    ] = False,
+) -> None:
+    """Sample the teacher, or show how far that is."""
+    if status:
+        _show_status(given)
+    else:
+        run_stages("generate", given, retry_errors=retry_errors)
+
+
+@recipe_command(
+    "import",
+    about="Take in traces made elsewhere (the recipe's traces: section).",
+    examples=[
+        "distill import recipe.yaml",
+    ],
+)
+def import_traces(given: Given) -> None:
+    """Take in traces made elsewhere."""
+    run_stages("import", given)
+
+
+@recipe_command(
+    "filter",
+    about="Keep the right, readable and clean traces; every drop has its reasons.",
+    examples=[
+        "distill filter",
+        "distill filter --explain p17/2  # the story of one trace",
+    ],
+)
+def filter_traces(
+    given: Given,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain", metavar="ID", help="Tell one trace's story (problem_id/sample_index), or a problem's."
+        ),
+    ] = None,
+) -> None:
+    """Filter the traces, or tell what became of one."""
+    if explain is not None:
+        _explain(given, explain)
+    else:
+        run_stages("filter", given)
+
+
+@recipe_command(
+    "sft",
+    about="Fine-tune the student on the kept traces.",
+    examples=[
+        "distill sft --student qwen-1.5b",
+        "distill sft --check  # rows as they will be trained; no weights",
+        "distill sft --plan --gpus 8 --gpu-memory 80 --student all",
+    ],
+)
+def sft(
+    given: Given,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only look at the kept rows as they will be trained, and at what training will take; loads no "
+            "weights. Exit code 2 where they would be trained wrongly.",
+        ),
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only work out memory and layouts, from the recipe's sft: or its defaults, for its student, --student "
+            "or (--student all, or no recipe) every alias; loads nothing.",
+        ),
+    ] = False,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="With --plan: number of GPUs; left out: this machine's, else 8.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--gpu-memory", min=1, help="With --plan: GiB of memory of a GPU; left out: this machine's, else 80."
+        ),
+    ] = None,
+) -> None:
+    """Train the student, check its rows, or plan its memory."""
+    if check:
+        _check_sft(given)
+    elif plan:
+        show_memory_plan(given, gpus, gpu_memory)
+    else:
+        run_stages("sft", given)
+
+
+@recipe_command(
+    "eval",
+    about="Measure base and student on problems that were never trained on.",
+    examples=[
+        "distill eval",
+        "distill eval --set eval.samples_per_problem=16 --force",
+    ],
+)
+def evaluate(given: Given) -> None:
+    """Measure base and student."""
+    run_stages("eval", given)
+
+
+@recipe_command(
+    "push",
+    about="Publish the student, and if asked its training data, on the Hugging Face Hub.",
+    examples=[
+        "distill push --dry-run",
+        "distill push --repo my-org/qwen-1.5b-math --public",
+    ],
+)
+def push(
+    given: Given,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cards and the exact files; sends nothing, asks nobody.")
+    ] = False,
+    repo: Annotated[
+        str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrules push.repo.")
+    ] = None,
+    public: Annotated[
+        bool | None, typer.Option("--public/--private", help="Who sees repositories that are made (default: private).")
+    ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Push although the teacher's licence forbids training on its output."),
+    ] = False,
+    replace_readme: Annotated[
+        bool, typer.Option("--replace-readme", help="Replace a README.md on the Hub that distill did not write.")
+    ] = False,
+) -> None:
+    """Publish, or show what would be published."""
+    flags = {
+        "push.repo": repo,
+        "push.private": None if public is None else not public,
+        "push.accept_licence": accept_licence or None,
+        "push.replace_readme": replace_readme or None,
+    }
+    if dry_run:
+        _show_publication(given, flags)
+    else:
+        run_stages("push", given, flags=flags)
+
+
+def run_stages(
+    stage: str | None, given: Given, retry_errors: bool = False, flags: dict[str, Any] | None = None
+) -> None:
+    """Run one stage (`None`: all that the recipe has) and show the result."""
+    from distill.errors import RecipeError
+    from distill.pipeline import run_recipe
+    from distill.ranks import Follower, joined, launched_place
+
+    place = launched_place()
+    if place is not None and stage != "sft":
+        raise UserError(
+            f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
+            "other stages in one process; they use all GPUs of the machine by themselves."
+        )
+    recipe = given.load(flags)
+    section = "traces" if stage == "import" else stage
+    if section is not None and not getattr(recipe, section):
+        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one to use `distill {stage}`.")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        stages = None if stage is None else [stage]
+        with joined(place, given.run_dir / recipe.name) as member:
+            if isinstance(member, Follower):
+                from distill.stages.sft import train_along
+
+                train_along(given.run_dir / recipe.name, member)
+                return
+            tell = _silent if given.quiet else say
+            summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
+    except (KeyboardInterrupt, Terminated) as stopped:
+        say("Stopped. What is finished is kept: the same command goes on from here.")
+        raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
+    if given.as_json:
+        print_json(summary)
+    elif not given.quiet:
+        _print_closing(recipe, summary, given.run_dir)
+
+
+def _check_sft(given: Given) -> None:
+    from distill.sft_check import check_sft, print_check
+
+    found = check_sft(given.load(), given.run_dir)
+    if given.as_json:
+        print_json(found.to_json())
+    else:
+        print_check(found, console())
+    found.preflight.raise_if_refused()
+
+
+def _show_publication(given: Given, flags: dict[str, Any]) -> None:
+    from distill.publish.preview import plan_json, plan_text
+    from distill.stages import RunContext
+    from distill.stages.push import dry_run
+
+    recipe = given.load(flags)
+    plan = dry_run(RunContext(recipe, given.run_dir / recipe.name))
+    if given.as_json:
+        print_json(plan_json(plan))
+    else:
+        typer.echo(plan_text(plan))
+
+
+def _show_status(given: Given) -> None:
+    from distill.status import sampling_status, status_lines
+
+    recipe = given.load()
+    price = recipe.generate.price if recipe.generate else None
+    status = sampling_status(given.run_dir / recipe.name / "generate", price)
+    if given.as_json:
+        print_json(status)
+    else:
+        typer.echo("\n".join(status_lines(status)))
+
+
+def _explain(given: Given, wanted: str) -> None:
+    from distill.explain import explain, story
+
+    recipe = given.load()
+    found = explain(given.run_dir / recipe.name, recipe.traces_stage, wanted)
+    if given.as_json:
+        print_json(found)
+    else:
+        typer.echo("\n".join(story(found)))
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
+    """The result in a small table, and where everything is."""
+    folder = run_dir / recipe.name
+    if "eval" in summary:
+        console().print(_score_table(summary["eval"]))
+    typer.echo(f"Report:  {folder / 'report.html'}")
+    if "sft" in summary:
+        typer.echo(f"Student: {folder / 'sft' / 'student'}")
+    if "push" in summary:
+        typer.echo(f"On the Hub: {summary['push']['url']}")
+
+
+def _score_table(metrics: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    first = metrics["base"]
+    k = first["samples_per_problem"]
+    table = Table(title=f"pass@1 on {first['num_problems']} problems, {k} sample{'s' if k > 1 else ''} each")
+    for column in ("", "pass@1", "95% interval", "cut off"):
+        table.add_column(column, justify="left" if not column else "right")
+    for role in ("base", "student"):
+        result = metrics[role]
+        low, high = result["interval_95"]
+        cells = f"{result['pass_at_1']:.1%}", f"{low:.1%} to {high:.1%}", f"{result['truncated_share']:.1%}"
+        table.add_row(role, *cells)
+    gain = metrics["difference"]
+    low, high = (100 * bound for bound in gain["interval_95"])
+    table.add_row("difference", f"{100 * gain['pass_at_1']:+.1f}", f"{low:+.1f} to {high:+.1f}", "")
+    return table
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated

@@ -1,0 +1,53 @@
+"""`distill students`, and what `distill sft --plan` shows: memory and layouts."""
+
+import math
+from typing import Any
+
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command, console, print_json
+
+
+@command(
+    "students",
+    about="List the students: bases, licences, templates, learning rates, R1's scores, layouts.",
+    examples=["distill students", "distill students --json"],
+    panel=PREPARE_PANEL,
+)
+def students(as_json: JsonOption = False) -> None:
+    """List the students."""
+    from distill.training.plan_report import student_entries, student_tables
+
+    entries = student_entries()
+    if as_json:
+        print_json(entries)
+    else:
+        _print_tables(student_tables(entries))
+
+
+def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -> None:
+    """What training takes on GPUs, from the recipe's `sft:` or its defaults."""
+    from distill.engines.memory import visible_gpus
+    from distill.recipe import SftConfig
+    from distill.recipe_yaml import load_recipe
+    from distill.students import STUDENTS
+    from distill.training.plan_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
+
+    named = [given.student] if given.student not in (None, "all") else []
+    if given.recipe == DEFAULT_RECIPE and not given.recipe.exists() and not given.overrides:
+        config = SftConfig()
+    else:
+        recipe = load_recipe(given.recipe, given.overrides or ())
+        config, named = recipe.sft, named or ([] if given.student == "all" else [recipe.student])
+    there = list(visible_gpus().values())
+    gpu_memory = gpu_memory or min((gib for gib in there if math.isfinite(gib)), default=DEFAULT_GPU_GIB)
+    num_gpus = gpus or len(there) or DEFAULT_GPUS
+    entries = [plan_entry(name, config, num_gpus, gpu_memory) for name in named or STUDENTS]
+    if given.as_json:
+        print_json(entries)
+    else:
+        _print_tables([table for entry in entries for table in plan_tables(entry)])
+
+
+def _print_tables(tables: list[Any]) -> None:
+    shown = console()
+    for table in tables:
+        shown.print(table)
