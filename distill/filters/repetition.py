@@ -82,12 +82,12 @@ def repeated_spans(text: str) -> list[tuple[int, int]]:
     repeats_P = np.ones(hashes_P.size, dtype=bool)
     repeats_P[np.unique(hashes_P, return_index=True)[1]] = False
     # B = bytes of the window: how many repeated pieces begin, less those that have ended
-    steps_B = np.zeros(len(raw) + 1, dtype=np.int64)
+    steps_B: Any = np.zeros(len(raw) + 1, dtype=np.int64)
     steps_B[: repeats_P.size] += repeats_P
     steps_B[PIECE_BYTES : PIECE_BYTES + repeats_P.size] -= repeats_P
     edges = np.flatnonzero(np.diff((np.cumsum(steps_B) > 0).astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
     ends_C = np.cumsum([len(char.encode("utf-8", "replace")) for char in text[start : start + WINDOW_CHARS]])
-    places = start + np.searchsorted(ends_C, edges, side="right")
+    places: Any = start + np.searchsorted(ends_C, edges, side="right")
     return [(low, high) for low, high in places.tolist() if low < high]
 
 
