@@ -259,8 +259,7 @@ def _closing_words(check: dict[str, Any] | None) -> str:
 
 def write_summary(run: RunContext) -> dict[str, Any]:
     """Write `summary.json` and `report.html` from the manifests; stages that are not complete are left out."""
-    from distill.report import render_report
-    from distill.report.gather import traces_to_read
+    from distill.report import gather_run, render_report
     from distill.store import atomic_write
 
     recipe = run.recipe
@@ -281,15 +280,5 @@ def write_summary(run: RunContext) -> dict[str, Any]:
     by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     write_json(run.run_dir / SUMMARY, summary)
-    html = render_report(
-        summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir, run.recipe.traces_stage)
-    )
-    atomic_write(run.run_dir / REPORT, html)
+    atomic_write(run.run_dir / REPORT, render_report(gather_run(run.run_dir)))
     return summary
-
-
-def funnel_steps(metrics: dict[str, Any] | None) -> list[tuple[str, int]]:
-    """The funnel as the report draws it: all samples, each first reason, what was kept."""
-    if metrics is None:
-        return []
-    return [("sampled", metrics["num_traces"]), *metrics["dropped"].items(), ("kept", metrics["num_kept"])]

@@ -85,6 +85,8 @@ def _with_rows(filter_dir: Path, unit: str) -> Iterator[tuple[Outcome, Any]]:
     """Every verdict with its row of the tables; the prompt beside it."""
     tables = {name: enumerate(_rows(filter_dir / name, name, unit)) for name in ("kept", "dropped")}
     nothing = (-1, {"source": "", "length": 0, "prompt": None})
+    if not (filter_dir / "verdicts.jsonl").is_file():  # removed since
+        return
     with (filter_dir / "verdicts.jsonl").open() as stream:
         for line in stream:
             verdict = json.loads(line)

@@ -15,7 +15,6 @@ from distill.publish.scrub import redact
 from distill.records import Problem, SampleKey, Trace, Verdict
 from distill.report.cards import problem_entry
 from distill.report.passage import Passage, passage
-from distill.report.wording import Row
 
 ROLES = ("base", "student")
 MAX_QUESTIONS = 1_000
@@ -78,12 +77,11 @@ def share_right(verdicts: list[Verdict]) -> float:
     return sum(verdict.correct is True for verdict in verdicts) / len(verdicts)
 
 
-def changed_questions(eval_dir: Path, scores: Row) -> list[Question]:
+def changed_questions(eval_dir: Path) -> list[Question]:
     """The questions gained and lost between base and student; gained first, each in the order of ids.
 
     Args:
-        eval_dir: `runs/<name>/eval`, complete.
-        scores: the evaluation's metrics, for the names of benchmarks.
+        eval_dir: `runs/<name>/eval`, complete; its files may have been removed since.
     """
     folders = [eval_dir / role for role in ROLES]
     first, second = (read_verdicts(folder) for folder in folders)
@@ -162,6 +160,8 @@ def fitting_limit(questions: list[Question], budget: int) -> int:
 
 
 def _problems(file: Path) -> Iterator[Problem]:
+    if not file.is_file():
+        return
     with file.open() as stream:
         for line in stream:
             yield Problem.from_json(json.loads(line))

@@ -70,9 +70,12 @@ def points_range(value: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    """A number at four significant digits, without an exponent where it can be read so."""
+    """A number at four significant digits: 21,000, 0.4125, 7.5e-5."""
     if (n := number(value)) is None:
         return MISSING
+    if 0 < abs(n) < 1e-3:
+        digits, _, power = f"{n:.3e}".partition("e")
+        return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
     return f"{n:,.0f}" if 1e4 <= abs(n) < 1e15 else f"{n:.4g}"
 
 
