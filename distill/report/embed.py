@@ -11,8 +11,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 
-# In a script element only `</` and `<!--` could end the data, and U+2028 and U+2029 only where it were read as a script;
-# none of them is left, and neither is `&`, for readers that take the page for XML.
+# In a script element only `</` and `<!--` could end the data, and U+2028 and U+2029 only where it were read as a
+# script; none of them is left, and neither is `&`, for readers that take the page for XML.
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
@@ -28,7 +28,7 @@ def asset(name: str) -> str:
 
 
 def policy(script: str, style: str) -> str:
-    """A content security policy under which this script and this style sheet work, and nothing is ever loaded or sent."""
+    """A content security policy under which this script and this style sheet work, and nothing is loaded or sent."""
     return (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"

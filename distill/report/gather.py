@@ -13,8 +13,8 @@ from typing import Any
 from distill.errors import UserError
 from distill.filters.language import prompt_language
 from distill.ledger import read_ledger
-from distill.publish.scrub import scrub
 from distill.problem_file import ProblemFile
+from distill.publish.scrub import scrub
 from distill.records import SampleKey, Trace
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.outcomes import Outcomes, read_outcomes, texts_of
@@ -177,7 +177,17 @@ def _lineage(manifest: Row) -> dict[str, Any]:
 
 def _is_an_input(key: str, value: Any) -> bool:
     """Revisions and checksums: what a configuration alone does not tell."""
-    kinds = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
+    kinds = (
+        "revision",
+        "chat_template",
+        "problems",
+        "rows",
+        "traces",
+        "student",
+        "base",
+        "evaluation_sets",
+        "measured",
+    )
     return isinstance(value, str | dict) and any(kind in key for kind in kinds) and bool(value)
 
 

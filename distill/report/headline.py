@@ -6,8 +6,18 @@ Enters: a run's facts. Leaves: "The student solves 43.5% of 200 held-out problem
 from collections.abc import Sequence
 from typing import Any
 
-from distill.report.wording import Row, count, duration, interval, mapping, number, percent, percent_range, points
-from distill.report.wording import points_range
+from distill.report.wording import (
+    Row,
+    count,
+    duration,
+    interval,
+    mapping,
+    number,
+    percent,
+    percent_range,
+    points,
+    points_range,
+)
 
 
 def headline(facts: Row, benchmarks: Sequence[Row]) -> str:

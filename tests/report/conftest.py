@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
+from distill.hub import Model
 from distill.ledger import Ledger
 from distill.pipeline import write_summary
 from distill.prompts import split_reasoning
 from distill.provenance import hardware, package_versions
 from distill.recipe import Recipe
 from distill.records import Problem, Trace, Verdict
+from distill.report import gather_run, render_report
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
-from distill.hub import Model
 from distill.store import Manifest, Summary, describe_outputs, fingerprint, write_jsonl
 from distill.trace_store import finalise
 
@@ -159,7 +160,11 @@ class RunMaker:
         self.complete("sft", Summary(metrics, {}), {"student": "org/student", "student_revision": "aa11bb22"}, 200.0)
 
     def eval(
-        self, problems: Sequence[Problem], base: Sequence[Trace], student: Sequence[Trace], right: Callable[[Trace], bool]
+        self,
+        problems: Sequence[Problem],
+        base: Sequence[Trace],
+        student: Sequence[Trace],
+        right: Callable[[Trace], bool],
     ) -> None:
         folder = self.folder / "eval"
         folder.mkdir(parents=True)
@@ -183,8 +188,11 @@ class RunMaker:
         }
         self.complete("eval", Summary(metrics, {}), {"version": 2, "seed": 7, "base": "org/student"}, 40.0)
 
-    def summary(self) -> dict[str, Any]:
-        return write_summary(self.run)
+    def summarise(self) -> dict[str, Any]:
+        """What the runner writes after each stage."""
+        summary = write_summary(self.run)
+        (self.folder / "report.html").write_text(render_report(gather_run(self.folder)))
+        return summary
 
 
 THOUGHTS = (
@@ -223,7 +231,7 @@ def sums_run(runs: Path, name: str = "sums", num: int = 24, skill: int = 3, **se
     ]
     gold = {problem.id: problem.answer for problem in held_out}
     maker.eval(held_out, base, student, lambda trace: f"{{{gold[trace.problem_id]}}}" in trace.content)
-    maker.summary()
+    maker.summarise()
     return maker
 
 
