@@ -89,7 +89,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
     reasoning, content = split.reasoning, split.content
     if "unclosed_think" in reasons and split.state == "none":  # the prompt had opened the thought
         reasoning, content = content, ""
-    facts = {
+    facts: dict[str, Any] = {
         "outcome": outcome_of(reasons, verdict["correct"]),
         "correct": verdict["correct"],
         "reasons": reasons,

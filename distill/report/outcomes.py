@@ -84,7 +84,7 @@ def question_of(prompt: Any) -> str:
 def _with_rows(filter_dir: Path, unit: str) -> Iterator[tuple[Outcome, Any]]:
     """Every verdict with its row of the tables; the prompt beside it."""
     tables = {name: enumerate(_rows(filter_dir / name, name, unit)) for name in ("kept", "dropped")}
-    nothing = (-1, {"source": "", "length": 0, "prompt": None})
+    nothing: tuple[int, dict[str, Any]] = (-1, {"source": "", "length": 0, "prompt": None})
     if not (filter_dir / "verdicts.jsonl").is_file():  # removed since
         return
     with (filter_dir / "verdicts.jsonl").open() as stream:
@@ -144,12 +144,12 @@ def histogram_of(kept: "array[int]", dropped: "array[int]", unit: str) -> dict[s
 
 def _round_width(rough: float) -> int:
     """The next of 1, 2, 5, 10, 20, 50, … that is not under `rough`."""
-    power = 10 ** math.floor(math.log10(max(rough, 1.0)))
+    power = 10 ** int(math.log10(max(rough, 1.0)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
 
 
 def texts_of(filter_dir: Path, outcomes: list[Outcome]) -> Iterator[tuple[Outcome, Mapping[str, Any]]]:
-    """The wanted rows of both tables, whole, in the order of the tables; a row group's texts are in memory at a time."""
+    """The wanted rows of both tables, whole, in the tables' order; one row group's texts are in memory at a time."""
     import pyarrow.parquet as pq
 
     for table in ("kept", "dropped"):

@@ -1,9 +1,9 @@
 """Which traces of a large run its report shows: every kind of them, the same ones each time, found in one pass.
 
 Enters: each trace's stratum (outcome, source, grade), identity and whatever else is to be kept of it. Leaves: those to
-show, the most telling first. One trace of each stratum in turn, so that rare kinds are shown whole; within a stratum in the order of the
-SHA-256 of the problem's id, so that the same problems come up in each stratum and in another run's report, and neither
-the order of the rows nor their number of files matters.
+show, the most telling first. One trace of each stratum in turn, so that rare kinds are shown whole; within a stratum in
+the order of the SHA-256 of the problem's id, so that the same problems come up in each stratum and in another run's
+report, and neither the order of the rows nor their number of files matters.
 """
 
 import hashlib

@@ -1,6 +1,8 @@
 """How far a stage that is not complete has come, from its files alone.
 
-Enters: a run folder. Leaves: for example `{"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}`.
+Enters: a run folder. Leaves: for example
+
+    {"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}
 """
 
 import fcntl

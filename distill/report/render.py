@@ -1,8 +1,8 @@
 """Renders a finished or unfinished run as one HTML page that loads nothing.
 
 Enters: a `Run` (see `distill.report.gather`); stages may be missing, and so may any field of a stage. Leaves: the
-page's text, always encodable as UTF-8, under `MAX_BYTES`. Models wrote the traces, so every value counts as hostile: the
-templates escape all of them, and none is marked safe but the package's own script and style and the escaped JSON.
+page's text, always encodable as UTF-8, under `MAX_BYTES`. Models wrote the traces, so every value counts as hostile:
+the templates escape all of them; the package's own script and style and the escaped JSON alone stand as they are.
 """
 
 from collections.abc import Mapping, Sequence

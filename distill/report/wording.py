@@ -1,4 +1,4 @@
-"""Values as a reader sees them. Enters: anything that JSON holds. Leaves: "1,200", "43.5%", "+38.5", "2 min 3 s" or a dash.
+"""Values as a reader sees them. Enters: anything that JSON holds. Leaves: "1,200", "43.5%", "2 min 3 s" or a dash.
 
 Whatever is missing, or is not a finite number, is a dash: a report of half a run has many of those.
 """
@@ -20,7 +20,7 @@ _UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """The text with a replacement character for each one that a page cannot hold or that would turn its order around."""
+    """The text with a replacement character for each one that a page cannot hold, or that would change its order."""
     return _UNPRINTABLE.sub(REPLACEMENT, text)
 
 
