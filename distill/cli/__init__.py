@@ -4,6 +4,9 @@ Exit codes: 0 done, 2 the user's mistake, 130 and 143 stopped by Ctrl-C and SIGT
 """
 
 from distill.cli import stages, students  # noqa: F401 - each adds its commands, in the order that --help shows
+
+# isort: split
+from distill.cli import report  # noqa: F401
 from distill.cli.app import app, main
 
 __all__ = ["app", "main"]

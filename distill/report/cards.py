@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.prompts import split_reasoning
 from distill.publish.scrub import redact
-from distill.records import Problem, SampleKey, Trace
+from distill.records import Problem, SampleKey, Trace, Verdict
 from distill.report.embed import embedded_json
 from distill.report.outcomes import Outcome, question_of
 from distill.report.passage import Passage, marks_of, passage
@@ -65,8 +65,10 @@ class Shown:
 
     problems: list[dict[str, Any]] = field(default_factory=list)
     traces: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    """Instead of traces, on a page of two runs: a problem's traces in both (`distill.report.pairs`)."""
     num_traces: int = 0
-    """In the run."""
+    """In the run; or pairs in both."""
     num_cut: int = 0
     """Traces of which something is left out in the middle."""
     limit: int | None = None
@@ -74,7 +76,7 @@ class Shown:
 
     def to_json(self) -> dict[str, Any]:
         """For the page."""
-        return {"problems": self.problems, "traces": self.traces}
+        return {"problems": self.problems, **({"pairs": self.pairs} if self.pairs else {"traces": self.traces})}
 
 
 def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: LanguageOf, unit: str) -> Card:
@@ -109,7 +111,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
 
 def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
     """The card of a trace that no filter has seen yet."""
-    facts = {
+    facts: dict[str, Any] = {
         "outcome": "unfiltered",
         "correct": None,
         "reasons": [],
@@ -123,6 +125,23 @@ def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
     question, source, answer = ("", "", None) if problem is None else (problem.question, problem.source, problem.answer)
     entry = problem_entry(trace.problem_id, source, question, answer)
     return _card(trace.key, facts, trace.reasoning, trace.content, entry, lambda _: None)
+
+
+def answer_card(trace: Trace, verdict: Verdict, problem: Problem) -> Card:
+    """The card of an answer that was given in an evaluation."""
+    facts: dict[str, Any] = {
+        "outcome": "ungraded" if verdict.correct is None else "right" if verdict.correct else "wrong",
+        "correct": verdict.correct,
+        "reasons": list(verdict.reasons),
+        "details": {},
+        "answer": shortened(verdict.extracted_answer),
+        "graded_by": "",
+        "length": trace.num_completion_tokens,
+        "unit": "tokens",
+        "finish": trace.finish_reason,
+    }
+    entry = problem_entry(problem.id, problem.source, problem.question, problem.answer)
+    return _card(trace.key, facts, trace.reasoning, trace.content or trace.error, entry, lambda _: None)
 
 
 def _card(
@@ -183,7 +202,7 @@ def fit(cards: Sequence[Card], num_traces: int, budget: int) -> Shown:
     for card in cards:
         card = card.within(limit)
         is_new = card.problem["id"] not in places
-        cost = len(_encoded(card.to_json(0))) + (len(_encoded(card.problem)) if is_new else 0) + 2
+        cost = num_encoded(card.to_json(0)) + (num_encoded(card.problem) if is_new else 0) + 2
         if cost > left:
             continue
         left -= cost
@@ -217,5 +236,6 @@ def _how_long(cards: Sequence[Card], budget: int) -> tuple[Sequence[Card], int]:
     return cards, SMALL_LIMITS[-1]
 
 
-def _encoded(value: Any) -> bytes:
-    return embedded_json(value).encode()
+def num_encoded(value: Any) -> int:
+    """Bytes that a value takes on the page."""
+    return len(embedded_json(value).encode())

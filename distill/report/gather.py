@@ -61,6 +61,12 @@ def is_run(folder: Path) -> bool:
     return (folder / SUMMARY).is_file() or any((folder / stage / IDENTITY).is_file() for stage in STAGES)
 
 
+def last_change(folder: Path) -> float:
+    """When a run was last worked on, in seconds since 1970."""
+    files = [folder / SUMMARY, *(folder / stage / name for stage in STAGES for name in (IDENTITY, MANIFEST, LEDGER))]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+
 def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_traces: bool = True) -> Run:
     """Read a run.
 
@@ -185,20 +191,20 @@ def _text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
-def _unit(stages: Row) -> str:
+def unit_of(stages: Row) -> str:
     """What lengths are counted in: traces made elsewhere often do not tell their tokens."""
     source = mapping(stages.get("generate") or stages.get("import"))
     return "tokens" if number(source.get("num_completion_tokens")) else "characters"
 
 
 def _read_outcomes(folder: Path, stages: Row) -> Outcomes:
-    return read_outcomes(folder / "filter", Picker(MAX_TRACES), _unit(stages))
+    return read_outcomes(folder / "filter", Picker(MAX_TRACES), unit_of(stages))
 
 
 def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes) -> tuple[list[Card], int]:
     """The traces to show, the most telling first, and how many there are."""
     if "filter" in stages:
-        language_of, unit = _language_of(mapping(summary.get("recipe"))), _unit(stages)
+        language_of, unit = language_wanted(mapping(summary.get("recipe"))), unit_of(stages)
         places = {id(outcome): place for place, outcome in enumerate(outcomes.chosen)}
         cards = [
             (places[id(outcome)], filtered_card(outcome, row, language_of, unit))
@@ -226,7 +232,8 @@ def _unfiltered(folder: Path) -> tuple[list[Card], int]:
     return cards, picker.num_offered
 
 
-def _language_of(recipe: Row) -> LanguageOf:
+def language_wanted(recipe: Row) -> LanguageOf:
+    """Which language the filter wanted a trace to be in, from its question."""
     wanted = mapping(mapping(recipe.get("filter")).get("readability")).get("language", "en")
     fixed: Callable[[str], str | None] = lambda _: wanted  # noqa: E731 - one of two of a kind
     return prompt_language if wanted == "prompt" else fixed

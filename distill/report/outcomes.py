@@ -7,7 +7,7 @@ Leaves: counts over all traces, and the verdicts of those to show with their pla
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -73,6 +73,19 @@ def read_outcomes(filter_dir: Path, picker: Picker[Outcome], unit: str) -> Outco
     found.chosen = picker.chosen()
     found.lengths = histogram_of(lengths["kept"], lengths["dropped"], unit)
     return found
+
+
+def outcomes_of(filter_dir: Path, names: Set[str], unit: str) -> list[Outcome]:
+    """The traces of some problems, in the order of their identities; arguments as for `read_outcomes`."""
+    return [outcome for outcome, _ in _with_rows(filter_dir, unit) if outcome.verdict["problem_id"] in names]
+
+
+def problem_names(filter_dir: Path) -> set[str]:
+    """Ids of all problems that the filter has seen traces of."""
+    if not (filter_dir / "verdicts.jsonl").is_file():
+        return set()
+    with (filter_dir / "verdicts.jsonl").open() as stream:
+        return {json.loads(line)["problem_id"] for line in stream}
 
 
 def question_of(prompt: Any) -> str:
@@ -144,7 +157,7 @@ def histogram_of(kept: "array[int]", dropped: "array[int]", unit: str) -> dict[s
 
 def _round_width(rough: float) -> int:
     """The next of 1, 2, 5, 10, 20, 50, … that is not under `rough`."""
-    power = 10 ** int(math.log10(max(rough, 1.0)))
+    power = int(10 ** int(math.log10(max(rough, 1.0))))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
 
 

@@ -15,7 +15,14 @@ function make(tag, attributes, ...children) {
 
 const whole = (n) => Math.round(n).toLocaleString("en-US");
 
-const OUTCOMES = { kept: "Kept", dropped: "Dropped", ungraded: "Could not be graded", unfiltered: "Not filtered yet" };
+const OUTCOMES = {
+  kept: "Kept",
+  dropped: "Dropped",
+  ungraded: "Could not be graded",
+  unfiltered: "Not filtered yet",
+  right: "Right",
+  wrong: "Wrong",
+};
 const gradeOf = (trace) => (trace.correct === null ? "not graded" : trace.correct ? "right" : "wrong");
 const lengthOf = (trace) => `${whole(trace.length)} ${trace.unit}`;
 const MARKS = {

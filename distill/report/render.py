@@ -113,9 +113,9 @@ def page(
         "script": _own(script),
     }
     body = environment.get_template(template)
-    without = body.render(common, shown=Shown(traces=[{}]), payload="")
+    without = body.render(common, shown=Shown(traces=[{}], pairs=[{}]), payload="")
     shown = fill(max(0, MAX_BYTES - SPARE_BYTES - len(without.encode("utf-8", "replace"))))
-    payload = {**shown.to_json(), "reasons": REASONS, **(extra or {})} if shown.traces else {}
+    payload = {**shown.to_json(), "reasons": REASONS, **(extra or {})} if shown.traces or shown.pairs else {}
     readable = {reason for trace in shown.traces for reason in (*trace.get("reasons", ()), trace.get("outcome"))}
     html = body.render(common, shown=shown, readable=readable, payload=_own(embedded_json(payload)))
     return printable(html)
