@@ -1,12 +1,15 @@
 """Runs whose files are those of the real writers: ledger, shards, filter and manifests; only models are missing."""
 
+import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distill.filters.funnel import Funnel
 from distill.hub import Model
 from distill.ledger import Ledger
 from distill.pipeline import write_summary
@@ -243,3 +246,49 @@ def make_sums_run(tmp_path: Path) -> Callable[..., RunMaker]:
         return sums_run(tmp_path / "runs", name, **given)
 
     return make
+
+
+def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_chars: int = 4_000) -> Path:
+    """A filtered run of `num_problems * num_samples` traces, written without grading them."""
+    from distill.records import REASONS
+    from distill.shards import ShardWriter
+    from distill.stages.filter import _dropped_row, _dropped_schema, _kept_row, _kept_schema
+
+    draw = random.Random(5)
+    maker = RunMaker(recipe_of("big"), runs)
+    folder = maker.folder / "filter"
+    folder.mkdir(parents=True)
+    kept, dropped = ShardWriter(folder / "kept", _kept_schema()), ShardWriter(folder / "dropped", _dropped_schema())
+    words = " ".join(draw.choice(("so", "add", "carry", "seven", "then", "we", "see")) for _ in range(num_chars))
+    funnel = Funnel()
+    # Some reasons are rare, one occurs once.
+    weights = {"": 40_000, "wrong_answer": 40_000, "truncated": 15_000, "loop": 3_000, "mixed_language": 1_000}
+    names, shares = list(weights), list(weights.values())
+    with (folder / "verdicts.jsonl").open("w") as stream:
+        for number in range(num_problems):
+            problem = sum_problem(number % 1_000, number // 1_000, f"hf:org/part-{number % 5}")
+            problem = replace(problem, id=f"q{number:06d}")
+            verdicts = []
+            for sample in range(num_samples):
+                reason = "judge_veto" if (number, sample) == (77, 1) else draw.choices(names, shares)[0]
+                correct = None if reason in ("truncated", "loop") else reason != "wrong_answer"
+                verdict = Verdict(problem.id, sample, correct, "7", (reason,) if reason else (), "rule", {})
+                start = draw.randrange(num_chars)
+                text = f"<think>\n{words[start : start + draw.randrange(num_chars)]}\n</think>\n\nIt is \\boxed{{7}}."
+                trace = trace_of(problem, sample, text)
+                if verdict.kept:
+                    kept.write(_kept_row(problem, trace, verdict), len(text))
+                else:
+                    assert reason in REASONS
+                    dropped.write(_dropped_row(problem, trace, verdict), len(text))
+                stream.write(json.dumps(verdict.to_json()) + "\n")
+                verdicts.append(verdict)
+            funnel.add(problem.source, verdicts, [100] * num_samples)
+    kept.close()
+    dropped.close()
+    (maker.folder / "generate").mkdir()
+    (maker.folder / "generate" / "problems.jsonl").write_text("")
+    generated = {"num_completion_tokens": 1_000, "num_problems_by_source": {}, "finish_reasons": {}}
+    maker.complete("generate", Summary(generated, {}), {"teacher": "org/teacher"}, 3_600.0)
+    maker.complete("filter", Summary(funnel.to_json(), {}), {"version": 2}, 600.0)
+    return maker.folder
