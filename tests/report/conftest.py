@@ -2,9 +2,11 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,11 +241,35 @@ def sums_run(runs: Path, name: str = "sums", num: int = 24, skill: int = 3, **se
 
 
 @pytest.fixture
-def make_sums_run(tmp_path: Path) -> Callable[..., RunMaker]:
+def kit() -> SimpleNamespace:
+    """What runs are made from by hand."""
+    return SimpleNamespace(
+        RunMaker=RunMaker, recipe_of=recipe_of, trace_of=trace_of, sum_problem=sum_problem, big_run=big_run
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that makes a finished run once and hands out its folder, for others to copy."""
+    made: dict[str, Path] = {}
+
+    def make(name: str, given: dict[str, Any]) -> Path:
+        key = json.dumps([name, given], sort_keys=True)
+        if key not in made:
+            made[key] = sums_run(tmp_path_factory.mktemp("finished"), name, **given).folder
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def make_sums_run(tmp_path: Path, finished_runs: Callable[..., Path]) -> Callable[..., RunMaker]:
     """A function that makes a finished run under `tmp_path/runs`."""
 
     def make(name: str = "sums", **given: Any) -> RunMaker:
-        return sums_run(tmp_path / "runs", name, **given)
+        shutil.copytree(finished_runs(name, given), tmp_path / "runs" / name)
+        sections = {key: value for key, value in given.items() if key not in ("num", "skill")}
+        return RunMaker(recipe_of(name, **sections), tmp_path / "runs")
 
     return make
 
