@@ -75,8 +75,8 @@ def _lengths(seen: Seen) -> Iterator[Tight]:
     if kept is not None and kept + prompt > row:
         yield Tight(
             "row_length",
-            f"filter.max_tokens ({kept:,}) and a prompt of {prompt:,.0f} tokens exceed sft.max_length ({row:,}): such a "
-            f"row stops training. Lower filter.max_tokens to {max(1, int(row - 1.5 * prompt)):,}, or raise "
+            f"filter.max_tokens ({kept:,}) and a prompt of {prompt:,.0f} tokens exceed sft.max_length ({row:,}): such "
+            f"a row stops training. Lower filter.max_tokens to {max(1, int(row - 1.5 * prompt)):,}, or raise "
             "sft.max_length.",
         )
     elif kept is not None and kept + prompt > FULL_SHARE * row and row - kept < 64:
@@ -96,8 +96,8 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
         yield Tight(
             "cut_off",
             f"generate.sampling.max_tokens ({most:,}) is about as long as traces may be "
-            f"({asked.completion_tokens.basis}): those that run into it are lost. `distill generate --status` shows how "
-            "many are.",
+            f"({asked.completion_tokens.basis}): those that run into it are lost. `distill generate --status` shows "
+            "how many are.",
         )
     context = seen.teacher.context if seen.teacher else None
     longest = asked.prompt_tokens.low - asked.fresh_tokens.low + prompt + most
@@ -172,7 +172,8 @@ def _disk(seen: Seen) -> Iterator[Tight]:
     need = f"the run may take {short(seen.disk_gib.low)} to {short(seen.disk_gib.high)} GiB of disk"
     yield Tight(
         "disk",
-        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or give a --run-dir (HF_HOME for models) elsewhere.",
+        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or give a --run-dir (for models: HF_HOME) "
+        "elsewhere.",
         stops=seen.disk_gib.low > seen.free_gib,
     )
 
@@ -191,8 +192,8 @@ def _gpus(seen: Seen) -> Iterator[Tight]:
             replicas = machine.num_gpus // (config.tensor_parallel * config.pipeline_parallel)
             yield Tight(
                 "idle_gpus",
-                f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs: {name}.compute.replicas: {replicas} would use "
-                "them all.",
+                f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs: {name}.compute.replicas: {replicas} would "
+                "use them all.",
             )
     sft = seen.stages.get("sft")
     if seen.layout is None and sft is not None and sft.notes:
@@ -220,8 +221,8 @@ def _statistics(seen: Seen) -> Iterator[Tight]:
                 k = config.samples_per_problem
                 yield Tight(
                     "wide_interval",
-                    f"{name}: {num:,.0f} problems, {k} sample{'s' if k > 1 else ''} each: the 95% interval of pass@1 will "
-                    f"be up to ±{width} points wide.",
+                    f"{name}: {num:,.0f} problems, {k} sample{'s' if k > 1 else ''} each: the 95% interval of pass@1 "
+                    f"will be up to ±{width} points wide.",
                 )
     if seen.rows.num.high < seen.recipe.sft.batch_size:
         yield Tight(

@@ -34,7 +34,21 @@ MIXTURES = {
 FP8_MODELS = ("deepseek-r1", "deepseek-v3", "deepseek-reasoner", "kimi-k2")
 """Published with weights of a byte each."""
 
-REASONERS = ("r1", "qwq", "thinking", "reason", "qwen3", "gpt-oss", "magistral", "kimi", "glm", "o1", "o3", "s1", "think")
+REASONERS = (
+    "r1",
+    "qwq",
+    "thinking",
+    "reason",
+    "qwen3",
+    "gpt-oss",
+    "magistral",
+    "kimi",
+    "glm",
+    "o1",
+    "o3",
+    "s1",
+    "think",
+)
 """Words in the names of models that write long chains of thought."""
 
 

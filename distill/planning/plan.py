@@ -184,9 +184,7 @@ class _Known:
         teacher = model_facts(config.teacher, config.revision, config.compute.dtype)
         asked = asked_of_teacher(config, work, seen.traces)
         rows = expected_rows(recipe, work, asked.num_samples, asked.completion_tokens, seen)
-        return cls(
-            work, teacher, student, asked, asked.num_samples, rows, is_served=bool(config.compute.base_urls)
-        )
+        return cls(work, teacher, student, asked, asked.num_samples, rows, is_served=bool(config.compute.base_urls))
 
 
 def _estimates(

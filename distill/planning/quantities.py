@@ -1,6 +1,6 @@
 """An amount that is known within bounds, with what the bounds rest on.
 
-    Range(1_200, 8_000, "R1-style traces of 2,000 to 12,000 tokens, cut at max_tokens")
+Range(1_200, 8_000, "R1-style traces of 2,000 to 12,000 tokens, cut at max_tokens")
 """
 
 import math

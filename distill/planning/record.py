@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill.errors import StoreError
 from distill.planning.machine import this_machine
 from distill.planning.plan import Plan, plan_recipe
 from distill.planning.prices import load_prices
@@ -45,21 +46,32 @@ def record_estimate(run: RunContext, stages: Sequence[str], force: bool = False)
         return
     plan = plan_recipe(recipe, run.run_dir.parent, this_machine(), load_prices(), run, quick=True)
     entries = {name: entry for name, entry in _entries(plan, made_for).items() if name in wanted}
-    begun = {name: {**entry, "goes_on": run.folder(name).identity is not None} for name, entry in entries.items()}
     write_json(
         run.run_dir / FILE,
         {
             "schema_version": SCHEMA_VERSION,
             "currency": plan.prices.currency,
             "prices_dated": plan.prices.dated,
-            "stages": {**kept["stages"], **begun},
+            "stages": {**kept["stages"], **entries},
         },
         sync=False,
     )
 
 
+def note_going_on(run_dir: Path, stage: str) -> None:
+    """Write down that a stage goes on from earlier work, so that its manifest's seconds are not those of all of it."""
+    stored = _stored(run_dir)
+    entry = stored["stages"].get(stage)
+    if isinstance(entry, dict) and not entry.get("goes_on"):
+        entry["goes_on"] = True
+        write_json(run_dir / FILE, stored, sync=False)
+
+
 def _stored(run_dir: Path) -> dict[str, Any]:
-    stored = read_json(run_dir / FILE)
+    try:
+        stored = read_json(run_dir / FILE)
+    except (StoreError, OSError):
+        stored = None
     is_ours = isinstance(stored, dict) and stored.get("schema_version") == SCHEMA_VERSION
     return stored if is_ours and isinstance(stored.get("stages"), dict) else {"stages": {}}
 
@@ -100,16 +112,28 @@ def estimate_and_actual(run_dir: Path, manifests: Mapping[str, Mapping[str, Any]
         manifests: of the stages that are complete.
 
     Returns:
-        `None` where no estimate was recorded.
+        `None` where no estimate was recorded, or somebody has edited it.
     """
     stored = _stored(run_dir)
     if not stored["stages"]:
         return None
+    try:
+        return _compared(stored, manifests)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _compared(stored: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     stages = {}
     for name, entry in stored["stages"].items():
         actual = _actual(name, entry, manifests.get(name))
         stages[name] = {
-            quantity: {"low": bounds["low"], "high": bounds["high"], "basis": bounds["basis"], "actual": actual.get(quantity)}
+            quantity: {
+                "low": bounds["low"],
+                "high": bounds["high"],
+                "basis": bounds["basis"],
+                "actual": actual.get(quantity),
+            }
             for quantity, bounds in entry["quantities"].items()
         }
     return {"currency": stored["currency"], "prices_dated": stored["prices_dated"], "stages": stages}
@@ -128,8 +152,10 @@ def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | N
     tokens = _tokens(name, metrics)
     if tokens is not None:
         found[TOKENS] = float(tokens)
-    if not entry["num_gpus"]:
-        found[MEMORY] = manifest["peak_memory_gib"]
+    # The runner's own memory says nothing of a GPU's.
+    memory = metrics.get("gpu_peak_gib") if entry["num_gpus"] else manifest["peak_memory_gib"]
+    if memory is not None:
+        found[MEMORY] = memory
     if isinstance(metrics.get("cost"), dict):
         found[COST] = metrics["cost"]["amount"]
     if not entry.get("goes_on"):
@@ -145,9 +171,10 @@ def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | N
 def _tokens(name: str, metrics: Mapping[str, Any]) -> float | None:
     """Tokens in the estimate's sense: written by a model, or gone through in training."""
     if name in ("generate", "import"):
-        return metrics.get("num_completion_tokens")
-    if name == "sft":
-        return metrics.get("num_tokens")
+        found: float | None = metrics.get("num_completion_tokens")
+        return found
+    if name == "sft" and "num_tokens" in metrics:  # of an epoch
+        return float(metrics["num_tokens"] * metrics["epochs"])
     if name == "eval":
         results = [metrics.get(role) for role in ("base", "student")]
         if all(isinstance(one, dict) and one.get("mean_completion_tokens") is not None for one in results):

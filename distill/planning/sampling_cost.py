@@ -87,9 +87,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     num = work.train.times(least, k)
     shown = sum(len(e.problem) + len(e.reasoning) + len(e.answer) for e in config.examples) + len(config.system or "")
     fresh = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
-    prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(
-        Range.exact(TEMPLATE_TOKENS * len(config.examples))
-    )
+    prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(Range.exact(TEMPLATE_TOKENS * len(config.examples)))
     completion = completion_length(config.teacher, config.sampling, config)
     if seen is not None:
         prompt = Range.exact(seen.prompt_tokens, seen.basis)
@@ -200,7 +198,7 @@ def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine
     is_mixture = model.active_parameters != model.num_parameters
     reached = TRANSFORMERS_REACHED if not is_vllm else MIXTURE_REACHED if is_mixture else GPU_REACHED
     basis = f"{seqs:.0f} requests at once, {reached.low:.0%} to {reached.high:.0%} of the roofline"
-    return Range(*bounds).by(reached).times(compute.replicas).because(basis)
+    return Range(min(bounds), max(bounds)).by(reached).times(compute.replicas).because(basis)
 
 
 def requests_at_once(
@@ -232,8 +230,8 @@ def _why_no_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine)
         return f"{machine.name}: not in the table of GPUs, so no speed can be worked out (--gpu names one that is)"
     gpus = compute.tensor_parallel * compute.pipeline_parallel
     return (
-        f"{model.name}: {model.weights_gib or 0:.0f} GiB of weights do not fit into {gpus} x {machine.gpu_gib:.0f} GiB; "
-        "raise compute.tensor_parallel"
+        f"{model.name}: {model.weights_gib or 0:.0f} GiB of weights do not fit into {gpus} x {machine.gpu_gib:.0f} "
+        "GiB: raise compute.tensor_parallel"
     )
 
 
@@ -273,9 +271,7 @@ def _disk(asked: Asked) -> Range:
     return asked.tokens.by(CHARS_ON_DISK).times(1 / GIB).because("texts in the ledger and in Parquet")
 
 
-def served_quantities(
-    asked: Asked, config: GenerateConfig, prices: Prices
-) -> tuple[dict[str, Range], list[str]]:
+def served_quantities(asked: Asked, config: GenerateConfig, prices: Prices) -> tuple[dict[str, Range], list[str]]:
     """Tokens, time and money of a teacher behind servers."""
     compute = config.compute
     in_flight = compute.max_in_flight or IN_FLIGHT_PER_URL * len(compute.base_urls)
@@ -305,5 +301,3 @@ def served_quantities(
     said = f"{outs.low:g} to {outs.high:g} {prices.currency} a million tokens ({prices.dated}), unless it is your own"
     cost = sent.by(ins.range("")).plus(asked.tokens.by(outs.range(""))).times(1e-6)
     return {**found, COST: cost.because(said)}, []
-
-
