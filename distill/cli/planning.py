@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from distill.cli.app import PREPARE_PANEL, Given, console, print_json, recipe_command
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, console, print_json, recipe_command
+from distill.errors import UserError
 
 
 @recipe_command(
@@ -53,3 +54,29 @@ def plan(
         print_json(found.to_json())
     else:
         print_plan(found, console(), str(given.recipe))
+
+
+@recipe_command(
+    "doctor",
+    about="Look at this machine and at what a recipe needs and lacks, with the command that mends each. Exit code 0: "
+    "all is well, or only warnings; 2: something is missing.",
+    examples=[
+        "distill doctor",
+        "distill doctor recipe.yaml --run-dir /data/runs",
+    ],
+    panel=PREPARE_PANEL,
+    without=("force", "quiet"),
+)
+def doctor(given: Given) -> None:
+    """Look at the machine and the recipe."""
+    from distill.planning.checks import MISSING
+    from distill.planning.doctor import diagnose, print_diagnosis
+
+    has_recipe = given.recipe != DEFAULT_RECIPE or given.recipe.exists()
+    found = diagnose(given.load if has_recipe else None, given.run_dir, str(given.recipe))
+    if given.as_json:
+        print_json(found.to_json())
+    else:
+        print_diagnosis(found, console())
+    if found.worst == MISSING:
+        raise typer.Exit(UserError.exit_code)

@@ -156,6 +156,8 @@ def _memory(seen: Seen) -> Iterator[Tight]:
 
 
 def _less_memory(seen: Seen, stage: str) -> str:
+    if stage != "sft" and not seen.machine.num_gpus:
+        return f"Fewer {stage}.compute.max_num_seqs or a smaller model would help."
     if stage != "sft":
         return f"{stage}.compute: a higher tensor_parallel, fewer max_num_seqs or a smaller model would help."
     ways = ["a lower filter.max_tokens or sft.max_length", "sft.compute.per_device_batch_size: 1"]
