@@ -35,6 +35,11 @@ class Sampled:
     """While drawing; `None`: not noted."""
 
     @property
+    def are_enough(self) -> bool:
+        """Whether their means count."""
+        return self.num_samples >= MIN_SAMPLES
+
+    @property
     def basis(self) -> str:
         return f"measured by this run so far: {self.num_samples:,} samples"
 
@@ -103,7 +108,7 @@ def _traces(folder: Path, quick: bool) -> Sampled | None:
     except (DistillError, OSError, KeyError):
         return None
     num = sum(status["finish_reasons"].values())
-    if num < MIN_SAMPLES:
+    if not num:
         return None
     speed = (status["live"] or {}).get("tokens_per_second") or None
     return Sampled(num, status["num_prompt_tokens"] / num, status["num_completion_tokens"] / num, speed)
@@ -144,6 +149,4 @@ def _answers(folder: Path, quick: bool) -> Sampled | None:
         num += tally.num_samples
         prompt += tally.num_prompt_tokens
         completion += tally.num_completion_tokens
-    if num < MIN_SAMPLES:
-        return None
-    return Sampled(num, prompt / num, completion / num, None)
+    return Sampled(num, prompt / num, completion / num, None) if num else None

@@ -85,7 +85,8 @@ def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
 
 
 def _sources(recipe: Recipe) -> list[ProblemSource | TraceSource]:
-    sources = [*recipe.problems, *recipe.traces, *(recipe.eval.benchmarks if recipe.eval else [])]
+    sources: list[ProblemSource | TraceSource] = [*recipe.problems, *recipe.traces]
+    sources += recipe.eval.benchmarks if recipe.eval else []
     return list({source.source: source for source in sources}.values())
 
 

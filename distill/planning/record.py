@@ -171,16 +171,17 @@ def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | N
 def _tokens(name: str, metrics: Mapping[str, Any]) -> float | None:
     """Tokens in the estimate's sense: written by a model, or gone through in training."""
     if name in ("generate", "import"):
-        found: float | None = metrics.get("num_completion_tokens")
-        return found
+        drawn: float | None = metrics.get("num_completion_tokens")
+        return drawn
     if name == "sft" and "num_tokens" in metrics:  # of an epoch
         return float(metrics["num_tokens"] * metrics["epochs"])
     if name == "eval":
-        results = [metrics.get(role) for role in ("base", "student")]
-        if all(isinstance(one, dict) and one.get("mean_completion_tokens") is not None for one in results):
-            return sum(
+        results = [metrics[role] for role in ("base", "student")]
+        return float(
+            sum(
                 one["mean_completion_tokens"] * one["num_problems"] * one["samples_per_problem"]
                 for one in results
-                if one is not None
+                if one["mean_completion_tokens"] is not None
             )
+        )
     return None

@@ -89,7 +89,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     fresh = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
     prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(Range.exact(TEMPLATE_TOKENS * len(config.examples)))
     completion = completion_length(config.teacher, config.sampling, config)
-    if seen is not None:
+    if seen is not None and seen.are_enough:
         prompt = Range.exact(seen.prompt_tokens, seen.basis)
         completion = Range(0.97 * seen.completion_tokens, 1.03 * seen.completion_tokens, seen.basis)
     return Asked(num, prompt, fresh, completion, seen.tokens_per_second if seen else None)
@@ -125,7 +125,7 @@ def asked_of_student(
     # A student writes as its rows do; a base may answer shortly, or never stop.
     length = Range(min(0.4 * trained_on.low, 0.5 * most), min(2.0 * trained_on.high, most))
     basis = f"like the rows of training, {span(trained_on)} tokens; a base may be short, or run into {most:,}"
-    if seen is not None:
+    if seen is not None and seen.are_enough:
         length, basis = Range(0.8 * seen.completion_tokens, 1.2 * seen.completion_tokens), seen.basis
     num = work.num_measured.times(num_models * config.samples_per_problem)
     prompt = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))

@@ -4,6 +4,7 @@ Enters: the recipe and its run folder. Leaves: a `Standing` for each stage. What
 asked: where only that could have changed, what the folder was made from is taken as unchanged, and that is said.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from distill.problems import ProblemSets
 from distill.recipe import Recipe
 from distill.stages import STUDENT, RunContext
 from distill.students import STUDENTS
+from distill.training.job import CHECKPOINTS
 
 TAKEN_AS_UNCHANGED = {
     "generate": ("problems",),
@@ -46,9 +48,25 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
             left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
             why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are there"
             standing = Standing(PARTLY, why, left)
+        if name == "sft" and standing.state == PARTLY:
+            standing = _by_checkpoint(run, standing)
         found[name] = standing
         is_upstream_done = is_upstream_done and standing.state == DONE
     return found
+
+
+def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
+    """How much of the training is left, from the number of its newest checkpoint."""
+    manifest = run.folder("filter").manifest
+    folder = run.folder("sft").path / CHECKPOINTS
+    numbers = [file.name.rpartition("-")[2] for file in folder.glob("checkpoint-*")]
+    steps = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if manifest is None or not steps:
+        return standing
+    config = run.recipe.sft
+    num_steps = math.ceil(math.ceil(manifest["metrics"]["num_kept"] / config.batch_size) * config.epochs)
+    left = max(0.0, 1 - steps / max(1, num_steps))
+    return Standing(PARTLY, f"goes on from step {steps:,} of {num_steps:,}", left)
 
 
 class _Looked:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-WIDE = 92
-"""Columns from which on everything is one table."""
 DASH = "–"
 SHOWN_BASES = (TOKENS, SECONDS, MEMORY, COST)
 BASIS_NAMES = {TOKENS: "tokens", SECONDS: "time", MEMORY: "memory", COST: "cost"}
@@ -43,10 +41,10 @@ def print_plan(plan: Plan, console: "Console", recipe: str) -> None:
         recipe: how the recipe was named on the command line, for the next commands.
     """
     columns = _columns(plan)
-    groups = [list(columns)] if console.width >= WIDE else _halves(list(columns))
-    for number, group in enumerate(groups):
-        title = f"{plan.name} on {plan.machine.name}" if number == 0 else None
-        console.print(_table(plan, {name: columns[name] for name in group}, title))
+    console.print(f"{plan.name} on {plan.machine.name}", style="bold", markup=False)
+    groups = [list(columns)] if _width(_table(plan, columns)) <= console.width else _halves(list(columns))
+    for group in groups:
+        console.print(_table(plan, {name: columns[name] for name in group}))
     console.print(_grid(_bases(plan), (8, 6)))
     if plan.limits:
         console.print("\nTight:")
@@ -56,8 +54,10 @@ def print_plan(plan: Plan, console: "Console", recipe: str) -> None:
         console.print(_grid([("-", note) for note in plan.notes]))
     console.print("\nNext:")
     for command, about in next_commands(plan, recipe):
-        line = f"  {command}  # {about}" if command else f"  {about}"
-        console.print(line, markup=False, soft_wrap=True)
+        if command:  # whole, to be copied
+            console.print(f"  {command}  # {about}", markup=False, soft_wrap=True)
+        else:
+            console.print(_grid([("", about)], (1,)))
 
 
 def next_commands(plan: Plan, recipe: str) -> list[tuple[str, str]]:
@@ -99,11 +99,11 @@ def _halves(names: list[str]) -> list[list[str]]:
     return [names[:3], names[3:]] if len(names) > 3 else [names]
 
 
-def _table(plan: Plan, columns: dict[str, str], title: str | None) -> "Table":
+def _table(plan: Plan, columns: dict[str, str]) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage", no_wrap=True)
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
@@ -112,6 +112,15 @@ def _table(plan: Plan, columns: dict[str, str], title: str | None) -> "Table":
     table.add_section()
     table.add_row("left in all", *(_cell(name, plan.totals.get(name)) for name in columns))
     return table
+
+
+def _width(table: "Table") -> int:
+    """Columns that a table takes where there is room enough."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(width=1_000)
+    return Measurement.get(console, console.options, table).maximum
 
 
 def _stage_cell(stage: StageEstimate) -> str:
