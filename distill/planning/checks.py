@@ -19,6 +19,7 @@ OK: Status = "ok"
 WARNING: Status = "warning"
 MISSING: Status = "missing"
 
+_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 MAX_CHARS = 400
 
@@ -90,5 +91,6 @@ def _run(probe: Probe, outcome: _Outcome) -> None:
 def line_of(said: object) -> str:
     """The first line of what somebody else said, fit for a terminal and without anything secret."""
     text = next((line for line in str(said).strip().splitlines() if line.strip()), "")
-    text = _UNPRINTABLE.sub(" ", redact(text)).strip()
+    # Before looking for secrets: an escape just before a key would hide where it begins.
+    text = redact(_UNPRINTABLE.sub(" ", _ESCAPE.sub("", text)).strip())
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 1]}…"

@@ -128,9 +128,9 @@ def test_an_estimate_that_fails_is_said_and_stops_no_run(make_recipe, tmp_path, 
 
 
 def test_a_plan_tells_what_is_done_what_goes_on_and_what_has_changed(make_recipe, tmp_path, fake_engine):
-    recipe = make_recipe()
+    recipe = make_recipe(12)
     assert {s.standing.state for s in planned(recipe, tmp_path).stages} == {"new"}
-    sample(recipe, tmp_path / "runs", fake_engine([RIGHT], die_after=9), is_whole=False)
+    sample(recipe, tmp_path / "runs", fake_engine([RIGHT], die_after=16), is_whole=False)
     started = stages_of(planned(recipe, tmp_path))["generate"]
     assert started.standing.state == "partly"
     assert 0 < started.standing.remaining < 1
@@ -144,10 +144,10 @@ def test_a_plan_tells_what_is_done_what_goes_on_and_what_has_changed(make_recipe
     assert stages["generate"].left == {}
     assert "kept by this run" in stages["sft"].quantities["tokens"].basis
 
-    stricter = make_recipe(filter={"max_tokens": 3, "compute": {"workers": 1}})
+    stricter = make_recipe(12, filter={"max_tokens": 3, "compute": {"workers": 1}})
     changed = stages_of(planned(stricter, tmp_path))["filter"].standing
     assert (changed.state, "max_tokens" in changed.why) == ("changed", True)
-    more = make_recipe(generate={**recipe.generate.model_dump(), "samples_per_problem": 4})
+    more = make_recipe(12, generate={**recipe.generate.model_dump(), "samples_per_problem": 4})
     stages = stages_of(planned(more, tmp_path))
     assert (stages["generate"].standing.state, stages["generate"].standing.remaining) == ("partly", 0.5)
     assert stages["filter"].standing.state == "depends"
