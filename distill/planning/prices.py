@@ -96,8 +96,8 @@ def load_prices(own: Path | None = None, gpu_price: float | None = None) -> Pric
     """The package's table, with the user's prices over it.
 
     Args:
-        own: a YAML file with the same keys; its `gpu_hour` is merged in by kind, its `served` comes first. It needs a
-            `dated` of its own.
+        own: a YAML file with the same keys; its `gpu_hour` is merged in by kind, its `served` comes first; in another
+            currency it stands alone. It needs a `dated` of its own.
         gpu_price: money for an hour of any GPU.
 
     Raises:
@@ -106,6 +106,8 @@ def load_prices(own: Path | None = None, gpu_price: float | None = None) -> Pric
     table = yaml.safe_load((resources.files("distill.planning") / "prices.yaml").read_text())
     if own is not None:
         given = _read(own)
+        if given.get("currency", table["currency"]) != table["currency"]:
+            table |= {"gpu_hour": {}, "served": []}  # sums of two currencies mean nothing
         table |= {
             **given,
             "gpu_hour": {**table["gpu_hour"], **_mapping(own, given, "gpu_hour")},

@@ -288,6 +288,9 @@ def served_quantities(asked: Asked, config: GenerateConfig, prices: Prices) -> t
     if config.price is not None:
         price = config.price
         cost = sent.times(price.input_per_million / 1e6).plus(asked.tokens.times(price.output_per_million / 1e6))
+        if price.currency != prices.currency:
+            note = f"{span(cost)} {price.currency} by generate.price, not added to {prices.currency}"
+            return found, [f"{note}; --prices with currency: {price.currency} would"]
         said = f"generate.price: {price.input_per_million:g} in, {price.output_per_million:g} out a million tokens"
         return {**found, COST: cost.because(said)}, []
     price_of = prices.teacher(config.teacher)

@@ -116,6 +116,18 @@ def test_own_prices_lie_over_the_table(tmp_path):
     assert by_name(planned(recipe(), tmp_path, EPYC, own=mine))["sft"].quantities["cost"].low > 0
 
 
+def test_prices_in_another_currency_are_not_added_up_with_the_tables(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text('dated: "2026-05-01"\ncurrency: EUR\ngpu_hour: {h100: 1.9}\n')
+    assert set(load_prices(mine).gpu_hour) == {"h100"}
+    price = {"input_per_million": 1, "output_per_million": 2, "currency": "EUR"}
+    served = {"teacher": "deepseek-ai/DeepSeek-R1", "compute": {"base_urls": ["http://host:8000/v1"]}, "price": price}
+    in_usd = by_name(planned(recipe(generate=served), tmp_path))["generate"]
+    assert "cost" not in in_usd.quantities
+    assert "EUR by generate.price" in in_usd.notes[0]
+    assert "cost" in by_name(planned(recipe(generate=served), tmp_path, own=mine))["generate"].quantities
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
