@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
-from distill.planning.machine import Machine, usable_memory_gib
+from distill.planning.machine import Machine, busy_cores, usable_memory_gib
 from distill.planning.models import ModelFacts
 from distill.planning.quantities import Range, short
 from distill.planning.sampling_cost import Asked
@@ -21,6 +21,8 @@ from distill.training.layout import Layout
 
 FULL_SHARE = 0.9
 """Of memory or of a length, from which on a limit is called tight."""
+CONTEXT_SHARE = 0.97
+"""The same of a context, of which the longest prompt is known only about."""
 WIDE_POINTS = 5.0
 """Half-width of a 95% interval from which on it is called wide, in points."""
 Z_95 = 1.96
@@ -63,7 +65,7 @@ class Seen:
 
 def tight_limits(seen: Seen) -> list[Tight]:
     """All that is tight, what stops the run first."""
-    found = [*_lengths(seen), *_memory(seen), *_disk(seen), *_gpus(seen), *_statistics(seen)]
+    found = [*_lengths(seen), *_memory(seen), *_disk(seen), *_gpus(seen), *_busy(seen), *_statistics(seen)]
     return sorted(found, key=lambda tight: not tight.stops)
 
 
@@ -101,7 +103,7 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
         )
     context = seen.teacher.context if seen.teacher else None
     longest = asked.prompt_tokens.low - asked.fresh_tokens.low + prompt + most
-    if context is not None and longest > FULL_SHARE * context:
+    if context is not None and longest > CONTEXT_SHARE * context:
         yield Tight(
             "teacher_context",
             f"the longest prompt and generate.sampling.max_tokens ({most:,}) come to {longest:,.0f} of the teacher's "
@@ -120,11 +122,11 @@ def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
         context = student.long_context
     if seen.recipe.sft.rope_theta and context is not None:
         context = max(context, seen.recipe.sft.max_length)
-    if context is not None and most + prompt > FULL_SHARE * context:
+    if context is not None and most + prompt > CONTEXT_SHARE * context:
         yield Tight(
             "eval_context",
-            f"eval.sampling.max_tokens ({most:,}) and the longest prompt fill the student's context "
-            f"({context:,} tokens).",
+            f"eval.sampling.max_tokens ({most:,}) and the longest prompt come to {most + prompt:,.0f} of the student's "
+            f"{context:,} tokens.",
             stops=most >= context,
         )
     length = seen.rows.completion_tokens
@@ -200,6 +202,17 @@ def _gpus(seen: Seen) -> Iterator[Tight]:
     sft = seen.stages.get("sft")
     if seen.layout is None and sft is not None and sft.notes:
         yield Tight("layout", sft.notes[0], stops=True)
+
+
+def _busy(seen: Seen) -> Iterator[Tight]:
+    load = busy_cores(seen.machine)
+    if load is not None and any(stage.standing.state != DONE for stage in seen.stages.values()):
+        cores = seen.machine.num_cores
+        yield Tight(
+            "busy_cores",
+            f"others are at work here (load {load:.1f} on {cores} cores): the times are for free cores, and may be "
+            f"{load / cores:.0f} times as long.",
+        )
 
 
 def half_width_points(num_problems: float, samples_per_problem: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ Enters: `--gpus 8 --gpu h100`, or nothing. Leaves: a `Machine`.
 
 import difflib
 import math
+import os
 from dataclasses import dataclass
 
 from distill.engines.memory import free_memory_gib, visible_gpus
@@ -16,6 +17,8 @@ from distill.training.planner import CPU_CORE_TFLOPS, peak_tflops
 CPU = "cpu"
 DEFAULT_KIND = "h100"
 """What `--gpus 8` alone means on a machine without GPUs."""
+BUSY_SHARE = 1.5
+"""So many times as many processes as cores are called busy."""
 GPUS_A_MACHINE = 8
 CORES_A_GPU = 8
 """Assumed of a machine that is only named; grading and filtering run on one machine's cores."""
@@ -153,6 +156,14 @@ def _known(kind: str) -> str:
         f"--gpu {kind}: unknown kind of GPU.{hint} Known: {', '.join(KINDS)}, cpu. For another give --gpu-memory GIB "
         "alone."
     )
+
+
+def busy_cores(machine: Machine) -> float | None:
+    """How many processes want this machine's cores, where that is many more than there are and no GPU does the work."""
+    if not machine.is_this or machine.num_gpus:
+        return None
+    load = os.getloadavg()[0]
+    return load if load > BUSY_SHARE * machine.num_cores else None
 
 
 def usable_memory_gib(machine: Machine) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 
 from distill.engines.memory import free_memory_gib
 from distill.planning.checks import MISSING, OK, WARNING, Check, line_of
+from distill.planning.machine import BUSY_SHARE
 
 GIB = 2**30
 MIN_PYTHON = (3, 11)
@@ -279,6 +280,9 @@ def check_disk(name: str, folder: Path, mend: str, usage: DiskUsage = shutil.dis
 
 def check_memory() -> list[Check]:
     """Cores and free memory."""
-    free = free_memory_gib()
-    said = f"{len(os.sched_getaffinity(0))} cores, {free:.1f} GiB of memory free"
+    free, cores = free_memory_gib(), len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    said = f"{cores} cores, {free:.1f} GiB of memory free"
+    if load > BUSY_SHARE * cores:
+        return [Check("CPU", WARNING, f"{said}; others are at work (load {load:.1f})", "top")]
     return [Check("CPU", WARNING if free < TIGHT_MEMORY_GIB else OK, said)]

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from distill.errors import DistillError
 from distill.ledger import index_ledger
+from distill.recipe import Recipe
 from distill.status import sampling_status
 from distill.store import StageFolder
+from distill.students import STUDENTS, find_student
 from distill.trace_store import LEDGER
 
 QUICK_BYTES = 32 << 20
@@ -20,6 +24,11 @@ QUICK_BYTES = 32 << 20
 MIN_SAMPLES = 8
 """So many samples have to be there before their mean counts."""
 LAST_STEPS = 50
+
+NOT_LENGTHS = {"teacher", "revision", "samples_per_problem", "stop_after_correct", "price", "compute"}
+NOT_TRAINING_SPEED = {"compute", "epochs", "learning_rate", "min_learning_rate_share", "warmup_share", "weight_decay"}
+NOT_ANSWERS = {"held_out", "benchmarks", "samples_per_problem", "grade_timeout_s", "compute"}
+"""Settings that change neither lengths nor speeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +75,54 @@ class Measured:
     """Of the evaluation."""
 
 
-def measure(run_dir: Path, traces_stage: str, quick: bool = False) -> Measured:
-    """Look at a run folder.
+def measure(run_dir: Path, recipe: Recipe, quick: bool = False) -> Measured:
+    """Look at a run folder; what was made under other settings than the recipe's is left out.
 
     Args:
         run_dir: `runs/<name>`; it need not exist.
-        traces_stage: `generate` or `import`.
+        recipe: what is planned.
         quick: leave out what may take more than a moment.
     """
     if not run_dir.is_dir():
         return Measured()
+    source = run_dir / recipe.traces_stage
+    same_traces = _is_same_source(recipe, _identity(source))
+    same_filter = same_traces and _agrees(recipe.filter, _identity(run_dir / "filter"), {"compute", "judge"})
+    same_training = _agrees(recipe.sft, _identity(run_dir / "sft"), NOT_TRAINING_SPEED)
+    student = find_student(recipe.student).hub_id
+    same_training = same_training and (_identity(run_dir / "sft") or {}).get("student") == student
+    same_eval = recipe.eval is not None and _agrees(recipe.eval, _identity(run_dir / "eval"), NOT_ANSWERS)
     return Measured(
-        traces=_traces(run_dir / traces_stage, quick),
-        kept=_kept(run_dir),
-        training_speed=_training_speed(run_dir / "sft" / "metrics.jsonl"),
-        answers=_answers(run_dir / "eval", quick),
+        traces=_traces(source, quick) if same_traces else None,
+        kept=_kept(run_dir) if same_filter else None,
+        training_speed=_training_speed(run_dir / "sft" / "metrics.jsonl") if same_training else None,
+        answers=_answers(run_dir / "eval", quick) if same_eval else None,
     )
+
+
+def _identity(folder: Path) -> dict[str, Any] | None:
+    try:
+        return StageFolder(folder).identity
+    except DistillError:
+        return None
+
+
+def _agrees(config: BaseModel, identity: dict[str, Any] | None, without: set[str]) -> bool:
+    """Whether a stage was made under these settings, some of them aside."""
+    wanted = config.model_dump(mode="json", exclude=without)
+    return identity is not None and all(identity.get(key) == value for key, value in wanted.items())
+
+
+def _is_same_source(recipe: Recipe, identity: dict[str, Any] | None) -> bool:
+    """Whether traces were drawn as the recipe draws them, or imported from as many sources with the same limits."""
+    if identity is None:
+        return False
+    if recipe.generate is None:
+        limits = [source.get("limit") for source in identity.get("traces", [])]
+        return limits == [source.limit for source in recipe.traces]
+    teacher = recipe.generate.teacher
+    hub_id = STUDENTS[teacher].hub_id if teacher in STUDENTS else teacher
+    return identity.get("teacher") == hub_id and _agrees(recipe.generate, identity, NOT_LENGTHS)
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:

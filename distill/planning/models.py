@@ -67,6 +67,8 @@ class ModelFacts:
     """Longest sequence, in tokens; `None`: not known."""
     weights_gib: float | None
     """Once loaded for sampling."""
+    is_seen: bool
+    """Whether its config.json has been read, or it is in the student table."""
     local: Model | None
     """Where it lies on this machine, weights included; `None`: it has to be fetched, or is served elsewhere."""
     basis: str
@@ -118,7 +120,8 @@ def model_facts(name: str, revision: str | None = None, dtype: str = "auto", wei
     if gib is None and number is not None:
         per_weight = 1 if any(part in hub_id.lower() for part in FP8_MODELS) else BYTES_PER_WEIGHT[dtype]
         gib = number * (per_weight if _is_mixture(hub_id) else BYTES_PER_WEIGHT[dtype]) / GIB
-    return ModelFacts(hub_id, number, active, shape, context, gib, local, said)
+    is_seen = bool(config) or student is not None
+    return ModelFacts(hub_id, number, active, shape, context, gib, is_seen, local, said)
 
 
 def _size(hub_id: str, shape: ModelShape | None, local: Model | None) -> tuple[float | None, float | None, str]:

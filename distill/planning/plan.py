@@ -139,7 +139,7 @@ def plan_recipe(
         except (DistillError, OSError):
             sets = None
     work = workload(recipe, sets, may_load=False)
-    seen = measure(run.run_dir, recipe.traces_stage, quick)
+    seen = measure(run.run_dir, recipe, quick)
     known = _Known.of(recipe, work, seen)
     stages = _estimates(recipe, known, machine, prices, seen)
     if not quick:

@@ -41,6 +41,8 @@ def record_estimate(run: RunContext, stages: Sequence[str], force: bool = False)
         name
         for name in stages
         if not _is_kept(kept["stages"].get(name), made_for, run.folder(name).identity is not None, force)
+        # Of a stage that is done an estimate would know too much.
+        and (force or run.folder(name).manifest is None)
     ]
     if not wanted:
         return

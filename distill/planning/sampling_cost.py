@@ -38,6 +38,9 @@ MIXTURE_REACHED = Range(0.15, 0.5)
 """Assumed: the same for mixtures of experts."""
 TRANSFORMERS_REACHED = Range(0.05, 0.25)
 """Assumed: the same for transformers."""
+STEP_S = Range(0.003, 0.012)
+"""Assumed: what a step of decoding costs on a GPU beside that, in seconds: scheduling, drawing tokens."""
+TRANSFORMERS_STEP_S = Range(0.02, 0.06)
 PREFILL_REACHED = Range(0.3, 0.6)
 """Assumed: share of the peak that reading prompts reaches."""
 CPU_REACHED = Range(0.3, 0.85)
@@ -192,13 +195,14 @@ def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine
     read_gb = ((model.weights_gib or 0.0) * GIB + seqs * context * model.kv_bytes_per_token) / 1e9
     flops = seqs * model.flops_per_token(context)
     bounds = [
-        seqs / max(read_gb / (gb * gpus), flops / (peak * 1e12 * gpus))
+        max(read_gb / (gb * gpus), flops / (peak * 1e12 * gpus))
         for gb, peak in ((bandwidth.low, tflops.low), (bandwidth.high, tflops.high))
     ]
     is_mixture = model.active_parameters != model.num_parameters
     reached = TRANSFORMERS_REACHED if not is_vllm else MIXTURE_REACHED if is_mixture else GPU_REACHED
+    step_s = Range(min(bounds), max(bounds)).over(reached).plus(STEP_S if is_vllm else TRANSFORMERS_STEP_S)
     basis = f"{seqs:.0f} requests at once, {reached.low:.0%} to {reached.high:.0%} of the roofline"
-    return Range(min(bounds), max(bounds)).by(reached).times(compute.replicas).because(basis)
+    return Range.exact(seqs * compute.replicas).over(step_s).because(basis)
 
 
 def requests_at_once(

@@ -10,7 +10,7 @@ from distill.errors import ModelError
 from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
 from distill.planning.machine import GPUS_A_MACHINE, Machine
 from distill.planning.measured import Measured
-from distill.planning.models import GIB, ModelFacts, is_reasoner
+from distill.planning.models import GIB, ModelFacts, is_reasoner, nearest_shape
 from distill.planning.quantities import Range, span
 from distill.planning.stage import DISK, MEMORY, SECONDS, TOKENS
 from distill.recipe import Recipe, SftConfig
@@ -29,6 +29,10 @@ MFU = Range(0.3, 0.5)
 """Assumed: share of the GPUs' peak that training reaches in one machine (recomputing does not count)."""
 MFU_FAR = Range(0.2, 0.45)
 """Assumed: the same over several machines."""
+PASS_S = Range(0.03, 0.15)
+"""Assumed: what a pass costs on a GPU beside its products, in seconds: launching kernels, talking to the others."""
+LIKE_ANOTHER = (0.7, 1.4)
+"""A model of unknown shape takes so many times the memory of the student nearest in size."""
 CPU_MFU = Range(0.3, 0.95)
 """Share of the cores' float32 peak that training reaches."""
 START_S = {"gpu": Range(60, 300), "cpu": Range(20, 90)}
@@ -128,13 +132,16 @@ def training_quantities(
     tokens = rows.num.by(rows.row_tokens).times(config.epochs)
     said = f"{span(rows.num)} rows of {span(rows.row_tokens)} tokens, {config.epochs:g} epochs: {rows.num.basis}"
     found = {TOKENS: tokens.because(said)}
+    stand_in = _stand_in(model)
     try:
-        layout = training_layout(config, model, machine)
+        layout = training_layout(config, stand_in, machine)
     except ModelError as error:
         return found, [str(error)], None
     notes: list[str] = []
     found[DISK] = _disk(recipe, rows, model)
-    memory = _memory(config, rows, model, machine, layout)
+    memory = _memory(config, rows, stand_in, machine, layout)
+    if memory is not None and stand_in is not model:
+        memory = memory.times(*LIKE_ANOTHER).because(f"{memory.basis}; as a student of about its size")
     if memory is not None:
         found[MEMORY] = memory
     elif model.num_parameters is not None:
@@ -145,8 +152,19 @@ def training_quantities(
         notes.append(f"{model.name}: {what}, so no time can be worked out")
         return found, notes, layout
     start = START_S[machine.device].plus(Range.exact(model.weights_gib or 1.0).over(Range(0.2, 2.0)))
+    if machine.num_gpus and not (seen.training_speed and machine.is_this):
+        passes = tokens.over(rows.row_tokens).times(1 / (layout.per_device_batch_size * layout.data_parallel))
+        start = start.plus(passes.by(PASS_S))
     found[SECONDS] = tokens.over(speed).plus(start).because(f"{span(speed)} tokens/s: {speed.basis}")
     return found, notes, layout
+
+
+def _stand_in(model: ModelFacts) -> ModelFacts:
+    """A dense model that nobody has looked into, with the shape of the student nearest in size."""
+    is_dense = model.num_parameters is not None and model.num_parameters == model.active_parameters
+    if model.shape is not None or model.is_seen or not is_dense:
+        return model
+    return replace(model, shape=nearest_shape(model.num_parameters or 1e9))
 
 
 def training_speed(

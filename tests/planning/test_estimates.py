@@ -70,7 +70,7 @@ def test_sampling_smollm2_on_two_cores_is_as_fast_as_it_was():
 def test_an_8b_model_on_an_h100_decodes_some_thousand_tokens_a_second():
     asked = Asked(Range.exact(10_000), Range.exact(200), Range.exact(200), Range.exact(2_000))
     speed = decoding_speed(model_facts("llama-8b"), SamplingCompute(), H100, asked)
-    assert 3_000 < speed.low < speed.high < 15_000
+    assert 2_000 < speed.low < 8_000 < speed.high < 15_000
 
 
 def test_r1s_32b_student_on_800k_rows_takes_thousands_of_gpu_hours(tmp_path):
