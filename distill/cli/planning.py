@@ -58,8 +58,8 @@ def plan(
 
 @recipe_command(
     "doctor",
-    about="Look at this machine and at what a recipe needs and lacks, with the command that mends each. Exit code 0: "
-    "all is well, or only warnings; 2: something is missing.",
+    about="Look at this machine and at what a recipe lacks, with the command that mends each. Exits with 2 where "
+    "something is missing.",
     examples=[
         "distill doctor",
         "distill doctor recipe.yaml --run-dir /data/runs",

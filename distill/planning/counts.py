@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.errors import DistillError
 from distill.planning.quantities import Range, total
-from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name, load_problem_sets
+from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
 from distill.rows import file_rows
 from distill.sampling_job import num_lines
@@ -68,19 +68,13 @@ class Workload:
         return total(self.benchmarks.values())
 
 
-def workload(recipe: Recipe, sets: ProblemSets | None = None, may_load: bool = True) -> Workload:
+def workload(recipe: Recipe, sets: ProblemSets | None = None) -> Workload:
     """Count what a recipe asks.
 
     Args:
         recipe: the recipe.
-        sets: its problems where they are loaded already.
-        may_load: load small local sources, which takes a second or two.
+        sets: its problems where they are loaded; left out: counted from outside.
     """
-    if sets is None and may_load and is_small_and_local(recipe):
-        try:
-            sets = load_problem_sets(recipe)
-        except (DistillError, OSError):
-            sets = None  # the run will say so; here the recipe's own numbers must do
     if sets is not None and (sets.train or recipe.traces):
         return _of_sets(recipe, sets)
     return _of_sources(recipe)

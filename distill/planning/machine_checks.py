@@ -41,6 +41,9 @@ print(json.dumps({
 }))
 """
 
+MAX_SHOWN = 6
+"""Packages that do not fit, at most, so that all stays on one screen."""
+
 DiskUsage = Callable[[Path], Any]
 Version = Callable[[str], str | None]
 
@@ -188,7 +191,11 @@ def check_versions(version: Version = installed) -> list[Check]:
         said = f"{', '.join(cuda_builds)}: built for CUDA, breaks imports beside torch {version('torch')}"
         found.append(Check("versions", MISSING, said, f"pip uninstall -y {' '.join(CUDA_ONLY)}"))
     if found:
-        return list({check.said: check for check in found}.values())
+        worst_first = sorted({check.said: check for check in found}.values(), key=lambda check: check.status != MISSING)
+        more = len(worst_first) - MAX_SHOWN
+        return worst_first[:MAX_SHOWN] + (
+            [Check("versions", WARNING, f"and {more} more", "make install")] if more > 0 else []
+        )
     shown = [f"{name} {there}" for name in ("transformers", "trl", "peft", "datasets") if (there := version(name))]
     return [Check("versions", OK, f"{', '.join(shown)}; all fit together")]
 

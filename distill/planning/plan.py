@@ -138,7 +138,7 @@ def plan_recipe(
             sets = run.problem_sets  # kept there, for whoever asks next
         except (DistillError, OSError):
             sets = None
-    work = workload(recipe, sets, may_load=False)
+    work = workload(recipe, sets)
     seen = measure(run.run_dir, recipe, quick)
     known = _Known.of(recipe, work, seen)
     stages = _estimates(recipe, known, machine, prices, seen)
@@ -244,17 +244,13 @@ def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> 
     cores = min(recipe.filter.compute.workers or machine.num_cores, machine.num_cores)
     seconds = chars.over(FILTER_CHARS_PER_S.times(cores)).plus(FILTER_START_S)
     basis = f"{span(known.traces)} traces, {cores} cores at 1 to 6.5 million characters a second"
-    quantities = {
+    found = {
         SECONDS: seconds.because(basis),
-        MEMORY: FILTER_GIB.because("does not grow with the traces"),
         DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),
     }
-    # Its work is done by the machine's cores; a GPU that stands by is paid all the same.
-    found = priced(quantities, machine, 0, prices)
-    found.pop("gpu_hours", None)
-    if machine.num_gpus:
-        found.pop(MEMORY)
-        found.pop("cost", None)
+    if not machine.num_gpus:  # with GPUs, none of them works here, and memory is counted by GPU
+        memory = FILTER_GIB.because("does not grow with the traces")
+        found = priced({**found, MEMORY: memory}, machine, 0, prices)
     notes = []
     if recipe.filter.judge is not None:
         notes.append("the judge's time and money are not counted: how many answers no rule can grade is not known")

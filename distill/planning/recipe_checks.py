@@ -125,6 +125,10 @@ def check_server(role: str, model: str, url: str, key_env: str) -> list[Check]:
     import httpx
 
     key = os.environ.get(key_env)
+    if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+        # No request is tried: the client's error would show the key.
+        said = f"{key_env} holds something that is no key (a line break, a space, or letters beyond ASCII)"
+        return [Check(role, MISSING, f"{url}: {said}", f"export {key_env}=…")]
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     listed = f"{url.rstrip('/')}/models"
     try:

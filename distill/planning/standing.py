@@ -16,7 +16,6 @@ from distill.planning.measured import Measured
 from distill.planning.models import local_model
 from distill.planning.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing
 from distill.problems import ProblemSets
-from distill.recipe import Recipe
 from distill.stages import STUDENT, RunContext
 from distill.students import STUDENTS
 from distill.training.job import CHECKPOINTS
@@ -156,8 +155,3 @@ def _after(run: RunContext, name: str, earlier: Mapping[str, Standing]) -> Stand
         return Standing(NEW)
     first = next(stage for stage, standing in earlier.items() if standing.state != DONE)
     return Standing(DEPENDS, f"there are results from before; {first} comes first, and may change what they rest on")
-
-
-def all_done(found: Mapping[str, Standing], recipe: Recipe) -> bool:
-    """Whether nothing is left to do."""
-    return all(found[name].state == DONE for name in stages_of(recipe))

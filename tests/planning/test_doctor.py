@@ -324,6 +324,13 @@ def test_a_teachers_server_is_asked_for_its_models(server, monkeypatch):
     assert (lacking.status, lacking.mend) == ("missing", "export TEACHER_KEY=…")
 
 
+def test_a_key_with_a_line_break_is_told_and_not_shown(server, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", f"{KEY}\n")
+    found = only(check_server("teacher", "teacher-1", server, "TEACHER_KEY"))
+    assert (found.status, "holds something that is no key" in found.said) == ("missing", True)
+    assert KEY not in str(found)
+
+
 def test_a_server_that_hangs_and_one_that_is_not_there(silent_server, monkeypatch):
     monkeypatch.setattr(recipe_checks, "HTTP_S", 0.3)
     assert "does not answer within" in only(check_server("teacher", "t", silent_server, "K")).said
