@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
-from distill.planning.machine import Machine, busy_cores, usable_memory_gib
+from distill.planning.machine import GPUS_A_MACHINE, Machine, busy_cores, usable_memory_gib
 from distill.planning.models import ModelFacts
 from distill.planning.quantities import Range, short
 from distill.planning.sampling_cost import Asked
@@ -94,7 +94,8 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     assert config is not None
     assert asked is not None
     most = config.sampling.max_tokens
-    if asked.completion_tokens.high >= FULL_SHARE * most:
+    length = asked.completion_tokens
+    if length.high >= FULL_SHARE * most and math.sqrt(length.low * length.high) >= 0.5 * most:
         yield Tight(
             "cut_off",
             f"generate.sampling.max_tokens ({most:,}) is about as long as traces may be "
@@ -184,21 +185,23 @@ def _disk(seen: Seen) -> Iterator[Tight]:
 
 def _gpus(seen: Seen) -> Iterator[Tight]:
     machine = seen.machine
+    in_one = min(machine.num_gpus, GPUS_A_MACHINE)  # a stage that samples runs in one machine
     for name, stage in seen.stages.items():
         if name not in ("generate", "eval") or stage.standing.state == DONE or not stage.num_gpus:
             continue
-        if stage.num_gpus > machine.num_gpus:
+        if stage.num_gpus > in_one:
             yield Tight(
-                "gpus", f"{name}.compute asks for {stage.num_gpus} GPUs, and there are {machine.num_gpus}.", stops=True
+                "gpus",
+                f"{name}.compute asks for {stage.num_gpus} GPUs of one machine, and there are {in_one}.",
+                stops=True,
             )
         elif stage.num_gpus <= machine.num_gpus // 2:
             config = getattr(seen.recipe, name).compute
-            replicas = machine.num_gpus // (config.tensor_parallel * config.pipeline_parallel)
-            yield Tight(
-                "idle_gpus",
-                f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs: {name}.compute.replicas: {replicas} would "
-                "use them all.",
-            )
+            replicas = in_one // (config.tensor_parallel * config.pipeline_parallel)
+            more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
+            uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
+            if replicas > config.replicas or machine.num_gpus > in_one:
+                yield Tight("idle_gpus", f"{uses}{more if replicas > config.replicas else ''}.")
     sft = seen.stages.get("sft")
     if seen.layout is None and sft is not None and sft.notes:
         yield Tight("layout", sft.notes[0], stops=True)

@@ -43,10 +43,10 @@ def print_plan(plan: Plan, console: "Console", recipe: str) -> None:
     columns = _columns(plan)
     console.print(f"{plan.name} on {plan.machine.name}", style="bold", markup=False)
     groups = [list(columns)] if _width(_table(plan, columns)) <= console.width else _halves(list(columns))
-    for group in groups:
+    for group in groups if not plan.is_done else []:
         console.print(_table(plan, {name: columns[name] for name in group}))
     console.print(_grid(_bases(plan), (8, 6)))
-    if plan.limits:
+    if plan.limits and not plan.is_done:
         console.print("\nTight:")
         console.print(_grid([("stops" if tight.stops else "-", tight.message) for tight in plan.limits]))
     if plan.notes:

@@ -1,9 +1,12 @@
 """A run keeps its first estimate beside it, the summary has what it came to, and none of that can stop a run."""
 
+import dataclasses
+import io
 import json
 import sys
 
 import pytest
+from rich.console import Console
 
 from distill.cli import main
 from distill.errors import UserError
@@ -12,6 +15,7 @@ from distill.planning.machine import Machine, this_machine
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
 from distill.planning.record import FILE
+from distill.planning.table import print_plan
 from distill.stages import RunContext, generate
 from distill.store import Manifest, describe_outputs, fingerprint, read_json
 
@@ -183,6 +187,20 @@ def test_what_is_planned_for_another_machine_ignores_this_ones_speed(make_recipe
     stage = stages_of(plan_recipe(recipe, tmp_path / "runs", other, load_prices()))["generate"]
     assert "measured" in stage.quantities["tokens"].basis
     assert "measured" not in stage.quantities["seconds"].basis
+
+
+def test_a_plan_of_what_is_done_is_short(make_recipe, tmp_path, fake_engine, sampled_by):
+    recipe = make_recipe()
+    sampled_by(fake_engine([RIGHT]))
+    run_recipe(recipe, tmp_path / "runs", ["generate", "filter"])
+    plan = planned(recipe, tmp_path)
+    finished = dataclasses.replace(plan, stages=tuple(s for s in plan.stages if s.stage != "sft"))
+    console = Console(file=io.StringIO(), width=60)
+    print_plan(finished, console, "recipe.yaml")
+    said = console.file.getvalue()
+    assert "Nothing is left to do" in said
+    assert "is skipped" in said
+    assert "left in all" not in said
 
 
 @pytest.mark.parametrize("columns", ["60", "100"])
