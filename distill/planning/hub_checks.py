@@ -140,12 +140,20 @@ def _may_read(path: str) -> bool:
     return status not in (401, 403)
 
 
-def check_dataset(name: str, revision: str | None = None) -> list[Check]:
-    """Whether a Hub dataset lies here or can be had."""
+def check_dataset(name: str, revision: str | None = None, config: str | None = None) -> list[Check]:
+    """Whether a Hub dataset lies here or can be had.
+
+    Args:
+        name: its Hub id.
+        revision: git revision.
+        config: configuration (subset), for the command that fetches it.
+    """
     what = f"hf:{name}"
     if is_cached_dataset(name):
         return [Check("dataset", OK, f"{what}: in the cache")]
-    fetch = f"hf download {name} --repo-type dataset"
+    # `hf download` would not do: `datasets` looks offline only into what it has prepared itself.
+    arguments = f"'{name}'" + (f", '{config}'" if config else "") + (f", revision='{revision}'" if revision else "")
+    fetch = f'python -c "import datasets; datasets.load_dataset({arguments})"'
     if is_offline():
         said = f"{what}: not in the cache, and HF_HUB_OFFLINE is set"
         return [Check("dataset", MISSING, said, f"HF_HUB_OFFLINE=0 {fetch}")]

@@ -179,7 +179,7 @@ def _model_names(body: bytes) -> set[str]:
 def _source(source: ProblemSource | TraceSource) -> list[Check]:
     kind, _, name = source.source.partition(":")
     if kind == "hf":
-        return check_dataset(name, source.revision)
+        return check_dataset(name, source.revision, source.config)
     if kind == "file":
         return _file(name)
     try:
@@ -202,7 +202,9 @@ def _pack(entry: str) -> list[Check]:
     kind, _, name = entry.partition(":")
     if kind == "file":
         return _file(name)
-    return check_dataset(NAMED[entry].dataset if entry in NAMED else "/".join(name.split("/")[:2]))
+    if entry in NAMED:
+        return check_dataset(NAMED[entry].dataset, config=NAMED[entry].config)
+    return check_dataset("/".join(name.split("/")[:2]))
 
 
 def _packages(recipe: Recipe) -> Iterator[Check]:
