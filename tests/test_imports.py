@@ -35,7 +35,7 @@ LAYERS = (
     }
     | {"training", "report", "status", "publish"},
     {"stages"},
-    {"pipeline", "sft_check"},
+    {"pipeline", "sft_check", "planning"},
     {"cli"},
     {"__main__"},
 )
