@@ -1,6 +1,6 @@
 """What looks like a key, token or password: found in texts before they are shared, blotted out of those that are.
 
-Enters: a text, or a tree of keys and values. Leaves: where a secret stands and what kind it is, never the secret itself.
+Enters: a text, or a tree of keys and values. Leaves: where a secret stands and of what kind it is, never itself.
 """
 
 import math
@@ -39,7 +39,7 @@ _NAMED_SECRET = re.compile(
     r"credentials?|(?:access|api|auth|bearer|hub|hf|id|refresh|session)[_-]?token)|token",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"[A-Za-z0-9_+/=.~-]{%d,}" % MIN_RANDOM_CHARS)
+_WORD = re.compile(rf"[A-Za-z0-9_+/=.~-]{{{MIN_RANDOM_CHARS},}}")
 _NAMES = frozenset({"source", "student", "teacher", "repo", "dataset", "chat_template", "revision", "student_revision"})
 """Keys of a recipe whose values are names, paths and hashes."""
 

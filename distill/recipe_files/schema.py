@@ -58,7 +58,7 @@ def schema_line(path: str = SCHEMA_FILE) -> str:
 
 
 def _drop_titles(node: Any, names: bool = False) -> None:
-    """Titles that only say a key again, and a section's defaults, which stand at its keys; a key called `title` stays."""
+    """Titles that only say a key again, and a section's defaults, which stand at its keys."""
     if isinstance(node, dict):
         if not names and isinstance(node.get("title"), str):
             del node["title"]

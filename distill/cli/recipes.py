@@ -1,0 +1,170 @@
+"""`distill recipes`: list, show, copy, check, compare and share recipes."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distill.cli.app import HELP_NAMES, PREPARE_PANEL, JsonOption, app, command, console, print_json, say
+from distill.errors import RecipeError, UserError
+
+REFERENCE_HELP = "An installed recipe's name, a file, hf:org/repo/recipe.yaml@revision or git+https://…@revision#path."
+
+recipes = typer.Typer(
+    name="recipes",
+    help="List, show, copy, check, compare and share recipes.",
+    no_args_is_help=True,
+    context_settings=HELP_NAMES,
+)
+app.add_typer(recipes, rich_help_panel=PREPARE_PANEL)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP)]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key. Repeatable.")
+]
+
+
+@command(
+    "ls",
+    about="List the installed recipes: what each is for, its students, what it costs.",
+    examples=["distill recipes ls"],
+    panel="",
+    to=recipes,
+)
+def ls(as_json: JsonOption = False) -> None:
+    """List the installed recipes."""
+    from distill.recipe_files.listing import installed_entries
+
+    entries = installed_entries()
+    if as_json:
+        print_json({"schema_version": 1, "recipes": entries})
+        return
+    from rich.table import Table
+
+    table = Table("name", "what for", "students", "costs", box=None, padding=(0, 2, 1, 0), header_style="bold")
+    for entry in entries:
+        table.add_row(entry["name"], entry["description"], entry["students"], entry["cost_class"])
+    shown = console()
+    shown.print(table)
+    shown.print(
+        "distill recipes show NAME tells all of one, distill run NAME runs it, distill recipes cp NAME copies it."
+    )
+
+
+@command(
+    "show",
+    about="Show a recipe: as it was written, or with every default (--resolved).",
+    examples=[
+        "distill recipes show r1",
+        "distill recipes show r1-lora --resolved  # parents merged, defaults written out",
+        "distill recipes show hf:org/repo/recipe.yaml@main  # and what it would reach",
+    ],
+    panel="",
+    to=recipes,
+)
+def show(
+    recipe: RecipeArgument,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Parents merged, every default written out.")] = False,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a recipe."""
+    from distill.cli.outside import description, outside_json
+    from distill.recipe_files.text import recipe_yaml
+    from distill.recipe_files.text import resolved as all_of
+    from distill.recipe_files.trust import printable
+    from distill.recipe_yaml import read_recipe
+
+    loaded = read_recipe(recipe, overrides or ())
+    if as_json:
+        text = loaded.path.read_text(encoding="utf-8-sig")
+        shown = {"recipe": recipe, "path": str(loaded.path), "text": text, "resolved": all_of(loaded.recipe)}
+        print_json({"schema_version": 1, **shown, "outside": outside_json(loaded)})
+        return
+    if resolved:
+        typer.echo(printable(recipe_yaml(all_of(loaded.recipe))), nl=False)
+        return
+    if loaded.outside is not None:
+        typer.echo(description(loaded))
+        return
+    typer.echo(printable(loaded.path.read_text(encoding="utf-8-sig")), nl=False)
+
+
+@command(
+    "cp",
+    about="Copy a recipe here, to change it.",
+    examples=["distill recipes cp quickstart", "distill recipes cp r1-lora mine.yaml"],
+    panel="",
+    to=recipes,
+)
+def cp(
+    recipe: RecipeArgument,
+    target: Annotated[Path, typer.Argument(metavar="TO", help="File to write, or a folder.")] = Path("recipe.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file where there is one.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a recipe."""
+    from distill.recipe_files.copying import copy_recipe
+
+    copied = copy_recipe(recipe, target, force)
+    if as_json:
+        print_json({"schema_version": 1, **copied.to_json()})
+        return
+    say(f"{copied.path}: a copy of {recipe}, with {copied.schema.name} beside it for your editor.")
+    if copied.parent:
+        say(f"It changes what {copied.parent} says (extends:). All: distill recipes show {copied.path} --resolved")
+
+
+@command(
+    "validate",
+    about="Check recipes: keys, values, and what one stage cannot do with another. Exit code 2 where one is wrong.",
+    examples=["distill recipes validate", "distill recipes validate mine.yaml --student qwen-7b"],
+    panel="",
+    to=recipes,
+)
+def validate(
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE]…", help=f"{REFERENCE_HELP} Left out: recipe.yaml.")
+    ] = None,
+    overrides: SetOption = None,
+    student: Annotated[str | None, typer.Option("--student", help="Check it with this student.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check recipes."""
+    from distill.cli.app import DEFAULT_RECIPE
+    from distill.recipe_files.listing import summary_line
+    from distill.recipe_yaml import read_recipe
+
+    found: list[dict[str, Any]] = []
+    for reference in references or [DEFAULT_RECIPE]:
+        try:
+            loaded = read_recipe(reference, overrides or (), {"student": student})
+        except UserError as error:
+            found.append({"recipe": reference, "ok": False, "errors": str(error).splitlines()})
+            if not as_json:
+                say(f"Error: {error}")
+        else:
+            found.append({"recipe": reference, "ok": True, "errors": [], "summary": summary_line(loaded.recipe)})
+            if not as_json:
+                typer.echo(f"OK {reference}: {found[-1]['summary']}")
+    if as_json:
+        print_json({"schema_version": 1, "recipes": found})
+    if not all(one["ok"] for one in found):
+        raise typer.Exit(RecipeError.exit_code)
+
+
+@command(
+    "schema",
+    about="Print the JSON Schema of a recipe, or its reference as Markdown.",
+    examples=["distill recipes schema > recipe.schema.json", "distill recipes schema --markdown"],
+    panel="",
+    to=recipes,
+)
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Every field as a page to read.")] = False,
+) -> None:
+    """Print the schema."""
+    from distill.recipe_files.reference_page import field_reference
+    from distill.recipe_files.schema import schema_text
+
+    typer.echo(field_reference() if markdown else schema_text(), nl=False)
