@@ -285,6 +285,7 @@ def _load_afresh(folder: Path) -> tuple[Tokenizer, Any]:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             local_files_only=True,
+            trust_remote_code=False,
             dtype="auto" if on_gpu else torch.float32,
             device_map="auto" if on_gpu else None,
         )
