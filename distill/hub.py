@@ -22,6 +22,8 @@ MODEL_FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 CONFIG = "config.json"
 SAMPLE_BYTES = 1 << 20
 READ_WHOLE_BYTES = 64 << 20
+DatasetKey = tuple[str, str | None, str, str | None]
+_loaded_commits: dict[DatasetKey, str] = {}
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
 
 
@@ -138,7 +140,14 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
     datasets.disable_progress_bars()
     with _dataset_errors(name):
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split, revision=revision)
+    if commit := dataset_revision(rows):
+        _loaded_commits[name, config, split, revision] = commit
     return rows
+
+
+def loaded_commit(key: DatasetKey) -> str | None:
+    """The commit from which this process has loaded (name, config, split, revision); `None` where it has not."""
+    return _loaded_commits.get(key)
 
 
 @contextmanager

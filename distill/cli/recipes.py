@@ -1,12 +1,27 @@
 """`distill recipes`: list, show, copy, check, compare and share recipes."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import HELP_NAMES, PREPARE_PANEL, JsonOption, app, command, console, print_json, say
+from distill.cli.app import (
+    DEFAULT_RUN_DIR,
+    HELP_NAMES,
+    PREPARE_PANEL,
+    JsonOption,
+    RunDirOption,
+    app,
+    command,
+    console,
+    print_json,
+    say,
+)
 from distill.errors import RecipeError, UserError
+
+if TYPE_CHECKING:
+    from distill.recipe_files.diff import Difference
 
 REFERENCE_HELP = "An installed recipe's name, a file, hf:org/repo/recipe.yaml@revision or git+https://…@revision#path."
 
@@ -151,6 +166,49 @@ def validate(
         print_json({"schema_version": 1, "recipes": found})
     if not all(one["ok"] for one in found):
         raise typer.Exit(RecipeError.exit_code)
+
+
+@command(
+    "diff",
+    about="Compare two recipes, or a recipe with a run, by what they mean.",
+    examples=["distill recipes diff r1 r1-lora", "distill recipes diff recipe.yaml runs/mine --exit-code"],
+    panel="",
+    to=recipes,
+)
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help=f"{REFERENCE_HELP} Or a run: its folder or name.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two recipes."""
+    from distill.recipe_files.diff import EFFECTS, recipe_differences, recipe_of
+
+    (name, one), (other_name, other) = recipe_of(before, run_dir), recipe_of(after, run_dir)
+    found = recipe_differences(one, other)
+    if as_json:
+        shown = [{"key": d.key, "before": d.before, "after": d.after, "effect": d.effect} for d in found]
+        print_json({"schema_version": 1, "before": name, "after": other_name, "differences": shown})
+    elif not found:
+        typer.echo(f"{name} and {other_name} mean the same.")
+    else:
+        _print_differences(found, EFFECTS, name, other_name)
+    if found and exit_code:
+        raise typer.Exit(1)
+
+
+def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str], before: str, after: str) -> None:
+    from distill.recipe_files.reading import short
+    from distill.recipe_files.trust import printable
+
+    typer.echo(f"{before} -> {after}")
+    for effect, said in effects.items():
+        here = [one for one in found if one.effect == effect]
+        if here:
+            typer.echo(f"\nWhat {said}:")
+        for one in here:
+            typer.echo(printable(f"  {one.key}: {short(one.before)} -> {short(one.after)}"))
 
 
 @command(
