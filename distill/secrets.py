@@ -39,7 +39,8 @@ _NAMED_SECRET = re.compile(
     r"credentials?|(?:access|api|auth|bearer|hub|hf|id|refresh|session)[_-]?token)|token",
     re.IGNORECASE,
 )
-_WORD = re.compile(rf"[A-Za-z0-9_+/=.~-]{{{MIN_RANDOM_CHARS},}}")
+# Without the hyphens, dots and slashes that hold long names of models together.
+_WORD = re.compile(rf"[A-Za-z0-9_+]{{{MIN_RANDOM_CHARS},}}")
 _NAMES = frozenset({"source", "student", "teacher", "repo", "dataset", "chat_template", "revision", "student_revision"})
 """Keys of a recipe whose values are names, paths and hashes."""
 
