@@ -93,6 +93,8 @@ def read_recipe(
     Raises:
         RecipeError: as `load_recipe`.
     """
+    if "\0" in str(reference):
+        raise RecipeError("the recipe's name holds NUL, so it is none.")
     outside = fetch(str(reference)) if is_outside(str(reference)) else None
     installed = None if outside else installed_path(str(reference))
     path = outside.path if outside else installed or Path(reference)

@@ -1,6 +1,7 @@
 """`distill recipes`: list, show, copy, check, compare and share recipes."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,14 @@ recipes = typer.Typer(
     context_settings=HELP_NAMES,
 )
 app.add_typer(recipes, rich_help_panel=PREPARE_PANEL)
+
+
+class RepoKind(StrEnum):
+    """Kinds of repositories on the Hub that hold recipes."""
+
+    MODEL = "model"
+    DATASET = "dataset"
+
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP)]
 SetOption = Annotated[
@@ -209,6 +218,77 @@ def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str]
             typer.echo(f"\nWhat {said}:")
         for one in here:
             typer.echo(printable(f"  {one.key}: {short(one.before)} -> {short(one.after)}"))
+
+
+@command(
+    "pull",
+    about="Fetch a recipe from the Hub or from git, with its parents and files, into a folder; shows it, runs nothing.",
+    examples=[
+        "distill recipes pull hf:org/repo/recipe.yaml@main",
+        "distill recipes pull git+https://host/org/repo.git",
+    ],
+    panel="",
+    to=recipes,
+)
+def pull(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="hf:org/repo/recipe.yaml@revision or git+https://….")],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="TO", help="Folder to write to; left out: the recipe's name.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a recipe from outside."""
+    from distill.cli.outside import description, outside_json
+    from distill.recipe_files.sharing import pull as write
+    from distill.recipe_yaml import read_recipe
+
+    loaded = read_recipe(recipe)
+    if loaded.outside is None:
+        raise RecipeError(f"{recipe}: is on this machine already. Copy it with distill recipes cp {recipe}.")
+    path = write(loaded.outside, target or Path(loaded.recipe.name), force)
+    if as_json:
+        print_json({"schema_version": 1, "path": str(path), "outside": outside_json(loaded)})
+        return
+    typer.echo(description(loaded))
+    say(f"{path}: yours to read, to change and to run (distill run {path}).")
+
+
+@command(
+    "push",
+    about="Share a recipe in a repository on the Hub, private unless --public.",
+    examples=[
+        "distill recipes push recipe.yaml --repo my-org/recipes",
+        "distill recipes push mine.yaml --repo me/r --public",
+    ],
+    panel="",
+    to=recipes,
+)
+def push(
+    recipe: RecipeArgument,
+    repo: Annotated[str, typer.Option("--repo", metavar="ORG/NAME", help="Repository; made where there is none.")],
+    kind: Annotated[
+        RepoKind | None, typer.Option("--kind", help="What kind of repository; left out: what it is, else a dataset.")
+    ] = None,
+    path: Annotated[str, typer.Option("--path", help="File in the repository.")] = "recipe.yaml",
+    public: Annotated[bool, typer.Option("--public", help="For everyone to see.")] = False,
+    with_files: Annotated[bool, typer.Option("--with-files", help="Send the files that it names, too.")] = False,
+    keep_addresses: Annotated[
+        bool, typer.Option("--keep-addresses", help="Leave the addresses of servers in it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Share a recipe."""
+    from distill.recipe_files.sharing import push as send
+    from distill.recipe_yaml import read_recipe
+
+    shared = send(read_recipe(recipe), repo, kind and kind.value, path, not public, with_files, keep_addresses)
+    if as_json:
+        print_json({"schema_version": 1, **shared.to_json()})
+        return
+    what = f"{len(shared.changed)} files changed" if shared.changed else "all of it was there already"
+    say(f"{shared.repo} ({'private' if shared.private else 'public'}): {what}. Others name it by")
+    typer.echo(shared.reference)
 
 
 @command(
