@@ -21,7 +21,7 @@ class HubFiles:
         self._reference = reference
         self._name = f"{reference.place}{f'@{reference.revision}' if reference.revision else ''}"
         self.commit = ""
-        self._kind = reference.kind or ""
+        self.kind = reference.kind or ""
 
     def __enter__(self) -> Self:
         kinds = [self._reference.kind] if self._reference.kind else ["model", "dataset"]
@@ -32,7 +32,7 @@ class HubFiles:
                 if status_of(error) == 404 and number < len(kinds) and not _is(error, "RevisionNotFoundError"):
                     continue
                 raise RecipeError(self._explained(error)) from None
-            self.commit, self._kind = str(about.sha), kind
+            self.commit, self.kind = str(about.sha), kind
             return self
         raise AssertionError("the last kind returns or raises")
 
@@ -51,7 +51,7 @@ class HubFiles:
         from huggingface_hub.errors import EntryNotFoundError
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-        url = hf_hub_url(self._reference.repo, path, repo_type=self._kind, revision=self.commit)
+        url = hf_hub_url(self._reference.repo, path, repo_type=self.kind, revision=self.commit)
         content = bytearray()
         try:
             with get_session().stream("GET", url, headers=build_hf_headers(), timeout=TIMEOUT_S) as answer:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import dirname, join
 from typing import Protocol
@@ -26,6 +26,7 @@ from distill.recipe_files.reading import MAX_RECIPE_BYTES, read_tree
 from distill.recipe_files.references import (
     DEFAULT_FILE,
     GitReference,
+    HubReference,
     Reference,
     checked_path,
     parse_reference,
@@ -89,6 +90,8 @@ def fetch(reference: str) -> Fetched:
     with source as remote:
         folder = home / remote.commit
         path, files = _bring(remote, folder, parsed, reference)
+        if isinstance(parsed, HubReference) and isinstance(remote, HubFiles) and remote.kind == "dataset":
+            parsed = replace(parsed, kind="dataset")  # so that the pinned name leads straight there
     atomic_write(_list_file(folder), json.dumps({**_lists(folder), path: files}, indent=1))
     return _fetched(folder, path, files, parsed, reference, remote.commit)
 

@@ -279,3 +279,16 @@ def test_the_recipes_lie_in_the_wheel():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"recipes" = "distill/recipes"' in text
     assert installed_folder().is_dir()
+
+
+def test_a_pinned_model_that_is_here_needs_no_network(smollm2, monkeypatch):
+    """As the lock pins it, on a machine that cannot reach the Hub."""
+    from huggingface_hub import constants
+
+    from distill.errors import ModelError
+    from distill.hub import resolve_model
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert resolve_model(smollm2.name, smollm2.revision) == smollm2
+    with pytest.raises(ModelError, match="not in the local cache"):
+        resolve_model(smollm2.name, "0" * 40)
