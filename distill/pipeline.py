@@ -22,6 +22,7 @@ from distill.ranks import Leader
 from distill.recipe import Recipe
 from distill.stages import RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
+    SUMMARY,
     Manifest,
     StageFolder,
     describe_outputs,
@@ -42,7 +43,6 @@ STAGES: dict[str, ModuleType] = {
 """The stages in order; a recipe has `generate` or `import`."""
 
 MIN_FREE_GIB = 0.05
-SUMMARY = "summary.json"
 REPORT = "report.html"
 SUMMARY_VERSION = 1
 

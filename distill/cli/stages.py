@@ -1,9 +1,7 @@
 """The stages as commands, and `distill run` for all of them in order."""
 
-import signal
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +11,6 @@ from distill.errors import UserError
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
-
-
-class Terminated(BaseException):
-    """SIGTERM, raised where the main thread is, so that children are stopped and files closed."""
 
 
 @recipe_command(
@@ -210,20 +204,15 @@ def run_stages(
     section = "traces" if stage == "import" else stage
     if section is not None and not getattr(recipe, section):
         raise RecipeError(f"{given.recipe}: has no {section}: section. Add one to use `distill {stage}`.")
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        stages = None if stage is None else [stage]
-        with joined(place, given.run_dir / recipe.name) as member:
-            if isinstance(member, Follower):
-                from distill.stages.sft import train_along
+    stages = None if stage is None else [stage]
+    with joined(place, given.run_dir / recipe.name) as member:
+        if isinstance(member, Follower):
+            from distill.stages.sft import train_along
 
-                train_along(given.run_dir / recipe.name, member)
-                return
-            tell = _silent if given.quiet else say
-            summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
-    except (KeyboardInterrupt, Terminated) as stopped:
-        say("Stopped. What is finished is kept: the same command goes on from here.")
-        raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
+            train_along(given.run_dir / recipe.name, member)
+            return
+        tell = _silent if given.quiet else say
+        summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
     if given.as_json:
         print_json(summary)
     elif not given.quiet:
@@ -235,10 +224,14 @@ def _check_sft(given: Given) -> None:
 
     found = check_sft(given.load(), given.run_dir)
     if given.as_json:
-        print_json(found.to_json())
+        print_json({"schema_version": 1, **found.to_json()})
     else:
         print_check(found, console())
-    found.preflight.raise_if_refused()
+    try:
+        found.preflight.raise_if_refused()
+    except UserError as refusal:
+        say(f"Error: {refusal}")  # what --json prints holds the refusals already
+        raise typer.Exit(refusal.exit_code) from None
 
 
 def _show_publication(given: Given, flags: dict[str, Any]) -> None:
@@ -310,7 +303,3 @@ def _score_table(metrics: dict[str, Any]) -> Any:
     low, high = (100 * bound for bound in gain["interval_95"])
     table.add_row("difference", f"{100 * gain['pass_at_1']:+.1f}", f"{low:+.1f} to {high:+.1f}", "")
     return table
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
