@@ -35,7 +35,7 @@ LAYERS = (
     }
     | {"training", "report", "status", "publish"},
     {"stages"},
-    {"pipeline", "sft_check"},
+    {"pipeline", "runs", "sft_check"},
     {"cli"},
     {"__main__"},
 )

@@ -92,12 +92,16 @@ class Given:
 
     def again(self, stage: str) -> str:
         """The command line that does a stage with the same recipe, settings and run folder."""
-        words = [PROGRAM, stage] + ([str(self.recipe)] if self.recipe != DEFAULT_RECIPE else [])
+        return shlex.join([PROGRAM, stage, *self.arguments()])
+
+    def arguments(self) -> list[str]:
+        """Recipe, settings and run folder, as they would be given again."""
+        words = [str(self.recipe)] if self.recipe != DEFAULT_RECIPE else []
         for override in self.overrides or ():
             words += ["--set", override]
         for option, value in (("--student", self.student), ("--teacher", self.teacher)):
             words += [option, value] if value is not None else []
-        return shlex.join(words + (["--run-dir", str(self.run_dir)] if self.run_dir != DEFAULT_RUN_DIR else []))
+        return words + (["--run-dir", str(self.run_dir)] if self.run_dir != DEFAULT_RUN_DIR else [])
 
     def in_full(self, message: str) -> str:
         """A message in which each command line that it names has the options that were given."""

@@ -193,6 +193,7 @@ def run_stages(
     from distill.errors import RecipeError
     from distill.pipeline import run_recipe
     from distill.ranks import Follower, joined, launched_place
+    from distill.runs import note_command
 
     place = launched_place()
     if place is not None and stage != "sft":
@@ -211,6 +212,7 @@ def run_stages(
 
             train_along(given.run_dir / recipe.name, member)
             return
+        note_command(given.run_dir / recipe.name, recipe, stage, given.arguments())
         tell = _silent if given.quiet else say
         summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
     if given.as_json:
@@ -278,7 +280,7 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     """The result in a small table, and where everything is."""
     folder = run_dir / recipe.name
     if "eval" in summary:
-        console().print(_score_table(summary["eval"]))
+        console().print(score_table(summary["eval"]))
     typer.echo(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
         typer.echo(f"Student: {folder / 'sft' / 'student'}")
@@ -286,7 +288,7 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
         typer.echo(f"On the Hub: {summary['push']['url']}")
 
 
-def _score_table(metrics: dict[str, Any]) -> Any:
+def score_table(metrics: dict[str, Any]) -> Any:
     from rich.table import Table
 
     first = metrics["base"]
