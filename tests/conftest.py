@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -237,3 +238,86 @@ def generated(recipe: Path, tmp_path: Path, fake_engine: type[FakeEngine]) -> Pa
         )
     )
     return recipe
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+KINDS = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
+Row = tuple[tuple[str, ...], bool]
+"""Types that a key may have, and whether it may be missing."""
+
+
+def documented_shapes() -> dict[str, dict[str, Row]]:
+    """The tables in docs/*.md under headings that name a command with `--json` or a shape: key -> what it may be."""
+    shapes: dict[str, dict[str, Row]] = {}
+    for page in sorted(DOCS.glob("*.md")):
+        table: dict[str, Row] | None = None
+        for line in page.read_text().splitlines():
+            if line.startswith("#"):
+                heading = line.lstrip("# ")
+                names = re.findall(r"`([^`]+)`", heading) or [heading]
+                table = {} if any("--json" in name or name == "error" for name in names) or heading.isalpha() else None
+                if table is not None:
+                    shapes |= dict.fromkeys(names, table)
+            elif table is not None and (cells := re.match(r"\| `([^`]+)` \| ([^|]+) \|", line)):
+                kinds, _, optional = cells[2].strip().partition(", optional")
+                table[cells[1]] = tuple(kinds.strip().split(" or ")), optional == "" and ", optional" in cells[2]
+    return {name: table for name, table in shapes.items() if table}
+
+
+def check_shape(value: Any, table: dict[str, Row], shapes: dict[str, dict[str, Row]], at: str = "") -> None:
+    """Hold a value to a table: every key is documented, every key that must be there is, and types are those said."""
+
+    def children(path: str) -> set[str]:
+        start = f"{path}." if path else ""
+        return {key[len(start) :] for key in table if key.startswith(start) and not set(".[") & set(key[len(start) :])}
+
+    def check(value: Any, path: str) -> None:
+        where = f"{at}{path}"
+        if path:
+            kinds, _ = table[path]
+            kind = KINDS[type(value)]
+            named = [name for name in kinds if name[0].isupper()]
+            if named and kind == "object":
+                check_shape(value, shapes[named[0]], shapes, f"{where}: {named[0]}.")
+                return
+            assert {"any", kind, *(["number"] if kind == "integer" else [])} & set(kinds), (
+                f"{where} is {kind}, not {kinds}"
+            )
+        if isinstance(value, list) and f"{path}[]" in table:
+            for one in value:
+                check(one, f"{path}[]")
+        if isinstance(value, dict) and (known := children(path)):
+            needed = {name for name in known if name != "*" and not table[f"{path}.{name}" if path else name][1]}
+            assert needed <= value.keys(), f"{where} lacks {needed - value.keys()}"
+            for key, one in value.items():
+                name = key if key in known else "*"
+                assert name in known, f"{where}: {key} is not documented"
+                check(one, f"{path}.{name}" if path else name)
+
+    check(value, "")
+
+
+@pytest.fixture(scope="session")
+def documented() -> Any:
+    """A function that holds a command's JSON, or the value of one of its keys, to its table in docs/."""
+    shapes = documented_shapes()
+
+    def hold(command: str, value: Any, part: str = "") -> None:
+        if part:
+            start = f"{part}."
+            inner = {key.removeprefix(start): row for key, row in shapes[command].items() if key.startswith(start)}
+            check_shape(value, inner, shapes, start)
+            return
+        assert value["schema_version"] == 1
+        check_shape(value, shapes[command], shapes)
+
+    hold.commands = set(shapes)  # type: ignore[attr-defined]
+    return hold

@@ -108,6 +108,16 @@ def test_training_went_on_from_a_checkpoint(finished):
     assert summary["sft"]["history"][-1]["loss"] < summary["sft"]["history"][0]["loss"]
 
 
+def test_what_the_command_prints_is_as_documented(finished, documented):
+    folder, summary, _ = finished
+    documented("distill run --json", summary)
+    words = command(folder.parent)
+    words[words.index("run")] = "sft"
+    done = subprocess.run([*words, "--check", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    documented("distill sft --check --json", json.loads(done.stdout))
+
+
 def test_the_summary_has_scores_with_intervals_and_their_protocol(finished):
     folder, summary, _ = finished
     assert summary == read_json(folder / "summary.json")

@@ -231,7 +231,9 @@ def _config(name: str) -> dict[str, Any]:
         file = Path(_fetched(name))
     config: dict[str, Any] | None = read_json(file)
     if config is None:
-        raise ModelError(f"{name}: has no config.json, so it is not a model.")
+        raise ModelError(
+            f"{name}: has no config.json, so it is not a model. Give a model's folder, a Hub id or an alias."
+        )
     return config
 
 
