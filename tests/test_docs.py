@@ -69,7 +69,7 @@ def parse(words):
 @pytest.mark.parametrize(("page", "line"), command_lines())
 def test_every_command_line_parses(page, line):
     words = shlex.split(re.split(r"\s\||\s&&", line.replace("…", ""))[0], comments=True)[1:]
-    if words in (["-h"], ["--version"], ["--install-completion"], ["--show-completion"]):
+    if words in (["-h"], ["--help"], ["--version"], ["--install-completion"], ["--show-completion"]):
         return
     assert words, line
     parse(words)
@@ -133,7 +133,6 @@ def test_pages_are_reached_from_the_readme():
         if page in reached or not page.exists():
             continue
         reached.add(page)
-        left += [
-            (page.parent / link.partition("#")[0]).resolve() for link in LINK.findall(text_of(page)) if ".md" in link
-        ]
+        links = (link.partition("#")[0] for link in LINK.findall(text_of(page)))
+        left += [(page.parent / link).resolve() for link in links if link.endswith(".md")]
     assert set(PAGES) <= reached
