@@ -96,7 +96,7 @@ class Given:
 
     def arguments(self) -> list[str]:
         """Recipe, settings and run folder, as they would be given again."""
-        words = [str(self.recipe)] if self.recipe != DEFAULT_RECIPE else []
+        words = [str(self.recipe)] if str(self.recipe) != str(DEFAULT_RECIPE) else []
         for override in self.overrides or ():
             words += ["--set", override]
         for option, value in (("--student", self.student), ("--teacher", self.teacher)):

@@ -15,7 +15,14 @@ MAX_HELP = 60
 
 
 def complete_recipe(incomplete: str) -> Offers:
-    """Recipe files, and folders that hold some."""
+    """Recipe files, folders that may hold some, and the names of those that come with distill."""
+    package = Path(__file__).parents[1]
+    # Inside the package, or beside it in a checkout.
+    names = sorted({file.stem for place in (package, package.parent) for file in place.glob("recipes/*.yaml")})
+    return [*_recipe_files(incomplete), *((name, "installed") for name in names if name.startswith(incomplete))]
+
+
+def _recipe_files(incomplete: str) -> Offers:
     folder, sign, start = incomplete.rpartition("/")
     try:
         entries = sorted(Path(f"{folder}{sign}" or ".").expanduser().iterdir())

@@ -19,6 +19,7 @@ from distill.cli.app import (
 )
 from distill.cli.completion import complete_run
 from distill.cli.stages import score_table
+from distill.cli.tables import print_table
 from distill.errors import UserError
 
 WIDE = 80
@@ -61,7 +62,7 @@ def ls(run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> 
         typer.echo(f"No runs in {run_dir} yet. Begin one with `distill run`; for runs elsewhere give --run-dir.")
     else:
         shown = console()
-        shown.print(_runs_table(found, shown.width))
+        print_table(_runs_table(found, shown.width))
 
 
 @command(
@@ -203,7 +204,7 @@ def _print_story(run: dict[str, Any]) -> None:
         shown.print(_funnel_table(run["funnel"]))
     if run["score"]:
         line()
-        shown.print(score_table(run["score"]))
+        print_table(score_table(run["score"]))
     line(f"\nWhere things are ({size_text(run['num_bytes'])}, changed {_when(run['changed_at'])})")
     for name, place in run["places"].items():
         shown.print(f"  {name.replace('_', ' '):<12}  {place}", markup=False, soft_wrap=True)

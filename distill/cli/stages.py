@@ -7,6 +7,7 @@ import typer
 
 from distill.cli.app import Given, console, print_json, recipe_command, say
 from distill.cli.students import show_memory_plan
+from distill.cli.tables import print_table
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def generate(
     ] = False,
 ) -> None:
     """Sample the teacher, or show how far that is."""
+    if status and retry_errors:
+        raise UserError("generate: --status starts nothing, and --retry-errors samples; give one of them.")
     if status:
         _show_status(given)
     else:
@@ -125,6 +128,10 @@ def sft(
     ] = None,
 ) -> None:
     """Train the student, check its rows, or plan its memory."""
+    if check and plan:
+        raise UserError("sft: --check and --plan are two things; give one of them.")
+    if not plan and (gpus or gpu_memory):
+        raise UserError("sft: --gpus and --gpu-memory go with --plan. Training takes the GPUs that are here.")
     if check:
         _check_sft(given)
     elif plan:
@@ -280,7 +287,7 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     """The result in a small table, and where everything is."""
     folder = run_dir / recipe.name
     if "eval" in summary:
-        console().print(score_table(summary["eval"]))
+        print_table(score_table(summary["eval"]))
     typer.echo(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
         typer.echo(f"Student: {folder / 'sft' / 'student'}")

@@ -3,7 +3,10 @@
 import math
 from typing import Any
 
-from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command, console, print_json
+import typer
+
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command, print_json
+from distill.cli.tables import print_table
 
 
 @command(
@@ -48,6 +51,7 @@ def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -
 
 
 def _print_tables(tables: list[Any]) -> None:
-    shown = console()
-    for table in tables:
-        shown.print(table)
+    for number, table in enumerate(tables):
+        if number:
+            typer.echo()
+        print_table(table)
