@@ -61,7 +61,8 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         "stages": stages_of(recipe),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(run_dir / COMMAND, note)
+    with contextlib.suppress(StoreError):  # the run itself will say better what is wrong with its folder
+        write_json(run_dir / COMMAND, note)
 
 
 def list_runs(runs_dir: Path) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ NUM_TRIES, TRY_AGAIN_S = 5, 0.1
 """Who only looks whether a folder is in use holds its lock for a moment."""
 FULL_BELOW_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +102,19 @@ def disk_errors(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
+        number = getattr(error, "errno", None)
+        if isinstance(error, OSError) and number in _NO_PLACE:
+            raise StoreError(
+                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir."
+            ) from error
+        is_forbidden = number in (errno.EACCES, errno.EROFS, errno.EPERM)
         # torch and safetensors report a full disk as errors of their own; then the disk itself tells.
-        is_full = getattr(error, "errno", None) in _DISK_FULL or _is_full(path)
+        is_full = number in _DISK_FULL or (not is_forbidden and _is_full(path))
         if not isinstance(error, OSError) and not is_full:
             raise
         if is_full:
             what = "the disk is full. Free some space"
-        elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        elif is_forbidden:
             what = "no permission to write there. Make it writable or give another --run-dir"
         else:
             what = f"writing failed ({error}). Check the disk"

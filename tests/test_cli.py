@@ -148,7 +148,9 @@ def test_a_folder_that_is_no_model_is_named(distill, recipe, tmp_path):
 
 def test_a_run_folder_that_cannot_be_made_is_named(distill, recipe, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    assert "taken" in refused(distill("run", "--run-dir", tmp_path / "taken"))
+    message = refused(distill("run", "--run-dir", tmp_path / "taken"))
+    assert f"{tmp_path / 'taken' / 'small'}: no folder can be made there (Not a directory)" in message
+    assert "Go on with" not in message
 
 
 def test_a_student_that_cannot_be_had_is_told_before_the_teacher_starts(recipe, tmp_path):
@@ -216,6 +218,28 @@ def test_a_command_line_that_is_wrong_is_json_too_where_json_is_asked_for(distil
     assert code == 2
     assert json.loads(out)["error"]["type"] == "UsageError"
     assert err == "Error: No such option: --chekc. Did you mean --check?\nSee `distill sft -h`.\n"
+
+
+def test_an_option_before_the_command_is_shown_its_place(distill):
+    assert "It goes behind the command: distill filter --force\n" in refused(distill("--force", "filter"))
+
+
+def test_an_empty_argument_is_refused(distill, recipe, tmp_path):
+    """`--run-dir "$RUNS"` without RUNS would fill the current folder."""
+    assert "an argument is empty" in refused(distill("run", "--run-dir", ""))
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sft", "--check", "--plan"], "give one of them"),
+        (["sft", "--gpus", "8"], "go with --plan"),
+        (["generate", "--status", "--retry-errors"], "give one of them"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(distill, recipe, words, said):
+    assert said in refused(distill(*words))
 
 
 def test_a_mistyped_command_gets_a_suggestion(distill):

@@ -9,6 +9,7 @@ import difflib
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -34,6 +35,8 @@ def main() -> None:
 
 def _run() -> int:
     """The exit code, once all has been said."""
+    if "" in sys.argv[1:]:
+        return _end("UsageError", "an argument is empty. Is a variable in your command not set?", 2)
     try:
         code = app(prog_name=PROGRAM, standalone_mode=False)
     except DistillError as error:
@@ -79,12 +82,24 @@ def _usage_error(error: Any) -> int:
         typer.echo(error.format_message())
         return int(error.exit_code)
     message = error.format_message()
-    if possible := getattr(error, "possibilities", None):
-        near = difflib.get_close_matches(error.option_name, possible, n=1)
-        message = f"{error.message}. Did you mean {near[0] if near else ' or '.join(sorted(possible))}?"
+    if option := getattr(error, "option_name", None):
+        message = f"{error.message}{_hint(option, getattr(error, 'possibilities', None) or (), context)}"
     if context is not None:
         message += f"\nSee `{context.command_path} -h`."
     return _end("UsageError", message, error.exit_code)
+
+
+def _hint(option: str, possible: Sequence[str], context: Any) -> str:
+    """What was meant by an option that is not there: one spelled nearly so, or one of the commands below."""
+    near = difflib.get_close_matches(option, possible, n=1, cutoff=0.7)
+    if near:
+        return f". Did you mean {near[0]}?"
+    below = getattr(getattr(context, "command", None), "commands", {})
+    having = [name for name, member in below.items() if any(option in param.opts for param in member.params)]
+    if having:
+        name = next((word for word in sys.argv[1:] if word in having), having[0])
+        return f". It goes behind the command: {context.command_path} {name} {option}"
+    return ""
 
 
 def _end(kind: str, message: str, code: int, command: str | None = None) -> int:

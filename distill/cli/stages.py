@@ -211,7 +211,8 @@ def run_stages(
     recipe = given.load(flags)
     section = "traces" if stage == "import" else stage
     if section is not None and not getattr(recipe, section):
-        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one to use `distill {stage}`.")
+        way = ", or name a repository with --repo org/name" if stage == "push" else f" to use `distill {stage}`"
+        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one{way}.")
     stages = None if stage is None else [stage]
     with joined(place, given.run_dir / recipe.name) as member:
         if isinstance(member, Follower):
