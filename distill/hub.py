@@ -82,7 +82,9 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
             f"{name}: this model is gated. Ask for access on https://huggingface.co/{name}, then `hf auth login`."
         ) from None
     except RevisionNotFoundError:
-        raise ModelError(f"{name}: the Hub has no revision {revision!r} of it.") from None
+        raise ModelError(
+            f"{name}: the Hub has no revision {revision!r} of it. Give a branch, a tag or a commit that it has."
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(
             f"{name}: no such model on the Hub, and no such folder here. Check the spelling; for a private model, "
@@ -133,10 +135,15 @@ def _folder_revision(folder: Path) -> str:
 def _check(model: Model, weights: bool) -> None:
     config = model.config
     if not config:
-        raise ModelError(f"{model.name}: {model.path} has no config.json, so it is not a model.")
+        raise ModelError(
+            f"{model.name}: {model.path} has no config.json, so it is not a model. "
+            "Give a folder with config.json and *.safetensors, a Hub id or an alias."
+        )
     kinds = config.get("architectures") or []
     if kinds and not any(kind.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for kind in kinds):
-        raise ModelError(f"{model.name}: {', '.join(kinds)} is not a causal language model, which distill needs.")
+        raise ModelError(
+            f"{model.name}: {', '.join(kinds)} is not a causal language model, which distill needs. Take another model."
+        )
     if weights and not any(model.path.glob(WEIGHTS)):
         raise ModelError(f"{model.name}: {model.path} has no *.safetensors weights. Convert the model to safetensors.")
 

@@ -24,6 +24,7 @@ from distill.recipe import Recipe
 from distill.recipe_files.lock import write_lock
 from distill.stages import RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
+    SUMMARY,
     Manifest,
     StageFolder,
     describe_outputs,
@@ -44,7 +45,6 @@ STAGES: dict[str, ModuleType] = {
 """The stages in order; a recipe has `generate` or `import`."""
 
 MIN_FREE_GIB = 0.05
-SUMMARY = "summary.json"
 REPORT = "report.html"
 SUMMARY_VERSION = 1
 

@@ -4,13 +4,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command, console, print_json
+import typer
+
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command, print_json
+from distill.cli.tables import print_table
 
 
 @command(
     "students",
     about="List the students: bases, licences, templates, learning rates, R1's scores, layouts.",
-    examples=["distill students", "distill students --json"],
+    examples=["distill students", "distill students --json  # all of it, for programs"],
     panel=PREPARE_PANEL,
 )
 def students(as_json: JsonOption = False) -> None:
@@ -19,7 +22,7 @@ def students(as_json: JsonOption = False) -> None:
 
     entries = student_entries()
     if as_json:
-        print_json(entries)
+        print_json({"schema_version": 1, "students": entries})
     else:
         _print_tables(student_tables(entries))
 
@@ -43,12 +46,13 @@ def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -
     num_gpus = gpus or len(there) or DEFAULT_GPUS
     entries = [plan_entry(name, config, num_gpus, gpu_memory) for name in named or STUDENTS]
     if given.as_json:
-        print_json(entries)
+        print_json({"schema_version": 1, "students": entries})
     else:
         _print_tables([table for entry in entries for table in plan_tables(entry)])
 
 
 def _print_tables(tables: list[Any]) -> None:
-    shown = console()
-    for table in tables:
-        shown.print(table)
+    for number, table in enumerate(tables):
+        if number:
+            typer.echo()
+        print_table(table)

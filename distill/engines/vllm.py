@@ -78,7 +78,10 @@ class VllmEngine:
         try:
             self.llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{spec.model_name}: vLLM cannot load it: {str(error).splitlines()[0][:300]}") from error
+            raise ModelError(
+                f"{spec.model_name}: vLLM cannot load it: {str(error).splitlines()[0][:300]}. The log "
+                "in the run folder says more. Lower compute.max_model_len, or set compute.engine: transformers."
+            ) from error
         self._engine: Any = self.llm.llm_engine
         self._sampling = spec.sampling
         self._max_model_len = max_model_len
@@ -217,7 +220,7 @@ def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
         if spec.compute.max_model_len > context:
             raise ModelError(
                 f"compute.max_model_len ({spec.compute.max_model_len}) exceeds the context of {spec.model_name} "
-                f"({context} tokens). Lower it."
+                f"({context} tokens). Lower it, or leave it out."
             )
         return spec.compute.max_model_len
     check_room(spec, context)

@@ -158,7 +158,10 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
             job.model_path, config=_model_config(job), trust_remote_code=False, **arguments
         )
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        raise ModelError(f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}).") from error
+        raise ModelError(
+            f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}). Fetch it "
+            "again, or take another student."
+        ) from error
     if device.attention == ROW_BY_ROW:
         set_attention_row_by_row(model)
     model.config.use_cache = False

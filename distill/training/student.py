@@ -208,7 +208,10 @@ def _seal(staging: Path, folder: Path) -> None:
     """
     pickles = [path.name for path in staging.rglob("*") if path.suffix in PICKLES]
     if pickles:
-        raise StageError(f"sft: {', '.join(pickles)} was about to be saved with the student; pickles may run code.")
+        raise StageError(
+            f"sft: {', '.join(pickles)} was about to be saved with the student; pickles may "
+            "run code. Take a student whose weights are safetensors."
+        )
     sync_tree(staging)
     replace_folder(staging, folder)
 
@@ -290,7 +293,10 @@ def _load_afresh(folder: Path) -> tuple[Tokenizer, Any]:
             device_map="auto" if on_gpu else None,
         )
     except Exception as error:  # whatever stops it here stops every user
-        raise StageError(f"{folder}: the saved student cannot be loaded ({str(error)[:300]}).") from error
+        raise StageError(
+            f"{folder}: the saved student cannot be loaded ({str(error)[:300]}). If it is "
+            "damaged, move the sft folder away and train again with `distill sft`."
+        ) from error
     return tokenizer, model.eval()
 
 

@@ -19,9 +19,11 @@ def weights_of(run):
     return run.run_dir / "sft/student/model.safetensors"
 
 
-def test_one_commit_brings_all_files_to_a_private_repository(hub, make_run):
+def test_one_commit_brings_all_files_to_a_private_repository(hub, make_run, documented):
     run = make_run()
     metrics = push.run(run).metrics
+    times = {"fingerprint": "", "seconds": 1.0, "peak_memory_gib": 1.0, "finished_at": ""}
+    documented("distill push --json", {**times, **metrics}, "push")
     files = hub.content(*MODEL)
     assert hub.num_commits(*MODEL) == 1
     assert hub.repos[MODEL].private
