@@ -1,7 +1,133 @@
 """distill: make small reasoning models by distillation.
 
 A teacher's chains of thought are sampled, the correct and readable ones kept, a student trained on them and measured.
-The command line is `distill`; each stage's pure core can be imported.
+The command line is `distill`; from Python the same is
+
+    import distill
+
+    result = distill.run("recipe.yaml", student="qwen-1.5b")
+    result.student_score.pass_at_1
+
+Importing the package imports nothing else; each name below is fetched from its module when it is first used
+(docs/python.md).
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.api import RunResult, make_problem, make_trace, open_run, run, score
+    from distill.errors import (
+        DistillError,
+        ModelError,
+        ProblemError,
+        RecipeError,
+        StageError,
+        StoreError,
+        UserError,
+    )
+    from distill.filters.readability import Measures, measure, unreadable
+    from distill.filters.select import Candidate, over_limits, per_problem
+    from distill.grading import Grade, grade
+    from distill.problems import ProblemSets, load_problem_sets, load_problems
+    from distill.prompts import join_reasoning, split_reasoning
+    from distill.recipe import EvalConfig, FilterConfig, GenerateConfig, ProblemSource, PushConfig, Recipe, SftConfig
+    from distill.recipe_yaml import load_recipe
+    from distill.records import REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
+    from distill.runs import describe_run, list_runs
+    from distill.stats import bootstrap_interval
+    from distill.students import STUDENTS, Student, find_student
+    from distill.training.plan_report import plan_memory
+    from distill.verdicts import judge_traces
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "api": ("RunResult", "make_problem", "make_trace", "open_run", "run", "score"),
+    "errors": ("DistillError", "ModelError", "ProblemError", "RecipeError", "StageError", "StoreError", "UserError"),
+    "filters.readability": ("Measures", "measure", "unreadable"),
+    "filters.select": ("Candidate", "over_limits", "per_problem"),
+    "grading": ("Grade", "grade"),
+    "problems": ("ProblemSets", "load_problem_sets", "load_problems"),
+    "prompts": ("join_reasoning", "split_reasoning"),
+    "recipe": ("EvalConfig", "FilterConfig", "GenerateConfig", "ProblemSource", "PushConfig", "Recipe", "SftConfig"),
+    "recipe_yaml": ("load_recipe",),
+    "records": ("REASONS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
+    "runs": ("describe_run", "list_runs"),
+    "stats": ("bootstrap_interval",),
+    "students": ("STUDENTS", "Student", "find_student"),
+    "training.plan_report": ("plan_memory",),
+    "verdicts": ("judge_traces",),
+}
+"""Module -> the names that are fetched from it."""
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "REASONS",
+    "STUDENTS",
+    "Candidate",
+    "DistillError",
+    "EvalConfig",
+    "EvalResult",
+    "FilterConfig",
+    "GenerateConfig",
+    "Grade",
+    "Measures",
+    "ModelError",
+    "Problem",
+    "ProblemError",
+    "ProblemSets",
+    "ProblemSource",
+    "PushConfig",
+    "Recipe",
+    "RecipeError",
+    "RunResult",
+    "SftConfig",
+    "StageError",
+    "StoreError",
+    "Student",
+    "Trace",
+    "UserError",
+    "Verdict",
+    "__version__",
+    "bootstrap_interval",
+    "describe_run",
+    "find_student",
+    "grade",
+    "join_reasoning",
+    "judge_traces",
+    "list_runs",
+    "load_problem_sets",
+    "load_problems",
+    "load_recipe",
+    "make_problem",
+    "make_trace",
+    "measure",
+    "open_run",
+    "over_limits",
+    "per_problem",
+    "plan_memory",
+    "rl_row",
+    "run",
+    "score",
+    "sft_row",
+    "split_reasoning",
+    "unreadable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a name from its module, once.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'distill' has no attribute {name!r}; dir(distill) lists what it has")
+    value = getattr(importlib.import_module(f"distill.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF} - {"importlib", "TYPE_CHECKING", "Any"})

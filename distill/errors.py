@@ -9,6 +9,8 @@ class DistillError(Exception):
     """Something went wrong while working; what was finished before it is kept."""
 
     exit_code = 1
+    can_go_on = False
+    """Whether the same command, given again, goes on from where this stopped it."""
 
 
 class UserError(DistillError):
@@ -30,8 +32,16 @@ class ModelError(UserError):
 
 
 class StoreError(UserError):
-    """A run folder that is in use, belongs to another recipe, is damaged, or sits on a full disk."""
+    """A run folder that is in use, belongs to another recipe, is damaged, or cannot be written to."""
+
+
+class DiskError(StoreError):
+    """A disk that is full, not writable or broken; nothing finished is lost."""
+
+    can_go_on = True
 
 
 class StageError(DistillError):
     """A stage failed; its finished work is kept and the same command goes on from there."""
+
+    can_go_on = True

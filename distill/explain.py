@@ -34,13 +34,10 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
     folder = run_dir / "filter"
     if not (folder / "manifest.json").exists():
         raise UserError(f"{folder}: the filter has not finished here. Run `distill filter` first.")
-    name, _, index = (
-        wanted.rpartition("/") if "/" in wanted and wanted.rpartition("/")[2].isdigit() else (wanted, "", "")
-    )
-    verdicts = _verdicts_of(folder / "verdicts.jsonl", name)
+    name, index, verdicts = _find(folder / "verdicts.jsonl", wanted)
     if index and int(index) not in {verdict.sample_index for verdict in verdicts}:
         there = ", ".join(str(verdict.sample_index) for verdict in verdicts)
-        raise UserError(f"--explain: problem {name} has no trace {index}; there are {there}.")
+        raise UserError(f"--explain: problem {name} has no trace {index}; there are {there}. Give one of these.")
     problem_id = verdicts[0].problem_id
     texts = {trace.sample_index: trace for trace in traces_of(run_dir / source, problem_id)}
     with ProblemFile(run_dir / source / PROBLEMS) as problems:
@@ -143,7 +140,10 @@ def _verdicts_of(file: Path, name: str) -> list[Verdict]:
         return exact or found
     if ids:
         more = f" and {len(ids) - NUM_NEAR} more" if len(ids) > NUM_NEAR else ""
-        raise UserError(f"--explain: {name} begins the ids of several problems: {', '.join(ids[:NUM_NEAR])}{more}.")
+        raise UserError(
+            f"--explain: {name} begins the ids of several problems: {', '.join(ids[:NUM_NEAR])}{more}. "
+            "Give more of the id."
+        )
     raise UserError(f"--explain: {file} knows no problem {name}. Give problem_id or problem_id/sample_index of a row.")
 
 

@@ -137,7 +137,10 @@ def read_at(path: Path, places: Iterable[Place]) -> Iterator[Trace]:
             stream.seek(place.offset)
             record = _parse(stream.read(place.length))
             if not isinstance(record, Trace):
-                raise StoreError(f"{path}: damaged at byte {place.offset} since it was read. Run the command again.")
+                raise StoreError(
+                    f"{path}: damaged at byte {place.offset} since it was read. Run the command again: "
+                    "what fails its checksum is drawn anew."
+                )
             yield record
 
 

@@ -6,7 +6,8 @@ Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` a
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +21,10 @@ from distill.errors import DistillError, StoreError, UserError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
+from distill.recipe_files.lock import write_lock
 from distill.stages import RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
+    SUMMARY,
     Manifest,
     StageFolder,
     describe_outputs,
@@ -43,7 +46,6 @@ STAGES: dict[str, ModuleType] = {
 """The stages in order; a recipe has `generate` or `import`."""
 
 MIN_FREE_GIB = 0.05
-SUMMARY = "summary.json"
 REPORT = "report.html"
 SUMMARY_VERSION = 1
 
@@ -112,6 +114,7 @@ def run_recipe(
     wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)
+        _record_estimate(run, wanted, force, say)
         at_work = AtWork()
         for name in wanted:
             try:
@@ -153,6 +156,23 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
         push.check_before(run)
 
 
+def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: Say) -> None:
+    """Write down what the stages are expected to take; a run is worth more than its estimate."""
+    from distill.planning.record import record_estimate
+
+    with _said(say):
+        record_estimate(run, wanted, force)
+
+
+@contextmanager
+def _said(say: Say) -> Iterator[None]:
+    """Say an error of the estimate instead of raising it."""
+    try:
+        yield
+    except Exception as error:
+        say(f"estimate: not recorded ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
+
+
 def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
     """Whether every stage would be skipped."""
     try:
@@ -170,6 +190,8 @@ class AtWork:
 
 def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWork) -> bool:
     """Do a stage if it is not done; whether it was not."""
+    from distill.planning.record import note_going_on
+
     stage, folder = STAGES[name], run.folder(name)
     identity = stage.identity(run)
     for found in stage.check(run):
@@ -185,6 +207,8 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
         say(f"{name}: the recipe has changed; the old results are in {aside}")
     elif folder.identity is not None:
         say(f"{name}: going on with what is there")
+        with _said(say):
+            note_going_on(run.run_dir, name)
     _check_disk(run.run_dir)
     folder.reopen()
     folder.claim(identity)
@@ -288,6 +312,8 @@ def write_summary(
         forget_stop_in: the stage that begins now: an earlier stop in it is over.
         stopped: where this call has stopped; left out: an earlier stop counts until its stage is complete.
     """
+    from distill.planning.record import estimate_and_actual
+
     recipe = run.recipe
     summary: dict[str, Any] = {
         "schema_version": SUMMARY_VERSION,
@@ -298,17 +324,20 @@ def write_summary(
         "seed": recipe.seed,
         "recipe": recipe.model_dump(mode="json"),
     }
-    for name in STAGES:
-        manifest = run.folder(name).manifest
-        if manifest is not None:
-            facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
-            summary[name] = {**facts, **manifest["metrics"]}
+    manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
+    for name, manifest in manifests.items():
+        facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
+        summary[name] = {**facts, **manifest["metrics"]}
+    estimate = estimate_and_actual(run.run_dir, manifests)
+    if estimate is not None:
+        summary["estimate"] = estimate
     by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     stopped = stopped or _earlier_stop(run)
     if stopped is not None and stopped["stage"] not in {forget_stop_in, *summary}:
         summary["stopped"] = stopped
     write_json(run.run_dir / SUMMARY, summary)
+    write_lock(recipe, run.run_dir, manifests)
     return summary
 
 

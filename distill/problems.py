@@ -111,7 +111,7 @@ def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = Fal
         rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
         problems = _problems_from_rows(source, rows, may_lack_answers)
     if not problems:
-        raise ProblemError(f"{source.source}: the problem set is empty.")
+        raise ProblemError(f"{source.source}: the problem set is empty. Give one with rows, or another split.")
     if source.limit is None or kind == "gym":
         return problems
     return draw(_distinct(problems), source.limit, f"limit/{draw_seed}")
@@ -182,14 +182,20 @@ def _problem_of_row(
 ) -> Problem:
     question = row.get(columns[0])
     if not isinstance(question, str) or not question.strip():
-        raise ProblemError(f"{place}: column {columns[0]!r} holds no question ({question!r:.60}).")
+        raise ProblemError(
+            f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Mend or remove the row, or "
+            "name another column in columns.problem."
+        )
     answer = _final_answer(row.get(columns[1]), source.answer_after) if columns[1] else None
     options = _options(source, place, row)
     prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options))}]
     task = source.task or "math"
     own_id = row.get(source.columns.id) if source.columns.id else None
     if source.columns.id and (own_id is None or not str(own_id).strip()):
-        raise ProblemError(f"{place}: column {source.columns.id!r} (columns.id) is missing or empty.")
+        raise ProblemError(
+            f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Mend "
+            "the row, or leave columns.id out to have ids made from the content."
+        )
     name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
     return Problem(name, prompt, answer, task, source_label(source), {"options": options} if options else {})
 
@@ -201,9 +207,14 @@ def _options(source: ProblemSource, place: str, row: Mapping[str, Any]) -> list[
         return []
     options = row.get(column)
     if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
-        raise ProblemError(f"{place}: column {column!r} (columns.options) holds no list of options ({options!r:.60}).")
+        raise ProblemError(
+            f"{place}: column {column!r} (columns.options) holds no list of options "
+            f"({options!r:.60}). Mend the row, or name another column."
+        )
     if len(options) > len(string.ascii_uppercase):
-        raise ProblemError(f"{place}: {len(options)} options; there are letters for {len(string.ascii_uppercase)}.")
+        raise ProblemError(
+            f"{place}: {len(options)} options; there are letters for {len(string.ascii_uppercase)}. Remove the row."
+        )
     return [_clean(str(option)) for option in options]
 
 
@@ -278,7 +289,7 @@ def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:
         try:
             entry = entries[index]
         except Exception as error:  # options that pass the task's own check and then break its generator
-            raise ProblemError(f"gym:{task}: options {source.options} are refused: {error}") from None
+            raise ProblemError(f"gym:{task}: options {source.options} are refused: {error}. Mend options:.") from None
         prompt = [{"role": "user", "content": source.template.replace("{problem}", entry["question"])}]
         answer = None if entry["answer"] is None else str(entry["answer"])
         name = problem_id(prompt, source.task or "gym", answer)
@@ -312,4 +323,6 @@ def gym_dataset(recipe: Mapping[str, Any]) -> Any:
     try:
         return factory.create_dataset(task, size=recipe["size"], seed=recipe["seed"], **recipe["options"])
     except (TypeError, AssertionError, ValueError) as error:
-        raise ProblemError(f"gym:{task}: options {dict(recipe['options'])} are refused: {error}") from None
+        raise ProblemError(
+            f"gym:{task}: options {dict(recipe['options'])} are refused: {error}. Mend options:."
+        ) from None

@@ -83,7 +83,7 @@ class ProgressBar:
         elapsed = time.monotonic() - self._started
         rate = (self.num_done - self._num_before) / max(elapsed, 1e-9)
         knows_end = rate > 0 and self.total is not None
-        left = f", {_duration(((self.total or 0) - self.num_done) / rate)} left" if knows_end else ""
+        left = f", {duration(((self.total or 0) - self.num_done) / rate)} left" if knows_end else ""
         suffix = f", {note}" if note else ""
         return f"{self.title}: {self._count()} {self.unit}, {rate:.1f}/s{suffix}{left}"
 
@@ -110,13 +110,14 @@ class ProgressBar:
             self._live.stop()
         elif kind is None and self.num_done > self._num_before:
             elapsed = time.monotonic() - self._started
-            self.say(f"{self.title}: {self._count()} {self.unit} in {_duration(elapsed)}")
+            self.say(f"{self.title}: {self._count()} {self.unit} in {duration(elapsed)}")
         if self._stream is not None and self._stream_is_ours:
             self._stream.close()
             self._stream = None
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 07 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

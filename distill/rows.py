@@ -102,7 +102,7 @@ def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise ProblemError(f"file:{path}: not usable JSON: {error}.") from None
     if not isinstance(rows, list):
-        raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}.")
+        raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}. Wrap it in [ ].")
     yield from ((f"file:{path} row {number}", row) for number, row in enumerate(rows, start=1))
 
 

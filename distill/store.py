@@ -12,18 +12,24 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
-from distill.errors import StoreError
+from distill.errors import DiskError, StoreError
 
 MANIFEST = "manifest.json"
 IDENTITY = "identity.json"
+SUMMARY = "summary.json"
+LOCK = ".lock"
+NUM_TRIES, TRY_AGAIN_S = 5, 0.1
+"""Who only looks whether a folder is in use holds its lock for a moment."""
 FULL_BELOW_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +102,23 @@ def disk_errors(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
+        number = getattr(error, "errno", None)
+        if isinstance(error, OSError) and number in _NO_PLACE:
+            raise StoreError(
+                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir."
+            ) from error
+        is_forbidden = number in (errno.EACCES, errno.EROFS, errno.EPERM)
         # torch and safetensors report a full disk as errors of their own; then the disk itself tells.
-        is_full = getattr(error, "errno", None) in _DISK_FULL or _is_full(path)
+        is_full = number in _DISK_FULL or (not is_forbidden and _is_full(path))
         if not isinstance(error, OSError) and not is_full:
             raise
         if is_full:
             what = "the disk is full. Free some space"
-        elif isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        elif is_forbidden:
             what = "no permission to write there. Make it writable or give another --run-dir"
         else:
             what = f"writing failed ({error}). Check the disk"
-        raise StoreError(
-            f"{path}: {what}; nothing finished is lost, and the same command goes on from here."
-        ) from error
+        raise DiskError(f"{path}: {what}; nothing finished is lost, and the same command goes on from here.") from error
 
 
 def _is_full(path: Path) -> bool:
@@ -254,6 +264,25 @@ class StageFolder:
         write_json(self.path / MANIFEST, manifest.to_json())
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, however far it came."""
+    return folder.is_dir() and any((folder / name).exists() for name in (LOCK, SUMMARY))
+
+
+def writer_of(run_dir: Path) -> int | None:
+    """The id of the process that works in a run folder, 0 where it cannot be told; `None` where none does."""
+    try:
+        with (run_dir / LOCK).open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                text = stream.read().strip()
+                return int(text) if text.isdigit() else 0
+    except OSError:
+        pass
+    return None
+
+
 @contextlib.contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
     """Hold a run folder; the lock ends with this process, however it ends.
@@ -263,21 +292,29 @@ def only_writer(run_dir: Path) -> Iterator[None]:
     """
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        stream = (run_dir / ".lock").open("a+")
+        stream = (run_dir / LOCK).open("a+")
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(stream):
             stream.seek(0)
             owner = stream.read().strip() or "unknown"
             raise StoreError(
                 f"{run_dir}: another distill (process {owner}) is working here. Wait for it, stop it, "
-                "or give this run another name or --run-dir."
-            ) from None
+                "or give this run another name (--set name=…) or --run-dir."
+            )
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()
         yield
+
+
+def _locked(stream: IO[str]) -> bool:
+    for attempt in range(NUM_TRIES):
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if attempt < NUM_TRIES - 1:
+            time.sleep(TRY_AGAIN_S)
+    return False
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -2,17 +2,25 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distill.cli import main
 from distill.engines import Completion, Request
 from distill.hub import Model, resolve_model
+from distill.progress import QUIET
 from distill.recipe import Recipe
+from distill.recipe_yaml import load_recipe
+from distill.stages import RunContext, generate
+from distill.store import Manifest, describe_outputs, fingerprint
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Runs of the tests do not belong among the user's own.
@@ -139,3 +147,177 @@ def make_recipe(tmp_path: Path, tiny_llama: Path) -> Any:
         return Recipe.model_validate(base | sections)
 
     return make
+
+
+ANSWER = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Each test in a folder of its own, and the process afterwards as before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv(QUIET, "")
+    monkeypatch.setenv("NO_COLOR", "1")
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def distill(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A function that is the command: its arguments in, exit code, standard output and standard error out."""
+
+    def call(*args: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["distill", *map(str, args)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that passes for a model as long as nobody loads it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")  # no tensors
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, model: Path) -> Path:
+    """`recipe.yaml`: two sums, and a teacher that is also the student."""
+    rows = [{"problem": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in (3, 4)]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "name: small\n"
+        f"student: {model}\n"
+        "problems:\n"
+        "  - source: file:sums.jsonl\n"
+        "generate:\n"
+        f"  teacher: {model}\n"
+        "  samples_per_problem: 2\n"
+        "  sampling: {max_tokens: 16}\n"
+        "filter: {compute: {workers: 1}}\n"
+        "sft: {max_length: 256}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def generated(recipe: Path, tmp_path: Path, fake_engine: type[FakeEngine]) -> Path:
+    """The recipe, with its first stage complete in `runs/small/`."""
+    run = RunContext(load_recipe(recipe), tmp_path / "runs" / "small")
+    folder = run.folder("generate")
+    identity = generate.identity(run)
+    folder.claim(identity)
+    summary = generate.run(run, fake_engine([ANSWER]))
+    folder.complete(
+        Manifest(
+            stage="generate",
+            fingerprint=fingerprint(identity),
+            identity=identity,
+            config={},
+            outputs=describe_outputs(folder.path, summary.outputs),
+            metrics=summary.metrics,
+            versions={},
+            hardware={},
+            git_commit=None,
+            seconds=1.0,
+            peak_memory_gib=0.1,
+            finished_at="2026-01-01T00:00:00+00:00",
+        )
+    )
+    return recipe
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+KINDS = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
+Row = tuple[tuple[str, ...], bool]
+"""Types that a key may have, and whether it may be missing."""
+
+
+def documented_shapes() -> dict[str, dict[str, Row]]:
+    """The tables in docs/*.md under headings that name a command with `--json` or a shape: key -> what it may be."""
+    shapes: dict[str, dict[str, Row]] = {}
+    for page in sorted(DOCS.glob("*.md")):
+        table: dict[str, Row] | None = None
+        for line in page.read_text().splitlines():
+            if line.startswith("#"):
+                heading = line.lstrip("# ")
+                names = re.findall(r"`([^`]+)`", heading) or [heading]
+                table = {} if any("--json" in name or name == "error" for name in names) or heading.isalpha() else None
+                if table is not None:
+                    shapes |= dict.fromkeys(names, table)
+            elif table is not None and (cells := re.match(r"\| `([^`]+)` \| ([^|]+) \|", line)):
+                kinds, _, optional = cells[2].strip().partition(", optional")
+                table[cells[1]] = tuple(kinds.strip().split(" or ")), optional == "" and ", optional" in cells[2]
+    return {name: table for name, table in shapes.items() if table}
+
+
+def check_shape(value: Any, table: dict[str, Row], shapes: dict[str, dict[str, Row]], at: str = "") -> None:
+    """Hold a value to a table: every key is documented, every key that must be there is, and types are those said."""
+
+    def children(path: str) -> set[str]:
+        start = f"{path}." if path else ""
+        return {key[len(start) :] for key in table if key.startswith(start) and not set(".[") & set(key[len(start) :])}
+
+    def check(value: Any, path: str) -> None:
+        where = f"{at}{path}"
+        if path:
+            kinds, _ = table[path]
+            kind = KINDS[type(value)]
+            named = [name for name in kinds if name[0].isupper()]
+            if named and kind == "object":
+                check_shape(value, shapes[named[0]], shapes, f"{where}: {named[0]}.")
+                return
+            assert {"any", kind, *(["number"] if kind == "integer" else [])} & set(kinds), (
+                f"{where} is {kind}, not {kinds}"
+            )
+        if isinstance(value, list) and f"{path}[]" in table:
+            for one in value:
+                check(one, f"{path}[]")
+        if isinstance(value, dict) and (known := children(path)):
+            needed = {name for name in known if name != "*" and not table[f"{path}.{name}" if path else name][1]}
+            assert needed <= value.keys(), f"{where} lacks {needed - value.keys()}"
+            for key, one in value.items():
+                name = key if key in known else "*"
+                assert name in known, f"{where}: {key} is not documented"
+                check(one, f"{path}.{name}" if path else name)
+
+    check(value, "")
+
+
+@pytest.fixture(scope="session")
+def documented() -> Any:
+    """A function that holds a command's JSON, or the value of one of its keys, to its table in docs/."""
+    shapes = documented_shapes()
+
+    def hold(command: str, value: Any, part: str = "") -> None:
+        if part:
+            start = f"{part}."
+            inner = {key.removeprefix(start): row for key, row in shapes[command].items() if key.startswith(start)}
+            check_shape(value, inner, shapes, start)
+            return
+        assert value["schema_version"] == 1
+        check_shape(value, shapes[command], shapes)
+
+    hold.commands = set(shapes)  # type: ignore[attr-defined]
+    return hold

@@ -12,104 +12,14 @@ from dataclasses import replace
 import pytest
 
 from distill import __version__
-from distill.cli import main
 from distill.ledger import Ledger
-from distill.progress import QUIET
 from distill.recipe_yaml import load_recipe
 from distill.stages import RunContext, generate
-from distill.store import Manifest, StageFolder, describe_outputs, fingerprint, read_json
+from distill.store import StageFolder, read_json
 from distill.trace_store import stored_traces
 
 COMMANDS = ["run", "generate", "filter", "sft", "eval", "push"]
-ANSWER = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path, monkeypatch):
-    """Each test in a folder of its own, and the process afterwards as before."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv(QUIET, "")
-    monkeypatch.setenv("NO_COLOR", "1")
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def distill(monkeypatch, capsys):
-    """A function that is the command: its arguments in, exit code, standard output and standard error out."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["distill", *map(str, args)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture
-def model(tmp_path):
-    """A folder that passes for a model as long as nobody loads it."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (folder / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")  # no tensors
-    return folder
-
-
-@pytest.fixture
-def recipe(tmp_path, model):
-    """`recipe.yaml`: two sums, and a teacher that is also the student."""
-    rows = [{"problem": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1)} for i in (3, 4)]
-    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = tmp_path / "recipe.yaml"
-    path.write_text(
-        "name: small\n"
-        f"student: {model}\n"
-        "problems:\n"
-        "  - source: file:sums.jsonl\n"
-        "generate:\n"
-        f"  teacher: {model}\n"
-        "  samples_per_problem: 2\n"
-        "  sampling: {max_tokens: 16}\n"
-        "filter: {compute: {workers: 1}}\n"
-        "sft: {max_length: 256}\n"
-    )
-    return path
-
-
-@pytest.fixture
-def generated(recipe, tmp_path, fake_engine):
-    """The recipe, with its first stage complete in `runs/small/`."""
-    run = RunContext(load_recipe(recipe), tmp_path / "runs" / "small")
-    folder = run.folder("generate")
-    identity = generate.identity(run)
-    folder.claim(identity)
-    summary = generate.run(run, fake_engine([ANSWER]))
-    folder.complete(
-        Manifest(
-            stage="generate",
-            fingerprint=fingerprint(identity),
-            identity=identity,
-            config={},
-            outputs=describe_outputs(folder.path, summary.outputs),
-            metrics=summary.metrics,
-            versions={},
-            hardware={},
-            git_commit=None,
-            seconds=1.0,
-            peak_memory_gib=0.1,
-            finished_at="2026-01-01T00:00:00+00:00",
-        )
-    )
-    return recipe
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def refused(result):
@@ -174,7 +84,10 @@ def test_python_m_distill_is_the_command(tmp_path):
     """In a process of its own, where nothing catches what escapes."""
     done = subprocess.run([sys.executable, "-m", "distill", "run", "none.yaml"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: none.yaml: no such recipe. Name one: distill run path/to/recipe.yaml.\n"
+    assert done.stderr.startswith(
+        "Error: none.yaml: no such recipe. Name one (distill run path/to/recipe.yaml), or copy"
+    )
+    assert done.stderr.count("\n") == 1
 
 
 # --- mistakes
@@ -238,7 +151,9 @@ def test_a_folder_that_is_no_model_is_named(distill, recipe, tmp_path):
 
 def test_a_run_folder_that_cannot_be_made_is_named(distill, recipe, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    assert "taken" in refused(distill("run", "--run-dir", tmp_path / "taken"))
+    message = refused(distill("run", "--run-dir", tmp_path / "taken"))
+    assert f"{tmp_path / 'taken' / 'small'}: no folder can be made there (Not a directory)" in message
+    assert "Go on with" not in message
 
 
 def test_a_student_that_cannot_be_had_is_told_before_the_teacher_starts(recipe, tmp_path):
@@ -289,7 +204,57 @@ def test_quiet_json_is_json_alone(distill, generated):
 
 
 def test_a_quiet_mistake_is_told_all_the_same(distill, recipe):
-    assert "distill generate" in refused(distill("filter", "--quiet", "--json"))
+    assert "distill generate" in refused(distill("filter", "--quiet"))
+
+
+def test_a_mistake_is_json_too_where_json_is_asked_for(distill, recipe):
+    code, out, err = distill("filter", "--quiet", "--json", "--set", "seed=4")
+    assert code == 2
+    error = json.loads(out)["error"]
+    assert (error["type"], error["exit_code"], error["next_command"]) == ("UserError", 2, None)
+    assert err == f"Error: {error['message']}\n"
+    assert "`distill generate --set seed=4`" in error["message"]
+
+
+def test_a_command_line_that_is_wrong_is_json_too_where_json_is_asked_for(distill):
+    code, out, err = distill("sft", "--chekc", "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["type"] == "UsageError"
+    assert err == "Error: No such option: --chekc. Did you mean --check?\nSee `distill sft -h`.\n"
+
+
+def test_an_option_before_the_command_is_shown_its_place(distill):
+    assert "It goes behind the command: distill filter --force\n" in refused(distill("--force", "filter"))
+
+
+def test_an_empty_argument_is_refused(distill, recipe, tmp_path):
+    """`--run-dir "$RUNS"` without RUNS would fill the current folder."""
+    assert "an argument is empty" in refused(distill("run", "--run-dir", ""))
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sft", "--check", "--plan"], "give one of them"),
+        (["sft", "--gpus", "8"], "go with --plan"),
+        (["generate", "--status", "--retry-errors"], "give one of them"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(distill, recipe, words, said):
+    assert said in refused(distill(*words))
+
+
+def test_a_mistyped_command_gets_a_suggestion(distill):
+    assert "Did you mean 'generate'?" in refused(distill("genrate"))
+
+
+def test_commands_in_messages_have_the_options_that_were_given(distill, recipe, tmp_path):
+    renamed = recipe.rename(tmp_path / "my recipe.yaml")
+    message = refused(distill("sft", renamed, "--run-dir", tmp_path / "r", "--set", "seed=4", "--teacher", "org/t"))
+    options = f"'{renamed}' --set seed=4 --teacher org/t --run-dir {tmp_path / 'r'}"
+    assert f"`distill filter {options}`" in message
+    assert f"`distill run {options}`" in message
 
 
 def test_a_stage_that_works_keeps_standard_output_clean(generated, tmp_path):
@@ -316,7 +281,7 @@ def test_a_stopped_command_says_so_and_has_its_exit_code(recipe, model, tmp_path
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom distill.cli import main; main()"
     )
-    command = [sys.executable, "-c", script, "generate"]
+    command = [sys.executable, "-c", script, "generate", "--set", "seed=4", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while process.poll() is None and not (tmp_path / "runs" / "small").exists():
@@ -325,9 +290,11 @@ def test_a_stopped_command_says_so_and_has_its_exit_code(recipe, model, tmp_path
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, out) == (code, "")
-    assert "Traceback" not in err
-    assert err == "Stopped. What is finished is kept: the same command goes on from here.\n"
+    assert process.returncode == code
+    again = "distill generate --set seed=4 --json"
+    assert err == f"Stopped. What is finished is kept. Go on with:\n  {again}\n"
+    error = json.loads(out)["error"]
+    assert (error["type"], error["exit_code"], error["next_command"]) == ("Stopped", code, again)
 
 
 # --- how far generate is

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -108,6 +109,16 @@ def test_training_went_on_from_a_checkpoint(finished):
     assert summary["sft"]["history"][-1]["loss"] < summary["sft"]["history"][0]["loss"]
 
 
+def test_what_the_command_prints_is_as_documented(finished, documented):
+    folder, summary, _ = finished
+    documented("distill run --json", summary)
+    words = command(folder.parent)
+    words[words.index("run")] = "sft"
+    done = subprocess.run([*words, "--check", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    documented("distill sft --check --json", json.loads(done.stdout))
+
+
 def test_the_summary_has_scores_with_intervals_and_their_protocol(finished):
     folder, summary, _ = finished
     assert summary == read_json(folder / "summary.json")
@@ -183,5 +194,5 @@ def test_ctrl_c_stops_with_130_and_keeps_what_is_finished(smollm2, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said[-2000:]
-    assert "the same command goes on from here" in said
+    assert said.endswith(f"Go on with:\n  distill {shlex.join(command(tmp_path)[3:])}\n")
     assert len(list(read_ledger(ledger))) >= 10

@@ -116,7 +116,7 @@ def test_a_full_disk_keeps_the_earlier_records_and_the_work_goes_on_later(tmp_pa
     path = tmp_path / "ledger.jsonl"
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert done.returncode != 0
-    assert "StoreError" in done.stderr
+    assert "DiskError" in done.stderr
     assert path.read_bytes().endswith(b"\n")
     kept = [t.problem_id for t in read_ledger(path)]
     assert kept == [f"p{i}" for i in range(len(kept))]

@@ -112,7 +112,9 @@ def test_answers_that_are_numbers_become_text(write):
     [("rows.jsonl", ""), ("rows.jsonl", "\n\n"), ("rows.json", "[]")],
 )
 def test_an_empty_set_is_refused(write, name, content):
-    assert refusal(write(content, name)).endswith(f"{name}: the problem set is empty.")
+    assert refusal(write(content, name)).endswith(
+        f"{name}: the problem set is empty. Give one with rows, or another split."
+    )
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path):

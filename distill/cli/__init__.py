@@ -1,12 +1,13 @@
 """The command line: thin commands, a module a group of them, heavy imports inside their bodies.
 
-Exit codes: 0 done, 2 the user's mistake, 130 and 143 stopped by Ctrl-C and SIGTERM, 1 anything else.
+Exit codes: see `distill.cli.entry`.
 """
 
-from distill.cli import stages, students  # noqa: F401 - each adds its commands, in the order that --help shows
+from distill.cli import planning, recipes, stages, students  # noqa: F401 - each adds its commands
 
 # isort: split
-from distill.cli import report  # noqa: F401
-from distill.cli.app import app, main
+from distill.cli import report, runs  # noqa: F401 - after the stages, as --help shows them
+from distill.cli.app import app
+from distill.cli.entry import main
 
 __all__ = ["app", "main"]

@@ -9,7 +9,8 @@ import dataclasses
 import inspect
 import json
 import os
-import sys
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,14 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill import __version__
+from distill.cli.completion import complete_recipe, complete_setting, complete_student
+from distill.cli.help import HelpfulCommand, HelpfulGroup
 from distill.errors import DistillError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from distill.recipe import Recipe
+    from distill.recipe_yaml import LoadedRecipe
 
-DEFAULT_RECIPE = Path("recipe.yaml")
+PROGRAM = "distill"
+DEFAULT_RECIPE = "recipe.yaml"
 DEFAULT_RUN_DIR = Path("runs")
 STAGES_PANEL = "Stages"
 PREPARE_PANEL = "Before a run"
@@ -32,54 +37,119 @@ RESULTS_PANEL = "After a run"
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
-    name="distill",
+    name=PROGRAM,
+    cls=HelpfulGroup,
     help="Make small reasoning models: sample a teacher, keep what is right and readable, train a student, measure it.",
+    epilog="distill run recipe.yaml  # all stages, in order\ndistill run -h  # how a command is used, with examples",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings=HELP_NAMES,
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 RunDirOption = Annotated[
-    Path, typer.Option("--run-dir", help="Folder for runs; results go to <run-dir>/<recipe name>/.")
+    Path, typer.Option("--run-dir", metavar="DIR", help="Folder for runs; results go to DIR/<recipe name>/.")
 ]
+_NAMED_COMMAND = re.compile(r"`distill (run|generate|import|filter|sft|eval|push)((?: --[a-z-]+)*)`")
+"""A command line in a message of the core, which does not know with what options it was called."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
     """What was given to a command that takes a recipe: the options that all of them share."""
 
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.", show_default=True)] = DEFAULT_RECIPE
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A file, an installed recipe's name (distill recipes ls), hf:org/repo/recipe.yaml@revision or "
+            "git+https://host/org/repo.git@revision#path.",
+            autocompletion=complete_recipe,
+        ),
+    ] = DEFAULT_RECIPE
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable.",
+            autocompletion=complete_setting,
+        ),
     ] = None
     student: Annotated[
-        str | None, typer.Option("--student", help="Student: an alias (qwen-1.5b), a Hub id or a folder.")
+        str | None,
+        typer.Option(
+            "--student", help="Student: an alias (qwen-1.5b), a Hub id or a folder.", autocompletion=complete_student
+        ),
     ] = None
-    teacher: Annotated[str | None, typer.Option("--teacher", help="Teacher: a Hub id or a folder.")] = None
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="Teacher: a Hub id, a folder or an alias.", autocompletion=complete_student),
+    ] = None
     run_dir: RunDirOption = DEFAULT_RUN_DIR
     force: Annotated[
         bool,
         typer.Option("--force", help="Move results of a changed recipe aside instead of stopping. Deletes nothing."),
     ] = False
+    accept_recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-recipe",
+            metavar="HASH",
+            help="Run a recipe from outside that you have looked at (distill recipes show): the first 12 digits, or "
+            "more, of its content's hash.",
+        ),
+    ] = None
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors.")] = False
 
+    def again(self, stage: str) -> str:
+        """The command line that does a stage with the same recipe, settings and run folder."""
+        return shlex.join([PROGRAM, stage, *self.arguments()])
+
+    def arguments(self) -> list[str]:
+        """Recipe, settings and run folder, as they would be given again."""
+        words = [self.recipe] if self.recipe != DEFAULT_RECIPE else []
+        for override in self.overrides or ():
+            words += ["--set", override]
+        for option, value in (("--student", self.student), ("--teacher", self.teacher)):
+            words += [option, value] if value is not None else []
+        return words + (["--run-dir", str(self.run_dir)] if self.run_dir != DEFAULT_RUN_DIR else [])
+
+    def in_full(self, message: str) -> str:
+        """A message in which each command line that it names has the options that were given."""
+        return _NAMED_COMMAND.sub(lambda found: f"`{self.again(found[1])}{found[2]}`", message)
+
     def load(self, flags: Mapping[str, Any] | None = None) -> "Recipe":
-        """The recipe with everything that was given on the command line.
+        """The recipe with everything that was given on the command line, to run it.
 
         Args:
             flags: further named flags by the key that they overrule; `None` values are flags not given.
+
+        Raises:
+            UserError: it comes from outside, and is not accepted.
         """
+        return self.load_whole(flags).recipe
+
+    def load_whole(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
+        """The same with where it came from."""
+        from distill.cli.outside import confirm
+
+        loaded = self.look(flags)
+        confirm(loaded, self.accept_recipe)
+        return loaded
+
+    def look(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
+        """The same without asking whether a recipe from outside is accepted: to show it, never to run it."""
         from distill.progress import QUIET
-        from distill.recipe_yaml import load_recipe
+        from distill.recipe_yaml import read_recipe
 
         if self.quiet:
             os.environ[QUIET] = "1"
         named = {"student": self.student, "generate.teacher": self.teacher, **(flags or {})}
-        return load_recipe(self.recipe, self.overrides or (), named)
+        return read_recipe(self.recipe, self.overrides or (), named)
 
 
 def command(
@@ -94,8 +164,18 @@ def command(
         panel: heading in `--help` that the command stands under.
         to: the group that the command belongs to.
     """
-    epilog = "\n\n".join(["Examples:", *(escaped(f"  {line}") for line in examples)])
-    return to.command(name, help=about, epilog=epilog, rich_help_panel=panel)
+    return to.command(name, cls=HelpfulCommand, help=about, epilog="\n".join(examples), rich_help_panel=panel)
+
+
+def group(name: str, about: str, examples: Sequence[str], panel: str) -> typer.Typer:
+    """Add a group of commands, such as `distill runs`, and return what its commands are added `to`.
+
+    Args:
+        name: as for `command`, and so are `about`, `examples` and `panel`.
+    """
+    made = typer.Typer(cls=HelpfulGroup, no_args_is_help=True, rich_markup_mode=None, context_settings=HELP_NAMES)
+    app.add_typer(made, name=name, help=about, epilog="\n".join(examples), rich_help_panel=panel)
+    return made
 
 
 def recipe_command(
@@ -119,20 +199,19 @@ def recipe_command(
 
         def called(**values: Any) -> None:
             given = Given(**{key: values.pop(key) for key in shared})
-            function(given, **values)
+            try:
+                function(given, **values)
+            except DistillError as error:
+                error.args = (given.in_full(str(error)),)
+                raise
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared.values(), *own)]
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared.values())]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in parameters}
         command(name, about, examples, panel, to)(called)
         return function
 
     return add
-
-
-def escaped(text: str) -> str:
-    """Text for rich's markup, in which `[` would begin a style."""
-    return text.replace("[", "\\[")
 
 
 def print_json(value: Any) -> None:
@@ -165,12 +244,3 @@ def options(
     ] = False,
 ) -> None:
     """Options of distill itself."""
-
-
-def main() -> None:
-    """The console script: an error is one message, and exit codes are what scripts can rely on."""
-    try:
-        app()
-    except DistillError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)

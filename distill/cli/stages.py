@@ -1,22 +1,18 @@
 """The stages as commands, and `distill run` for all of them in order."""
 
-import signal
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distill.cli.app import Given, console, print_json, recipe_command, say
 from distill.cli.students import show_memory_plan
+from distill.cli.tables import print_table
 from distill.errors import UserError
 
 if TYPE_CHECKING:
     from distill.recipe import Recipe
-
-
-class Terminated(BaseException):
-    """SIGTERM, raised where the main thread is, so that children are stopped and files closed."""
 
 
 @recipe_command(
@@ -51,6 +47,8 @@ def generate(
     ] = False,
 ) -> None:
     """Sample the teacher, or show how far that is."""
+    if status and retry_errors:
+        raise UserError("generate: --status starts nothing, and --retry-errors samples; give one of them.")
     if status:
         _show_status(given)
     else:
@@ -131,6 +129,10 @@ def sft(
     ] = None,
 ) -> None:
     """Train the student, check its rows, or plan its memory."""
+    if check and plan:
+        raise UserError("sft: --check and --plan are two things; give one of them.")
+    if not plan and (gpus or gpu_memory):
+        raise UserError("sft: --gpus and --gpu-memory go with --plan. Training takes the GPUs that are here.")
     if check:
         _check_sft(given)
     elif plan:
@@ -199,6 +201,7 @@ def run_stages(
     from distill.errors import RecipeError
     from distill.pipeline import run_recipe
     from distill.ranks import Follower, joined, launched_place
+    from distill.runs import note_command
 
     place = launched_place()
     if place is not None and stage != "sft":
@@ -206,28 +209,43 @@ def run_stages(
             f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
             "other stages in one process; they use all GPUs of the machine by themselves."
         )
-    recipe = given.load(flags)
+    loaded = given.load_whole(flags)
+    recipe = loaded.recipe
     section = "traces" if stage == "import" else stage
     if section is not None and not getattr(recipe, section):
-        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one to use `distill {stage}`.")
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        stages = None if stage is None else [stage]
-        with joined(place, given.run_dir / recipe.name) as member:
-            if isinstance(member, Follower):
-                from distill.stages.sft import train_along
+        way = ", or name a repository with --repo org/name" if stage == "push" else f" to use `distill {stage}`"
+        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one{way}.")
+    stages = None if stage is None else [stage]
+    with joined(place, given.run_dir / recipe.name) as member:
+        if isinstance(member, Follower):
+            from distill.stages.sft import train_along
 
-                train_along(given.run_dir / recipe.name, member)
-                return
-            tell = _silent if given.quiet else say
-            summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
-    except (KeyboardInterrupt, Terminated) as stopped:
-        say("Stopped. What is finished is kept: the same command goes on from here.")
-        raise typer.Exit(143 if isinstance(stopped, Terminated) else 130) from None
+            train_along(given.run_dir / recipe.name, member)
+            return
+        note_command(given.run_dir / recipe.name, recipe, stage, given.arguments())
+        tell = _silent if given.quiet else say
+        summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
+    comparison = None if loaded.lock is None else _compare_with(loaded.lock, given.run_dir / recipe.name)
     if given.as_json:
-        print_json(summary)
+        print_json(summary if comparison is None else {**summary, "repeat": comparison})
     elif not given.quiet:
         _print_closing(recipe, summary, given.run_dir)
+        if comparison is not None:
+            from distill.recipe_files.repeat import comparison_lines
+
+            typer.echo("\n".join(comparison_lines(comparison)))
+
+
+def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """How a repetition came out beside the run that its lock is of; kept in its folder."""
+    from distill.pipeline import STAGES
+    from distill.recipe_files.repeat import COMPARISON_FILE, compare
+    from distill.store import StageFolder, write_json
+
+    found = {name: StageFolder(run_dir / name).manifest for name in STAGES}
+    comparison = compare(lock, {name: manifest for name, manifest in found.items() if manifest is not None})
+    write_json(run_dir / COMPARISON_FILE, comparison)
+    return comparison
 
 
 def _check_sft(given: Given) -> None:
@@ -235,10 +253,14 @@ def _check_sft(given: Given) -> None:
 
     found = check_sft(given.load(), given.run_dir)
     if given.as_json:
-        print_json(found.to_json())
+        print_json({"schema_version": 1, **found.to_json()})
     else:
         print_check(found, console())
-    found.preflight.raise_if_refused()
+    try:
+        found.preflight.raise_if_refused()
+    except UserError as refusal:
+        say(f"Error: {refusal}")  # what --json prints holds the refusals already
+        raise typer.Exit(refusal.exit_code) from None
 
 
 def _show_publication(given: Given, flags: dict[str, Any]) -> None:
@@ -285,7 +307,7 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     """The result in a small table, and where everything is."""
     folder = run_dir / recipe.name
     if "eval" in summary:
-        console().print(_score_table(summary["eval"]))
+        print_table(score_table(summary["eval"]))
     typer.echo(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
         typer.echo(f"Student: {folder / 'sft' / 'student'}")
@@ -293,7 +315,7 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
         typer.echo(f"On the Hub: {summary['push']['url']}")
 
 
-def _score_table(metrics: dict[str, Any]) -> Any:
+def score_table(metrics: dict[str, Any]) -> Any:
     from rich.table import Table
 
     first = metrics["base"]
@@ -310,7 +332,3 @@ def _score_table(metrics: dict[str, Any]) -> Any:
     low, high = (100 * bound for bound in gain["interval_95"])
     table.add_row("difference", f"{100 * gain['pass_at_1']:+.1f}", f"{low:+.1f} to {high:+.1f}", "")
     return table
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated

@@ -171,7 +171,10 @@ class ReplicatedEngine:
             answer = one.pipe.recv()
         except (EOFError, OSError):
             cause = _end(one.process)
-            raise StageError(f"a replica ({one.place.name}) died while starting ({cause}).") from None
+            raise StageError(
+                f"a replica ({one.place.name}) died while starting ({cause}). Lower "
+                "compute.replicas or compute.max_num_seqs if memory ran out; its log is in the run folder."
+            ) from None
         if isinstance(answer, Failed):
             raise getattr(errors, answer.error, StageError)(answer.message)
         self._mark_ready(one, answer)

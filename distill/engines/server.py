@@ -82,7 +82,10 @@ class ServerEngine:
         self._spec, self._compute = spec, compute
         self._key = os.environ.get(compute.api_key_env, "").strip()
         if not self._key.isprintable() or not self._key.isascii():
-            raise ModelError(f"the value of {compute.api_key_env} is no key: it holds characters that no header may.")
+            raise ModelError(
+                f"the value of {compute.api_key_env} is no key: it holds characters that no header may. "
+                "Set it again, without line breaks."
+            )
         self.max_in_flight: int = compute.max_in_flight or IN_FLIGHT_PER_URL * len(compute.base_urls)
         _allow_connections(self.max_in_flight)
         self.num_retries = 0
@@ -321,7 +324,10 @@ class ServerEngine:
         if status == 429:
             return ThrottledError(why, retry_after_s(error.response.headers))
         if status == 404 and (error.code == "model_not_found" or names_no_model(why)):
-            return ModelError(f"{server.url} does not have the model {self._spec.model_name} ({why}).")
+            return ModelError(
+                f"{server.url} does not have the model {self._spec.model_name} ({why}). "
+                f"Name one that it serves (`curl {server.url}/models` lists them)."
+            )
         if 400 <= status < 500 and status not in TROUBLE_STATUSES:
             return RefusedError(why)
         return TroubleError(why)
@@ -392,7 +398,9 @@ class ServerEngine:
             try:
                 client = openai.AsyncOpenAI(api_key=self._key or "EMPTY", base_url=url, http_client=http, max_retries=0)
             except (httpx2.InvalidURL, ValueError) as error:
-                raise ModelError(f"compute.base_urls: {url} is no URL ({error}).") from None
+                raise ModelError(
+                    f"compute.base_urls: {url} is no URL ({error}). It looks like http://localhost:8000/v1."
+                ) from None
             servers.append(Server(url, client))
         pool = Pool(servers, self.max_in_flight, self._probe)
         problems = await asyncio.gather(*(self._look(server) for server in servers))

@@ -61,7 +61,7 @@ class VllmEngine:
 
         on_gpu = torch.cuda.is_available()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
-        config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
+        config = AutoConfig.from_pretrained(spec.model_path, trust_remote_code=False).get_text_config()
         check_template(self._tokenizer, spec)
         max_model_len = _context_needed(spec, self._tokenizer, config)
         arguments = _engine_arguments(spec, max_model_len, on_gpu)
@@ -78,7 +78,10 @@ class VllmEngine:
         try:
             self.llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{spec.model_name}: vLLM cannot load it: {str(error).splitlines()[0][:300]}") from error
+            raise ModelError(
+                f"{spec.model_name}: vLLM cannot load it: {str(error).splitlines()[0][:300]}. The log "
+                "in the run folder says more. Lower compute.max_model_len, or set compute.engine: transformers."
+            ) from error
         self._engine: Any = self.llm.llm_engine
         self._sampling = spec.sampling
         self._max_model_len = max_model_len
@@ -217,7 +220,7 @@ def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
         if spec.compute.max_model_len > context:
             raise ModelError(
                 f"compute.max_model_len ({spec.compute.max_model_len}) exceeds the context of {spec.model_name} "
-                f"({context} tokens). Lower it."
+                f"({context} tokens). Lower it, or leave it out."
             )
         return spec.compute.max_model_len
     check_room(spec, context)
@@ -238,6 +241,7 @@ def _engine_arguments(spec: EngineSpec, max_model_len: int, on_gpu: bool) -> dic
         "enforce_eager": compute.enforce_eager if compute.enforce_eager is not None else not on_gpu,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
+        "trust_remote_code": False,
     }
     if on_gpu:
         arguments["gpu_memory_utilization"] = compute.gpu_memory_share

@@ -65,7 +65,7 @@ def make_pack(name: str, items: Iterable[tuple[str, str]], source: str = "", rev
     """
     kept = tuple(items)
     if not kept:
-        raise ProblemError(f"{name}: the evaluation set is empty, so nothing can be checked against it.")
+        raise ProblemError(f"{name}: the evaluation set is empty, so nothing can be checked against it. Give another.")
     forms = []
     for item_id, question in kept:
         words = tokens(question)
@@ -167,7 +167,9 @@ def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[s
             )
         items.append((_item_id(row, number), question))
     if not items:
-        raise ProblemError(f"{source}: the evaluation set is empty, so nothing can be checked against it.")
+        raise ProblemError(
+            f"{source}: the evaluation set is empty, so nothing can be checked against it. Give another."
+        )
     return items
 
 

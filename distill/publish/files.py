@@ -134,7 +134,10 @@ def model_files(folder: Path, hashes: Mapping[str, str], base: str, inside: str 
         elif not NOT_PUBLISHED.fullmatch(name):
             raise StoreError(_unwanted(path, name))
     if not any(WEIGHTS.fullmatch(name) for name in hashes):
-        raise StoreError(f"{folder}: holds no safetensors, so there are no weights to publish.")
+        raise StoreError(
+            f"{folder}: holds no safetensors, so there are no weights to publish. "
+            "Move the folder away and train again with `distill sft`."
+        )
     return files
 
 
@@ -164,7 +167,7 @@ def check_safetensors(path: Path) -> None:
                     return
             except ValueError:
                 pass
-    raise StoreError(f"{path}: is called safetensors, and is none. It is not published.")
+    raise StoreError(f"{path}: is called safetensors, and is none. It is not published. Remove it, or fetch it anew.")
 
 
 def _text_of(path: Path, name: str, sha256: str, base: str) -> PublishedFile:
@@ -175,7 +178,7 @@ def _text_of(path: Path, name: str, sha256: str, base: str) -> PublishedFile:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise StoreError(f"{path}: should be text, and is not. It is not published.")
+        raise StoreError(f"{path}: should be text, and is not. It is not published. Mend or remove it.")
     if path.name in ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"):
         values = _json_object(path, text)
         clean = {key: _without_folders(key, value, base) for key, value in values.items()}
@@ -190,7 +193,7 @@ def _json_object(path: Path, text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise StoreError(f"{path}: should be a JSON object, and is not. It is not published.")
+        raise StoreError(f"{path}: should be a JSON object, and is not. It is not published. Mend or remove it.")
     return value
 
 

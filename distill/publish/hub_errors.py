@@ -50,7 +50,10 @@ def translated(error: BaseException, what: str) -> DistillError:
             "another push.repo."
         )
     if status == 404:
-        return UserError(f"push: {what}: there is no such repository, or the token may not see it (404).")
+        return UserError(
+            f"push: {what}: there is no such repository, or the token may not see it (404). "
+            f"Check push.repo, or take another token ({LOGIN})."
+        )
     if status == 429:
         return StageError(f"push: {what}: the Hub's rate limit holds on (429). {GO_ON}")
     if status in CONFLICT:

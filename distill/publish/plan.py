@@ -175,7 +175,7 @@ def _dataset(
 
 
 def _tables(folder: Path, name: str, outputs: dict[str, dict[str, str]], scratch: Path) -> list[PublishedFile]:
-    remake = "Run `distill filter` again (--force moves the old results aside)."
+    remake = f"Move {folder} aside and run `distill filter` again."
     hashes = checked_hashes(folder / name, outputs[name]["sha256"], remake)
     return [_table(folder / name / file, f"{name}/{file}", sha256, scratch) for file, sha256 in hashes.items()]
 
@@ -216,7 +216,8 @@ def _checkpoints(facts: RunFacts) -> list[tuple[Path, list[PublishedFile]]]:
     if not whole:
         raise UserError(
             f"push.checkpoints is true, but training has kept no checkpoint in {folder}: they are kept only where the "
-            "key was set before training. Set push.checkpoints: false, or train again with `distill sft --force`."
+            f"key was set before training. Set push.checkpoints: false, or move {folder.parent} aside and train again "
+            "with `distill sft`."
         )
     return [(path, checkpoint_files(path, facts.base)) for path in whole]
 

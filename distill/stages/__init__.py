@@ -91,7 +91,10 @@ class RunContext:
             UserError: the recipe takes in traces made elsewhere.
         """
         if self.recipe.generate is None:
-            raise UserError("generate: the recipe has no generate: section; its traces are made elsewhere (traces:).")
+            raise UserError(
+                "generate: the recipe has no generate: section; its traces are made elsewhere "
+                "(traces:). Take them in with `distill import`."
+            )
         return self.recipe.generate
 
     @cached_property

@@ -75,7 +75,10 @@ def run(run: RunContext) -> Summary:
         new.replace(folder / PROBLEMS)
         outputs, tally = finalise(folder, lambda key: key[0] in names)
     if not tally.num_samples:
-        raise UserError("traces: every problem is in an evaluation set, so nothing is left to train on.")
+        raise UserError(
+            "traces: every problem is in an evaluation set, so nothing is left to train on. Add other "
+            "sources to traces:."
+        )
     write_json(folder / SKIPPED, {"counts": skipped.counts, "examples": [list(pair) for pair in skipped.examples]})
     metrics = {
         "num_samples": tally.num_samples,

@@ -106,7 +106,7 @@ def _num_processes(compute: TrainCompute, num_gpus: int, world_size: int | None)
     if wanted is not None and 0 < num_gpus < wanted:
         raise ModelError(
             f"sft.compute.num_processes is {wanted}, but this machine has {num_gpus} usable GPUs. Set it to "
-            f"{num_gpus} or less, or start distill on several machines (see README, Several GPUs and machines)."
+            f"{num_gpus} or less, or start distill on several machines (docs/scaling.md)."
         )
     return wanted or max(num_gpus, 1)
 

@@ -194,6 +194,23 @@ def plan_entry(name: str, config: SftConfig, num_gpus: int, gpu_gib: float) -> d
     }
 
 
+def plan_memory(
+    student: str, num_gpus: int = DEFAULT_GPUS, gpu_gib: float = DEFAULT_GPU_GIB, sft: SftConfig | None = None
+) -> dict[str, Any]:
+    """What training a student takes, and the layouts that fit, as `distill sft --plan --json` shows it (docs/json.md).
+
+    Args:
+        student: an alias, a local folder, or a Hub id.
+        num_gpus: GPUs there are.
+        gpu_gib: memory of one, in GiB.
+        sft: `sft:` of a recipe; left out: the defaults.
+
+    Raises:
+        ModelError: the model's architecture cannot be found, or is not one that memory is worked out for.
+    """
+    return plan_entry(student, sft or SftConfig(), num_gpus, gpu_gib)
+
+
 def known_shape(student: Student) -> tuple[ModelShape, int | None]:
     """A student's shape and longest context, from the table or from its `config.json`, without its weights.
 
@@ -214,7 +231,9 @@ def _config(name: str) -> dict[str, Any]:
         file = Path(_fetched(name))
     config: dict[str, Any] | None = read_json(file)
     if config is None:
-        raise ModelError(f"{name}: has no config.json, so it is not a model.")
+        raise ModelError(
+            f"{name}: has no config.json, so it is not a model. Give a model's folder, a Hub id or an alias."
+        )
     return config
 
 

@@ -190,7 +190,10 @@ def _parts_of(kept: Path) -> list[_Part]:
                 _check_columns(file, table.schema_arrow)
                 groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
-            raise ProblemError(f"{file}: not a Parquet file that can be read ({str(error).strip()[:200]}).") from None
+            raise ProblemError(
+                f"{file}: not a Parquet file that can be read ({str(error).strip()[:200]}). "
+                "Move the filter's folder away, and `distill filter` writes it anew."
+            ) from None
         starts = [0]
         for group in groups:
             starts.append(starts[-1] + group.num_rows)
@@ -239,7 +242,8 @@ def _batches(part: _Part) -> Iterator[list[SourceRow]]:
                 rows = batch.to_pylist()
             except UnicodeDecodeError:
                 raise ProblemError(
-                    f"{part.file}: a text in rows {number} to {number + batch.num_rows - 1} is not UTF-8."
+                    f"{part.file}: a text in rows {number} to {number + batch.num_rows - 1} is not UTF-8. "
+                    "Move the filter's folder away, and `distill filter` writes them anew."
                 ) from None
             yield [_source_row(part, number + i, row) for i, row in enumerate(rows)]
             number += len(rows)

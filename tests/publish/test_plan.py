@@ -33,9 +33,10 @@ def metadata_of(card):
     return yaml.safe_load(card.split("---\n")[1])
 
 
-def test_the_dry_run_shows_cards_and_exact_files(make_run):
+def test_the_dry_run_shows_cards_and_exact_files(make_run, documented):
     run = make_run(push=BOTH)
     plan = push.dry_run(run)
+    documented("distill push --dry-run --json", plan_json(plan))
     text = plan_text(plan)
     weights = run.run_dir / "sft/student/model.safetensors"
     assert "model me/small (private where it is made)" in text

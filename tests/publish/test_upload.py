@@ -19,9 +19,11 @@ def weights_of(run):
     return run.run_dir / "sft/student/model.safetensors"
 
 
-def test_one_commit_brings_all_files_to_a_private_repository(hub, make_run):
+def test_one_commit_brings_all_files_to_a_private_repository(hub, make_run, documented):
     run = make_run()
     metrics = push.run(run).metrics
+    times = {"fingerprint": "", "seconds": 1.0, "peak_memory_gib": 1.0, "finished_at": ""}
+    documented("distill push --json", {**times, **metrics}, "push")
     files = hub.content(*MODEL)
     assert hub.num_commits(*MODEL) == 1
     assert hub.repos[MODEL].private
@@ -52,7 +54,7 @@ def test_another_card_alone_is_a_commit_without_the_weights(hub, make_run):
     puts = hub.num_puts.copy()
     run.recipe.__dict__["description"] = "Now with other words."
     metrics = push.run(run).metrics
-    assert metrics["pushed"][0]["num_changed"] == 3  # card, recipe, list of files
+    assert metrics["pushed"][0]["num_changed"] == 4  # card, recipe, its lock, list of files
     assert hub.num_puts == puts
     assert b"Now with other words." in hub.content(*MODEL)["README.md"]
 
@@ -182,6 +184,17 @@ def test_a_passing_fault_is_got_over(hub, make_run, Fault, waits, fault):
     assert waits
     if "headers" in fault:
         assert max(waits) >= int(fault["headers"]["Retry-After"])
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", COMMIT), ("PUT", STORAGE), ("GET", "/tree/")])
+def test_a_hub_that_falls_silent_is_asked_again(hub, make_run, Fault, waits, monkeypatch, method, path):
+    monkeypatch.setattr("distill.publish.access.SILENCE_S", 0.5)
+    run = make_run()
+    hub.faults = [Fault(method, path, hangs=True)]
+    push.run(run)
+    assert hub.num_commits(*MODEL) == 1
+    assert hub.content(*MODEL)["model.safetensors"] == weights_of(run).read_bytes()
+    assert waits
 
 
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, make_run, Fault, waits):

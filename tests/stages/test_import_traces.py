@@ -35,9 +35,10 @@ def recipe_of(tmp_path, rows=ROWS, **sections):
     return Recipe.model_validate({**plain, **sections})
 
 
-def test_rows_become_problems_and_traces_that_the_filter_takes(tmp_path):
+def test_rows_become_problems_and_traces_that_the_filter_takes(tmp_path, documented):
     rows = [*ROWS, {"problem": "What is 9?", "answer": "9", "generations": [None]}]
     summary = run_recipe(recipe_of(tmp_path, rows), tmp_path / "runs", ["import", "filter"])
+    documented("distill import --json", summary)
     assert summary["import"]["num_problems"] == 5
     assert summary["import"]["num_samples"] == 10
     assert summary["import"]["num_skipped"] == 1

@@ -1,0 +1,68 @@
+"""The filter's judgement on the traces of one problem, in this process and without a run folder.
+
+Enters: a problem, its traces, `filter:` of a recipe. Leaves: a `Verdict` a trace, with every reason for a drop.
+
+    judge_traces(problem, [trace], FilterConfig())[0].reasons == ("wrong_answer",)
+"""
+
+from collections.abc import Sequence
+
+from distill.examine import Facts
+from distill.filters.decide import ProblemNotes, decide
+from distill.filters.dedup import content_key, signature
+from distill.filters.language import prompt_language
+from distill.filters.readability import measure
+from distill.grading import grade
+from distill.prompts import join_reasoning, split_reasoning
+from distill.recipe import FilterConfig
+from distill.records import Problem, Trace, Verdict
+
+
+def judge_traces(
+    problem: Problem,
+    traces: Sequence[Trace],
+    config: FilterConfig | None = None,
+    seed: int = 0,
+    instructions: Sequence[str] = (),
+) -> list[Verdict]:
+    """Grade, measure and select the traces of one problem, as `distill filter` does.
+
+    Answers are parsed in this process, without limits on time and memory: for texts that are trusted. Left out is what
+    hangs on other problems (evaluation sets, repeated problems, caps on the whole set) and what a judge model says.
+
+    Args:
+        problem: the problem.
+        traces: all its traces; lengths are their completion tokens.
+        config: thresholds; left out: the defaults.
+        seed: of random choices.
+        instructions: what the teacher was told besides the problem, which a trace may not repeat.
+
+    Returns:
+        One verdict a trace, in the traces' order.
+    """
+    config = config or FilterConfig()
+    facts = [_facts(problem, trace, config, instructions) for trace in traces]
+    return decide(problem, facts, ProblemNotes(), config, seed)
+
+
+def _facts(problem: Problem, trace: Trace, config: FilterConfig, instructions: Sequence[str]) -> Facts:
+    asked = config.readability.language
+    language = prompt_language(problem.question) if asked == "prompt" else asked
+    is_answered = trace.finish_reason != "error"
+    return Facts(
+        problem_id=trace.problem_id,
+        sample_index=trace.sample_index,
+        finish_reason=trace.finish_reason,
+        error=trace.error,
+        num_completion_tokens=trace.num_completion_tokens,
+        think=split_reasoning(trace.text, opened=bool(trace.reasoning)).state,
+        has_reasoning=bool(trace.reasoning),
+        has_content=bool(trace.content),
+        text_hash=content_key(trace.reasoning, trace.content),
+        num_tokens=trace.num_completion_tokens,
+        measures=measure(trace.reasoning, trace.content, language, instructions, problem.question)
+        if is_answered
+        else None,
+        signature=signature(join_reasoning(trace.reasoning, trace.content)) if is_answered else None,
+        grade=grade(problem, trace.content, gym_min_score=config.gym_min_score) if is_answered else None,
+    )

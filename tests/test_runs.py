@@ -1,0 +1,161 @@
+"""`distill runs`: what is told of a run, and that nothing goes which should stay."""
+
+import io
+import json
+import os
+import shutil
+
+import pytest
+
+from distill.store import only_writer
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+class Terminal(io.StringIO):
+    """Somebody at a keyboard."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def small(distill, generated, tmp_path):
+    """A run whose first stage is done, begun from the command line."""
+    assert distill("generate", "--quiet", "--set", "description=two sums")[0] == 0
+    return tmp_path / "runs" / "small"
+
+
+def test_ls_of_nothing_says_how_to_begin(distill):
+    assert distill("runs", "ls") == (
+        0, "No runs in runs yet. Begin one with `distill run`; for runs elsewhere give --run-dir.\n", ""
+    )  # fmt: skip
+    assert json.loads(distill("runs", "ls", "--json")[1])["runs"] == []
+
+
+def test_ls_tells_how_far_each_run_is(distill, small):
+    code, out, err = distill("runs", "ls")
+    assert (code, err) == (0, "")
+    assert "small" in out
+    assert "1 of 3" in out
+    (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+    assert [(one["stage"], one["state"]) for one in run["stages"]] == [
+        ("generate", "done"),
+        ("filter", "waiting"),
+        ("sft", "waiting"),
+    ]
+    assert (run["state"], run["process"], run["score"]) == ("unfinished", None, None)
+    assert run["num_bytes"] == sum(f.stat().st_size for f in small.rglob("*") if f.is_file())
+
+
+def test_show_names_the_exact_command_that_comes_next(distill, small, tmp_path, monkeypatch):
+    code, out, _ = distill("runs", "show", "small")
+    assert code == 0
+    assert "two sums" in out
+    assert "4 samples of 2 problems" in out
+    assert out.endswith("Go on with:\n  distill filter --set 'description=two sums'\n")
+    assert json.loads(distill("runs", "show", small, "--json")[1])["name"] == "small"
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    told = json.loads(distill("runs", "show", "small", "--run-dir", tmp_path / "runs", "--json")[1])
+    assert told["next_command"] == f"cd {tmp_path} && distill filter --set 'description=two sums'"
+
+
+def test_show_tells_the_funnel_once_the_filter_is_done(distill, small):
+    assert distill("filter", "--quiet", "--set", "description=two sums")[0] == 0
+    told = json.loads(distill("runs", "show", "small", "--json")[1])
+    assert [(one["step"], one["num_traces"]) for one in told["funnel"]] == [
+        ("sampled", 4),
+        ("wrong_answer", 2),
+        ("duplicate", 1),
+        ("kept", 1),
+    ]
+    assert told["places"]["kept_rows"] == "runs/small/filter/kept"
+    assert told["next_command"].startswith("distill sft")
+
+
+def test_a_stage_that_was_begun_and_stopped_is_unfinished(distill, small):
+    (small / "generate" / "manifest.json").unlink()
+    out = distill("runs", "ls")[1]
+    assert "0 of 3, generate unfinished" in " ".join(out.split())
+    assert "distill generate" in json.loads(distill("runs", "show", "small", "--json")[1])["next_command"]
+
+
+def test_an_unknown_run_gets_a_suggestion(distill, small):
+    for name in ("smal", "..", "runs/smal", "."):
+        code, out, err = distill("runs", "show", name)
+        assert (code, out) == (2, "")
+        assert "no run is here" in err
+    assert "Did you mean 'small'? There are: small." in distill("runs", "rm", "smal")[2]
+
+
+def test_one_damaged_run_hides_no_other(distill, small):
+    other = small.with_name("other")
+    shutil.copytree(small, other)
+    (other / "summary.json").write_text("{")
+    (other / "generate" / "manifest.json").write_text("[")
+    names = {run["name"] for run in json.loads(distill("runs", "ls", "--json")[1])["runs"]}
+    assert names == {"small", "other"}
+    assert distill("runs", "show", "other")[0] == 0
+
+
+def test_a_run_at_work_is_shown_so_and_is_not_removed(distill, small):
+    with only_writer(small):
+        (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+        code, out, err = distill("runs", "rm", "small", "--yes")
+    assert (run["state"], run["process"]) == ("running", os.getpid())
+    assert (code, out) == (2, "")
+    assert f"process {os.getpid()}" in err
+    assert (small / "generate" / "manifest.json").exists()
+
+
+def test_nothing_is_removed_without_a_yes(distill, small, monkeypatch):
+    code, out, err = distill("runs", "rm", "small")
+    assert code == 2
+    assert "4 traces are among it" in out
+    assert "--yes" in err
+    assert distill("runs", "rm", "small", "--dry-run")[0] == 0
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert distill("runs", "rm", "small")[0] == 1
+    assert small.exists()
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    code, _, err = distill("runs", "rm", "small")
+    assert code == 0
+    assert err.endswith("Removed.\n")
+    assert list(small.parent.iterdir()) == []
+
+
+def test_links_are_never_followed(distill, small, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    (small / "sft").mkdir()
+    (small / "sft" / "student").symlink_to(precious)
+    (small / "link").symlink_to(precious)
+    alias = small.with_name("alias")
+    alias.symlink_to(small)
+    code, _, err = distill("runs", "rm", "alias", "--yes")
+    assert code == 2
+    assert "link" in err
+    code, out, _ = distill("runs", "rm", "small", "--yes")
+    assert code == 0
+    assert "has not been published" in out
+    assert not small.exists()
+    assert (precious / "file").read_text() == "mine"
+
+
+def test_traces_can_be_kept(distill, small):
+    assert distill("filter", "--quiet", "--set", "description=two sums")[0] == 0
+    told = json.loads(distill("runs", "rm", "small", "--keep-traces", "--yes", "--json")[1])
+    assert told["removed"]
+    assert "generate" not in [part["path"] for part in told["runs"][0]["parts"]]
+    assert sorted(entry.name for entry in small.iterdir()) == ["generate"]
+    assert "done already" in distill("generate")[2]
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_same_command(distill, small):
+    small.rename(small.with_name(".small.removing-1"))
+    assert json.loads(distill("runs", "ls", "--json")[1])["runs"] == []
+    assert distill("runs", "rm", "small", "--yes")[0] == 0
+    assert list(small.parent.iterdir()) == []
