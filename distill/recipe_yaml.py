@@ -137,10 +137,11 @@ def read_recipe(
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
     """Models from outside recipes come from the Hub; which folders this machine has is no business of theirs."""
     generate = tree.get("generate")
-    for key, name in (
-        ("student", tree.get("student")),
-        ("generate.teacher", generate.get("teacher") if isinstance(generate, dict) else None),
-    ):
+    generate = generate if isinstance(generate, dict) else {}
+    compute = generate.get("compute")
+    served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # under whatever name the server has for it
+    teacher = None if served else generate.get("teacher")
+    for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
         if isinstance(name, str) and is_path(name):
             raise RecipeError(
                 f"{outside.reference}: {key} is {name!r}, a folder. A recipe from outside may only name models of "

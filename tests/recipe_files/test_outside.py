@@ -225,6 +225,14 @@ def test_a_recipe_from_outside_reaches_only_its_own_files(git_repo, theirs, chan
     assert says in refusal(f"{git_repo.url}#recipe.yaml")
 
 
+def test_a_served_teacher_may_be_called_anything(git_repo, theirs):
+    served = theirs.replace(
+        "teacher: smollm2-135m", "teacher: accounts/a/models/r1, compute: {base_urls: ['http://h/v1']}"
+    )
+    git_repo.commit({"recipe.yaml": served})
+    assert read_recipe(f"{git_repo.url}#recipe.yaml").recipe.generate.teacher == "accounts/a/models/r1"
+
+
 def test_it_may_build_on_an_installed_recipe(git_repo):
     git_repo.commit({"recipe.yaml": "extends: gsm8k\nname: theirs\nseed: 3\n"})
     loaded = read_recipe(f"{git_repo.url}#recipe.yaml")
