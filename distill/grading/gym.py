@@ -34,8 +34,8 @@ EVALUATING = frozenset(
 """Tasks whose scorers hand an answer to Python's or sympy's evaluation."""
 
 _FUNCTIONS = frozenset({
-    "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
-    "exp", "log", "ln", "sqrt", "abs", "Abs",
+    "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin", "arccos", "arctan", "sinh", "cosh",
+    "tanh", "exp", "log", "ln", "sqrt", "abs", "Abs",
 })  # fmt: skip
 _MARKS = re.compile(r"""['"`#\\@{]|:=|__|\b(?:for|lambda|import|exec|eval|yield|await)\b""")
 _BEFORE_BRACKET = re.compile(r"(\w+|\S)?\s*\(")

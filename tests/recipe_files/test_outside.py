@@ -225,6 +225,19 @@ def test_a_recipe_from_outside_reaches_only_its_own_files(git_repo, theirs, chan
     assert says in refusal(f"{git_repo.url}#recipe.yaml")
 
 
+def test_a_lock_from_outside_is_kept_within_its_repository_too(git_repo):
+    for student, problems in (("/home/me/model", "gym:chain_sum"), ("org/model", f"file:{SECRET_FILE}")):
+        recipe = {
+            "name": "theirs",
+            "student": student,
+            "problems": [{"source": problems}],
+            "generate": {"teacher": "org/t", "sampling": {"max_tokens": 100}},
+        }
+        git_repo.commit({"recipe.lock.yaml": json.dumps({"lock_version": 1, "recipe": recipe, "stages": {}})})
+        message = refusal(f"{git_repo.url}#recipe.lock.yaml")
+        assert "may only name models of the Hub" in message or "outside its own repository" in message
+
+
 def test_a_served_teacher_may_be_called_anything(git_repo, theirs):
     served = theirs.replace(
         "teacher: smollm2-135m", "teacher: accounts/a/models/r1, compute: {base_urls: ['http://h/v1']}"
