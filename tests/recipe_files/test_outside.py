@@ -135,6 +135,29 @@ def test_a_huge_repository_is_not_fetched_to_the_end(monkeypatch, git_repo, thei
     assert "larger than 200,000 bytes" in refusal(f"{git_repo.url}#recipe.yaml")
 
 
+def test_large_files_come_only_where_they_are_named(git_repo, theirs, tmp_path, monkeypatch):
+    """From a server that leaves large files out until they are asked for."""
+    git_repo.git("config", "uploadpack.allowFilter", "true")
+    git_repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    row = '{"problem": "1+1?", "answer": "2"}\n'
+    (git_repo.folder / "big.bin").write_bytes(os.urandom(3_000_000))
+    git_repo.commit(
+        {"recipe.yaml": theirs.replace('"gym:chain_sum", limit: 5', '"file:s.jsonl"'), "s.jsonl": row * 60_000}
+    )
+    sizes = []
+    monkeypatch.setattr(git_files.GitFiles, "__exit__", lambda self, *error: sizes.append(folder_size(self)))
+    loaded = read_recipe(f"{git_repo.url}#recipe.yaml")
+    assert Path(loaded.recipe.problems[0].source.removeprefix("file:")).stat().st_size == len(row) * 60_000
+    assert sizes[0] < 1_000_000  # the rows pack well, the random bytes would not
+
+
+def folder_size(files):
+    try:
+        return sum(path.stat().st_size for path in Path(files._folder.name).rglob("*") if path.is_file())
+    finally:
+        files._folder.cleanup()
+
+
 def test_no_hook_filter_or_setting_of_a_repository_runs(git_repo, theirs, tmp_path):
     ran = tmp_path / "ran"
     script = f"#!/bin/sh\ntouch {ran}\n"
