@@ -6,7 +6,8 @@ Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` a
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +109,7 @@ def run_recipe(
     wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)
+        _record_estimate(run, wanted, force, say)
         for name in wanted:
             did_something = _run_stage(run, name, force, say)
             if did_something or name == wanted[-1]:
@@ -142,6 +144,23 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
         push.check_before(run)
 
 
+def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: Say) -> None:
+    """Write down what the stages are expected to take; a run is worth more than its estimate."""
+    from distill.planning.record import record_estimate
+
+    with _said(say):
+        record_estimate(run, wanted, force)
+
+
+@contextmanager
+def _said(say: Say) -> Iterator[None]:
+    """Say an error of the estimate instead of raising it."""
+    try:
+        yield
+    except Exception as error:
+        say(f"estimate: not recorded ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
+
+
 def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
     """Whether every stage would be skipped."""
     try:
@@ -152,6 +171,8 @@ def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
 
 def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
     """Do a stage if it is not done; whether it was not."""
+    from distill.planning.record import note_going_on
+
     stage, folder = STAGES[name], run.folder(name)
     identity = stage.identity(run)
     for found in stage.check(run):
@@ -167,6 +188,8 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
         say(f"{name}: the recipe has changed; the old results are in {aside}")
     elif folder.identity is not None:
         say(f"{name}: going on with what is there")
+        with _said(say):
+            note_going_on(run.run_dir, name)
     _check_disk(run.run_dir)
     folder.reopen()
     folder.claim(identity)
@@ -259,6 +282,7 @@ def _closing_words(check: dict[str, Any] | None) -> str:
 
 def write_summary(run: RunContext) -> dict[str, Any]:
     """Write `summary.json` and `report.html` from the manifests; stages that are not complete are left out."""
+    from distill.planning.record import estimate_and_actual
     from distill.report import render_report
     from distill.report.gather import traces_to_read
     from distill.store import atomic_write
@@ -273,11 +297,13 @@ def write_summary(run: RunContext) -> dict[str, Any]:
         "seed": recipe.seed,
         "recipe": recipe.model_dump(mode="json"),
     }
-    for name in STAGES:
-        manifest = run.folder(name).manifest
-        if manifest is not None:
-            facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
-            summary[name] = {**facts, **manifest["metrics"]}
+    manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
+    for name, manifest in manifests.items():
+        facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
+        summary[name] = {**facts, **manifest["metrics"]}
+    estimate = estimate_and_actual(run.run_dir, manifests)
+    if estimate is not None:
+        summary["estimate"] = estimate
     by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     write_json(run.run_dir / SUMMARY, summary)

@@ -35,6 +35,8 @@ class Fault:
     """Read so much of the body first, and no more; left out: all of it."""
     after_work: bool = False
     """Do the work first, and lose the answer."""
+    hangs: bool = False
+    """Say nothing until the client has gone."""
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -147,6 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._tear()
             return
         body = self._body()
+        if fault is not None and fault.hangs:
+            self.connection.settimeout(60)
+            self.rfile.read(1)
+            return
         try:
             if fault is not None and not fault.after_work:
                 raise _Answer(fault.status, {"error": "a fault"}, fault.headers)

@@ -38,7 +38,7 @@ LAYERS = (
     }
     | {"training", "report", "status", "publish"},
     {"stages"},
-    {"pipeline", "runs", "sft_check"},
+    {"pipeline", "runs", "sft_check", "planning"},
     {"api"},
     {"cli"},
     {"__main__"},

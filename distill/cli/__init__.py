@@ -3,7 +3,8 @@
 Exit codes: see `distill.cli.entry`.
 """
 
-from distill.cli import runs, stages, students  # noqa: F401 - each adds its commands, in the order that --help shows
+# Each adds its commands, in the order that --help shows.
+from distill.cli import planning, runs, stages, students  # noqa: F401
 from distill.cli.app import app
 from distill.cli.entry import main
 

@@ -16,6 +16,8 @@ from distill.recipe import PushConfig
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+SILENCE_S = 60.0
+"""A connection on which nothing moves for so long is given up; the request is tried again."""
 MAY_WRITE = ("admin", "write", "contributor")
 README_WAYS_OUT = (
     "Rename or delete it on the Hub, choose another name, or replace it with --replace-readme (its text stays in the "
@@ -48,14 +50,31 @@ def connect() -> "HfApi":
     Raises:
         UserError: no token, or told to stay offline.
     """
-    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub import HfApi, constants, get_token, set_client_factory
 
     if constants.is_offline_mode():
         raise UserError("push: HF_HUB_OFFLINE is set, so nothing can be pushed. Unset it, or look with --dry-run.")
     token = get_token()
     if not token:
         raise UserError(f"push: no token for the Hub. Log in with {LOGIN}. `distill push --dry-run` needs none.")
+    set_client_factory(_client_that_gives_up)
     return HfApi(token=token, library_name="distill")
+
+
+def _client_that_gives_up() -> Any:
+    """The Hub client's own, which would wait for a silent server for ever, with a limit to each wait."""
+    from huggingface_hub.utils._http import default_client_factory
+
+    client = default_client_factory()
+    client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], _limit_waits]}
+    return client
+
+
+def _limit_waits(request: Any) -> None:
+    # For each request: huggingface_hub 1.x passes `timeout=None` to many of them, which overrules a client's own.
+    waits = request.extensions.get("timeout") or {}
+    limited = {kind: SILENCE_S if waits.get(kind) is None else waits[kind] for kind in ("connect", "read", "write")}
+    request.extensions["timeout"] = {**waits, **limited}
 
 
 def check_access(api: "HfApi", config: PushConfig) -> None:

@@ -14,11 +14,10 @@ import torch
 from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
 from distill.training.cpu import ROW_BY_ROW, can_attend_row_by_row
-from distill.training.job import CHECKPOINTS, TrainJob
+from distill.training.job import CHECKPOINTS, KEPT_CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
 from distill.training.sharding import layer_names, sharding_arguments
 
-KEPT_CHECKPOINTS = 2
 FLASH = ("flash_attention_2", "flash_attention_3")
 KEEP_ROWS_APART = (*FLASH, ROW_BY_ROW)
 """Attention that lets rows lie end to end without seeing each other."""

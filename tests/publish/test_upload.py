@@ -186,6 +186,17 @@ def test_a_passing_fault_is_got_over(hub, make_run, Fault, waits, fault):
         assert max(waits) >= int(fault["headers"]["Retry-After"])
 
 
+@pytest.mark.parametrize(("method", "path"), [("POST", COMMIT), ("PUT", STORAGE), ("GET", "/tree/")])
+def test_a_hub_that_falls_silent_is_asked_again(hub, make_run, Fault, waits, monkeypatch, method, path):
+    monkeypatch.setattr("distill.publish.access.SILENCE_S", 0.5)
+    run = make_run()
+    hub.faults = [Fault(method, path, hangs=True)]
+    push.run(run)
+    assert hub.num_commits(*MODEL) == 1
+    assert hub.content(*MODEL)["model.safetensors"] == weights_of(run).read_bytes()
+    assert waits
+
+
 def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub, make_run, Fault, waits):
     run = make_run()
     hub.faults = [Fault("POST", COMMIT, after_work=True)]

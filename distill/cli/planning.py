@@ -1,0 +1,82 @@
+"""`distill plan` and `distill doctor`: what a run will take, and whether this machine is ready for it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, console, print_json, recipe_command
+from distill.errors import UserError
+
+
+@recipe_command(
+    "plan",
+    about="Show what a run will take, before anything runs: tokens, time, money, memory and disk by stage.",
+    examples=[
+        "distill plan",
+        "distill plan recipe.yaml --gpus 8 --gpu h100  # on another machine than this",
+        "distill plan --gpu 4090 --gpu-price 0.45",
+    ],
+    panel=PREPARE_PANEL,
+    without=("force", "quiet"),
+)
+def plan(
+    given: Given,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", min=1, max=65_536, help="GPUs to plan for (with --gpu cpu: cores); left out: this machine's."
+        ),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="NAME", help="Kind of GPU: h100, h200, b200, a100-80, l40s, 4090 …, or cpu."),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", metavar="GIB", min=1, help="GiB of memory of a GPU.")
+    ] = None,
+    gpu_price: Annotated[
+        float | None, typer.Option("--gpu-price", metavar="MONEY", min=0, help="Money for an hour of one GPU.")
+    ] = None,
+    prices: Annotated[
+        Path | None, typer.Option("--prices", metavar="FILE", help="YAML with prices of your own (docs/planning.md).")
+    ] = None,
+) -> None:
+    """Show what a run will take."""
+    from distill.planning.machine import chosen_machine
+    from distill.planning.plan import plan_recipe
+    from distill.planning.prices import load_prices
+    from distill.planning.table import print_plan
+
+    recipe = given.load()
+    found = plan_recipe(recipe, given.run_dir, chosen_machine(gpus, gpu, gpu_memory), load_prices(prices, gpu_price))
+    if given.as_json:
+        print_json(found.to_json())
+    else:
+        print_plan(found, console(), str(given.recipe))
+
+
+@recipe_command(
+    "doctor",
+    about="Look at this machine and at what a recipe lacks, with the command that mends each. Exits with 2 where "
+    "something is missing.",
+    examples=[
+        "distill doctor",
+        "distill doctor recipe.yaml --run-dir /data/runs",
+    ],
+    panel=PREPARE_PANEL,
+    without=("force", "quiet"),
+)
+def doctor(given: Given) -> None:
+    """Look at the machine and the recipe."""
+    from distill.planning.checks import MISSING
+    from distill.planning.doctor import diagnose, print_diagnosis
+
+    has_recipe = given.recipe != DEFAULT_RECIPE or given.recipe.exists()
+    found = diagnose(given.load if has_recipe else None, given.run_dir, str(given.recipe))
+    if given.as_json:
+        print_json(found.to_json())
+    else:
+        print_diagnosis(found, console())
+    if found.worst == MISSING:
+        raise typer.Exit(UserError.exit_code)
