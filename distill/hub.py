@@ -22,6 +22,8 @@ MODEL_FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
 CONFIG = "config.json"
 SAMPLE_BYTES = 1 << 20
 READ_WHOLE_BYTES = 64 << 20
+DatasetKey = tuple[str, str | None, str, str | None]
+_loaded_commits: dict[DatasetKey, str] = {}
 _COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
 
 
@@ -63,7 +65,6 @@ def resolve_model(name: str, revision: str | None = None, weights: bool = True) 
 
 
 def _fetch(name: str, revision: str | None, weights: bool) -> Model:
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -75,7 +76,7 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
 
     try:
         patterns = [pattern for pattern in MODEL_FILES if weights or pattern != WEIGHTS]
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        path = _snapshot(name, revision, patterns)
     except GatedRepoError:
         raise ModelError(
             f"{name}: this model is gated. Ask for access on https://huggingface.co/{name}, then `hf auth login`."
@@ -96,6 +97,19 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
             "instead of the id."
         ) from None
     return Model(name, path, path.name)
+
+
+def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """The folder of a model's files, fetched where they are not here."""
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (httpx.TransportError, OfflineModeIsEnabled):
+        # Given a commit, unlike a branch, the client asks for the list of files before it looks at what is here.
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
 
 
 def _folder_revision(folder: Path) -> str:
@@ -145,7 +159,14 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
     datasets.disable_progress_bars()
     with _dataset_errors(name):
         rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split, revision=revision)
+    if commit := dataset_revision(rows):
+        _loaded_commits[name, config, split, revision] = commit
     return rows
+
+
+def loaded_commit(key: DatasetKey) -> str | None:
+    """The commit from which this process has loaded (name, config, split, revision); `None` where it has not."""
+    return _loaded_commits.get(key)
 
 
 @contextmanager

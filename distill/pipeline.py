@@ -21,6 +21,7 @@ from distill.errors import StoreError, UserError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
+from distill.recipe_files.lock import write_lock
 from distill.stages import RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
     SUMMARY,
@@ -307,6 +308,7 @@ def write_summary(run: RunContext) -> dict[str, Any]:
     by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     write_json(run.run_dir / SUMMARY, summary)
+    write_lock(recipe, run.run_dir, manifests)
     html = render_report(
         summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir, run.recipe.traces_stage)
     )

@@ -506,6 +506,9 @@ class FilterConfig(Strict):
     """A model for what no rule can grade; left out: such traces count as ungraded."""
     majority: Majority | None = None
     """A vote where the expected answer is missing or doubted; left out: such traces count as ungraded or wrong."""
+    unanswered: Literal["drop", "keep"] = "drop"
+    """Traces whose problem comes without an expected answer, where neither judge nor majority grades them: `drop` them,
+    or `keep` them unproven, for sources whose makers have checked them."""
     decontaminate: list[str] = []
     """Evaluation sets whose items must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k, `hf:` or
     `file:`."""

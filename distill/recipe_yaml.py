@@ -1,221 +1,230 @@
-"""From a YAML file to a `Recipe`: `extends`, `--set`, and errors that name file, line and the likely key.
+"""From a recipe's file to a `Recipe`: `extends`, `--set`, and errors that name file, line and the likely key.
 
-Enters: a path and overrides such as `sft.epochs=2`. Leaves: a `Recipe` whose `file:` sources are absolute paths.
+Enters: a reference (an installed recipe's name, a path, `hf:…`, `git+…`) and overrides such as `sft.epochs=2`. Leaves:
+a `Recipe` whose `file:` sources are absolute paths.
 
 Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `--set` < named flags.
 """
 
+import copy
 import difflib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from distill import __version__
 from distill.errors import ModelError, RecipeError
 from distill.recipe import Recipe
+from distill.recipe_files.fence import Fence
+from distill.recipe_files.installed import installed_path, unknown_name
+from distill.recipe_files.outside import Fetched, fetch, is_outside
+from distill.recipe_files.reading import KeyPath, Places, Shown, read_tree, read_value, refuse_secret_option, short
+from distill.recipe_files.sources import anchor_sources, expanded
+from distill.recipe_files.trust import is_path, refuse_unaccepted
 
-MAX_RECIPE_BYTES = 1_000_000
-MAX_RECIPE_KEYS = 10_000
-"""Keys and list entries together, aliases written out: a few lines of YAML can stand for billions."""
-MAX_DEPTH = 50
-_UNUSABLE = re.compile("[\\x00\ud800-\udfff]")
-KeyPath = tuple[str | int, ...]
-Places = dict[KeyPath, str]
-"""Where each key was written: `recipe.yaml:12`, or `--set`."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `no` and `on` are strings, and 1e-4 is a number."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base declares it
+READ_BY = {1: "0.1.0"}
+"""schema_version -> the first distill that reads it."""
+LOCK_KEY = "lock_version"
+LOCK_VERSION = 1
+REPEATED = "-repeat"
 
 
-for _tag, _pattern, _first in (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
-    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe, and where it came from."""
+
+    recipe: Recipe
+    reference: str
+    """As it was asked for."""
+    path: Path
+    """The file, on this machine."""
+    files: tuple[Path, ...]
+    """The file and its parents, the youngest first."""
+    tree: Mapping[str, Any]
+    """What the files say together, without defaults and overrides."""
+    outside: Fetched | None = None
+    """Where it was fetched from, if not from this machine."""
+    lock: Mapping[str, Any] | None = None
+    """The lock that it is, if it is one: what an earlier run used and found."""
 
 
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
+@dataclass
+class _Reading:
+    """What is gathered while a recipe and its parents are read."""
 
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)  # in YAML 1.2, 017 is seventeen
+    places: Places = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    shown: Shown = str
+    fence: Fence | None = None
 
 
 def load_recipe(
-    path: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    reference: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read, merge, override and check a recipe.
+    """Read, merge, override and check a recipe, to run it.
 
     Args:
-        path: the recipe file.
+        reference: an installed recipe's name, a path, `hf:org/repo/recipe.yaml@revision` or `git+https://…@rev#path`.
         overrides: `key.path=value`, the value read as YAML; `problems.0.limit=10` reaches into a list.
         flags: named flags by key path (`{"student": "qwen-1.5b"}`); `None` values are flags not given.
 
     Raises:
-        RecipeError: what is wrong, in which file and line, and the likely right key.
+        RecipeError: what is wrong, in which file and line, and the likely right key; or it comes from outside and has
+            not been accepted (`distill.recipe_files.trust`).
     """
-    places: Places = {}
-    tree = _read_with_parents(Path(path), places, ())
+    loaded = read_recipe(reference, overrides, flags)
+    if loaded.outside is not None:
+        refuse_unaccepted(loaded.outside)
+    return loaded.recipe
+
+
+def read_recipe(
+    reference: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> LoadedRecipe:
+    """The same for looking at it: a recipe from outside is fetched, and need not have been accepted.
+
+    Args:
+        reference: as for `load_recipe`, and so are `overrides` and `flags`.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    if "\0" in str(reference):
+        raise RecipeError("the recipe's name holds NUL, so it is none.")
+    outside = fetch(str(reference)) if is_outside(str(reference)) else None
+    installed = None if outside else installed_path(str(reference))
+    path = outside.path if outside else installed or Path(reference)
+    if outside is None and installed is None and (unknown := unknown_name(str(reference))) is not None:
+        raise unknown
+    reading = _Reading()
+    if outside is not None:
+        reading.shown, reading.fence = outside.shown, Fence(outside.folder, outside.reference)
+    name = reading.shown(path)
+    tree = _read_with_parents(path, reading, ())
+    if outside is not None:
+        _refuse_folders(tree, outside)
+    lock = tree if LOCK_KEY in tree else None
+    if lock is not None:
+        tree = _recipe_of(lock, reading, name)
+    said = copy.deepcopy(tree)
+    places = reading.places
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
             raise RecipeError(f"--set {override}: expected key.path=value, e.g. --set sft.epochs=2")
-        _assign(tree, key, _parse_value(override, text), f"--set {key}", places)
+        value = read_value(override, text)
+        refuse_secret_option(key, value, f"--set {key}")
+        _assign(tree, key, value, f"--set {key}", places)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
-    _anchor_files(tree, Path.cwd(), "--set")
+    anchor_sources(tree, Path.cwd(), "--set")
+    _check_version(tree, places, name)
     try:
-        return Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(details, places, str(path)) for details in error.errors()]
+        lines = [_explain(details, places, name) for details in error.errors()]
         raise RecipeError("\n".join(lines)) from None
     except ModelError as error:
-        raise RecipeError(f"{_place_of(('student',), places, str(path))}: {error}") from None
+        raise RecipeError(f"{_place_of(('student',), places, name)}: {error}") from None
+    return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
 
 
-def _read_with_parents(path: Path, places: Places, children: tuple[Path, ...]) -> dict[str, Any]:
-    path = _expanded(path, str(children[-1]) if children else "recipe")
+def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
+    """Models from outside recipes come from the Hub; which folders this machine has is no business of theirs."""
+    generate = tree.get("generate")
+    for key, name in (
+        ("student", tree.get("student")),
+        ("generate.teacher", generate.get("teacher") if isinstance(generate, dict) else None),
+    ):
+        if isinstance(name, str) and is_path(name):
+            raise RecipeError(
+                f"{outside.reference}: {key} is {name!r}, a folder. A recipe from outside may only name models of "
+                f"the Hub. Give one of yours with --{key.rpartition('.')[2]}."
+            )
+
+
+def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]) -> dict[str, Any]:
+    named_by = reading.shown(children[-1]) if children else None
+    path = expanded(path, named_by or "recipe")
     if path.resolve() in children:
-        chain = " -> ".join(str(p) for p in (*children, path))
-        raise RecipeError(f"{path}: extends goes in a circle ({chain}). Remove one extends:")
+        chain = " -> ".join(reading.shown(p) for p in (*children, path))
+        raise RecipeError(f"{reading.shown(path)}: extends goes in a circle ({chain}). Remove one extends:")
     own_places: Places = {}
-    tree = _read_file(path, own_places, named_by=children[-1] if children else None)
+    tree = read_tree(path, own_places, named_by, reading.shown)
+    reading.files.append(path)
     parent = tree.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise RecipeError(f"{own_places[('extends',)]}: extends takes one path to a recipe, not {parent!r}")
-    _anchor_files(tree, path.parent, str(path))
+    anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
     if parent is None:
-        places |= own_places
+        reading.places |= own_places
         return tree
-    base = _read_with_parents(path.parent / parent, places, (*children, path.resolve()))
+    if is_outside(parent):
+        raise RecipeError(
+            f"{own_places[('extends',)]}: extends takes a file of this machine or an installed recipe, not {parent!r}. "
+            f"Fetch it first: distill recipes pull '{parent}'"
+        )
+    base = _read_with_parents(parent_path(path, parent, reading.fence), reading, (*children, path.resolve()))
     merged = _merge(base, tree)
     # A list replaces the parent's list, so the parent's places inside it no longer hold.
-    for key in [k for k in places if any(k[:n] in own_places and _is_list(tree, k[:n]) for n in range(1, len(k)))]:
-        del places[key]
-    places |= own_places
+    for key in [
+        k for k in reading.places if any(k[:n] in own_places and _is_list(tree, k[:n]) for n in range(1, len(k)))
+    ]:
+        del reading.places[key]
+    reading.places |= own_places
     return merged
 
 
-def _read_file(path: Path, places: Places, named_by: Path | None) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            text = stream.read(MAX_RECIPE_BYTES + 1)  # not more: it may be a device without an end
-    except FileNotFoundError:
-        origin = f" (named by extends in {named_by})" if named_by else ""
-        hint = "" if named_by else " Name one: distill run path/to/recipe.yaml."
-        raise RecipeError(f"{path}: no such recipe{origin}.{hint}") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}).") from None
-    if len(text) > MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: too large; a recipe has at most {MAX_RECIPE_BYTES:,} bytes.")
-    loader = None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise RecipeError(f"{path}: a recipe is a mapping of keys to values (name:, student:, problems:, …).")
-        return _construct_mapping(loader, node, (), path, places)
-    except RecursionError:
-        raise RecipeError(f"{path}: nested deeper than {MAX_DEPTH} levels.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError(f"{path}{line}: not valid YAML: {what}.") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
+def parent_path(path: Path, parent: str, fence: Fence | None = None) -> Path:
+    """The file that `extends: parent` in `path` names: one beside it, else an installed recipe.
+
+    Raises:
+        RecipeError: it lies outside the fence.
+    """
+    beside = path.parent / expanded(Path(parent), str(path))
+    installed = installed_path(parent)
+    if installed is not None and not ("\0" not in parent and beside.is_file()):
+        return installed
+    if fence is not None and not fence.holds(beside):
+        raise fence.refusal(f"extends: {parent}")
+    return beside
 
 
-def _construct_mapping(
-    loader: _Loader, node: yaml.MappingNode, at: KeyPath, path: Path, places: Places
-) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = f"{path}:{key_node.start_mark.line + 1}"
-        _check_text(line, key_node.value)
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise RecipeError(f"{line}: a key must be plain text.")
-        key = key_node.value
-        if key in tree:
-            raise RecipeError(f"{line}: {key!r} stands here twice (first at {places[(*at, key)]}). Remove one.")
-        places[(*at, key)] = line
-        tree[key] = _construct(loader, value_node, (*at, key), path, places)
+def _recipe_of(lock: Mapping[str, Any], reading: _Reading, name: str) -> dict[str, Any]:
+    """The recipe inside a lock, under a name of its own so that the run it came from stays as it is."""
+    if lock[LOCK_KEY] != LOCK_VERSION or not isinstance(lock.get("recipe"), dict):
+        raise RecipeError(
+            f"{reading.places.get((LOCK_KEY,), name)}: a lock of version {short(lock[LOCK_KEY])}; this distill "
+            f"({__version__}) reads version {LOCK_VERSION}. A newer distill may: pip install --upgrade distill."
+        )
+    reading.places.update({at[1:]: place for at, place in list(reading.places.items()) if at[:1] == ("recipe",)})
+    tree: dict[str, Any] = copy.deepcopy(lock["recipe"])
+    if isinstance(tree.get("name"), str):
+        tree["name"] = tree["name"].removesuffix(REPEATED)[: 96 - len(REPEATED)] + REPEATED
+    anchor_sources(tree, reading.files[0].parent, name, reading.fence)
     return tree
 
 
-def _construct(loader: _Loader, node: yaml.Node, at: KeyPath, path: Path, places: Places) -> Any:
-    line = f"{path}:{node.start_mark.line + 1}"
-    if len(at) > MAX_DEPTH:
-        raise RecipeError(f"{line}: nested deeper than {MAX_DEPTH} levels.")
-    if len(places) > MAX_RECIPE_KEYS:
-        raise RecipeError(f"{path}: more than {MAX_RECIPE_KEYS:,} keys and list entries, aliases written out.")
-    if isinstance(node, yaml.MappingNode):
-        return _construct_mapping(loader, node, at, path, places)
-    if isinstance(node, yaml.SequenceNode):
-        values = []
-        for i, item in enumerate(node.value):
-            places[(*at, i)] = f"{path}:{item.start_mark.line + 1}"
-            values.append(_construct(loader, item, (*at, i), path, places))
-        return values
-    try:
-        value = loader.construct_object(node)
-    except (ValueError, LookupError, AttributeError):  # `!!int x`, `!!timestamp x`, a number of 5,000 digits
-        raise RecipeError(f"{line}: {_short(node.value)} cannot be read as {node.tag.rpartition(':')[2]}.") from None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecipeError(f"{line}: {_short(node.value)} is not a finite number.")
-    _check_text(line, value)
-    return value
-
-
-def _check_text(line: str, value: Any) -> None:
-    if isinstance(value, str) and _UNUSABLE.search(value):
-        raise RecipeError(f"{line}: a text may not hold NUL or half of a surrogate pair.")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def _expanded(path: Path, place: str) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise RecipeError(f"{place}: there is no home folder for {path.parts[0]!r} in {str(path)!r}.") from None
-
-
-def _anchor_files(tree: dict[str, Any], folder: Path, place: str) -> None:
-    """A relative `file:` source is relative to the recipe that names it, one from `--set` to the current folder."""
-
-    def anchored(name: Any) -> Any:
-        if not isinstance(name, str) or not name.startswith("file:"):
-            return name
-        return f"file:{(folder / _expanded(Path(name[5:]), place)).resolve()}"
-
-    if isinstance(tree.get("sft"), dict) and "chat_template" in tree["sft"]:
-        tree["sft"]["chat_template"] = anchored(tree["sft"]["chat_template"])
-    for at in (("problems",), ("traces",), ("eval", "benchmarks"), ("filter", "decontaminate")):
-        if not _is_list(tree, at):
-            continue
-        section = tree[at[0]] if len(at) == 2 else tree
-        section[at[-1]] = [
-            {**source, **{key: anchored(source[key]) for key in ("source", "problems") if key in source}}
-            if isinstance(source, dict)
-            else anchored(source)
-            for source in section[at[-1]]
-        ]
+def _check_version(tree: Mapping[str, Any], places: Places, name: str) -> None:
+    """A recipe of another version has other keys, about which there is nothing to say."""
+    version = tree.get("schema_version", 1)
+    if isinstance(version, int) and version not in READ_BY:
+        known = ", ".join(f"{number} (distill {first} and later)" for number, first in READ_BY.items())
+        newer = version > max(READ_BY)
+        raise RecipeError(
+            f"{_place_of(('schema_version',), places, name)}: schema_version {version} is not one that this distill "
+            f"({__version__}) reads: {known}. "
+            + (
+                "The recipe was written for a newer distill, which reads it: pip install --upgrade distill."
+                if newer
+                else "The first version is 1."
+            )
+        )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -232,15 +241,6 @@ def _is_list(tree: Any, at: KeyPath) -> bool:
             return False
         tree = tree[key]
     return isinstance(tree, list)
-
-
-def _parse_value(override: str, text: str) -> Any:
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        return None if node is None else _construct(loader, node, (), Path("--set"), {})
-    except (yaml.YAMLError, RecursionError):
-        raise RecipeError(f"--set {override}: the value is not valid YAML. Quote it: --set 'key=\"…\"'") from None
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: Places) -> None:
@@ -288,7 +288,7 @@ def _explain(details: Mapping[str, Any], places: Places, path: str) -> str:
         message = "expected keys and values"
     if details["input"] is None:
         return f"{where}: {shown} is empty: {message}. Give it a value or remove the key."
-    return f"{where}: {shown}: {message}, not {_short(details['input'])}."
+    return f"{where}: {shown}: {message}, not {short(details['input'])}."
 
 
 def _place_of(loc: KeyPath, places: Places, path: str) -> str:

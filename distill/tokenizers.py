@@ -101,7 +101,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: the tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
     if template is not None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
-    {"shapes", "students", "recipe", "recipe_yaml", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
+    {"shapes", "students", "recipe", "secrets", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
     {
         "problems",
         "rows",
@@ -36,7 +36,7 @@ LAYERS = (
         "verdicts",
         "problem_file",
     }
-    | {"training", "report", "status", "publish"},
+    | {"training", "report", "status", "publish", "recipe_files", "recipe_yaml"},
     {"stages"},
     {"pipeline", "runs", "sft_check", "planning"},
     {"api"},

@@ -3,8 +3,7 @@
 Exit codes: see `distill.cli.entry`.
 """
 
-# Each adds its commands, in the order that --help shows.
-from distill.cli import planning, runs, stages, students  # noqa: F401
+from distill.cli import planning, recipes, runs, stages, students  # noqa: F401 - each adds its commands
 from distill.cli.app import app
 from distill.cli.entry import main
 

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from distill.recipe import Recipe
+    from distill.recipe_yaml import LoadedRecipe
 
 PROGRAM = "distill"
-DEFAULT_RECIPE = Path("recipe.yaml")
+DEFAULT_RECIPE = "recipe.yaml"
 DEFAULT_RUN_DIR = Path("runs")
 STAGES_PANEL = "Stages"
 PREPARE_PANEL = "Before a run"
@@ -60,8 +61,13 @@ class Given:
     """What was given to a command that takes a recipe: the options that all of them share."""
 
     recipe: Annotated[
-        Path,
-        typer.Argument(metavar="RECIPE", help="Recipe file.", show_default=True, autocompletion=complete_recipe),
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A file, an installed recipe's name (distill recipes ls), hf:org/repo/recipe.yaml@revision or "
+            "git+https://host/org/repo.git@revision#path.",
+            autocompletion=complete_recipe,
+        ),
     ] = DEFAULT_RECIPE
     overrides: Annotated[
         list[str] | None,
@@ -87,6 +93,15 @@ class Given:
         bool,
         typer.Option("--force", help="Move results of a changed recipe aside instead of stopping. Deletes nothing."),
     ] = False
+    accept_recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-recipe",
+            metavar="HASH",
+            help="Run a recipe from outside that you have looked at (distill recipes show): the first 12 digits, or "
+            "more, of its content's hash.",
+        ),
+    ] = None
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors.")] = False
 
@@ -96,7 +111,7 @@ class Given:
 
     def arguments(self) -> list[str]:
         """Recipe, settings and run folder, as they would be given again."""
-        words = [str(self.recipe)] if str(self.recipe) != str(DEFAULT_RECIPE) else []
+        words = [self.recipe] if self.recipe != DEFAULT_RECIPE else []
         for override in self.overrides or ():
             words += ["--set", override]
         for option, value in (("--student", self.student), ("--teacher", self.teacher)):
@@ -108,18 +123,33 @@ class Given:
         return _NAMED_COMMAND.sub(lambda found: f"`{self.again(found[1])}{found[2]}`", message)
 
     def load(self, flags: Mapping[str, Any] | None = None) -> "Recipe":
-        """The recipe with everything that was given on the command line.
+        """The recipe with everything that was given on the command line, to run it.
 
         Args:
             flags: further named flags by the key that they overrule; `None` values are flags not given.
+
+        Raises:
+            UserError: it comes from outside, and is not accepted.
         """
+        return self.load_whole(flags).recipe
+
+    def load_whole(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
+        """The same with where it came from."""
+        from distill.cli.outside import confirm
+
+        loaded = self.look(flags)
+        confirm(loaded, self.accept_recipe)
+        return loaded
+
+    def look(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
+        """The same without asking whether a recipe from outside is accepted: to show it, never to run it."""
         from distill.progress import QUIET
-        from distill.recipe_yaml import load_recipe
+        from distill.recipe_yaml import read_recipe
 
         if self.quiet:
             os.environ[QUIET] = "1"
         named = {"student": self.student, "generate.teacher": self.teacher, **(flags or {})}
-        return load_recipe(self.recipe, self.overrides or (), named)
+        return read_recipe(self.recipe, self.overrides or (), named)
 
 
 def command(

@@ -53,7 +53,7 @@ def plan(
     if given.as_json:
         print_json(found.to_json())
     else:
-        print_plan(found, console(), str(given.recipe))
+        print_plan(found, console(), given.recipe)
 
 
 @recipe_command(
@@ -72,8 +72,8 @@ def doctor(given: Given) -> None:
     from distill.planning.checks import MISSING
     from distill.planning.doctor import diagnose, print_diagnosis
 
-    has_recipe = given.recipe != DEFAULT_RECIPE or given.recipe.exists()
-    found = diagnose(given.load if has_recipe else None, given.run_dir, str(given.recipe))
+    has_recipe = given.recipe != DEFAULT_RECIPE or Path(DEFAULT_RECIPE).exists()
+    found = diagnose(given.load if has_recipe else None, given.run_dir, given.recipe)
     if given.as_json:
         print_json(found.to_json())
     else:

@@ -1,5 +1,6 @@
 """The stages as commands, and `distill run` for all of them in order."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -208,7 +209,8 @@ def run_stages(
             f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
             "other stages in one process; they use all GPUs of the machine by themselves."
         )
-    recipe = given.load(flags)
+    loaded = given.load_whole(flags)
+    recipe = loaded.recipe
     section = "traces" if stage == "import" else stage
     if section is not None and not getattr(recipe, section):
         way = ", or name a repository with --repo org/name" if stage == "push" else f" to use `distill {stage}`"
@@ -223,10 +225,27 @@ def run_stages(
         note_command(given.run_dir / recipe.name, recipe, stage, given.arguments())
         tell = _silent if given.quiet else say
         summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
+    comparison = None if loaded.lock is None else _compare_with(loaded.lock, given.run_dir / recipe.name)
     if given.as_json:
-        print_json(summary)
+        print_json(summary if comparison is None else {**summary, "repeat": comparison})
     elif not given.quiet:
         _print_closing(recipe, summary, given.run_dir)
+        if comparison is not None:
+            from distill.recipe_files.repeat import comparison_lines
+
+            typer.echo("\n".join(comparison_lines(comparison)))
+
+
+def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """How a repetition came out beside the run that its lock is of; kept in its folder."""
+    from distill.pipeline import STAGES
+    from distill.recipe_files.repeat import COMPARISON_FILE, compare
+    from distill.store import StageFolder, write_json
+
+    found = {name: StageFolder(run_dir / name).manifest for name in STAGES}
+    comparison = compare(lock, {name: manifest for name, manifest in found.items() if manifest is not None})
+    write_json(run_dir / COMPARISON_FILE, comparison)
+    return comparison
 
 
 def _check_sft(given: Given) -> None:

@@ -1,6 +1,7 @@
 """`distill students`, and what `distill sft --plan` shows: memory and layouts."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -30,15 +31,15 @@ def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -
     """What training takes on GPUs, from the recipe's `sft:` or its defaults."""
     from distill.engines.memory import visible_gpus
     from distill.recipe import SftConfig
-    from distill.recipe_yaml import load_recipe
+    from distill.recipe_yaml import read_recipe
     from distill.students import STUDENTS
     from distill.training.plan_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
 
     named = [given.student] if given.student not in (None, "all") else []
-    if given.recipe == DEFAULT_RECIPE and not given.recipe.exists() and not given.overrides:
+    if given.recipe == DEFAULT_RECIPE and not Path(DEFAULT_RECIPE).exists() and not given.overrides:
         config = SftConfig()
     else:
-        recipe = load_recipe(given.recipe, given.overrides or ())
+        recipe = read_recipe(given.recipe, given.overrides or ()).recipe
         config, named = recipe.sft, named or ([] if given.student == "all" else [recipe.student])
     there = list(visible_gpus().values())
     gpu_memory = gpu_memory or min((gib for gib in there if math.isfinite(gib)), default=DEFAULT_GPU_GIB)

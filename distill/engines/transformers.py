@@ -96,7 +96,9 @@ class TransformersEngine:
         dtype = torch.bfloat16 if spec.compute.dtype == "auto" else getattr(torch, spec.compute.dtype)
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
         check_template(self._tokenizer, spec)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(spec.model_path, dtype=dtype)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            spec.model_path, dtype=dtype, trust_remote_code=False
+        )
         model.to("cuda" if on_gpu else "cpu").eval()
         # `generate` fills what a request leaves open from here: a repetition penalty that nobody asked for, for one.
         model.generation_config = self._generation_config(spec)

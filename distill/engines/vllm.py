@@ -61,7 +61,7 @@ class VllmEngine:
 
         on_gpu = torch.cuda.is_available()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
-        config = AutoConfig.from_pretrained(spec.model_path).get_text_config()
+        config = AutoConfig.from_pretrained(spec.model_path, trust_remote_code=False).get_text_config()
         check_template(self._tokenizer, spec)
         max_model_len = _context_needed(spec, self._tokenizer, config)
         arguments = _engine_arguments(spec, max_model_len, on_gpu)
@@ -241,6 +241,7 @@ def _engine_arguments(spec: EngineSpec, max_model_len: int, on_gpu: bool) -> dic
         "enforce_eager": compute.enforce_eager if compute.enforce_eager is not None else not on_gpu,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
+        "trust_remote_code": False,
     }
     if on_gpu:
         arguments["gpu_memory_utilization"] = compute.gpu_memory_share

@@ -104,6 +104,8 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
             details[reason] = detail
 
     correct, graded_by, reason = _grade(graded, notes, config)
+    if reason == "ungraded_gold" and problem.answer is None and config.unanswered == "keep":
+        reason = None
     if graded.vote:
         details["majority"] = graded.vote
     if reason:

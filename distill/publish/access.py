@@ -83,12 +83,21 @@ def check_access(api: "HfApi", config: PushConfig) -> None:
     Raises:
         UserError: who you are, what is missing, and the ways out.
     """
+    for target in targets(config):
+        check_target(api, target, config.replace_readme)
+
+
+def check_target(api: "HfApi", target: Target, replace_readme: bool) -> None:
+    """Find out that one repository can be written to.
+
+    Raises:
+        UserError: who you are, what is missing, and the ways out.
+    """
     with hub_errors("who you are"):
         me = patiently(api.whoami)
-    for target in targets(config):
-        _check_role(me, target)
-        with hub_errors(target.repo):
-            check_repository(api, target, config.replace_readme)
+    _check_role(me, target)
+    with hub_errors(target.repo):
+        check_repository(api, target, replace_readme)
 
 
 def check_repository(api: "HfApi", target: Target, replace_readme: bool) -> None:

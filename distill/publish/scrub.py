@@ -6,17 +6,15 @@ for whatever looks like a key:
     "/home/me/.cache/huggingface/hub/models--org--name/snapshots/12ab…/config.json"  ->  "org/name/config.json"
 """
 
-import os
 import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from distill.secrets import KEYS, MIN_SECRET_CHARS, environment_secrets
+
 REDACTED = "[redacted]"
-MIN_SECRET_CHARS = 8
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
-_KEY = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16})\b")
 _PATH = re.compile(r"(?:(?<=file:)|(?<![\w:/.~<]))/[^\s'\"`:,;<>|(){}\[\]]+")
 _SNAPSHOT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/[^/]+")
 
@@ -57,14 +55,14 @@ def redact(text: str) -> str:
     """A text in which whatever is secret in the environment, or looks like a key, is blotted out."""
     for secret in secrets():
         text = text.replace(secret, REDACTED)
-    return _KEY.sub(REDACTED, text)
+    return KEYS.sub(REDACTED, text)
 
 
 def secrets() -> list[str]:
     """The values of environment variables that are named like secrets, and the Hub's token; longest first."""
     from huggingface_hub import get_token
 
-    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)} | {get_token() or ""}
+    found = {*environment_secrets(), get_token() or ""}
     return sorted((value for value in found if len(value) >= MIN_SECRET_CHARS), key=lambda v: (-len(v), v))
 
 

@@ -65,7 +65,7 @@ def publish(api: "HfApi", publication: Publication, replace_readme: bool, run_na
     """
     where = publication.repo + ("" if publication.branch == "main" else f" ({publication.branch})")
     sent: list[PublishedFile] = []
-    with _quiet_client(), hub_errors(where):
+    with quiet_client(), hub_errors(where):
         _prepare(api, publication, replace_readme)
         for number in range(1, NUM_TRIES + 1):
             try:
@@ -226,7 +226,7 @@ def still_there(api: "HfApi", pushed: Mapping[str, Any], timeout_s: float) -> bo
 
 
 @contextmanager
-def _quiet_client() -> Iterator[None]:
+def quiet_client() -> Iterator[None]:
     """The client's own lines and bars are off: they hold addresses with signatures, and would mix with ours."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,

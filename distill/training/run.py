@@ -154,7 +154,9 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
             bnb_4bit_quant_storage=torch.bfloat16,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(job.model_path, config=_model_config(job), **arguments)
+        model = AutoModelForCausalLM.from_pretrained(
+            job.model_path, config=_model_config(job), trust_remote_code=False, **arguments
+        )
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}). Fetch it "
@@ -167,7 +169,7 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
 
 
 def _model_config(job: TrainJob) -> Any:
-    config = AutoConfig.from_pretrained(job.model_path)
+    config = AutoConfig.from_pretrained(job.model_path, trust_remote_code=False)
     if job.rope is not None:
         apply_rope(config, RopePatch(**job.rope))
     return config

@@ -57,7 +57,8 @@ def layer_names(model_path: Path) -> list[str]:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        return decoder_layers(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path)))
+        config = AutoConfig.from_pretrained(model_path, trust_remote_code=False)
+        return decoder_layers(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]]]:

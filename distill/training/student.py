@@ -106,7 +106,7 @@ def merged(adapter: Path, base: Base, config: Any) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    whole = AutoModelForCausalLM.from_pretrained(base.path, config=config, dtype=torch.float32)
+    whole = AutoModelForCausalLM.from_pretrained(base.path, config=config, dtype=torch.float32, trust_remote_code=False)
     try:
         return PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload(safe_merge=True)
     except ValueError as error:
@@ -159,7 +159,7 @@ def generation_config(base: Base, stop_token_id: int, pad_token_id: int | None) 
     """
     from transformers import AutoConfig, GenerationConfig
 
-    own = AutoConfig.from_pretrained(base.path).get_text_config()
+    own = AutoConfig.from_pretrained(base.path, trust_remote_code=False).get_text_config()
     listed = read_json(base.path / "generation_config.json") or {}
     ends = [stop_token_id]
     for found in (listed.get("eos_token_id"), getattr(own, "eos_token_id", None)):
@@ -177,7 +177,7 @@ def base_dtype(base: Base) -> Any:
     """The number format of the base's weights (a torch.dtype), or `None` where its config does not tell."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(base.path)
+    config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
     return config.dtype or config.get_text_config().dtype
 
 
@@ -282,10 +282,13 @@ def _load_afresh(folder: Path) -> tuple[Tokenizer, Any]:
 
     on_gpu = torch.cuda.is_available()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, padding_side="left", trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             local_files_only=True,
+            trust_remote_code=False,
             dtype="auto" if on_gpu else torch.float32,
             device_map="auto" if on_gpu else None,
         )

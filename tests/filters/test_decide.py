@@ -323,3 +323,19 @@ def test_an_answer_that_only_a_parser_could_tell_apart_is_not_called_wrong():
     )
     assert [v.correct for v in verdicts] == [True, True, True, None]
     assert verdicts[3].reasons == ("ungraded_gold",)
+
+
+@pytest.mark.parametrize(
+    ("answer", "grade", "unanswered", "reasons"),
+    [
+        (None, NO_GOLD, "drop", ("ungraded_gold",)),
+        (None, NO_GOLD, "keep", ()),
+        ("4?!", NO_GOLD, "keep", ("ungraded_gold",)),  # there is an answer, which nobody could read
+        (None, NOTHING, "keep", ("no_answer",)),
+    ],
+)
+def test_traces_without_an_expected_answer_are_kept_unproven_only_where_asked(answer, grade, unanswered, reasons):
+    facts = replace(trace(), grade=grade)
+    config = FilterConfig(unanswered=unanswered)
+    (verdict,) = decide(replace(PROBLEM, answer=answer), [facts], ProblemNotes(), config, 0)
+    assert (verdict.reasons, verdict.correct) == (reasons, grade.correct)

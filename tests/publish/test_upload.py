@@ -54,7 +54,7 @@ def test_another_card_alone_is_a_commit_without_the_weights(hub, make_run):
     puts = hub.num_puts.copy()
     run.recipe.__dict__["description"] = "Now with other words."
     metrics = push.run(run).metrics
-    assert metrics["pushed"][0]["num_changed"] == 3  # card, recipe, list of files
+    assert metrics["pushed"][0]["num_changed"] == 4  # card, recipe, its lock, list of files
     assert hub.num_puts == puts
     assert b"Now with other words." in hub.content(*MODEL)["README.md"]
 

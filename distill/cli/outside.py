@@ -1,0 +1,86 @@
+"""Recipes from outside are shown before they are run for the first time, and run only where somebody says so."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from distill.errors import RecipeError
+
+if TYPE_CHECKING:
+    from distill.recipe_yaml import LoadedRecipe
+
+
+def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
+    """See that somebody has looked at a recipe from outside; on a terminal, ask.
+
+    Args:
+        loaded: any recipe; one of this machine is left alone.
+        accepted: the hash that was given as accepted, or its beginning.
+
+    Raises:
+        RecipeError: it is not accepted.
+    """
+    from distill.recipe_files.trust import MIN_HASH_CHARS, accept, is_accepted, refuse_unaccepted
+
+    fetched = loaded.outside
+    if fetched is None:
+        return
+    if accepted is not None and (
+        len(accepted) < MIN_HASH_CHARS or not fetched.sha256.startswith(accepted.lower().removeprefix("sha256:"))
+    ):
+        raise RecipeError(
+            f"--accept-recipe {accepted}: the content of {fetched.reference} is {fetched.sha256[:MIN_HASH_CHARS]} (at "
+            f"least {MIN_HASH_CHARS} digits are needed). It may have changed since you looked: "
+            f"distill recipes show '{fetched.reference}'"
+        )
+    if is_accepted(fetched.sha256):
+        return
+    typer.echo(description(loaded), err=True)
+    if accepted is None:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            refuse_unaccepted(fetched)
+        if not typer.confirm("Run this recipe?", default=False, err=True):
+            raise RecipeError(f"{fetched.reference}: not accepted, so nothing was run.")
+    accept(fetched)
+
+
+def description(loaded: "LoadedRecipe") -> str:
+    """A recipe from outside and what it would reach, for a terminal."""
+    from distill.recipe_files.text import recipe_yaml, relative_sources
+    from distill.recipe_files.trust import MIN_HASH_CHARS, printable, touches
+
+    fetched = loaded.outside
+    assert fetched is not None
+    text = recipe_yaml(relative_sources(loaded.tree, fetched.folder.resolve()))
+    reached = [f"  {'!' if touch.warning else '-'} {touch.what}" for touch in touches(loaded.recipe)]
+    return printable(
+        "\n".join(
+            [
+                f"A recipe from outside: {fetched.pinned}",
+                f"Content {fetched.sha256[:MIN_HASH_CHARS]}, files: {len(fetched.files)}. It says (beside defaults):",
+                "",
+                *(f"    {line}" for line in text.splitlines()),
+                "",
+                "It executes no code of its own. Run, it (! marks what leaves this machine):",
+                *reached,
+                "",
+            ]
+        )
+    )
+
+
+def outside_json(loaded: "LoadedRecipe") -> dict[str, Any] | None:
+    """Where a recipe comes from and what it would reach; `None` for one of this machine."""
+    from distill.recipe_files.trust import is_accepted, touches
+
+    fetched = loaded.outside
+    if fetched is None:
+        return None
+    return {
+        "pinned": fetched.pinned,
+        "sha256": fetched.sha256,
+        "files": [path.relative_to(fetched.folder).as_posix() for path in fetched.files],
+        "accepted": is_accepted(fetched.sha256),
+        "touches": [{"what": touch.what, "warning": touch.warning} for touch in touches(loaded.recipe)],
+    }

@@ -1,0 +1,87 @@
+"""What looks like a key, token or password: found in texts before they are shared, blotted out of those that are.
+
+Enters: a text, or a tree of keys and values. Leaves: where a secret stands and of what kind it is, never itself.
+"""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MIN_SECRET_CHARS = 8
+MIN_FOUND_CHARS = 16
+"""A shorter value of the environment may be an ordinary word, which a text may hold by chance."""
+MIN_RANDOM_CHARS = 32
+MIN_RANDOM_BITS = 4.2
+"""Entropy of a character in a long text that looks drawn at random; English has about 4.1 over its letters."""
+
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
+"""Names of environment variables that hold secrets."""
+KEY_KINDS = {
+    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}",
+    "an API key (sk-…)": r"\bsk-[A-Za-z0-9_-]{20,}",
+    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})",
+    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "an AWS access key": r"\bAKIA[0-9A-Z]{16}\b",
+    "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}",
+    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
+    "an API key (nvapi-…)": r"\bnvapi-[A-Za-z0-9_-]{20,}",
+    "an API key (gsk_…)": r"\bgsk_[A-Za-z0-9]{20,}",
+    "a JSON web token": r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+}
+KEYS = re.compile("|".join(f"(?:{pattern})" for pattern in KEY_KINDS.values()))
+_BEARER = re.compile(r"\b(?:bearer|basic)\s+(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*", re.IGNORECASE)
+_NAMED_SECRET = re.compile(
+    r"(?:.*[_-])?(?:api[_-]?key|access[_-]?key|private[_-]?key|secret(?:[_-]?key)?|passwords?|passwd|authorization|"
+    r"credentials?|(?:access|api|auth|bearer|hub|hf|id|refresh|session)[_-]?token)|token",
+    re.IGNORECASE,
+)
+# Without the hyphens, dots and slashes that hold long names of models together.
+_WORD = re.compile(rf"[A-Za-z0-9_+]{{{MIN_RANDOM_CHARS},}}")
+_NAMES = frozenset({"source", "student", "teacher", "repo", "dataset", "chat_template", "revision", "student_revision"})
+"""Keys of a recipe whose values are names, paths and hashes."""
+
+
+def environment_secrets(min_chars: int = MIN_SECRET_CHARS) -> list[str]:
+    """The values of environment variables that are named like secrets; longest first."""
+    found = {value for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    return sorted((value for value in found if len(value) >= min_chars), key=lambda value: (-len(value), value))
+
+
+def secrets_in_text(text: str) -> Iterator[tuple[int, str]]:
+    """(line, kind) of what is known to be secret by its form, or because the environment holds it as a secret."""
+    here = environment_secrets(MIN_FOUND_CHARS)
+    for number, line in enumerate(text.splitlines(), start=1):
+        kind = next((kind for kind, pattern in KEY_KINDS.items() if re.search(pattern, line)), None)
+        if kind is None and _BEARER.search(line):
+            kind = "a login for a server (Authorization)"
+        if kind is None and any(secret in line for secret in here):
+            kind = "the value of an environment variable that holds a secret"
+        if kind is not None:
+            yield number, kind
+
+
+def secrets_in_tree(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(place, kind) of values that are secret by their key's name, or long and random."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            named = isinstance(key, str) and _NAMED_SECRET.fullmatch(key)
+            if named and isinstance(inner, str | int | float) and not isinstance(inner, bool) and str(inner):
+                yield (*at, key), f"a secret under the name {key!r}"
+            else:
+                yield from secrets_in_tree(inner, (*at, key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from secrets_in_tree(inner, (*at, number))
+    elif isinstance(value, str) and not (at and at[-1] in _NAMES) and any(map(_looks_random, _WORD.findall(value))):
+        yield at, "a long random text, as keys are"
+
+
+def _looks_random(word: str) -> bool:
+    kinds = sum(any(test(char) for char in word) for test in (str.isupper, str.islower, str.isdigit))
+    counts = Counter(word).values()
+    bits = -sum(n / len(word) * math.log2(n / len(word)) for n in counts)
+    return kinds == 3 and bits >= MIN_RANDOM_BITS
