@@ -68,7 +68,7 @@ def parse(words):
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
 def test_every_command_line_parses(page, line):
-    words = shlex.split(re.split(r"\s\||\s&&", line.replace("…", ""))[0], comments=True)[1:]
+    words = shlex.split(re.split(r"\s\||\s&&|\s>\s", line.replace("…", ""))[0], comments=True)[1:]
     if words in (["-h"], ["--help"], ["--version"], ["--install-completion"], ["--show-completion"]):
         return
     assert words, line

@@ -34,7 +34,7 @@ def parse(line):
     Raises:
         typer.TyperException: an unknown command or option, or a value that does not fit.
     """
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     assert words.pop(0) == "distill", line
     command = typer.main.get_command(app)
     context = command.make_context("distill", words)
