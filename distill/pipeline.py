@@ -17,7 +17,7 @@ from typing import Any
 from distill import __version__
 from distill.engines import pick_engine
 from distill.engines.memory import check_memory
-from distill.errors import StoreError, UserError
+from distill.errors import DistillError, StoreError, UserError
 from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
@@ -31,6 +31,7 @@ from distill.store import (
     differences,
     fingerprint,
     only_writer,
+    read_json,
     write_json,
 )
 
@@ -49,6 +50,9 @@ REPORT = "report.html"
 SUMMARY_VERSION = 1
 
 Say = Callable[[str], None]
+
+StopRecord = dict[str, str]
+"""Where a run stopped: `{"stage": "sft", "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,17 @@ def run_recipe(
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)
         _record_estimate(run, wanted, force, say)
+        at_work = AtWork()
         for name in wanted:
-            did_something = _run_stage(run, name, force, say)
+            try:
+                did_something = _run_stage(run, name, force, say, at_work)
+            except BaseException as error:
+                if at_work.has_begun:
+                    _record_stop(run, name, error, say)
+                raise
             if did_something or name == wanted[-1]:
                 summary = write_summary(run)
+                write_report(run, say)
         return summary
 
 
@@ -170,7 +181,14 @@ def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
         return False
 
 
-def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
+@dataclass(slots=True)
+class AtWork:
+    """Whether a call has changed anything in its run folder yet."""
+
+    has_begun: bool = False
+
+
+def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWork) -> bool:
     """Do a stage if it is not done; whether it was not."""
     from distill.planning.record import note_going_on
 
@@ -194,6 +212,9 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say) -> bool:
     _check_disk(run.run_dir)
     folder.reopen()
     folder.claim(identity)
+    at_work.has_begun = True
+    # Before the work, so that a run that is killed in it has said what it was to be, and nothing of an earlier stop.
+    write_summary(run, forget_stop_in=name)
     started = time.monotonic()
     summary = stage.run(run)
     seconds = time.monotonic() - started
@@ -281,12 +302,17 @@ def _closing_words(check: dict[str, Any] | None) -> str:
     return f"; asked {check['num_prompts']} training prompts it {seen}{warning}"
 
 
-def write_summary(run: RunContext) -> dict[str, Any]:
-    """Write `summary.json` and `report.html` from the manifests; stages that are not complete are left out."""
+def write_summary(
+    run: RunContext, forget_stop_in: str | None = None, stopped: StopRecord | None = None
+) -> dict[str, Any]:
+    """Write `summary.json` from the manifests; stages that are not complete are left out.
+
+    Args:
+        run: the recipe and its folder.
+        forget_stop_in: the stage that begins now: an earlier stop in it is over.
+        stopped: where this call has stopped; left out: an earlier stop counts until its stage is complete.
+    """
     from distill.planning.record import estimate_and_actual
-    from distill.report import render_report
-    from distill.report.gather import traces_to_read
-    from distill.store import atomic_write
 
     recipe = run.recipe
     summary: dict[str, Any] = {
@@ -307,17 +333,42 @@ def write_summary(run: RunContext) -> dict[str, Any]:
         summary["estimate"] = estimate
     by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
+    stopped = stopped or _earlier_stop(run)
+    if stopped is not None and stopped["stage"] not in {forget_stop_in, *summary}:
+        summary["stopped"] = stopped
     write_json(run.run_dir / SUMMARY, summary)
     write_lock(recipe, run.run_dir, manifests)
-    html = render_report(
-        summary, funnel_steps(summary.get("filter")), traces_to_read(run.run_dir, run.recipe.traces_stage)
-    )
-    atomic_write(run.run_dir / REPORT, html)
     return summary
 
 
-def funnel_steps(metrics: dict[str, Any] | None) -> list[tuple[str, int]]:
-    """The funnel as the report draws it: all samples, each first reason, what was kept."""
-    if metrics is None:
-        return []
-    return [("sampled", metrics["num_traces"]), *metrics["dropped"].items(), ("kept", metrics["num_kept"])]
+def _earlier_stop(run: RunContext) -> StopRecord | None:
+    stopped: StopRecord | None = (read_json(run.run_dir / SUMMARY) or {}).get("stopped")
+    return stopped
+
+
+def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) -> None:
+    """Write down where and why the run stopped, and the report of what there is; the error itself goes on its way."""
+    from distill.publish.scrub import scrub_text
+
+    if isinstance(error, Exception):
+        why = str(error) if isinstance(error, DistillError) else f"{type(error).__name__}: {error}"
+    else:
+        why = "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "stopped by a signal"
+    stopped = {"stage": stage, "error": scrub_text(why), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    try:
+        write_summary(run, stopped=stopped)
+    except Exception as another:  # a full disk, say, which may be what stopped the run
+        say(f"{run.run_dir / SUMMARY}: could not be written ({another}).")
+        return
+    write_report(run, say)
+
+
+def write_report(run: RunContext, say: Say) -> None:
+    """Write `report.html`. It only retells what the folder holds, so that it fails alone: the run goes on."""
+    from distill.report import gather_run, render_report
+    from distill.store import atomic_write
+
+    try:
+        atomic_write(run.run_dir / REPORT, render_report(gather_run(run.run_dir)))
+    except Exception as error:
+        say(f"{run.run_dir / REPORT}: could not be written ({error}). `distill report {run.recipe.name}` tries again.")

@@ -41,6 +41,10 @@ class ProblemFile(Closing):
             ) from None
         return Problem.from_json(json.loads(self._stream.readline()))
 
+    def get(self, name: str) -> Problem | None:
+        """The problem with this id, if there is one."""
+        return self[name] if name in self._offsets else None
+
     def sorted(self) -> Iterator[Problem]:
         """All problems in the order of their ids."""
         return (self[name] for name in sorted(self._offsets))

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import StoreError, UserError
-from distill.pipeline import REPORT, STAGES, funnel_steps, headline, stages_of
+from distill.pipeline import REPORT, STAGES, headline, stages_of
 from distill.recipe import Recipe
 from distill.records import REASONS
+from distill.report.gather import funnel_steps
 from distill.store import (
     IDENTITY,
     MANIFEST,

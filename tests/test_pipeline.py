@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distill.errors import StoreError, UserError
+from distill.errors import StageError, StoreError, UserError
 from distill.pipeline import STAGES, decide, run_recipe
 from distill.records import Problem
 from distill.stages import RunContext, generate, never_grows, traces_fingerprint
@@ -172,3 +172,99 @@ def test_a_report_is_written_while_the_problems_are_being_extended(make_recipe, 
     summary = run_recipe(other, tmp_path / "runs", ["generate"])
     assert (summary["generate"]["num_problems"], summary["filter"]["num_traces"]) == (3, 12)
     assert "small" in (tmp_path / "runs/small/report.html").read_text()
+
+
+# --- a run that stops
+
+
+def stops(recipe, runs, error, **given):
+    """Run all stages, the filter raising `error` at work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.stages.filter.run", Raising(error))
+        with pytest.raises(type(error)) as caught:
+            run_recipe(recipe, runs, **given)
+    assert caught.value is error
+    return read_json(runs / recipe.name / "summary.json")
+
+
+class Raising:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, run):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StageError("filter: no more memory"), "filter: no more memory"),
+        (UserError("filter: put the judge right"), "filter: put the judge right"),
+        (ZeroDivisionError("oh"), "ZeroDivisionError: oh"),
+        (KeyboardInterrupt(), "stopped by Ctrl-C"),
+    ],
+)
+def test_a_run_that_stops_says_where_and_why_until_that_stage_is_complete(
+    make_recipe, tmp_path, fake_engine, error, said
+):
+    recipe, runs = make_recipe(), tmp_path / "runs"
+    finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
+    summary = stops(recipe, runs, error, stages=["generate", "filter"])
+    assert (summary["stopped"]["stage"], summary["stopped"]["error"]) == ("filter", said)
+    assert summary["stopped"]["at"].endswith("+00:00")
+    page = (runs / "small" / "report.html").read_text()
+    assert said in page
+    assert "Stopped in <code>filter</code>" in page
+    # A call that does something else leaves the record; the stage itself, once complete, ends it.
+    assert run_recipe(recipe, runs, ["generate"])["stopped"] == summary["stopped"]
+    assert "stopped" not in run_recipe(recipe, runs, ["filter"])
+    assert "Stopped in" not in (runs / "small" / "report.html").read_text()
+
+
+def test_a_stage_that_begins_again_forgets_its_last_stop(make_recipe, tmp_path, fake_engine):
+    """So that a run that is killed in it does not show an older error as the reason."""
+    recipe, runs = make_recipe(), tmp_path / "runs"
+    finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
+    stops(recipe, runs, StageError("filter: first"), stages=["filter"])
+    seen = []
+
+    def look(run):
+        seen.append(read_json(runs / "small" / "summary.json"))
+        raise StageError("filter: second")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill.stages.filter.run", look)
+        with pytest.raises(StageError):
+            run_recipe(recipe, runs, ["filter"])
+    assert "stopped" not in seen[0]
+    assert seen[0]["recipe"]["name"] == "small"
+
+
+def test_a_stop_tells_no_secret_and_no_path(make_recipe, tmp_path, fake_engine, monkeypatch):
+    monkeypatch.setenv("JUDGE_API_KEY", "open-sesame-42")
+    recipe, runs = make_recipe(), tmp_path / "runs"
+    finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
+    summary = stops(recipe, runs, StageError(f"{tmp_path}/x.json: 401 for open-sesame-42"), stages=["filter"])
+    assert summary["stopped"]["error"] == "x.json: 401 for [redacted]"
+    assert "open-sesame" not in (runs / "small" / "report.html").read_text()
+
+
+def test_a_call_that_is_refused_leaves_summary_and_report_as_they_were(make_recipe, tmp_path, fake_engine):
+    recipe, runs = make_recipe(), tmp_path / "runs"
+    finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
+    run_recipe(recipe, runs, ["filter"])
+    before = [(runs / "small" / name).read_bytes() for name in ("summary.json", "report.html")]
+    with pytest.raises(StoreError):
+        run_recipe(make_recipe(filter={"max_tokens": 3}), runs, ["filter"])
+    assert [(runs / "small" / name).read_bytes() for name in ("summary.json", "report.html")] == before
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(make_recipe, tmp_path, fake_engine):
+    recipe, runs = make_recipe(), tmp_path / "runs"
+    finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
+    (runs / "small" / "report.html").mkdir()
+    said = []
+    summary = run_recipe(recipe, runs, ["filter"], say=said.append)
+    assert summary["filter"]["num_traces"] == 12
+    assert "report.html: could not be written" in said[-1]
+    assert "`distill report small` tries again" in said[-1]

@@ -130,6 +130,57 @@ def measure_language(text: str, language: str) -> LanguageMeasures:
     return _together(num_native, num_foreign, num_latin, foreign_share)
 
 
+def foreign_spans(text: str, language: str) -> list[tuple[int, int]]:
+    """Where the words stand that `measure_language` finds foreign: by script, and by CLD2 within one script.
+
+    Latin words in a text of another script are among them only where no others are.
+
+    Args:
+        text: any text.
+        language: ISO 639-1 code.
+
+    Returns:
+        (start, end) in characters of the text, in order, none overlapping another.
+    """
+    plain = _NO_PROSE.sub(lambda found: " " * len(found[0]), text)
+    codes_C = _codes(plain)
+    ids_C = _script_ids(codes_C)
+    set_aside_F = np.flatnonzero(_set_aside(_native_ids(language))[ids_C])
+    by_script: list[tuple[int, int]] = []
+    if set_aside_F.size:
+        starts_R, lengths_R, words_R, latin_R = _foreign_runs(plain, ids_C, set_aside_F)
+        wanted_R = (words_R > 0) & ~latin_R
+        wanted_R = wanted_R if wanted_R.any() else words_R > 0
+        ends_R = starts_R + lengths_R
+        by_script = list(zip(starts_R[wanted_R].tolist(), ends_R[wanted_R].tolist(), strict=True))
+    native = _without(codes_C, set_aside_F)
+    own = RELATIVES.get(language, set()) | {language}
+    within = _pieces_in_other_languages(native, own) if _foreign_share_within_script(native, language) else []
+    # What is no letter (a full stop, a number) may stand in both kinds; the first to begin has it.
+    found: list[tuple[int, int]] = []
+    for start, end in sorted([*by_script, *within]):
+        start = max(start, found[-1][1] if found else 0)
+        if start < end:
+            found.append((start, end))
+    return found
+
+
+def _pieces_in_other_languages(native: bytes, own: set[str]) -> list[tuple[int, int]]:
+    """(start, end) in characters of the pieces of a text in UTF-8 that CLD2 finds in languages other than `own`."""
+    import pycld2
+
+    _, _, _, pieces = pycld2.detect(native.translate(_CONTROLS), isPlainText=True, returnVectors=True)
+    found = []
+    for start, num_bytes, _, code in pieces:
+        code = code.split("-")[0]
+        if code != "un" and _CLD2_CODES.get(code, code) not in own:
+            before, piece = native[:start].decode("utf-8", "ignore"), native[start : start + num_bytes]
+            letters = piece.decode("utf-8", "ignore")
+            first = len(before) + len(letters) - len(letters.lstrip())
+            found.append((first, len(before) + len(letters.rstrip())))
+    return found
+
+
 def _together(num_native: int, num_foreign: int, num_latin: int, foreign_share: float) -> LanguageMeasures:
     """Scripts and CLD2 as one: CLD2's share is of the words that scripts call native."""
     total = num_native + num_foreign + num_latin
@@ -227,14 +278,19 @@ def _count_foreign(text: str, ids_C: Any, places_F: Any) -> tuple[int, int]:
     """(words in other scripts, Latin aside; words in Latin), cut where the script changes; variables are no words."""
     if not places_F.size:
         return 0, 0
+    _, _, words_R, latin_R = _foreign_runs(text, ids_C, places_F)
+    return int(words_R[~latin_R].sum()), int(words_R[latin_R].sum())
+
+
+def _foreign_runs(text: str, ids_C: Any, places_F: Any) -> tuple[Any, Any, Any, Any]:
+    """(start, length, words in it, whether it is Latin) of each run of neighbours of one script."""
     starts_R, lengths_R, ids_R = _runs(ids_C, places_F)
     words_R = np.where(_WORD_BY_LETTER[ids_R], lengths_R, 1)
     words_R[(lengths_R < _MIN_LETTERS[ids_R]) | (ids_R == _INVALID)] = 0
     for run in np.flatnonzero((ids_R == _IDS["GREEK"]) & (words_R > 0)).tolist():
         start = int(starts_R[run])
         words_R[run] = _is_greek_word(text[start : start + int(lengths_R[run])])
-    latin_R = ids_R == _LATIN_ID
-    return int(words_R[~latin_R].sum()), int(words_R[latin_R].sum())
+    return starts_R, lengths_R, words_R, ids_R == _LATIN_ID
 
 
 def _is_greek_word(letters: str) -> bool:

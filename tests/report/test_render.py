@@ -1,12 +1,23 @@
+"""The page of one run, from facts made up for the test: what it says, and that nothing in it can break out."""
+
+import base64
+import hashlib
 import json
 import re
 from copy import deepcopy
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from distill.records import REASONS
-from distill.report import render_report
+from distill.prompts import split_reasoning
+from distill.records import REASONS, Problem
+from distill.report import Run, render_report
+from distill.report.cards import filtered_card
+from distill.report.outcomes import Outcome
+from distill.report.passage import passage
+from distill.report.questions import Answer, Question
+from distill.report.render import MAX_BYTES
 
 BASE = {"pass_at_1": 0.0, "interval_95": [0.0, 0.0], "truncated_share": 0.02, "num_problems": 200, "num_ungraded": 0}
 STUDENT = BASE | {"pass_at_1": 0.435, "interval_95": [0.365, 0.505], "truncated_share": 0.005}
@@ -45,43 +56,36 @@ SUMMARY = {
         "protocol": {"samples_per_problem": 1, "temperature": 0.6, "engine": "vllm 0.31.0", "extraction": "boxed"},
     },
 }
-FUNNEL = [("sampled", 1200), ("truncated", 10), ("wrong_answer", 880), ("duplicate", 100), ("kept", 210)]
-TRACE = {
-    "problem_id": "9f2c",
-    "sample_index": 0,
-    "prompt": "What is 17 - 21?",
-    "answer": "-4",
-    "reasoning": "I count down.",
-    "content": "It is -4.",
-    "text": "<think>I count down.</think>It is -4.",
-    "finish_reason": "stop",
-    "num_completion_tokens": 43,
-    "extracted_answer": "-4",
-    "correct": True,
-    "reasons": [],
-    "kept": True,
-}
+FUNNEL = [["sampled", 1200], ["truncated", 10], ["wrong_answer", 880], ["duplicate", 100], ["kept", 210]]
+PROBLEM = Problem("9f2c", [{"role": "user", "content": "What is 17 - 21?"}], "-4", "math", "gym:chain_sum")
+TEXT = "<think>I count down.</think>It is -4."
 HOSTILE = "</div></style></title><script>alert(1)</script><img src=http://evil.example/x onerror=f()>\"'&amp;{{ 7*7 }}"
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class Page(HTMLParser):
-    """What a browser makes of the page: its elements with their attributes, and its visible text."""
+    """What a browser makes of the page: its elements with their attributes, its visible text, its data."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
+        self.html = html
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.styles, self.words = "", ""
+        self.styles, self.words, self.scripts = "", "", []
         self.feed(html)
         self.text = " ".join(self.words.split())
+        self.payload = json.loads(self.scripts[0])
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
         self.words += " "
+        if tag == "script":
+            self.scripts.append("")
 
     def handle_data(self, data):
-        if self.elements and self.elements[-1][0] == "style" and not self.styles:
-            self.styles = data
+        if self.cdata_elem == "style":
+            self.styles += data
+        elif self.cdata_elem == "script":
+            self.scripts[-1] += data
         else:
             self.words += data
 
@@ -89,8 +93,44 @@ class Page(HTMLParser):
         return [attrs["aria-label"] for _, attrs in self.elements if attrs.get("role") == "img"]
 
 
-def page(summary=SUMMARY, funnel=FUNNEL, traces=(TRACE,)) -> Page:
-    return Page(render_report(summary, funnel, traces))
+def card(text=TEXT, reasons=(), correct=True, problem=PROBLEM, **row):
+    """The card of a trace as the filter's table has it."""
+    verdict = {
+        "problem_id": problem.id,
+        "sample_index": 0,
+        "correct": correct,
+        "extracted_answer": "-4",
+        "reasons": list(reasons),
+        "graded_by": "rule",
+        "details": {},
+    } | {key: row.pop(key) for key in ("details", "extracted_answer", "sample_index") if key in row}
+    outcome = Outcome(verdict, "dropped", 0, problem.source, 43)
+    about = {"text": text, "finish_reason": "stop", "prompt": problem.prompt, "answer": problem.answer, "error": ""}
+    return filtered_card(outcome, about | row, lambda question: "en", "tokens")
+
+
+def run_of(summary=SUMMARY, funnel=FUNNEL, cards=(), questions=(), **facts):
+    stages = {
+        name: stage
+        for name in ("generate", "filter", "sft", "eval", "push")
+        if (stage := summary.get(name)) is not None
+    }
+    named = {key: summary.get(key) for key in ("name", "description", "student", "seed", "distill_version", "problems")}
+    made = {
+        **named,
+        "stage_names": ["generate", "filter", "sft", "eval"],
+        "stages": stages,
+        "funnel": funnel,
+        "history": summary.get("sft", {}).get("history", []),
+        "recipe": {"name": "quickstart", "generate": {"teacher": "org/teacher"}},
+        "state": "complete",
+        **facts,
+    }
+    return Run(Path("runs/quickstart"), made, list(cards), len(cards), list(questions))
+
+
+def page(summary=SUMMARY, funnel=FUNNEL, cards=(), **more) -> Page:
+    return Page(render_report(run_of(summary, funnel, cards or [card()], **more)))
 
 
 def changed(stage, **fields):
@@ -103,13 +143,13 @@ def with_scores(student, difference):
     return changed("eval", student=student, difference=difference, benchmarks=[])
 
 
-def poisoned(value):
+def poisoned(value, text):
     """`value` with hostile text in place of every text in it, however deep."""
     if isinstance(value, dict):
-        return {key: poisoned(v) for key, v in value.items()}
+        return {key: poisoned(v, text) for key, v in value.items()}
     if isinstance(value, list):
-        return [poisoned(v) for v in value]
-    return HOSTILE if isinstance(value, str) else value
+        return [poisoned(v, text) for v in value]
+    return text if isinstance(value, str) else value
 
 
 def test_the_result_is_said_in_one_sentence():
@@ -168,7 +208,7 @@ def test_the_funnel_names_each_reason_with_count_share_and_explanation():
     assert "Kept 210 · 17.5%" in shown.text
     assert "duplicate: 100 of 1,200 traces" in shown.charts()
     widths = [a["width"] for tag, a in shown.elements if tag == "rect" and a["class"] == "fill-left"]
-    assert [float(width.rstrip("%")) for width in widths] == pytest.approx([100, 1190 / 12, 310 / 12, 210 / 12])
+    assert [float(width.rstrip("%")) for width in widths[:4]] == pytest.approx([100, 1190 / 12, 310 / 12, 210 / 12])
 
 
 def test_charts_are_described_in_words():
@@ -179,22 +219,22 @@ def test_charts_are_described_in_words():
 
 def test_losses_that_are_not_finite_are_counted_and_not_drawn():
     history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}, {"step": 3, "loss": float("inf")}]
-    html = render_report(changed("sft", history=history), FUNNEL, [])
+    html = render_report(run_of(changed("sft", history=history)))
     assert "2 logged losses were not finite numbers" in html
     assert "nan" not in re.search(r'class="curve" d="([^"]+)"', html)[1]
 
 
 def test_a_long_loss_history_stays_a_small_chart():
     history = [{"step": step, "loss": 1 / step} for step in range(1, 20_001)]
-    html = render_report(changed("sft", history=history), FUNNEL, [])
-    assert html.count(" L") < 300
+    html = render_report(run_of(changed("sft", history=history)))
+    assert re.search(r'class="curve" d="([^"]+)"', html)[1].count(" L") < 300
     assert "Each point is the mean of 67 steps." in html
 
 
 @pytest.mark.parametrize("losses", [[0.0], [0.7, 0.7], [-1.0, 1e30], [1e-300, 0.0]])
 def test_a_curve_of_one_point_or_of_any_range_stays_in_its_box(losses):
     history = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
-    html = render_report(changed("sft", history=history), FUNNEL, [])
+    html = render_report(run_of(changed("sft", history=history)))
     path = re.search(r'class="curve" d="M([^"]+) h0.01"', html)[1]
     assert all(0 <= float(place) <= 100 for place in re.split(" L?", path))
 
@@ -211,82 +251,175 @@ def test_a_missing_stage_is_not_run_yet(stage):
 
 
 def test_an_unfinished_run_says_what_is_done():
-    text = page({"name": "r1", "generate": SUMMARY["generate"]}, [], []).text
+    run = run_of({"name": "r1", "generate": SUMMARY["generate"]}, [])
+    text = Page(render_report(run)).text
     assert "The student has no score yet (generate done; filter, sft, eval still to run)." in text
     assert "No traces to show yet." in text
 
 
+def test_a_stopped_run_says_where_and_why():
+    stopped = {"stage": "sft", "error": "CUDA out of <b>memory</b>", "at": "2026-11-24T18:40:11+00:00"}
+    begun = {"stage": "sft", "num_done": 31, "num_wanted": None, "unit": "steps"}
+    summary = {key: value for key, value in SUMMARY.items() if key not in ("sft", "eval")}
+    text = page(summary, stopped=stopped, begun=begun, state="stopped").text
+    assert "Stopped in sft on 2026-11-24 18:40 UTC. 31 steps are done and kept." in text
+    assert "CUDA out of <b>memory</b>" in text
+    assert "sft begun, not complete" in text
+
+
 def test_missing_fields_are_dashes():
-    text = page({"generate": {}, "filter": {}, "sft": {}, "eval": {}}, [("sampled", 0), ("kept", 0)], [{}]).text
-    assert f"Teacher {DASH}" in text
+    text = page({"generate": {}, "filter": {}, "sft": {}, "eval": {}}, [["sampled", 0], ["kept", 0]]).text
+    assert f"Teacher {DASH}" in text or "Teacher org/teacher" in text
     assert f"Of {DASH} traces, {DASH} became training rows." in text
     assert "None" not in text
 
 
+def test_an_estimate_stands_beside_what_it_took_and_is_left_out_where_there_is_none():
+    quantities = {
+        "seconds": {"low": 60, "high": 180, "actual": 240},
+        "cost": {"low": 1.0, "high": 2.0, "actual": 1.5},
+        "memory_gib": {"low": 2.0, "high": 3.0, "actual": None},
+    }
+    estimate = {"currency": "USD", "prices_dated": "2026-11-01", "stages": {"generate": quantities}}
+    text = page(estimate=estimate).text
+    assert "generate time 1 min 0 s to 3 min 0 s 4 min 0 s more than expected" in text
+    assert "generate cost, USD 1 to 2 1.5 as expected" in text
+    assert f"generate memory, GiB 2 to 3 {DASH} not done yet" in text
+    assert "at prices of 2026-11-01" in text
+    assert "Estimate against actual" not in page().text
+
+
+def test_lengths_are_drawn_and_have_their_table():
+    lengths = {"unit": "tokens", "edges": [0, 50, 100], "kept": [3, 1, 0], "dropped": [0, 2, 1]}
+    shown = page(lengths={**lengths, "median_kept": 20.0, "median_dropped": 90.0})
+    assert "0 to 49 3 0 50 to 99 1 2 100 and more 0 1" in shown.text
+    assert any("the median of the 4 kept traces is 20" in chart for chart in shown.charts())
+
+
+def test_where_it_comes_from_is_told():
+    stage = {
+        "fingerprint": "ab" * 32,
+        "finished_at": "2026-11-24T18:40:11+00:00",
+        "hardware": {"cpu": "EPYC", "num_cores": 2, "memory_gib": 23.5, "gpus": [], "platform": "Linux-6"},
+        "git_commit": "0123abc-dirty",
+        "versions": {"python": "3.11.7", "torch": "2.13.0"},
+        "inputs": {"teacher_revision": "f48baf8b"},
+    }
+    text = page(lineage={"generate": stage}, lock="schema_version: 1\n").text
+    for expected in ("abababababababab", "EPYC", "2 cores, 23.5 GiB", "0123abc-dirty", "torch 2.13.0", "f48baf8b"):
+        assert expected in text
+    assert "recipe.lock.yaml" in text
+
+
+def question(text="<think>I count.</think>It is 7.", is_right=(False, True)):
+    split = split_reasoning(text)
+    answers = [
+        Answer(int(right), 1, right, "7", passage(split.reasoning), passage(split.content), "stop")
+        for right in is_right
+    ]
+    problem = {"id": "q1", "source": "held-out", "question": "What is 3 + 4?", "answer": "7"}
+    return Question(problem, tuple(answers))
+
+
+def test_questions_gained_and_lost_have_both_answers_to_read():
+    lost = question("<think>Hm.</think>Is it 9?", is_right=(True, False))
+    text = page(questions=[question(), lost]).text
+    assert text.index("1 gained") < text.index("It is 7.") < text.index("1 lost") < text.index("Is it 9?")
+    assert text.count("What is 3 + 4?") == 4
+    assert "Base wrong Answered 7 Thinking (8 characters) I count. It is 7. Student right" in text
+
+
 @pytest.mark.parametrize(
-    ("fields", "verdict"),
+    ("reasons", "correct", "outcome"),
     [
-        ({}, "Kept 9f2c · sample 0"),
-        ({"kept": False, "correct": False, "reasons": ["wrong_answer"]}, "Dropped 9f2c"),
-        ({"kept": False, "correct": None, "reasons": ["truncated"]}, "Dropped 9f2c"),
-        ({"kept": False, "correct": None, "reasons": ["ungraded_timeout"]}, "Could not be graded 9f2c"),
+        ([], True, "kept"),
+        (["wrong_answer"], False, "dropped"),
+        (["truncated"], None, "dropped"),
+        (["ungraded_timeout"], None, "ungraded"),
+        (["ungraded_gold", "repetition"], None, "dropped"),
     ],
 )
-def test_a_trace_shows_its_verdict_and_every_reason(fields, verdict):
-    text = page(traces=[TRACE | fields]).text
-    assert verdict in text
-    for reason in fields.get("reasons", []):
-        assert f"{reason}: {REASONS[reason]}" in text
+def test_what_could_not_be_graded_is_not_called_wrong(reasons, correct, outcome):
+    (trace,) = page(cards=[card(reasons=reasons, correct=correct)]).payload["traces"]
+    assert (trace["outcome"], trace["correct"], trace["reasons"]) == (outcome, correct, reasons)
 
 
-def test_a_trace_shows_what_went_in_and_came_out():
-    shown = page(traces=[TRACE | {"reasoning": "\n  Indented thought.", "extracted_answer": None}])
-    for expected in ("What is 17 - 21?", "Expected answer -4", f"Extracted answer {DASH}", "Tokens 43", "It is -4."):
-        assert expected in shown.text
-    assert "\n  Indented thought." in shown.words
-    assert "details" in [tag for tag, _ in shown.elements]
+def test_a_trace_has_its_text_word_for_word():
+    shown = page(cards=[card("<think>\n\tA <b>thought</b> & more\n</think>\n\nIt is \\boxed{-4}.")])
+    (trace,), (problem,) = shown.payload["traces"], shown.payload["problems"]
+    assert (trace["thinking"], trace["text"]) == (["A <b>thought</b> & more"], ["It is \\boxed{-4}."])
+    assert problem == {"id": "9f2c", "source": "gym:chain_sum", "question": "What is 17 - 21?", "answer": "-4"}
 
 
-def test_a_trace_that_could_not_be_split_shows_its_raw_text():
-    text = page(traces=[TRACE | {"reasoning": "", "content": "", "text": "<think> and on"}]).text
-    assert "Raw text <think> and on" in text
+HOSTILE_TEXTS = [
+    HOSTILE,
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "]]>\u2028\u2029",
+    "a\u202eb\u2066c",
+    "\ud800 \udfff\x00\x1b[31m",
+    "x" * 1_200_000,
+]
 
 
-def test_up_to_ten_traces_appear():
-    text = page(traces=[TRACE | {"problem_id": f"p{i:02}"} for i in range(12)]).text
-    assert [f"p{i:02} · sample 0" in text for i in range(12)] == [True] * 10 + [False] * 2
-    assert "10 of the 12 given traces" in text
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=lambda text: ascii(text[:12]))
+def test_hostile_text_stays_text_wherever_it_comes_from(text):
+    problem = Problem(text[:500], [{"role": "user", "content": text}], text, "math", text[:500])
+    cards = [
+        card(f"<think>{text}</think>{text}", ["no_answer"], None, problem, details={"no_answer": text}, error=text)
+    ]
+    facts = {"lock": text[:500], "stopped": {"stage": "sft", "error": text[:5_000], "at": text[:500]}}
+    asked = question(text)
+    asked = Question({**asked.problem, "question": text[:500], "answer": text[:500]}, asked.answers)
+    summary = poisoned(SUMMARY, text[:500])
+    hostile = page(summary, [["sampled", 2], [text[:500], 1], ["kept", 1]], cards, questions=[asked], **facts)
+    allowed = {tag for tag, _ in page(lock="a", stopped={"stage": "sft"}, questions=[question()]).elements}
+    assert {tag for tag, _ in hostile.elements} <= allowed
+    assert len(hostile.scripts) == 2
+    assert not [name for _, attrs in hostile.elements for name in attrs if name.startswith("on") or name == "style"]
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\ud800-\udfff\x00\x1b]", hostile.html)
+    assert not re.search("[<>\u2028\u2029]", hostile.scripts[0])
+    assert len(hostile.html.encode()) < MAX_BYTES
+    assert len(hostile.payload["traces"]) == 1
 
 
-def test_hostile_text_stays_text_wherever_it_comes_from():
-    trace = {**poisoned(TRACE), "finish_reason": HOSTILE, "reasons": [HOSTILE]}
-    funnel = [("sampled", 2), (HOSTILE, 1), ("kept", 1)]
-    hostile = page(poisoned(SUMMARY), funnel, [trace])
-    tags = {tag for tag, _ in hostile.elements}
-    assert tags <= {tag for tag, _ in page(traces=[TRACE | {"reasons": ["no_answer"]}]).elements}
-    assert not tags & {"script", "img", "iframe", "object", "link", "a"}
-    assert not [name for _, attrs in hostile.elements for name in attrs if name.startswith("on")]
-    # Seen as it was written: neither swallowed nor run as a template.
-    assert hostile.text.count(HOSTILE) > 10
+def test_hostile_text_is_seen_as_it_was_written():
+    assert page(poisoned(SUMMARY, HOSTILE)).text.count(HOSTILE) > 10
 
 
-def test_text_that_utf8_or_html_cannot_hold_is_replaced():
-    content = json.loads('"a\\ud800b\\u0000c\\u001bd\\te"')
-    html = render_report(SUMMARY | {"name": content}, FUNNEL, [TRACE | {"content": content}])
-    assert html.encode("utf-8").decode("utf-8").count("a\ufffdb\ufffdc\ufffdd\te") == 3  # title, heading, trace
+def test_a_text_too_long_for_the_page_is_cut_in_its_middle_and_says_so():
+    shown = page(cards=[card(f"<think>START{'x' * 3_000_000}END</think>It is -4.")])
+    first, left_out, last = shown.payload["traces"][0]["thinking"]
+    assert first.startswith("START")
+    assert last.endswith("END")
+    assert len(first) + len(last) + left_out == 3_000_008
+    assert "In 1 of them more than 100,000 characters are cut in the middle" in shown.text
 
 
-def test_the_page_loads_nothing():
+def test_secrets_of_this_machine_are_blotted_out(monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "open-sesame-42")
+    shown = page(cards=[card("<think>open-sesame-42</think>It is open-sesame-42.")], questions=[question()])
+    assert "open-sesame-42" not in shown.html
+    assert shown.payload["traces"][0]["text"] == ["It is [redacted]."]
+
+
+def test_the_page_loads_nothing_and_runs_only_its_own_script():
     shown = page()
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    assert ("meta", {"http-equiv": "Content-Security-Policy", "content": policy}) in shown.elements
-    loading = {"src", "href", "srcset", "data", "poster", "action", "xlink:href", "background"}
+    policy = next(a["content"] for _, a in shown.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for text in (shown.scripts[1], shown.styles):
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+    loading = {"src", "srcset", "data", "poster", "action", "xlink:href", "background"}
     assert not [attrs for _, attrs in shown.elements if loading & attrs.keys()]
+    assert all(attrs["href"].startswith("#") for _, attrs in shown.elements if "href" in attrs)
     assert not re.search(r"url\(|@import|http", shown.styles)
     assert shown.styles.count("{") == shown.styles.count("}") > 50
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", shown.scripts[1])
 
 
 def test_rendering_is_pure():
-    before = deepcopy((SUMMARY, FUNNEL, TRACE))
-    assert render_report(SUMMARY, FUNNEL, [TRACE]) == render_report(SUMMARY, FUNNEL, [TRACE])
-    assert before == (SUMMARY, FUNNEL, TRACE)
+    run = run_of(cards=[card()])
+    before = deepcopy(run)
+    assert render_report(run) == render_report(run)
+    assert run == before

@@ -1,0 +1,119 @@
+"""`distill report`: the page about a run, or about two side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say
+from distill.errors import UserError
+
+if TYPE_CHECKING:
+    from distill.report import Run
+
+SCHEMA_VERSION = 1
+
+
+@command(
+    "report",
+    about="Write the report of a run, finished or not, or one that puts two runs side by side.",
+    examples=[
+        "distill report  # the newest run under runs/",
+        "distill report quickstart --open  # in the browser",
+        "distill report gsm8k-lora gsm8k-full -o both.html  # two runs side by side",
+        "distill report /data/runs/quickstart --json  # the same facts for a script",
+    ],
+    panel=RESULTS_PANEL,
+)
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="One run or two: a name under --run-dir, a run's folder, or a recipe. Left out: the newest run.",
+            show_default=False,
+        ),
+    ] = None,
+    run_dir: RunDirOption = DEFAULT_RUN_DIR,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where the page goes; left out: report.html in the run's folder, or A-and-B.html in --run-dir.",
+        ),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the page, and say where it is."""
+    from distill.report import render_report
+    from distill.report.compare import compare_runs, render_comparison
+    from distill.store import atomic_write
+
+    if runs is not None and len(runs) > 2:
+        raise UserError(f"distill report: {len(runs)} runs were given. It shows one, or puts two side by side.")
+    found = [_find(given, run_dir) for given in runs] if runs else [_newest(run_dir)]
+    comparison = None
+    if len(found) == 2:
+        comparison = compare_runs(found[0], found[1])
+        html = render_comparison(found[0], found[1], comparison)
+        path = output or run_dir / f"{found[0].folder.name}-and-{found[1].folder.name}.html"
+    else:
+        html = render_report(found[0])
+        path = output or found[0].folder / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, html)
+    if as_json:
+        facts = [run.facts for run in found]
+        print_json({"schema_version": SCHEMA_VERSION, "report": str(path), "runs": facts, "comparison": comparison})
+    else:
+        typer.echo(str(path))
+    if open_it and not _opened(path):
+        say(f"No browser could be started here. Open {path.resolve().as_uri()} in one.")
+
+
+def _find(given: str, run_dir: Path) -> "Run":
+    """The run that a name, a folder or a recipe stands for.
+
+    Raises:
+        UserError: there is none.
+    """
+    from distill.recipe_yaml import load_recipe
+    from distill.report import gather_run
+    from distill.report.gather import is_run
+
+    path = Path(given)
+    if path.is_file():
+        recipe = load_recipe(path)
+        return gather_run(run_dir / recipe.name, recipe.model_dump(mode="json"))
+    for folder in (run_dir / given, path):
+        if is_run(folder):
+            return gather_run(folder)
+    there = ", ".join(folder.name for folder in _runs(run_dir)[:8])
+    known = f"There are: {there}." if there else f"There are none under {run_dir}; `distill run` makes one."
+    raise UserError(f"distill report: no run {given!r}, neither under {run_dir} nor as a folder or recipe. {known}")
+
+
+def _newest(run_dir: Path) -> "Run":
+    from distill.report import gather_run
+
+    there = _runs(run_dir)
+    if not there:
+        raise UserError(f"{run_dir}: no run here yet. `distill run` makes one; --run-dir names another folder of runs.")
+    return gather_run(there[0])
+
+
+def _runs(run_dir: Path) -> list[Path]:
+    """The runs under a folder, the one that was worked on last first."""
+    from distill.report.gather import is_run, last_change
+
+    folders = [folder for folder in run_dir.iterdir() if is_run(folder)] if run_dir.is_dir() else []
+    return sorted(folders, key=last_change, reverse=True)
+
+
+def _opened(path: Path) -> bool:
+    import webbrowser
+
+    return webbrowser.open(path.resolve().as_uri())

@@ -1,0 +1,39 @@
+"""What makes one file of everything: data that no text in it can break out of, and a policy that lets nothing else run.
+
+Enters: JSON-ready data, a script, a style sheet. Leaves: texts to put between tags, and the content security policy.
+"""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+# In a script element only `</` and `<!--` could end the data, and U+2028 and U+2029 only where it were read as a
+# script; none of them is left, and neither is `&`, for readers that take the page for XML.
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def embedded_json(value: Any) -> str:
+    """The value as JSON that may stand in a script element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(_ESCAPES).encode("utf-8", "replace").decode("utf-8")
+
+
+def asset(name: str) -> str:
+    """The text of a file of this package."""
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def policy(script: str, style: str) -> str:
+    """A content security policy under which this script and this style sheet work, and nothing is loaded or sent."""
+    return (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,151 @@
+"""The same problems in two runs: training problems with their traces, evaluation questions with both students' answers.
+
+Enters: two run folders. Leaves: `Pair`s of cards that the browser shows next to each other.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.ledger import read_ledger
+from distill.records import Problem
+from distill.report.cards import (
+    LIMITS,
+    SMALL_LIMITS,
+    Card,
+    Shown,
+    answer_card,
+    filtered_card,
+    num_encoded,
+)
+from distill.report.gather import Run, language_wanted, unit_of
+from distill.report.outcomes import outcomes_of, problem_names, texts_of
+from distill.report.questions import read_verdicts, share_right
+from distill.report.wording import mapping
+
+MAX_PROBLEMS = 300
+"""Of each kind, training and evaluation."""
+MAX_TRACES = 4
+"""Of a problem, in each of the two runs."""
+
+RULE = (
+    "Evaluation questions on which the students differ come first. Of training problems that both runs have, at most "
+    f"{MAX_PROBLEMS} are taken in the order of the SHA-256 of their id, each with at most {MAX_TRACES} traces of a run."
+)
+
+Measured = Mapping[str, Problem]
+"""Evaluation problems by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One problem with what each run has on it."""
+
+    stage: str
+    """`evaluation` or `training`."""
+    sides: tuple[list[Card], list[Card]]
+
+    def to_json(self, problem: int, limit: int) -> dict[str, Any]:
+        """For the page; no text has more than `limit` characters."""
+        sides = [[card.within(limit).to_json(problem) for card in side] for side in self.sides]
+        return {"problem": problem, "stage": self.stage, "sides": sides}
+
+
+def measured_problems(folder: Path) -> dict[str, Problem]:
+    """The problems of an evaluation by id; none where there was none."""
+    file = folder / "eval" / "problems.jsonl"
+    if not file.is_file():
+        return {}
+    with file.open() as stream:
+        return {problem.id: problem for line in stream for problem in [Problem.from_json(json.loads(line))]}
+
+
+def shared_problems(first: Measured, second: Measured) -> list[str]:
+    """Ids of the problems that both have, word for word, with the same expected answer."""
+
+    def key(problem: Problem) -> tuple[Any, ...]:
+        return problem.prompt, problem.answer, problem.task
+
+    return sorted(name for name in first.keys() & second.keys() if key(first[name]) == key(second[name]))
+
+
+def all_pairs(first: Run, second: Run) -> list[Pair]:
+    """What the page of two runs lets its reader read, the most telling first."""
+    return [*_evaluation_pairs(first.folder, second.folder), *_training_pairs(first, second)]
+
+
+def _evaluation_pairs(first: Path, second: Path) -> list[Pair]:
+    problems, others = measured_problems(first), measured_problems(second)
+    verdicts = [read_verdicts(folder / "eval" / "student") for folder in (first, second)]
+    shared = [name for name in shared_problems(problems, others) if all(name in of for of in verdicts)]
+
+    def is_the_same(name: str) -> bool:
+        return share_right(verdicts[0][name]) == share_right(verdicts[1][name])
+
+    names = sorted(shared, key=lambda name: (is_the_same(name), _order(name)))[:MAX_PROBLEMS]
+    wanted = set(names)
+    sides: list[dict[str, list[Card]]] = []
+    for folder, given in zip((first, second), verdicts, strict=True):
+        by_key = {verdict.key: verdict for name in names for verdict in given[name][:MAX_TRACES]}
+        cards: dict[str, list[Card]] = defaultdict(list)
+        for trace in read_ledger(folder / "eval" / "student" / "ledger.jsonl"):
+            if trace.problem_id in wanted and (verdict := by_key.pop(trace.key, None)) is not None:
+                cards[trace.problem_id].append(answer_card(trace, verdict, problems[trace.problem_id]))
+        sides.append(cards)
+    return list(_paired("evaluation", names, sides))
+
+
+def _training_pairs(first: Run, second: Run) -> list[Pair]:
+    runs = (first, second)
+    if not all("filter" in mapping(run.facts["stages"]) for run in runs):
+        return []
+    folders = [run.folder / "filter" for run in runs]
+    names = sorted(problem_names(folders[0]) & problem_names(folders[1]), key=_order)[:MAX_PROBLEMS]
+    sides: list[dict[str, list[Card]]] = []
+    for run, folder in zip(runs, folders, strict=True):
+        unit = unit_of(mapping(run.facts["stages"]))
+        language_of = language_wanted(mapping(run.facts["recipe"]))
+        cards: dict[str, list[Card]] = defaultdict(list)
+        for outcome, row in texts_of(folder, outcomes_of(folder, set(names), unit)):
+            if len(cards[outcome.verdict["problem_id"]]) < 2 * MAX_TRACES:
+                cards[outcome.verdict["problem_id"]].append(filtered_card(outcome, row, language_of, unit))
+        sides.append({name: sorted(some, key=lambda card: card.key)[:MAX_TRACES] for name, some in cards.items()})
+    return [
+        pair
+        for pair in _paired("training", names, sides)
+        if pair.sides[0][0].problem["question"] == pair.sides[1][0].problem["question"]
+    ]
+
+
+def _paired(stage: str, names: Sequence[str], sides: Sequence[Mapping[str, list[Card]]]) -> Iterator[Pair]:
+    for name in names:
+        if sides[0].get(name) and sides[1].get(name):
+            yield Pair(stage, (sides[0][name], sides[1][name]))
+
+
+def _order(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+
+
+def fit_pairs(pairs: Sequence[Pair], budget: int) -> Shown:
+    """As many pairs as fit into `budget` bytes, their texts as long as they can be."""
+    cards = [card for pair in pairs for side in pair.sides for card in side]
+    limits = (*LIMITS, *SMALL_LIMITS)
+    limit = next((one for one in limits if sum(card.num_bytes(one) for card in cards) <= budget), limits[-1])
+    found = Shown(num_traces=len(pairs))
+    for pair in pairs:
+        problem = pair.sides[0][0].problem
+        entry = pair.to_json(len(found.problems), limit)
+        cost = num_encoded(entry) + num_encoded(problem) + 2
+        if cost > budget:
+            continue
+        budget -= cost
+        found.problems.append(problem)
+        found.pairs.append(entry)
+        found.num_cut += any(text.length > limit for side in pair.sides for c in side for text in (c.thinking, c.text))
+    found.limit = limit if found.num_cut else None
+    return found

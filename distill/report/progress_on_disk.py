@@ -1,0 +1,77 @@
+"""How far a stage that is not complete has come, from its files alone.
+
+Enters: a run folder. Leaves: for example
+
+    {"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}
+"""
+
+import fcntl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.ledger import index_ledger
+from distill.report.wording import mapping, number
+from distill.store import IDENTITY, MANIFEST, read_json
+from distill.trace_store import LEDGER, PROBLEMS, stored_without_repair
+
+
+def begun_stage(folder: Path, names: Sequence[str]) -> dict[str, Any] | None:
+    """The last stage that was begun and is not complete, with what of it is there; `None` where there is none.
+
+    Args:
+        folder: `runs/<name>`.
+        names: of the run's stages, in order.
+    """
+    for name in reversed(names):
+        stage = folder / name
+        if (stage / IDENTITY).is_file() and not (stage / MANIFEST).is_file():
+            return {"stage": name, **_PROGRESS.get(name, _nothing)(stage)}
+    return None
+
+
+def is_at_work(folder: Path) -> bool:
+    """Whether a process holds the run."""
+    lock = folder / ".lock"
+    if not lock.is_file():
+        return False
+    with lock.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _sampled(stage: Path) -> dict[str, Any]:
+    found = stored_without_repair(stage).with_ledger(index_ledger(stage / LEDGER))
+    identity = mapping(read_json(stage / IDENTITY))
+    per_problem = number(identity.get("samples_per_problem"))
+    num_wanted = None if per_problem is None else int(per_problem) * _num_lines(stage / PROBLEMS)
+    return {"num_done": len(found.keys), "num_wanted": num_wanted, "unit": "samples"}
+
+
+def _trained(stage: Path) -> dict[str, Any]:
+    return {"num_done": _num_lines(stage / "metrics.jsonl"), "num_wanted": None, "unit": "steps"}
+
+
+def _answered(stage: Path) -> dict[str, Any]:
+    identity = mapping(read_json(stage / IDENTITY))
+    k = number(identity.get("samples_per_problem")) or 1
+    done = sum(len(index_ledger(stage / role / LEDGER).places) for role in ("base", "student"))
+    num_wanted = 2 * int(k) * _num_lines(stage / PROBLEMS) or None
+    return {"num_done": done, "num_wanted": num_wanted, "unit": "answers"}
+
+
+def _nothing(stage: Path) -> dict[str, Any]:
+    return {"num_done": None, "num_wanted": None, "unit": ""}
+
+
+def _num_lines(file: Path) -> int:
+    if not file.is_file():
+        return 0
+    with file.open("rb") as stream:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+
+
+_PROGRESS = {"generate": _sampled, "import": _sampled, "sft": _trained, "eval": _answered}

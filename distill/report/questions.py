@@ -1,0 +1,167 @@
+"""The evaluation question by question: what the student gained, what it lost, and both answers to each.
+
+Enters: `eval/` of a run. Leaves: the questions whose share of right answers changed, JSON-ready, texts as `Passage`s.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.ledger import read_ledger
+from distill.publish.scrub import redact
+from distill.records import Problem, SampleKey, Trace, Verdict
+from distill.report.cards import problem_entry
+from distill.report.passage import Passage, passage
+
+ROLES = ("base", "student")
+MAX_QUESTIONS = 1_000
+"""Gained and lost ones that a page holds, each; more are counted only."""
+LIMITS = (20_000, 10_000, 6_000, 4_000, 2_500, 1_500, 800, 400)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One model's answers to one question, and one of them to read."""
+
+    num_right: int
+    num_samples: int
+    is_right: bool | None
+    """Of the one to read; `None`: it could not be graded."""
+    extracted: str | None
+    thinking: Passage
+    text: Passage
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that one of two models answers better."""
+
+    problem: dict[str, Any]
+    """As `distill.report.cards.problem_entry` gives it."""
+    answers: tuple[Answer, Answer]
+    """Of the first model and of the second."""
+
+    @property
+    def is_gained(self) -> bool:
+        """Whether the second model answers it better."""
+        one, other = (answer.num_right / answer.num_samples for answer in self.answers)
+        return other > one
+
+    def num_chars(self, limit: int) -> int:
+        """Of its texts, where each has no more than `limit`."""
+        return sum(min(limit, text.length) for a in self.answers for text in (a.thinking, a.text))
+
+
+Verdicts = Mapping[str, list[Verdict]]
+"""A model's verdicts by problem."""
+
+
+def read_verdicts(folder: Path) -> Verdicts:
+    """One model's verdicts; none where it has not been measured to the end."""
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    file = folder / "verdicts.jsonl"
+    if file.exists():
+        with file.open() as stream:
+            for line in stream:
+                verdict = Verdict.from_json(json.loads(line))
+                found[verdict.problem_id].append(verdict)
+    return found
+
+
+def share_right(verdicts: list[Verdict]) -> float:
+    """What could not be graded counts as not right."""
+    return sum(verdict.correct is True for verdict in verdicts) / len(verdicts)
+
+
+def changed_questions(eval_dir: Path) -> list[Question]:
+    """The questions gained and lost between base and student; gained first, each in the order of ids.
+
+    Args:
+        eval_dir: `runs/<name>/eval`, complete; its files may have been removed since.
+    """
+    folders = [eval_dir / role for role in ROLES]
+    first, second = (read_verdicts(folder) for folder in folders)
+    differ = [name for name in sorted(first.keys() & second.keys()) if _moved(first, second, name)]
+    gained = [name for name in differ if share_right(second[name]) > share_right(first[name])]
+    lost = sorted(set(differ) - set(gained))
+    return read_questions(
+        eval_dir / "problems.jsonl", [*gained[:MAX_QUESTIONS], *lost[:MAX_QUESTIONS]], folders, (first, second)
+    )
+
+
+def _moved(first: Verdicts, second: Verdicts, name: str) -> bool:
+    return share_right(first[name]) != share_right(second[name])
+
+
+def read_questions(
+    problems: Path, names: list[str], folders: list[Path], verdicts: tuple[Verdicts, Verdicts]
+) -> list[Question]:
+    """Questions with an answer of each of two models to read: one that shows the difference.
+
+    Args:
+        problems: file of the problems.
+        names: ids of the wanted problems, in order.
+        folders: of both models, with their ledgers.
+        verdicts: of both models.
+    """
+    wanted = set(names)
+    texts = {row.id: row for row in _problems(problems) if row.id in wanted}
+    better = {name: share_right(verdicts[1][name]) > share_right(verdicts[0][name]) for name in names}
+    found: list[dict[str, Answer]] = []
+    for place, (folder, given) in enumerate(zip(folders, verdicts, strict=True)):
+        # Of the better model an answer that is right, of the other one that is not.
+        telling = {name: _telling(given[name], better[name] is (place == 1)) for name in names}
+        found.append(_answers(folder, given, telling))
+    return [
+        Question(
+            problem_entry(name, texts[name].source, texts[name].question, texts[name].answer),
+            (found[0][name], found[1][name]),
+        )
+        for name in names
+        if name in texts and name in found[0] and name in found[1]
+    ]
+
+
+def _telling(verdicts: list[Verdict], is_right: bool) -> Verdict:
+    return next((verdict for verdict in verdicts if (verdict.correct is True) is is_right), verdicts[0])
+
+
+def _answers(folder: Path, verdicts: Verdicts, telling: Mapping[str, Verdict]) -> dict[str, Answer]:
+    """The telling answers, from one pass over a model's ledger."""
+    wanted: dict[SampleKey, Verdict] = {verdict.key: verdict for verdict in telling.values()}
+    found: dict[str, Answer] = {}
+    for trace in read_ledger(folder / "ledger.jsonl"):
+        verdict = wanted.get(trace.key)
+        if verdict is not None and (trace.problem_id not in found or trace.finish_reason != "error"):
+            found[trace.problem_id] = _answer(trace, verdict, verdicts[trace.problem_id])
+    return found
+
+
+def _answer(trace: Trace, verdict: Verdict, verdicts: list[Verdict]) -> Answer:
+    return Answer(
+        num_right=sum(one.correct is True for one in verdicts),
+        num_samples=len(verdicts),
+        is_right=verdict.correct,
+        extracted=verdict.extracted_answer,
+        thinking=passage(redact(trace.reasoning)),
+        text=passage(redact(trace.content or trace.error)),
+        finish=trace.finish_reason,
+    )
+
+
+def fitting_limit(questions: list[Question], budget: int) -> int:
+    """Characters of a text with which all questions fit into `budget` bytes, about."""
+    sizes = ((limit, sum(question.num_chars(limit) for question in questions)) for limit in LIMITS)
+    return next((limit for limit, size in sizes if size <= budget), LIMITS[-1])
+
+
+def _problems(file: Path) -> Iterator[Problem]:
+    if not file.is_file():
+        return
+    with file.open() as stream:
+        for line in stream:
+            yield Problem.from_json(json.loads(line))

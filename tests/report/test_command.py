@@ -1,0 +1,100 @@
+"""`distill report`: which run is meant, where the page goes, what a script gets."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from distill.cli import main
+
+
+@pytest.fixture
+def report(monkeypatch, capsys, tmp_path):
+    """A function that is `distill report` in `tmp_path`: exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["distill", "report", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_page_is_written_again_and_its_path_printed(report, make_sums_run):
+    page = make_sums_run().folder / "report.html"
+    before = page.read_text()
+    page.unlink()
+    assert report("sums") == (0, "runs/sums/report.html\n", "")
+    assert page.read_text() == before
+
+
+def test_the_newest_run_is_meant_where_none_is_named(report, make_sums_run):
+    for name, seconds in (("new", 2_000_000_000), ("old", 1_000_000_000)):
+        folder = make_sums_run(name).folder
+        for file in folder.rglob("*"):
+            os.utime(file, (seconds, seconds))
+    assert report()[1] == "runs/new/report.html\n"
+
+
+@pytest.mark.parametrize("given", ["sums", "runs/sums", "recipe.yaml"])
+def test_a_run_is_named_by_its_name_its_folder_or_its_recipe(report, make_sums_run, tmp_path, given):
+    make_sums_run()
+    (tmp_path / "sums.jsonl").write_text('{"problem": "1 + 1?", "answer": "2"}\n')
+    (tmp_path / "recipe.yaml").write_text(
+        "name: sums\nstudent: smollm2-135m\nproblems: [{source: 'file:sums.jsonl'}]\n"
+        "generate: {teacher: org/teacher, sampling: {max_tokens: 512}}\nsft: {max_length: 1024}\n"
+    )
+    assert report(given)[:2] == (0, "runs/sums/report.html\n")
+
+
+def test_two_runs_make_a_page_of_their_own(report, make_sums_run, tmp_path):
+    make_sums_run("a")
+    make_sums_run("b")
+    assert report("a", "b")[:2] == (0, "runs/a-and-b.html\n")
+    assert report("a", "b", "-o", "pages/both.html")[:2] == (0, "pages/both.html\n")
+    assert (tmp_path / "pages" / "both.html").read_text() == (tmp_path / "runs" / "a-and-b.html").read_text()
+
+
+def test_a_script_gets_the_same_facts(report, make_sums_run):
+    make_sums_run("a")
+    make_sums_run("b", skill=4)
+    code, out, err = report("a", "b", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["schema_version"], found["report"]) == (1, "runs/a-and-b.html")
+    assert [run["name"] for run in found["runs"]] == ["a", "b"]
+    assert found["comparison"]["scores"]["num_shared"] == 20
+    alone = json.loads(report("a", "--json")[1])
+    assert (alone["comparison"], alone["runs"][0]["state"]) == (None, "complete")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "no run 'nope', neither under runs nor as a folder or recipe. There are: sums."),
+        (["a", "b", "c"], "3 runs were given. It shows one, or puts two side by side."),
+        (["--run-dir", "elsewhere"], "elsewhere: no run here yet. `distill run` makes one"),
+    ],
+)
+def test_a_mistake_says_what_there_is(report, make_sums_run, arguments, message):
+    make_sums_run()
+    code, out, err = report(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_machine_without_a_browser_says_what_to_open(report, make_sums_run, monkeypatch):
+    make_sums_run()
+    monkeypatch.setattr("webbrowser.open", lambda address: False)
+    code, out, err = report("--open")
+    assert (code, out) == (0, "runs/sums/report.html\n")
+    assert "No browser could be started here. Open file:///" in err
