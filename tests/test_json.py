@@ -28,6 +28,7 @@ CASES = {
     "distill recipes cp RECIPE --json": ["recipes", "cp", "r1-lora", "copy.yaml"],
     "distill recipes validate RECIPE --json": ["recipes", "validate", "r1", "recipe.yaml"],
     "distill recipes diff A B --json": ["recipes", "diff", "r1", "r1-lora"],
+    "distill report RUN --json": ["report", "small"],
     "distill runs ls --json": ["runs", "ls"],
     "distill runs show RUN --json": ["runs", "show", "small"],
     "distill runs rm RUN --json": ["runs", "rm", "small", "--dry-run"],
