@@ -61,7 +61,7 @@ def parse(words):
     context = command.make_context("distill", list(words), resilient_parsing=False)
     while hasattr(command, "commands") and (rest := [*context._protected_args, *context.args]):
         name, command, rest = command.resolve_command(context, rest)
-        if hasattr(command, "commands") and not rest:
+        if not rest:  # the command alone, as prose names it
             return
         context = command.make_context(name, rest, parent=context)
 
