@@ -18,6 +18,7 @@ from distill.cli.app import (
     print_json,
     say,
 )
+from distill.cli.completion import complete_recipe
 from distill.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class RepoKind(StrEnum):
     DATASET = "dataset"
 
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP)]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP, autocompletion=complete_recipe)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key. Repeatable.")
 ]
@@ -141,6 +142,7 @@ def cp(
     say(f"{copied.path}: a copy of {recipe}, with {copied.schema.name} beside it for your editor.")
     if copied.parent:
         say(f"It changes what {copied.parent} says (extends:). All: distill recipes show {copied.path} --resolved")
+    say(f"What it will take: distill plan {copied.path}. Run it: distill run {copied.path}.")
 
 
 @command(
