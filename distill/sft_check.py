@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 TRAINED, OTHER = "green", "dim"
 OPEN_MARK, CLOSE_MARK = "«", "»"
 """Around trained text where there is no colour."""
+NAME_WIDTH = 9
 SHOWN_CHARS = 600
 """Of a segment, its beginning and end are shown up to so many characters."""
 
@@ -203,8 +204,8 @@ def print_check(check: SftCheck, console: "Console") -> None:
         _say(console, f"\n--- {plain(example.name)} ({which}: {counts})")
         console.print(example_text(example, colour), soft_wrap=True)
     _say(console, "")
-    for name, value in _facts(check):
-        _say(console, f"{name:<9}{value}")
+    for name, value in _facts(check, console.width - NAME_WIDTH):
+        _say(console, f"{name:<{NAME_WIDTH}}{value}")
     for finding in check.preflight.warnings:
         _say(console, f"\nNote: {finding.message}")
 
@@ -234,16 +235,14 @@ def _abridged(text: str) -> str:
     return f"{text[:half]} [… {len(text) - 2 * half:,} characters …] {text[-half:]}"
 
 
-def _facts(check: SftCheck) -> list[tuple[str, str]]:
+def _facts(check: SftCheck, width: int) -> list[tuple[str, str]]:
     found = check.preflight
     share = found.num_too_long / found.num_rows
     trained = f"{found.num_trained_tokens:,} of them trained ({found.num_trained_tokens / found.num_tokens:.1%})"
-    names, numbers = _length_table(found.quantiles)
     return [
         ("student", f"{check.student}, {check.method}; stops at {check.stop_token}, padded with {check.pad_token}"),
         ("rows", f"{found.num_rows:,}"),
-        ("lengths", names),
-        ("", numbers),
+        *_lengths(found.quantiles, width),
         ("too long", f"{found.num_too_long:,} ({share:.2%}) over sft.max_length ({found.max_length:,}); none is cut"),
         ("tokens", f"{found.num_tokens:,} an epoch, {trained}"),
         ("steps", f"{found.num_steps:,}: {check.epochs:g} epochs, {check.batch_size} rows a step"),
@@ -253,15 +252,17 @@ def _facts(check: SftCheck) -> list[tuple[str, str]]:
     ]
 
 
-def _length_table(quantiles: dict[str, int]) -> tuple[str, str]:
-    """Names and tokens, one above the other."""
+def _lengths(quantiles: dict[str, int], width: int) -> list[tuple[str, str]]:
+    """Names and tokens, one above the other; in pairs where they would not stay so."""
     known = {"p0": "shortest", "p50": "median", "p100": "longest"}
     columns = [(known.get(name, name), f"{num:,}") for name, num in quantiles.items()]
     widths = [max(len(name), len(num)) for name, num in columns]
     names, numbers = (
         "  ".join(f"{column[i]:>{width}}" for column, width in zip(columns, widths, strict=True)) for i in (0, 1)
     )
-    return names, f"{numbers} tokens"
+    if len(numbers) + len(" tokens") > width:
+        return [("lengths", ", ".join(f"{name} {num}" for name, num in columns) + " tokens")]
+    return [("lengths", names), ("", f"{numbers} tokens")]
 
 
 def _layout_text(layout: Layout, device: str) -> str:

@@ -34,7 +34,7 @@ def parse(line):
     Raises:
         typer.TyperException: an unknown command or option, or a value that does not fit.
     """
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     assert words.pop(0) == "distill", line
     command = typer.main.get_command(app)
     context = command.make_context("distill", words)
@@ -127,6 +127,7 @@ def test_shells_complete_recipes_and_students(tmp_path):
     assert offers("distill run re", tmp_path) == ["recipes/"]
     assert offers("distill sft --student qwen3-4", tmp_path) == ["qwen3-4b"]
     assert "recipes/small.yaml" in offers("distill run recipes/", tmp_path)
+    assert offers("distill recipes show quicks", tmp_path) == ["quickstart"]
 
 
 def test_shells_complete_runs_of_the_given_folder(tmp_path):
@@ -137,6 +138,7 @@ def test_shells_complete_runs_of_the_given_folder(tmp_path):
     assert offers("distill runs show --run-dir mine o", tmp_path) == ["one", "other"]
     assert offers("distill runs rm --run-dir mine one o", tmp_path) == ["other"]
     assert offers("distill runs show o", tmp_path) == []
+    assert offers("distill report --run-dir mine on", tmp_path) == ["one"]
 
 
 def settings(line):

@@ -40,7 +40,10 @@ app = typer.Typer(
     name=PROGRAM,
     cls=HelpfulGroup,
     help="Make small reasoning models: sample a teacher, keep what is right and readable, train a student, measure it.",
-    epilog="distill run recipe.yaml  # all stages, in order\ndistill run -h  # how a command is used, with examples",
+    epilog="distill recipes cp quickstart  # a recipe.yaml to change\n"
+    "distill plan  # what it will take\n"
+    "distill run  # all stages, in order\n"
+    "distill run -h  # how a command is used, with examples",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -52,7 +55,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 RunDirOption = Annotated[
     Path, typer.Option("--run-dir", metavar="DIR", help="Folder for runs; results go to DIR/<recipe name>/.")
 ]
-_NAMED_COMMAND = re.compile(r"`distill (run|generate|import|filter|sft|eval|push)((?: --[a-z-]+)*)`")
+_NAMED_COMMAND = re.compile(r"`distill (run|generate|import|filter|sft|eval|push|plan|doctor)((?: --[a-z-]+)*)`")
 """A command line in a message of the core, which does not know with what options it was called."""
 
 

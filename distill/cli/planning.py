@@ -1,5 +1,6 @@
 """`distill plan` and `distill doctor`: what a run will take, and whether this machine is ready for it."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -53,7 +54,7 @@ def plan(
     if given.as_json:
         print_json(found.to_json())
     else:
-        print_plan(found, console(), given.recipe)
+        print_plan(found, console(), shlex.join(given.arguments()) or DEFAULT_RECIPE)
 
 
 @recipe_command(

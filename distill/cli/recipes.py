@@ -9,16 +9,16 @@ import typer
 
 from distill.cli.app import (
     DEFAULT_RUN_DIR,
-    HELP_NAMES,
     PREPARE_PANEL,
     JsonOption,
     RunDirOption,
-    app,
     command,
     console,
+    group,
     print_json,
     say,
 )
+from distill.cli.completion import complete_recipe
 from distill.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 
 REFERENCE_HELP = "An installed recipe's name, a file, hf:org/repo/recipe.yaml@revision or git+https://…@revision#path."
 
-recipes = typer.Typer(
-    name="recipes",
-    help="List, show, copy, check, compare and share recipes.",
-    no_args_is_help=True,
-    context_settings=HELP_NAMES,
+recipes = group(
+    "recipes",
+    about="List, show, copy, check, compare and share recipes.",
+    examples=[
+        "distill recipes ls  # those that come with distill",
+        "distill recipes cp quickstart  # to change it",
+        "distill recipes diff quickstart recipe.yaml",
+    ],
+    panel=PREPARE_PANEL,
 )
-app.add_typer(recipes, rich_help_panel=PREPARE_PANEL)
 
 
 class RepoKind(StrEnum):
@@ -42,7 +45,7 @@ class RepoKind(StrEnum):
     DATASET = "dataset"
 
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP)]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP, autocompletion=complete_recipe)]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key. Repeatable.")
 ]
@@ -65,7 +68,9 @@ def ls(as_json: JsonOption = False) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "what for", "students", "costs", box=None, padding=(0, 2, 1, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 2, 1, 0), header_style="bold")
+    for heading in ("name", "what for", "students", "costs"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for entry in entries:
         table.add_row(entry["name"], entry["description"], entry["students"], entry["cost_class"])
     shown = console()
@@ -138,6 +143,7 @@ def cp(
     say(f"{copied.path}: a copy of {recipe}, with {copied.schema.name} beside it for your editor.")
     if copied.parent:
         say(f"It changes what {copied.parent} says (extends:). All: distill recipes show {copied.path} --resolved")
+    say(f"What it will take: distill plan {copied.path}. Run it: distill run {copied.path}.")
 
 
 @command(

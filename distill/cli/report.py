@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say
+from distill.cli.completion import complete_run
 from distill.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def report(
             metavar="RUN",
             help="One run or two: a name under --run-dir, a run's folder, or a recipe. Left out: the newest run.",
             show_default=False,
+            autocompletion=complete_run,
         ),
     ] = None,
     run_dir: RunDirOption = DEFAULT_RUN_DIR,

@@ -233,7 +233,7 @@ def _advice(run: dict[str, Any]) -> str:
     if run["next_command"]:
         return "Go on with:"
     if run["state"] == "done":
-        return "It is done: every stage that the recipe has."
+        return f"It is done: every stage that the recipe has. `distill report {run['folder']} --open` shows it all."
     return "Go on with the command that it was begun with."
 
 

@@ -274,7 +274,7 @@ def _show_publication(given: Given, flags: dict[str, Any]) -> None:
     if given.as_json:
         print_json(plan_json(plan))
     else:
-        typer.echo(plan_text(plan))
+        typer.echo(plan_text(plan, min(100, console().width)))
 
 
 def _show_status(given: Given) -> None:

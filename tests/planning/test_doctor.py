@@ -385,7 +385,7 @@ def test_a_recipe_that_cannot_be_read_is_one_finding(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warning", 0), ("missing", 2)])
-def test_exit_codes_tell_warnings_from_what_is_missing(tmp_path, monkeypatch, capsys, status, code):
+def test_exit_codes_tell_warnings_from_what_is_missing(tmp_path, monkeypatch, capsys, status, code, documented):
     from distill.planning import doctor
 
     found = Diagnosis({"This machine": [Check("torch", status, "as it is", "pip install torch")]})
@@ -401,6 +401,7 @@ def test_exit_codes_tell_warnings_from_what_is_missing(tmp_path, monkeypatch, ca
         out = capsys.readouterr().out
         assert ended == code
     shown = json.loads(out)
+    documented("distill doctor --json", shown)
     assert (shown["schema_version"], shown["status"]) == (1, status)
 
 

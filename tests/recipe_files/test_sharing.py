@@ -40,11 +40,14 @@ def test_push_then_pull_gives_the_same_recipe(hub, mine, distill):
     assert Path("got/recipe.schema.json").is_file()
 
 
-def test_a_second_push_changes_nothing_and_another_only_what_differs(hub, theirs, distill):
+def test_a_second_push_changes_nothing_and_another_only_what_differs(hub, theirs, distill, documented):
     Path("recipe.yaml").write_text(theirs)
     hub.make("model", "my-org/student", files={"model.safetensors": b"x", "recipe.yaml": b"old: true\n"})
     first = json.loads(distill("recipes", "push", "recipe.yaml", "--repo", "my-org/student", "--json")[1])
+    documented("distill recipes push RECIPE --repo ORG/NAME --json", first)
     assert (first["kind"], first["changed"]) == ("model", ["recipe.yaml", "recipe.schema.json"])
+    pulled = json.loads(distill("recipes", "pull", first["reference"], "pulled", "--json")[1])
+    documented("distill recipes pull REFERENCE --json", pulled)
     again = json.loads(distill("recipes", "push", "recipe.yaml", "--repo", "my-org/student", "--json")[1])
     assert (again["changed"], again["reference"]) == ([], first["reference"])
     Path("recipe.yaml").write_text(theirs + "seed: 5\n")

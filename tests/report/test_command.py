@@ -64,12 +64,13 @@ def test_two_runs_make_a_page_of_their_own(report, make_sums_run, tmp_path):
     assert (tmp_path / "pages" / "both.html").read_text() == (tmp_path / "runs" / "a-and-b.html").read_text()
 
 
-def test_a_script_gets_the_same_facts(report, make_sums_run):
+def test_a_script_gets_the_same_facts(report, make_sums_run, documented):
     make_sums_run("a")
     make_sums_run("b", skill=4)
     code, out, err = report("a", "b", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
+    documented("distill report RUN --json", found)
     assert (found["schema_version"], found["report"]) == (1, "runs/a-and-b.html")
     assert [run["name"] for run in found["runs"]] == ["a", "b"]
     assert found["comparison"]["scores"]["num_shared"] == 20
