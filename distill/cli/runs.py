@@ -186,9 +186,11 @@ def _print_story(run: dict[str, Any]) -> None:
     shown = console()
 
     def line(text: str = "", indent: int = 0) -> None:
-        shown.print(Padding(Text(text), (0, 0, 0, indent), expand=False))
+        shown.print(Padding(Text(text), (0, 0, 0, indent), expand=False) if text else "")
 
-    line(f"{run['name']}: {_stage_words(run)} stages done" + (f", student {run['student']}" if run["student"] else ""))
+    progress, _, at_work = _stage_words(run).partition(", ")
+    head = [f"{run['name']}: {progress} stages done", at_work, f"student {run['student']}" if run["student"] else ""]
+    line(", ".join(filter(None, head)))
     if run["description"]:
         line(run["description"], 2)
     line()
