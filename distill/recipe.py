@@ -5,6 +5,8 @@ Enters: a plain dict (see `distill.recipe_yaml` for the way from a file to it). 
     Recipe.model_validate({"name": "tiny", "student": "smollm2-135m", "problems": [{"source": "gym:chain_sum"}], …})
 """
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -117,6 +119,22 @@ OWNED_BODY_KEYS = frozenset(
 """Fields of a chat request that distill sets itself; `generate.extra_body` may not set them a second time."""
 
 
+_SAFE_TEXT = re.compile(r"/{1,2}|(?!.*(?:__|\.\.))[^()\[\]{}/\\\\'\"`#@]{0,200}")
+
+
+def _unsafe_texts(value: Any) -> Iterator[str]:
+    """Texts of a task's options that it could evaluate, or open as a file."""
+    if isinstance(value, str) and not _SAFE_TEXT.fullmatch(value):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _unsafe_texts(str(key))
+            yield from _unsafe_texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _unsafe_texts(inner)
+
+
 Task = Literal["math", "choice", "exact", "numeric", "regex", "judge", "gym"]
 """`math`: equal as mathematics; `choice`: the letter or text of an option; `exact`: the same text; `numeric`: the same
 number, within 1e-6 of it; `regex`: the expected answer is a pattern; `judge`: a model decides; `gym`: the scorer of the
@@ -174,6 +192,11 @@ class ProblemSource(Strict):
             raise ValueError("template must hold {problem}, which is where the question goes")
         if self.options and not self.source.startswith("gym:"):
             raise ValueError("options are for gym: sources only")
+        if (text := next(_unsafe_texts(self.options), None)) is not None:
+            raise ValueError(
+                f"options may not hold the text {text[:40]!r}: reasoning-gym evaluates some texts as Python and reads "
+                "files by others, so they are words, numbers and operators without brackets, quotes and paths"
+            )
         if self.task == "gym" and not self.source.startswith("gym:"):
             raise ValueError("task: gym needs a gym: source, whose own scorer it uses. Use task: math")
         return self

@@ -21,6 +21,7 @@ from distill.errors import ModelError, RecipeError
 from distill.recipe import Recipe
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_path, unknown_name
+from distill.recipe_files.lock_shape import LOCK_KEY, recipe_in_lock
 from distill.recipe_files.outside import Fetched, fetch, is_outside
 from distill.recipe_files.reading import KeyPath, Places, Shown, read_tree, read_value, refuse_secret_option, short
 from distill.recipe_files.sources import anchor_sources, expanded
@@ -28,9 +29,6 @@ from distill.recipe_files.trust import is_path, refuse_unaccepted
 
 READ_BY = {1: "0.1.0"}
 """schema_version -> the first distill that reads it."""
-LOCK_KEY = "lock_version"
-LOCK_VERSION = 1
-REPEATED = "-repeat"
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,11 @@ def read_recipe(
         reading.shown, reading.fence = outside.shown, Fence(outside.folder, outside.reference)
     name = reading.shown(path)
     tree = _read_with_parents(path, reading, ())
-    if outside is not None:
-        _refuse_folders(tree, outside)
     lock = tree if LOCK_KEY in tree else None
     if lock is not None:
         tree = _recipe_of(lock, reading, name)
+    if outside is not None:
+        _refuse_folders(tree, outside)
     said = copy.deepcopy(tree)
     places = reading.places
     for override in overrides:
@@ -137,10 +135,11 @@ def read_recipe(
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
     """Models from outside recipes come from the Hub; which folders this machine has is no business of theirs."""
     generate = tree.get("generate")
-    for key, name in (
-        ("student", tree.get("student")),
-        ("generate.teacher", generate.get("teacher") if isinstance(generate, dict) else None),
-    ):
+    generate = generate if isinstance(generate, dict) else {}
+    compute = generate.get("compute")
+    served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # under whatever name the server has for it
+    teacher = None if served else generate.get("teacher")
+    for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
         if isinstance(name, str) and is_path(name):
             raise RecipeError(
                 f"{outside.reference}: {key} is {name!r}, a folder. A recipe from outside may only name models of "
@@ -196,16 +195,9 @@ def parent_path(path: Path, parent: str, fence: Fence | None = None) -> Path:
 
 
 def _recipe_of(lock: Mapping[str, Any], reading: _Reading, name: str) -> dict[str, Any]:
-    """The recipe inside a lock, under a name of its own so that the run it came from stays as it is."""
-    if lock[LOCK_KEY] != LOCK_VERSION or not isinstance(lock.get("recipe"), dict):
-        raise RecipeError(
-            f"{reading.places.get((LOCK_KEY,), name)}: a lock of version {short(lock[LOCK_KEY])}; this distill "
-            f"({__version__}) reads version {LOCK_VERSION}. A newer distill may: pip install --upgrade distill."
-        )
+    """The recipe inside a lock, its keys with their places."""
+    tree = recipe_in_lock(lock, reading.places.get((LOCK_KEY,), name))
     reading.places.update({at[1:]: place for at, place in list(reading.places.items()) if at[:1] == ("recipe",)})
-    tree: dict[str, Any] = copy.deepcopy(lock["recipe"])
-    if isinstance(tree.get("name"), str):
-        tree["name"] = tree["name"].removesuffix(REPEATED)[: 96 - len(REPEATED)] + REPEATED
     anchor_sources(tree, reading.files[0].parent, name, reading.fence)
     return tree
 

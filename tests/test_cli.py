@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -190,6 +191,22 @@ def test_json_is_all_there_is_on_standard_output(distill, generated, tmp_path):
     assert json.loads(out) == read_json(tmp_path / "runs/small/summary.json")
     assert json.loads(out)["generate"]["num_samples"] == 4
     assert "skipped" in err
+
+
+def test_a_lock_is_run_under_another_name_and_compared(distill, generated, tmp_path):
+    assert distill("filter")[0] == 0
+    lock = tmp_path / "runs/small/recipe.lock.yaml"
+    shutil.copytree(tmp_path / "runs/small/generate", tmp_path / "runs/small-repeat/generate")  # so that no model loads
+    before = (tmp_path / "runs/small/filter/manifest.json").read_bytes()
+    code, out, _ = distill("filter", lock)
+    assert code == 0
+    assert "Compared with small, which the lock is of:" in out
+    assert "  filter: the same, to the last byte" in out
+    assert (tmp_path / "runs/small/filter/manifest.json").read_bytes() == before
+    _, out, _ = distill("filter", lock, "--set", "filter.require_think=false", "--force", "--json")
+    repeated = json.loads(out)["repeat"]
+    assert repeated == read_json(tmp_path / "runs/small-repeat/repeat.json")
+    assert (repeated["of"], repeated["stages"]["filter"]["same_fingerprint"]) == ("small", False)
 
 
 def test_quiet_says_nothing(distill, generated):

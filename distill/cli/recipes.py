@@ -101,7 +101,7 @@ def show(
     from distill.cli.outside import description, outside_json
     from distill.recipe_files.text import recipe_yaml
     from distill.recipe_files.text import resolved as all_of
-    from distill.recipe_files.trust import printable
+    from distill.recipe_files.trust import MIN_HASH_CHARS, printable
     from distill.recipe_yaml import read_recipe
 
     loaded = read_recipe(recipe, overrides or ())
@@ -115,6 +115,7 @@ def show(
         return
     if loaded.outside is not None:
         typer.echo(description(loaded))
+        say(f"To run it: distill run '{recipe}' --accept-recipe {loaded.outside.sha256[:MIN_HASH_CHARS]}")
         return
     typer.echo(printable(loaded.path.read_text(encoding="utf-8-sig")), nl=False)
 

@@ -232,8 +232,9 @@ def run_stages(
         _print_closing(recipe, summary, given.run_dir)
         if comparison is not None:
             from distill.recipe_files.repeat import comparison_lines
+            from distill.recipe_files.trust import printable
 
-            typer.echo("\n".join(comparison_lines(comparison)))
+            typer.echo(printable("\n".join(comparison_lines(comparison))))
 
 
 def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool,
 from distill.grading.rules import MAX_RULE_CHARS, extract_text, grade_exact, grade_numeric, grade_regex
 from distill.records import Problem
 
-GRADER_VERSION = 2
+GRADER_VERSION = 3
 """Raised with every change that may change a verdict: verdicts of another version are not used again."""
 
 GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {

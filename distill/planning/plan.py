@@ -39,8 +39,8 @@ SCHEMA_VERSION = 1
 FILTER_CHARS_PER_S = Range(1.0e6, 6.5e6)
 """Characters of traces that a core looks at in a second: 8,000-character traces at 1,430 a second on two cores
 (`benchmarks/filter_memory.py`), and several times slower where answers have to be parsed."""
-FILTER_START_S = Range(3, 20)
-FILTER_GIB = Range(0.5, 2.0)
+FILTER_START_S = Range(1, 20)
+FILTER_GIB = Range(0.2, 2.0)
 CHARS_PER_TOKEN = 3.5
 IMPORT_PER_S = Range(500, 5_000)
 """Traces read and written in a second."""

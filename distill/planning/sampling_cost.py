@@ -49,7 +49,7 @@ EPYC (Zen 5) is 0.58 to 0.80."""
 SERVED_SPEED = Range(10, 60)
 """Assumed: tokens a second that a server gives each request in flight."""
 IN_FLIGHT_PER_URL = 256
-START_S = {"gpu": Range(60, 300), "cpu": Range(10, 60)}
+START_S = {"gpu": Range(60, 300), "cpu": Range(6, 60)}
 """Loading a model into an engine, in seconds; on GPUs with compiling and CUDA graphs."""
 LOAD_GIB_PER_S = Range(0.3, 3.0)
 CHARS_ON_DISK = Range(5.0, 12.0)

@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from distill import __version__
+from distill.errors import ModelError, RecipeError
 from distill.hub import loaded_commit
 from distill.problems import source_label
 from distill.publish.facts import RunFacts, is_hub_id
 from distill.publish.scrub import local_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
+from distill.recipe_files.lock_shape import LOCK_KEY, LOCK_VERSION, recipe_in_lock
 from distill.recipe_files.reading import read_tree
 from distill.recipe_files.sources import file_sources
 from distill.recipe_files.text import recipe_yaml
-from distill.recipe_yaml import LOCK_KEY, LOCK_VERSION
 from distill.store import atomic_write, sha256_of
 from distill.students import find_student
 
@@ -96,13 +99,14 @@ def write_lock(recipe: Recipe, run_dir: Path, manifests: Manifests) -> None:
 
 def read_lock(path: Path) -> dict[str, Any] | None:
     """The lock in a file; `None` where there is none that can be read."""
-    from distill.errors import RecipeError
-
     try:
         found = read_tree(path, {})
+        if LOCK_KEY not in found:
+            return None
+        recipe_in_lock(found, str(path))
     except RecipeError:
         return None
-    return found if LOCK_KEY in found else None
+    return found
 
 
 def results_of(stage: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,16 +168,16 @@ def _pinned_source(
 
 def _pins(before: Mapping[str, Any] | None) -> dict[tuple[Any, ...], str]:
     """The commits of data sets that an earlier lock of the run has: a stage that is skipped loads none."""
-    tree = (before or {}).get("recipe") or {}
-    sources = [
-        *(tree.get("problems") or []),
-        *(tree.get("traces") or []),
-        *((tree.get("eval") or {}).get("benchmarks") or []),
-    ]
+    if before is None:
+        return {}
+    try:
+        recipe = Recipe.model_validate(before["recipe"])
+    except (ValidationError, ModelError):  # edited by hand
+        return {}
     return {
-        (one["source"].removeprefix("hf:"), one.get("config"), one.get("split")): one["revision"]
-        for one in sources
-        if one["source"].startswith("hf:") and one.get("revision")
+        (one.source.removeprefix("hf:"), one.config, one.split): one.revision
+        for one in _hub_sources(recipe)
+        if one.revision is not None
     }
 
 

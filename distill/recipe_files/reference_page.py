@@ -5,7 +5,7 @@ Enters: nothing. Leaves: the second half of `docs/recipes.md`: a table for each 
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -22,8 +22,9 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 def field_reference() -> str:
     """The reference as Markdown."""
     parts = [START, "", "## Fields", ""]
-    for path, model in _sections("", Recipe, {}):
-        parts += [f"### {path or 'The recipe'}", "", _said(model), "", *_table(model), ""]
+    places: dict[type[BaseModel], str] = {}
+    for path, model in list(_sections("", Recipe, places)):
+        parts += [f"### {path or 'The recipe'}", "", _said(model), "", *_table(path, model, places), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -46,10 +47,16 @@ def _models(annotation: Any, in_list: bool = False) -> Iterator[tuple[type[BaseM
             yield from _models(part, in_list or get_origin(annotation) is list)
 
 
-def _table(model: type[BaseModel]) -> list[str]:
+def _table(path: str, model: type[BaseModel], places: Mapping[type[BaseModel], str]) -> list[str]:
     rows = ["| key | kind | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         kind = _kind(field.annotation, field.metadata)
+        below = f"{path}.{name}" if path else name
+        elsewhere = [
+            places[inner] for inner, _ in _models(field.annotation) if places[inner].removesuffix("[]") != below
+        ]
+        if elsewhere:
+            kind = f"{kind} as `{elsewhere[0]}`"
         if not field.is_required() and field.default is None:
             kind = kind.removesuffix(" or null")  # leaving it out is the same
         cells = [f"`{name}`", kind, _default(field), _plain(field.description or "")]
@@ -62,7 +69,7 @@ def _default(field: FieldInfo) -> str:
         return "**needed**"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "see below"
+        return ""
     shown = {None: "", True: "true", False: "false"}.get(value, str(value)) if _hashable(value) else str(value)
     return f"`{shown}`" if len(shown) <= 40 and shown else shown and "see the text"
 
@@ -85,7 +92,8 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
         parts = [_kind(part, metadata) for part in get_args(annotation)]
         return " or ".join(dict.fromkeys(parts))
     if origin is list:
-        return f"list of {_kind(get_args(annotation)[0], [])}"
+        inner = _kind(get_args(annotation)[0], [])
+        return f"list of {'sections' if inner == 'section' else inner}"
     if origin is dict:
         return "keys and values"
     if annotation is type(None):

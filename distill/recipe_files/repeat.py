@@ -13,6 +13,8 @@ from distill.recipe_files.lock import results_of
 from distill.store import differences, sha256_of
 
 COMPARISON_FILE = "repeat.json"
+TIMED = frozenset({"metrics.jsonl"})
+"""Outputs that hold how fast it went, which is never the same."""
 
 
 def compare(lock: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
     lines = [f"Compared with {comparison['of']}, which the lock is of:"]
     for name, stage in comparison["stages"].items():
         if stage["same"]:
-            lines.append(f"  {name}: the same, to the last byte ({len(stage['outputs'])} outputs)")
+            lines.append(f"  {name}: the same, to the last byte")
             continue
         unlike = [output for output, state in stage["outputs"].items() if state != "same"]
         asked = "" if stage["same_fingerprint"] else "; it was asked for otherwise (fingerprint)"
@@ -72,7 +74,9 @@ def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
 
 def _compare_stage(name: str, then: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
     before, after = then.get("outputs", {}), manifest["outputs"]
-    outputs = {path: _state(before.get(path), after.get(path)) for path in sorted(before.keys() | after.keys())}
+    outputs = {
+        path: _state(before.get(path), after.get(path)) for path in sorted((before.keys() | after.keys()) - TIMED)
+    }
     changed = differences(then.get("results", {}), results_of(name, manifest["metrics"]))
     # What is measured is in the metrics alone, so that equal files do not say it all.
     same = all(state == "same" for state in outputs.values()) and not changed

@@ -169,7 +169,11 @@ def _differs(api: "HfApi", kind: str, repo: str, revision: str, path: str, conte
 
 def _refuse_local(loaded: LoadedRecipe, with_files: bool, keep_addresses: bool) -> None:
     recipe = loaded.recipe
-    models = {"student": recipe.student, "generate.teacher": recipe.generate.teacher if recipe.generate else ""}
+    here = recipe.generate is not None and not recipe.generate.compute.base_urls
+    models = {
+        "student": recipe.student,
+        "generate.teacher": recipe.generate.teacher if here and recipe.generate else "",
+    }
     for key, name in models.items():
         if name and is_path(name):
             raise RecipeError(

@@ -170,6 +170,7 @@ def estimate_rows(estimate: Any) -> list[dict[str, Any]]:
             if low is None and high is None and actual is None:
                 continue
             found.append({"stage": stage, "quantity": name, "low": low, "high": high, "actual": actual})
+            found[-1]["basis"] = row.get("basis")
             found[-1]["verdict"] = _against(low, high, actual)
     return found
 

@@ -153,12 +153,12 @@ def _begun(folder: Path) -> list[str]:
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
-    """The steps of a training that is not complete; a last line that was cut short is left out."""
+    """The steps of a training that is not complete; a last line that was cut short is left out, NaN is `None`."""
     file = folder / "metrics.jsonl"
     found = []
     for line in file.read_text().splitlines() if file.exists() else []:
         try:
-            found.append(json.loads(line))
+            found.append(json.loads(line, parse_constant=lambda _: None))
         except ValueError:
             break
     return found

@@ -29,7 +29,8 @@ def headline(facts: Row, benchmarks: Sequence[Row]) -> str:
         names = facts.get("stage_names") or ()
         done, to_do = [name for name in names if name in stages], [name for name in names if name not in stages]
         progress = f"{', '.join(done) or 'no stage'} done" + (f"; {', '.join(to_do)} still to run" if to_do else "")
-        return f"The student has no score yet ({progress})."
+        yet = " yet" if "eval" in names else ""
+        return f"The student has no score{yet} ({progress})."
     names = [row["name"] for row in benchmarks if row["name"]]
     problems = f"problems from {len(names) - 1} benchmarks" if len(names) > 1 else "problems"
     if len(names) == 1:

@@ -38,6 +38,7 @@ QUANTITIES = {
     "seconds": "time",
     "tokens": "tokens",
     "gpu_hours": "GPU-hours",
+    "cpu_hours": "CPU-hours",
     "cost": "cost",
     "memory_gib": "memory, GiB",
     "disk_gib": "disk, GiB",
@@ -73,7 +74,7 @@ def render_report(run: Run) -> str:
         "axis": charts.score_axis(benchmarks),
         "gained": [one for one in found if one["is_gained"]],
         "lost": [one for one in found if not one["is_gained"]],
-        "estimates": estimate_words(facts.get("estimate")),
+        "estimates": estimate_words(facts.get("estimate"), stages),
         "places": places(mapping(facts.get("lineage"))),
         "recipe_text": recipe_text(facts.get("recipe")),
         "rule": RULE.format(num=MAX_TRACES),
@@ -172,18 +173,25 @@ def progress_words(begun: Row) -> str:
     return f"{count(done)}{of} {begun.get('unit', '')} are done and kept."
 
 
-def estimate_words(estimate: Any) -> list[dict[str, Any]]:
-    """The estimate's rows with their numbers in words."""
+def estimate_words(estimate: Any, stages: Row) -> list[dict[str, Any]]:
+    """The estimate's rows with their numbers in words; `stages` are those that are complete."""
     rows = charts.estimate_rows(estimate)
     currency = mapping(estimate).get("currency")
     for row in rows:
         name = row["quantity"]
-        say = duration if name == "seconds" else plain
+        say = duration if name == "seconds" else _quantity
+        if row["actual"] is None and row["stage"] in stages:
+            row["verdict"] = "not measured"
         low, high = say(row["low"]), say(row["high"])
         row["label"] = QUANTITIES.get(name, name) + (f", {currency}" if name == "cost" and currency else "")
         row["expected"] = low if low == high else f"{low} to {high}"
         row["took"] = say(row["actual"])
     return rows
+
+
+def _quantity(value: Any) -> str:
+    n = number(value)
+    return "under 0.01" if n is not None and 0 < n < 0.01 else plain(value)
 
 
 def places(lineage: Row) -> list[tuple[str, str]]:

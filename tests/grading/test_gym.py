@@ -115,3 +115,102 @@ def test_importing_reasoning_gym_does_not_count_as_grading():
     (problem,) = problems_of("chain_sum", limit=1)
     with GradingPool(1, timeout_s=0.4) as impatient:
         assert grade(problem, "12345678", impatient).reason == "wrong_answer"
+
+
+# --- answers are written by models, and some scorers evaluate them
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "string_insertion",
+        "spiral_matrix",
+        "n_queens",
+        "countdown",
+        "puzzle24",
+        "polynomial_multiplication",
+        "simple_integration",
+        "binary_matrix",
+    ],
+)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "__import__('os').system('touch {ran}')",
+        "exec('open({ran!r}, chr(119))')",
+        "open('{ran}', 'w')",
+        "[open][0]('{ran}', 'w')",
+        "(open)('{ran}', 'w')",
+        "[abs('{ran}', 'w') for abs in [open]]",
+        "[abs := open, abs('{ran}', 'w')]",
+        "(lambda f: f('{ran}', 'w'))(open)",
+        "[open #+\n('{ran}', 'w')]",
+        "sqrt(\"open%c'{ran}','w'%c\" % (40, 41))",
+        "\"open%c'{ran}','w'%c\" % (40, 41)",
+        "f\"{{open('{ran}', 'w')}}\"",
+    ],
+)
+def test_no_answer_runs_anything(task, attack, tmp_path):
+    ran = tmp_path / "ran"
+    (problem,) = problems_of(task, limit=1)
+    assert not grade_gym(problem, attack.format(ran=ran))
+    assert not ran.exists()
+
+
+def test_every_scorer_that_evaluates_is_known_and_guarded():
+    """Of the installed reasoning-gym: an upgrade may bring others."""
+    import inspect
+
+    from distill.grading.gym import EVALUATING
+    from distill.problems import import_gym
+
+    evaluating = set()
+    for name, (dataset, _) in import_gym().DATASETS.items():
+        module = inspect.getsource(inspect.getmodule(dataset))
+        # A logic of its own, and the code that comes with a data set: neither gets the answer to evaluate.
+        if re.search(r"\b(eval|exec|sympify|parse_expr|S)\(", module) and name not in ("propositional_logic", "codeio"):
+            evaluating |= {name}
+    known_not_to = {"basic_arithmetic"}  # it evaluates sums of its own making
+    assert len(evaluating) > 8
+    assert evaluating - known_not_to <= EVALUATING, evaluating - EVALUATING
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "(50 + 7) * (3 - 1)",
+        "5*(2+(3))",
+        "x**2*sin(x)/2 + exp(-x) + C",
+        "[[1, 2], [3, 4]]",
+        "['A', 'B']",
+        "1 2 3",
+        "-3.5e4",
+        "2*(x + 1)",
+        "12 (3)",
+        "sqrt (2)",
+    ],
+)
+def test_ordinary_answers_are_evaluated(answer):
+    from distill.grading.gym import could_run
+
+    assert not could_run(answer)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"symbols": ["__import__('os').system('x')"]},
+        {"data_file": "../../../../etc/passwd"},
+        {"data_file": "/etc/passwd"},
+        {"datasets": [{"name": "x", "config": {"symbols": ["open(1)"]}}]},
+        {"exec('x')": 1},
+    ],
+)
+def test_options_that_a_task_could_evaluate_or_open_are_refused(options):
+    with pytest.raises(ValueError, match="options may not hold the text"):
+        ProblemSource(source="gym:simple_integration", options=options)
+
+
+def test_options_of_words_and_operators_are_taken():
+    assert problems_of("basic_arithmetic", operators=["+", "/", "*"])
+    assert problems_of("spell_backward", data_file="words3to10.txt")

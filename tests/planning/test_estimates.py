@@ -62,6 +62,17 @@ def test_the_quickstart_on_two_cores_holds_what_was_measured(tmp_path):
     assert whole.high / whole.low < 10
 
 
+def test_a_fifth_of_the_quickstart_on_two_cores_holds_what_was_measured(tmp_path):
+    fifth = load_recipe("recipes/quickstart.yaml", ["problems.0.limit=120", "eval.held_out=40"])
+    stages = by_name(planned(fifth, tmp_path, EPYC))
+    seconds = {"generate": 42.6, "filter": 1.3, "sft": 72.3, "eval": 28.4}
+    memory_gib = {"generate": 3.63, "filter": 0.25, "sft": 4.22, "eval": 2.63}
+    for name, stage in stages.items():
+        found = stage.quantities
+        assert found["seconds"].low <= seconds[name] <= found["seconds"].high, name
+        assert found["memory_gib"].low <= memory_gib[name] <= found["memory_gib"].high, name
+
+
 def test_sampling_smollm2_on_two_cores_is_as_fast_as_it_was():
     asked = Asked(Range.exact(1_000), Range.exact(400), Range.exact(40), Range.exact(45))
     speed = decoding_speed(model_facts("smollm2-135m"), SamplingCompute(engine="vllm"), EPYC, asked)

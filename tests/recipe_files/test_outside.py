@@ -135,6 +135,29 @@ def test_a_huge_repository_is_not_fetched_to_the_end(monkeypatch, git_repo, thei
     assert "larger than 200,000 bytes" in refusal(f"{git_repo.url}#recipe.yaml")
 
 
+def test_large_files_come_only_where_they_are_named(git_repo, theirs, tmp_path, monkeypatch):
+    """From a server that leaves large files out until they are asked for."""
+    git_repo.git("config", "uploadpack.allowFilter", "true")
+    git_repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    row = '{"problem": "1+1?", "answer": "2"}\n'
+    (git_repo.folder / "big.bin").write_bytes(os.urandom(3_000_000))
+    git_repo.commit(
+        {"recipe.yaml": theirs.replace('"gym:chain_sum", limit: 5', '"file:s.jsonl"'), "s.jsonl": row * 60_000}
+    )
+    sizes = []
+    monkeypatch.setattr(git_files.GitFiles, "__exit__", lambda self, *error: sizes.append(folder_size(self)))
+    loaded = read_recipe(f"{git_repo.url}#recipe.yaml")
+    assert Path(loaded.recipe.problems[0].source.removeprefix("file:")).stat().st_size == len(row) * 60_000
+    assert sizes[0] < 1_000_000  # the rows pack well, the random bytes would not
+
+
+def folder_size(files):
+    try:
+        return sum(path.stat().st_size for path in Path(files._folder.name).rglob("*") if path.is_file())
+    finally:
+        files._folder.cleanup()
+
+
 def test_no_hook_filter_or_setting_of_a_repository_runs(git_repo, theirs, tmp_path):
     ran = tmp_path / "ran"
     script = f"#!/bin/sh\ntouch {ran}\n"
@@ -223,6 +246,27 @@ def test_a_recipe_from_outside_reaches_only_its_own_files(git_repo, theirs, chan
     child = {"extends": "base.yaml", **change}
     git_repo.commit({"recipe.yaml": json.dumps(child), "base.yaml": theirs})
     assert says in refusal(f"{git_repo.url}#recipe.yaml")
+
+
+def test_a_lock_from_outside_is_kept_within_its_repository_too(git_repo):
+    for student, problems in (("/home/me/model", "gym:chain_sum"), ("org/model", f"file:{SECRET_FILE}")):
+        recipe = {
+            "name": "theirs",
+            "student": student,
+            "problems": [{"source": problems}],
+            "generate": {"teacher": "org/t", "sampling": {"max_tokens": 100}},
+        }
+        git_repo.commit({"recipe.lock.yaml": json.dumps({"lock_version": 1, "recipe": recipe, "stages": {}})})
+        message = refusal(f"{git_repo.url}#recipe.lock.yaml")
+        assert "may only name models of the Hub" in message or "outside its own repository" in message
+
+
+def test_a_served_teacher_may_be_called_anything(git_repo, theirs):
+    served = theirs.replace(
+        "teacher: smollm2-135m", "teacher: accounts/a/models/r1, compute: {base_urls: ['http://h/v1']}"
+    )
+    git_repo.commit({"recipe.yaml": served})
+    assert read_recipe(f"{git_repo.url}#recipe.yaml").recipe.generate.teacher == "accounts/a/models/r1"
 
 
 def test_it_may_build_on_an_installed_recipe(git_repo):
