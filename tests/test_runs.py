@@ -159,3 +159,11 @@ def test_a_removal_that_was_killed_is_finished_by_the_same_command(distill, smal
     assert json.loads(distill("runs", "ls", "--json")[1])["runs"] == []
     assert distill("runs", "rm", "small", "--yes")[0] == 0
     assert list(small.parent.iterdir()) == []
+
+
+def test_what_a_recipe_says_cannot_command_the_terminal(distill, generated):
+    generated.write_text(generated.read_text() + 'description: "a\\e[2Jb"\n')
+    assert distill("generate", "--quiet")[0] == 0
+    out = distill("runs", "show", "small")[1]
+    assert "\x1b" not in out
+    assert "a\\x1b[2Jb" in out

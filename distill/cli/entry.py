@@ -103,7 +103,10 @@ def _hint(option: str, possible: Sequence[str], context: Any) -> str:
 
 
 def _end(kind: str, message: str, code: int, command: str | None = None) -> int:
-    say(f"Error: {message}" + (f"\nGo on with:\n  {command}" if command else ""))
+    from distill.recipe_files.trust import printable
+
+    # Servers, recipes and file names may have written some of it.
+    say(f"Error: {printable(message)}" + (f"\nGo on with:\n  {command}" if command else ""))
     if _wants_json():
         _print_error_json(kind, message, code, command)
     return code

@@ -142,13 +142,14 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
     from rich.table import Table
 
     from distill.publish.preview import size_text
+    from distill.recipe_files.trust import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     is_wide = width >= WIDE
     for column in ("run", *(["student"] if is_wide else []), "stages", "pass@1", "size", "changed"):
         table.add_column(column, justify="right" if column in ("pass@1", "size") else "left", overflow="fold")
     for run in found:
-        student = [run["student"] or ""] if is_wide else []
+        student = [printable(run["student"] or "")] if is_wide else []
         score = _score_words(run["score"])
         table.add_row(
             run["name"], *student, _stage_words(run), score, size_text(run["num_bytes"]), _when(run["changed_at"])
@@ -182,13 +183,17 @@ def _print_story(run: dict[str, Any]) -> None:
 
     from distill.progress import duration
     from distill.publish.preview import size_text
+    from distill.recipe_files.trust import printable
 
     shown = console()
 
     def line(text: str = "", indent: int = 0) -> None:
-        shown.print(Padding(Text(text), (0, 0, 0, indent), expand=False))
+        # A recipe of somebody else's may have written some of it.
+        shown.print(Padding(Text(printable(text)), (0, 0, 0, indent), expand=False) if text else "")
 
-    line(f"{run['name']}: {_stage_words(run)} stages done" + (f", student {run['student']}" if run["student"] else ""))
+    progress, _, at_work = _stage_words(run).partition(", ")
+    head = [f"{run['name']}: {progress} stages done", at_work, f"student {run['student']}" if run["student"] else ""]
+    line(", ".join(filter(None, head)))
     if run["description"]:
         line(run["description"], 2)
     line()
