@@ -191,7 +191,9 @@ def estimate_words(estimate: Any, stages: Row) -> list[dict[str, Any]]:
 
 def _quantity(value: Any) -> str:
     n = number(value)
-    return "under 0.01" if n is not None and 0 < n < 0.01 else plain(value)
+    if n is None or abs(n) >= 100 or n == 0:
+        return plain(value)
+    return "under 0.01" if 0 < n < 0.01 else f"{n:.2g}"
 
 
 def places(lineage: Row) -> list[tuple[str, str]]:

@@ -80,6 +80,7 @@ def test_a_run_that_was_killed_while_sampling_is_read_from_its_ledger(kit, tmp_p
     assert run.facts["begun"] == {"stage": "generate", "num_done": 3, "num_wanted": 20, "unit": "samples"}
     html = render_report(run)
     assert "3 of 20 samples are done and kept." in html
+    assert "<strong>generate</strong>: begun, not complete." in html
     assert {trace["outcome"] for trace in shown(run)["traces"]} == {"unfiltered"}
     assert "The filter has not judged them yet." in html
 
@@ -137,7 +138,6 @@ def test_questions_gained_and_lost_are_all_there_in_a_large_evaluation(kit, tmp_
     base = [kit.trace_of(p, 0, f"{long}\\boxed{{no}}") for p in problems]
     student = [kit.trace_of(p, 0, f"{long}\\boxed{{yes}}") for p in problems]
     maker.eval(problems, base, student, lambda trace: "yes" in trace.content)
-    maker.summarise()
     html = render_report(gather_run(maker.folder))
     assert html.count('<details class="question">') == MAX_QUESTIONS - 1
     assert len(html.encode()) < 5_000_000
