@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants  # noqa: F401 - its cache is where HOME is when it is imported
 import pytest
 
 from distill.progress import QUIET

@@ -73,6 +73,20 @@ def test_each_student_that_is_named_fits_the_recipe_and_the_gpus_that_are_named(
     assert choice.num_gpus <= most
 
 
+@pytest.mark.parametrize(("name", "student"), [*VARIANTS, ("self-distill", "Qwen/Qwen2.5-1.5B-Instruct")])
+def test_each_is_planned_before_anything_is_fetched(name, student, distill, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    machine = (
+        ["--gpu", "cpu"] if name == "quickstart" else ["--gpu", "4090" if "24 GB" in notes(name).costs else "h100"]
+    )
+    code, out, err = distill("plan", name, "--student", student, *machine, "--json")
+    assert code == 0, err
+    stages = json.loads(out)["stages"]
+    assert {load_recipe(name).traces_stage, "filter", "sft", "eval"} <= set(stages)
+
+
 @pytest.mark.parametrize(("name", "student"), LORA_VARIANTS)
 def test_lora_is_one_option_away(name, student):
     recipe = load_recipe(name, ["sft.method=lora", f"name={name}-{student}"], {"student": student})
