@@ -29,12 +29,6 @@ LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "output_multiplier", 
 """Settings by which some models change their logits after the last projection; TRL's own loss knows them all."""
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices natively, about twice as fast as float32 ones."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def keep_freed_memory() -> None:
     """Let the C library keep the memory of freed tensors for the next ones (glibc; elsewhere nothing happens)."""
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,14 +23,27 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("model", "method"), [("tiny_llama", "full"), ("tiny_qwen2", "lora")])
-def test_two_processes_learn_what_one_does(tmp_path, make_job, write_sums, request, model, method):
+@pytest.fixture(scope="session")
+def smollm2_folder(smollm2):
+    return smollm2.path
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "learning_rate"),
+    [
+        ("tiny_llama", "full", 1e-2),
+        ("tiny_qwen2", "lora", 1e-2),
+        ("smollm2_folder", "full", 1e-5),
+        ("smollm2_folder", "lora", 2e-4),
+    ],
+)
+def test_two_processes_learn_what_one_does(tmp_path, make_job, write_sums, request, model, method, learning_rate):
     """13 rows, so that each epoch's last step has a row for one of the processes only."""
     write_sums(tmp_path / "rows", 13)
     folder = request.getfixturevalue(model)
     for num in (1, 2):
-        layout = Layout(num, 2, 2 // num)
-        run_job("train", make_job(folder, f"{num}", layout, {}, method=method), tmp_path / f"{num}", num_processes=num)
+        job = make_job(folder, f"{num}", Layout(num, 2, 2 // num), {}, method=method)
+        run_job("train", replace(job, learning_rate=learning_rate), tmp_path / f"{num}", num_processes=num)
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 8
     assert two == pytest.approx(one, rel=0, abs=1e-5)
