@@ -5,7 +5,8 @@ import json
 import pytest
 
 from distill.errors import StageError, StoreError, UserError
-from distill.pipeline import STAGES, decide, run_recipe
+from distill.pipeline import STAGES, decide, run_recipe, write_summary
+from distill.recipe_files.reading import read_tree
 from distill.records import Problem
 from distill.stages import RunContext, generate, never_grows, traces_fingerprint
 from distill.store import StageFolder, read_json, read_jsonl
@@ -97,6 +98,14 @@ def test_a_changed_recipe_is_refused_with_what_changed_and_force_moves_the_old_a
     summary = run_recipe(stricter, tmp_path / "runs", ["filter"], force=True)
     assert summary["filter"]["num_kept"] == 0
     assert (tmp_path / "runs/small/filter.replaced-1/manifest.json").exists()
+
+
+def test_while_the_first_stage_is_made_anew_the_later_ones_are_still_told_of(make_recipe, tmp_path, fake_engine):
+    run = finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
+    run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
+    run.folder("generate").set_aside()
+    assert write_summary(run).keys() & {"generate", "filter"} == {"filter"}
+    assert read_tree(run.run_dir / "recipe.lock.yaml", {})["models"]["teachers"] == []
 
 
 def test_compute_settings_are_no_reason_to_run_again(make_recipe, tmp_path, fake_engine):

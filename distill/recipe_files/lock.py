@@ -129,7 +129,9 @@ def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
     trained = "sft" in facts.manifests
-    teachers = facts.teachers if trained or facts.source == "generate" else []
+    # Imported traces tell their teachers once they have been filtered.
+    tells = "generate" in facts.manifests if facts.source == "generate" else trained
+    teachers = facts.teachers if tells else []
     return {
         "student": {
             "name": facts.base if trained else local_name(find_student(recipe.student).hub_id),

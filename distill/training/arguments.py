@@ -67,9 +67,9 @@ def pick_device(config: SftConfig, model_path: Path) -> Device:
         )
     packs = attention in KEEP_ROWS_APART and compute.sequence_parallel == 1
     kernels = not on_gpu or find_spec("liger_kernel") is not None
-    # Not on CPU: published weights lie on bfloat16's grid, and a forward pass in bfloat16 rounds the first steps' changes
-    # back to it. After one step at 1e-4, 87% of SmolLM2's weights round to what they were, and the same step brings the
-    # loss from 1.44 to 1.13 instead of 0.81.
+    # Not on CPU: published weights lie on bfloat16's grid, and a forward pass in bfloat16 rounds small changes back to
+    # it. After one step at 1e-4, 87% of SmolLM2's weights round to what they were, and the next rows' loss is 1.13
+    # instead of 0.81 (docs/sft.md).
     has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported()
     checkpointing = compute.gradient_checkpointing
     return Device(
