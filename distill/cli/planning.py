@@ -49,7 +49,8 @@ def plan(
     from distill.planning.prices import load_prices
     from distill.planning.table import print_plan
 
-    recipe = given.load()
+    # Planning sends nothing to anybody that the recipe names, so that nobody need have accepted it.
+    recipe = given.look().recipe
     found = plan_recipe(recipe, given.run_dir, chosen_machine(gpus, gpu, gpu_memory), load_prices(prices, gpu_price))
     if given.as_json:
         print_json(found.to_json())

@@ -43,7 +43,7 @@ STEP_S = Range(0.003, 0.012)
 TRANSFORMERS_STEP_S = Range(0.02, 0.06)
 PREFILL_REACHED = Range(0.3, 0.6)
 """Assumed: share of the peak that reading prompts reaches."""
-CPU_REACHED = Range(0.3, 1.3)
+CPU_REACHED = Range(0.4, 1.3)
 """Share of a core's float32 peak that vLLM's decoding reaches on CPU; SmolLM2-135M at 400 to 840 tokens/s on 2 cores of
 an AMD EPYC (Zen 5) is 0.58 to 1.22: cores with bfloat16 products of their own go beyond the peak of float32."""
 SERVED_SPEED = Range(10, 60)
