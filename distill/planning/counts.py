@@ -4,7 +4,9 @@ Enters: the recipe's sources, the run folder. Leaves: a `Workload`. Numbers are 
 source tells; of Hub datasets the local cache's own counts, the `limit`, or the dataset's card.
 """
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
+from distill.foreign import foreign_traces
 from distill.planning.quantities import Range, total
 from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
@@ -35,6 +38,8 @@ KNOWN_ROWS = {
 }
 """(dataset, split) -> rows, as the dataset cards have them (of OpenR1-Math the `default` configuration, of
 Mixture-of-Thoughts `all`, of GPQA its diamond set)."""
+KNOWN_TRACES = {"open-r1/OpenR1-Math-220k": (2, 4)}
+"""Data set -> how many traces a row holds, at least and at most, as its card says; others hold one."""
 KNOWN_CONFIGS = {"Idavidrein/gpqa": "gpqa_diamond", "open-r1/OpenR1-Math-220k": "default"}
 
 UNKNOWN_ROWS = Range(1_000, 100_000, "how many is not known: the dataset is not here, and no limit is set")
@@ -149,8 +154,23 @@ def _rows_of(source: ProblemSource | TraceSource) -> Range:
         if source.limit is None:
             return UNKNOWN_ROWS
         return Range.exact(source.limit, f"limit {source.limit:,} of {source.source}")
-    number = min(there, source.limit or there)
-    return Range.exact(number, f"{number:,} of {source.source if kind == 'hf' else Path(name).name}")
+    least, most = _traces_of_a_row(source) if isinstance(source, TraceSource) else (1.0, 1.0)
+    low, high = (min(round(there * each), source.limit or math.inf) for each in (least, most))
+    said = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return Range(low, high, f"{said} of {source.source if kind == 'hf' else Path(name).name}")
+
+
+def _traces_of_a_row(source: TraceSource) -> tuple[float, float]:
+    """How many traces a row of a source holds, at least and at most, on average; a file's first ones tell."""
+    kind, _, name = source.source.partition(":")
+    if kind != "file":
+        return KNOWN_TRACES.get(name, (1, 1))
+    try:
+        first = list(itertools.islice(foreign_traces(source), SAMPLE_ROWS))
+    except (DistillError, OSError):  # the run will say why it cannot be read
+        return 1.0, 1.0
+    each = len(first) / len({problem.id for problem, _ in first})
+    return each, each
 
 
 def _lines_of(path: Path) -> int | None:

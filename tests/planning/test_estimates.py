@@ -1,5 +1,6 @@
 """Estimates: the figures that are known are inside their ranges, and what is known better counts for more."""
 
+import json
 import math
 
 import pytest
@@ -286,3 +287,14 @@ def test_ranges_read_well():
     assert span(Range(999.7, 999.9)) == "1.0k"
     assert duration_span(Range(180, 600)) == "3 to 10 min"
     assert duration_span(Range(40, 600)) == "40 s to 10 min"
+
+
+def test_rows_that_hold_several_traces_count_as_many(tmp_path):
+    rows = [{"problem": f"What is {i} + 1?", "answer": str(i + 1), "generations": ["a", "b", "c"]} for i in range(500)]
+    (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    traces = [{"source": f"file:{tmp_path / 'traces.jsonl'}"}]
+    counted = workload(recipe(traces=traces, problems=None, generate=None)).train
+    assert counted.low == pytest.approx(1_500, rel=0.02)
+    assert counted.high == pytest.approx(1_500, rel=0.02)
+    limited = workload(recipe(traces=[traces[0] | {"limit": 700}], problems=None, generate=None)).train
+    assert (limited.low, limited.high) == (700, 700)
