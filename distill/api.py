@@ -42,6 +42,7 @@ class RunResult:
 
     @property
     def name(self) -> str:
+        """Of the run, and of its folder."""
         return str(self.summary["name"])
 
     @property

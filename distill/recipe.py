@@ -715,7 +715,7 @@ class Recipe(Strict):
     description: str = ""
     """What the recipe is for, in a line or two."""
     student: str
-    """Alias (see README), Hub id or local folder of the model to train."""
+    """Alias (`distill students`), Hub id or local folder of the model to train."""
     student_revision: str | None = None
     """Git revision of the student on the Hub; left out: its main branch."""
     seed: NonNegativeInt = 0

@@ -89,12 +89,14 @@ def num_lines(path: Path) -> int:
 
 
 def read_problems(path: Path) -> dict[str, Problem]:
+    """The problems of a JSONL file by their ids, in the file's order."""
     with path.open() as stream:
         problems = (Problem.from_json(json.loads(line)) for line in stream)
         return {problem.id: problem for problem in problems}
 
 
 def make_trace(job: SamplingJob, completion: Completion) -> Trace:
+    """The trace of one completion: its text split into reasoning and answer, with what it was drawn by."""
     text = whole_characters(completion.text)
     split = split_reasoning(text, completion.think_opened)
     return Trace(
@@ -115,6 +117,13 @@ def make_trace(job: SamplingJob, completion: Completion) -> Trace:
 
 
 def engine_spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[SampleKey]) -> EngineSpec:
+    """What an engine is started with.
+
+    Args:
+        job: what is sampled.
+        problems: by id; at least those that `keys` name.
+        keys: the samples that will be asked for; the longest prompts among them tell the engine how long one may be.
+    """
     asked = {name: problems[name] for name, _ in keys}
     by_length = sorted(asked.values(), key=lambda p: sum(len(m["content"]) for m in p.prompt), reverse=True)
     return EngineSpec(

@@ -14,6 +14,7 @@ from distill.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHER_PAGES = [ROOT / "benchmarks" / "README.md", ROOT / "data" / "README.md"]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -38,6 +39,14 @@ def test_links_lead_somewhere(page):
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), f"{page.name}: {target}"
         assert not anchor or anchor in headings(file), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_prose_are_at_most_120_characters_long(page):
+    """Tables, code and headings that name many commands cannot be broken."""
+    lines = FENCE.sub("", text_of(page)).splitlines()
+    prose = (line for line in lines if not line.startswith(("    ", "#")) and not line.lstrip().startswith("|"))
+    assert [line for line in prose if len(line) > 120] == []
 
 
 def command_lines():

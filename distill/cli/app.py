@@ -67,8 +67,8 @@ class Given:
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="A file, an installed recipe's name (distill recipes ls), hf:org/repo/recipe.yaml@revision or "
-            "git+https://host/org/repo.git@revision#path.",
+            help="A file, an installed recipe's name (distill recipes ls), hf:org/repo/recipe.yaml@revision, "
+            "git+https://host/org/repo.git@revision#path or a run's recipe.lock.yaml.",
             autocompletion=complete_recipe,
         ),
     ] = DEFAULT_RECIPE

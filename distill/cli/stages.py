@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     examples=[
         "distill run",
         "distill run recipe.yaml --student qwen-7b --run-dir /data/runs",
+        "distill run runs/quickstart/recipe.lock.yaml  # repeats that run and says what differs",
     ],
 )
 def run(given: Given) -> None:

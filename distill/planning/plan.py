@@ -82,7 +82,7 @@ class Plan:
         return all(stage.standing.state == DONE for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; see docs/planning.md."""
+        """JSON-ready; see docs/json.md."""
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,

@@ -94,6 +94,7 @@ def _one_lined(value: Any) -> Any:
 
 
 def count(value: float | None) -> str:
+    """A count with its thousands set apart, `12,345`; `None` is a dash."""
     return "–" if value is None else f"{value:,.0f}"
 
 
@@ -103,26 +104,32 @@ def plural(value: int) -> str:
 
 
 def percent(value: float | None) -> str:
+    """A share in percent, without the sign, for columns that name it: 0.25 is `25.0`; `None` is a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def share(value: float | None) -> str:
+    """A share in percent: 0.25 is `25.0%`; `None` is a dash."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def plain(value: float | None) -> str:
+    """A number in four digits: `1e-05`, `0.6667`; `None` is a dash."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def points(value: float) -> str:
+    """A difference of shares in percentage points, signed: 0.38 is `+38.0`."""
     return f"{100 * value:+.1f}"
 
 
 def interval(limits: tuple[float, float]) -> str:
+    """An interval of shares in percent: (0.37, 0.51) is `37.0 to 51.0`."""
     return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}"
 
 
 def gain_interval(limits: tuple[float, float]) -> str:
+    """An interval of differences of shares in percentage points, signed: (-0.05, 0.1) is `-5.0 to +10.0`."""
     return f"{100 * limits[0]:+.1f} to {100 * limits[1]:+.1f}"
 
 

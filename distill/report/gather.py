@@ -48,7 +48,7 @@ class Run:
 
     folder: Path
     facts: dict[str, Any]
-    """JSON-ready, without local paths and secrets; see docs/report.md."""
+    """JSON-ready, without local paths and secrets; see docs/json.md."""
     cards: list[Card] = field(default_factory=list)
     """Traces to show, the most telling first."""
     num_traces: int = 0

@@ -48,6 +48,7 @@ class RunContext:
     """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
 
     def folder(self, stage: str) -> StageFolder:
+        """Where a stage keeps its files, whether it has begun or not."""
         return StageFolder(self.run_dir / stage)
 
     def finished(self, stage: str, wanted_by: str) -> dict[str, Any]:
@@ -66,14 +67,29 @@ class RunContext:
 
     @cached_property
     def problem_sets(self) -> ProblemSets:
+        """The problems to train on and those to measure on.
+
+        Raises:
+            ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
+        """
         return load_problem_sets(self.recipe)
 
     @cached_property
     def student(self) -> Student:
+        """The student's row of the student table, or one made for a model that is not in it.
+
+        Raises:
+            ModelError: neither an alias nor anything that could be a Hub id or a folder.
+        """
         return find_student(self.recipe.student)
 
     @cached_property
     def student_model(self) -> Model:
+        """The student's files on this disk and their revision, fetched where they are not here.
+
+        Raises:
+            ModelError: it is neither here nor to be had from the Hub, or it is no causal language model.
+        """
         return resolve_model(self.student.hub_id, self.recipe.student_revision, self.needs_weights)
 
     @property
@@ -99,6 +115,11 @@ class RunContext:
 
     @cached_property
     def evaluation_packs(self) -> list[Pack]:
+        """The evaluation sets that traces are kept clean of (`filter.decontaminate`).
+
+        Raises:
+            ProblemError: an unknown name, or a set that cannot be loaded whole.
+        """
         return load_packs(self.recipe.filter.decontaminate)
 
     @property
@@ -108,6 +129,12 @@ class RunContext:
 
     @cached_property
     def teacher_model(self) -> Model:
+        """The teacher's files on this disk and their revision; of a served one its name alone, and `SERVED`.
+
+        Raises:
+            ModelError: it is neither here nor to be had from the Hub, or it is no causal language model.
+            UserError: the recipe takes in traces made elsewhere.
+        """
         name = self.generate.teacher
         if self.teacher_is_served:
             return Model(name, Path(), self.generate.revision or SERVED)

@@ -78,6 +78,18 @@ def test_a_script_gets_the_same_facts(report, make_sums_run, documented):
     assert (alone["comparison"], alone["runs"][0]["state"]) == (None, "complete")
 
 
+def test_a_script_is_told_of_a_run_that_has_stopped(report, make_sums_run, documented):
+    folder = make_sums_run().folder
+    (folder / "filter" / "manifest.json").unlink()
+    summary = json.loads((folder / "summary.json").read_text())
+    stopped = {"stage": "filter", "error": "filter: the disk is full", "at": "2026-11-24T18:40:00+00:00"}
+    (folder / "summary.json").write_text(json.dumps({**summary, "stopped": stopped}))
+    found = json.loads(report("sums", "--json")[1])
+    documented("distill report RUN --json", found)
+    (run,) = found["runs"]
+    assert (run["state"], run["stopped"], run["begun"]["stage"]) == ("stopped", stopped, "filter")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
