@@ -40,7 +40,7 @@ RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Name of a run, or its folder.", autocompletion=complete_run)
 ]
 RunNames = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Names of runs, or their folders.", autocompletion=complete_run)
+    list[str], typer.Argument(metavar="RUN", help="Names of runs, or their folders.", autocompletion=complete_run)
 ]
 
 
