@@ -62,11 +62,16 @@ def doctor(recipe: RecipeGiven | None = None, *, run_dir: str | Path = "runs") -
     Args:
         recipe: a file, a dict or a recipe; left out: the machine alone.
         run_dir: folder for runs.
+
+    Raises:
+        RecipeError: the dict is no recipe. (Of a file that is none, the diagnosis tells.)
     """
     if recipe is None:
         return diagnose(None, Path(run_dir))
-    named = str(recipe) if isinstance(recipe, str | Path) else getattr(recipe, "name", "the dict")
-    return diagnose(lambda: as_recipe(recipe), Path(run_dir), named)
+    if isinstance(recipe, str | Path):
+        return diagnose(lambda: as_recipe(recipe), Path(run_dir), str(recipe))
+    made = as_recipe(recipe)
+    return diagnose(lambda: made, Path(run_dir), made.name)
 
 
 def write_report(run: RunGiven, *, run_dir: str | Path = "runs", output: str | Path | None = None) -> Path:
