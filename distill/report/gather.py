@@ -19,10 +19,10 @@ from distill.records import SampleKey, Trace
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.outcomes import Outcomes, read_outcomes, texts_of
 from distill.report.pick import MAX_TRACES, Picker
-from distill.report.progress_on_disk import begun_stage, is_at_work
+from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, read_json
+from distill.store import IDENTITY, MANIFEST, read_json, writer_of
 from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
@@ -135,12 +135,8 @@ def funnel_steps(metrics: Row | None) -> list[tuple[str, int]]:
 
 
 def _state(facts: Row, folder: Path) -> str:
-    """`complete`, `stopped` (and says why), `running`, or `unfinished` (nobody works on it, nobody said why)."""
-    if facts["stopped"]:
-        return "stopped"
-    if all(name in facts["stages"] for name in facts["stage_names"]):
-        return "complete"
-    return "running" if is_at_work(folder) else "unfinished"
+    is_complete = all(name in facts["stages"] for name in facts["stage_names"])
+    return run_state(is_complete, bool(facts["stopped"]), writer_of(folder))
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:
