@@ -73,7 +73,9 @@ def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it cannot be read; one that is not there holds none.
     """
-    return sorted((_overview(folder) for folder in _folders(runs_dir)), key=lambda run: run["changed_at"], reverse=True)
+    return sorted(
+        (_overview(folder) for folder in run_folders(runs_dir)), key=lambda run: run["changed_at"], reverse=True
+    )
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
@@ -85,7 +87,7 @@ def find_run(runs_dir: Path, name: str) -> Path:
     folder = Path(name.rstrip("/") or "/") if "/" in name else runs_dir / name
     if folder.name not in ("", ".", "..") and is_run(folder):
         return folder
-    there = [run.name for run in _folders(folder.parent if "/" in name else runs_dir)]
+    there = [run.name for run in run_folders(folder.parent if "/" in name else runs_dir)]
     near = difflib.get_close_matches(folder.name, there, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     others = (
@@ -94,7 +96,12 @@ def find_run(runs_dir: Path, name: str) -> Path:
     raise UserError(f"{folder}: no run is here.{hint}{others} Runs elsewhere: --run-dir.")
 
 
-def _folders(runs_dir: Path) -> list[Path]:
+def run_folders(runs_dir: Path) -> list[Path]:
+    """The runs in a folder, in no order.
+
+    Raises:
+        UserError: it cannot be read; one that is not there holds none.
+    """
     try:
         return [folder for folder in runs_dir.iterdir() if is_run(folder) and not folder.name.startswith(".")]
     except FileNotFoundError:

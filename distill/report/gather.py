@@ -22,7 +22,7 @@ from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, read_json, writer_of
+from distill.store import IDENTITY, MANIFEST, is_run, read_json, writer_of
 from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
@@ -56,11 +56,6 @@ class Run:
     """Gained and lost."""
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, begun at least."""
-    return (folder / SUMMARY).is_file() or any((folder / stage / IDENTITY).is_file() for stage in STAGES)
-
-
 def last_change(folder: Path) -> float:
     """When a run was last worked on, in seconds since 1970."""
     files = [folder / SUMMARY, *(folder / stage / name for stage in STAGES for name in (IDENTITY, MANIFEST, LEDGER))]
@@ -80,8 +75,8 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     """
     if not is_run(folder):
         raise UserError(
-            f"{folder}: no run here (neither {SUMMARY} nor a stage that has begun). Give the name of a run, its folder "
-            "or its recipe, and --run-dir if it is not under runs/."
+            f"{folder}: no run here; none has begun in it. Give the name of a run, its folder or its recipe, and "
+            "--run-dir if it is not under runs/."
         )
     summary = read_json(folder / SUMMARY) or {"name": folder.name, "recipe": dict(recipe or {})}
     manifests = {name: manifest for name in STAGES if (manifest := read_json(folder / name / MANIFEST)) is not None}
