@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from distill.filters.readability import Measures, measure, unreadable
     from distill.filters.select import Candidate, over_limits, per_problem
     from distill.grading import Grade, grade
+    from distill.looking import compare, diff, doctor, plan, write_report
     from distill.problems import ProblemSets, load_problem_sets, load_problems
     from distill.prompts import join_reasoning, split_reasoning
     from distill.recipe import EvalConfig, FilterConfig, GenerateConfig, ProblemSource, PushConfig, Recipe, SftConfig
@@ -48,6 +49,7 @@ _HOMES = {
     "filters.readability": ("Measures", "measure", "unreadable"),
     "filters.select": ("Candidate", "over_limits", "per_problem"),
     "grading": ("Grade", "grade"),
+    "looking": ("compare", "diff", "doctor", "plan", "write_report"),
     "problems": ("ProblemSets", "load_problem_sets", "load_problems"),
     "prompts": ("join_reasoning", "split_reasoning"),
     "recipe": ("EvalConfig", "FilterConfig", "GenerateConfig", "ProblemSource", "PushConfig", "Recipe", "SftConfig"),
@@ -91,7 +93,10 @@ __all__ = [
     "Verdict",
     "__version__",
     "bootstrap_interval",
+    "compare",
     "describe_run",
+    "diff",
+    "doctor",
     "find_student",
     "grade",
     "join_reasoning",
@@ -106,6 +111,7 @@ __all__ = [
     "open_run",
     "over_limits",
     "per_problem",
+    "plan",
     "plan_memory",
     "rl_row",
     "run",
@@ -113,6 +119,7 @@ __all__ = [
     "sft_row",
     "split_reasoning",
     "unreadable",
+    "write_report",
 ]
 
 

@@ -21,7 +21,7 @@ from distill.pipeline import REPORT, STAGES, headline, run_recipe
 from distill.progress import QUIET
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe
-from distill.recipe_yaml import load_recipe
+from distill.recipe_yaml import load_recipe, recipe_of_dict
 from distill.records import EvalResult, FinishReason, Problem, Trace, Verdict, problem_id
 from distill.runs import find_run
 from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
@@ -129,7 +129,8 @@ def run(
     and the same call goes on from there. Engines and training run in processes of their own.
 
     Args:
-        recipe: a file, a dict with the same keys, or a recipe.
+        recipe: a file, the name of an installed recipe, a reference to one outside (`hf:…`, `git+…`) that was accepted
+            on the command line, a dict with the same keys as a file, or a recipe.
         stages: names of stages (`generate`, `import`, `filter`, `sft`, `eval`, `push`); left out: all that it has.
         run_dir: folder in which `<recipe name>/` is made.
         overrides: `key.path=value`, as `--set`; for a file alone, and so are `student` and `teacher`.
@@ -159,7 +160,7 @@ def as_recipe(
     student: str | None = None,
     teacher: str | None = None,
 ) -> Recipe:
-    """A recipe from a file, a dict or itself.
+    """A recipe from what names it (a file, an installed one, one from outside), a dict, or itself.
 
     Raises:
         RecipeError: what is wrong with it, and the likely right key; or overrides for what is no file.
@@ -173,13 +174,7 @@ def as_recipe(
         )
     if isinstance(recipe, Recipe):
         return recipe
-    from pydantic import ValidationError
-
-    try:
-        return Recipe.model_validate(recipe)
-    except ValidationError as error:
-        lines = (f"{'.'.join(map(str, one['loc'])) or 'recipe'}: {one['msg']}" for one in error.errors())
-        raise RecipeError("\n".join(lines)) from None
+    return recipe_of_dict(recipe)
 
 
 def open_run(name: str | Path, run_dir: str | Path = "runs") -> RunResult:

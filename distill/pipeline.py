@@ -4,6 +4,7 @@ Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` a
 """
 
 import resource
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -371,4 +372,5 @@ def write_report(run: RunContext, say: Say) -> None:
     try:
         atomic_write(run.run_dir / REPORT, render_report(gather_run(run.run_dir)))
     except Exception as error:
-        say(f"{run.run_dir / REPORT}: could not be written ({error}). `distill report {run.recipe.name}` tries again.")
+        again = f"distill report {shlex.quote(str(run.run_dir))}"
+        say(f"{run.run_dir / REPORT}: could not be written ({error}). `{again}` tries again.")

@@ -21,9 +21,18 @@ from distill.errors import ModelError, RecipeError
 from distill.recipe import Recipe
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_path, unknown_name
-from distill.recipe_files.lock_shape import LOCK_KEY, recipe_in_lock
+from distill.recipe_files.lock_shape import LOCK_KEY, UPDATE, recipe_in_lock
 from distill.recipe_files.outside import Fetched, fetch, is_outside
-from distill.recipe_files.reading import KeyPath, Places, Shown, read_tree, read_value, refuse_secret_option, short
+from distill.recipe_files.reading import (
+    KeyPath,
+    Places,
+    Shown,
+    plain_tree,
+    read_tree,
+    read_value,
+    refuse_secret_option,
+    short,
+)
 from distill.recipe_files.sources import anchor_sources, expanded
 from distill.recipe_files.trust import is_path, refuse_unaccepted
 
@@ -121,15 +130,34 @@ def read_recipe(
         if value is not None:
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
     anchor_sources(tree, Path.cwd(), "--set")
+    recipe = _checked(tree, places, name)
+    return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
+
+
+def recipe_of_dict(tree: Mapping[str, Any]) -> Recipe:
+    """A recipe made in Python, checked as a file is; `file:` sources and `extends` are relative to where we are.
+
+    Args:
+        tree: keys and values as in a file; stays as it is.
+
+    Raises:
+        RecipeError: as `read_recipe`.
+    """
+    name = "the dict"
+    reading = _Reading(shown=lambda path: name if path.name == name else str(path))
+    merged = _with_parents(plain_tree(tree, name), Path(name), {}, reading, ())
+    return _checked(merged, reading.places, name)
+
+
+def _checked(tree: Mapping[str, Any], places: Places, name: str) -> Recipe:
     _check_version(tree, places, name)
     try:
-        recipe = Recipe.model_validate(tree)
+        return Recipe.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(details, places, name) for details in error.errors()]
         raise RecipeError("\n".join(lines)) from None
     except ModelError as error:
         raise RecipeError(f"{_place_of(('student',), places, name)}: {error}") from None
-    return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
 
 
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
@@ -156,16 +184,23 @@ def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]
     own_places: Places = {}
     tree = read_tree(path, own_places, named_by, reading.shown)
     reading.files.append(path)
+    return _with_parents(tree, path, own_places, reading, children)
+
+
+def _with_parents(
+    tree: dict[str, Any], path: Path, own_places: Places, reading: _Reading, children: tuple[Path, ...]
+) -> dict[str, Any]:
     parent = tree.pop("extends", None)
+    place = _place_of(("extends",), own_places, reading.shown(path))
     if parent is not None and not isinstance(parent, str):
-        raise RecipeError(f"{own_places[('extends',)]}: extends takes one path to a recipe, not {parent!r}")
+        raise RecipeError(f"{place}: extends takes one path to a recipe, not {parent!r}")
     anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
     if parent is None:
         reading.places |= own_places
         return tree
     if is_outside(parent):
         raise RecipeError(
-            f"{own_places[('extends',)]}: extends takes a file of this machine or an installed recipe, not {parent!r}. "
+            f"{place}: extends takes a file of this machine or an installed recipe, not {parent!r}. "
             f"Fetch it first: distill recipes pull '{parent}'"
         )
     base = _read_with_parents(parent_path(path, parent, reading.fence), reading, (*children, path.resolve()))
@@ -212,7 +247,7 @@ def _check_version(tree: Mapping[str, Any], places: Places, name: str) -> None:
             f"{_place_of(('schema_version',), places, name)}: schema_version {version} is not one that this distill "
             f"({__version__}) reads: {known}. "
             + (
-                "The recipe was written for a newer distill, which reads it: pip install --upgrade distill."
+                f"The recipe was written for a newer distill, which reads it. {UPDATE}"
                 if newer
                 else "The first version is 1."
             )

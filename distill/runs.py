@@ -23,6 +23,7 @@ from distill.pipeline import REPORT, STAGES, headline, stages_of
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
+from distill.report.progress_on_disk import run_state
 from distill.store import (
     IDENTITY,
     MANIFEST,
@@ -72,7 +73,9 @@ def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it cannot be read; one that is not there holds none.
     """
-    return sorted((_overview(folder) for folder in _folders(runs_dir)), key=lambda run: run["changed_at"], reverse=True)
+    return sorted(
+        (_overview(folder) for folder in run_folders(runs_dir)), key=lambda run: run["changed_at"], reverse=True
+    )
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
@@ -84,7 +87,7 @@ def find_run(runs_dir: Path, name: str) -> Path:
     folder = Path(name.rstrip("/") or "/") if "/" in name else runs_dir / name
     if folder.name not in ("", ".", "..") and is_run(folder):
         return folder
-    there = [run.name for run in _folders(folder.parent if "/" in name else runs_dir)]
+    there = [run.name for run in run_folders(folder.parent if "/" in name else runs_dir)]
     near = difflib.get_close_matches(folder.name, there, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     others = (
@@ -93,7 +96,12 @@ def find_run(runs_dir: Path, name: str) -> Path:
     raise UserError(f"{folder}: no run is here.{hint}{others} Runs elsewhere: --run-dir.")
 
 
-def _folders(runs_dir: Path) -> list[Path]:
+def run_folders(runs_dir: Path) -> list[Path]:
+    """The runs in a folder, in no order.
+
+    Raises:
+        UserError: it cannot be read; one that is not there holds none.
+    """
     try:
         return [folder for folder in runs_dir.iterdir() if is_run(folder) and not folder.name.startswith(".")]
     except FileNotFoundError:
@@ -106,14 +114,19 @@ def _overview(folder: Path) -> dict[str, Any]:
     """How far a run is, in a few words and numbers."""
     summary, note = _read(folder / SUMMARY), _read(folder / COMMAND)
     process = writer_of(folder)
-    stages = [{"stage": name, "state": _stage_state(folder, name, process)} for name in _stages(folder, summary, note)]
+    stopped = _stop_of(summary, folder)
+    stages = [
+        {"stage": name, "state": _stage_state(folder, name, process, stopped)}
+        for name in _stages(folder, summary, note)
+    ]
+    is_complete = bool(stages) and all(one["state"] == "complete" for one in stages)
     num_bytes, changed_at = _size_and_change(folder)
     return {
         "name": folder.name,
         "folder": str(folder),
         "description": summary.get("description", ""),
         "student": summary.get("student") or note.get("student"),
-        "state": _run_state(stages, process),
+        "state": run_state(is_complete, stopped is not None, process),
         "process": process,
         "stages": stages,
         "score": _score(summary.get("eval")),
@@ -139,20 +152,21 @@ def _read(file: Path) -> dict[str, Any]:
     return {}
 
 
-def _stage_state(folder: Path, name: str, process: int | None) -> str:
-    """`done`, `running`, `unfinished` (begun, and stopped) or `waiting` (not begun)."""
-    if _read(folder / name / MANIFEST):
-        return "done"
-    if not (folder / name / IDENTITY).exists():
+def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
+    """A run's states, or `waiting`: not begun."""
+    is_complete = bool(_read(folder / name / MANIFEST))
+    is_stopped = stopped is not None and stopped.get("stage") == name
+    if is_complete:
+        return "complete"
+    if not (folder / name / IDENTITY).exists() and (process is not None or not is_stopped):
         return "waiting"
-    return "unfinished" if process is None else "running"
+    return run_state(is_complete, is_stopped, process)
 
 
-def _run_state(stages: Sequence[dict[str, Any]], process: int | None) -> str:
-    """`running`, `done` (every stage that the recipe has) or `unfinished`."""
-    if process is not None:
-        return "running"
-    return "done" if stages and all(one["state"] == "done" for one in stages) else "unfinished"
+def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """Where and why the run stopped; `None` where it did not, or has got past that."""
+    stopped: dict[str, Any] | None = summary.get("stopped")
+    return None if stopped is None or _read(folder / str(stopped.get("stage")) / MANIFEST) else stopped
 
 
 def _score(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -193,14 +207,12 @@ def describe_run(folder: Path) -> dict[str, Any]:
     overview = _overview(folder)
     summary = _read(folder / SUMMARY)
     stages = [{**one, **_stage_story(folder, one["stage"])} for one in overview["stages"]]
-    stopped = summary.get("stopped")
-    is_past = stopped and any(one["stage"] == stopped.get("stage") and one["state"] == "done" for one in stages)
     steps = funnel_steps(summary.get("filter"))
     return {
         "schema_version": SCHEMA_VERSION,
         **overview,
         "stages": stages,
-        "stopped": None if is_past or overview["process"] is not None else stopped,
+        "stopped": None if overview["process"] is not None else _stop_of(summary, folder),
         "funnel": [{"step": step, "num_traces": num, "about": REASONS.get(step, "")} for step, num in steps],
         "places": _places(folder, summary),
         "next_command": _next_command(folder, overview),
@@ -233,7 +245,7 @@ def _places(folder: Path, summary: dict[str, Any]) -> dict[str, str]:
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
     """What takes a run further; `None` where it is done, at work, or was not begun from the command line."""
     note = _read(folder / COMMAND)
-    to_do = [one["stage"] for one in overview["stages"] if one["state"] != "done"]
+    to_do = [one["stage"] for one in overview["stages"] if one["state"] != "complete"]
     if not note or not to_do or overview["process"] is not None:
         return None
     command = shlex.join(["distill", "run" if note["stage"] is None else to_do[0], *note["arguments"]])

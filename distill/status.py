@@ -12,7 +12,7 @@ from distill.ledger import Tally, index_ledger, is_being_written
 from distill.recipe import Price
 from distill.sampling import LIVE, cost
 from distill.sampling_job import num_lines
-from distill.store import StageFolder, read_json
+from distill.store import SUMMARY, StageFolder, read_json
 from distill.trace_store import LEDGER, PROBLEMS, stored_without_repair
 
 SCHEMA_VERSION = 1
@@ -40,11 +40,13 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
     num_wanted = num_problems * identity["samples_per_problem"]
     skipped = manifest["metrics"]["num_not_needed"] if manifest else len(index.skipped)
     running = is_being_written(folder / LEDGER)
+    stop = (read_json(folder.parent / SUMMARY) or {}).get("stopped") or {}
+    is_stopped = stop.get("stage") == folder.name
     live = read_json(folder / LIVE) if running else None
     return {
         "schema_version": SCHEMA_VERSION,
         "folder": str(folder),
-        "state": "complete" if manifest else "running" if running else "stopped",
+        "state": "complete" if manifest else "running" if running else "stopped" if is_stopped else "unfinished",
         "teacher": identity["teacher"],
         "num_problems": num_problems,
         "num_wanted": num_wanted,
@@ -86,7 +88,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         )
         if live["num_graded"]:
             lines.append(f"  right     {live['num_correct'] / live['num_graded']:.0%} of {live['num_graded']:,} graded")
-    if status["state"] == "stopped":
+    if status["state"] in ("stopped", "unfinished"):
         lines.append("  `distill generate` goes on from here.")
     return lines
 

@@ -81,6 +81,35 @@ def test_recipes_are_files_dicts_or_recipes(recipe):
         distill.run("recipe.yaml", stages=["train"])
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"description": "hf_" + "aB3" * 12}, "description: holds a Hugging Face token"),
+        ({"generate": {"teacher": "x", "compute": {"api_key": "abc"}}}, "generate.compute.api_key: holds a secret"),
+        ({"sft": {"epoch": 2}}, "unknown key 'sft.epoch'. Did you mean 'epochs'?"),
+        ({"schema_version": 2}, "schema_version 2 is not one that this distill"),
+        ({"seed": float("nan")}, "seed: nan is not a finite number"),
+        ({3: "x"}, "a key must be plain text, not 3"),
+        ({"description": "a\0b"}, "description: a text may not hold NUL"),
+        ({"extends": "no-such.yaml"}, "named by extends in the dict"),
+    ],
+)
+def test_a_dict_is_checked_as_a_file_is(recipe, change, says):
+    as_dict = distill.load_recipe("recipe.yaml").model_dump(mode="json")
+    with pytest.raises(distill.RecipeError) as caught:
+        as_recipe({**as_dict, **change})
+    assert str(caught.value).startswith("the dict: ") or says.startswith("named by")
+    assert says in str(caught.value)
+    assert "aB3aB3" not in str(caught.value)
+
+
+def test_a_dict_may_extend_a_recipe_and_stays_as_it_is(recipe):
+    changes = {"extends": "recipe.yaml", "sft": {"epochs": 2}, "seed": 5}
+    made = as_recipe(changes)
+    assert made == distill.load_recipe("recipe.yaml", ["sft.epochs=2", "seed=5"])
+    assert changes == {"extends": "recipe.yaml", "sft": {"epochs": 2}, "seed": 5}
+
+
 def test_a_run_that_is_not_there_is_named(generated, tmp_path):
     with pytest.raises(distill.UserError, match="no run is here"):
         distill.open_run("small")

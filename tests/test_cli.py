@@ -347,6 +347,6 @@ def test_status_of_a_stopped_stage_counts_the_ledger(distill, generated, tmp_pat
     before = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
     code, out, _ = distill(*arguments)
     assert code == 0
-    assert "stopped" in out
+    assert "unfinished" in out
     assert "goes on from here" in out
     assert sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*")) == before

@@ -53,6 +53,8 @@ def test_every_command_helps(distill, path):
     code, out, err = short
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: distill {' '.join(path)} ")
+    assert not re.search(r"[{}]|(?:…|\.\.\.){2}", out.partition("\n\n")[0])
+    assert "}" not in out
     about = COMMANDS[path].help or ""
     assert re.fullmatch(r"[A-Z].{15,}\.", about), f"{path}: {about!r} is no sentence"
     assert "Examples:\n" in out

@@ -39,7 +39,7 @@ LAYERS = (
     | {"training", "report", "status", "publish", "recipe_files", "recipe_yaml"},
     {"stages"},
     {"pipeline", "runs", "sft_check", "planning"},
-    {"api"},
+    {"api", "looking"},
     {"cli"},
     {"__main__"},
 )

@@ -276,4 +276,4 @@ def test_a_report_that_cannot_be_written_stops_nothing(make_recipe, tmp_path, fa
     summary = run_recipe(recipe, runs, ["filter"], say=said.append)
     assert summary["filter"]["num_traces"] == 12
     assert "report.html: could not be written" in said[-1]
-    assert "`distill report small` tries again" in said[-1]
+    assert f"`distill report {runs / 'small'}` tries again" in said[-1]

@@ -40,7 +40,7 @@ def test_ls_tells_how_far_each_run_is(distill, small):
     assert "1 of 3" in out
     (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
     assert [(one["stage"], one["state"]) for one in run["stages"]] == [
-        ("generate", "done"),
+        ("generate", "complete"),
         ("filter", "waiting"),
         ("sft", "waiting"),
     ]
@@ -80,6 +80,26 @@ def test_a_stage_that_was_begun_and_stopped_is_unfinished(distill, small):
     out = distill("runs", "ls")[1]
     assert "0 of 3, generate unfinished" in " ".join(out.split())
     assert "distill generate" in json.loads(distill("runs", "show", "small", "--json")[1])["next_command"]
+
+
+def test_a_run_that_noted_why_it_ended_is_stopped_in_every_output(distill, small):
+    (small / "generate" / "manifest.json").unlink()
+    summary = json.loads((small / "summary.json").read_text())
+    stopped = {"stage": "generate", "error": "stopped by Ctrl-C", "at": "2026-11-01T09:00:00+00:00"}
+    (small / "summary.json").write_text(json.dumps({**summary, "stopped": stopped}))
+
+    def states():
+        (listed,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+        shown = json.loads(distill("runs", "show", "small", "--json")[1])
+        (reported,) = json.loads(distill("report", "small", "--json")[1])["runs"]
+        status = json.loads(distill("generate", "--status", "--json")[1])
+        assert listed["state"] == shown["state"] == reported["state"] == status["state"] == listed["stages"][0]["state"]
+        return listed["state"]
+
+    assert states() == "stopped"
+    assert "0 of 3, generate stopped" in " ".join(distill("runs", "ls")[1].split())
+    (small / "summary.json").write_text(json.dumps(summary))
+    assert states() == "unfinished"
 
 
 def test_an_unknown_run_gets_a_suggestion(distill, small):

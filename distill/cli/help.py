@@ -61,7 +61,9 @@ Line = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def _lines(command: TyperCommand | TyperGroup, ctx: Any, width: int) -> Iterator[Line]:
-    pieces = (piece.strip("{}") for piece in command.collect_usage_pieces(ctx))  # Typer's marks of what is required
+    pieces = (
+        re.sub(r"[{}]", "", piece) for piece in command.collect_usage_pieces(ctx)
+    )  # Typer's marks of what is required
     usage = " ".join([ctx.command_path, *pieces])
     yield from _wrapped(f"Usage: {usage}", width, "bold")
     yield _plain("")

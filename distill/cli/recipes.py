@@ -155,7 +155,7 @@ def cp(
 )
 def validate(
     references: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE]…", help=f"{REFERENCE_HELP} Left out: recipe.yaml.")
+        list[str] | None, typer.Argument(metavar="RECIPE", help=f"{REFERENCE_HELP} Left out: recipe.yaml.")
     ] = None,
     overrides: SetOption = None,
     student: Annotated[str | None, typer.Option("--student", help="Check it with this student.")] = None,
@@ -215,7 +215,7 @@ def diff(
 
 
 def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str], before: str, after: str) -> None:
-    from distill.recipe_files.reading import short
+    from distill.recipe_files.diff import flow
     from distill.recipe_files.trust import printable
 
     typer.echo(f"{before} -> {after}")
@@ -224,7 +224,7 @@ def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str]
         if here:
             typer.echo(f"\nWhat {said}:")
         for one in here:
-            typer.echo(printable(f"  {one.key}: {short(one.before)} -> {short(one.after)}"))
+            typer.echo(printable(f"  {one.key}: {flow(one.before)} -> {flow(one.after)}"))
 
 
 @command(
@@ -301,15 +301,25 @@ def push(
 @command(
     "schema",
     about="Print the JSON Schema of a recipe, or its reference as Markdown.",
-    examples=["distill recipes schema > recipe.schema.json", "distill recipes schema --markdown"],
+    examples=[
+        "distill recipes schema > recipe.schema.json",
+        "distill recipes schema --markdown",
+        "distill recipes schema --json  # wrapped as the other commands' output is",
+    ],
     panel="",
     to=recipes,
 )
 def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="Every field as a page to read.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the schema."""
     from distill.recipe_files.reference_page import field_reference
-    from distill.recipe_files.schema import schema_text
+    from distill.recipe_files.schema import recipe_schema, schema_text
 
+    if markdown and as_json:
+        raise UserError("distill recipes schema: --markdown prints a page to read, --json an object. Give one of them.")
+    if as_json:
+        print_json({"schema_version": 1, "schema": recipe_schema()})
+        return
     typer.echo(field_reference() if markdown else schema_text(), nl=False)

@@ -84,35 +84,26 @@ def _find(given: str, run_dir: Path) -> "Run":
     """
     from distill.recipe_yaml import load_recipe
     from distill.report import gather_run
-    from distill.report.gather import is_run
+    from distill.runs import find_run
+    from distill.store import is_run
 
     path = Path(given)
     if path.is_file():
         recipe = load_recipe(path)
         return gather_run(run_dir / recipe.name, recipe.model_dump(mode="json"))
-    for folder in (run_dir / given, path):
-        if is_run(folder):
-            return gather_run(folder)
-    there = ", ".join(folder.name for folder in _runs(run_dir)[:8])
-    known = f"There are: {there}." if there else f"There are none under {run_dir}; `distill run` makes one."
-    raise UserError(f"distill report: no run {given!r}, neither under {run_dir} nor as a folder or recipe. {known}")
+    folder = next((one for one in (run_dir / given, path) if is_run(one)), None)
+    return gather_run(folder or find_run(run_dir, given))
 
 
 def _newest(run_dir: Path) -> "Run":
     from distill.report import gather_run
+    from distill.report.gather import last_change
+    from distill.runs import run_folders
 
-    there = _runs(run_dir)
+    there = run_folders(run_dir)
     if not there:
         raise UserError(f"{run_dir}: no run here yet. `distill run` makes one; --run-dir names another folder of runs.")
-    return gather_run(there[0])
-
-
-def _runs(run_dir: Path) -> list[Path]:
-    """The runs under a folder, the one that was worked on last first."""
-    from distill.report.gather import is_run, last_change
-
-    folders = [folder for folder in run_dir.iterdir() if is_run(folder)] if run_dir.is_dir() else []
-    return sorted(folders, key=last_change, reverse=True)
+    return gather_run(max(there, key=last_change))
 
 
 def _opened(path: Path) -> bool:

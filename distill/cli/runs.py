@@ -40,7 +40,7 @@ RunName = Annotated[
     str, typer.Argument(metavar="RUN", help="Name of a run, or its folder.", autocompletion=complete_run)
 ]
 RunNames = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Names of runs, or their folders.", autocompletion=complete_run)
+    list[str], typer.Argument(metavar="RUN", help="Names of runs, or their folders.", autocompletion=complete_run)
 ]
 
 
@@ -160,8 +160,8 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
 def _stage_words(run: dict[str, Any]) -> str:
     """`4 of 4`, `1 of 4, filter running`."""
     states = {one["stage"]: one["state"] for one in run["stages"]}
-    words = f"{sum(state == 'done' for state in states.values())} of {len(states)}"
-    at_work = next((f"{stage} {state}" for stage, state in states.items() if state in ("running", "unfinished")), "")
+    words = f"{sum(state == 'complete' for state in states.values())} of {len(states)}"
+    at_work = next((f"{stage} {state}" for stage, state in states.items() if state not in ("complete", "waiting")), "")
     if not at_work and run["state"] == "running":
         at_work = "running"
     return f"{words}, {at_work}" if at_work else words
@@ -199,7 +199,7 @@ def _print_story(run: dict[str, Any]) -> None:
     line()
     for one in run["stages"]:
         time = f" in {duration(one['seconds'])}" if one["seconds"] is not None else ""
-        line(f"{one['stage']}: {one['state']}{time}")
+        line(f"{one['stage']}: {'done' if one['state'] == 'complete' else one['state']}{time}")
         if one["result"]:
             line(one["result"], 2)
     if run["stopped"]:
@@ -237,7 +237,7 @@ def _advice(run: dict[str, Any]) -> str:
         return f"It is running (process {run['process'] or 'unknown'}){watch}."
     if run["next_command"]:
         return "Go on with:"
-    if run["state"] == "done":
+    if run["state"] == "complete":
         return f"It is done: every stage that the recipe has. `distill report {run['folder']} --open` shows it all."
     return "Go on with the command that it was begun with."
 

@@ -170,8 +170,8 @@ def pick_engine(compute: SamplingCompute) -> str:
         return "vllm" if has_vllm else "transformers"
     if wanted == "vllm" and not has_vllm:
         raise ModelError(
-            "compute.engine is vllm, which is not installed. Install it (`make install`, or "
-            "`pip install 'distill[gpu]'` on a GPU machine) or set compute.engine: transformers."
+            "compute.engine is vllm, which is not installed. Install it (`make install` in "
+            "your checkout of distill, on a GPU machine) or set compute.engine: transformers."
         )
     return wanted
 

@@ -3,6 +3,7 @@
 Enters: a recipe, or none. Leaves: a `Diagnosis`. Nothing is loaded, downloaded or written; every probe has its time.
 """
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def diagnose(
         try:
             recipe = load()
         except DistillError as error:
-            broken = Check("recipe", MISSING, str(error).strip(), "")
+            broken = Check("recipe", MISSING, str(error).strip(), f"distill recipes validate {shlex.quote(named)}")
     if recipe is not None:
         probes += recipe_probes(recipe, run_dir, named)
     found = look_at_all(probes)
@@ -140,10 +141,11 @@ def print_diagnosis(diagnosis: Diagnosis, console: "Console") -> None:
         console.print(f"{heading}", markup=False, style="bold")
         console.print(_table(checks))
     num = {status: sum(c.status == status for g in diagnosis.groups.values() for c in g) for status in MARKS}
+    warnings = f"{num[WARNING]} warning{'' if num[WARNING] == 1 else 's'}"
     if num[MISSING]:
-        text = f"{num[MISSING]} missing, {num[WARNING]} warnings: run the commands after -> and look again."
+        text = f"{num[MISSING]} missing, {warnings}: run the commands after -> and look again."
     elif num[WARNING]:
-        text = f"Nothing is missing; {num[WARNING]} warning{'s' if num[WARNING] > 1 else ''}."
+        text = f"Nothing is missing; {warnings}."
     else:
         text = "All is well."
     console.print(text, markup=False)

@@ -144,12 +144,6 @@ def remote_files(api: "HfApi", publication: Publication, revision: str) -> dict[
     return {file.path: (file.lfs.sha256, True) if file.lfs else (file.blob_id, False) for file in found}
 
 
-def differing(api: "HfApi", publication: Publication, revision: str) -> list[str]:
-    """Paths that a revision has not as they were published; a card is left to those who edit it."""
-    there = remote_files(api, publication, revision)
-    return [file.path for file in publication.files if file.path != CARD and not _same(file, there.get(file.path))]
-
-
 def _same(file: PublishedFile, remote: tuple[str, bool] | None) -> bool:
     if remote is None:
         return False

@@ -5,10 +5,13 @@ Enters: two `Recipe`s. Leaves: `Difference`s, each with what it changes:
     Difference("sft.epochs", 3.0, 2.0, "result")
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from distill.errors import RecipeError
 from distill.recipe import Lora, Recipe
@@ -26,6 +29,7 @@ EFFECTS: dict[Effect, str] = {
 _NEITHER = ("name", "description", "schema_version", "push", "generate.price")
 _UNORDERED = ("base_urls", "tracking", "target_modules")
 SUMMARY = "summary.json"
+MAX_SHOWN_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,15 @@ def effect_of(key: str) -> Effect:
     if any(key == one or key.startswith(f"{one}.") for one in _NEITHER):
         return "neither"
     return "compute" if "compute" in parts else "result"
+
+
+def flow(value: Any) -> str:
+    """A value as YAML has it in one line; `not there` for none."""
+    if value is None:
+        return "not there"
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    text = text.removesuffix("\n...\n").rstrip("\n")
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"
 
 
 def _by_source(sources: list[dict[str, Any]], seed: int | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import RecipeError
-from distill.recipe_files.schema import SCHEMA_FILE
 
 SUFFIXES = (".yaml", ".yml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -54,11 +53,6 @@ def unknown_name(reference: str) -> RecipeError | None:
         f"{reference}: no such recipe.{hint} Installed: {', '.join(installed_names())}; a file is named with its "
         "suffix, e.g. recipe.yaml."
     )
-
-
-def schema_path() -> Path:
-    """The JSON Schema beside the installed recipes."""
-    return installed_folder() / SCHEMA_FILE
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ LOCK_KEY = "lock_version"
 LOCK_VERSION = 1
 REPEATED = "-repeat"
 MAX_NAME_CHARS = 96
+UPDATE = "Update your checkout of distill: git pull, then make install."
 
 
 class StageInLock(BaseModel):
@@ -56,7 +57,7 @@ def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
     if lock[LOCK_KEY] != LOCK_VERSION:
         raise RecipeError(
             f"{place}: a lock of version {short(lock[LOCK_KEY])}; this distill ({__version__}) reads version "
-            f"{LOCK_VERSION}. A newer distill may: pip install --upgrade distill."
+            f"{LOCK_VERSION}. A newer distill may. {UPDATE}"
         )
     try:
         shape = LockShape.model_validate(dict(lock))

@@ -6,7 +6,7 @@ value, and whatever is too large, too deep, doubled, secret or not text is refus
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,54 @@ def read_tree(path: Path, places: Places, named_by: str | None = None, shown: Sh
     for at, kind in secrets_in_tree(tree):
         raise _secret(places.get(at, name), kind)
     return tree
+
+
+def plain_tree(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The keys and values of a recipe made in Python, in dicts and lists of their own, held to what a file is held to.
+
+    Args:
+        tree: the recipe; stays as it is.
+        name: how it is called in messages.
+
+    Raises:
+        RecipeError: keys that are no text, too deep or too many, unusable values, or a secret.
+    """
+    num_keys = 0
+
+    def plain(value: Any, at: KeyPath) -> Any:
+        nonlocal num_keys
+        num_keys += 1
+        place = f"{name}: {'.'.join(map(str, at))}" if at else name
+        if len(at) > MAX_DEPTH:
+            raise RecipeError(f"{name}: nested deeper than {MAX_DEPTH} levels.")
+        if num_keys > MAX_RECIPE_KEYS:
+            raise RecipeError(f"{name}: more than {MAX_RECIPE_KEYS:,} keys and list entries.")
+        if isinstance(value, Mapping):
+            return {_plain_key(place, key): plain(inner, (*at, key)) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner, (*at, number)) for number, inner in enumerate(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RecipeError(f"{place}: {value} is not a finite number.")
+        _check_plain(place, value)
+        return value
+
+    found: dict[str, Any] = plain(tree, ())
+    for at, kind in secrets_in_tree(found):
+        raise _secret(f"{name}: {'.'.join(map(str, at))}", kind)
+    return found
+
+
+def _plain_key(place: str, key: Any) -> str:
+    if not isinstance(key, str):
+        raise RecipeError(f"{place}: a key must be plain text, not {short(key)}.")
+    _check_plain(place, key)
+    return key
+
+
+def _check_plain(place: str, value: Any) -> None:
+    _check_text(place, value)
+    for _, kind in secrets_in_text(value) if isinstance(value, str) else ():
+        raise _secret(place, kind)
 
 
 def read_value(option: str, text: str) -> Any:

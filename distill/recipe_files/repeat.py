@@ -112,10 +112,15 @@ def _result_lines(results: Mapping[str, Any]) -> list[str]:
 def _score_line(role: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     (low, high), (new_low, new_high) = then["interval_95"], now["interval_95"]
     overlap = "overlap" if new_low <= high and low <= new_high else "do not overlap"
-    what = "difference" if role == "difference" else f"{role} pass@1"
+    if role == "difference":
+        return (
+            f"difference: {then['pass_at_1'] * 100:+.1f} points ({low * 100:+.1f} to {high * 100:+.1f}) then, "
+            f"{now['pass_at_1'] * 100:+.1f} points ({new_low * 100:+.1f} to {new_high * 100:+.1f}) now; "
+            f"the intervals {overlap}"
+        )
     return (
-        f"{what}: {then['pass_at_1']:.1%} ({low:.1%} to {high:.1%}) then, {now['pass_at_1']:.1%} ({new_low:.1%} to "
-        f"{new_high:.1%}) now; the intervals {overlap}"
+        f"{role} pass@1: {then['pass_at_1']:.1%} ({low:.1%} to {high:.1%}) then, {now['pass_at_1']:.1%} ({new_low:.1%} "
+        f"to {new_high:.1%}) now; the intervals {overlap}"
     )
 
 

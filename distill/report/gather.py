@@ -19,10 +19,10 @@ from distill.records import SampleKey, Trace
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.outcomes import Outcomes, read_outcomes, texts_of
 from distill.report.pick import MAX_TRACES, Picker
-from distill.report.progress_on_disk import begun_stage, is_at_work
+from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, read_json
+from distill.store import IDENTITY, MANIFEST, is_run, read_json, writer_of
 from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
@@ -56,11 +56,6 @@ class Run:
     """Gained and lost."""
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, begun at least."""
-    return (folder / SUMMARY).is_file() or any((folder / stage / IDENTITY).is_file() for stage in STAGES)
-
-
 def last_change(folder: Path) -> float:
     """When a run was last worked on, in seconds since 1970."""
     files = [folder / SUMMARY, *(folder / stage / name for stage in STAGES for name in (IDENTITY, MANIFEST, LEDGER))]
@@ -80,8 +75,8 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     """
     if not is_run(folder):
         raise UserError(
-            f"{folder}: no run here (neither {SUMMARY} nor a stage that has begun). Give the name of a run, its folder "
-            "or its recipe, and --run-dir if it is not under runs/."
+            f"{folder}: no run here; none has begun in it. Give the name of a run, its folder or its recipe, and "
+            "--run-dir if it is not under runs/."
         )
     summary = read_json(folder / SUMMARY) or {"name": folder.name, "recipe": dict(recipe or {})}
     manifests = {name: manifest for name in STAGES if (manifest := read_json(folder / name / MANIFEST)) is not None}
@@ -135,12 +130,8 @@ def funnel_steps(metrics: Row | None) -> list[tuple[str, int]]:
 
 
 def _state(facts: Row, folder: Path) -> str:
-    """`complete`, `stopped` (and says why), `running`, or `unfinished` (nobody works on it, nobody said why)."""
-    if facts["stopped"]:
-        return "stopped"
-    if all(name in facts["stages"] for name in facts["stage_names"]):
-        return "complete"
-    return "running" if is_at_work(folder) else "unfinished"
+    is_complete = all(name in facts["stages"] for name in facts["stage_names"])
+    return run_state(is_complete, bool(facts["stopped"]), writer_of(folder))
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:

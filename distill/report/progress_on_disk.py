@@ -5,7 +5,7 @@ Enters: a run folder. Leaves: for example
     {"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}
 """
 
-import fcntl
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,36 +30,38 @@ def begun_stage(folder: Path, names: Sequence[str]) -> dict[str, Any] | None:
     return None
 
 
-def is_at_work(folder: Path) -> bool:
-    """Whether a process holds the run."""
-    lock = folder / ".lock"
-    if not lock.is_file():
-        return False
-    with lock.open() as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+def run_state(is_complete: bool, is_stopped: bool, process: int | None) -> str:
+    """The state of a run, or of a stage of it that has begun: one word of those that docs/json.md defines.
+
+    Args:
+        is_complete: all of it is there.
+        is_stopped: it noted why it ended early.
+        process: that works on it; `None`: none does. This process itself may be one that retells how the run ended.
+    """
+    if process not in (None, os.getpid()):
+        return "running"
+    if is_complete or is_stopped:
+        return "complete" if is_complete else "stopped"
+    return "unfinished" if process is None else "running"
 
 
 def _sampled(stage: Path) -> dict[str, Any]:
     found = stored_without_repair(stage).with_ledger(index_ledger(stage / LEDGER))
     identity = mapping(read_json(stage / IDENTITY))
     per_problem = number(identity.get("samples_per_problem"))
-    num_wanted = None if per_problem is None else int(per_problem) * _num_lines(stage / PROBLEMS)
+    num_wanted = None if per_problem is None else int(per_problem) * _num_whole_lines(stage / PROBLEMS)
     return {"num_done": len(found.keys), "num_wanted": num_wanted, "unit": "samples"}
 
 
 def _trained(stage: Path) -> dict[str, Any]:
-    return {"num_done": _num_lines(stage / "metrics.jsonl"), "num_wanted": None, "unit": "steps"}
+    return {"num_done": _num_whole_lines(stage / "metrics.jsonl"), "num_wanted": None, "unit": "steps"}
 
 
 def _answered(stage: Path) -> dict[str, Any]:
     identity = mapping(read_json(stage / IDENTITY))
     k = number(identity.get("samples_per_problem")) or 1
     done = sum(len(index_ledger(stage / role / LEDGER).places) for role in ("base", "student"))
-    num_wanted = 2 * int(k) * _num_lines(stage / PROBLEMS) or None
+    num_wanted = 2 * int(k) * _num_whole_lines(stage / PROBLEMS) or None
     return {"num_done": done, "num_wanted": num_wanted, "unit": "answers"}
 
 
@@ -67,11 +69,12 @@ def _nothing(stage: Path) -> dict[str, Any]:
     return {"num_done": None, "num_wanted": None, "unit": ""}
 
 
-def _num_lines(file: Path) -> int:
+def _num_whole_lines(file: Path) -> int:
+    """Lines that end; a kill may have cut the last one short."""
     if not file.is_file():
         return 0
     with file.open("rb") as stream:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+        return sum(line.endswith(b"\n") for line in stream)
 
 
 _PROGRESS = {"generate": _sampled, "import": _sampled, "sft": _trained, "eval": _answered}

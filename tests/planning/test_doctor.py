@@ -15,11 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from distill.cli import main
 from distill.planning import hub_checks, machine_checks, recipe_checks
 from distill.planning.checks import Check, Probe, line_of, look_at_all
-from distill.planning.doctor import Diagnosis, diagnose
+from distill.planning.doctor import Diagnosis, diagnose, print_diagnosis
 from distill.planning.machine_checks import (
     check_disk,
     check_gpus,
@@ -382,6 +383,14 @@ def test_a_recipe_that_cannot_be_read_is_one_finding(tmp_path, monkeypatch):
     found = diagnose(lambda: load_recipe(tmp_path / "bad.yaml"), tmp_path, "bad.yaml")
     check = only(found.groups["Recipe bad.yaml"])
     assert (check.status, "not valid YAML" in check.said) == ("missing", True)
+    assert check.mend == "distill recipes validate bad.yaml"
+
+
+@pytest.mark.parametrize(("num_warnings", "says"), [(0, "0 warnings:"), (1, "1 warning:"), (2, "2 warnings:")])
+def test_warnings_are_counted_in_words(capsys, num_warnings, says):
+    checks = [Check("torch", "missing", "cannot be imported", "x"), *[Check("GPUs", "warning", "few")] * num_warnings]
+    print_diagnosis(Diagnosis({"This machine": checks}), Console(width=200))
+    assert f"1 missing, {says}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warning", 0), ("missing", 2)])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 
 import pytest
@@ -184,6 +185,7 @@ def test_what_comes_out_otherwise_is_told_stage_by_stage(locked, base_model):
     assert (
         "student pass@1: 44.5% (37.5% to 51.5%) then, 20.0% (15.0% to 25.0%) now; the intervals do not overlap" in told
     )
+    assert re.search(r"difference: \+[\d.]+ points \(\+[\d.]+ to \+[\d.]+\) then, [+-][\d.]+ points \([+-]", told)
     assert "versions: torch 2.13.0 -> 2.14.0" in told
     assert f"{sums} has changed since" in told
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distill.recipe import Recipe
-from distill.recipe_files.diff import recipe_differences
+from distill.recipe_files.diff import flow, recipe_differences
 from distill.recipe_yaml import load_recipe
 
 BASE = {
@@ -106,3 +106,26 @@ def test_the_command_compares_recipes_and_runs(distill, tmp_path):
     assert (code, "of another version of distill" in err) == (2, True)
     code, _, err = distill("recipes", "diff", "gsm8k", "no-such-run")
     assert (code, "no such recipe" in err) == (2, True)
+
+
+def test_values_are_shown_as_yaml_has_them(distill):
+    code, out, _ = distill("recipes", "diff", "r1", "r1-lora")
+    assert code == 0
+    assert "  sft.lora: not there -> {r: 64, alpha: 128, dropout: 0.0, target_modules: all-linear}\n" in out
+    assert "None" not in out
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "not there"),
+        ("full", "full"),
+        ("3", "'3'"),
+        (True, "true"),
+        (3.0, "3.0"),
+        (["a", {"b": None}], "[a, {b: null}]"),
+    ],
+)
+def test_a_value_in_a_line(value, shown):
+    assert flow(value) == shown
+    assert len(flow([value] * 100)) == 80

@@ -139,7 +139,8 @@ def test_an_unknown_schema_version_says_who_reads_it_and_nothing_else(write, ver
     message = refusal(path)
     assert message.startswith(f"{path}:{number}: ")
     assert says in message
-    assert ("pip install --upgrade distill" in message) is (version > 1)
+    assert ("git pull" in message) is (version > 1)
+    assert "pip install" not in message
     assert "new_section" not in message
 
 

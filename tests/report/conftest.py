@@ -22,7 +22,7 @@ from distill.records import Problem, Trace, Verdict
 from distill.report import gather_run, render_report
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
-from distill.store import Manifest, Summary, describe_outputs, fingerprint, write_jsonl
+from distill.store import Manifest, Summary, describe_outputs, fingerprint, only_writer, write_jsonl
 from distill.trace_store import finalise
 
 PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_tokens": 192, "engine": "vllm 0.31.0"}
@@ -76,6 +76,8 @@ class RunMaker:
         self.recipe = recipe
         self.run = RunContext(recipe, runs / recipe.name)
         self.folder = self.run.run_dir
+        with only_writer(self.folder):  # as every run begins
+            pass
 
     def complete(self, stage: str, summary: Summary, identity: dict[str, Any], seconds: float) -> None:
         folder = self.run.folder(stage)

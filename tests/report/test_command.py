@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from distill.cli import main
+from distill.store import only_writer
 
 
 @pytest.fixture
@@ -93,7 +94,8 @@ def test_a_script_is_told_of_a_run_that_has_stopped(report, make_sums_run, docum
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "no run 'nope', neither under runs nor as a folder or recipe. There are: sums."),
+        (["nope"], "runs/nope: no run is here. There are: sums. Runs elsewhere: --run-dir."),
+        (["sum"], "runs/sum: no run is here. Did you mean 'sums'?"),
         (["a", "b", "c"], "3 runs were given. It shows one, or puts two side by side."),
         (["--run-dir", "elsewhere"], "elsewhere: no run here yet. `distill run` makes one"),
     ],
@@ -103,6 +105,13 @@ def test_a_mistake_says_what_there_is(report, make_sums_run, arguments, message)
     code, out, err = report(*arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_run_of_which_nothing_is_there_yet_has_a_page_too(report, tmp_path):
+    with only_writer(tmp_path / "runs" / "new"):
+        pass
+    assert report("new") == report() == report("runs/new") == (0, "runs/new/report.html\n", "")
+    assert json.loads(report("new", "--json")[1])["runs"][0]["state"] == "unfinished"
 
 
 def test_a_machine_without_a_browser_says_what_to_open(report, make_sums_run, monkeypatch):
