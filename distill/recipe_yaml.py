@@ -159,6 +159,11 @@ def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]
     parent = tree.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise RecipeError(f"{own_places[('extends',)]}: extends takes one path to a recipe, not {parent!r}")
+    if LOCK_KEY in tree and parent is not None:
+        raise RecipeError(
+            f"{own_places[(LOCK_KEY,)]}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where "
+            "this is a recipe, extends where it is a lock."
+        )
     anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
     if parent is None:
         reading.places |= own_places
@@ -168,7 +173,13 @@ def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]
             f"{own_places[('extends',)]}: extends takes a file of this machine or an installed recipe, not {parent!r}. "
             f"Fetch it first: distill recipes pull '{parent}'"
         )
-    base = _read_with_parents(parent_path(path, parent, reading.fence), reading, (*children, path.resolve()))
+    base_path = parent_path(path, parent, reading.fence)
+    base = _read_with_parents(base_path, reading, (*children, path.resolve()))
+    if LOCK_KEY in base:
+        raise RecipeError(
+            f"{own_places[('extends',)]}: {reading.shown(base_path)} is a lock, which repeats a run and cannot be "
+            "extended. Run it with --set, or extend the recipe that it came from."
+        )
     merged = _merge(base, tree)
     # A list replaces the parent's list, so the parent's places inside it no longer hold.
     for key in [

@@ -133,6 +133,21 @@ def test_a_parent_that_is_no_file_is_refused(write, parent):
     refusal(write(MINIMAL + f"extends: {parent}\n"))
 
 
+@pytest.mark.parametrize("parent", ["lock.yaml", "between.yaml"])
+def test_a_lock_is_run_and_not_extended(write, parent):
+    lock = write("lock_version: 1\nrecipe: {name: tiny}\n", "lock.yaml")
+    between = write("extends: lock.yaml\n", "between.yaml")
+    path = write(f"name: child\nextends: {parent}\nsft: {{epochs: 7}}\nnonsense: 3\n")
+    where = f"{path}:2" if parent == "lock.yaml" else f"{between}:1"
+    assert refusal(path).startswith(f"{where}: {lock} is a lock, which repeats a run and cannot be extended.")
+
+
+def test_a_lock_extends_nothing(write):
+    write(MINIMAL, "parent.yaml")
+    path = write("extends: parent.yaml\nlock_version: 1\nrecipe: {name: tiny}\n")
+    assert refusal(path).startswith(f"{path}:2: a lock says everything itself and extends nothing.")
+
+
 # --- file: sources
 
 
