@@ -35,10 +35,23 @@ class ScoreInLock(BaseModel):
     interval_95: Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
+class DatasetInLock(BaseModel):
+    """What a lock says of a data set on the Hub."""
+
+    source: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    """The commit that was used; where none was found out, as the recipe says it."""
+    recipe_revision: str | None = None
+    """As the recipe says it."""
+
+
 class LockShape(BaseModel):
     """What of a lock is relied on."""
 
     recipe: dict[str, Any]
+    datasets: list[DatasetInLock] = []
     files: dict[str, str] = {}
     stages: dict[str, StageInLock] = {}
 

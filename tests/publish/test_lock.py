@@ -11,7 +11,7 @@ from distill import hub
 from distill.errors import RecipeError
 from distill.pipeline import STAGES, write_summary
 from distill.recipe import Recipe
-from distill.recipe_files.lock import LOCK_FILE, read_lock, run_lock
+from distill.recipe_files.lock import LOCK_FILE, read_lock, run_lock, write_lock
 from distill.recipe_files.repeat import compare, comparison_lines
 from distill.recipe_yaml import read_recipe
 from distill.stages import push
@@ -70,6 +70,33 @@ def test_it_pins_models_data_sets_files_template_and_seeds(make_run, monkeypatch
     assert again["recipe"] == lock["recipe"]
 
 
+def test_the_commit_of_a_branch_stays_where_nothing_is_loaded_again(make_run, monkeypatch):
+    named = [None, "main", "v1", "refs/convert/parquet", "f" * 40]
+    sets = [{"source": "hf:org/exam", "config": "easy", "revision": revision} for revision in named]
+    run = make_run(eval={"benchmarks": sets, "sampling": {"max_tokens": 512}})
+    path = run.run_dir / LOCK_FILE
+    commits = {revision: str(digit) * 40 for digit, revision in enumerate(named)}
+    loaded = {("org/exam", "easy", "train", revision): commit for revision, commit in commits.items()}
+    loaded["org/exam", "easy", "train", "f" * 40] = "f" * 40
+
+    def revisions():
+        return [one["revision"] for one in read_lock(path)["recipe"]["eval"]["benchmarks"]]
+
+    monkeypatch.setattr(hub, "_loaded_commits", loaded)
+    write_lock(run.recipe, run.run_dir, manifests_of(run))
+    once = path.read_bytes()
+    assert revisions() == [*(str(digit) * 40 for digit in range(4)), "f" * 40]
+    monkeypatch.setattr(hub, "_loaded_commits", {})
+    for _ in range(2):
+        write_lock(run.recipe, run.run_dir, manifests_of(run))
+        assert path.read_bytes() == once
+    moved = [*sets[:2], {**sets[2], "revision": "v2"}, *sets[3:]]
+    changed = run.recipe.model_dump(mode="json")
+    changed["eval"]["benchmarks"] = moved
+    write_lock(Recipe.model_validate(changed), run.run_dir, manifests_of(run))
+    assert revisions() == ["0" * 40, "1" * 40, "v2", "3" * 40, "f" * 40]
+
+
 def test_the_revisions_of_models_on_the_hub_go_into_the_recipe(make_run, retell):
     run = make_run()
     retell(run, "generate", metrics={"teacher": "org/teacher", "teacher_revision": COMMIT})
@@ -123,6 +150,7 @@ def test_a_lock_of_another_version_is_refused(tmp_path, version, says):
             "interval",
         ),
         ({"files": ["/etc/passwd"]}, "files: "),
+        ({"datasets": [{"source": 5}]}, "datasets.0.source: "),
     ],
 )
 def test_a_lock_of_another_shape_is_refused_before_anything_runs(locked, change, says):
