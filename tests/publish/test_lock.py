@@ -41,16 +41,25 @@ def test_a_run_leaves_a_lock_that_is_a_recipe_of_another_name(locked):
     assert loaded.lock["stages"]["eval"]["results"]["student"]["interval_95"] == [0.375, 0.515]
 
 
-def test_a_lock_of_a_repetition_does_not_grow_its_name(make_run):
+@pytest.mark.parametrize(
+    ("name", "repeated"),
+    [
+        ("small-repeat", "small-repeat-2"),
+        ("small-repeat-2", "small-repeat-3"),
+        ("small-repeat-9", "small-repeat-10"),
+        ("repeat-2", "repeat-2-repeat"),
+        ("n" * 96, "n" * 89 + "-repeat"),
+        ("n" * 89 + "-repeat", "n" * 87 + "-repeat-2"),
+        ("n" * 87 + "-repeat-9", "n" * 86 + "-repeat-10"),
+        ("n-repeat-" + "9" * 87, "n-repeat-" + "9" * 80 + "-repeat"),
+    ],
+)
+def test_the_lock_of_a_repetition_is_repeated_in_a_folder_of_its_own(make_run, name, repeated):
     run = make_run()
-    lock = run_lock(run.recipe.model_copy(update={"name": "small-repeat"}), run.run_dir, manifests_of(run))
     path = run.run_dir / "again.yaml"
+    lock = run_lock(run.recipe.model_copy(update={"name": name}), run.run_dir, manifests_of(run))
     path.write_text(yaml.safe_dump(lock))
-    assert read_recipe(path).recipe.name == "small-repeat"
-    long = yaml.safe_load(path.read_text())
-    long["recipe"]["name"] = "n" * 96
-    path.write_text(yaml.safe_dump(long))
-    assert len(read_recipe(path).recipe.name) == 96
+    assert read_recipe(path).recipe.name == repeated
 
 
 def test_it_pins_models_data_sets_files_template_and_seeds(make_run, monkeypatch):
