@@ -110,6 +110,7 @@ def read_recipe(
         _refuse_folders(tree, outside)
     said = copy.deepcopy(tree)
     places = reading.places
+    overruled = [key for key, value in (flags or {}).items() if value is not None]
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
@@ -117,9 +118,11 @@ def read_recipe(
         value = read_value(override, text)
         refuse_secret_option(key, value, f"--set {key}")
         _assign(tree, key, value, f"--set {key}", places)
+        overruled.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
+    _drop_revisions(tree, said, overruled)
     anchor_sources(tree, Path.cwd(), "--set")
     _check_version(tree, places, name)
     try:
@@ -130,6 +133,17 @@ def read_recipe(
     except ModelError as error:
         raise RecipeError(f"{_place_of(('student',), places, name)}: {error}") from None
     return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
+
+
+def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overruled: Sequence[str]) -> None:
+    """A model that is given on the command line in place of another has not that one's revisions; in place."""
+    if tree.get("student") != said.get("student") and "student_revision" not in overruled:
+        tree.pop("student_revision", None)
+    generate, before = tree.get("generate"), said.get("generate")
+    if not isinstance(generate, dict) or not isinstance(before, dict):
+        return
+    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overruled):
+        generate.pop("revision", None)
 
 
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:

@@ -65,6 +65,32 @@ def test_each_way_of_setting_a_value_overrules_the_one_before(write):
     assert recipe.student == "org/flag"
 
 
+PINNED = MINIMAL.replace("teacher: org/teacher", "teacher: org/teacher\n  revision: tpin") + "student_revision: spin\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "flags", "revisions"),
+    [
+        ([], {}, ("spin", "tpin")),
+        ([], {"student": None, "generate.teacher": None}, ("spin", "tpin")),
+        ([], {"student": "qwen-1.5b"}, (None, "tpin")),
+        ([], {"generate.teacher": "org/other"}, ("spin", None)),
+        (["student=org/other", "generate.teacher=org/other"], {}, (None, None)),
+        (["student_revision=v2", "generate.revision=v3"], {"student": "a/b", "generate.teacher": "a/b"}, ("v2", "v3")),
+        (["student_revision=v2"], {}, ("v2", "tpin")),
+        ([], {"student": "smollm2-135m", "generate.teacher": "org/teacher"}, ("spin", "tpin")),  # the same models
+        (["generate={teacher: a/b, revision: v4, sampling: {max_tokens: 9}}"], {}, ("spin", "v4")),
+    ],
+)
+@pytest.mark.parametrize("in_lock", [False, True])
+def test_another_model_has_not_the_revision_of_the_one_it_replaces(write, overrides, flags, revisions, in_lock):
+    text = PINNED
+    if in_lock:
+        text = yaml.safe_dump({"lock_version": 1, "recipe": yaml.safe_load(PINNED)})
+    recipe = load_recipe(write(text), overrides, flags)
+    assert (recipe.student_revision, recipe.generate.revision) == revisions
+
+
 def test_a_flag_that_was_not_given_overrules_nothing(write):
     recipe = load_recipe(write(MINIMAL), [], {"student": None, "generate.teacher": "org/other"})
     assert (recipe.student, recipe.generate.teacher) == ("smollm2-135m", "org/other")
