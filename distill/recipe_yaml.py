@@ -119,6 +119,7 @@ def read_recipe(
         _refuse_folders(tree, outside)
     said = copy.deepcopy(tree)
     places = reading.places
+    overruled = [key for key, value in (flags or {}).items() if value is not None]
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
@@ -126,9 +127,11 @@ def read_recipe(
         value = read_value(override, text)
         refuse_secret_option(key, value, f"--set {key}")
         _assign(tree, key, value, f"--set {key}", places)
+        overruled.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
+    _drop_revisions(tree, said, overruled)
     anchor_sources(tree, Path.cwd(), "--set")
     recipe = _checked(tree, places, name)
     return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
@@ -158,6 +161,17 @@ def _checked(tree: Mapping[str, Any], places: Places, name: str) -> Recipe:
         raise RecipeError("\n".join(lines)) from None
     except ModelError as error:
         raise RecipeError(f"{_place_of(('student',), places, name)}: {error}") from None
+
+
+def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overruled: Sequence[str]) -> None:
+    """A model that is given on the command line in place of another has not that one's revisions; in place."""
+    if tree.get("student") != said.get("student") and "student_revision" not in overruled:
+        tree.pop("student_revision", None)
+    generate, before = tree.get("generate"), said.get("generate")
+    if not isinstance(generate, dict) or not isinstance(before, dict):
+        return
+    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overruled):
+        generate.pop("revision", None)
 
 
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
@@ -194,6 +208,11 @@ def _with_parents(
     place = _place_of(("extends",), own_places, reading.shown(path))
     if parent is not None and not isinstance(parent, str):
         raise RecipeError(f"{place}: extends takes one path to a recipe, not {parent!r}")
+    if LOCK_KEY in tree and parent is not None:
+        raise RecipeError(
+            f"{_place_of((LOCK_KEY,), own_places, reading.shown(path))}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where "
+            "this is a recipe, extends where it is a lock."
+        )
     anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
     if parent is None:
         reading.places |= own_places
@@ -203,7 +222,13 @@ def _with_parents(
             f"{place}: extends takes a file of this machine or an installed recipe, not {parent!r}. "
             f"Fetch it first: distill recipes pull '{parent}'"
         )
-    base = _read_with_parents(parent_path(path, parent, reading.fence), reading, (*children, path.resolve()))
+    base_path = parent_path(path, parent, reading.fence)
+    base = _read_with_parents(base_path, reading, (*children, path.resolve()))
+    if LOCK_KEY in base:
+        raise RecipeError(
+            f"{place}: {reading.shown(base_path)} is a lock, which repeats a run and cannot be "
+            "extended. Run it with --set, or extend the recipe that it came from."
+        )
     merged = _merge(base, tree)
     # A list replaces the parent's list, so the parent's places inside it no longer hold.
     for key in [

@@ -65,6 +65,32 @@ def test_each_way_of_setting_a_value_overrules_the_one_before(write):
     assert recipe.student == "org/flag"
 
 
+PINNED = MINIMAL.replace("teacher: org/teacher", "teacher: org/teacher\n  revision: tpin") + "student_revision: spin\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "flags", "revisions"),
+    [
+        ([], {}, ("spin", "tpin")),
+        ([], {"student": None, "generate.teacher": None}, ("spin", "tpin")),
+        ([], {"student": "qwen-1.5b"}, (None, "tpin")),
+        ([], {"generate.teacher": "org/other"}, ("spin", None)),
+        (["student=org/other", "generate.teacher=org/other"], {}, (None, None)),
+        (["student_revision=v2", "generate.revision=v3"], {"student": "a/b", "generate.teacher": "a/b"}, ("v2", "v3")),
+        (["student_revision=v2"], {}, ("v2", "tpin")),
+        ([], {"student": "smollm2-135m", "generate.teacher": "org/teacher"}, ("spin", "tpin")),  # the same models
+        (["generate={teacher: a/b, revision: v4, sampling: {max_tokens: 9}}"], {}, ("spin", "v4")),
+    ],
+)
+@pytest.mark.parametrize("in_lock", [False, True])
+def test_another_model_has_not_the_revision_of_the_one_it_replaces(write, overrides, flags, revisions, in_lock):
+    text = PINNED
+    if in_lock:
+        text = yaml.safe_dump({"lock_version": 1, "recipe": yaml.safe_load(PINNED)})
+    recipe = load_recipe(write(text), overrides, flags)
+    assert (recipe.student_revision, recipe.generate.revision) == revisions
+
+
 def test_a_flag_that_was_not_given_overrules_nothing(write):
     recipe = load_recipe(write(MINIMAL), [], {"student": None, "generate.teacher": "org/other"})
     assert (recipe.student, recipe.generate.teacher) == ("smollm2-135m", "org/other")
@@ -131,6 +157,21 @@ def test_extends_takes_one_path(write, value):
 @pytest.mark.parametrize("parent", ["''", ".", "'a\\0b'", '"a\\0b"', '"\\uD800"', "~nobody-of-this-name/x.yaml"])
 def test_a_parent_that_is_no_file_is_refused(write, parent):
     refusal(write(MINIMAL + f"extends: {parent}\n"))
+
+
+@pytest.mark.parametrize("parent", ["lock.yaml", "between.yaml"])
+def test_a_lock_is_run_and_not_extended(write, parent):
+    lock = write("lock_version: 1\nrecipe: {name: tiny}\n", "lock.yaml")
+    between = write("extends: lock.yaml\n", "between.yaml")
+    path = write(f"name: child\nextends: {parent}\nsft: {{epochs: 7}}\nnonsense: 3\n")
+    where = f"{path}:2" if parent == "lock.yaml" else f"{between}:1"
+    assert refusal(path).startswith(f"{where}: {lock} is a lock, which repeats a run and cannot be extended.")
+
+
+def test_a_lock_extends_nothing(write):
+    write(MINIMAL, "parent.yaml")
+    path = write("extends: parent.yaml\nlock_version: 1\nrecipe: {name: tiny}\n")
+    assert refusal(path).startswith(f"{path}:2: a lock says everything itself and extends nothing.")
 
 
 # --- file: sources

@@ -26,9 +26,8 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
     fetched = loaded.outside
     if fetched is None:
         return
-    if accepted is not None and (
-        len(accepted) < MIN_HASH_CHARS or not fetched.sha256.startswith(accepted.lower().removeprefix("sha256:"))
-    ):
+    digits = None if accepted is None else accepted.lower().removeprefix("sha256:")
+    if digits is not None and (len(digits) < MIN_HASH_CHARS or not fetched.sha256.startswith(digits)):
         raise RecipeError(
             f"--accept-recipe {accepted}: the content of {fetched.reference} is {fetched.sha256[:MIN_HASH_CHARS]} (at "
             f"least {MIN_HASH_CHARS} digits are needed). It may have changed since you looked: "

@@ -19,7 +19,7 @@ from distill.errors import UserError
         "distill plan --gpu 4090 --gpu-price 0.45",
     ],
     panel=PREPARE_PANEL,
-    without=("force", "quiet"),
+    without=("accept_recipe", "force", "quiet"),
 )
 def plan(
     given: Given,

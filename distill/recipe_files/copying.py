@@ -4,16 +4,20 @@ Enters: a reference. Leaves: `recipe.yaml` and `recipe.schema.json`.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from distill.errors import RecipeError, StoreError
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_folder
 from distill.recipe_files.outside import is_outside
 from distill.recipe_files.schema import SCHEMA_FILE, SCHEMA_TITLE, schema_line, schema_text
+from distill.recipe_files.sources import FILE
 from distill.recipe_yaml import read_recipe
 from distill.store import atomic_write
 
@@ -98,17 +102,29 @@ def _with_parent(text: str, path: Path, folder: Path) -> tuple[str, str | None]:
 
 
 def _with_files(text: str, before: Path, folder: Path) -> str:
-    """Relative `file:` sources, named as the copy reaches them."""
+    """Relative `file:` sources, named as the copy reaches them; all else as it was, comments too."""
     if before.resolve() == folder.resolve():
         return text
+    moved, done = [], 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        if not (isinstance(token, yaml.ScalarToken) and token.value.startswith(FILE)):
+            continue
+        path = Path(token.value.removeprefix(FILE))
+        if path.is_absolute() or path.as_posix().startswith("~") or not (before / path).exists():
+            continue
+        end = "\n" if token.style in ("|", ">") else ""  # a block ends after its line
+        moved += [text[done : token.start_mark.index], _quoted(_relative(before / path, folder), token.style), end]
+        done = token.end_mark.index
+    return "".join([*moved, text[done:]])
 
-    def moved(found: "re.Match[str]") -> str:
-        path = Path(found[2])
-        if path.is_absolute() or found[2].startswith("~") or not (before / path).exists():
-            return found[0]
-        return f"{found[1]}{_relative(before / path, folder)}"
 
-    return re.sub(r"(\bfile:)([^\s\"',\]}]+)", moved, text)
+def _quoted(path: str, style: str | None) -> str:
+    """A `file:` source as YAML: quoted as it was where it can be so, and otherwise in double quotes."""
+    if re.fullmatch(r"[\w./+@-]+", path):
+        quote = style if style in ("'", '"') else ""
+        return f"{quote}{FILE}{path}{quote}"
+    text: str = yaml.safe_dump(f"{FILE}{path}", default_style='"', allow_unicode=True, width=math.inf)
+    return text.rstrip("\n")
 
 
 def _relative(path: Path, folder: Path) -> str:

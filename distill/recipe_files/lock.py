@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from distill import __version__
-from distill.errors import ModelError, RecipeError
+from distill.errors import RecipeError
 from distill.hub import loaded_commit
 from distill.problems import source_label
 from distill.publish.facts import RunFacts, is_hub_id
 from distill.publish.scrub import local_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
-from distill.recipe_files.lock_shape import LOCK_KEY, LOCK_VERSION, recipe_in_lock
+from distill.recipe_files.lock_shape import LOCK_KEY, LOCK_VERSION, LockShape, recipe_in_lock
 from distill.recipe_files.reading import read_tree
 from distill.recipe_files.sources import file_sources
 from distill.recipe_files.text import recipe_yaml
@@ -68,8 +66,9 @@ def run_lock(
                 "config": source.config,
                 "split": source.split,
                 "revision": source.revision,
+                "recipe_revision": asked.revision,
             }
-            for source in _hub_sources(pinned)
+            for asked, source in zip(_hub_sources(recipe), _hub_sources(pinned), strict=True)
         ],
         "files": {name: sha256_of(Path(name)) for name in file_sources(tree) if Path(name).is_file()},
         "problems_sha256": manifests.get(facts.source, {}).get("outputs", {}).get("problems.jsonl", {}).get("sha256"),
@@ -164,22 +163,22 @@ def _pinned_source(
     if not source.source.startswith("hf:"):
         return source
     key = source.source.removeprefix("hf:"), source.config, source.split, source.revision
-    commit = loaded_commit(key) or (before.get(key[:3]) if source.revision is None else None)
+    commit = loaded_commit(key) or before.get((source_label(source), *key[1:]))
     return source.model_copy(update={"revision": commit or source.revision})
 
 
 def _pins(before: Mapping[str, Any] | None) -> dict[tuple[Any, ...], str]:
-    """The commits of data sets that an earlier lock of the run has: a stage that is skipped loads none."""
+    """The commits of data sets that an earlier lock of the run has: a stage that is skipped loads none.
+
+    By source, configuration, split and the revision that the recipe names, so that a recipe that names another
+    one gets none of them.
+    """
     if before is None:
         return {}
-    try:
-        recipe = Recipe.model_validate(before["recipe"])
-    except (ValidationError, ModelError):  # edited by hand
-        return {}
     return {
-        (one.source.removeprefix("hf:"), one.config, one.split): one.revision
-        for one in _hub_sources(recipe)
-        if one.revision is not None
+        (one.source, one.config, one.split, one.recipe_revision): one.revision
+        for one in LockShape.model_validate(dict(before)).datasets
+        if one.revision is not None and len(one.revision) == _COMMIT_DIGITS
     }
 
 

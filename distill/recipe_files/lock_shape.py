@@ -4,6 +4,7 @@ Enters: the tree of a file with `lock_version`. Leaves: the recipe inside it, un
 """
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from distill.recipe_files.reading import short
 
 LOCK_KEY = "lock_version"
 LOCK_VERSION = 1
-REPEATED = "-repeat"
+_REPEATED = re.compile(r"(.*)-repeat(?:-([1-9][0-9]{0,5}))?")
 MAX_NAME_CHARS = 96
 UPDATE = "Update your checkout of distill: git pull, then make install."
 
@@ -36,10 +37,23 @@ class ScoreInLock(BaseModel):
     interval_95: Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
+class DatasetInLock(BaseModel):
+    """What a lock says of a data set on the Hub."""
+
+    source: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    """The commit that was used; where none was found out, as the recipe says it."""
+    recipe_revision: str | None = None
+    """As the recipe says it."""
+
+
 class LockShape(BaseModel):
     """What of a lock is relied on."""
 
     recipe: dict[str, Any]
+    datasets: list[DatasetInLock] = []
     files: dict[str, str] = {}
     stages: dict[str, StageInLock] = {}
 
@@ -69,5 +83,12 @@ def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise RecipeError(f"{place}: the lock is not as distill writes it ({where}: {first['msg']}).") from None
     tree = copy.deepcopy(shape.recipe)
     if isinstance(tree.get("name"), str):
-        tree["name"] = tree["name"].removesuffix(REPEATED)[: MAX_NAME_CHARS - len(REPEATED)] + REPEATED
+        tree["name"] = _name_of_repetition(tree["name"])
     return tree
+
+
+def _name_of_repetition(name: str) -> str:
+    """`x-repeat` for x, `x-repeat-2` for x-repeat and so on: each has a folder beside the one it is compared with."""
+    found = _REPEATED.fullmatch(name)
+    stem, suffix = (found[1], f"-repeat-{int(found[2] or 1) + 1}") if found else (name, "-repeat")
+    return stem[: MAX_NAME_CHARS - len(suffix)] + suffix

@@ -50,6 +50,11 @@ def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _decimal)  # in YAML 1.2, 017 is seventeen
 
 
+def implicit_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """By their first character, the tags and patterns of plain scalars that are read as anything but text."""
+    return _Loader.yaml_implicit_resolvers
+
+
 def read_tree(path: Path, places: Places, named_by: str | None = None, shown: Shown = str) -> dict[str, Any]:
     """The keys and values of a recipe file.
 

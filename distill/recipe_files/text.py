@@ -3,19 +3,38 @@
 Enters: a `LoadedRecipe`. Leaves: YAML.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from distill.recipe import Recipe
+from distill.recipe_files.reading import implicit_resolvers
 from distill.recipe_files.sources import FILE, map_sources
 
 
-def recipe_yaml(tree: Mapping[str, Any]) -> str:
-    """Keys and values as YAML, in their order."""
-    import yaml
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or 1.2 would take for anything but a text, so that readers of either get it back."""
 
-    text: str = yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=110)
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012 - as the base declares it
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *implicit_resolvers().get(first, [])]
+        for first in yaml.SafeDumper.yaml_implicit_resolvers.keys() | implicit_resolvers().keys()
+    }
+
+
+def _text_node(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    # U+0085 breaks lines, and is written as it is in all styles but this one.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def recipe_yaml(tree: Mapping[str, Any]) -> str:
+    """Keys and values as YAML, in their order; `distill.recipe_files.reading` reads the same back."""
+    text: str = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
 
 

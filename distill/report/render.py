@@ -8,6 +8,7 @@ the templates escape all of them; the package's own script and style and the esc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill.recipe_files.text import recipe_yaml
 from distill.records import REASONS
 from distill.report import charts
 from distill.report.cards import Shown, fit
@@ -218,9 +219,7 @@ def places(lineage: Row) -> list[tuple[str, str]]:
 
 def recipe_text(recipe: Any) -> str:
     """The recipe as YAML."""
-    import yaml
-
-    return yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100) if mapping(recipe) else ""
+    return recipe_yaml(recipe) if mapping(recipe) else ""
 
 
 def shown_questions(questions: Sequence[Question], budget: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from distill import hub
 from distill.errors import RecipeError
 from distill.pipeline import STAGES, write_summary
 from distill.recipe import Recipe
-from distill.recipe_files.lock import LOCK_FILE, read_lock, run_lock
+from distill.recipe_files.lock import LOCK_FILE, read_lock, run_lock, write_lock
 from distill.recipe_files.repeat import compare, comparison_lines
 from distill.recipe_yaml import read_recipe
 from distill.stages import push
@@ -42,16 +42,25 @@ def test_a_run_leaves_a_lock_that_is_a_recipe_of_another_name(locked):
     assert loaded.lock["stages"]["eval"]["results"]["student"]["interval_95"] == [0.375, 0.515]
 
 
-def test_a_lock_of_a_repetition_does_not_grow_its_name(make_run):
+@pytest.mark.parametrize(
+    ("name", "repeated"),
+    [
+        ("small-repeat", "small-repeat-2"),
+        ("small-repeat-2", "small-repeat-3"),
+        ("small-repeat-9", "small-repeat-10"),
+        ("repeat-2", "repeat-2-repeat"),
+        ("n" * 96, "n" * 89 + "-repeat"),
+        ("n" * 89 + "-repeat", "n" * 87 + "-repeat-2"),
+        ("n" * 87 + "-repeat-9", "n" * 86 + "-repeat-10"),
+        ("n-repeat-" + "9" * 87, "n-repeat-" + "9" * 80 + "-repeat"),
+    ],
+)
+def test_the_lock_of_a_repetition_is_repeated_in_a_folder_of_its_own(make_run, name, repeated):
     run = make_run()
-    lock = run_lock(run.recipe.model_copy(update={"name": "small-repeat"}), run.run_dir, manifests_of(run))
     path = run.run_dir / "again.yaml"
+    lock = run_lock(run.recipe.model_copy(update={"name": name}), run.run_dir, manifests_of(run))
     path.write_text(yaml.safe_dump(lock))
-    assert read_recipe(path).recipe.name == "small-repeat"
-    long = yaml.safe_load(path.read_text())
-    long["recipe"]["name"] = "n" * 96
-    path.write_text(yaml.safe_dump(long))
-    assert len(read_recipe(path).recipe.name) == 96
+    assert read_recipe(path).recipe.name == repeated
 
 
 def test_it_pins_models_data_sets_files_template_and_seeds(make_run, monkeypatch):
@@ -69,6 +78,33 @@ def test_it_pins_models_data_sets_files_template_and_seeds(make_run, monkeypatch
     monkeypatch.setattr(hub, "_loaded_commits", {})  # a later call that skips every stage loads nothing
     again = run_lock(run.recipe, run.run_dir, manifests_of(run), lock)
     assert again["recipe"] == lock["recipe"]
+
+
+def test_the_commit_of_a_branch_stays_where_nothing_is_loaded_again(make_run, monkeypatch):
+    named = [None, "main", "v1", "refs/convert/parquet", "f" * 40]
+    sets = [{"source": "hf:org/exam", "config": "easy", "revision": revision} for revision in named]
+    run = make_run(eval={"benchmarks": sets, "sampling": {"max_tokens": 512}})
+    path = run.run_dir / LOCK_FILE
+    commits = {revision: str(digit) * 40 for digit, revision in enumerate(named)}
+    loaded = {("org/exam", "easy", "train", revision): commit for revision, commit in commits.items()}
+    loaded["org/exam", "easy", "train", "f" * 40] = "f" * 40
+
+    def revisions():
+        return [one["revision"] for one in read_lock(path)["recipe"]["eval"]["benchmarks"]]
+
+    monkeypatch.setattr(hub, "_loaded_commits", loaded)
+    write_lock(run.recipe, run.run_dir, manifests_of(run))
+    once = path.read_bytes()
+    assert revisions() == [*(str(digit) * 40 for digit in range(4)), "f" * 40]
+    monkeypatch.setattr(hub, "_loaded_commits", {})
+    for _ in range(2):
+        write_lock(run.recipe, run.run_dir, manifests_of(run))
+        assert path.read_bytes() == once
+    moved = [*sets[:2], {**sets[2], "revision": "v2"}, *sets[3:]]
+    changed = run.recipe.model_dump(mode="json")
+    changed["eval"]["benchmarks"] = moved
+    write_lock(Recipe.model_validate(changed), run.run_dir, manifests_of(run))
+    assert revisions() == ["0" * 40, "1" * 40, "v2", "3" * 40, "f" * 40]
 
 
 def test_the_revisions_of_models_on_the_hub_go_into_the_recipe(make_run, retell):
@@ -124,6 +160,7 @@ def test_a_lock_of_another_version_is_refused(tmp_path, version, says):
             "interval",
         ),
         ({"files": ["/etc/passwd"]}, "files: "),
+        ({"datasets": [{"source": 5}]}, "datasets.0.source: "),
     ],
 )
 def test_a_lock_of_another_shape_is_refused_before_anything_runs(locked, change, says):

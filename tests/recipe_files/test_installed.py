@@ -275,6 +275,36 @@ def test_a_copy_of_ones_own_recipe_reaches_its_parent_and_files(theirs, distill)
         assert load_recipe(copied.path) == load_recipe(f"a/{name}.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("my data.jsonl", '"file:my data.jsonl"'),
+        ("my data.jsonl", "'file:my data.jsonl'"),
+        ("my data.jsonl", "|-\n      file:my data.jsonl"),
+        ("my data.jsonl", "file:my\n      data.jsonl  # in two lines"),
+        ("my, [data]} #1.jsonl", '"file:my, [data]} #1.jsonl"'),
+        ("it's.jsonl", "'file:it''s.jsonl'"),
+        ('say "ä": \\.jsonl', """'file:say "ä": \\.jsonl'"""),
+        ("a\u2028\x85😀.jsonl", '"file:a\\L\\N😀.jsonl"'),
+        ("sums.jsonl", "&one file:sums.jsonl"),
+    ],
+)
+def test_a_copy_reaches_files_of_any_name(theirs, name, source):
+    Path("sub dir").mkdir()
+    Path("sub dir", name).write_text('{"problem": "1+1?", "answer": "2"}\n')
+    more = f"\n  - source: {source}\n    limit: 1\n  - {{source: 'file:/elsewhere.jsonl'}}  # file:my data.jsonl\n"
+    text = theirs.replace(' [{source: "gym:chain_sum", limit: 5}]\n', more)
+    assert text != theirs
+    Path("sub dir/r.yaml").write_text(text)
+    recipe = load_recipe("sub dir/r.yaml")
+    assert recipe.problems[0].source == f"file:{Path('sub dir', name).resolve()}"
+    copied = copy_recipe("sub dir/r.yaml", Path("there.yaml"))
+    assert load_recipe(copied.path) == recipe
+    assert copied.path.read_text().split("    limit: 1\n")[1] == text.split("    limit: 1\n")[1]
+    back = copy_recipe("there.yaml", Path("sub dir/back.yaml"))
+    assert load_recipe(back.path) == recipe
+
+
 def test_validate_tells_each_and_fails_where_one_is_wrong(distill, theirs):
     Path("good.yaml").write_text(theirs)
     Path("bad.yaml").write_text(theirs + "sede: 3\n")

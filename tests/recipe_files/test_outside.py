@@ -348,10 +348,10 @@ def test_it_runs_only_once_somebody_has_accepted_it(git_repo, theirs, distill, t
     assert "downloads the student HuggingFaceTB/SmolLM2-135M-Instruct" in err
     digest = read_recipe(reference).outside.sha256
     assert f"--accept-recipe {digest[:12]}" in err
-    for wrong in ("0" * 12, digest[:8]):
+    for wrong in ("0" * 12, digest[:8], f"sha256:{digest[:11]}", f"SHA256:{digest[:5]}", "sha256:"):
         code, _, err = distill("generate", reference, "--status", "--accept-recipe", wrong)
         assert (code, "It may have changed" in err) == (2, True)
-    _, _, err = distill("generate", reference, "--status", "--accept-recipe", digest[:12])
+    _, _, err = distill("generate", reference, "--status", "--accept-recipe", f"SHA256:{digest[:12].upper()}")
     assert "A recipe from outside" in err  # shown, as it is the first time
     assert "nothing has been generated here yet" in err
     _, _, again = distill("generate", reference, "--status")
@@ -360,6 +360,15 @@ def test_it_runs_only_once_somebody_has_accepted_it(git_repo, theirs, distill, t
     assert load_recipe(reference).name == "theirs"
     git_repo.commit({"recipe.yaml": theirs + "seed: 4\n"})
     assert "nobody has looked at it" in distill("generate", reference, "--status")[2]  # another content
+
+
+def test_a_plan_asks_for_no_acceptance(git_repo, theirs, distill):
+    git_repo.commit({"recipe.yaml": theirs})
+    code, _, err = distill("plan", f"{git_repo.url}#recipe.yaml", "--accept-recipe", "0" * 12)
+    assert (code, "--accept-recipe" in err) == (2, True)
+    assert "It may have changed" not in err
+    assert "--accept-recipe" in distill("generate", "--help")[1]
+    assert "--accept-recipe" not in distill("plan", "--help")[1]
 
 
 @pytest.mark.parametrize(("answer", "accepted"), [("y\n", True), ("n\n", False), ("\n", False)])
