@@ -209,9 +209,10 @@ def _with_parents(
     if parent is not None and not isinstance(parent, str):
         raise RecipeError(f"{place}: extends takes one path to a recipe, not {parent!r}")
     if LOCK_KEY in tree and parent is not None:
+        where = _place_of((LOCK_KEY,), own_places, reading.shown(path))
         raise RecipeError(
-            f"{_place_of((LOCK_KEY,), own_places, reading.shown(path))}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where "
-            "this is a recipe, extends where it is a lock."
+            f"{where}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where this is a recipe, "
+            "extends where it is a lock."
         )
     anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
     if parent is None:
