@@ -20,11 +20,13 @@ from typing import Any
 
 from distill.errors import StoreError, UserError
 from distill.pipeline import REPORT, STAGES, headline, stages_of
+from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
 from distill.store import (
     IDENTITY,
+    LOCK,
     MANIFEST,
     SUMMARY,
     disk_errors,
@@ -133,9 +135,10 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where it is not there or damaged: one bad file hides no other run."""
+    """A JSON object; empty where it is not there, damaged or something else: one bad file hides no other run."""
     with contextlib.suppress(StoreError, OSError):
-        return dict(read_json(file) or {})
+        found = read_json(file)
+        return found if isinstance(found, dict) else {}
     return {}
 
 
@@ -248,7 +251,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
         keep_traces: leave what the teacher wrote (`generate/` or `import/`).
 
     Raises:
-        StoreError: it is a link, or a process works in it.
+        StoreError: it is a link, a process works in it, or nothing in it says that distill made it.
     """
     if folder.is_symlink():
         raise StoreError(f"{folder}: a link to {folder.resolve()}, which is not removed through it. Name the folder.")
@@ -257,6 +260,8 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
             f"{folder}: distill (process {process or 'unknown'}) is working here. Wait for it, or stop it first "
             f"(kill {process or 'its id'}); what is finished is kept."
         )
+    if not _is_ours(folder):
+        raise StoreError(f"{folder}: does not look like a run of distill, so it is not removed.")
     entries = sorted(entry for entry in folder.iterdir() if not (keep_traces and _is_kept(entry)))
     parts = [{"path": entry.name, "num_bytes": _bytes_of(entry)} for entry in entries]
     traces = [_read(folder / name / MANIFEST) for name in TRACE_STAGES]
@@ -272,6 +277,15 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
         "has_unpublished_student": has_student and not _read(folder / "push" / MANIFEST),
         "keeps_traces": keep_traces,
     }
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
+    if "recipe" in _read(folder / SUMMARY) or "arguments" in _read(folder / COMMAND):
+        return True
+    if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
+        return True
+    return {entry.name for entry in folder.iterdir()} <= {LOCK, PLAN}  # refused before it has begun anything
 
 
 def _is_kept(entry: Path) -> bool:

@@ -145,6 +145,37 @@ def test_links_are_never_followed(distill, small, tmp_path):
     assert (precious / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("sign", ["summary.json", ".lock"])
+def test_a_folder_of_somebody_elses_is_never_removed(distill, tmp_path, sign):
+    folder = tmp_path / "runs" / "thesis"
+    (folder / "generate").mkdir(parents=True)
+    (folder / "generate" / "chapter.txt").write_text("mine")
+    (folder / sign).write_text('{"accuracy": 0.9}')
+    (folder / "command.json").write_text("[1]")
+    for name in ("thesis", folder):
+        for more in ((), ("--keep-traces",)):
+            code, _, err = distill("runs", "rm", name, "--yes", *more)
+            assert code == 2
+            assert "does not look like a run of distill" in err
+    assert (folder / "generate" / "chapter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("gone", [("command.json",), ("command.json", "summary.json"), ("generate", "summary.json")])
+def test_any_sign_of_a_run_will_do_to_remove_it(distill, small, gone):
+    for name in gone:
+        shutil.rmtree(small / name) if (small / name).is_dir() else (small / name).unlink()
+    assert distill("runs", "rm", "small", "--yes")[0] == 0
+    assert not small.exists()
+
+
+def test_a_run_that_was_refused_before_it_began_can_be_removed(distill, tmp_path):
+    folder = tmp_path / "runs" / "refused"
+    with only_writer(folder):
+        pass
+    assert distill("runs", "rm", "refused", "--yes")[0] == 0
+    assert not folder.exists()
+
+
 def test_traces_can_be_kept(distill, small):
     assert distill("filter", "--quiet", "--set", "description=two sums")[0] == 0
     told = json.loads(distill("runs", "rm", "small", "--keep-traces", "--yes", "--json")[1])
