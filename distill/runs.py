@@ -9,6 +9,7 @@ run less. The command that began a run is noted in it, so that it can be told ho
 
 import contextlib
 import difflib
+import glob
 import os
 import shlex
 import shutil
@@ -326,7 +327,7 @@ def finish_removal(runs_dir: Path, name: str) -> bool:
     Raises:
         StoreError: the disk refuses.
     """
-    left = list(runs_dir.glob(f".{name}{REMOVING}*")) if "/" not in name else []
+    left = list(runs_dir.glob(f".{glob.escape(name)}{REMOVING}*")) if "/" not in name else []
     with disk_errors(runs_dir):
         for folder in left:
             shutil.rmtree(folder)

@@ -192,6 +192,29 @@ def test_a_removal_that_was_killed_is_finished_by_the_same_command(distill, smal
     assert list(small.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["*", "**", "?mall", "[s]mall"])
+def test_a_name_is_no_pattern(distill, small, name):
+    left = small.with_name(".small.removing-1")
+    shutil.copytree(small, left)
+    code, _, err = distill("runs", "rm", name, "--yes")
+    assert code == 2
+    assert "no run is here" in err
+    assert left.exists()
+    assert small.exists()
+
+
+def test_a_run_that_is_named_twice_is_removed_once(distill, small):
+    shutil.copytree(small, small.with_name("other"))
+    small.with_name("alias").symlink_to(small)
+    names = ("small", small, "runs/other/../small", "other")
+    code, _, err = distill("runs", "rm", *names, "alias", "--yes")
+    assert code == 2
+    assert "link" in err
+    told = json.loads(distill("runs", "rm", *names, "--yes", "--json")[1])
+    assert [run["name"] for run in told["runs"]] == ["small", "other"]
+    assert [entry.name for entry in small.parent.iterdir()] == ["alias"]
+
+
 def test_what_a_recipe_says_cannot_command_the_terminal(distill, generated):
     generated.write_text(generated.read_text() + 'description: "a\\e[2Jb"\n')
     assert distill("generate", "--quiet")[0] == 0

@@ -108,7 +108,9 @@ def rm(
     from distill.runs import SCHEMA_VERSION, find_run, finish_removal, remove_run, what_would_go
 
     left = [name for name in names if not dry_run and finish_removal(run_dir, name) and not (run_dir / name).exists()]
-    folders = list(dict.fromkeys(find_run(run_dir, name) for name in names if name not in left))
+    found = [find_run(run_dir, name) for name in names if name not in left]
+    # However it is named, a folder goes once; a link to it is another name to refuse, so the last part stays as given.
+    folders = list({folder.parent.resolve() / folder.name: folder for folder in found}.values())
     plans = [what_would_go(folder, keep_traces) for folder in folders]
     for plan in plans:
         typer.echo("\n".join(_removal_lines(plan)), err=as_json)
