@@ -27,7 +27,7 @@ from distill.runs import find_run
 from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
-from distill.store import SUMMARY, read_json, read_jsonl
+from distill.store import SUMMARY, read_jsonl, read_object
 from distill.trace_store import stored_traces
 
 
@@ -192,7 +192,7 @@ def open_run(name: str | Path, run_dir: str | Path = "runs") -> RunResult:
         UserError: there is no such run, or no stage of it is complete.
     """
     folder = find_run(Path(run_dir), str(name))
-    summary = read_json(folder / SUMMARY)
+    summary = read_object(folder / SUMMARY)
     if summary is None:
         raise UserError(f"{folder}: no stage of this run is complete yet. Go on with distill.run(recipe).")
     return RunResult(summary, folder)

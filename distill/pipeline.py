@@ -31,7 +31,7 @@ from distill.store import (
     differences,
     fingerprint,
     only_writer,
-    read_json,
+    read_object,
     write_json,
 )
 
@@ -342,7 +342,7 @@ def write_summary(
 
 
 def _earlier_stop(run: RunContext) -> StopRecord | None:
-    stopped: StopRecord | None = (read_json(run.run_dir / SUMMARY) or {}).get("stopped")
+    stopped: StopRecord | None = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
     return stopped
 
 

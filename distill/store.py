@@ -195,6 +195,20 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}: not valid JSON ({error}). Remove the file and run the command again.") from None
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object, or `None` where there is no such file.
+
+    Raises:
+        StoreError: the file holds something else, which distill never writes there.
+    """
+    value = read_json(path)
+    if value is None and not path.exists():
+        return None
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: not a JSON object. Remove the file and run the command again.")
+    return value
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file atomically. Lone surrogates survive as escapes."""
     atomic_write(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
@@ -230,15 +244,13 @@ class StageFolder:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or `None` while the stage is not complete."""
-        manifest: dict[str, Any] | None = read_json(self.path / MANIFEST)
-        return manifest
+        """The manifest, or `None` while the stage is not complete; raises StoreError where it is damaged."""
+        return read_object(self.path / MANIFEST)
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What the folder's content was made from, complete or not; `None` for a new folder."""
-        identity: dict[str, Any] | None = read_json(self.path / IDENTITY)
-        return identity
+        """What the content was made from, complete or not; `None` for a new folder, StoreError for a damaged file."""
+        return read_object(self.path / IDENTITY)
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Write down what the content will be made from, before any of it exists."""

@@ -100,6 +100,32 @@ def test_one_damaged_run_hides_no_other(distill, small):
     assert distill("runs", "show", "other")[0] == 0
 
 
+@pytest.mark.parametrize("columns", ["60", "120"])
+def test_names_with_brackets_are_shown_as_they_are(distill, small, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    folder = small.rename(small.with_name("[b]old"))
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "student": "me/a[/red]b"}))
+    code, out, err = distill("runs", "ls")
+    assert (code, err) == (0, "")
+    assert "[b]old" in out
+    assert ("me/a[/red]b" in out) is (columns == "120")
+
+
+@pytest.mark.parametrize("text", ["[]", "[1]"])
+@pytest.mark.parametrize("file", ["summary.json", "command.json", "generate/manifest.json", "generate/identity.json"])
+def test_a_file_that_is_no_object_is_named_and_hides_no_run(distill, small, file, text):
+    (small / file).write_text(text)
+    (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+    assert run["name"] == "small"
+    assert distill("runs", "show", "small")[0] == 0
+    for command in ("plan", "report", "generate"):
+        arguments = ["recipe.yaml"] if command != "report" else ["small"]
+        code, _, err = distill(command, *arguments)
+        assert "Traceback" not in err
+        assert code == 0 or (code == 2 and f"{file}: not a JSON object" in err)
+
+
 def test_a_run_at_work_is_shown_so_and_is_not_removed(distill, small):
     with only_writer(small):
         (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
