@@ -290,8 +290,11 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_kept(entry: Path) -> bool:
-    """Whether an entry of a run's folder holds traces, those of an older recipe (`generate.replaced-1`) included."""
-    return entry.name.partition(".")[0] in TRACE_STAGES
+    """Whether an entry of a run's folder holds traces, those of an older recipe (`generate.replaced-1`) included.
+
+    What makes the folder a run, and the command that it goes on with, stay beside them.
+    """
+    return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (LOCK, COMMAND)
 
 
 def _bytes_of(entry: Path) -> int:

@@ -207,8 +207,14 @@ def test_traces_can_be_kept(distill, small):
     told = json.loads(distill("runs", "rm", "small", "--keep-traces", "--yes", "--json")[1])
     assert told["removed"]
     assert "generate" not in [part["path"] for part in told["runs"][0]["parts"]]
-    assert sorted(entry.name for entry in small.iterdir()) == ["generate"]
+    assert sorted(entry.name for entry in small.iterdir()) == [".lock", "command.json", "generate"]
+    (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+    assert [one["state"] for one in run["stages"]] == ["done", "waiting", "waiting"]
+    story = distill("runs", "show", "small")[1]
+    assert story.endswith("Go on with:\n  distill filter --set 'description=two sums'\n")
     assert "done already" in distill("generate")[2]
+    assert distill("runs", "rm", "small", "--yes")[0] == 0
+    assert not small.exists()
 
 
 def test_a_removal_that_was_killed_is_finished_by_the_same_command(distill, small):
