@@ -46,7 +46,7 @@ REMOVING = ".removing-"
 
 
 def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Sequence[str]) -> None:
-    """Note in a run's folder with what command it goes on; not where another process works there.
+    """Note in a run's folder with what command it goes on; for who holds the folder.
 
     Args:
         run_dir: `runs/<name>`.
@@ -54,8 +54,6 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         stage: the stage that was asked for; `None`: all.
         arguments: what stands behind the stage: the recipe's path and the settings.
     """
-    if writer_of(run_dir) is not None:
-        return
     note = {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,

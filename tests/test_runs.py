@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shlex
 import shutil
 
 import pytest
 
+from distill.recipe_yaml import load_recipe
 from distill.store import only_writer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -60,6 +62,32 @@ def test_show_names_the_exact_command_that_comes_next(distill, small, tmp_path, 
     monkeypatch.chdir(elsewhere)
     told = json.loads(distill("runs", "show", "small", "--run-dir", tmp_path / "runs", "--json")[1])
     assert told["next_command"] == f"cd {tmp_path} && distill filter --set 'description=two sums'"
+
+
+def test_a_command_that_was_refused_is_not_the_one_to_go_on_with(distill, small):
+    told = json.loads(distill("runs", "show", "small", "--json")[1])["next_command"]
+    code, _, err = distill("run", "--set", "seed=9", "--set", "description=refused")
+    assert code == 2
+    assert "made from something else" in err
+    assert json.loads(distill("runs", "show", "small", "--json")[1])["next_command"] == told
+    assert distill("filter", "--set", "description=begun")[0] == 0
+    assert "description=begun" in json.loads(distill("runs", "show", "small", "--json")[1])["next_command"]
+
+
+def test_the_command_to_go_on_with_has_a_commands_own_flags(distill, small, monkeypatch):
+    def stopped(recipe, runs_dir, *given):
+        given[-1]()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.pipeline.run_recipe", stopped)
+        code, _, _ = distill("push", "--repo", "me/math", "--public", "--accept-licence", "--set", "seed=3")
+        assert code == 130
+    words = shlex.split(json.loads(distill("runs", "show", "small", "--json")[1])["next_command"])
+    assert words[:2] == ["distill", "filter"]
+    recipe = load_recipe("recipe.yaml", [word for word in words[2:] if word != "--set"])
+    assert recipe.seed == 3
+    assert (recipe.push.repo, recipe.push.private, recipe.push.accept_licence) == ("me/math", False, True)
 
 
 def test_show_tells_the_funnel_once_the_filter_is_done(distill, small):
