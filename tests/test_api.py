@@ -10,6 +10,7 @@ import pytest
 
 import distill
 from distill.api import as_recipe
+from distill.errors import UserError
 from distill.progress import QUIET
 from distill.store import read_json
 
@@ -79,6 +80,15 @@ def test_recipes_are_files_dicts_or_recipes(recipe):
         distill.run({**as_dict, "sft": {"epochs": -1}})
     with pytest.raises(distill.UserError, match="unknown train"):
         distill.run("recipe.yaml", stages=["train"])
+
+
+@pytest.mark.parametrize(("stage", "section"), [("eval", "eval"), ("import", "traces")])
+def test_a_stage_that_the_recipe_lacks_is_refused_before_anything(recipe, tmp_path, stage, section):
+    with pytest.raises(UserError, match=f"stages: {stage}: recipe small has no {section}: section. Its stages are: gen"):
+        distill.run(recipe, stages=[stage], run_dir=tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(UserError, match="push"):
+        distill.run(recipe, stages=["push"], run_dir=tmp_path / "runs", quiet=True)
 
 
 def test_a_run_that_is_not_there_is_named(generated, tmp_path):
