@@ -29,7 +29,7 @@ NUM_TRIES, TRY_AGAIN_S = 5, 0.1
 """Who only looks whether a folder is in use holds its lock for a moment."""
 FULL_BELOW_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in _NO_PLACE:
             raise StoreError(
-                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir."
+                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir, or --output for a report."
             ) from error
         is_forbidden = number in (errno.EACCES, errno.EROFS, errno.EPERM)
         # torch and safetensors report a full disk as errors of their own; then the disk itself tells.

@@ -84,7 +84,9 @@ def test_recipes_are_files_dicts_or_recipes(recipe):
 
 @pytest.mark.parametrize(("stage", "section"), [("eval", "eval"), ("import", "traces")])
 def test_a_stage_that_the_recipe_lacks_is_refused_before_anything(recipe, tmp_path, stage, section):
-    with pytest.raises(UserError, match=f"stages: {stage}: recipe small has no {section}: section. Its stages are: gen"):
+    with pytest.raises(
+        UserError, match=f"stages: {stage}: recipe small has no {section}: section. Its stages are: gen"
+    ):
         distill.run(recipe, stages=[stage], run_dir=tmp_path / "runs", quiet=True)
     assert not (tmp_path / "runs").exists()
     with pytest.raises(UserError, match="push"):
