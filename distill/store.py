@@ -105,7 +105,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in _NO_PLACE:
             raise StoreError(
-                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir, or --output for a report."
+                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir, or --output for a "
+                "report."
             ) from error
         is_forbidden = number in (errno.EACCES, errno.EROFS, errno.EPERM)
         # torch and safetensors report a full disk as errors of their own; then the disk itself tells.
