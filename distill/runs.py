@@ -25,6 +25,7 @@ from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
+from distill.report.wording import mapping
 from distill.store import (
     IDENTITY,
     LOCK,
@@ -125,7 +126,7 @@ def _overview(folder: Path) -> dict[str, Any]:
 
 def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list[str]:
     """The stages that a run has, done or not: those its recipe asks for, and any that has left something."""
-    recipe = summary.get("recipe") or {}
+    recipe = mapping(summary.get("recipe"))
     wanted = set(note.get("stages", ()))
     if recipe:
         wanted |= {"import" if recipe.get("traces") else "generate", "filter", "sft"}
@@ -157,9 +158,10 @@ def _run_state(stages: Sequence[dict[str, Any]], process: int | None) -> str:
     return "done" if stages and all(one["state"] == "done" for one in stages) else "unfinished"
 
 
-def _score(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The scores of a summary's `eval`, without its benchmarks and protocol."""
-    return None if metrics is None else {key: metrics[key] for key in ("base", "student", "difference")}
+def _score(metrics: Any) -> dict[str, Any] | None:
+    """The scores of a summary's `eval`, without its benchmarks and protocol; of somebody else's `eval` none."""
+    found = {key: mapping(metrics).get(key) for key in ("base", "student", "difference")}
+    return found if all("pass_at_1" in mapping(score) for score in found.values()) else None
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
@@ -264,7 +266,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
     entries = sorted(entry for entry in folder.iterdir() if not (keep_traces and _is_kept(entry)))
     parts = [{"path": entry.name, "num_bytes": _bytes_of(entry)} for entry in entries]
     traces = [_read(folder / name / MANIFEST) for name in TRACE_STAGES]
-    num_traces = sum(found["metrics"]["num_samples"] for found in traces if found)
+    num_traces = sum(mapping(found.get("metrics")).get("num_samples", 0) for found in traces)
     has_student = (folder / "sft" / "student").exists()
     return {
         "name": folder.name,
@@ -280,7 +282,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
-    if "recipe" in _read(folder / SUMMARY) or "arguments" in _read(folder / COMMAND):
+    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in _read(folder / COMMAND):
         return True
     if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
         return True

@@ -140,6 +140,17 @@ def test_names_with_brackets_are_shown_as_they_are(distill, small, monkeypatch, 
     assert ("me/a[/red]b" in out) is (columns == "120")
 
 
+@pytest.mark.parametrize("summary", [{"eval": {"accuracy": 0.9}}, {"eval": 3, "recipe": 3, "student": ["a"]}])
+def test_somebody_elses_summary_hides_no_run(distill, small, summary):
+    other = small.with_name("other")
+    other.mkdir()
+    (other / "summary.json").write_text(json.dumps(summary))
+    code, out, _ = distill("runs", "ls")
+    assert code == 0
+    assert "small" in out
+    assert len(json.loads(distill("runs", "ls", "--json")[1])["runs"]) == 2
+
+
 @pytest.mark.parametrize("text", ["[]", "[1]"])
 @pytest.mark.parametrize("file", ["summary.json", "command.json", "generate/manifest.json", "generate/identity.json"])
 def test_a_file_that_is_no_object_is_named_and_hides_no_run(distill, small, file, text):
