@@ -17,7 +17,7 @@ from typing import Any
 
 from distill.errors import RecipeError, UserError
 from distill.hub import Model
-from distill.pipeline import REPORT, STAGES, headline, run_recipe
+from distill.pipeline import REPORT, STAGES, headline, run_recipe, stages_of
 from distill.progress import QUIET
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe
@@ -27,7 +27,7 @@ from distill.runs import find_run
 from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
-from distill.store import SUMMARY, read_json, read_jsonl
+from distill.store import SUMMARY, read_jsonl, read_object
 from distill.trace_store import stored_traces
 
 
@@ -148,6 +148,13 @@ def run(
     made = as_recipe(recipe, overrides, student, teacher)
     if unknown := sorted(set(stages or ()) - STAGES.keys()):
         raise UserError(f"stages: unknown {', '.join(unknown)}. There are: {', '.join(STAGES)}.")
+    there = stages_of(made)
+    if lacking := [name for name in STAGES if name in (stages or ()) and name not in {*there, "push"}]:
+        section = "traces" if lacking[0] == "import" else lacking[0]
+        raise UserError(
+            f"stages: {', '.join(lacking)}: recipe {made.name} has no {section}: section. Its stages are: "
+            f"{', '.join(there)}."
+        )
     tell = (lambda text: None) if quiet else say or _to_standard_error
     with _quiet(quiet):
         summary = run_recipe(made, Path(run_dir), stages, force, tell, retry_errors)
@@ -188,7 +195,7 @@ def open_run(name: str | Path, run_dir: str | Path = "runs") -> RunResult:
         UserError: there is no such run, or no stage of it is complete.
     """
     folder = find_run(Path(run_dir), str(name))
-    summary = read_json(folder / SUMMARY)
+    summary = read_object(folder / SUMMARY)
     if summary is None:
         raise UserError(f"{folder}: no stage of this run is complete yet. Go on with distill.run(recipe).")
     return RunResult(summary, folder)

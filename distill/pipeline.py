@@ -32,7 +32,7 @@ from distill.store import (
     differences,
     fingerprint,
     only_writer,
-    read_json,
+    read_object,
     write_json,
 )
 
@@ -93,6 +93,7 @@ def run_recipe(
     say: Say = lambda text: None,
     retry_errors: bool = False,
     leader: Leader | None = None,
+    accepted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run stages in order, skipping what is done.
 
@@ -104,6 +105,7 @@ def run_recipe(
         say: is told each step in a line.
         retry_errors: ask again for the samples that ended in errors.
         leader: of the processes that a launcher has started to train along.
+        accepted: called once, while the run folder is held: when the first stage begins, or all are found done.
 
     Returns:
         The summary, as written to `summary.json`.
@@ -116,7 +118,7 @@ def run_recipe(
     with only_writer(run.run_dir):
         _check_inputs(run, wanted)
         _record_estimate(run, wanted, force, say)
-        at_work = AtWork()
+        at_work = AtWork(accepted)
         for name in wanted:
             try:
                 did_something = _run_stage(run, name, force, say, at_work)
@@ -127,6 +129,7 @@ def run_recipe(
             if did_something or name == wanted[-1]:
                 summary = write_summary(run)
                 write_report(run, say)
+        at_work.begin()
         return summary
 
 
@@ -186,7 +189,14 @@ def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
 class AtWork:
     """Whether a call has changed anything in its run folder yet."""
 
+    accepted: Callable[[], None]
     has_begun: bool = False
+
+    def begin(self) -> None:
+        """Tell that nothing forbids what was asked for; only the first time."""
+        if not self.has_begun:
+            self.has_begun = True
+            self.accepted()
 
 
 def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWork) -> bool:
@@ -213,7 +223,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
     _check_disk(run.run_dir)
     folder.reopen()
     folder.claim(identity)
-    at_work.has_begun = True
+    at_work.begin()
     # Before the work, so that a run that is killed in it has said what it was to be, and nothing of an earlier stop.
     write_summary(run, forget_stop_in=name)
     started = time.monotonic()
@@ -343,7 +353,7 @@ def write_summary(
 
 
 def _earlier_stop(run: RunContext) -> StopRecord | None:
-    stopped: StopRecord | None = (read_json(run.run_dir / SUMMARY) or {}).get("stopped")
+    stopped: StopRecord | None = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
     return stopped
 
 

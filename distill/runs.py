@@ -9,6 +9,7 @@ run less. The command that began a run is noted in it, so that it can be told ho
 
 import contextlib
 import difflib
+import glob
 import os
 import shlex
 import shutil
@@ -20,12 +21,15 @@ from typing import Any
 
 from distill.errors import StoreError, UserError
 from distill.pipeline import REPORT, STAGES, headline, stages_of
+from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
 from distill.report.progress_on_disk import run_state
+from distill.report.wording import mapping
 from distill.store import (
     IDENTITY,
+    LOCK,
     MANIFEST,
     SUMMARY,
     disk_errors,
@@ -44,7 +48,7 @@ REMOVING = ".removing-"
 
 
 def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Sequence[str]) -> None:
-    """Note in a run's folder with what command it goes on; not where another process works there.
+    """Note in a run's folder with what command it goes on; for who holds the folder.
 
     Args:
         run_dir: `runs/<name>`.
@@ -52,8 +56,6 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         stage: the stage that was asked for; `None`: all.
         arguments: what stands behind the stage: the recipe's path and the settings.
     """
-    if writer_of(run_dir) is not None:
-        return
     note = {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
@@ -137,7 +139,7 @@ def _overview(folder: Path) -> dict[str, Any]:
 
 def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list[str]:
     """The stages that a run has, done or not: those its recipe asks for, and any that has left something."""
-    recipe = summary.get("recipe") or {}
+    recipe = mapping(summary.get("recipe"))
     wanted = set(note.get("stages", ()))
     if recipe:
         wanted |= {"import" if recipe.get("traces") else "generate", "filter", "sft"}
@@ -146,9 +148,10 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where it is not there or damaged: one bad file hides no other run."""
+    """A JSON object; empty where it is not there, damaged or something else: one bad file hides no other run."""
     with contextlib.suppress(StoreError, OSError):
-        return dict(read_json(file) or {})
+        found = read_json(file)
+        return found if isinstance(found, dict) else {}
     return {}
 
 
@@ -169,9 +172,10 @@ def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     return None if stopped is None or _read(folder / str(stopped.get("stage")) / MANIFEST) else stopped
 
 
-def _score(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The scores of a summary's `eval`, without its benchmarks and protocol."""
-    return None if metrics is None else {key: metrics[key] for key in ("base", "student", "difference")}
+def _score(metrics: Any) -> dict[str, Any] | None:
+    """The scores of a summary's `eval`, without its benchmarks and protocol; of somebody else's `eval` none."""
+    found = {key: mapping(metrics).get(key) for key in ("base", "student", "difference")}
+    return found if all("pass_at_1" in mapping(score) for score in found.values()) else None
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
@@ -260,7 +264,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
         keep_traces: leave what the teacher wrote (`generate/` or `import/`).
 
     Raises:
-        StoreError: it is a link, or a process works in it.
+        StoreError: it is a link, a process works in it, or nothing in it says that distill made it.
     """
     if folder.is_symlink():
         raise StoreError(f"{folder}: a link to {folder.resolve()}, which is not removed through it. Name the folder.")
@@ -269,10 +273,12 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
             f"{folder}: distill (process {process or 'unknown'}) is working here. Wait for it, or stop it first "
             f"(kill {process or 'its id'}); what is finished is kept."
         )
+    if not _is_ours(folder):
+        raise StoreError(f"{folder}: does not look like a run of distill, so it is not removed.")
     entries = sorted(entry for entry in folder.iterdir() if not (keep_traces and _is_kept(entry)))
     parts = [{"path": entry.name, "num_bytes": _bytes_of(entry)} for entry in entries]
     traces = [_read(folder / name / MANIFEST) for name in TRACE_STAGES]
-    num_traces = sum(found["metrics"]["num_samples"] for found in traces if found)
+    num_traces = sum(mapping(found.get("metrics")).get("num_samples", 0) for found in traces)
     has_student = (folder / "sft" / "student").exists()
     return {
         "name": folder.name,
@@ -286,9 +292,21 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
     }
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
+    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in _read(folder / COMMAND):
+        return True
+    if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
+        return True
+    return {entry.name for entry in folder.iterdir()} <= {LOCK, PLAN}  # refused before it has begun anything
+
+
 def _is_kept(entry: Path) -> bool:
-    """Whether an entry of a run's folder holds traces, those of an older recipe (`generate.replaced-1`) included."""
-    return entry.name.partition(".")[0] in TRACE_STAGES
+    """Whether an entry of a run's folder holds traces, those of an older recipe (`generate.replaced-1`) included.
+
+    What makes the folder a run, and the command that it goes on with, stay beside them.
+    """
+    return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (LOCK, COMMAND)
 
 
 def _bytes_of(entry: Path) -> int:
@@ -324,7 +342,7 @@ def finish_removal(runs_dir: Path, name: str) -> bool:
     Raises:
         StoreError: the disk refuses.
     """
-    left = list(runs_dir.glob(f".{name}{REMOVING}*")) if "/" not in name else []
+    left = list(runs_dir.glob(f".{glob.escape(name)}{REMOVING}*")) if "/" not in name else []
     with disk_errors(runs_dir):
         for folder in left:
             shutil.rmtree(folder)

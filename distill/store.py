@@ -29,7 +29,7 @@ NUM_TRIES, TRY_AGAIN_S = 5, 0.1
 """Who only looks whether a folder is in use holds its lock for a moment."""
 FULL_BELOW_BYTES = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if isinstance(error, OSError) and number in _NO_PLACE:
             raise StoreError(
-                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir."
+                f"{path}: no folder can be made there ({error.strerror}). Give another --run-dir, or --output for a "
+                "report."
             ) from error
         is_forbidden = number in (errno.EACCES, errno.EROFS, errno.EPERM)
         # torch and safetensors report a full disk as errors of their own; then the disk itself tells.
@@ -195,6 +196,20 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}: not valid JSON ({error}). Remove the file and run the command again.") from None
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """A JSON file's object, or `None` where there is no such file.
+
+    Raises:
+        StoreError: the file holds something else, which distill never writes there.
+    """
+    value = read_json(path)
+    if value is None and not path.exists():
+        return None
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: not a JSON object. Remove the file and run the command again.")
+    return value
+
+
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file atomically. Lone surrogates survive as escapes."""
     atomic_write(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
@@ -230,15 +245,13 @@ class StageFolder:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or `None` while the stage is not complete."""
-        manifest: dict[str, Any] | None = read_json(self.path / MANIFEST)
-        return manifest
+        """The manifest, or `None` while the stage is not complete; raises StoreError where it is damaged."""
+        return read_object(self.path / MANIFEST)
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What the folder's content was made from, complete or not; `None` for a new folder."""
-        identity: dict[str, Any] | None = read_json(self.path / IDENTITY)
-        return identity
+        """What the content was made from, complete or not; `None` for a new folder, StoreError for a damaged file."""
+        return read_object(self.path / IDENTITY)
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Write down what the content will be made from, before any of it exists."""

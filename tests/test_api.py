@@ -10,6 +10,7 @@ import pytest
 
 import distill
 from distill.api import as_recipe
+from distill.errors import UserError
 from distill.progress import QUIET
 from distill.store import read_json
 
@@ -108,6 +109,17 @@ def test_a_dict_may_extend_a_recipe_and_stays_as_it_is(recipe):
     made = as_recipe(changes)
     assert made == distill.load_recipe("recipe.yaml", ["sft.epochs=2", "seed=5"])
     assert changes == {"extends": "recipe.yaml", "sft": {"epochs": 2}, "seed": 5}
+
+
+@pytest.mark.parametrize(("stage", "section"), [("eval", "eval"), ("import", "traces")])
+def test_a_stage_that_the_recipe_lacks_is_refused_before_anything(recipe, tmp_path, stage, section):
+    with pytest.raises(
+        UserError, match=f"stages: {stage}: recipe small has no {section}: section. Its stages are: gen"
+    ):
+        distill.run(recipe, stages=[stage], run_dir=tmp_path / "runs", quiet=True)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(UserError, match="push"):
+        distill.run(recipe, stages=["push"], run_dir=tmp_path / "runs", quiet=True)
 
 
 def test_a_run_that_is_not_there_is_named(generated, tmp_path):

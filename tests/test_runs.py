@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shlex
 import shutil
 
 import pytest
 
+from distill.recipe_yaml import load_recipe
 from distill.store import only_writer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -60,6 +62,32 @@ def test_show_names_the_exact_command_that_comes_next(distill, small, tmp_path, 
     monkeypatch.chdir(elsewhere)
     told = json.loads(distill("runs", "show", "small", "--run-dir", tmp_path / "runs", "--json")[1])
     assert told["next_command"] == f"cd {tmp_path} && distill filter --set 'description=two sums'"
+
+
+def test_a_command_that_was_refused_is_not_the_one_to_go_on_with(distill, small):
+    told = json.loads(distill("runs", "show", "small", "--json")[1])["next_command"]
+    code, _, err = distill("run", "--set", "seed=9", "--set", "description=refused")
+    assert code == 2
+    assert "made from something else" in err
+    assert json.loads(distill("runs", "show", "small", "--json")[1])["next_command"] == told
+    assert distill("filter", "--set", "description=begun")[0] == 0
+    assert "description=begun" in json.loads(distill("runs", "show", "small", "--json")[1])["next_command"]
+
+
+def test_the_command_to_go_on_with_has_a_commands_own_flags(distill, small, monkeypatch):
+    def stopped(recipe, runs_dir, *given):
+        given[-1]()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.pipeline.run_recipe", stopped)
+        code, _, _ = distill("push", "--repo", "me/math", "--public", "--accept-licence", "--set", "seed=3")
+        assert code == 130
+    words = shlex.split(json.loads(distill("runs", "show", "small", "--json")[1])["next_command"])
+    assert words[:2] == ["distill", "filter"]
+    recipe = load_recipe("recipe.yaml", [word for word in words[2:] if word != "--set"])
+    assert recipe.seed == 3
+    assert (recipe.push.repo, recipe.push.private, recipe.push.accept_licence) == ("me/math", False, True)
 
 
 def test_show_tells_the_funnel_once_the_filter_is_done(distill, small):
@@ -120,6 +148,43 @@ def test_one_damaged_run_hides_no_other(distill, small):
     assert distill("runs", "show", "other")[0] == 0
 
 
+@pytest.mark.parametrize("columns", ["60", "120"])
+def test_names_with_brackets_are_shown_as_they_are(distill, small, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    folder = small.rename(small.with_name("[b]old"))
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, "student": "me/a[/red]b"}))
+    code, out, err = distill("runs", "ls")
+    assert (code, err) == (0, "")
+    assert "[b]old" in out
+    assert ("me/a[/red]b" in out) is (columns == "120")
+
+
+@pytest.mark.parametrize("summary", [{"eval": {"accuracy": 0.9}}, {"eval": 3, "recipe": 3, "student": ["a"]}])
+def test_somebody_elses_summary_hides_no_run(distill, small, summary):
+    other = small.with_name("other")
+    other.mkdir()
+    (other / "summary.json").write_text(json.dumps(summary))
+    code, out, _ = distill("runs", "ls")
+    assert code == 0
+    assert "small" in out
+    assert len(json.loads(distill("runs", "ls", "--json")[1])["runs"]) == 2
+
+
+@pytest.mark.parametrize("text", ["[]", "[1]"])
+@pytest.mark.parametrize("file", ["summary.json", "command.json", "generate/manifest.json", "generate/identity.json"])
+def test_a_file_that_is_no_object_is_named_and_hides_no_run(distill, small, file, text):
+    (small / file).write_text(text)
+    (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+    assert run["name"] == "small"
+    assert distill("runs", "show", "small")[0] == 0
+    for command in ("plan", "report", "generate"):
+        arguments = ["recipe.yaml"] if command != "report" else ["small"]
+        code, _, err = distill(command, *arguments)
+        assert "Traceback" not in err
+        assert code == 0 or (code == 2 and f"{file}: not a JSON object" in err)
+
+
 def test_a_run_at_work_is_shown_so_and_is_not_removed(distill, small):
     with only_writer(small):
         (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
@@ -165,13 +230,50 @@ def test_links_are_never_followed(distill, small, tmp_path):
     assert (precious / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("sign", ["summary.json", ".lock"])
+def test_a_folder_of_somebody_elses_is_never_removed(distill, tmp_path, sign):
+    folder = tmp_path / "runs" / "thesis"
+    (folder / "generate").mkdir(parents=True)
+    (folder / "generate" / "chapter.txt").write_text("mine")
+    (folder / sign).write_text('{"accuracy": 0.9}')
+    (folder / "command.json").write_text("[1]")
+    for name in ("thesis", folder):
+        for more in ((), ("--keep-traces",)):
+            code, _, err = distill("runs", "rm", name, "--yes", *more)
+            assert code == 2
+            assert "does not look like a run of distill" in err
+    assert (folder / "generate" / "chapter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("gone", [("command.json",), ("command.json", "summary.json"), ("generate", "summary.json")])
+def test_any_sign_of_a_run_will_do_to_remove_it(distill, small, gone):
+    for name in gone:
+        shutil.rmtree(small / name) if (small / name).is_dir() else (small / name).unlink()
+    assert distill("runs", "rm", "small", "--yes")[0] == 0
+    assert not small.exists()
+
+
+def test_a_run_that_was_refused_before_it_began_can_be_removed(distill, tmp_path):
+    folder = tmp_path / "runs" / "refused"
+    with only_writer(folder):
+        pass
+    assert distill("runs", "rm", "refused", "--yes")[0] == 0
+    assert not folder.exists()
+
+
 def test_traces_can_be_kept(distill, small):
     assert distill("filter", "--quiet", "--set", "description=two sums")[0] == 0
     told = json.loads(distill("runs", "rm", "small", "--keep-traces", "--yes", "--json")[1])
     assert told["removed"]
     assert "generate" not in [part["path"] for part in told["runs"][0]["parts"]]
-    assert sorted(entry.name for entry in small.iterdir()) == ["generate"]
+    assert sorted(entry.name for entry in small.iterdir()) == [".lock", "command.json", "generate"]
+    (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
+    assert [one["state"] for one in run["stages"]] == ["complete", "waiting", "waiting"]
+    story = distill("runs", "show", "small")[1]
+    assert story.endswith("Go on with:\n  distill filter --set 'description=two sums'\n")
     assert "done already" in distill("generate")[2]
+    assert distill("runs", "rm", "small", "--yes")[0] == 0
+    assert not small.exists()
 
 
 def test_a_removal_that_was_killed_is_finished_by_the_same_command(distill, small):
@@ -179,6 +281,29 @@ def test_a_removal_that_was_killed_is_finished_by_the_same_command(distill, smal
     assert json.loads(distill("runs", "ls", "--json")[1])["runs"] == []
     assert distill("runs", "rm", "small", "--yes")[0] == 0
     assert list(small.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["*", "**", "?mall", "[s]mall"])
+def test_a_name_is_no_pattern(distill, small, name):
+    left = small.with_name(".small.removing-1")
+    shutil.copytree(small, left)
+    code, _, err = distill("runs", "rm", name, "--yes")
+    assert code == 2
+    assert "no run is here" in err
+    assert left.exists()
+    assert small.exists()
+
+
+def test_a_run_that_is_named_twice_is_removed_once(distill, small):
+    shutil.copytree(small, small.with_name("other"))
+    small.with_name("alias").symlink_to(small)
+    names = ("small", small, "runs/other/../small", "other")
+    code, _, err = distill("runs", "rm", *names, "alias", "--yes")
+    assert code == 2
+    assert "link" in err
+    told = json.loads(distill("runs", "rm", *names, "--yes", "--json")[1])
+    assert [run["name"] for run in told["runs"]] == ["small", "other"]
+    assert [entry.name for entry in small.parent.iterdir()] == ["alias"]
 
 
 def test_what_a_recipe_says_cannot_command_the_terminal(distill, generated):

@@ -65,7 +65,6 @@ def report(
     else:
         html = render_report(found[0])
         path = output or found[0].folder / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, html)
     if as_json:
         facts = [run.facts for run in found]

@@ -108,7 +108,9 @@ def rm(
     from distill.runs import SCHEMA_VERSION, find_run, finish_removal, remove_run, what_would_go
 
     left = [name for name in names if not dry_run and finish_removal(run_dir, name) and not (run_dir / name).exists()]
-    folders = list(dict.fromkeys(find_run(run_dir, name) for name in names if name not in left))
+    found = [find_run(run_dir, name) for name in names if name not in left]
+    # However it is named, a folder goes once; a link to it is another name to refuse, so the last part stays as given.
+    folders = list({folder.parent.resolve() / folder.name: folder for folder in found}.values())
     plans = [what_would_go(folder, keep_traces) for folder in folders]
     for plan in plans:
         typer.echo("\n".join(_removal_lines(plan)), err=as_json)
@@ -140,6 +142,7 @@ def _ask(yes: bool) -> None:
 def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from distill.publish.preview import size_text
     from distill.recipe_files.trust import printable
@@ -149,11 +152,10 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
     for column in ("run", *(["student"] if is_wide else []), "stages", "pass@1", "size", "changed"):
         table.add_column(column, justify="right" if column in ("pass@1", "size") else "left", overflow="fold")
     for run in found:
-        student = [printable(run["student"] or "")] if is_wide else []
+        # As texts: in a plain string rich would take what stands in brackets for markup.
+        name, student = Text(printable(run["name"])), [Text(printable(str(run["student"] or "")))] if is_wide else []
         score = _score_words(run["score"])
-        table.add_row(
-            run["name"], *student, _stage_words(run), score, size_text(run["num_bytes"]), _when(run["changed_at"])
-        )
+        table.add_row(name, *student, _stage_words(run), score, size_text(run["num_bytes"]), _when(run["changed_at"]))
     return table
 
 
@@ -220,6 +222,7 @@ def _print_story(run: dict[str, Any]) -> None:
 
 def _funnel_table(funnel: list[dict[str, Any]]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(justify="right")
@@ -227,7 +230,7 @@ def _funnel_table(funnel: list[dict[str, Any]]) -> Any:
     table.add_column(overflow="fold")
     for step in funnel:
         is_drop = step["step"] not in ("sampled", "kept")
-        table.add_row(f"  {'-' if is_drop else ''}{step['num_traces']:,}", step["step"], step["about"])
+        table.add_row(f"  {'-' if is_drop else ''}{step['num_traces']:,}", Text(step["step"]), Text(step["about"]))
     return table
 
 

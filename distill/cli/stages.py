@@ -1,6 +1,8 @@
 """The stages as commands, and `distill run` for all of them in order."""
 
+import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -223,9 +225,10 @@ def run_stages(
 
             train_along(given.run_dir / recipe.name, member)
             return
-        note_command(given.run_dir / recipe.name, recipe, stage, given.arguments())
         tell = _silent if given.quiet else say
-        summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member)
+        words = [*given.arguments(), *_as_settings(flags or {})]
+        note = partial(note_command, given.run_dir / recipe.name, recipe, stage, words)
+        summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member, note)
     comparison = None if loaded.lock is None else _compare_with(loaded.lock, given.run_dir / recipe.name)
     if given.as_json:
         print_json(summary if comparison is None else {**summary, "repeat": comparison})
@@ -236,6 +239,12 @@ def run_stages(
             from distill.recipe_files.trust import printable
 
             typer.echo(printable("\n".join(comparison_lines(comparison))))
+
+
+def _as_settings(flags: Mapping[str, Any]) -> list[str]:
+    """A command's own flags as `--set`, which every command takes."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    return [word for key, value in given.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, is_run, read_json, writer_of
+from distill.store import IDENTITY, MANIFEST, is_run, read_object, writer_of
 from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
@@ -71,15 +71,15 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         with_traces: read traces and answers too, not the counts alone.
 
     Raises:
-        UserError: there is no run.
+        UserError: there is no run, or a file of it is damaged.
     """
     if not is_run(folder):
         raise UserError(
             f"{folder}: no run here; none has begun in it. Give the name of a run, its folder or its recipe, and "
             "--run-dir if it is not under runs/."
         )
-    summary = read_json(folder / SUMMARY) or {"name": folder.name, "recipe": dict(recipe or {})}
-    manifests = {name: manifest for name in STAGES if (manifest := read_json(folder / name / MANIFEST)) is not None}
+    summary = read_object(folder / SUMMARY) or {"name": folder.name, "recipe": dict(recipe or {})}
+    manifests = {name: manifest for name in STAGES if (manifest := read_object(folder / name / MANIFEST)) is not None}
     # Manifests are the truth; a summary may have been written before a stage finished, or after one was reopened.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
     history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")

@@ -5,7 +5,7 @@ Enters: `eval/` of a run. Leaves: the questions whose share of right answers cha
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from distill.ledger import read_ledger
 from distill.publish.scrub import redact
 from distill.records import Problem, SampleKey, Trace, Verdict
-from distill.report.cards import problem_entry
+from distill.report.cards import problem_entry, shortened
 from distill.report.passage import Passage, passage
 
 ROLES = ("base", "student")
@@ -51,9 +51,22 @@ class Question:
         one, other = (answer.num_right / answer.num_samples for answer in self.answers)
         return other > one
 
-    def num_chars(self, limit: int) -> int:
-        """Of its texts, where each has no more than `limit`."""
-        return sum(min(limit, text.length) for a in self.answers for text in (a.thinking, a.text))
+    def within(self, limit: int) -> dict[str, Any]:
+        """As the template takes it, with no more than `limit` characters in each text."""
+        answers = [
+            {
+                "num_right": answer.num_right,
+                "num_samples": answer.num_samples,
+                "is_right": answer.is_right,
+                "extracted": answer.extracted,
+                "thinking": answer.thinking.within(limit).to_json(),
+                "num_thinking": answer.thinking.length,
+                "text": answer.text.within(limit).to_json(),
+                "finish": answer.finish,
+            }
+            for answer in self.answers
+        ]
+        return {"problem": self.problem, "answers": answers, "is_gained": self.is_gained}
 
 
 Verdicts = Mapping[str, list[Verdict]]
@@ -146,17 +159,45 @@ def _answer(trace: Trace, verdict: Verdict, verdicts: list[Verdict]) -> Answer:
         num_right=sum(one.correct is True for one in verdicts),
         num_samples=len(verdicts),
         is_right=verdict.correct,
-        extracted=verdict.extracted_answer,
+        extracted=shortened(verdict.extracted_answer),
         thinking=passage(redact(trace.reasoning)),
         text=passage(redact(trace.content or trace.error)),
         finish=trace.finish_reason,
     )
 
 
-def fitting_limit(questions: list[Question], budget: int) -> int:
-    """Characters of a text with which all questions fit into `budget` bytes, about."""
-    sizes = ((limit, sum(question.num_chars(limit) for question in questions)) for limit in LIMITS)
-    return next((limit for limit, size in sizes if size <= budget), LIMITS[-1])
+def shown_questions(
+    questions: Sequence[Question], budget: int, num_bytes: Callable[[dict[str, Any]], int]
+) -> list[dict[str, Any]]:
+    """Questions as the template takes them: texts are cut until all fit, and then some of each kind are left out.
+
+    Args:
+        questions: gained and lost ones.
+        budget: bytes on the page.
+        num_bytes: of one as it stands on the page, its markup and escapes included.
+    """
+    taken: dict[int, dict[str, Any]] = {}
+    order = _by_turns(questions)
+    for limit in LIMITS:
+        taken, left = {}, budget
+        for place in order:
+            shown = questions[place].within(limit)
+            left -= num_bytes(shown)
+            if left < 0:
+                break
+            taken[place] = shown
+        if len(taken) == len(questions):
+            break
+    return [taken[place] for place in sorted(taken)]
+
+
+def _by_turns(questions: Sequence[Question]) -> list[int]:
+    """Places in an order of which every beginning has gained and lost ones in the proportion of all."""
+    kinds: dict[bool, list[int]] = {True: [], False: []}
+    for place, question in enumerate(questions):
+        kinds[question.is_gained].append(place)
+    shares = [(number / len(places), place) for places in kinds.values() for number, place in enumerate(places)]
+    return [place for _, place in sorted(shares)]
 
 
 def _problems(file: Path) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ page's text, always encodable as UTF-8, under `MAX_BYTES`. Models wrote the trac
 the templates escape all of them; the package's own script and style and the escaped JSON alone stand as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distill.recipe_files.text import recipe_yaml
@@ -16,7 +16,7 @@ from distill.report.embed import HERE, asset, embedded_json, policy
 from distill.report.gather import STAGES, Run
 from distill.report.headline import figures, headline
 from distill.report.pick import MAX_TRACES, RULE
-from distill.report.questions import Question, fitting_limit
+from distill.report.questions import shown_questions
 from distill.report.wording import (
     FILTERS,
     MISSING,
@@ -31,8 +31,8 @@ from distill.report.wording import (
 
 MAX_BYTES = 5_000_000
 """No page is larger."""
-QUESTION_BYTES = 1_200_000
-"""Of it for the texts of questions gained and lost."""
+QUESTION_BYTES = 2_400_000
+"""Of it for questions gained and lost, at most."""
 SPARE_BYTES = 100_000
 
 QUANTITIES = {
@@ -52,7 +52,8 @@ def render_report(run: Run) -> str:
     stages, evaluation = mapping(facts.get("stages")), mapping(mapping(facts.get("stages")).get("eval"))
     benchmarks = charts.benchmark_rows(evaluation)
     rows = stage_rows(facts)
-    found = shown_questions(run.questions, QUESTION_BYTES)
+    found = shown_questions(run.questions, QUESTION_BYTES, _question_bytes())
+    difference = mapping(evaluation.get("difference"))
     filtered, history = mapping(stages.get("filter")), facts.get("history")
     values: dict[str, Any] = {
         "facts": facts,
@@ -75,6 +76,8 @@ def render_report(run: Run) -> str:
         "axis": charts.score_axis(benchmarks),
         "gained": [one for one in found if one["is_gained"]],
         "lost": [one for one in found if not one["is_gained"]],
+        "num_gained": max(number(difference.get("num_gained")) or 0, sum(one.is_gained for one in run.questions)),
+        "num_lost": max(number(difference.get("num_lost")) or 0, sum(not one.is_gained for one in run.questions)),
         "estimates": estimate_words(facts.get("estimate"), stages),
         "places": places(mapping(facts.get("lineage"))),
         "recipe_text": recipe_text(facts.get("recipe")),
@@ -137,6 +140,12 @@ def _environment() -> Any:
     )
     environment.filters |= FILTERS
     return environment
+
+
+def _question_bytes() -> Callable[[dict[str, Any]], int]:
+    """What measures a question as it will stand on the page."""
+    question_list = _environment().get_template("macros.html.jinja").module.question_list
+    return lambda question: len(printable(question_list([question], ("Base", "Student"))).encode("utf-8", "replace"))
 
 
 def _own(text: str) -> Any:
@@ -220,25 +229,3 @@ def places(lineage: Row) -> list[tuple[str, str]]:
 def recipe_text(recipe: Any) -> str:
     """The recipe as YAML."""
     return recipe_yaml(recipe) if mapping(recipe) else ""
-
-
-def shown_questions(questions: Sequence[Question], budget: int) -> list[dict[str, Any]]:
-    """Questions as the template takes them, their texts short enough for all to fit."""
-    limit = fitting_limit(list(questions), budget)
-    found = []
-    for question in questions:
-        answers = [
-            {
-                "num_right": answer.num_right,
-                "num_samples": answer.num_samples,
-                "is_right": answer.is_right,
-                "extracted": answer.extracted,
-                "thinking": answer.thinking.within(limit).to_json(),
-                "num_thinking": answer.thinking.length,
-                "text": answer.text.within(limit).to_json(),
-                "finish": answer.finish,
-            }
-            for answer in question.answers
-        ]
-        found.append({"problem": question.problem, "answers": answers, "is_gained": question.is_gained})
-    return found

@@ -57,6 +57,16 @@ def test_a_run_is_named_by_its_name_its_folder_or_its_recipe(report, make_sums_r
     assert report(given)[:2] == (0, "runs/sums/report.html\n")
 
 
+@pytest.mark.parametrize("place", ["taken/x.html", "taken/deeper/x.html"])
+def test_a_place_where_no_page_can_go_is_named(report, make_sums_run, tmp_path, place):
+    make_sums_run()
+    (tmp_path / "taken").write_text("a file")
+    code, out, err = report("sums", "-o", place)
+    assert (code, out) == (2, "")
+    assert f"{place}: no folder can be made there" in err
+    assert report("sums", "-o", "made/for/it.html") == (0, "made/for/it.html\n", "")
+
+
 def test_two_runs_make_a_page_of_their_own(report, make_sums_run, tmp_path):
     make_sums_run("a")
     make_sums_run("b")

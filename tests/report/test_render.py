@@ -313,22 +313,41 @@ def test_where_it_comes_from_is_told():
     assert "recipe.lock.yaml" in text
 
 
-def question(text="<think>I count.</think>It is 7.", is_right=(False, True)):
+def question(text="<think>I count.</think>It is 7.", is_right=(False, True), asked="What is 3 + 4?"):
     split = split_reasoning(text)
     answers = [
         Answer(int(right), 1, right, "7", passage(split.reasoning), passage(split.content), "stop")
         for right in is_right
     ]
-    problem = {"id": "q1", "source": "held-out", "question": "What is 3 + 4?", "answer": "7"}
+    problem = {"id": "q1", "source": "held-out", "question": asked, "answer": "7"}
     return Question(problem, tuple(answers))
 
 
 def test_questions_gained_and_lost_have_both_answers_to_read():
     lost = question("<think>Hm.</think>Is it 9?", is_right=(True, False))
     text = page(questions=[question(), lost]).text
-    assert text.index("1 gained") < text.index("It is 7.") < text.index("1 lost") < text.index("Is it 9?")
+    assert (
+        text.index("87 gained, 1 of them")
+        < text.index("It is 7.")
+        < text.index("3 lost, 1 of them")
+        < text.index("Is it 9?")
+    )
     assert text.count("What is 3 + 4?") == 4
     assert "Base wrong Answered 7 Thinking (8 characters) I count. It is 7. Student right" in text
+
+
+@pytest.mark.parametrize("letter", ["a", "字", "'"], ids=["ascii", "chinese", "escaped"])
+def test_however_many_questions_have_changed_the_page_stays_small_and_says_what_it_shows(letter):
+    given = {"text": f"<think>{letter * 3_000}</think>{letter * 3_000}", "asked": letter * 1_500}
+    gained, lost = question(**given), question(**given, is_right=(True, False))
+    html = render_report(run_of(cards=[card()], questions=[gained] * 800 + [lost] * 400))
+    assert len(html.encode()) < MAX_BYTES
+    shown = html.count('<details class="question">')
+    told = [int(num) for num in re.findall(r"([0-9]+) of them shown", html)]
+    assert re.findall(r"<strong>([0-9]+) (gained|lost)</strong>", html) == [("800", "gained"), ("400", "lost")]
+    assert sum(told) == shown
+    assert 50 < shown < 1_200
+    assert abs(told[0] - 2 * told[1]) <= 2
 
 
 @pytest.mark.parametrize(
