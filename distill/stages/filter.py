@@ -70,16 +70,8 @@ def identity(run: RunContext) -> dict[str, Any]:
         "problems": source["outputs"][PROBLEMS]["sha256"],
         "student": f"{run.student_model.name}@{run.student_model.revision}" if _counts_tokens(config) else None,
         "evaluation_sets": {pack.name: pack.sha256 for pack in run.evaluation_packs},
-        **_thresholds(config),
+        **config.model_dump(mode="json", exclude={"compute": True, "judge": {"compute"}}),
     }
-
-
-def _thresholds(config: FilterConfig) -> dict[str, Any]:
-    """What of the configuration decides; `unanswered` only where it is not as it always was."""
-    shown = config.model_dump(mode="json", exclude={"compute": True, "judge": {"compute"}})
-    if shown["unanswered"] == "drop":
-        del shown["unanswered"]
-    return shown
 
 
 def run(run: RunContext) -> Summary:

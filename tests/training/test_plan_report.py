@@ -66,7 +66,7 @@ def test_the_table_has_r1s_scores():
 
 
 def test_the_command_lists_them(here):
-    entries = json.loads(invoke("students", "--json"))
+    entries = json.loads(invoke("students", "--json"))["students"]
     assert [entry["alias"] for entry in entries] == list(STUDENTS)
     seven = entries[1]
     assert seven["learning_rate"] == {"full": 8e-5, "lora": 2e-4}
@@ -85,7 +85,7 @@ def test_the_command_lists_them(here):
 
 
 def test_without_a_recipe_every_alias_is_planned(here):
-    entries = json.loads(invoke("sft", "--plan", "--gpus", "8", "--gpu-memory", "80", "--json"))
+    entries = json.loads(invoke("sft", "--plan", "--gpus", "8", "--gpu-memory", "80", "--json"))["students"]
     assert [entry["student"] for entry in entries] == list(STUDENTS)
     for entry in entries:
         assert len(entry["memory"]) == 8
@@ -99,12 +99,12 @@ def test_without_a_recipe_every_alias_is_planned(here):
 
 def test_the_recipe_says_what_is_planned(here):
     (here / "recipe.yaml").write_text(RECIPE)
-    (entry,) = json.loads(invoke("sft", "--plan", "--json"))
+    (entry,) = json.loads(invoke("sft", "--plan", "--json"))["students"]
     assert (entry["student"], entry["row_tokens"], entry["batch_size"]) == ("qwen-1.5b", 2_048, 16)
     assert (entry["num_gpus"], entry["gpu_gib"]) == (8, 80.0)
-    (other,) = json.loads(invoke("sft", "--plan", "--student", "llama-8b", "--set", "sft.max_length=4096", "--json"))
+    (other,) = json.loads(invoke("sft", "--plan", "--student", "llama-8b", "--set", "sft.max_length=4096", "--json"))["students"]
     assert (other["student"], other["row_tokens"]) == ("llama-8b", 4_096)
-    assert len(json.loads(invoke("sft", "--plan", "--student", "all", "--json"))) == len(STUDENTS)
+    assert len(json.loads(invoke("sft", "--plan", "--student", "all", "--json"))["students"]) == len(STUDENTS)
 
 
 def test_a_missing_recipe_that_is_named_is_an_error(here):
@@ -113,7 +113,7 @@ def test_a_missing_recipe_that_is_named_is_an_error(here):
 
 
 def test_rows_are_no_longer_than_the_student_reaches(here):
-    (entry,) = json.loads(invoke("sft", "--plan", "--student", "smollm2-135m", "--json"))
+    (entry,) = json.loads(invoke("sft", "--plan", "--student", "smollm2-135m", "--json"))["students"]
     assert entry["row_tokens"] == 8_192
 
 
