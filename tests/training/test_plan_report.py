@@ -102,7 +102,9 @@ def test_the_recipe_says_what_is_planned(here):
     (entry,) = json.loads(invoke("sft", "--plan", "--json"))["students"]
     assert (entry["student"], entry["row_tokens"], entry["batch_size"]) == ("qwen-1.5b", 2_048, 16)
     assert (entry["num_gpus"], entry["gpu_gib"]) == (8, 80.0)
-    (other,) = json.loads(invoke("sft", "--plan", "--student", "llama-8b", "--set", "sft.max_length=4096", "--json"))["students"]
+    (other,) = json.loads(invoke("sft", "--plan", "--student", "llama-8b", "--set", "sft.max_length=4096", "--json"))[
+        "students"
+    ]
     assert (other["student"], other["row_tokens"]) == ("llama-8b", 4_096)
     assert len(json.loads(invoke("sft", "--plan", "--student", "all", "--json"))["students"]) == len(STUDENTS)
 
