@@ -130,7 +130,7 @@ def examine_piece(piece: Piece) -> Examined:
         Trace(teacher="", teacher_revision="", num_prompt_tokens=0, seed=0, **row)
         for row in _rows(piece.path, piece.group)[piece.start : piece.stop]
     ]
-    facts = [_bare_facts(trace) for trace in traces]
+    facts = [bare_facts(trace) for trace in traces]
     if piece.effort == BARE:
         return Examined(facts, [], [])
     answered = [row for row, trace in enumerate(traces) if trace.finish_reason != "error"]
@@ -186,7 +186,8 @@ def _language(problem: Problem, settings: Settings) -> str | None:
     return prompt_language(problem.question) if settings.language == "prompt" else settings.language
 
 
-def _bare_facts(trace: Trace) -> Facts:
+def bare_facts(trace: Trace) -> Facts:
+    """What a trace tells of itself, before anything is found out about its text."""
     split = split_reasoning(trace.text, opened=bool(trace.reasoning))
     return Facts(
         problem_id=trace.problem_id,

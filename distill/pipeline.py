@@ -31,6 +31,7 @@ from distill.store import (
     describe_outputs,
     differences,
     fingerprint,
+    free_bytes,
     only_writer,
     read_object,
     write_json,
@@ -272,7 +273,7 @@ def _short(value: Any) -> str:
 
 
 def _check_disk(run_dir: Path) -> None:
-    free_gib = shutil.disk_usage(run_dir).free / 2**30
+    free_gib = free_bytes(run_dir) / 2**30
     if free_gib < MIN_FREE_GIB:
         raise StoreError(f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk. Free some space first.")
 

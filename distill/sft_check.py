@@ -27,6 +27,7 @@ from distill.training.planner import (
     ASSUMED_MFU,
     CPU_CORE_TFLOPS,
     fits,
+    on_cpu,
     peak_tflops,
     setting_of,
     training_hours,
@@ -165,17 +166,7 @@ def _setting(config: SftConfig, layout: Layout, fullest: tuple[int, int], on_gpu
         accumulation=layout.accumulation,
         sharding=layout.sharding,
     )
-    if on_gpu:
-        return setting
-    compute = config.compute
-    return replace(
-        setting,
-        device="cpu",
-        attention="eager" if compute.attention == "eager" else "sdpa",
-        padded=True,
-        gradient_checkpointing=bool(compute.gradient_checkpointing),
-        bf16=compute.dtype == "bfloat16",
-    )
+    return setting if on_gpu else on_cpu(setting, config)
 
 
 def _hours(shape: ModelShape, setting: Setting, config: SftConfig, lengths: Any, gpus: list[str]) -> float | None:

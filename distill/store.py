@@ -124,8 +124,17 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _is_full(path: Path) -> bool:
     """Less than `FULL_BELOW_BYTES` free on the disk that would hold `path`."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    return shutil.disk_usage(existing).free < FULL_BELOW_BYTES
+    return free_bytes(path) < FULL_BELOW_BYTES
+
+
+def free_bytes(path: Path) -> int:
+    """Free on the disk that holds a path, or would hold it.
+
+    Raises:
+        OSError: the disk does not tell.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free
 
 
 def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:

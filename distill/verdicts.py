@@ -6,14 +6,15 @@ Enters: a problem, its traces, `filter:` of a recipe. Leaves: a `Verdict` a trac
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from distill.examine import Facts
+from distill.examine import Facts, bare_facts
 from distill.filters.decide import ProblemNotes, decide
-from distill.filters.dedup import content_key, signature
+from distill.filters.dedup import signature
 from distill.filters.language import prompt_language
 from distill.filters.readability import measure
 from distill.grading import grade
-from distill.prompts import join_reasoning, split_reasoning
+from distill.prompts import join_reasoning
 from distill.recipe import FilterConfig
 from distill.records import Problem, Trace, Verdict
 
@@ -49,16 +50,8 @@ def _facts(problem: Problem, trace: Trace, config: FilterConfig, instructions: S
     asked = config.readability.language
     language = prompt_language(problem.question) if asked == "prompt" else asked
     is_answered = trace.finish_reason != "error"
-    return Facts(
-        problem_id=trace.problem_id,
-        sample_index=trace.sample_index,
-        finish_reason=trace.finish_reason,
-        error=trace.error,
-        num_completion_tokens=trace.num_completion_tokens,
-        think=split_reasoning(trace.text, opened=bool(trace.reasoning)).state,
-        has_reasoning=bool(trace.reasoning),
-        has_content=bool(trace.content),
-        text_hash=content_key(trace.reasoning, trace.content),
+    return replace(
+        bare_facts(trace),
         num_tokens=trace.num_completion_tokens,
         measures=measure(trace.reasoning, trace.content, language, instructions, problem.question)
         if is_answered

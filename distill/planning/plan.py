@@ -5,7 +5,6 @@ Enters: a recipe, a machine, prices. Leaves: a `Plan`:
     plan_recipe(recipe, Path("runs"), this_machine(), load_prices()).to_json()
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from distill.planning.standing import standings
 from distill.planning.training_cost import Rows, expected_rows, training_quantities
 from distill.recipe import Recipe, SamplingCompute
 from distill.stages import RunContext
+from distill.store import free_bytes
 from distill.training.layout import Layout
 
 SCHEMA_VERSION = 1
@@ -269,8 +269,7 @@ def _download(known: _Known) -> Range:
 
 def _free_gib(folder: Path) -> float | None:
     """Free where the run goes."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        return shutil.disk_usage(there).free / GIB
+        return free_bytes(folder) / GIB
     except OSError:
         return None

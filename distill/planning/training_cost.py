@@ -16,8 +16,8 @@ from distill.planning.stage import DISK, MEMORY, SECONDS, TOKENS
 from distill.recipe import Recipe, SftConfig
 from distill.training.job import KEPT_CHECKPOINTS
 from distill.training.layout import Layout, plan_layout
-from distill.training.memory import ADAMW, BF16, FP32, Setting, plan
-from distill.training.planner import auto_sharding, rows_that_fit, setting_of
+from distill.training.memory import ADAMW, BF16, FP32, plan
+from distill.training.planner import auto_sharding, on_cpu, rows_that_fit, setting_of
 
 KEPT_OF_REASONER = Range(0.4, 0.9, "40 to 90% of a reasoning model's traces are right and readable")
 KEPT_OF_OTHERS = Range(0.05, 0.6, "5 to 60% of the traces are right and readable")
@@ -202,7 +202,7 @@ def _memory(config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, 
         sequence_parallel=layout.sequence_parallel,
     )
     if not machine.num_gpus:
-        setting = _on_cpu(setting, config)
+        setting = on_cpu(setting, config)
     low, high = (
         plan(model.shape, replace(setting, row_tokens=max(1, math.ceil(length)))).total_gib
         for length in (min(rows.row_tokens.low, rows.longest), rows.longest)
@@ -216,18 +216,6 @@ def _memory(config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, 
         return Range(low, high, basis)
     processes = layout.num_processes
     return Range(low * processes, high * processes).plus(PROCESS_GIB.times(processes)).because(basis)
-
-
-def _on_cpu(setting: Setting, config: SftConfig) -> Setting:
-    compute = config.compute
-    return replace(
-        setting,
-        device="cpu",
-        attention="eager" if compute.attention == "eager" else "sdpa",
-        padded=True,
-        gradient_checkpointing=bool(compute.gradient_checkpointing),
-        bf16=compute.dtype == "bfloat16",
-    )
 
 
 def _disk(recipe: Recipe, rows: Rows, model: ModelFacts) -> Range:

@@ -111,6 +111,19 @@ def setting_of(config: SftConfig, row_tokens: int | None = None, num_processes: 
     )
 
 
+def on_cpu(setting: Setting, config: SftConfig) -> Setting:
+    """The same setting as training has it without a GPU."""
+    compute = config.compute
+    return replace(
+        setting,
+        device="cpu",
+        attention="eager" if compute.attention == "eager" else "sdpa",
+        padded=True,
+        gradient_checkpointing=bool(compute.gradient_checkpointing),
+        bf16=compute.dtype == "bfloat16",
+    )
+
+
 def fits(estimate: Estimate, gpu_gib: float) -> bool:
     """Whether an estimate leaves a GPU of `gpu_gib` the share that others need."""
     return estimate.total_gib <= USABLE * gpu_gib
