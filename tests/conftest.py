@@ -213,30 +213,41 @@ def recipe(tmp_path: Path, model: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def generated(recipe: Path, tmp_path: Path, fake_engine: type[FakeEngine]) -> Path:
-    """The recipe, with its first stage complete in `runs/small/`."""
-    run = RunContext(load_recipe(recipe), tmp_path / "runs" / "small")
-    folder = run.folder("generate")
-    identity = generate.identity(run)
-    folder.claim(identity)
-    summary = generate.run(run, fake_engine([ANSWER]))
-    folder.complete(
-        Manifest(
-            stage="generate",
-            fingerprint=fingerprint(identity),
-            identity=identity,
-            config={},
-            outputs=describe_outputs(folder.path, summary.outputs),
-            metrics=summary.metrics,
-            versions={},
-            hardware={},
-            git_commit=None,
-            seconds=1.0,
-            peak_memory_gib=0.1,
-            finished_at="2026-01-01T00:00:00+00:00",
+@pytest.fixture(scope="session")
+def finish_generate() -> Any:
+    """A function that does what the runner does with generate, with an engine of the test's; the run."""
+
+    def finish(recipe: Recipe, runs: Path, engine: FakeEngine, seconds: float = 1.0) -> RunContext:
+        run = RunContext(recipe, runs / recipe.name)
+        folder = run.folder("generate")
+        identity = generate.identity(run)
+        folder.claim(identity)
+        summary = generate.run(run, engine)
+        folder.complete(
+            Manifest(
+                stage="generate",
+                fingerprint=fingerprint(identity),
+                identity=identity,
+                config={},
+                outputs=describe_outputs(folder.path, summary.outputs),
+                metrics=summary.metrics,
+                versions={},
+                hardware={},
+                git_commit=None,
+                seconds=seconds,
+                peak_memory_gib=0.1,
+                finished_at="2026-01-01T00:00:00+00:00",
+            )
         )
-    )
+        return run
+
+    return finish
+
+
+@pytest.fixture
+def generated(recipe: Path, tmp_path: Path, fake_engine: type[FakeEngine], finish_generate: Any) -> Path:
+    """The recipe, with its first stage complete in `runs/small/`."""
+    finish_generate(load_recipe(recipe), tmp_path / "runs", fake_engine([ANSWER]))
     return recipe
 
 

@@ -14,33 +14,6 @@ from distill.store import StageFolder, read_json, read_jsonl
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{%s}."
 
 
-def finish_generate(recipe, runs, engine):
-    """What the runner does with generate, with an engine of our own."""
-    run = RunContext(recipe, runs / recipe.name)
-    folder = run.folder("generate")
-    folder.claim(generate.identity(run))
-    summary = generate.run(run, engine)
-    from distill.pipeline import Manifest, describe_outputs, fingerprint
-
-    folder.complete(
-        Manifest(
-            stage="generate",
-            fingerprint=fingerprint(generate.identity(run)),
-            identity=generate.identity(run),
-            config={},
-            outputs=describe_outputs(folder.path, summary.outputs),
-            metrics=summary.metrics,
-            versions={},
-            hardware={},
-            git_commit=None,
-            seconds=1.0,
-            peak_memory_gib=0.1,
-            finished_at="2026-01-01T00:00:00+00:00",
-        )
-    )
-    return run
-
-
 def test_a_new_stage_runs_a_finished_one_is_skipped_a_changed_one_refused(tmp_path):
     folder = StageFolder(tmp_path / "generate")
     assert decide(folder, {"seed": 1}, never_grows).action == "run"
@@ -55,7 +28,7 @@ def test_a_new_stage_runs_a_finished_one_is_skipped_a_changed_one_refused(tmp_pa
     assert decide(folder, more, never_grows).action == "refuse"
 
 
-def test_generate_then_filter_leaves_summary_and_report(make_recipe, tmp_path, fake_engine):
+def test_generate_then_filter_leaves_summary_and_report(make_recipe, tmp_path, fake_engine, finish_generate):
     recipe = make_recipe(num_problems=6)
     finish_generate(recipe, tmp_path / "runs", fake_engine([RIGHT % 7, "<think>\nhm"]))
     said = []
@@ -73,7 +46,7 @@ def test_generate_then_filter_leaves_summary_and_report(make_recipe, tmp_path, f
     assert any(line.startswith("filter: kept 1 of 12") for line in said)
 
 
-def test_a_second_run_skips_and_changes_nothing(make_recipe, tmp_path, fake_engine):
+def test_a_second_run_skips_and_changes_nothing(make_recipe, tmp_path, fake_engine, finish_generate):
     recipe = make_recipe()
     finish_generate(recipe, tmp_path / "runs", fake_engine([RIGHT % 7]))
     run_recipe(recipe, tmp_path / "runs", ["filter"])
@@ -85,7 +58,7 @@ def test_a_second_run_skips_and_changes_nothing(make_recipe, tmp_path, fake_engi
 
 
 def test_a_changed_recipe_is_refused_with_what_changed_and_force_moves_the_old_aside(
-    make_recipe, tmp_path, fake_engine
+    make_recipe, tmp_path, fake_engine, finish_generate
 ):
     finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
     run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
@@ -100,7 +73,9 @@ def test_a_changed_recipe_is_refused_with_what_changed_and_force_moves_the_old_a
     assert (tmp_path / "runs/small/filter.replaced-1/manifest.json").exists()
 
 
-def test_while_the_first_stage_is_made_anew_the_later_ones_are_still_told_of(make_recipe, tmp_path, fake_engine):
+def test_while_the_first_stage_is_made_anew_the_later_ones_are_still_told_of(
+    make_recipe, tmp_path, fake_engine, finish_generate
+):
     run = finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
     run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
     run.folder("generate").set_aside()
@@ -108,7 +83,7 @@ def test_while_the_first_stage_is_made_anew_the_later_ones_are_still_told_of(mak
     assert read_tree(run.run_dir / "recipe.lock.yaml", {})["models"]["teachers"] == []
 
 
-def test_compute_settings_are_no_reason_to_run_again(make_recipe, tmp_path, fake_engine):
+def test_compute_settings_are_no_reason_to_run_again(make_recipe, tmp_path, fake_engine, finish_generate):
     finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
     run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
     said = []
@@ -116,7 +91,7 @@ def test_compute_settings_are_no_reason_to_run_again(make_recipe, tmp_path, fake
     assert "done already" in said[0]
 
 
-def test_more_problems_and_samples_extend_what_is_there(make_recipe, tmp_path, fake_engine):
+def test_more_problems_and_samples_extend_what_is_there(make_recipe, tmp_path, fake_engine, finish_generate):
     finish_generate(make_recipe(num_problems=4), tmp_path / "runs", fake_engine([RIGHT % 7]))
     bigger = make_recipe(num_problems=6)
     bigger = bigger.model_copy(update={"generate": bigger.generate.model_copy(update={"samples_per_problem": 3})})
@@ -128,7 +103,7 @@ def test_more_problems_and_samples_extend_what_is_there(make_recipe, tmp_path, f
     assert engine.num_requests == 6 * 3 - 4 * 2
 
 
-def test_traces_are_in_the_same_order_however_they_arrive(make_recipe, tmp_path, fake_engine):
+def test_traces_are_in_the_same_order_however_they_arrive(make_recipe, tmp_path, fake_engine, finish_generate):
     checksums = []
     for runs, in_flight in (("a", 3), ("b", 1)):
         engine = fake_engine([RIGHT % 7, "no"])
@@ -143,7 +118,7 @@ def test_a_stage_before_its_turn_says_which_command_comes_first(make_recipe, tmp
         run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
 
 
-def test_nothing_kept_stops_before_sft_and_says_what_dropped_it(make_recipe, tmp_path, fake_engine):
+def test_nothing_kept_stops_before_sft_and_says_what_dropped_it(make_recipe, tmp_path, fake_engine, finish_generate):
     recipe = make_recipe()
     finish_generate(recipe, tmp_path / "runs", fake_engine(["<think>\nhm", "no idea"]))
     with pytest.raises(UserError) as caught:
@@ -162,7 +137,7 @@ def test_a_problem_set_that_is_empty_stops_before_anything(make_recipe, tmp_path
         run_recipe(recipe, tmp_path / "runs")
 
 
-def test_generate_writes_problems_that_read_back(make_recipe, tmp_path, fake_engine):
+def test_generate_writes_problems_that_read_back(make_recipe, tmp_path, fake_engine, finish_generate):
     run = finish_generate(make_recipe(), tmp_path / "runs", fake_engine([RIGHT % 7]))
     rows = read_jsonl(run.folder("generate").path / "problems.jsonl")
     assert {Problem.from_json(row).question for row in rows} == {f"What is {i} + {i + 1}?" for i in range(6)}
@@ -172,7 +147,7 @@ def test_the_table_of_stages_is_in_order():
     assert list(STAGES) == ["generate", "import", "filter", "sft", "eval", "push"]
 
 
-def test_a_report_is_written_while_the_problems_are_being_extended(make_recipe, tmp_path, fake_engine):
+def test_a_report_is_written_while_the_problems_are_being_extended(make_recipe, tmp_path, fake_engine, finish_generate):
     """The verdicts are still those of the smaller set, and some of its problems may be gone."""
     finish_generate(make_recipe(num_problems=6), tmp_path / "runs", fake_engine([RIGHT % 7]))
     run_recipe(make_recipe(num_problems=6), tmp_path / "runs", ["filter"])
@@ -214,7 +189,7 @@ class Raising:
     ],
 )
 def test_a_run_that_stops_says_where_and_why_until_that_stage_is_complete(
-    make_recipe, tmp_path, fake_engine, error, said
+    make_recipe, tmp_path, fake_engine, finish_generate, error, said
 ):
     recipe, runs = make_recipe(), tmp_path / "runs"
     finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
@@ -230,7 +205,7 @@ def test_a_run_that_stops_says_where_and_why_until_that_stage_is_complete(
     assert "Stopped in" not in (runs / "small" / "report.html").read_text()
 
 
-def test_a_stage_that_begins_again_forgets_its_last_stop(make_recipe, tmp_path, fake_engine):
+def test_a_stage_that_begins_again_forgets_its_last_stop(make_recipe, tmp_path, fake_engine, finish_generate):
     """So that a run that is killed in it does not show an older error as the reason."""
     recipe, runs = make_recipe(), tmp_path / "runs"
     finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
@@ -249,7 +224,7 @@ def test_a_stage_that_begins_again_forgets_its_last_stop(make_recipe, tmp_path, 
     assert seen[0]["recipe"]["name"] == "small"
 
 
-def test_a_stop_tells_no_secret_and_no_path(make_recipe, tmp_path, fake_engine, monkeypatch):
+def test_a_stop_tells_no_secret_and_no_path(make_recipe, tmp_path, fake_engine, finish_generate, monkeypatch):
     monkeypatch.setenv("JUDGE_API_KEY", "open-sesame-42")
     recipe, runs = make_recipe(), tmp_path / "runs"
     finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
@@ -258,7 +233,9 @@ def test_a_stop_tells_no_secret_and_no_path(make_recipe, tmp_path, fake_engine, 
     assert "open-sesame" not in (runs / "small" / "report.html").read_text()
 
 
-def test_a_call_that_is_refused_leaves_summary_and_report_as_they_were(make_recipe, tmp_path, fake_engine):
+def test_a_call_that_is_refused_leaves_summary_and_report_as_they_were(
+    make_recipe, tmp_path, fake_engine, finish_generate
+):
     recipe, runs = make_recipe(), tmp_path / "runs"
     finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
     run_recipe(recipe, runs, ["filter"])
@@ -268,7 +245,7 @@ def test_a_call_that_is_refused_leaves_summary_and_report_as_they_were(make_reci
     assert [(runs / "small" / name).read_bytes() for name in ("summary.json", "report.html")] == before
 
 
-def test_a_report_that_cannot_be_written_stops_nothing(make_recipe, tmp_path, fake_engine):
+def test_a_report_that_cannot_be_written_stops_nothing(make_recipe, tmp_path, fake_engine, finish_generate):
     recipe, runs = make_recipe(), tmp_path / "runs"
     finish_generate(recipe, runs, fake_engine([RIGHT % 7]))
     (runs / "small" / "report.html").mkdir()
