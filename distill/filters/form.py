@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill.grading.extraction import extract_answer
 from distill.grading.latex import MAX_ANSWER_CHARS
-from distill.grading.math import extract_answer, normalise, same_answer
+from distill.grading.math import normalise, same_answer
 
 SHINGLE_WORDS = 8
 """Words in a piece of an instruction; shorter runs of words turn up by chance."""

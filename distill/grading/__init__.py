@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from distill.grading.choice import extract_choice, grade_choice
+from distill.grading.extraction import extract_answer
 from distill.grading.gym import FULL_SCORE, grade_gym
 from distill.grading.judge import is_master_key
-from distill.grading.math import extract_answer, grade_math, settle
+from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
 from distill.grading.rules import MAX_RULE_CHARS, extract_text, grade_exact, grade_numeric, grade_regex
 from distill.records import Problem

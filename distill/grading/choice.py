@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from distill.grading.math import last_boxes
+from distill.grading.extraction import last_boxes
 from distill.grading.quantities import clean, read_quantity, same_quantity, unwrap_text
 from distill.records import Problem
 

@@ -7,7 +7,7 @@ the expected one is no number or no pattern.
 import math
 import re
 
-from distill.grading.math import extract_answer
+from distill.grading.extraction import extract_answer
 from distill.grading.quantities import PERCENT, clean, read_quantity
 from distill.records import Problem
 

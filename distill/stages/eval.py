@@ -12,7 +12,7 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.grading import Grade, grade_all
-from distill.grading.math import last_boxed
+from distill.grading.extraction import last_boxed
 from distill.grading.pool import GradingPool
 from distill.hub import Model, resolve_model
 from distill.launch import run_job

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from distill.grading import Grade, grade_all
 from distill.grading import grade as grade_one
+from distill.grading.extraction import extract_answer
 from distill.grading.latex import is_tame
-from distill.grading.math import extract_answer, normalise, same_answer, settle
+from distill.grading.math import normalise, same_answer, settle
 from distill.grading.pool import LOOK_AHEAD, GradingPool
 from distill.records import Problem
 
