@@ -421,7 +421,10 @@ class Readability(Strict):
     max_repeated_share: Share = 0.5
     """Such a text is repetition only where more than this share of it was said before, word for word."""
     max_loop_repeats: PositiveInt | None = 10
-    """Most times that the same piece of at least 4 words may follow itself at the end."""
+    """Most times that the same piece may follow itself: at the end of the thought or of the answer if it has at least 4
+    words, anywhere if all repeats together have 300 characters (1,000 where it has no letters); null: any."""
+    max_loop_chars: PositiveInt | None = 600
+    """Most characters in a row that may repeat what stands right before them, three times or more; null: any."""
     max_paragraph_chars: PositiveInt | None = 6_000
     """Longest paragraph, in characters; null: any."""
     code_blocks: bool = False
