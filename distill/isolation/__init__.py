@@ -129,6 +129,7 @@ def call_isolated(
     timeout_s: float,
     memory_gib: float,
     read_paths: Sequence[Path] = (),
+    preload: Sequence[str] = (),
     wall: Wall | None = None,
 ) -> Any:
     """`function(argument)`, worked out in a process of its own that can do no harm.
@@ -139,6 +140,7 @@ def call_isolated(
         timeout_s: it is killed after so many seconds by the clock, imports of its module included.
         memory_gib: address space that it may take, in GiB.
         read_paths: files and folders that it may read, besides the installation.
+        preload: modules that are imported once, for all calls that name the same.
         wall: left out: the best that this machine has.
 
     Raises:
@@ -148,7 +150,7 @@ def call_isolated(
         FunctionError: it raised an exception.
         StageError: no confined process can be started here.
     """
-    server = shared_server((), tuple(read_paths), wall)
+    server = shared_server(preload, read_paths, wall)
     try:
         return _call(server, function, argument, timeout_s, memory_gib)
     finally:
