@@ -10,7 +10,7 @@ import functools
 import json
 from typing import Any, Never
 
-from distill.grading.gym_answers import MAX_DEPTH, TooLargeError, as_expression, as_list, depth, readings
+from distill.grading.gym_answers import MAX_DEPTH, TooLargeError, as_expression, as_list, depth, readings, yes_or_no
 from distill.grading.pool import PRELOAD
 from distill.isolation import IsolationError, MemoryLimitError, TimeLimitError, call_isolated
 from distill.isolation.server import current_wall
@@ -101,17 +101,36 @@ def _score_here(problem: Problem, extracted: str) -> float:
     wall = current_wall()
     if task in EVALUATING and wall is not None and wall not in MAY_EVALUATE:
         raise UngradedError("ungraded_isolation")
-    best = 0.0
-    try:
-        for reading in readings(extracted, problem.answer):
-            best = max(best, _score_reading(dataset, entry, task, reading))
-            if best >= FULL_SCORE:
-                break
-    except TooLargeError:
-        raise UngradedError("ungraded_crash") from None
+    # Compared here, for the scorer of game_of_life_halting takes any text for the expected one.
+    if problem.answer is not None and (is_right := yes_or_no(extracted, problem.answer)) is not None:
+        return FULL_SCORE if is_right else 0.0
+    best = _best_score(problem, dataset, entry, task, extracted)
     if isinstance(entry["metadata"], _Untold) and entry["metadata"].was_asked:
         raise UngradedError("ungraded_entry")
     return best
+
+
+def _best_score(problem: Problem, dataset: Any, entry: dict[str, Any], task: str, extracted: str) -> float:
+    """The best score of what an answer may mean.
+
+    Raises:
+        UngradedError: it cannot be read.
+        Exception: the scorer fails with all of it.
+    """
+    scores: list[float] = []
+    failure: Exception | None = None
+    for reading in readings(extracted, problem.answer):
+        try:
+            scores.append(_score_reading(dataset, entry, task, reading))
+        except TooLargeError:
+            raise UngradedError("ungraded_crash") from None
+        except Exception as error:  # some scorers fail where an answer is no number
+            failure = error
+        if scores and scores[-1] >= FULL_SCORE:
+            break
+    if not scores and failure is not None:
+        raise failure
+    return max(scores, default=0.0)
 
 
 @functools.lru_cache(maxsize=32)

@@ -40,7 +40,7 @@ _SIGNS = {
     r"\displaystyle": "", r"\degree": "°", r"^{\circ}": "°", r"^\circ": "°", r"\checkmark": "✅",
 }  # fmt: skip
 _AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("```", "```"), ("`", "`"))
-_CASELESS = frozenset({"true", "false", "yes", "no"})
+_YES_AND_NO = frozenset({"true", "false", "yes", "no"})
 
 
 class TooLargeError(ValueError):
@@ -108,9 +108,9 @@ def _rows(text: str) -> str:
 
 
 def _says_the_same(answer: str, gold: str) -> bool:
-    """The same list, the same words with other spaces around commas, or yes and no in other letters."""
-    if gold.casefold() in _CASELESS:
-        return answer.casefold() == gold.casefold()
+    """The same but for LaTeX, the same list, or the same words with other spaces around commas and between columns."""
+    if without_latex(answer) == without_latex(gold):
+        return True
     lists = [_as_list(text) for text in (answer, gold)]
     if lists[1] is not None:
         return bool(lists[0] == lists[1])
@@ -136,6 +136,13 @@ def _as_list(text: str) -> Any:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
     return found if isinstance(found, list | dict | tuple) else None
+
+
+def yes_or_no(answer: str, gold: str) -> bool | None:
+    """Whether the answer is the expected yes or no, however it is capitalised; `None`: something else is expected."""
+    if gold.casefold() not in _YES_AND_NO:
+        return None
+    return without_latex(answer).removesuffix(".").casefold() == gold.casefold()
 
 
 def depth(text: str) -> int:
