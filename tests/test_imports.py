@@ -12,7 +12,7 @@ import distill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
-    {"errors", "records", "prompts", "stats"},
+    {"errors", "records", "prompts", "stats", "isolation"},
     {"shapes", "students", "recipe", "secrets", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
     {
         "problems",

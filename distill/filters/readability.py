@@ -13,6 +13,7 @@ from distill.filters.form import boxed_answers, longest_paragraph, num_code_bloc
 from distill.filters.language import LanguageMeasures, measure_language
 from distill.filters.repetition import measure_repetition, tail_repeats
 from distill.filters.tandem import find_runs
+from distill.isolation import wire
 from distill.recipe import Readability
 from distill.records import Record
 
@@ -20,6 +21,7 @@ MEASURES_VERSION = 2
 """Raised when a measure changes: measures of another version are not reused."""
 
 
+@wire.result
 @dataclass(frozen=True, slots=True)
 class Measures(Record):
     """All measures of one trace, JSON-ready."""
