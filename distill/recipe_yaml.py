@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from distill import __version__
 from distill.errors import ModelError, RecipeError
+from distill.hub_names import names_folder
 from distill.recipe import Recipe
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_path, unknown_name
@@ -34,7 +35,8 @@ from distill.recipe_files.reading import (
     short,
 )
 from distill.recipe_files.sources import anchor_sources, expanded
-from distill.recipe_files.trust import is_path, refuse_unaccepted
+from distill.recipe_files.trust import refuse_unaccepted
+from distill.students import STUDENTS
 
 READ_BY = {1: "0.1.0"}
 """schema_version -> the first distill that reads it."""
@@ -182,10 +184,10 @@ def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
     served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # under whatever name the server has for it
     teacher = None if served else generate.get("teacher")
     for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
-        if isinstance(name, str) and is_path(name):
+        if isinstance(name, str) and name not in STUDENTS and ("/" not in name or names_folder(name)):
             raise RecipeError(
-                f"{outside.reference}: {key} is {name!r}, a folder. A recipe from outside may only name models of "
-                f"the Hub. Give one of yours with --{key.rpartition('.')[2]}."
+                f"{outside.reference}: {key} is {name!r}, a folder or no model. A recipe from outside may only name "
+                f"models of the Hub (org/name) and aliases. Give one of yours with --{key.rpartition('.')[2]}."
             )
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from distill import __version__
 from distill.errors import RecipeError, StoreError
+from distill.hub_names import names_folder
 from distill.publish.access import Target, check_target, connect, remote_text, repository
 from distill.publish.hub_errors import CONFLICT, NUM_TRIES, hub_errors, patiently, status_of
 from distill.publish.upload import quiet_client
@@ -21,7 +22,6 @@ from distill.recipe_files.references import checked_path
 from distill.recipe_files.schema import SCHEMA_FILE, schema_text
 from distill.recipe_files.sources import FILE, file_sources, map_sources
 from distill.recipe_files.text import head_comment, recipe_yaml
-from distill.recipe_files.trust import is_path
 from distill.recipe_yaml import LoadedRecipe
 from distill.store import atomic_write
 
@@ -175,7 +175,7 @@ def _refuse_local(loaded: LoadedRecipe, with_files: bool, keep_addresses: bool) 
         "generate.teacher": recipe.generate.teacher if here and recipe.generate else "",
     }
     for key, name in models.items():
-        if name and is_path(name):
+        if name and names_folder(name):
             raise RecipeError(
                 f"{loaded.reference}: {key} is {name!r}, a folder that nobody else has. Name a model of the Hub."
             )

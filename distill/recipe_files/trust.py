@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import RecipeError
+from distill.hub_names import names_folder
 from distill.recipe import Recipe, SamplingCompute
 from distill.recipe_files.sources import FILE
 from distill.store import atomic_write
@@ -55,11 +56,6 @@ def touches(recipe: Recipe) -> list[Touch]:
     if "wandb" in recipe.sft.compute.tracking:
         found.append(Touch("sends training's curves to Weights & Biases (sft.compute.tracking)", True))
     return found + list(_pushes(recipe))
-
-
-def is_path(model: str) -> bool:
-    """Whether a model's name can only be a folder of a machine."""
-    return model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1
 
 
 def is_accepted(sha256: str) -> bool:
@@ -108,9 +104,8 @@ def _note(sha256: str) -> Path:
 
 
 def _model(role: str, name: str) -> Touch:
-    folder = Path(name)
-    if folder.is_dir():
-        return Touch(f"loads the {role} from {folder.resolve()}, a folder here")
+    if names_folder(name):
+        return Touch(f"loads the {role} from {Path(name).expanduser().resolve()}, a folder here")
     return Touch(f"downloads the {role} {name} from the Hub (safetensors, no code)")
 
 
