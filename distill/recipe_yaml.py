@@ -132,6 +132,7 @@ def read_recipe(
         overruled.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
+            refuse_secret_option(key, value, f"--{key.rpartition('.')[2]}")
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
     _drop_revisions(tree, said, overruled)
     anchor_sources(tree, Path.cwd(), "--set")

@@ -34,6 +34,8 @@ KEY_KINDS = {
 }
 KEYS = re.compile("|".join(f"(?:{pattern})" for pattern in KEY_KINDS.values()))
 _BEARER = re.compile(r"\b(?:bearer|basic)\s+(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*", re.IGNORECASE)
+_LOGIN = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/@:]*:[^\s/@]+|[^\s/@:]{16,})@")
+"""An address with user and password, or with a long name that can only be a token."""
 _NAMED_SECRET = re.compile(
     r"(?:.*[_-])?(?:api[_-]?key|access[_-]?key|private[_-]?key|secret(?:[_-]?key)?|passwords?|passwd|authorization|"
     r"credentials?|(?:access|api|auth|bearer|hub|hf|id|refresh|session)[_-]?token)|token",
@@ -58,10 +60,17 @@ def secrets_in_text(text: str) -> Iterator[tuple[int, str]]:
         kind = next((kind for kind, pattern in KEY_KINDS.items() if re.search(pattern, line)), None)
         if kind is None and _BEARER.search(line):
             kind = "a login for a server (Authorization)"
+        if kind is None and _LOGIN.search(line):
+            kind = "a login in an address"
         if kind is None and any(secret in line for secret in here):
             kind = "the value of an environment variable that holds a secret"
         if kind is not None:
             yield number, kind
+
+
+def hide_logins(text: str) -> str:
+    """Blot out the user and the password of each address in a text."""
+    return _LOGIN.sub(r"\1***@", text)
 
 
 def secrets_in_tree(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import Given, console, print_json, recipe_command, say
+from distill.cli.app import Given, console, print_json, recipe_command, say, tell
 from distill.cli.students import show_memory_plan
 from distill.cli.tables import print_table
 from distill.errors import UserError
@@ -225,10 +225,10 @@ def run_stages(
 
             train_along(given.run_dir / recipe.name, member)
             return
-        tell = _silent if given.quiet else say
+        say_step = _silent if given.quiet else say
         words = [*given.arguments(), *_as_settings(flags or {})]
         note = partial(note_command, given.run_dir / recipe.name, recipe, stage, words)
-        summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member, note)
+        summary = run_recipe(recipe, given.run_dir, stages, given.force, say_step, retry_errors, member, note)
     comparison = None if loaded.lock is None else _compare_with(loaded.lock, given.run_dir / recipe.name)
     if given.as_json:
         print_json(summary if comparison is None else {**summary, "repeat": comparison})
@@ -236,9 +236,8 @@ def run_stages(
         _print_closing(recipe, summary, given.run_dir)
         if comparison is not None:
             from distill.recipe_files.repeat import comparison_lines
-            from distill.recipe_files.trust import printable
 
-            typer.echo(printable("\n".join(comparison_lines(comparison))))
+            tell("\n".join(comparison_lines(comparison)))
 
 
 def _as_settings(flags: Mapping[str, Any]) -> list[str]:
@@ -284,7 +283,7 @@ def _show_publication(given: Given, flags: dict[str, Any]) -> None:
     if given.as_json:
         print_json(plan_json(plan))
     else:
-        typer.echo(plan_text(plan, min(100, console().width)))
+        tell(plan_text(plan, min(100, console().width)))
 
 
 def _show_status(given: Given) -> None:
@@ -296,7 +295,7 @@ def _show_status(given: Given) -> None:
     if given.as_json:
         print_json(status)
     else:
-        typer.echo("\n".join(status_lines(status)))
+        tell("\n".join(status_lines(status)))
 
 
 def _explain(given: Given, wanted: str) -> None:
@@ -307,7 +306,7 @@ def _explain(given: Given, wanted: str) -> None:
     if given.as_json:
         print_json(found)
     else:
-        typer.echo("\n".join(story(found)))
+        tell("\n".join(story(found)))
 
 
 def _silent(text: str) -> None:
@@ -319,11 +318,11 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     folder = run_dir / recipe.name
     if "eval" in summary:
         print_table(score_table(summary["eval"]))
-    typer.echo(f"Report:  {folder / 'report.html'}")
+    tell(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
-        typer.echo(f"Student: {folder / 'sft' / 'student'}")
+        tell(f"Student: {folder / 'sft' / 'student'}")
     if "push" in summary:
-        typer.echo(f"On the Hub: {summary['push']['url']}")
+        tell(f"On the Hub: {summary['push']['url']}")
 
 
 def score_table(metrics: dict[str, Any]) -> Any:

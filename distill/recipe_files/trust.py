@@ -7,7 +7,6 @@ Enters: a `Recipe` and where it came from. Leaves: `Touch`es to show, and a note
 
 import json
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,16 +85,6 @@ def refuse_unaccepted(fetched: "Fetched") -> None:
             f"would do with `distill recipes show '{fetched.reference}'`; then run it with "
             f"--accept-recipe {fetched.sha256[:MIN_HASH_CHARS]}, which is remembered."
         )
-
-
-def printable(text: str) -> str:
-    """A text of somebody else's for a terminal: what moves the cursor, hides or reorders is written out."""
-    return "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-        else repr(char)[1:-1]
-        for char in text
-    )
 
 
 def _note(sha256: str) -> Path:

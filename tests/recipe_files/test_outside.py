@@ -14,7 +14,7 @@ from distill.errors import ModelError, RecipeError, UserError
 from distill.hub import resolve_model
 from distill.recipe_files import git_files, outside
 from distill.recipe_files.references import GitReference, HubReference, parse_reference
-from distill.recipe_files.trust import printable, touches
+from distill.recipe_files.trust import touches
 from distill.recipe_yaml import load_recipe, read_recipe
 
 SECRET_FILE = "/etc/passwd"
@@ -453,7 +453,3 @@ def test_what_leaves_this_machine_is_marked(monkeypatch, theirs, tmp_path):
     assert any("evil/data" in one for one in warned)
     assert any("licence" in one for one in warned)
     assert found["downloads the data set org/exam"] is False
-
-
-def test_text_of_somebody_else_cannot_move_the_cursor_or_reorder_itself():
-    assert printable("a\x1b[2Jb\u202ec\u200bd\n") == "a\\x1b[2Jb\\u202ec\\u200bd\n"
