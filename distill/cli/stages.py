@@ -53,6 +53,7 @@ def generate(
     if status and retry_errors:
         raise UserError("generate: --status starts nothing, and --retry-errors samples; give one of them.")
     if status:
+        _refuse_force(given, "generate: --status")
         _show_status(given)
     else:
         run_stages("generate", given, retry_errors=retry_errors)
@@ -89,6 +90,7 @@ def filter_traces(
 ) -> None:
     """Filter the traces, or tell what became of one."""
     if explain is not None:
+        _refuse_force(given, "filter: --explain")
         _explain(given, explain)
     else:
         run_stages("filter", given)
@@ -132,6 +134,8 @@ def sft(
     ] = None,
 ) -> None:
     """Train the student, check its rows, or plan its memory."""
+    if check or plan:
+        _refuse_force(given, f"sft: {'--check' if check else '--plan'}")
     if check and plan:
         raise UserError("sft: --check and --plan are two things; give one of them.")
     if not plan and (gpus or gpu_memory):
@@ -174,8 +178,9 @@ def push(
         str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrules push.repo.")
     ] = None,
     public: Annotated[
-        bool | None, typer.Option("--public/--private", help="Who sees repositories that are made (default: private).")
-    ] = None,
+        bool, typer.Option("--public", help="Everybody sees repositories that are made (default: private).")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Only you see them; overrides push.private.")] = False,
     accept_licence: Annotated[
         bool,
         typer.Option("--accept-licence", help="Push although the teacher's licence forbids training on its output."),
@@ -185,9 +190,13 @@ def push(
     ] = False,
 ) -> None:
     """Publish, or show what would be published."""
+    if public and private:
+        raise UserError("push: --public and --private contradict each other; give one of them.")
+    if dry_run:
+        _refuse_force(given, "push: --dry-run")
     flags = {
         "push.repo": repo,
-        "push.private": None if public is None else not public,
+        "push.private": private if public or private else None,
         "push.accept_licence": accept_licence or None,
         "push.replace_readme": replace_readme or None,
     }
@@ -195,6 +204,16 @@ def push(
         _show_publication(given, flags)
     else:
         run_stages("push", given, flags=flags)
+
+
+def _refuse_force(given: Given, option: str) -> None:
+    """Refuse `--force` beside an option that only looks at what is there.
+
+    Raises:
+        UserError: both were given.
+    """
+    if given.force:
+        raise UserError(f"{option} changes nothing, and --force moves results aside; give one of them.")
 
 
 def run_stages(

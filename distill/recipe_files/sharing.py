@@ -16,7 +16,7 @@ from distill.hub_names import names_folder
 from distill.publish.access import Target, check_target, connect, remote_text, repository
 from distill.publish.hub_errors import CONFLICT, NUM_TRIES, hub_errors, patiently, status_of
 from distill.publish.upload import quiet_client
-from distill.recipe_files.copying import with_schema_line, write_schema
+from distill.recipe_files.copying import copy_errors, with_schema_line, write_schema
 from distill.recipe_files.outside import Fetched
 from distill.recipe_files.references import checked_path
 from distill.recipe_files.schema import SCHEMA_FILE, schema_text
@@ -65,16 +65,17 @@ def pull(fetched: Fetched, target: Path, force: bool = False) -> Path:
         raise StoreError(
             f"{', '.join(there[:3])}: there already. Name another folder, or replace what is there with --force."
         )
-    for path, place in places.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes()
-        if path == fetched.path:
-            text = with_schema_line(content.decode("utf-8-sig"))
-            first, _, rest = text.partition("\n")
-            content = f"{first}\n# Fetched from {fetched.pinned}\n{rest}".encode()
-        atomic_write(place, content)
     recipe = places[fetched.path]
-    write_schema(recipe.parent)
+    with copy_errors(target):
+        for path, place in places.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes()
+            if path == fetched.path:
+                text = with_schema_line(content.decode("utf-8-sig"))
+                first, _, rest = text.partition("\n")
+                content = f"{first}\n# Fetched from {fetched.pinned}\n{rest}".encode()
+            atomic_write(place, content)
+        write_schema(recipe.parent)
     return recipe
 
 
