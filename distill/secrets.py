@@ -34,15 +34,23 @@ KEY_KINDS = {
 }
 KEYS = re.compile("|".join(f"(?:{pattern})" for pattern in KEY_KINDS.values()))
 HERE = "the value of an environment variable that holds a secret"
-_ROW_KINDS = {kind: re.compile(pattern) for kind, pattern in KEY_KINDS.items()} | {
-    # The key itself must follow: texts about keys quote the first line alone.
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]{0,200}?[A-Za-z0-9+/]{40}")
+# The key itself must follow: texts about keys quote the first line alone.
+_PEM = r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,200}?[A-Za-z0-9+/]{40}"
+_ROW_KINDS = {kind: re.compile(pattern) for kind, pattern in {**KEY_KINDS, "a private key": _PEM}.items()}
+_BEGINNINGS = {
+    "hf_": "a Hugging Face token",
+    "sk-": "an API key (sk-…)",
+    **dict.fromkeys(("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"), "a GitHub token"),
+    "glpat-": "a GitLab token",
+    "AKIA": "an AWS access key",
+    "AIza": "a Google API key",
+    "xox": "a Slack token",
+    "nvapi-": "an API key (nvapi-…)",
+    "gsk_": "an API key (gsk_…)",
+    "eyJ": "a JSON web token",
+    "-----BEGIN ": "a private key",
 }
-_MARKS = (
-    "hf_", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "AIza", "xox", "nvapi-",
-    "gsk_", "eyJ", "PRIVATE KEY-----",
-)  # fmt: skip
-"""One of them stands in each text that holds a known kind of key: looking for them is a hundred times faster."""
+"""What each known kind of key begins with. Finding these first is tens of times faster than the patterns alone."""
 MIN_KEY_BITS = 3.0
 """Entropy of a character in a key; `xxxxxxxx` has none, 20 drawn letters and digits have 3.7 or more."""
 JWT_EXAMPLE = ".eyJzdWIiOiIxMjM0NTY3ODkwI"
@@ -87,12 +95,17 @@ class SecretFinder:
             return HERE
         if any(value in text and pattern.search(text) for value, pattern in self._short.items()):
             return HERE
-        if not any(mark in text for mark in _MARKS):
-            return None
-        for kind, pattern in _ROW_KINDS.items():
-            if any(_is_drawn(found[0]) for found in pattern.finditer(text)):
-                return kind
-        return None
+        return next((kind for beginning, kind in _BEGINNINGS.items() if _holds_key(text, beginning, kind)), None)
+
+
+def _holds_key(text: str, beginning: str, kind: str) -> bool:
+    at = text.find(beginning)
+    while at >= 0:
+        found = _ROW_KINDS[kind].match(text, at)
+        if found and _is_drawn(found[0]):
+            return True
+        at = text.find(beginning, at + len(beginning))
+    return False
 
 
 def _is_mixed(value: str) -> bool:

@@ -33,7 +33,7 @@ def test_a_known_kind_of_key_is_found_and_named_by_its_kind(kind, around):
 @pytest.mark.parametrize(
     "text",
     [
-        "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxx", "sk-your-api-key-goes-right-here-please", "sk-learn-based-classifier-pipelines",
+        "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxx", "sk-your-api-key-goes-right-here-please", "sk-learn-based-classifier-pipe",
         "hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "AKIAIOSFODNN7EXAMPLE",
         "hf_transformersmodelloaderconfig", "a PEM file begins with -----BEGIN PRIVATE KEY----- and ends likewise",
         "risk-adjusted-returns-of-the-portfolio-2024", "AKIA is a prefix", "eyJ is how JSON begins in base64",
