@@ -21,7 +21,8 @@ from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
 from distill.grading import GRADER_VERSION, Grade, extract, grade_from, grade_slowly, quick_grade
-from distill.grading.pool import TIMED_OUT, GradingPool, Outcome, PoolTask
+from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool, Outcome, PoolTask
+from distill.isolation import wire
 from distill.problem_file import ProblemFile
 from distill.prompts import join_reasoning, split_reasoning
 from distill.records import FinishReason, Problem, Record, SampleKey, Trace
@@ -71,6 +72,7 @@ class Settings:
         return json.dumps([SIGNATURE_VERSION, MEASURES_VERSION, self.leaks, self.student])
 
 
+@wire.result
 @dataclass(frozen=True, slots=True)
 class Facts(Record):
     """What is known about one trace."""
@@ -113,6 +115,7 @@ class Piece:
     """`FULL`; `GRADED`: measuring was given up; `BARE`: grading too."""
 
 
+@wire.result
 @dataclass(frozen=True, slots=True)
 class Examined:
     """What came of a piece."""
@@ -343,7 +346,11 @@ class _Examination:
         self._num_pieces += 1
         return _piece_task(piece)
 
-    def _take_piece(self, piece: Piece, outcome: Examined | Outcome) -> None:
+    def _take_piece(self, piece: Piece, outcome: object) -> None:
+        if not isinstance(outcome, Outcome | Examined) or (
+            isinstance(outcome, Examined) and not _is_of(piece, outcome)
+        ):
+            outcome = CRASHED
         if isinstance(outcome, Outcome):
             self._give_up_if_all_fail(piece, outcome)
             self._urgent.extend(_piece_task(part) for part in _smaller(piece))
@@ -399,7 +406,18 @@ class _Examination:
 
 
 def _piece_task(piece: Piece) -> PoolTask:
-    return PoolTask(piece, examine_piece, piece, PIECE_TIMEOUT_S)
+    return PoolTask(piece, examine_piece, piece, PIECE_TIMEOUT_S, reads_files=True)
+
+
+def _is_of(piece: Piece, examined: Examined) -> bool:
+    """Whether what a worker says can be of the piece that it was given: nothing that it says is taken on trust."""
+    num_rows = piece.stop - piece.start
+    return (
+        len(examined.facts) == num_rows
+        and all(facts.problem_id in piece.problems for facts in examined.facts)
+        and all(0 <= row < num_rows for row, _, _ in examined.ungraded)
+        and len({row for row, _, _ in examined.ungraded}) == len(examined.ungraded)
+    )
 
 
 def _smaller(piece: Piece) -> list[Piece]:

@@ -12,7 +12,7 @@ import distill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
-    {"errors", "records", "prompts", "stats", "terminal", "file_kinds"},
+    {"errors", "records", "prompts", "stats", "terminal", "file_kinds", "isolation"},
     {
         "hub_names",
         "shapes",

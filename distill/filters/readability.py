@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from distill.filters.form import boxed_answers, longest_paragraph, num_code_blocks, prompt_leak, refuses
 from distill.filters.language import LanguageMeasures, measure_language
 from distill.filters.repetition import measure_repetition, tail_repeats
+from distill.isolation import wire
 from distill.recipe import Readability
 from distill.records import Record
 
@@ -19,6 +20,7 @@ MEASURES_VERSION = 1
 """Raised when a measure changes: measures of another version are not reused."""
 
 
+@wire.result
 @dataclass(frozen=True, slots=True)
 class Measures(Record):
     """All measures of one trace, JSON-ready."""

@@ -17,6 +17,7 @@ from distill.grading.judge import is_master_key
 from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
 from distill.grading.rules import MAX_RULE_CHARS, extract_text, grade_exact, grade_numeric, grade_regex
+from distill.isolation import wire
 from distill.records import Problem
 
 GRADER_VERSION = 3
@@ -50,6 +51,7 @@ UNGRADED: dict[Outcome, str] = {
 }
 
 
+@wire.result
 @dataclass(frozen=True, slots=True)
 class Grade:
     """What grading said of one answer; `reason` names why it is not right (see `distill.records.REASONS`)."""

@@ -3,7 +3,6 @@
 What comparing strings settles is settled at once; the rest goes to a worker process through a thread that only waits.
 """
 
-import os
 import queue
 import threading
 from types import TracebackType
@@ -28,7 +27,7 @@ class BackgroundGrader:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self._pool = GradingPool(NUM_WORKERS, timeout_s)
+        self._pool = GradingPool(NUM_WORKERS, timeout_s, niceness=NICENESS)
         self._tasks: queue.SimpleQueue[tuple[SampleKey, Problem, str] | None] = queue.SimpleQueue()
         self._grades: queue.SimpleQueue[tuple[SampleKey, Grade]] = queue.SimpleQueue()
         self._num_waiting = 0
@@ -71,8 +70,6 @@ class BackgroundGrader:
         return self._num_waiting
 
     def _work(self) -> None:
-        # On Linux niceness belongs to the thread; the workers, which are started from here, inherit it.
-        os.nice(NICENESS)
         with self._pool:
             while (task := self._tasks.get()) is not None:
                 key, problem, extracted = task

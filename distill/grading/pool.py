@@ -1,27 +1,25 @@
 """Worker processes that can be killed: a hung or crashed grading costs its time-out, and nothing else.
 
 A thread or an alarm cannot stop sympy inside a C call; ending the process can. Memory is limited by the kernel
-(`RLIMIT_AS`), which makes an allocation beyond it fail.
+(`RLIMIT_AS`), which makes an allocation beyond it fail. The workers are confined (`distill.isolation`): what a model
+wrote finds no network, no secrets and no files in them, whatever it makes a parser do.
 """
 
-import contextlib
-import importlib
 import math
-import multiprocessing
 import os
-import resource
-import signal
-import sys
+import select
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from distill.errors import StageError
+from distill.isolation import cannot_start, ran_out_of_memory, release, shared_server
+from distill.isolation.processes import Server, Worker, WorkerEnded
+from distill.isolation.server import ANSWER, FAILED, NO_MEMORY, READY
+from distill.isolation.walls import Wall
 
 
 class Outcome:
@@ -52,7 +50,7 @@ LOOK_AHEAD = 4_096
 MEMORY_GIB = 4.0
 
 START_S = 120.0
-"""A worker's first task may import sympy or reasoning-gym; its time limit counts from when it is ready."""
+"""A worker may have to wait for the import of sympy and reasoning-gym; its task's time counts from when it is ready."""
 
 MAX_FAILED_STARTS = 5
 
@@ -63,10 +61,9 @@ ORPHAN_AFTER_S = 5.0
 """A worker ends itself so long after its last limit: by then the pool would have killed it, so the pool is gone."""
 
 PRELOAD = "distill.grading.preload"
-"""Imported once by the server that workers are forked from, so that a killed worker is replaced in an instant."""
-
-_READY = "ready"
-_ANSWER, _FAILED, _NO_MEMORY = "answer", "failed", "no memory"
+"""Imported once by the process that workers are forked from, so that a killed worker is replaced in an instant."""
+READER_PRELOAD = "distill.examine"
+"""The same for workers that read files."""
 
 
 class PoolTask(NamedTuple):
@@ -79,12 +76,15 @@ class PoolTask(NamedTuple):
     argument: Any
     timeout_s: float | None = None
     """Left out: the pool's."""
+    reads_files: bool = False
+    """For a worker that can read the pool's `read_paths`; such workers never score what a model wrote."""
 
 
 @dataclass(slots=True)
 class _Worker:
-    process: BaseProcess
-    connection: Connection
+    process: Worker
+    server: Server
+    reads_files: bool
     task: PoolTask | None = None
     """What it works on, or `None`."""
     deadline: float = 0.0
@@ -93,26 +93,37 @@ class _Worker:
     cpu_s: float = 0.0
     """CPU time it had used when it began its task, in seconds."""
     warm: bool = False
-    """It has answered once, so that its imports are done."""
+    """It has said that it is ready."""
 
 
 class GradingPool:
     """A few processes that run one function on many tasks; use it as a context manager.
 
     Args:
-        workers: number of processes; `None`: one a core.
+        workers: number of processes that work at a time; `None`: one a core.
         timeout_s: a task that takes longer is given up and its worker replaced, in seconds (of CPU time, where the
             machine is busy with something else: up to `STRETCH` times as long by the clock).
         memory_gib: a worker may take so much address space beyond what it starts with, in GiB.
+        read_paths: files and folders that the workers of tasks with `reads_files` may read.
+        niceness: workers step back behind other processes by so much.
+        wall: left out: the best that this machine has.
     """
 
-    def __init__(self, workers: int | None = None, timeout_s: float = 10.0, memory_gib: float = MEMORY_GIB) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        timeout_s: float = 10.0,
+        memory_gib: float = MEMORY_GIB,
+        read_paths: Sequence[Path] = (),
+        niceness: int = 0,
+        wall: Wall | None = None,
+    ) -> None:
         self._num_workers = workers or len(os.sched_getaffinity(0))
         self._timeout_s = timeout_s
         self._memory_bytes = int(memory_gib * 2**30)
-        # Not fork: a child forked from a process with threads may hang on a lock that nobody will release.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([PRELOAD])
+        self._read_paths, self._niceness, self._wall = tuple(read_paths), niceness, wall
+        self._readers: set[Server] = set()
+        """Servers of this pool alone."""
         self._workers: list[_Worker] = []
         self._num_failed_starts = 0
         """Workers in a row that ended before they were ready."""
@@ -124,8 +135,11 @@ class GradingPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in self._workers:
-            self._kill(worker)
+            worker.process.kill()
         self._workers.clear()
+        for server in self._readers:
+            release(server)
+        self._readers.clear()
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any], look_ahead: int = LOOK_AHEAD) -> Iterator[Any]:
         """`function(task)` of each task, in order; `TIMED_OUT`, `CRASHED` or `OUT_OF_MEMORY` where there is no answer.
@@ -174,41 +188,51 @@ class GradingPool:
             self._discard(worker)
         while True:
             while self._num_busy() < self._num_workers and (task := next_task()) is not None:
-                self._assign(self._free_worker(), task)
+                self._assign(self._free_worker(task.reads_files), task)
             if not self._num_busy():
                 return
             yield from self._collect()
 
-    def _check_start(self, worker: _Worker) -> None:
-        """One worker that dies before it is ready may have been killed; several in a row cannot work here.
+    def _free_worker(self, reads_files: bool) -> _Worker:
+        """An idle worker of the right kind.
+
+        Raises:
+            StageError: none can be started.
+        """
+        idle = next((w for w in self._workers if w.task is None and w.reads_files == reads_files), None)
+        while idle is None:
+            server = self._server(reads_files)
+            try:
+                process = server.start_worker(self._memory_bytes, self._niceness)
+            except WorkerEnded:
+                self._count_failed_start(server)
+                continue
+            idle = _Worker(process, server, reads_files)
+            self._workers.append(idle)
+        return idle
+
+    def _server(self, reads_files: bool) -> Server:
+        if not reads_files:
+            return shared_server((PRELOAD,), (), self._wall)
+        server = shared_server((READER_PRELOAD,), self._read_paths, self._wall)
+        self._readers.add(server)
+        return server
+
+    def _count_failed_start(self, server: Server) -> None:
+        """One worker that ends before it is ready may have been killed; several in a row cannot work here.
 
         Raises:
             StageError: no worker gets as far as its first task.
         """
-        self._num_failed_starts += not worker.warm
+        self._num_failed_starts += 1
         if self._num_failed_starts >= MAX_FAILED_STARTS:
             raise StageError(
-                f"{MAX_FAILED_STARTS} worker processes in a row ended before they could begin; the reason stands "
-                "above. Too little memory (filter.grade_memory_gib) or a broken installation are the usual ones."
+                f"{MAX_FAILED_STARTS} worker processes in a row ended before they could begin. Too little memory "
+                f"(filter.grade_memory_gib) or a broken installation are the usual reasons: {cannot_start(server)}"
             )
-
-    def _free_worker(self) -> _Worker:
-        worker = next((w for w in self._workers if w.task is None), None)
-        if worker is None:
-            worker = self._start()
-            self._workers.append(worker)
-        return worker
 
     def _num_busy(self) -> int:
         return sum(worker.task is not None for worker in self._workers)
-
-    def _start(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._memory_bytes), daemon=True)
-        with _without_main():
-            process.start()
-        theirs.close()
-        return _Worker(process, ours)
 
     def _assign(self, worker: _Worker, task: PoolTask) -> None:
         worker.task = task
@@ -216,9 +240,7 @@ class GradingPool:
             self._begin(worker, task)
         else:
             worker.deadline = time.monotonic() + START_S
-        with contextlib.suppress(BrokenPipeError):  # it died while idle: `_collect` sees that and says so
-            lifetime_s = math.ceil(STRETCH * self._limit_s(task) + ORPHAN_AFTER_S)
-            worker.connection.send((task.function, task.argument, lifetime_s))
+        worker.process.ask(task.function, task.argument, math.ceil(STRETCH * self._limit_s(task) + ORPHAN_AFTER_S))
 
     def _begin(self, worker: _Worker, task: PoolTask) -> None:
         """Its task's own time starts now."""
@@ -232,15 +254,19 @@ class GradingPool:
     def _collect(self) -> Iterator[tuple[Any, Any]]:
         """Wait for the next answer, death or deadline; the tasks that have ended by then, and what came of them."""
         busy = [worker for worker in self._workers if worker.task is not None]
-        left = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-        ready = wait([worker.connection for worker in busy], timeout=left)
+        left_s = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+        poll = select.poll()
+        for worker in busy:
+            poll.register(worker.process.socket, select.POLLIN | (select.POLLOUT * worker.process.has_to_send))
+        events = dict(poll.poll(math.ceil(1_000 * left_s)))
         for worker in busy:
             task = worker.task
             assert task is not None
-            if worker.connection in ready:
-                outcome = self._receive(worker, task)
-                if outcome is not _READY:
-                    yield task.tag, outcome
+            event = events.get(worker.process.socket.fileno(), 0)
+            if event & select.POLLOUT:
+                worker.process.send()
+            if event & ~select.POLLOUT:
+                yield from self._receive(worker, task)
             elif time.monotonic() >= worker.deadline and not self._is_put_off(worker, task):
                 self._discard(worker)
                 yield task.tag, TIMED_OUT
@@ -256,56 +282,35 @@ class GradingPool:
             return True
         return False
 
-    def _receive(self, worker: _Worker, task: PoolTask) -> Any:
-        """What a worker says: its task's outcome, or that it is ready for it."""
+    def _receive(self, worker: _Worker, task: PoolTask) -> Iterator[tuple[Any, Any]]:
+        """What a worker says of its task, if that is all there: its tag and what came of it."""
         try:
-            kind, value = worker.connection.recv()
-        except (EOFError, OSError):  # OSError: it died half-way through sending
-            cause = _cause_of_death(worker.process)
+            said = worker.process.receive()
+        except WorkerEnded:
+            outcome = OUT_OF_MEMORY if ran_out_of_memory(worker.process.status()) else CRASHED
             self._discard(worker)
-            self._check_start(worker)
-            return cause
-        if kind == _READY:  # imports are done
+            if not worker.warm:
+                self._count_failed_start(worker.server)
+            yield task.tag, outcome
+            return
+        if said is None:
+            return
+        kind, value = said
+        if kind == READY and not worker.warm:
             worker.warm = True
             self._num_failed_starts = 0
             self._begin(worker, task)
-            return _READY
-        worker.task = None
-        if kind == _NO_MEMORY:  # what it still holds counts against its next task
+            return
+        if kind not in (ANSWER, FAILED):  # what it still holds counts against its next task; or it is none of ours
             self._discard(worker)
-            return OUT_OF_MEMORY
-        return value if kind == _ANSWER else CRASHED
+            yield task.tag, OUT_OF_MEMORY if kind == NO_MEMORY else CRASHED
+            return
+        worker.task = None
+        yield task.tag, value if kind == ANSWER else CRASHED
 
     def _discard(self, worker: _Worker) -> None:
-        self._kill(worker)
-        self._workers.remove(worker)
-
-    @staticmethod
-    def _kill(worker: _Worker) -> None:
-        worker.connection.close()
         worker.process.kill()
-        worker.process.join()
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep a new process from running the caller's script again: what it will do is all in importable modules.
-
-    multiprocessing has it import `__main__` otherwise, which in a script without `if __name__ == "__main__"` starts all
-    over, and fails.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _cause_of_death(process: BaseProcess) -> Outcome:
-    """C libraries abort where an allocation fails, and only the kernel, out of memory, kills what we do not."""
-    process.join(START_S)
-    return OUT_OF_MEMORY if process.exitcode in (-signal.SIGABRT, -signal.SIGKILL) else CRASHED
+        self._workers.remove(worker)
 
 
 def _usage(pid: int | None) -> tuple[bool, float]:
@@ -315,39 +320,3 @@ def _usage(pid: int | None) -> tuple[bool, float]:
     except OSError:  # it has ended
         return False, 0.0
     return fields[0] == "R", (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _serve(connection: Connection, memory_bytes: int) -> None:
-    """A worker: answer tasks until the pool goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    warm = False
-    while True:
-        try:
-            function, task, lifetime_s = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            if not warm:
-                importlib.import_module(PRELOAD)
-                _limit_memory(memory_bytes)
-                connection.send((_READY, None))
-                warm = True
-            signal.alarm(lifetime_s)  # no handler: the kernel ends the process, whatever it is stuck in
-            answer = (_ANSWER, function(task))
-        except MemoryError as error:
-            answer = (_NO_MEMORY, repr(error)[:200])
-        except Exception as error:  # a parser's bug on one row must not end the run; the row is counted as ungraded
-            answer = (_FAILED, repr(error)[:200])
-        signal.alarm(0)
-        try:
-            connection.send(answer)
-        except OSError:
-            return
-
-
-def _limit_memory(more_bytes: int) -> None:
-    """Let this process take so much address space beyond what it has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = pages * resource.getpagesize() + more_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

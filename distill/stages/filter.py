@@ -107,9 +107,10 @@ def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
     settings = _settings(run)
     seen = Counter[str]()
     files = shard_files(source)
+    readable = [source, Path(settings.cache).parent, *([Path(settings.tokenizer)] if settings.tokenizer else [])]
     with (
         FactCache(Path(settings.cache), write=True) as cache,
-        GradingPool(config.compute.workers, config.grade_timeout_s, config.grade_memory_gib) as pool,
+        GradingPool(config.compute.workers, config.grade_timeout_s, config.grade_memory_gib, readable) as pool,
         ProgressBar("filter: examine", num_rows(files), "traces") as progress,
     ):
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import operator
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Settled
+from distill.isolation.walls import WALLS, has_wall
+
+WALLS_HERE = [wall for wall in WALLS if has_wall(wall)]
 
 # `eval` and `exec` are functions that a worker finds by name, whatever file this is
 FOREVER = "all(zero == 0 for zero in iter(int, 1))"
@@ -26,6 +30,11 @@ PID = "__import__('os').getpid()"
 def pool():
     with GradingPool(2, timeout_s=1.0) as workers:
         yield workers
+
+
+def pids(pool):
+    """Process ids as this process sees them; the workers may see others."""
+    return {worker.process.pid for worker in pool._workers}
 
 
 def is_running(pid):
@@ -158,13 +167,19 @@ def test_the_others_go_on_while_one_hangs():
 
 
 def test_a_task_that_others_keep_from_the_cpu_gets_its_time(pool):
-    # stopped for longer than its limit of 1 s, it has used next to none of its time; a sleeping one is given up
-    stop = "p = __import__('os').getpid(); command = f'sleep 0.2; kill -STOP {p}; sleep 0.5; kill -CONT {p}'"
-    busy = (
-        f"{stop}\nimport subprocess, time\nsubprocess.Popen(['sh', '-c', command])\n"
-        "end = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
-    )
-    assert list(pool.map(exec, ["pass", busy])) == [None, None]
+    # stopped for a part of its limit of 1 s, it has used little of its time; a sleeping one is given up
+    busy = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
+    with GradingPool(1, timeout_s=1.0) as pool, contextlib.closing(pool.map(exec, ["pass", busy])) as answers:
+        assert next(answers) is None
+        (pid,) = pids(pool)
+        stop = threading.Timer(0.2, os.kill, (pid, signal.SIGSTOP))
+        go = threading.Timer(0.7, os.kill, (pid, signal.SIGCONT))
+        stop.start()
+        go.start()
+        assert next(answers) is None
+        stop.join()
+        go.join()
+        assert pids(pool) == {pid}
     assert list(pool.map(time.sleep, [60.0])) == [TIMED_OUT]
 
 
@@ -203,8 +218,10 @@ def test_many_bad_tasks_among_good_ones(pool):
 
 def test_a_dead_worker_is_replaced():
     with GradingPool(1, timeout_s=1.0) as pool:
-        first, crashed, second, hung, third = pool.map(eval, [PID, SEGFAULT, PID, FOREVER, PID])
-        assert (crashed, hung) == (CRASHED, TIMED_OUT)
+        answers = pool.map(eval, ["1", SEGFAULT, "2", FOREVER, "3"])
+        seen = [(next(answers), pids(pool)) for _ in range(5)]
+        assert [answer for answer, _ in seen] == [1, CRASHED, 2, TIMED_OUT, 3]
+        (first,), (second,), (third,) = (found for answer, found in seen if isinstance(answer, int))
         assert len({first, second, third}) == 3
         assert not is_running(first)
         assert not is_running(second)
@@ -236,7 +253,8 @@ def test_answers_nobody_waited_for_do_not_turn_up_in_the_next_map():
 
 def test_an_idle_worker_that_was_killed_is_replaced_or_costs_one_task():
     with GradingPool(1) as pool:
-        (pid,) = pool.map(eval, [PID])
+        assert list(pool.map(eval, ["1"])) == [1]
+        (pid,) = pids(pool)
         os.kill(pid, 9)
         while is_running(pid):
             time.sleep(0.01)
@@ -255,43 +273,51 @@ def test_importing_the_graders_does_not_count_as_grading():
         assert list(pool.map(operator.neg, [1])) == [-1]
 
 
-def test_closing_leaves_no_process(tmp_path):
+def test_closing_leaves_no_process():
     with GradingPool(2) as pool:
-        pids = set(pool.map(eval, [PID] * 10))
-    assert pids
-    assert not any(is_running(pid) for pid in pids)
+        list(pool.map(eval, [PID] * 10))
+        found = pids(pool)
+        assert all(map(is_running, found))
+    assert found
+    assert not any(map(is_running, found))
 
 
-def test_closing_ends_a_worker_that_hangs(tmp_path):
-    note = tmp_path / "pid"
-    hang = f"import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\nwhile True: pass"
-    with GradingPool(2, timeout_s=60.0) as pool, contextlib.closing(pool.map(exec, ["pass", hang])) as answers:
-        assert next(answers) is None
-        pid = _wait_for_pid(note)
-        assert is_running(pid)
-    assert not is_running(pid)
+def test_closing_ends_a_worker_that_hangs():
+    with GradingPool(2, timeout_s=60.0) as pool, contextlib.closing(pool.map(eval, ["0", FOREVER])) as answers:
+        assert next(answers) == 0
+        found = pids(pool)
+        assert all(map(is_running, found))
+    assert len(found) == 2
+    assert not any(map(is_running, found))
 
 
 def test_an_error_in_the_caller_ends_the_workers_too():
-    pids = []
+    found = set()
 
     def use():
         with GradingPool(1) as pool:
-            pids.extend(pool.map(eval, [PID]))
+            list(pool.map(eval, [PID]))
+            found.update(pids(pool))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         use()
-    assert pids
-    assert not any(is_running(pid) for pid in pids)
+    assert found
+    assert not any(map(is_running, found))
 
 
-def test_a_caller_that_is_killed_leaves_no_worker_behind(tmp_path):
-    note = tmp_path / "pid"
-    hang = f"import os, pathlib; pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\nwhile True: pass"
-    code = f"from distill.grading.pool import GradingPool\nwith GradingPool(1, 1.0) as p: list(p.map(exec, [{hang!r}]))"
-    caller = subprocess.Popen([sys.executable, "-c", code])
-    pid = _wait_for_pid(note)
+@pytest.mark.parametrize("wall", WALLS_HERE)
+def test_a_caller_that_is_killed_leaves_no_worker_behind(wall):
+    code = (
+        "from distill.grading.pool import GradingPool\n"
+        f"with GradingPool(1, 1.0, wall={wall!r}) as p:\n"
+        "    list(p.map(eval, ['1']))\n"
+        "    print(p._workers[0].process.pid, flush=True)\n"
+        f"    list(p.map(eval, [{FOREVER!r}]))"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(caller.stdout.readline())
+    assert is_running(pid)
     caller.kill()
     caller.wait()
     deadline = time.monotonic() + 10
@@ -316,12 +342,3 @@ def test_a_caller_with_threads():
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def _wait_for_pid(note: Path) -> int:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if note.exists() and (text := note.read_text()):
-            return int(text)
-        time.sleep(0.01)
-    pytest.fail("the worker did not start its task")

@@ -1,0 +1,134 @@
+"""What a process takes from itself for good: privileges, system calls, files, memory.
+
+Called by a confined process on itself, through the C library: Python has no words for most of it. A failure is an
+`OSError`. Each of these holds for the calling thread and all that it forks.
+"""
+
+import ctypes
+import os
+import resource
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from distill.isolation.syscalls import is_known_architecture
+
+_SET_PARENT_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 22, 38, 24
+_FILTER = 2
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+"""The same numbers on all architectures. Source: https://docs.kernel.org/userspace-api/landlock.html"""
+_ASK_VERSION = 1
+_PATH_BENEATH = 1
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_NEVER = 1 << 0 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
+"""Running files, and making devices, sockets and pipes."""
+_FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+"""All rights that a version of Landlock knows; later ones know those of 5."""
+_NETWORK_RIGHTS, _SCOPES = 0b11, 0b11
+"""Binding and connecting TCP (version 4); abstract Unix sockets and signals to processes outside (version 6)."""
+MIN_LANDLOCK = 3
+"""Older ones let a process cut the files of others to nothing."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def _system_call(number: int, *arguments: int | bytes | None) -> int:
+    """A call that the C library has no function for; numbers are as wide as a register."""
+    wide = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
+    return int(_libc.syscall(ctypes.c_long(number), *wide))
+
+
+def end_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends; at once, where it has ended already."""
+    _checked(_libc.prctl(_SET_PARENT_DEATH_SIGNAL, 9, 0, 0, 0))
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def drop_privileges() -> None:
+    """Give up all capabilities, and the way to new ones by running a program."""
+    _checked(_libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+    capability = 0
+    while _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails where this process may not, or beyond the last
+        capability += 1
+    header = struct.pack("=Ii", 0x20080522, 0)
+    _checked(_libc.capset(header, bytes(24)))
+
+
+def has_seccomp() -> bool:
+    """Whether this kernel takes filters of system calls, and their numbers are known here."""
+    if not is_known_architecture():
+        return False
+    # A null pointer is looked at only where filters are known: EFAULT, else EINVAL.
+    _libc.prctl(_SET_SECCOMP, _FILTER, None, 0, 0)
+    return ctypes.get_errno() == 14
+
+
+def install_filter(code: bytes) -> None:
+    """Have the kernel hold this process's system calls against a filter."""
+    program = _FilterProgram(len(code) // 8, code)
+    _checked(_libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0))
+
+
+def landlock_version() -> int:
+    """The version of Landlock that this kernel has; 0: none."""
+    return max(0, _system_call(_CREATE_RULESET, None, 0, _ASK_VERSION))
+
+
+def restrict_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
+    """Leave this process nothing of the file system but these files and folders; no TCP, no signal outside.
+
+    Args:
+        readable: may be read; those that are not there are passed over.
+        writable: folders in which files may be made, changed and removed too.
+    """
+    version = landlock_version()
+    all_rights = _FILE_RIGHTS[min(version, 5)]
+    attributes = struct.pack("=Q", all_rights)
+    attributes += struct.pack("=Q", _NETWORK_RIGHTS) if version >= 4 else b""
+    attributes += struct.pack("=Q", _SCOPES) if version >= 6 else b""
+    rules = _checked(_system_call(_CREATE_RULESET, attributes, len(attributes), 0))
+    try:
+        for path in readable:
+            _allow(rules, path, _READ_FILE | _READ_DIR)
+        for path in writable:
+            _allow(rules, path, all_rights & ~_NEVER)
+        _checked(_system_call(_RESTRICT_SELF, rules, 0))
+    finally:
+        os.close(rules)
+
+
+def _allow(rules: int, path: Path, rights: int) -> None:
+    try:
+        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        rule = struct.pack("=Qi", rights if path.is_dir() else rights & _READ_FILE, opened)
+        _checked(_system_call(_ADD_RULE, rules, _PATH_BENEATH, rule, 0))
+    finally:
+        os.close(opened)
+
+
+def num_pages() -> int:
+    """The address space of this process, in pages."""
+    return int(Path("/proc/self/statm").read_text().split()[0])
+
+
+def limit_resources(limits: dict[int, int]) -> None:
+    """Lower soft and hard limits: `resource.RLIMIT_…` -> value."""
+    for kind, value in limits.items():
+        _, hard = resource.getrlimit(kind)
+        lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (lowered, lowered))

@@ -1,0 +1,259 @@
+"""The caller's side: servers behind the wall, and their workers, which can be killed at any time.
+
+    server = Server(best_wall(), preload=["sympy"])
+    worker = server.start_worker(memory_bytes=1 << 30)
+    worker.ask(len, "four", lifetime_s=5)
+    worker.socket                                       # readable once there is something for `worker.receive()`
+
+Nothing that a worker writes is trusted: it is read without waiting, at most so much of it, and decoded by
+`distill.isolation.wire`.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pickle
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.isolation import wire
+from distill.isolation.walls import SERVER, TEMPORARY, Wall, confined_environment, start_command
+
+END_S = 30.0
+"""A killed process that cannot be ended in this time hangs in the kernel; it is left."""
+CLOSED_S = 5.0
+"""Who has closed its socket is about to end, or only makes believe."""
+CHUNK_BYTES = 1 << 20
+MAX_SAID_BYTES = 4_096
+
+
+class WorkerEnded(Exception):  # noqa: N818 - an end, which may be in order
+    """A worker has ended, or has said what none of ours says."""
+
+
+class Worker:
+    """A process that answers one task at a time."""
+
+    def __init__(self, server: "Server", number: int, connection: socket.socket) -> None:
+        self._server, self._number = server, number
+        self.socket = connection
+        """For waiting: readable once there is something to receive, writable while `has_to_send`."""
+        self.pid: int | None = None
+        """Its process id as we see it, once it is ready."""
+        self._out = memoryview(b"")
+        self._in = bytearray()
+        self._has_lied = False
+
+    @property
+    def has_to_send(self) -> bool:
+        """Whether a part of the task is still to be sent, and may be: not before the worker is ready."""
+        return self.pid is not None and len(self._out) > 0
+
+    def ask(self, function: Callable[[Any], Any], argument: Any, lifetime_s: int) -> None:
+        """Give it a task; what does not fit into the socket at once goes out with `send`, once it is ready.
+
+        Args:
+            function: found by its module and name in the worker.
+            argument: what it is called with; pickled.
+            lifetime_s: the worker ends itself after so many seconds, whether or not we are still there.
+        """
+        self._out = memoryview(wire.framed(pickle.dumps((function, argument, lifetime_s))))
+        self.send()
+
+    def send(self) -> None:
+        """Send what it takes without waiting."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # that it has ended, `receive` finds out
+            while self.has_to_send:
+                self._out = self._out[self.socket.send(self._out) :]
+
+    def receive(self) -> tuple[str, Any] | None:
+        """What it says, (kind, value); `None`: not all of it is there yet.
+
+        Raises:
+            WorkerEnded: it has ended, or has said what none of ours says.
+        """
+        try:
+            self._receive_bytes()
+            whole = self._whole_frame()
+            if whole is None:
+                return None
+            kind, value = wire.decode(whole)
+            if not isinstance(kind, str):
+                raise TypeError(kind)
+        except OSError:
+            raise WorkerEnded from None
+        except (ValueError, TypeError):
+            self._has_lied = True
+            raise WorkerEnded from None
+        return kind, value
+
+    def _receive_bytes(self) -> None:
+        if self.pid is None:
+            # The kernel itself writes the sender's credentials, its process id as we see it among them.
+            content, ancillary, _, _ = self.socket.recvmsg(CHUNK_BYTES, socket.CMSG_SPACE(struct.calcsize("3i")))
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                    self.pid = struct.unpack("3i", data)[0]
+                    self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+                    self._server.is_ready()
+        else:
+            content = self.socket.recv(CHUNK_BYTES)
+        if not content:
+            raise WorkerEnded
+        self._in += content
+
+    def _whole_frame(self) -> bytes | None:
+        if len(self._in) < wire.HEADER_BYTES:
+            return None
+        num_bytes = int.from_bytes(self._in[: wire.HEADER_BYTES], "big")
+        whole = wire.HEADER_BYTES + num_bytes
+        if num_bytes > wire.MAX_BYTES or len(self._in) > whole:
+            raise wire.WireError("too long")
+        if len(self._in) < whole:
+            return None
+        content = bytes(self._in[wire.HEADER_BYTES :])
+        self._in.clear()
+        return content
+
+    def status(self) -> int | None:
+        """Its exit code, negative for a signal, once it has ended; `None`: it has not, or nobody can tell any more."""
+        return None if self._has_lied else self._server.status_of(self._number)
+
+    def kill(self) -> None:
+        """End it, and wait until it has."""
+        self.socket.close()
+        self._server.kill(self._number)
+
+
+class Server:
+    """A confined process that forks workers; threads may share it.
+
+    Args:
+        wall: the wall to put it behind.
+        preload: modules that it imports before it is confined and forks.
+        read_paths: files and folders that workers may read, besides the installation.
+    """
+
+    def __init__(self, wall: Wall, preload: Sequence[str] = (), read_paths: Sequence[Path] = ()) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._ended: dict[int, int] = {}
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this
+        self._temporary = None if wall == "bubblewrap" else tempfile.mkdtemp(prefix="distill-")
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        told = {
+            "wall": wall,
+            "control": theirs.fileno(),
+            "preload": list(preload),
+            "read_paths": [str(path.absolute()) for path in read_paths],
+        }
+        environment = confined_environment(self._temporary or TEMPORARY)
+        command = start_command(
+            wall,
+            read_paths,
+            environment,
+            ["-c", f"from {SERVER} import main; main(__import__('sys').argv[1])", json.dumps(told)],
+        )
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._said,
+            stderr=self._said,
+            env=environment if wall != "bubblewrap" else {"PATH": os.environ.get("PATH", os.defpath)},
+            cwd=self._temporary or "/",
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it can still start workers."""
+        return self._process.poll() is None
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote before it was ready: why it could not be."""
+        size = os.fstat(self._said.fileno()).st_size
+        said = os.pread(self._said.fileno(), MAX_SAID_BYTES, max(0, size - MAX_SAID_BYTES))
+        text = said.decode("utf-8", "replace").strip()
+        return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
+
+    def start_worker(self, memory_bytes: int, niceness: int = 0) -> Worker:
+        """A new worker; its first word is that it is ready.
+
+        Args:
+            memory_bytes: address space that it may take beyond what it starts with.
+            niceness: it steps back behind others by so much.
+
+        Raises:
+            WorkerEnded: the server itself has ended.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.setblocking(False)
+        with theirs, self._lock:
+            number = next(self._numbers)
+            request = {"start": number, "memory_bytes": memory_bytes, "niceness": niceness}
+            try:
+                socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise WorkerEnded from None
+        return Worker(self, number, ours)
+
+    def kill(self, number: int) -> None:
+        """End a worker, and wait until it has ended."""
+        with self._lock:
+            if number in self._ended:
+                del self._ended[number]
+                return
+            with contextlib.suppress(OSError):
+                self._control.send(json.dumps({"kill": number}).encode())
+            self._wait_for(number, END_S)
+            self._ended.pop(number, None)
+
+    def status_of(self, number: int) -> int | None:
+        """A worker's exit code, negative for a signal; `None`: it does not end."""
+        with self._lock:
+            self._wait_for(number, CLOSED_S)
+            return self._ended.get(number)
+
+    def _wait_for(self, number: int, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while number not in self._ended and (left := deadline - time.monotonic()) > 0:
+            self._control.settimeout(left)
+            try:
+                content = self._control.recv(CHUNK_BYTES)
+            except OSError:
+                return
+            if not content:  # the server has ended, and its workers with it
+                return
+            told = json.loads(content)
+            self._ended[told["ended"]] = told["status"]
+
+    def is_ready(self) -> None:
+        """Its imports are done: from now on it and its workers write nothing."""
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def close(self) -> None:
+        """End it and all its workers."""
+        self._control.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+        self.is_ready()

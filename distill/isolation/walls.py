@@ -1,0 +1,159 @@
+"""Which wall this machine has around confined processes, and how they are started behind it.
+
+Enters: the machine. Leaves: a `Wall`, and the command and environment that start Python behind it:
+
+    bubblewrap  namespaces: no network, no other processes, files only as far as they are needed, and only to read
+    landlock    the kernel's own rules for files and TCP, and filters of system calls for the rest
+    seccomp     filters of system calls alone: no network, no programs, no writing; files can be read
+    rlimits     limits of memory, processes and file sizes, and a cleaned environment; nothing else
+"""
+
+import functools
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from distill.isolation import kernel
+
+Wall = Literal["bubblewrap", "landlock", "seccomp", "rlimits"]
+WALLS: tuple[Wall, ...] = ("bubblewrap", "landlock", "seccomp", "rlimits")
+"""From the best to the worst."""
+MAY_EVALUATE: frozenset[Wall] = frozenset({"bubblewrap", "landlock"})
+"""Walls behind which a scorer may evaluate what a model wrote: what it got hold of would find no files, no keys."""
+
+TEMPORARY = "/tmp"  # noqa: S108 - a tmpfs of its own
+TEMPORARY_BYTES = 64 << 20
+PROBE_S = 30.0
+PACKAGE = Path(__file__).resolve().parents[1]
+SERVER = "distill.isolation.server"
+
+PASSED = ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+"""All that a confined process sees of our environment."""
+SET = {
+    "PYTHONHASHSEED": "0",  # what depends on the order of a set is the same in every process
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",  # there is a worker a core already
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MPLBACKEND": "Agg",
+}
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
+SYSTEM_FILES = (
+    *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime"),
+    *("/etc/timezone", "/etc/fonts", "/etc/mime.types", "/sys/devices/system/cpu"),
+)
+BARE_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+"""Where no /proc and /dev of its own hold nothing but this."""
+
+
+@functools.cache
+def best_wall() -> Wall:
+    """The best wall that holds here; found out once, by trying."""
+    return next(wall for wall in WALLS if has_wall(wall))
+
+
+@functools.cache
+def has_wall(wall: Wall) -> bool:
+    """Whether a wall can be had here."""
+    if wall == "rlimits":
+        return True
+    if wall == "bubblewrap":
+        return bubblewrap_fails() is None
+    return kernel.has_seccomp() and (wall == "seccomp" or kernel.landlock_version() >= kernel.MIN_LANDLOCK)
+
+
+@functools.cache
+def bubblewrap_fails() -> str | None:
+    """Why bubblewrap cannot be used here; `None`: it can."""
+    if shutil.which("bwrap") is None:
+        return "bwrap is not installed"
+    command = start_command("bubblewrap", (), {}, ["-c", f"import {SERVER}"])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bwrap does not start ({error})"
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return f"bwrap does not work here ({last[:200]})"
+    return None
+
+
+def start_command(
+    wall: Wall, read_paths: Sequence[Path], environment: Mapping[str, str], arguments: Sequence[str]
+) -> list[str]:
+    """The command that starts Python behind a wall; for those without bubblewrap, as it is started anywhere.
+
+    Args:
+        wall: only bubblewrap is put up from outside.
+        read_paths: files and folders that may be read besides the installation.
+        environment: all that it sees.
+        arguments: for Python.
+    """
+    python = [sys.executable, "-P", *arguments]
+    if wall != "bubblewrap":
+        return python
+    command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+    for name, value in (environment or confined_environment(TEMPORARY)).items():
+        command += ["--setenv", name, value]
+    command += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    command += ["--size", str(TEMPORARY_BYTES), "--tmpfs", TEMPORARY]
+    for path in readable_paths(read_paths):
+        if path.is_symlink() and str(path) in SYSTEM:
+            command += ["--symlink", str(path.readlink()), str(path)]
+        else:
+            command += ["--ro-bind", str(path), str(path)]
+    return [*command, "--remount-ro", "/", "--chdir", TEMPORARY, "--", *python]
+
+
+def confined_environment(home: str) -> dict[str, str]:
+    """The whole environment of a confined process: language, libraries, no key and no name of anybody.
+
+    Args:
+        home: its HOME and folder for temporary files.
+    """
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    path = os.pathsep.join(str(folder) for folder in _import_folders())
+    own = {"HOME": home, "TMPDIR": home, "USER": "nobody", "LOGNAME": "nobody"}
+    return {**passed, **SET, **own, "PATH": os.defpath, "PYTHONPATH": path}
+
+
+def readable_paths(read_paths: Sequence[Path] = (), bare: Sequence[str] = ()) -> list[Path]:
+    """What a confined process may read, that is there: the system's libraries, Python, packages, and what it is given.
+
+    Those that lie inside others are left out, and outer ones come first.
+    """
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)
+    folders = [folder for folder in _import_folders() if folder != PACKAGE.parent]
+    asked = [*map(Path, (*SYSTEM, *SYSTEM_FILES, *bare, *prefixes)), *folders, PACKAGE, *read_paths]
+    there = {Path(os.path.abspath(path)) for path in asked if path.exists()}  # noqa: PTH100 - links stay as they are
+    there |= {path.resolve() for path in there if str(path) not in SYSTEM}
+    there -= {Path("/"), Path(TEMPORARY), Path.home()}
+    found: list[Path] = []
+    for path in sorted(there, key=lambda one: len(one.parts)):
+        if not any(path.is_relative_to(outer) and not outer.is_symlink() for outer in found):
+            found.append(path)
+    return found
+
+
+def _import_folders() -> Iterator[Path]:
+    """Folders of installed packages, in the order in which Python looks there, and that of distill itself.
+
+    The folder of a script and others of the user's own are left out.
+    """
+    installed = {*sysconfig.get_paths().values(), *site.getsitepackages()}
+    yield PACKAGE.parent
+    for entry in dict.fromkeys(sys.path):
+        folder = Path(entry)
+        if not entry or not folder.is_absolute() or folder == PACKAGE.parent:
+            continue
+        if entry in installed or folder.name in ("site-packages", "dist-packages") or any(folder.glob("*.dist-info")):
+            yield folder
