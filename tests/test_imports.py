@@ -29,6 +29,7 @@ LAYERS = (
     {
         "problems",
         "rows",
+        "chat_templates",
         "foreign",
         "hub",
         "grading",
