@@ -34,7 +34,7 @@ from distill.recipe_files.reading import (
     refuse_secret_option,
     short,
 )
-from distill.recipe_files.sources import anchor_sources, expanded
+from distill.recipe_files.sources import anchor_sources, expanded, resolved
 from distill.recipe_files.trust import refuse_unaccepted
 from distill.students import STUDENTS
 
@@ -195,7 +195,8 @@ def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
 def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]) -> dict[str, Any]:
     named_by = reading.shown(children[-1]) if children else None
     path = expanded(path, named_by or "recipe")
-    if path.resolve() in children:
+    whole = resolved(path, named_by or str(path))
+    if whole in children:
         chain = " -> ".join(reading.shown(p) for p in (*children, path))
         raise RecipeError(f"{reading.shown(path)}: extends goes in a circle ({chain}). Remove one extends:")
     own_places: Places = {}
@@ -227,7 +228,7 @@ def _with_parents(
             f"Fetch it first: distill recipes pull '{parent}'"
         )
     base_path = parent_path(path, parent, reading.fence)
-    base = _read_with_parents(base_path, reading, (*children, path.resolve()))
+    base = _read_with_parents(base_path, reading, (*children, resolved(path, reading.shown(path))))
     if LOCK_KEY in base:
         raise RecipeError(
             f"{place}: {reading.shown(base_path)} is a lock, which repeats a run and cannot be "

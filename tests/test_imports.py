@@ -29,6 +29,7 @@ LAYERS = (
     {
         "problems",
         "rows",
+        "parquet_rows",
         "chat_templates",
         "foreign",
         "hub",

@@ -6,9 +6,10 @@ worker.call(render, argument, timeout_s=5.0)
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from distill.isolation import FunctionError, ask, shared_server, started_worker
+from distill.isolation import FunctionError, ask, release, shared_server, started_worker
 from distill.isolation.processes import Server, Worker
 
 
@@ -18,10 +19,11 @@ class KeptWorker:
     Args:
         preload: modules that its server imports before it forks.
         memory_gib: address space that a call may take, in GiB.
+        read_paths: files and folders that it may read, besides the installation; its server is then its own.
     """
 
-    def __init__(self, preload: Sequence[str], memory_gib: float) -> None:
-        self._preload, self._memory_gib = tuple(preload), memory_gib
+    def __init__(self, preload: Sequence[str], memory_gib: float, read_paths: Sequence[Path] = ()) -> None:
+        self._preload, self._memory_gib, self._read_paths = tuple(preload), memory_gib, tuple(read_paths)
         self._lock = threading.Lock()
         self._kept: tuple[Server, Worker] | None = None
 
@@ -37,7 +39,7 @@ class KeptWorker:
             IsolationError, StageError: as `call_isolated`; after a limit or a crash the next call starts a new process.
         """
         with self._lock:
-            server = shared_server(self._preload)
+            server = shared_server(self._preload, self._read_paths)
             if self._kept is None or self._kept[0] is not server:
                 self._kept = server, started_worker(server, self._memory_gib)
             server, worker = self._kept
@@ -53,6 +55,16 @@ class KeptWorker:
                 if not is_whole:
                     self._kept = None
                     worker.kill()
+
+    def close(self) -> None:
+        """End the process; another call would start a new one."""
+        with self._lock:
+            if self._kept is not None:
+                server, worker = self._kept
+                self._kept = None
+                worker.kill()
+                if self._read_paths:
+                    release(server)
 
     def forget(self) -> None:
         """In a forked child: the process is the parent's."""
