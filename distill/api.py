@@ -28,6 +28,7 @@ from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
 from distill.store import SUMMARY, read_jsonl, read_object
+from distill.terminal import printable
 from distill.trace_store import stored_traces
 
 
@@ -269,7 +270,7 @@ def score(traces: Sequence[Trace], verdicts: Sequence[Verdict], model: str = "",
 
 
 def _to_standard_error(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words
 
 import contextlib
 import json
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from distill.errors import UserError
 from distill.problem_file import ProblemFile
 from distill.records import REASONS, Verdict
+from distill.terminal import printable
 from distill.trace_store import PROBLEMS, traces_of
 
 SCHEMA_VERSION = 1
@@ -62,10 +62,14 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
 
 
 def story(found: dict[str, Any]) -> list[str]:
-    """The same in words."""
+    """The same in words, for a terminal."""
+    return [printable(line) for line in _lines(found)]
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
     problem = found["problem"]
     lines = [f"Problem {problem['id']} ({problem['source']}, {problem['task']})"]
-    lines += [f"  {line}" for line in _printable(problem["prompt"][-1]["content"]).splitlines()]
+    lines += [f"  {line}" for line in printable(problem["prompt"][-1]["content"]).splitlines()]
     lines.append(f"  expected answer: {problem['answer'] if problem['answer'] is not None else 'none'}")
     for trace in found["traces"]:
         if found["wanted"] in (None, trace["sample_index"]):
@@ -88,7 +92,7 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
         lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else ""))
     lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
     if whole:
-        text = _printable(trace["text"])
+        text = printable(trace["text"])
         middle = f"\n… {len(text) - 2 * NUM_SHOWN_CHARS:,} characters …\n"
         if len(text) > 2 * NUM_SHOWN_CHARS:
             text = text[:NUM_SHOWN_CHARS] + middle + text[-NUM_SHOWN_CHARS:]
@@ -98,15 +102,10 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
 
 def _grade(trace: dict[str, Any]) -> str:
     extracted = trace["extracted_answer"]
-    answer = "no answer found" if extracted is None else f"answer {_printable(extracted)}"
+    answer = "no answer found" if extracted is None else f"answer {printable(extracted)}"
     grade = {True: "right", False: "wrong", None: "not graded"}[trace["correct"]]
     by = f" (by {trace['graded_by']})" if trace["graded_by"] not in ("", "rule") else ""
     return f"{answer}, {grade}{by}"
-
-
-def _printable(text: str) -> str:
-    """The text without what would command a terminal."""
-    return "".join(char if char in "\n\t" or unicodedata.category(char) != "Cc" else "\ufffd" for char in text)
 
 
 def _fate(trace: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ Enters: a Hub id or a local folder. Leaves: a folder that every library can load
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.errors import ModelError, ProblemError
+from distill.errors import DistillError, ModelError, ProblemError
+from distill.hub_names import dataset_fault, names_folder
 from distill.store import read_json
 
 WEIGHTS = "*.safetensors"
@@ -24,7 +24,9 @@ SAMPLE_BYTES = 1 << 20
 READ_WHOLE_BYTES = 64 << 20
 DatasetKey = tuple[str, str | None, str, str | None]
 _loaded_commits: dict[DatasetKey, str] = {}
-_COMMIT = re.compile(r"[/\\]([0-9a-f]{40})[/\\]")
+HUB_DATASETS = "hf://datasets/"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT_FOLDER = re.compile(rf"[/\\]({COMMIT.pattern})[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +46,32 @@ class Model:
         return config
 
 
-def resolve_model(name: str, revision: str | None = None, weights: bool = True) -> Model:
+def resolve_model(name: str | Path, revision: str | None = None, weights: bool = True) -> Model:
     """Find a model here or fetch it; no weights are loaded.
 
     Args:
-        name: a Hub id, or a folder.
+        name: a Hub id or a folder, told apart by their spelling (`distill.hub_names`); a `Path` is a folder.
         revision: on the Hub; left out: its main branch.
         weights: whether they must be here; without them, config and tokenizer are fetched alone.
 
     Raises:
         ModelError: no such model, no access to it, no network and no copy here, or not a causal language model.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        model = Model(name, folder.resolve(), _folder_revision(folder))
-    else:
-        model = _fetch(name, revision, weights)
+    is_folder = isinstance(name, Path) or names_folder(name)
+    model = _in_folder(str(name)) if is_folder else _fetch(str(name), revision, weights)
     _check(model, weights)
     return model
+
+
+def _in_folder(name: str) -> Model:
+    try:
+        folder = Path(name).expanduser()
+        is_there = folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name too long, no such home, a NUL
+        is_there = False
+    if not is_there:
+        raise ModelError(f"{name}: no such folder here. Give the folder of a model, a Hub id (org/model) or an alias.")
+    return Model(name, folder.resolve(), _folder_revision(folder))
 
 
 def _fetch(name: str, revision: str | None, weights: bool) -> Model:
@@ -87,16 +97,21 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(
-            f"{name}: no such model on the Hub, and no such folder here. Check the spelling; for a private model, "
-            "`hf auth login`."
+            f"{name}: no such model on the Hub. Check the spelling; for a private model, `hf auth login`."
+            f"{_folder_hint(name)}"
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"{name}: not in the local cache, and the Hub cannot be reached ({type(error).__name__}). "
             f"Connect to the network, fetch it once with `hf download {name}`, or give the path of a local copy "
-            "instead of the id."
+            f"instead of the id.{_folder_hint(name)}"
         ) from None
     return Model(name, path, path.name)
+
+
+def _folder_hint(name: str) -> str:
+    """What to write where a folder of this machine was meant."""
+    return f" For the folder of that name here, write ./{name}." if Path(name).is_dir() else ""
 
 
 def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -149,19 +164,49 @@ def _check(model: Model, weights: bool) -> None:
 
 
 def load_hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
-    """The rows of a Hub dataset's split.
+    """Load a split of a data set of the Hub, never a folder of this machine.
+
+    Args:
+        name: `name` or `org/name`.
+        config: configuration (subset).
+        split: as `datasets` takes it.
+        revision: branch, tag or commit; left out: the main branch.
 
     Raises:
-        ProblemError: no such dataset, configuration or split; no access; no network and no copy here.
+        ProblemError: no such dataset, configuration or split; no access; no network and no copy here; or the data set
+            names files that are not its own.
+    """
+    with _dataset_errors(name):
+        builder = _hub_builder(name, config, revision)
+        builder.download_and_prepare()
+        rows: Iterable[Mapping[str, Any]] = builder.as_dataset(split=split)
+    _loaded_commits[name, config, split, revision] = builder.hash
+    return rows
+
+
+def _hub_builder(name: str, config: str | None, revision: str | None) -> Any:
+    """What `datasets` would read for a name, checked before anything of it is read.
+
+    `hf://datasets/` keeps `datasets` 5 from preferring a folder, and `datasets` itself refuses a card whose
+    `data_files` are not of its own repository. One way to local files remains: without a network the cache is searched
+    by name, where a folder that was loaded before lies under its own.
     """
     import datasets
 
+    if fault := dataset_fault(name):
+        raise ProblemError(fault)
     datasets.disable_progress_bars()
-    with _dataset_errors(name):
-        rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split, revision=revision)
-    if commit := dataset_revision(rows):
-        _loaded_commits[name, config, split, revision] = commit
-    return rows
+    builder = datasets.load_dataset_builder(f"{HUB_DATASETS}{name}", config, revision=revision)
+    if not COMMIT.fullmatch(str(builder.hash)):
+        raise ProblemError(
+            f"hf:{name}: the copy in the cache was not loaded from the Hub. Load it with a network once."
+        )
+    if revision and COMMIT.fullmatch(revision) and builder.hash != revision:
+        raise ProblemError(
+            f"hf:{name}: the copy in the cache is of commit {builder.hash[:12]}, and {revision[:12]} is asked for. "
+            "Load it with a network once."
+        )
+    return builder
 
 
 def loaded_commit(key: DatasetKey) -> str | None:
@@ -173,18 +218,29 @@ def loaded_commit(key: DatasetKey) -> str | None:
 def _dataset_errors(name: str) -> Iterator[None]:
     """What `datasets` raises, as a ProblemError that tells what to do."""
     import datasets
+    from huggingface_hub import constants
 
     try:
         yield
     except ValueError as error:  # unknown configuration or split; the message lists what there is
-        raise ProblemError(f"hf:{name}: {str(error).strip().partition(chr(10))[0]}") from None
+        raise ProblemError(f"hf:{name}: {_first_line(error)}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
+        offline = " (HF_HUB_OFFLINE is set)" if constants.is_offline_mode() else ""
         raise ProblemError(
-            f"hf:{name}: cannot be loaded{offline}: {reason}. Check the id and the network; "
+            f"hf:{name}: cannot be loaded{offline}: {_first_line(error)}. Check the id and the network; "
             "without a network, save the dataset as JSONL or Parquet and use file:path/to/it instead."
         ) from None
+    except DistillError:
+        raise
+    except Exception as error:  # the repository's card and files decide what is raised
+        raise ProblemError(
+            f"hf:{name}: `datasets` cannot read it ({type(error).__name__}: {_first_line(error)}). "
+            "Save it as JSONL or Parquet and use file:path/to/it instead."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200].rstrip(".")
 
 
 def dataset_splits(name: str, config: str | None) -> list[str]:
@@ -196,11 +252,13 @@ def dataset_splits(name: str, config: str | None) -> list[str]:
     import datasets
 
     with _dataset_errors(name):
-        return [str(split) for split in datasets.get_dataset_split_names(name, config)]
+        builder = _hub_builder(name, config, None)
+        found = builder.info.splits or datasets.get_dataset_split_names(f"{HUB_DATASETS}{name}", config)
+        return [str(split) for split in found]
 
 
 def dataset_revision(rows: Iterable[Mapping[str, Any]]) -> str:
     """The commit that loaded rows come from, as `datasets` names its cache folder; empty where it cannot be told."""
     files = getattr(rows, "cache_files", [])
-    found = (_COMMIT.search(file["filename"]) for file in files)
+    found = (_COMMIT_FOLDER.search(file["filename"]) for file in files)
     return next((match[1] for match in found if match), "")

@@ -275,7 +275,10 @@ def _short(value: Any) -> str:
 def _check_disk(run_dir: Path) -> None:
     free_gib = free_bytes(run_dir) / 2**30
     if free_gib < MIN_FREE_GIB:
-        raise StoreError(f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk. Free some space first.")
+        raise StoreError(
+            f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk, and {MIN_FREE_GIB * 1024:.0f} MiB are needed "
+            "to begin. Free some space, or give a --run-dir on another disk; `distill plan` says what the run takes."
+        )
 
 
 def headline(stage: str, metrics: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from distill.terminal import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -24,7 +26,7 @@ def note(text: str) -> None:
     """Show a line where progress goes."""
     if not os.environ.get(QUIET):
         stream = terminal()
-        print(text, file=stream, flush=True)
+        print(printable(text), file=stream, flush=True)
         if stream is not sys.stderr:
             stream.close()
 
@@ -74,7 +76,7 @@ class ProgressBar:
         """`num` more are done."""
         self.num_done += num
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=self.num_done, note=note)
+            self._live.update(self._task, completed=self.num_done, note=printable(note))
         elif self._stream is not None and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             self.say(self._line(note))
@@ -91,7 +93,8 @@ class ProgressBar:
         return f"{self.num_done}" if self.total is None else f"{self.num_done}/{self.total}"
 
     def say(self, text: str) -> None:
-        """Show a line above the bar."""
+        """Show a line above the bar; a server or a file name may have written some of it."""
+        text = printable(text)
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
         elif self._stream is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from distill.hub_names import Config, EvaluationSet, Revision, Source, TableSource
 from distill.students import find_student
 
 Language = Literal[
@@ -21,7 +22,7 @@ Language = Literal[
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
-Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+")]
+
 RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s?#@]*)?$")]
 """Without user, password or query: a key in a URL would end up in manifests."""
@@ -165,11 +166,11 @@ class ProblemSource(Strict):
 
     source: Source
     """`hf:org/dataset`, `file:path` (JSONL, JSON, Parquet; relative to the recipe), or `gym:task` (reasoning-gym)."""
-    config: str | None = None
+    config: Config | None = None
     """Configuration (subset) of a Hub dataset."""
     split: str = "train"
     """Split of a Hub dataset."""
-    revision: str | None = None
+    revision: Revision | None = None
     """Git revision of a Hub dataset; left out: its main branch."""
     columns: Columns = Columns()
     """Which columns hold the question, the answer and the id."""
@@ -228,13 +229,13 @@ class TraceColumns(Strict):
 class TraceSource(Strict):
     """Where traces come from and how their rows are read."""
 
-    source: Annotated[str, Field(pattern=r"^(hf|file):.+")]
+    source: TableSource
     """`hf:org/dataset` or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
-    config: str | None = None
+    config: Config | None = None
     """Configuration (subset) of a Hub dataset."""
     split: str = "train"
     """Split of a Hub dataset."""
-    revision: str | None = None
+    revision: Revision | None = None
     """Git revision of a Hub dataset; left out: its main branch."""
     limit: PositiveInt | None = None
     """At most so many traces, the first ones."""
@@ -370,7 +371,7 @@ class GenerateConfig(Strict):
 
     teacher: str
     """Hub id or local folder of the teacher, or a student's alias."""
-    revision: str | None = None
+    revision: Revision | None = None
     """Git revision of the teacher on the Hub; left out: its main branch."""
     samples_per_problem: PositiveInt = 4
     """Answers sampled for each problem."""
@@ -538,9 +539,9 @@ class FilterConfig(Strict):
     unanswered: Literal["drop", "keep"] = "drop"
     """Traces whose problem comes without an expected answer, where neither judge nor majority grades them: `drop` them,
     or `keep` them unproven, for sources whose makers have checked them."""
-    decontaminate: list[str] = []
-    """Evaluation sets whose items must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k, `hf:` or
-    `file:`."""
+    decontaminate: list[EvaluationSet] = []
+    """Evaluation sets whose items must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k,
+    `hf:org/name[/config]` or `file:path`."""
     duplicates: Duplicates | None = Duplicates()
     """Problems and traces that say the same again; null: keep them."""
     select: Select = Select()
@@ -721,8 +722,8 @@ class Recipe(Strict):
     description: str = ""
     """What the recipe is for, in a line or two."""
     student: str
-    """Alias (`distill students`), Hub id or local folder of the model to train."""
-    student_revision: str | None = None
+    """Alias (`distill students`), Hub id (`org/model`) or local folder (`./model`) of the model to train."""
+    student_revision: Revision | None = None
     """Git revision of the student on the Hub; left out: its main branch."""
     seed: NonNegativeInt = 0
     """Seed of every draw: problems, samples, selection, training order."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from distill import __version__
 from distill.errors import ModelError, RecipeError
+from distill.hub_names import names_folder
 from distill.recipe import Recipe
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_path, unknown_name
@@ -33,8 +34,9 @@ from distill.recipe_files.reading import (
     refuse_secret_option,
     short,
 )
-from distill.recipe_files.sources import anchor_sources, expanded
-from distill.recipe_files.trust import is_path, refuse_unaccepted
+from distill.recipe_files.sources import anchor_sources, expanded, resolved
+from distill.recipe_files.trust import refuse_unaccepted
+from distill.students import STUDENTS
 
 READ_BY = {1: "0.1.0"}
 """schema_version -> the first distill that reads it."""
@@ -130,6 +132,7 @@ def read_recipe(
         overruled.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
+            refuse_secret_option(key, value, f"--{key.rpartition('.')[2]}")
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
     _drop_revisions(tree, said, overruled)
     anchor_sources(tree, Path.cwd(), "--set")
@@ -182,17 +185,18 @@ def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
     served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # under whatever name the server has for it
     teacher = None if served else generate.get("teacher")
     for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
-        if isinstance(name, str) and is_path(name):
+        if isinstance(name, str) and name not in STUDENTS and ("/" not in name or names_folder(name)):
             raise RecipeError(
-                f"{outside.reference}: {key} is {name!r}, a folder. A recipe from outside may only name models of "
-                f"the Hub. Give one of yours with --{key.rpartition('.')[2]}."
+                f"{outside.reference}: {key} is {name!r}, a folder or no model. A recipe from outside may only name "
+                f"models of the Hub (org/name) and aliases. Give one of yours with --{key.rpartition('.')[2]}."
             )
 
 
 def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]) -> dict[str, Any]:
     named_by = reading.shown(children[-1]) if children else None
     path = expanded(path, named_by or "recipe")
-    if path.resolve() in children:
+    whole = resolved(path, named_by or str(path))
+    if whole in children:
         chain = " -> ".join(reading.shown(p) for p in (*children, path))
         raise RecipeError(f"{reading.shown(path)}: extends goes in a circle ({chain}). Remove one extends:")
     own_places: Places = {}
@@ -224,7 +228,7 @@ def _with_parents(
             f"Fetch it first: distill recipes pull '{parent}'"
         )
     base_path = parent_path(path, parent, reading.fence)
-    base = _read_with_parents(base_path, reading, (*children, path.resolve()))
+    base = _read_with_parents(base_path, reading, (*children, resolved(path, reading.shown(path))))
     if LOCK_KEY in base:
         raise RecipeError(
             f"{place}: {reading.shown(base_path)} is a lock, which repeats a run and cannot be "

@@ -33,6 +33,7 @@ REASONS: dict[str, str] = {
     "unclosed_think": "<think> was opened and never closed",
     "empty_answer": "nothing after </think>",
     "contaminated": "the problem is in an evaluation set (the certificate names the item)",
+    "secret": "question or trace holds a key, a token or a password (the detail names its kind)",
     "duplicate_problem": "the problem is the same as, or nearly the same as, another one",
     "no_answer": "no final answer could be found",
     "wrong_answer": "the final answer is not the expected one",

@@ -4,16 +4,18 @@ Enters: a path or a Hub id. Leaves: `(place, row)`, the place as a reader finds 
 
     ("file:/data/rows.jsonl:12", {"problem": "What is 2 + 2?", "answer": "4"})
 
-JSONL, Parquet and Hub rows are read a few at a time, whatever the size; a JSON file is read whole.
+JSONL, Parquet and Hub rows are read a few at a time, whatever the size; a JSON file is read whole, up to 256 MiB. A
+folder, a pipe or a device is refused: it may have no end.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from distill.errors import ProblemError
+from distill.file_kinds import FILE, MISSING, kind_of
+from distill.parquet_rows import parquet_rows
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands (`file.jsonl:12`), and the row."""
@@ -22,8 +24,9 @@ OnBad = Callable[[str, str], None]
 """Told of a row that cannot be read: its place, and why."""
 
 KINDS = (".jsonl", ".json", ".parquet")
-READ_ROWS = 64
-"""Rows of Parquet in memory at a time; one of them may hold a book."""
+MAX_LINE_BYTES = 32 << 20
+"""Longest line of JSONL; one that only opens lists takes forty times its size in memory."""
+MAX_JSON_BYTES = 256 << 20
 
 
 def refuse(place: str, why: str) -> None:
@@ -46,11 +49,14 @@ def file_rows(path: Path, on_bad: OnBad = refuse) -> Iterator[Row]:
         ProblemError: no such file, an unknown kind, or a file that is broken as a whole; by default also at a bad row.
     """
     suffix = path.suffix.lower()
-    if suffix not in KINDS:
-        raise ProblemError(f"file:{path}: unknown kind of file {suffix!r}; expected .jsonl, .json or .parquet.")
-    if not path.is_file():
-        raise ProblemError(f"file:{path}: no such file. A relative path is relative to the recipe's folder.")
     try:
+        kind = kind_of(path)
+        if kind == MISSING:
+            raise ProblemError(f"file:{path}: no such file. A relative path is relative to the recipe's folder.")
+        if kind != FILE:
+            raise ProblemError(f"file:{path}: is {kind}. Name a file of rows: .jsonl, .json or .parquet.")
+        if suffix not in KINDS:
+            raise ProblemError(f"file:{path}: unknown kind of file {suffix!r}; expected .jsonl, .json or .parquet.")
         path.open("rb").close()
     except OSError as error:
         raise ProblemError(f"file:{path}: cannot be read ({error.strerror}).") from None
@@ -76,10 +82,13 @@ def hub_rows(name: str, config: str | None, split: str, revision: str | None) ->
 
 def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
+        for number, line in enumerate(_lines(stream), start=1):
+            if line is not None and not line.strip():
                 continue
             place = f"file:{path}:{number}"
+            if line is None:
+                on_bad(place, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB. A row of JSONL is one line.")
+                continue
             try:
                 row = json.loads(line.decode("utf-8-sig"))
             except UnicodeDecodeError:
@@ -92,7 +101,23 @@ def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
                 yield place, row
 
 
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a file; `None` for one that is too long to be held."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) <= MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES)
+        yield None
+
+
 def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ProblemError(
+            f"file:{path}: larger than {MAX_JSON_BYTES >> 20} MiB, and a JSON file is read whole. Save it as JSONL, "
+            "which is read row by row."
+        )
     try:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -107,32 +132,9 @@ def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
 
 
 def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with closing(pq.ParquetFile(path)) as table:
-            for batch in table.iter_batches(batch_size=READ_ROWS):
-                for row in _rows_of(batch):
-                    number += 1
-                    place = f"file:{path} row {number}"
-                    if row is None:
-                        on_bad(place, "its text is not UTF-8.")
-                    else:
-                        yield place, row
-    except (pa.ArrowException, OSError) as error:
-        after = f" after row {number}" if number else ""
-        raise ProblemError(f"file:{path}: not a Parquet file that can be read{after} ({str(error).strip()}).") from None
-
-
-def _rows_of(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """The batch's rows; None stands for one whose bytes are no text (Parquet writers do not all check)."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for i in range(batch.num_rows):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError:
-                yield None
+    for number, row in enumerate(parquet_rows(path), start=1):
+        place = f"file:{path} row {number}"
+        if row is None:
+            on_bad(place, "its text is not UTF-8.")
+        else:
+            yield place, row

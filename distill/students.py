@@ -6,9 +6,9 @@ version. `distill sft --student qwen-1.5b` looks a name up here; any other Hub i
 
 import difflib
 from dataclasses import dataclass
-from pathlib import Path
 
 from distill.errors import ModelError
+from distill.hub_names import names_folder
 from distill.shapes import ModelShape
 
 CHATML = "chatml"
@@ -163,7 +163,7 @@ def find_student(name: str) -> Student:
     by_id = {student.hub_id: student for student in STUDENTS.values()}
     if name in by_id:
         return by_id[name]
-    if "/" in name or (0 < len(name) < 256 and Path(name).is_dir()):
+    if "/" in name or names_folder(name):
         return Student(name, name, DEFAULT_LEARNING_RATE)
     near = difflib.get_close_matches(name, STUDENTS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

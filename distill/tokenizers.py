@@ -7,7 +7,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from distill.chat_templates import TemplateError, render_all
 from distill.errors import ModelError
+from distill.file_kinds import FILE, MISSING, kind_of
 from distill.records import Message
 from distill.store import read_json
 
@@ -18,6 +20,7 @@ Tokenizer = Any
 """A transformers tokenizer; the import stays out of here because it takes seconds."""
 
 FILE_TEMPLATE = "file:"
+MAX_TEMPLATE_BYTES = 1_000_000
 
 _PADDING = (re.compile(r"\bpad(ding)?\b|_pad_"), re.compile(r"reserved|unused"), re.compile(r"endoftext|end_of_text"))
 """Tokens to pad with where a model names none: made for it, made for nothing, or ending texts but no answers."""
@@ -58,8 +61,15 @@ def template_text(name: str | None) -> str | None:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     place = f"sft.chat_template: {name}"
+    path = Path(name.removeprefix(FILE_TEMPLATE))
     try:
-        text = Path(name.removeprefix(FILE_TEMPLATE)).read_text(encoding="utf-8")
+        if (kind := kind_of(path)) not in (FILE, MISSING):
+            raise ModelError(f"{place}: is {kind}. Name a file with a Jinja template.")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_TEMPLATE_BYTES + 1)
+        if len(content) > MAX_TEMPLATE_BYTES:
+            raise ModelError(f"{place}: is larger than {MAX_TEMPLATE_BYTES:,} bytes, so it is no chat template.")
+        text = content.decode()
         ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
     except UnicodeDecodeError:
         raise ModelError(f"{place}: not UTF-8. Save it as UTF-8.") from None
@@ -67,6 +77,8 @@ def template_text(name: str | None) -> str | None:
         raise ModelError(
             f"{place}: cannot be read ({error.strerror}). A relative path is relative to the recipe's folder."
         ) from None
+    except RecursionError:
+        raise ModelError(f"{place}: is nested too deeply for Jinja.") from None
     except TemplateSyntaxError as error:
         # `{% generation %}` marks what the assistant says; transformers knows it, plain Jinja does not.
         if "generation" not in (error.message or ""):
@@ -96,7 +108,8 @@ def load_tokenizer(
         template: text of the template to use instead of the model's own.
 
     Raises:
-        ModelError: no chat template anywhere, or a stop token that the vocabulary does not have.
+        ModelError: no chat template anywhere, one that cannot render a turn, or a stop token that the vocabulary does
+            not have.
     """
     from transformers import AutoTokenizer
 
@@ -114,11 +127,18 @@ def load_tokenizer(
                 "table, set sft.chat_template, or save a chat_template.jinja beside its tokenizer."
             )
         tokenizer.chat_template = _known_template(chat_format)
-    stop = stop_token or _turn_end(tokenizer)
+    try:
+        tail = _turn_tail(tokenizer)
+    except TemplateError as error:
+        raise ModelError(
+            f"{path}: the chat template cannot render a question and an answer ({error.why}). Give it another template "
+            "(sft.chat_template), or use another model."
+        ) from None
+    stop = stop_token or _turn_end(tokenizer, tail)
     if stop is None or not _is_token(tokenizer, stop):
         raise ModelError(
             f"{path}: no stop token: the chat template ends an assistant's turn with "
-            f"{_turn_tail(tokenizer)[:40]!r} and the model's vocabulary has "
+            f"{tail[:40]!r} and the model's vocabulary has "
             f"{'no special token there' if stop is None else f'no token {stop!r}'}. Give it another template "
             "(sft.chat_template) whose turns end with a token of this model."
         )
@@ -143,9 +163,8 @@ def _padding_token(tokenizer: Tokenizer, stop: str) -> str:
     return next((token for kind in _PADDING for token in free if kind.search(token.lower())), stop)
 
 
-def _turn_end(tokenizer: Tokenizer) -> str | None:
+def _turn_end(tokenizer: Tokenizer, tail: str) -> str | None:
     """The first special token after an assistant's words, as the chat template renders them."""
-    tail = _turn_tail(tokenizer)
     specials = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
     found = [(tail.index(token), -len(token), token) for token in specials if token in tail]
     return min(found)[2] if found else None
@@ -155,13 +174,17 @@ def _turn_tail(tokenizer: Tokenizer) -> str:
     """What the chat template puts after an assistant's words."""
     marker = "distill-marker"
     conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}]
-    text: str = tokenizer.apply_chat_template(conversation, tokenize=False)
+    (text,) = render_all(tokenizer, [conversation], add_generation_prompt=False)
     return text.rpartition(marker)[2]
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
-    """The prompt's text up to where the assistant speaks."""
-    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    """The prompt's text up to where the assistant speaks.
+
+    Raises:
+        TemplateError: the chat template cannot render it.
+    """
+    (text,) = render_all(tokenizer, [messages], add_generation_prompt=True)
     return text
 
 

@@ -252,11 +252,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._may_write(name)
         return _Answer(200, {})
 
-    def _tree(self, body: bytes, kind: str, name: str, revision: str) -> _Answer:
+    def _tree(self, body: bytes, kind: str, name: str, revision: str, folder: str = "") -> _Answer:
         files = self._repo(kind, name).files(revision)
         if files is None:
             raise _refused(404, "RevisionNotFound", "Invalid rev id")
-        return _Answer(200, [self._entry(path, file) for path, file in files.items()])
+        found = [self._entry(path, file) for path, file in files.items() if path.startswith(folder and f"{folder}/")]
+        if folder and not found:
+            raise _refused(404, "EntryNotFound", "Entry not found")
+        return _Answer(200, found)
 
     def _entry(self, path: str, file: bytes | str) -> dict[str, Any]:
         if isinstance(file, bytes):
@@ -353,7 +356,16 @@ class _Handler(BaseHTTPRequestHandler):
             raise _refused(404, "RevisionNotFound", "Invalid rev id")
         if path not in files:
             raise _refused(404, "EntryNotFound", "Entry not found")
-        return _Answer(200, self.hub.content(kind, name, revision)[path])
+        content = self.hub.content(kind, name, revision)[path]
+        head = self._repo(kind, name).head(revision) or ""
+        return _Answer(200, content, {"ETag": f'"{_git_oid(content)}"', "X-Repo-Commit": head})
+
+    def _paths(self, body: bytes, kind: str, name: str, revision: str) -> _Answer:
+        files = self._repo(kind, name).files(revision) or {}
+        wanted = json.loads(body)["paths"]
+        found = [self._entry(path, files[path]) for path in wanted if path in files]
+        folders = [path for path in wanted if any(file.startswith(f"{path}/") for file in files)]
+        return _Answer(200, found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
 
 
 def _git_oid(content: bytes) -> str:
@@ -370,6 +382,7 @@ _ROUTES: list[tuple[str, str, Callable[..., _Answer]]] = [
     ("GET", _REPO + "/revision/([^/]+)", _Handler._info),
     ("GET", _REPO + "/auth-check/write", _Handler._auth_check),
     ("GET", _REPO + "/tree/([^/]+)", _Handler._tree),
+    ("GET", _REPO + "/tree/([^/]+)/(.+)", _Handler._tree),
     ("GET", _REPO + "/refs", _Handler._refs),
     ("GET", _REPO + "/commits/([^/]+)", _Handler._commits),
     ("POST", _REPO + "/branch/([^/]+)", _Handler._branch),
@@ -377,5 +390,7 @@ _ROUTES: list[tuple[str, str, Callable[..., _Answer]]] = [
     ("POST", _REPO + "/commit/([^/]+)", _Handler._commit),
     ("POST", r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler._batch),
     ("PUT", "/storage/([0-9a-f]{64})", _Handler._put),
+    ("POST", _REPO + "/paths-info/([^/]+)", _Handler._paths),
     ("GET", "/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler._resolve),
+    ("HEAD", "/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler._resolve),
 ]

@@ -350,3 +350,72 @@ def test_status_of_a_stopped_stage_counts_the_ledger(distill, generated, tmp_pat
     assert "unfinished" in out
     assert "goes on from here" in out
     assert sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*")) == before
+
+
+# --- options that would be ignored, and what is never printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "--status", "--force"),
+        ("filter", "--explain", "p1", "--force"),
+        ("sft", "--check", "--force"),
+        ("sft", "--plan", "--force"),
+        ("push", "--dry-run", "--force", "--repo", "me/x"),
+        ("push", "--public", "--private"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(distill, recipe, arguments):
+    command, *options = arguments
+    assert "give one of them" in refused(distill(command, recipe, *options))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("--set", "push.repo=https://me:opensesame@host/x"),
+        ("--set", "push={repo: 'https://me:opensesame@host/x'}"),
+        ("--student", "https://me:opensesame@host/x"),
+        ("--set", "https://me:opensesame@host/x"),
+        ("--set", "generate.compute.base_urls=['http://me:opensesame@host/v1']"),
+        ("--set", "description=see ssh://me:opensesame@host"),
+    ],
+)
+def test_a_login_in_an_address_is_never_printed(distill, recipe, setting):
+    assert "opensesame" not in refused(distill("run", recipe, *setting))
+
+
+def test_a_login_in_a_recipe_is_refused_with_its_line_and_not_printed(distill, recipe):
+    recipe.write_text(recipe.read_text() + "push: {repo: 'https://me:opensesame@host/x'}\n")
+    message = refused(distill("run", recipe))
+    assert "holds a login in an address" in message
+    assert re.search(r"recipe\.yaml:\d+: ", message)
+    assert "opensesame" not in message
+
+
+def test_a_full_disk_says_how_much_is_needed(distill, recipe, monkeypatch):
+    monkeypatch.setattr("distill.pipeline.free_bytes", lambda path: 3 << 20)
+    code, _, err = distill("generate", recipe)
+    assert code != 0
+    assert re.search(r"only 3 MiB free on its disk, and \d+ MiB are needed", err)
+
+
+def test_a_copy_that_cannot_be_written_names_another_place(distill):
+    message = refused(distill("recipes", "cp", "quickstart", "/proc/none/recipe.yaml"))
+    assert "Name another file or folder" in message
+    assert "--run-dir" not in message
+
+
+def test_the_story_of_a_trace_cannot_command_the_terminal(distill, generated, tmp_path):
+    from distill.explain import story
+
+    hostile = "\x1b[2J\u202e\u200b"
+    problem = {"id": hostile, "source": hostile, "task": "math", "prompt": [{"content": hostile}], "answer": hostile}
+    trace = {
+        "problem_id": hostile, "sample_index": 0, "kept": False, "teacher": hostile, "num_completion_tokens": 3,
+        "finish_reason": "stop", "extracted_answer": hostile, "correct": False, "graded_by": hostile,
+        "reasons": ["incorrect"], "details": {"incorrect": hostile, "note": hostile}, "text": hostile,
+    }  # fmt: skip
+    told = "\n".join(story({"problem": problem, "traces": [trace], "wanted": 0}))
+    assert not set(hostile) & set(told) - set("[2J")

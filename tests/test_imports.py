@@ -12,11 +12,25 @@ import distill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
-    {"errors", "records", "prompts", "stats", "isolation"},
-    {"shapes", "students", "recipe", "secrets", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
+    {"errors", "records", "prompts", "stats", "terminal", "file_kinds", "isolation"},
+    {
+        "hub_names",
+        "shapes",
+        "students",
+        "recipe",
+        "secrets",
+        "store",
+        "ledger",
+        "loops",
+        "shards",
+        "trace_store",
+        "fact_cache",
+    },
     {
         "problems",
         "rows",
+        "parquet_rows",
+        "chat_templates",
         "foreign",
         "hub",
         "grading",

@@ -21,6 +21,7 @@ from distill import __version__
 from distill.cli.completion import complete_recipe, complete_setting, complete_student
 from distill.cli.help import HelpfulCommand, HelpfulGroup
 from distill.errors import DistillError
+from distill.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -224,14 +225,19 @@ def print_json(value: Any) -> None:
 
 def console() -> "Console":
     """For tables and text on standard output: as wide as the terminal, colours only where they are wanted."""
-    from rich.console import Console
+    from distill.cli.tables import SafeConsole
 
-    return Console(highlight=False)
+    return SafeConsole(highlight=False)
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Print a result on standard output; whatever others wrote in it cannot command the terminal."""
+    typer.echo(printable(text) + end, nl=False)
 
 
 def say(text: str) -> None:
-    """Tell something beside the result: on standard error."""
-    typer.echo(text, err=True)
+    """Tell something beside the result: on standard error, as safely."""
+    typer.echo(printable(text), err=True)
 
 
 def _show_version(wanted: bool) -> None:

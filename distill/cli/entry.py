@@ -18,6 +18,7 @@ from typer import TyperException
 
 from distill.cli.app import PROGRAM, app, print_json, say
 from distill.errors import DistillError, UserError
+from distill.secrets import hide_logins
 
 STOPPED_BY_CTRL_C, STOPPED_BY_SIGTERM = 130, 143
 
@@ -103,10 +104,8 @@ def _hint(option: str, possible: Sequence[str], context: Any) -> str:
 
 
 def _end(kind: str, message: str, code: int, command: str | None = None) -> int:
-    from distill.recipe_files.trust import printable
-
-    # Servers, recipes and file names may have written some of it.
-    say(f"Error: {printable(message)}" + (f"\nGo on with:\n  {command}" if command else ""))
+    message = hide_logins(message)
+    say(f"Error: {message}" + (f"\nGo on with:\n  {command}" if command else ""))
     if _wants_json():
         _print_error_json(kind, message, code, command)
     return code

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from distill.errors import RecipeError
+from distill.terminal import printable_line
 
 if TYPE_CHECKING:
     from distill.recipe_yaml import LoadedRecipe
@@ -21,6 +22,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
     Raises:
         RecipeError: it is not accepted.
     """
+    from distill.cli.app import say
     from distill.recipe_files.trust import MIN_HASH_CHARS, accept, is_accepted, refuse_unaccepted
 
     fetched = loaded.outside
@@ -35,7 +37,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
         )
     if is_accepted(fetched.sha256):
         return
-    typer.echo(description(loaded), err=True)
+    say(description(loaded))
     if accepted is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             refuse_unaccepted(fetched)
@@ -47,25 +49,23 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
 def description(loaded: "LoadedRecipe") -> str:
     """A recipe from outside and what it would reach, for a terminal."""
     from distill.recipe_files.text import recipe_yaml, relative_sources
-    from distill.recipe_files.trust import MIN_HASH_CHARS, printable, touches
+    from distill.recipe_files.trust import MIN_HASH_CHARS, touches
 
     fetched = loaded.outside
     assert fetched is not None
     text = recipe_yaml(relative_sources(loaded.tree, fetched.folder.resolve()))
-    reached = [f"  {'!' if touch.warning else '-'} {touch.what}" for touch in touches(loaded.recipe)]
-    return printable(
-        "\n".join(
-            [
-                f"A recipe from outside: {fetched.pinned}",
-                f"Content {fetched.sha256[:MIN_HASH_CHARS]}, files: {len(fetched.files)}. It says (beside defaults):",
-                "",
-                *(f"    {line}" for line in text.splitlines()),
-                "",
-                "It executes no code of its own. Run, it (! marks what leaves this machine):",
-                *reached,
-                "",
-            ]
-        )
+    reached = [f"  {'!' if touch.warning else '-'} {printable_line(touch.what)}" for touch in touches(loaded.recipe)]
+    return "\n".join(
+        [
+            f"A recipe from outside: {fetched.pinned}",
+            f"Content {fetched.sha256[:MIN_HASH_CHARS]}, files: {len(fetched.files)}. It says (beside defaults):",
+            "",
+            *(f"    {line}" for line in text.splitlines()),
+            "",
+            "It executes no code of its own. Run, it (! marks what leaves this machine):",
+            *reached,
+            "",
+        ]
     )
 
 

@@ -17,6 +17,7 @@ from distill.cli.app import (
     group,
     print_json,
     say,
+    tell,
 )
 from distill.cli.completion import complete_recipe
 from distill.errors import RecipeError, UserError
@@ -101,7 +102,7 @@ def show(
     from distill.cli.outside import description, outside_json
     from distill.recipe_files.text import recipe_yaml
     from distill.recipe_files.text import resolved as all_of
-    from distill.recipe_files.trust import MIN_HASH_CHARS, printable
+    from distill.recipe_files.trust import MIN_HASH_CHARS
     from distill.recipe_yaml import read_recipe
 
     loaded = read_recipe(recipe, overrides or ())
@@ -111,13 +112,13 @@ def show(
         print_json({"schema_version": 1, **shown, "outside": outside_json(loaded)})
         return
     if resolved:
-        typer.echo(printable(recipe_yaml(all_of(loaded.recipe))), nl=False)
+        tell(recipe_yaml(all_of(loaded.recipe)), end="")
         return
     if loaded.outside is not None:
-        typer.echo(description(loaded))
+        tell(description(loaded))
         say(f"To run it: distill run '{recipe}' --accept-recipe {loaded.outside.sha256[:MIN_HASH_CHARS]}")
         return
-    typer.echo(printable(loaded.path.read_text(encoding="utf-8-sig")), nl=False)
+    tell(loaded.path.read_text(encoding="utf-8-sig"), end="")
 
 
 @command(
@@ -177,7 +178,7 @@ def validate(
         else:
             found.append({"recipe": reference, "ok": True, "errors": [], "summary": summary_line(loaded.recipe)})
             if not as_json:
-                typer.echo(f"OK {reference}: {found[-1]['summary']}")
+                tell(f"OK {reference}: {found[-1]['summary']}")
     if as_json:
         print_json({"schema_version": 1, "recipes": found})
     if not all(one["ok"] for one in found):
@@ -207,7 +208,7 @@ def diff(
         shown = [{"key": d.key, "before": d.before, "after": d.after, "effect": d.effect} for d in found]
         print_json({"schema_version": 1, "before": name, "after": other_name, "differences": shown})
     elif not found:
-        typer.echo(f"{name} and {other_name} mean the same.")
+        tell(f"{name} and {other_name} mean the same.")
     else:
         _print_differences(found, EFFECTS, name, other_name)
     if found and exit_code:
@@ -216,15 +217,14 @@ def diff(
 
 def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str], before: str, after: str) -> None:
     from distill.recipe_files.diff import flow
-    from distill.recipe_files.trust import printable
 
-    typer.echo(f"{before} -> {after}")
+    tell(f"{before} -> {after}")
     for effect, said in effects.items():
         here = [one for one in found if one.effect == effect]
         if here:
-            typer.echo(f"\nWhat {said}:")
+            tell(f"\nWhat {said}:")
         for one in here:
-            typer.echo(printable(f"  {one.key}: {flow(one.before)} -> {flow(one.after)}"))
+            tell(f"  {one.key}: {flow(one.before)} -> {flow(one.after)}")
 
 
 @command(
@@ -257,7 +257,7 @@ def pull(
     if as_json:
         print_json({"schema_version": 1, "path": str(path), "outside": outside_json(loaded)})
         return
-    typer.echo(description(loaded))
+    tell(description(loaded))
     say(f"{path}: yours to read, to change and to run (distill run {path}).")
 
 
@@ -295,7 +295,7 @@ def push(
         return
     what = f"{len(shared.changed)} files changed" if shared.changed else "all of it was there already"
     say(f"{shared.repo} ({'private' if shared.private else 'public'}): {what}. Others name it by")
-    typer.echo(shared.reference)
+    tell(shared.reference)
 
 
 @command(
@@ -322,4 +322,4 @@ def schema(
     if as_json:
         print_json({"schema_version": 1, "schema": recipe_schema()})
         return
-    typer.echo(field_reference() if markdown else schema_text(), nl=False)
+    tell(field_reference() if markdown else schema_text(), end="")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say
+from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say, tell
 from distill.cli.completion import complete_run
 from distill.errors import UserError
 
@@ -58,6 +58,8 @@ def report(
         raise UserError(f"distill report: {len(runs)} runs were given. It shows one, or puts two side by side.")
     found = [_find(given, run_dir) for given in runs] if runs else [_newest(run_dir)]
     comparison = None
+    if len(found) == 2 and found[0].folder.resolve() == found[1].folder.resolve():
+        raise UserError(f"distill report: {runs and runs[0]} was given twice. Name two runs, or one.")
     if len(found) == 2:
         comparison = compare_runs(found[0], found[1])
         html = render_comparison(found[0], found[1], comparison)
@@ -65,14 +67,42 @@ def report(
     else:
         html = render_report(found[0])
         path = output or found[0].folder / "report.html"
+    path = _may_replace(path)
     atomic_write(path, html)
     if as_json:
         facts = [run.facts for run in found]
         print_json({"schema_version": SCHEMA_VERSION, "report": str(path), "runs": facts, "comparison": comparison})
     else:
-        typer.echo(str(path))
+        tell(str(path))
     if open_it and not _opened(path):
         say(f"No browser could be started here. Open {path.resolve().as_uri()} in one.")
+
+
+def _may_replace(path: Path) -> Path:
+    """Where the page may be written: what lies there already must be a report, or nothing.
+
+    Returns:
+        The path; of a link the file that it leads to.
+
+    Raises:
+        UserError: something else lies there.
+    """
+    from distill.file_kinds import FILE, MISSING, kind_of
+    from distill.report import is_report
+
+    try:
+        kind = kind_of(path)
+        is_other_file = kind == FILE and not is_report(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be looked at ({error.strerror}). Give another --output.") from None
+    if kind not in (FILE, MISSING):
+        raise UserError(f"{path}: is {kind}, so no page can be written there. Name a file, such as page.html.")
+    if is_other_file:
+        raise UserError(
+            f"{path}: is not a report of distill, and a report would replace it. Give another --output, or remove the "
+            "file first."
+        )
+    return path.resolve() if path.is_symlink() else path
 
 
 def _find(given: str, run_dir: Path) -> "Run":

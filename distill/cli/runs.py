@@ -16,6 +16,7 @@ from distill.cli.app import (
     group,
     print_json,
     say,
+    tell,
 )
 from distill.cli.completion import complete_run
 from distill.cli.stages import score_table
@@ -59,7 +60,7 @@ def ls(run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> 
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "run_dir": str(run_dir), "runs": found})
     elif not found:
-        typer.echo(f"No runs in {run_dir} yet. Begin one with `distill run`; for runs elsewhere give --run-dir.")
+        tell(f"No runs in {run_dir} yet. Begin one with `distill run`; for runs elsewhere give --run-dir.")
     else:
         shown = console()
         print_table(_runs_table(found, shown.width))
@@ -113,7 +114,7 @@ def rm(
     folders = list({folder.parent.resolve() / folder.name: folder for folder in found}.values())
     plans = [what_would_go(folder, keep_traces) for folder in folders]
     for plan in plans:
-        typer.echo("\n".join(_removal_lines(plan)), err=as_json)
+        (say if as_json else tell)("\n".join(_removal_lines(plan)))
     if not dry_run and plans:
         _ask(yes)
         for folder in folders:
@@ -145,7 +146,6 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
     from rich.text import Text
 
     from distill.publish.preview import size_text
-    from distill.recipe_files.trust import printable
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     is_wide = width >= WIDE
@@ -153,7 +153,7 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
         table.add_column(column, justify="right" if column in ("pass@1", "size") else "left", overflow="fold")
     for run in found:
         # As texts: in a plain string rich would take what stands in brackets for markup.
-        name, student = Text(printable(run["name"])), [Text(printable(str(run["student"] or "")))] if is_wide else []
+        name, student = Text(run["name"]), [Text(str(run["student"] or ""))] if is_wide else []
         score = _score_words(run["score"])
         table.add_row(name, *student, _stage_words(run), score, size_text(run["num_bytes"]), _when(run["changed_at"]))
     return table
@@ -185,13 +185,12 @@ def _print_story(run: dict[str, Any]) -> None:
 
     from distill.progress import duration
     from distill.publish.preview import size_text
-    from distill.recipe_files.trust import printable
 
     shown = console()
 
     def line(text: str = "", indent: int = 0) -> None:
         # A recipe of somebody else's may have written some of it.
-        shown.print(Padding(Text(printable(text)), (0, 0, 0, indent), expand=False) if text else "")
+        shown.print(Padding(Text(text), (0, 0, 0, indent), expand=False) if text else "")
 
     progress, _, at_work = _stage_words(run).partition(", ")
     head = [f"{run['name']}: {progress} stages done", at_work, f"student {run['student']}" if run["student"] else ""]

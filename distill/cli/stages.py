@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import Given, console, print_json, recipe_command, say
+from distill.cli.app import Given, console, print_json, recipe_command, say, tell
 from distill.cli.students import show_memory_plan
 from distill.cli.tables import print_table
 from distill.errors import UserError
@@ -53,6 +53,7 @@ def generate(
     if status and retry_errors:
         raise UserError("generate: --status starts nothing, and --retry-errors samples; give one of them.")
     if status:
+        _refuse_force(given, "generate: --status")
         _show_status(given)
     else:
         run_stages("generate", given, retry_errors=retry_errors)
@@ -89,6 +90,7 @@ def filter_traces(
 ) -> None:
     """Filter the traces, or tell what became of one."""
     if explain is not None:
+        _refuse_force(given, "filter: --explain")
         _explain(given, explain)
     else:
         run_stages("filter", given)
@@ -132,6 +134,8 @@ def sft(
     ] = None,
 ) -> None:
     """Train the student, check its rows, or plan its memory."""
+    if check or plan:
+        _refuse_force(given, f"sft: {'--check' if check else '--plan'}")
     if check and plan:
         raise UserError("sft: --check and --plan are two things; give one of them.")
     if not plan and (gpus or gpu_memory):
@@ -174,8 +178,9 @@ def push(
         str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrules push.repo.")
     ] = None,
     public: Annotated[
-        bool | None, typer.Option("--public/--private", help="Who sees repositories that are made (default: private).")
-    ] = None,
+        bool, typer.Option("--public", help="Everybody sees repositories that are made (default: private).")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Only you see them; overrides push.private.")] = False,
     accept_licence: Annotated[
         bool,
         typer.Option("--accept-licence", help="Push although the teacher's licence forbids training on its output."),
@@ -185,9 +190,13 @@ def push(
     ] = False,
 ) -> None:
     """Publish, or show what would be published."""
+    if public and private:
+        raise UserError("push: --public and --private contradict each other; give one of them.")
+    if dry_run:
+        _refuse_force(given, "push: --dry-run")
     flags = {
         "push.repo": repo,
-        "push.private": None if public is None else not public,
+        "push.private": private if public or private else None,
         "push.accept_licence": accept_licence or None,
         "push.replace_readme": replace_readme or None,
     }
@@ -195,6 +204,16 @@ def push(
         _show_publication(given, flags)
     else:
         run_stages("push", given, flags=flags)
+
+
+def _refuse_force(given: Given, option: str) -> None:
+    """Refuse `--force` beside an option that only looks at what is there.
+
+    Raises:
+        UserError: both were given.
+    """
+    if given.force:
+        raise UserError(f"{option} changes nothing, and --force moves results aside; give one of them.")
 
 
 def run_stages(
@@ -225,10 +244,10 @@ def run_stages(
 
             train_along(given.run_dir / recipe.name, member)
             return
-        tell = _silent if given.quiet else say
+        say_step = _silent if given.quiet else say
         words = [*given.arguments(), *_as_settings(flags or {})]
         note = partial(note_command, given.run_dir / recipe.name, recipe, stage, words)
-        summary = run_recipe(recipe, given.run_dir, stages, given.force, tell, retry_errors, member, note)
+        summary = run_recipe(recipe, given.run_dir, stages, given.force, say_step, retry_errors, member, note)
     comparison = None if loaded.lock is None else _compare_with(loaded.lock, given.run_dir / recipe.name)
     if given.as_json:
         print_json(summary if comparison is None else {**summary, "repeat": comparison})
@@ -236,9 +255,8 @@ def run_stages(
         _print_closing(recipe, summary, given.run_dir)
         if comparison is not None:
             from distill.recipe_files.repeat import comparison_lines
-            from distill.recipe_files.trust import printable
 
-            typer.echo(printable("\n".join(comparison_lines(comparison))))
+            tell("\n".join(comparison_lines(comparison)))
 
 
 def _as_settings(flags: Mapping[str, Any]) -> list[str]:
@@ -284,7 +302,7 @@ def _show_publication(given: Given, flags: dict[str, Any]) -> None:
     if given.as_json:
         print_json(plan_json(plan))
     else:
-        typer.echo(plan_text(plan, min(100, console().width)))
+        tell(plan_text(plan, min(100, console().width)))
 
 
 def _show_status(given: Given) -> None:
@@ -296,7 +314,7 @@ def _show_status(given: Given) -> None:
     if given.as_json:
         print_json(status)
     else:
-        typer.echo("\n".join(status_lines(status)))
+        tell("\n".join(status_lines(status)))
 
 
 def _explain(given: Given, wanted: str) -> None:
@@ -307,7 +325,7 @@ def _explain(given: Given, wanted: str) -> None:
     if given.as_json:
         print_json(found)
     else:
-        typer.echo("\n".join(story(found)))
+        tell("\n".join(story(found)))
 
 
 def _silent(text: str) -> None:
@@ -319,11 +337,11 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     folder = run_dir / recipe.name
     if "eval" in summary:
         print_table(score_table(summary["eval"]))
-    typer.echo(f"Report:  {folder / 'report.html'}")
+    tell(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
-        typer.echo(f"Student: {folder / 'sft' / 'student'}")
+        tell(f"Student: {folder / 'sft' / 'student'}")
     if "push" in summary:
-        typer.echo(f"On the Hub: {summary['push']['url']}")
+        tell(f"On the Hub: {summary['push']['url']}")
 
 
 def score_table(metrics: dict[str, Any]) -> Any:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill.chat_templates import TemplateError, lost_message, writes_date
 from distill.errors import ModelError
+from distill.progress import note
 from distill.recipe import LoopStop, Sampling, SamplingCompute
 from distill.records import FinishReason, Message, SampleKey
 from distill.tokenizers import Tokenizer, render_prompt
@@ -116,6 +118,11 @@ def refuse_long_prompt(request: Request, num_prompt_tokens: int, context: int) -
     return Completion(request.key, "", "error", num_prompt_tokens, 0, error=why)
 
 
+def refuse_prompt(request: Request, error: TemplateError) -> Completion:
+    """The answer to a prompt that the chat template cannot render."""
+    return Completion(request.key, "", "error", 0, 0, error=str(error))
+
+
 def check_room(spec: EngineSpec, context: int) -> None:
     """Refuse completions so long that no prompt fits before them.
 
@@ -135,17 +142,27 @@ def check_template(tokenizer: Tokenizer, spec: EngineSpec) -> None:
     Raises:
         ModelError: it fails on these messages, or renders them without one of them or without the thinking in it.
     """
-    from jinja2 import TemplateError
-
     messages = spec.longest_messages[0]
+    roles = [message["role"] for message in messages]
     try:
         text = render_prompt(tokenizer, messages)
-    except (TemplateError, ValueError) as error:
-        roles = ", ".join(dict.fromkeys(m["role"] for m in messages))
+        lost, is_dated = lost_message(tokenizer, roles, True), writes_date(tokenizer, roles)
+    except TemplateError as error:
         raise ModelError(
-            f"{spec.model_name}: its chat template cannot render the messages ({roles}): {error}. "
-            "Leave out generate.system or generate.examples, or use another teacher."
+            f"{spec.model_name}: its chat template cannot render the messages ({', '.join(dict.fromkeys(roles))}): "
+            f"{error.why}. Leave out generate.system or generate.examples, or use another teacher."
         ) from None
+    if is_dated:
+        note(
+            f"{spec.model_name}: its chat template writes today's date into each prompt, so that a run on another day "
+            "asks something else."
+        )
+    if lost is not None:
+        raise ModelError(
+            f"{spec.model_name}: its chat template drops or alters the {roles[lost]} message (message {lost + 1} of "
+            f"{len(roles)}), so that the teacher would not see it as it is. Leave out generate.system or "
+            "generate.examples, or use another teacher."
+        )
     for message in messages:
         for part in filter(None, (part.strip() for part in re.split(r"</?think>", message["content"]))):
             if part not in text:

@@ -32,6 +32,7 @@ from distill.errors import DistillError, ModelError, StageError
 from distill.launch import end_with_parent
 from distill.recipe import SamplingCompute
 from distill.records import SampleKey
+from distill.terminal import printable
 
 MAX_RESTARTS = 2
 """How often a replica that died is started again."""
@@ -220,7 +221,9 @@ class ReplicatedEngine:
                 if isinstance(message, Ready):
                     self._mark_ready(one, message)
                 elif isinstance(message, Failed):
-                    sys.stderr.write(f"The replica on {one.place.name} cannot start again: {message.message}\n")
+                    sys.stderr.write(
+                        f"The replica on {one.place.name} cannot start again: {printable(message.message)}\n"
+                    )
                 else:
                     finished += message
                     for completion in message:

@@ -31,13 +31,16 @@ import openai
 from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room
 from distill.engines.server_answers import (
     MAX_ERROR_CHARS,
+    RedirectedError,
     RefusedError,
     ThrottledError,
     TroubleError,
     error_completion,
     error_text,
+    first_cause,
     names_no_model,
     read_answer,
+    refuse_other_server,
     repetition_detection,
     retry_after_s,
     root_cause,
@@ -64,6 +67,10 @@ NUM_OTHER_FILES = 256
 MIN_SECRET_CHARS = 4
 """A shorter key (`x`, for a server that wants none) is no secret, and masking it would garble messages."""
 
+NO_CONNECTION = (
+    openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, RedirectedError, aiohttp.ClientError, OSError
+)  # fmt: skip
+"""What the client raises where there is no answer."""
 TROUBLE_STATUSES = frozenset({408, 409, 425})
 """Besides 5xx: what the same request may well get past another time."""
 GREETING = [{"role": "user", "content": "Hi"}]
@@ -167,7 +174,11 @@ class ServerEngine:
         limits = httpx2.Limits(
             max_connections=self.max_in_flight + len(self._compute.base_urls) + 8, keepalive_expiry=KEEP_ALIVE_S
         )
-        http = openai.DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S))
+        http = openai.DefaultAioHttpClient(
+            limits=limits,
+            timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            event_hooks={"response": [_check_redirect]},
+        )
         tasks = []
         try:
             try:
@@ -305,7 +316,8 @@ class ServerEngine:
             raise TroubleError(f"no answer within {timeout_s:g} s") from None
         except openai.APIStatusError as error:
             raise self._status_error(server, error) from None
-        except (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
+        except NO_CONNECTION as error:
+            self._refuse_redirect(server, error)
             raise TroubleError(self._clean(root_cause(error))) from None
         except (ValueError, RecursionError):
             raise TroubleError("the answer is no JSON", of_answer=True) from None
@@ -331,6 +343,19 @@ class ServerEngine:
         if 400 <= status < 500 and status not in TROUBLE_STATUSES:
             return RefusedError(why)
         return TroubleError(why)
+
+    def _refuse_redirect(self, server: Server, error: BaseException) -> None:
+        """Say where a server points that would send requests on to another one.
+
+        Raises:
+            ModelError: it does.
+        """
+        cause = first_cause(error)
+        if isinstance(cause, RedirectedError):
+            raise ModelError(
+                f"{server.url} sends requests on to {self._clean(str(cause))}. Prompts go only to the servers that the "
+                "recipe names: put that one into compute.base_urls if it is meant."
+            ) from None
 
     async def _check_refusal(self, server: Server, why: str) -> None:
         """Before anything was answered: is it this sample that is refused, or would every one be?
@@ -433,7 +458,8 @@ class ServerEngine:
                 raise self._status_error(server, error) from None
             # Not every server lists its models; one that is in trouble will not take requests either.
             return self._clean(f"HTTP {error.status_code}: {error_text(error)}") if error.status_code >= 500 else ""
-        except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as error:
+        except NO_CONNECTION as error:
+            self._refuse_redirect(server, error)
             return self._clean(root_cause(error))
         except (ValueError, RecursionError):
             return "it answers with something else than JSON: not an OpenAI-compatible API"
@@ -477,6 +503,12 @@ class ServerEngine:
             text = text.replace(self._key, "***")
         text = " ".join(text.split())
         return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "…"
+
+
+async def _check_redirect(response: httpx2.Response) -> None:
+    """Look at each answer before the client follows it."""
+    if response.has_redirect_location:
+        refuse_other_server(response.request.url, response.request.url.join(response.headers["Location"]))
 
 
 def _allow_connections(num: int) -> None:

@@ -46,6 +46,26 @@ class RefusedError(Exception):
     """The server will not answer this request, however often it is asked."""
 
 
+class RedirectedError(Exception):
+    """A server wants the request to be sent to another one, which the recipe does not name."""
+
+
+def refuse_other_server(asked: Any, target: Any) -> None:
+    """Stop a redirect that would take prompts to another server than the recipe names.
+
+    Args:
+        asked: URL of the request (scheme, host, port).
+        target: URL that the server names. The same host is fine, also by https in place of http.
+
+    Raises:
+        RedirectedError: it is another host, port or scheme.
+    """
+    ports = {"http": 80, "https": 443}
+    was, now = ((url.scheme, url.host, url.port or ports.get(url.scheme)) for url in (asked, target))
+    if now not in (was, ("https", was[1], 443) if was[2] == ports["http"] else was):
+        raise RedirectedError(f"{now[0]}://{now[1]}" + ("" if now[2] == ports.get(now[0]) else f":{now[2]}"))
+
+
 def read_answer(key: SampleKey, payload: Any) -> Completion:
     """A chat completion as a completion of ours: the thinking in the text, whichever field it came in.
 
@@ -129,8 +149,14 @@ def names_no_model(why: str) -> bool:
     return "model" in why and ("not exist" in why or "not found" in why)
 
 
-def root_cause(error: BaseException) -> str:
-    """The first cause in words: the layers above say "Connection error." for everything."""
+def first_cause(error: BaseException) -> BaseException:
+    """What an error began with: the layers above say "Connection error." for everything."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def root_cause(error: BaseException) -> str:
+    """The first cause in words."""
+    error = first_cause(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -17,7 +17,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room, check_template, refuse_long_prompt
+from distill.chat_templates import TemplateError
+from distill.engines import (
+    STEP_S,
+    Completion,
+    EngineSpec,
+    Request,
+    check_room,
+    check_template,
+    refuse_long_prompt,
+    refuse_prompt,
+)
 from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed
 from distill.engines.padded_attention import PADDED, set_paged_attention
 from distill.errors import ModelError, StageError
@@ -134,7 +144,10 @@ class TransformersEngine:
         return self._num_in_flight
 
     def submit(self, request: Request) -> Completion | None:
-        text = render_prompt(self._tokenizer, request.messages)
+        try:
+            text = render_prompt(self._tokenizer, request.messages)
+        except TemplateError as error:
+            return refuse_prompt(request, error)
         ids = encode(self._tokenizer, text)
         room = min(self._max_tokens, self._context - len(ids))
         if room < 1:

@@ -9,7 +9,16 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from distill.engines import Completion, EngineSpec, Request, check_room, check_template, refuse_long_prompt
+from distill.chat_templates import TemplateError
+from distill.engines import (
+    Completion,
+    EngineSpec,
+    Request,
+    check_room,
+    check_template,
+    refuse_long_prompt,
+    refuse_prompt,
+)
 from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed
 from distill.errors import ModelError
 from distill.loops import CHECK_EVERY, loop_period
@@ -106,7 +115,10 @@ class VllmEngine:
     def submit(self, request: Request) -> Completion | None:
         from vllm.inputs import TokensPrompt
 
-        text = render_prompt(self._tokenizer, request.messages)
+        try:
+            text = render_prompt(self._tokenizer, request.messages)
+        except TemplateError as error:
+            return refuse_prompt(request, error)
         ids = encode(self._tokenizer, text)
         room = self._max_model_len - len(ids)
         if room < 1:

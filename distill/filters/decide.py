@@ -25,6 +25,8 @@ class ProblemNotes:
     """The evaluation item that it repeats, in words."""
     repeats: str = ""
     """Id of the earlier problem that it repeats."""
+    secrets: Mapping[int, str] = field(default_factory=dict)
+    """Kind of the secret that the question or a trace holds, by sample index."""
     judged: Mapping[SampleKey, bool | None] = field(default_factory=dict)
     """What the judge said of the traces that it was asked about."""
 
@@ -124,6 +126,8 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         drop("empty_answer")
     if notes.contamination:
         drop("contaminated", notes.contamination)
+    if facts.sample_index in notes.secrets:
+        drop("secret", notes.secrets[facts.sample_index])
     if notes.repeats:
         drop("duplicate_problem", f"of problem {notes.repeats}")
     if facts.num_tokens is not None:

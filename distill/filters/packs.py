@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from distill.errors import ProblemError
 from distill.filters.math_words import VERSION, tokens
 from distill.hub import dataset_revision, dataset_splits, load_hub_dataset
+from distill.hub_names import split_evaluation_set
 from distill.rows import Row, file_rows
 
 QUESTION_COLUMNS = ("problem", "question", "Question", "prompt", "instruction")
@@ -112,7 +113,7 @@ def load_pack(entry: str) -> Pack:
     if kind == "file" and name:
         return _from_file(Path(name))
     if kind == "hf" and name:
-        return _from_hub(entry, *_hub_place(entry, name))
+        return _from_hub(entry, *_hub_place(entry))
     if entry in NAMED:
         return _from_hub(entry, *NAMED[entry])
     near = difflib.get_close_matches(entry.lower(), NAMED, n=1)
@@ -130,11 +131,11 @@ def _from_file(path: Path) -> Pack:
     return make_pack(path.stem, items, f"file:{path.name}", revision)
 
 
-def _hub_place(entry: str, name: str) -> HubSet:
-    parts = name.split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise ProblemError(f"filter.decontaminate: {entry!r} is no dataset; expected hf:org/dataset[/config].")
-    dataset, config = "/".join(parts[:2]), parts[2] if len(parts) == 3 else None
+def _hub_place(entry: str) -> HubSet:
+    try:
+        dataset, config = split_evaluation_set(entry)
+    except ValueError as error:
+        raise ProblemError(f"filter.decontaminate: {error}.") from None
     splits = dataset_splits(dataset, config)
     split = "test" if "test" in splits else splits[0]
     if split != "test" and len(splits) > 1:

@@ -159,12 +159,40 @@ def call_isolated(
 
 
 def _call(server: Server, function: Callable[[Any], Any], argument: Any, timeout_s: float, memory_gib: float) -> Any:
+    worker = started_worker(server, memory_gib)
     try:
-        worker = server.start_worker(int(memory_gib * 2**30))
+        return ask(server, worker, function, argument, timeout_s, memory_gib)
+    finally:
+        worker.kill()
+
+
+def started_worker(server: Server, memory_gib: float) -> Worker:
+    """A new worker of a server.
+
+    Raises:
+        StageError: the server has ended.
+    """
+    try:
+        return server.start_worker(int(memory_gib * 2**30))
     except WorkerEnded:
         raise StageError(cannot_start(server)) from None
-    deadline = time.monotonic() + START_S
-    is_ready = False
+
+
+def ask(
+    server: Server,
+    worker: Worker,
+    function: Callable[[Any], Any],
+    argument: Any,
+    timeout_s: float,
+    memory_gib: float,
+) -> Any:
+    """What a worker makes of a task; the caller kills it after any error but `FunctionError`.
+
+    Raises:
+        IsolationError, StageError: as `call_isolated`.
+    """
+    is_ready = worker.pid is not None
+    deadline = time.monotonic() + (timeout_s if is_ready else START_S)
     try:
         worker.ask(function, argument, int(timeout_s) + 1 + LATE_S)
         while True:
@@ -188,8 +216,6 @@ def _call(server: Server, function: Callable[[Any], Any], argument: Any, timeout
         if ran_out_of_memory(worker.status()):
             raise MemoryLimitError(f"it took more than {memory_gib:g} GiB of memory") from None
         raise CrashError("its process ended") from None
-    finally:
-        worker.kill()
 
 
 def _next_word(worker: Worker, deadline: float) -> tuple[str, Any] | None:

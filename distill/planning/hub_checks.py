@@ -5,11 +5,11 @@ Enters: names. Leaves: `Check`s. Each question has `HTTP_S` seconds; `HF_HUB_OFF
 
 import fnmatch
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from distill.errors import StageError, UserError
 from distill.hub import MODEL_FILES, WEIGHTS
+from distill.hub_names import names_folder
 from distill.planning.checks import MISSING, OK, WARNING, Check, line_of
 from distill.planning.counts import is_cached_dataset
 from distill.planning.models import GIB, local_model, model_facts
@@ -95,10 +95,10 @@ def check_model(what: str, hub_id: str, revision: str | None) -> list[Check]:
     if local_model(hub_id, revision) is not None:
         gib = model_facts(hub_id, revision).weights_gib
         size = f", {gib:.1f} GiB of weights" if gib else ""
-        where = "a folder here" if Path(hub_id).expanduser().is_dir() else "in the cache"
+        where = "a folder here" if names_folder(hub_id) else "in the cache"
         return [Check(what, OK, f"{hub_id}: {where}{size}")]
-    if Path(hub_id).expanduser().is_dir():
-        return [Check(what, MISSING, f"{hub_id}: this folder is no model, or has no *.safetensors weights")]
+    if names_folder(hub_id):
+        return [Check(what, MISSING, f"{hub_id}: no such folder here, or it is no model with *.safetensors weights")]
     fetch = f"hf download {hub_id}" + (f" --revision {revision}" if revision else "")
     if is_offline():
         said = f"{hub_id}: not in the cache, and HF_HUB_OFFLINE is set"
@@ -152,7 +152,11 @@ def check_dataset(name: str, revision: str | None = None, config: str | None = N
     if is_cached_dataset(name):
         return [Check("dataset", OK, f"{what}: in the cache")]
     # `hf download` would not do: `datasets` looks offline only into what it has prepared itself.
-    arguments = f"'{name}'" + (f", '{config}'" if config else "") + (f", revision='{revision}'" if revision else "")
+    arguments = (
+        f"'hf://datasets/{name}'"
+        + (f", '{config}'" if config else "")
+        + (f", revision='{revision}'" if revision else "")
+    )
     fetch = f'python -c "import datasets; datasets.load_dataset({arguments})"'
     if is_offline():
         said = f"{what}: not in the cache, and HF_HUB_OFFLINE is set"

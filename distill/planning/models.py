@@ -14,6 +14,7 @@ from typing import Any
 from distill.engines.memory import BYTES_PER_WEIGHT, weights_gib
 from distill.errors import DistillError, ModelError
 from distill.hub import CONFIG, WEIGHTS, Model, resolve_model
+from distill.hub_names import names_folder
 from distill.shapes import ModelShape, shape_from_config
 from distill.students import STUDENTS
 from distill.training.rope import rope_of
@@ -155,7 +156,7 @@ def _is_mixture(hub_id: str) -> bool:
 
 def local_model(hub_id: str, revision: str | None = None, weights: bool = True) -> Model | None:
     """A model that lies on this machine whole, found without the network; `None` where it does not."""
-    if Path(hub_id).expanduser().is_dir():
+    if names_folder(hub_id):
         try:
             return resolve_model(hub_id, weights=weights)
         except DistillError:

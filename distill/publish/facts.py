@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import StoreError, UserError
+from distill.hub_names import names_folder
 from distill.problems import source_label
 from distill.publish.scrub import local_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
@@ -102,7 +103,7 @@ def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, A
 
 def is_hub_id(name: str) -> bool:
     """Whether a model's name leads to the Hub."""
-    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not Path(name).is_dir()
+    return name.count("/") == 1 and not names_folder(name)
 
 
 def shown_sources(facts: RunFacts) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.hub_names import names_folder
 from distill.students import find_student
 
 Outputs = Literal["free", "terms", "forbidden", "unknown"]
@@ -218,7 +219,7 @@ def card_metadata(card: Path) -> dict[str, Any]:
 
 
 def _of_student_table(name: str) -> str:
-    if "/" not in name or Path(name).is_dir():
+    if "/" not in name or names_folder(name):
         return ""
     return str(getattr(find_student(name), "license", None) or "")
 

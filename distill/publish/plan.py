@@ -36,8 +36,10 @@ from distill.publish.licences import (
 from distill.publish.markdown import front_matter
 from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
-from distill.publish.scrub import local_name
+from distill.publish.scrub import local_name, secrets
+from distill.publish.secret_rows import refuse_secrets
 from distill.recipe import PushConfig
+from distill.secrets import SecretFinder
 
 Kind = Literal["model", "dataset"]
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md")
@@ -96,8 +98,12 @@ def make_plan(facts: RunFacts, config: PushConfig, scratch: Path, ask: AskHubs =
 
     Raises:
         StoreError: something that would be published is damaged, or has no place on the Hub.
-        UserError: something asked for is not there.
+        UserError: something asked for is not there, or rows hold secrets.
     """
+    refuse_secrets(
+        [facts.run_dir / "filter" / name for name in ((KEPT, DROPPED) if config.dropped else (KEPT,))],
+        SecretFinder(secrets()),
+    )
     teachers = [(name, licence_of(name, _folder(name), ask.model)) for name, _ in facts.teachers]
     base_licence = licence_of(facts.base_name, _folder(facts.base_name), ask.model)
     licence = student_licence(config.license, base_licence, [one for _, one in teachers])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from distill.publish.markdown import one_line
 from distill.publish.plan import Plan, Publication
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
@@ -32,10 +33,11 @@ def plan_text(plan: Plan, width: int = 100) -> str:
     """The plan for people: for each repository its files with sizes and its card; then what to look at."""
     parts = [part for publication in plan.publications for part in _publication_lines(publication, width)]
     if plan.left_out:
-        parts += ["Not published:", *(f"  {what}" for what in plan.left_out), ""]
+        parts += ["Not published:", *(f"  {one_line(what)}" for what in plan.left_out), ""]
     if plan.flags:
         parts.append("To look at:")
-        parts += [f"  {'STOPS THE PUSH: ' if flag.level == 'refusal' else ''}{flag.text}" for flag in plan.flags]
+        for flag in plan.flags:
+            parts.append(f"  {'STOPS THE PUSH: ' if flag.level == 'refusal' else ''}{one_line(flag.text)}")
         parts.append("")
     parts.append("This was a dry run: nothing has been sent, and nobody was asked.")
     return "\n".join(parts)

@@ -3,9 +3,11 @@
 Enters: a reference. Leaves: `recipe.yaml` and `recipe.schema.json`.
 """
 
+import contextlib
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,16 +55,36 @@ def copy_recipe(reference: str, target: Path, force: bool = False) -> Copied:
     if is_outside(reference):
         raise RecipeError(f"{reference}: comes from outside. Fetch it here: distill recipes pull '{reference}'")
     loaded = read_recipe(reference)
-    if target.is_dir():
-        target = target / "recipe.yaml"
-    if target.exists() and not force:
-        raise StoreError(f"{target}: is there already. Name another file, or replace it with --force.")
+    with copy_errors(target):
+        if target.is_dir():
+            target = target / "recipe.yaml"
+        if target.exists() and not force:
+            raise StoreError(f"{target}: is there already. Name another file, or replace it with --force.")
     text = with_schema_line(loaded.path.read_text(encoding="utf-8-sig"))
     text, parent = _with_parent(text, loaded.path, target.parent)
     text = _with_files(text, loaded.path.parent, target.parent)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(target, text)
-    return Copied(target, write_schema(target.parent), parent)
+    with copy_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, text)
+        return Copied(target, write_schema(target.parent), parent)
+
+
+@contextlib.contextmanager
+def copy_errors(target: Path) -> Iterator[None]:
+    """Say where a copy cannot be written: it goes to no run, so that `--run-dir` would not help.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        yield
+    except (StoreError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise StoreError(
+            f"{target}: cannot be written ({cause.strerror}). Name another file or folder for the copy."
+        ) from None
 
 
 def with_schema_line(text: str, path: str = SCHEMA_FILE) -> str:

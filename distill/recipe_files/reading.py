@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from distill.errors import RecipeError
+from distill.file_kinds import FILE, MISSING, kind_of
 from distill.secrets import secrets_in_text, secrets_in_tree
 
 MAX_RECIPE_BYTES = 1_000_000
@@ -178,6 +179,10 @@ def _secret(place: str, kind: str) -> RecipeError:
 
 def _content(path: Path, name: str, named_by: str | None) -> bytes:
     try:
+        kind = kind_of(path)
+        # A recipe may be piped in on the command line; nothing else is waited for.
+        if kind not in (FILE, MISSING, "a folder") and not (named_by is None and path.is_relative_to("/dev")):
+            raise RecipeError(f"{name}: is {kind}, not a recipe's file{f' (named by {named_by})' if named_by else ''}.")
         with path.open("rb") as stream:
             text = stream.read(MAX_RECIPE_BYTES + 1)  # not more: it may be a device without an end
     except FileNotFoundError:

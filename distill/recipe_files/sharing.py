@@ -12,16 +12,16 @@ from urllib.parse import urlsplit
 
 from distill import __version__
 from distill.errors import RecipeError, StoreError
+from distill.hub_names import names_folder
 from distill.publish.access import Target, check_target, connect, remote_text, repository
 from distill.publish.hub_errors import CONFLICT, NUM_TRIES, hub_errors, patiently, status_of
 from distill.publish.upload import quiet_client
-from distill.recipe_files.copying import with_schema_line, write_schema
+from distill.recipe_files.copying import copy_errors, with_schema_line, write_schema
 from distill.recipe_files.outside import Fetched
 from distill.recipe_files.references import checked_path
 from distill.recipe_files.schema import SCHEMA_FILE, schema_text
 from distill.recipe_files.sources import FILE, file_sources, map_sources
 from distill.recipe_files.text import head_comment, recipe_yaml
-from distill.recipe_files.trust import is_path
 from distill.recipe_yaml import LoadedRecipe
 from distill.store import atomic_write
 
@@ -65,16 +65,17 @@ def pull(fetched: Fetched, target: Path, force: bool = False) -> Path:
         raise StoreError(
             f"{', '.join(there[:3])}: there already. Name another folder, or replace what is there with --force."
         )
-    for path, place in places.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes()
-        if path == fetched.path:
-            text = with_schema_line(content.decode("utf-8-sig"))
-            first, _, rest = text.partition("\n")
-            content = f"{first}\n# Fetched from {fetched.pinned}\n{rest}".encode()
-        atomic_write(place, content)
     recipe = places[fetched.path]
-    write_schema(recipe.parent)
+    with copy_errors(target):
+        for path, place in places.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes()
+            if path == fetched.path:
+                text = with_schema_line(content.decode("utf-8-sig"))
+                first, _, rest = text.partition("\n")
+                content = f"{first}\n# Fetched from {fetched.pinned}\n{rest}".encode()
+            atomic_write(place, content)
+        write_schema(recipe.parent)
     return recipe
 
 
@@ -175,7 +176,7 @@ def _refuse_local(loaded: LoadedRecipe, with_files: bool, keep_addresses: bool) 
         "generate.teacher": recipe.generate.teacher if here and recipe.generate else "",
     }
     for key, name in models.items():
-        if name and is_path(name):
+        if name and names_folder(name):
             raise RecipeError(
                 f"{loaded.reference}: {key} is {name!r}, a folder that nobody else has. Name a model of the Hub."
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import RecipeError
+from distill.file_kinds import LOOP
 from distill.recipe_files.fence import Fence
 
 FILE = "file:"
@@ -57,12 +58,24 @@ def anchor_sources(tree: dict[str, Any], folder: Path, place: str, fence: Fence 
     """
 
     def anchored(value: str) -> str:
-        path = (folder / expanded(Path(value.removeprefix(FILE)), place)).resolve()
+        path = resolved(folder / expanded(Path(value.removeprefix(FILE)), place), place)
         if fence is not None and not fence.holds(path):
             raise fence.refusal(value)
         return f"{FILE}{path}"
 
     map_sources(tree, anchored)
+
+
+def resolved(path: Path, place: str) -> Path:
+    """A path with links followed.
+
+    Raises:
+        RecipeError: links lead in a circle, or the system does not follow them.
+    """
+    try:
+        return path.resolve()
+    except (RuntimeError, OSError, ValueError):  # a loop of links; a name too long; a NUL
+        raise RecipeError(f"{place}: {path} cannot be followed: it is {LOOP}, or no path at all.") from None
 
 
 def expanded(path: Path, place: str) -> Path:

@@ -7,7 +7,6 @@ Enters: a `Recipe` and where it came from. Leaves: `Touch`es to show, and a note
 
 import json
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.errors import RecipeError
+from distill.hub_names import names_folder
 from distill.recipe import Recipe, SamplingCompute
 from distill.recipe_files.sources import FILE
 from distill.store import atomic_write
@@ -57,11 +57,6 @@ def touches(recipe: Recipe) -> list[Touch]:
     return found + list(_pushes(recipe))
 
 
-def is_path(model: str) -> bool:
-    """Whether a model's name can only be a folder of a machine."""
-    return model.startswith(("/", ".", "~")) or "\\" in model or model.count("/") > 1
-
-
 def is_accepted(sha256: str) -> bool:
     """Whether a content was accepted on this machine."""
     return _note(sha256).is_file()
@@ -92,25 +87,14 @@ def refuse_unaccepted(fetched: "Fetched") -> None:
         )
 
 
-def printable(text: str) -> str:
-    """A text of somebody else's for a terminal: what moves the cursor, hides or reorders is written out."""
-    return "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-        else repr(char)[1:-1]
-        for char in text
-    )
-
-
 def _note(sha256: str) -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "distill" / "accepted-recipes" / f"{sha256}.json"
 
 
 def _model(role: str, name: str) -> Touch:
-    folder = Path(name)
-    if folder.is_dir():
-        return Touch(f"loads the {role} from {folder.resolve()}, a folder here")
+    if names_folder(name):
+        return Touch(f"loads the {role} from {Path(name).expanduser().resolve()}, a folder here")
     return Touch(f"downloads the {role} {name} from the Hub (safetensors, no code)")
 
 

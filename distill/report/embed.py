@@ -16,6 +16,22 @@ HERE = Path(__file__).parent
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
+END_OF_TITLE = "· distill report</title>"
+"""Stands in the head of every page, in `base.html.jinja`."""
+HEAD_BYTES = 1 << 16
+
+
+def is_report(path: Path) -> bool:
+    """Tell a page that distill wrote from any other file, by its first bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    return head.startswith(b"<!doctype html>") and END_OF_TITLE.encode() in head
+
+
 def embedded_json(value: Any) -> str:
     """The value as JSON that may stand in a script element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

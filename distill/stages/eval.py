@@ -89,7 +89,7 @@ def run(run: RunContext) -> Summary:
     benchmarks = run.problem_sets.benchmarks
     problems = {p.id: p for set_ in benchmarks.values() for p in set_}
     write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems.values()))
-    models = {"base": run.student_model, "student": resolve_model(str(run.folder("sft").path / STUDENT))}
+    models = {"base": run.student_model, "student": resolve_model(run.folder("sft").path / STUDENT)}
     graded, engines, peaks = {}, {}, []
     for role, model in models.items():
         sampled, peak = run_job("sample", _job(run, role, model, folder), folder / role)

@@ -31,8 +31,10 @@ from distill.grading.pool import GradingPool
 from distill.judging import Question, ask_judge
 from distill.problem_file import ProblemFile
 from distill.progress import ProgressBar
+from distill.publish.scrub import secrets
 from distill.recipe import FilterConfig
 from distill.records import Problem, SampleKey, Trace, Verdict, sft_row
+from distill.secrets import SecretFinder
 from distill.shards import ShardWriter
 from distill.stages import (
     DROPPED,
@@ -90,7 +92,7 @@ def run(run: RunContext) -> Summary:
         write_json(folder / CERTIFICATE, certificate)
         num_pieces = _examine(run, source.path, problems)
         notes = _ask(run, source.path, problems, num_pieces, notes)
-        late_reasons = _decide(run, problems, num_pieces, notes)
+        late_reasons = _decide(run, source.path, problems, num_pieces, notes)
         funnel, outputs = _write(folder, source.path, problems, late_reasons)
     shutil.rmtree(folder / FACTS)
     return Summary(funnel.to_json(), outputs)
@@ -186,7 +188,7 @@ def _ask(
 
 
 def _decide(
-    run: RunContext, problems: ProblemFile, num_pieces: int, notes: Mapping[str, ProblemNotes]
+    run: RunContext, source: Path, problems: ProblemFile, num_pieces: int, notes: Mapping[str, ProblemNotes]
 ) -> list[str | None]:
     """Write down all verdicts but for what hangs on the whole set; that, for each kept trace in order."""
     config, seed = run.recipe.filter, run.recipe.seed
@@ -194,11 +196,15 @@ def _decide(
     repeated = {note.repeats for note in notes.values() if note.repeats}
     # Of problems that repeat each other, the first of which anything is kept.
     taken: set[str] = set()
+    finder = SecretFinder(secrets())
 
     def kept(stream: TextIO) -> Iterator[Candidate]:
-        for name, group in groupby(read_facts(folder / FACTS, num_pieces), key=attrgetter("problem_id")):
-            problem, facts = problems[name], list(group)
-            note = notes.get(name, ProblemNotes())
+        told = zip(read_facts(folder / FACTS, num_pieces), _secret_kinds(source, problems, finder), strict=True)
+        for name, group in groupby(told, key=lambda pair: pair[0].problem_id):
+            pairs = list(group)
+            problem, facts = problems[name], [one for one, _ in pairs]
+            held = {one.sample_index: kind for one, kind in pairs if kind is not None}
+            note = replace(notes.get(name, ProblemNotes()), secrets=held)
             first = note.repeats or name
             if note.repeats and first not in taken:
                 note = replace(note, repeats="")
@@ -210,6 +216,19 @@ def _decide(
 
     with (folder / DECIDED).open("w") as stream:
         return over_limits(kept(stream), config.select, seed)
+
+
+def _secret_kinds(source: Path, problems: ProblemFile, finder: SecretFinder) -> Iterator[str | None]:
+    """The kind of secret that each trace or its problem holds, in the traces' order.
+
+    Found here and not by the workers, which must not know the secrets of the environment.
+    """
+    for name, traces in groupby(stored_traces(source), key=attrgetter("problem_id")):
+        problem = problems[name]
+        asked = "\n".join([problem.answer or "", *(message["content"] for message in problem.prompt)])
+        of_problem = finder.kind_in(asked)
+        for trace in traces:
+            yield of_problem or finder.kind_in(trace.text)
 
 
 def _write(

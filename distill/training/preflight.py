@@ -21,7 +21,7 @@ from distill.progress import ProgressBar
 from distill.recipe import OWNED_TRL_KEYS, SftConfig
 from distill.tokenizers import Tokenizer
 from distill.training.row_checks import SHOWN_ROWS, Finding, RowChecker, Tally, decode, rows_text
-from distill.training.rows import BATCH_ROWS, IGNORED, SourceRow, row_lengths, source_row, source_rows
+from distill.training.rows import IGNORED, SourceRow, render_rows, row_lengths, source_row, source_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,15 +113,13 @@ def preflight(
     checker = RowChecker(tokenizer, embedding_rows(model_config))
     num_trained = longest_prompt = 0
     with ProgressBar("check rows", len(lengths), "rows") as progress:
-        for number, (source, ids, labels) in enumerate(_paired(kept, rows), start=1):
+        for source, ids, labels, prompt, whole in _paired(kept, rows, tokenizer):
             trained = int((labels != IGNORED).sum())
             num_trained += trained
             longest_prompt = max(longest_prompt, len(ids) - trained)
-            for kind, excerpt in checker.check(source, ids, labels):
+            for kind, excerpt in checker.check(source, ids, labels, prompt, whole):
                 tally.add(kind, source.name, excerpt)
-            if number % BATCH_ROWS == 0:
-                progress.advance(BATCH_ROWS)
-        progress.advance(len(lengths) % BATCH_ROWS)
+            progress.advance()
     findings = [
         *trl_findings(config.trl),
         *_length_findings(kept, lengths, longest_prompt, config.max_length, context),
@@ -185,8 +183,8 @@ def segments_of(tokenizer: Tokenizer, ids: "Ids", labels: "Ids") -> tuple[Segmen
     )
 
 
-def _paired(kept: Path, rows: Any) -> Iterator[tuple[SourceRow, "Ids", "Ids"]]:
-    """Each kept row with its ids and labels, both (T,)."""
+def _paired(kept: Path, rows: Any, tokenizer: Tokenizer) -> Iterator[tuple[SourceRow, "Ids", "Ids", str, str]]:
+    """Each kept row with its ids and labels, both (T,), and the texts of its prompt and of all of it."""
     import pyarrow as pa
 
     sources = source_rows(kept)
@@ -195,7 +193,9 @@ def _paired(kept: Path, rows: Any) -> Iterator[tuple[SourceRow, "Ids", "Ids"]]:
         with pa.OSFile(file["filename"]) as stream, pa.ipc.open_stream(stream) as batches:
             for batch in batches:
                 ids, labels = (_split(batch.column(name)) for name in ("input_ids", "labels"))
-                yield from zip((next(sources) for _ in range(len(ids))), ids, labels, strict=True)
+                some = [next(sources) for _ in range(len(ids))]
+                prompts, wholes = (render_rows(tokenizer, some, whole=whole) for whole in (False, True))
+                yield from zip(some, ids, labels, prompts, wholes, strict=True)
 
 
 def _quantiles(lengths: "Lengths") -> dict[str, int]:

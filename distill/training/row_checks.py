@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from distill.chat_templates import lost_message, writes_date
 from distill.prompts import THINK_CLOSE, split_reasoning
 from distill.tokenizers import Tokenizer, encode
-from distill.training.rows import IGNORED, SourceRow, render
+from distill.training.rows import IGNORED, SourceRow, render_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,10 @@ REFUSED = {
         "{rows} would train part of the prompt: the chat template renders it otherwise once the answer follows, and "
         "the loss begins at {excerpt}. {template}"
     ),
-    "prompt_lost": "{rows} lack their question: the chat template leaves out {excerpt}. {template}",
+    "prompt_lost": (
+        "{rows} lack their question or another part of their prompt: the chat template drops or alters {excerpt}. "
+        "{template}"
+    ),
     "thinking_lost": "{rows} lack the reasoning: the chat template eats it, from {excerpt} on. {template}",
     "answer_lost": "{rows} lack what follows the reasoning: the chat template leaves out {excerpt}. {template}",
     "think_close_not_trained": (
@@ -84,6 +88,10 @@ NOTED = {
         "{rows} begin without {bos}, which the student's tokenizer puts before every text: {excerpt}. If the student "
         "was trained with it, add bos_token to the chat template."
     ),
+    "writes_date": (
+        "{rows} hold the date of the day on which they were made, which the chat template writes: {excerpt}. The same "
+        "run on another day trains other rows. To avoid that, give a template with a fixed date in sft.chat_template."
+    ),
     "prompt_differs": (
         "{rows} are trained after another prompt than the student will see: the chat template's generation prompt "
         "goes on with {excerpt}, which the trained row lacks."
@@ -110,6 +118,7 @@ class RowChecker:
         self._tokenizer = tokenizer
         self._num_embeddings = num_embeddings
         self._skeletons: dict[tuple[str, ...], int] = {}
+        self._roles: dict[tuple[str, ...], tuple[int | None, bool]] = {}
 
     @cached_property
     def _special(self) -> dict[int, str]:
@@ -121,7 +130,7 @@ class RowChecker:
     @cached_property
     def _turn_tokens(self) -> set[str]:
         """Special tokens that the chat template writes, and those that end a text."""
-        text = render(self._tokenizer, _skeleton(("user", "assistant")), whole=True)
+        (text,) = render_rows(self._tokenizer, [_skeleton(("user", "assistant"))], whole=True)
         ends = {self._tokenizer.eos_token, self._tokenizer.bos_token}
         return {token for token in self._special.values() if token in text or token in ends}
 
@@ -139,26 +148,40 @@ class RowChecker:
         bos = self._tokenizer.bos_token_id
         return bos is not None and self._tokenizer("x")["input_ids"][:1] == [bos]
 
-    def check(self, source: SourceRow, ids: "Ids", labels: "Ids") -> Found:
-        """Findings of one row, given as ids and labels (T,)."""
+    def check(self, source: SourceRow, ids: "Ids", labels: "Ids", prompt: str, rendered: str) -> Found:
+        """Findings of one row.
+
+        Args:
+            source: the row.
+            ids: (T,), and so are `labels`.
+            labels: `IGNORED` where nothing is trained.
+            prompt: its text up to where the assistant speaks.
+            rendered: its whole text.
+        """
         trained = labels != IGNORED
         if not trained.any():
             yield "no_label", self._end(ids)
             return
         start = int(trained.argmax())
-        rendered = render(self._tokenizer, source, whole=True)
-        yield from self._check_prompt(source, ids, start)
+        yield from self._check_prompt(source, ids, start, prompt, rendered)
         yield from self._check_thinking(source, rendered, ids[trained])
         yield from self._check_stop(ids[trained])
         yield from self._check_special_tokens(source, ids)
         yield from self._check_ids(ids)
 
-    def _check_prompt(self, source: SourceRow, ids: "Ids", start: int) -> Found:
+    def _check_prompt(self, source: SourceRow, ids: "Ids", start: int, prompt: str, rendered: str) -> Found:
+        roles = tuple(message["role"] for message in source.prompt)
+        lost, is_dated = self._of_roles(roles)
+        for place, message in enumerate(source.prompt):
+            # Of earlier answers templates of reasoning models leave out the thought, as they were trained.
+            is_answer = message["role"] == "assistant"
+            said = split_reasoning(message["content"]).content if is_answer else message["content"]
+            if place == lost or said.strip() not in prompt or said.strip() not in rendered:
+                yield "prompt_lost", f"{message['role']}: {said.strip()}"
+                return
+        if is_dated:
+            yield "writes_date", self._beginning(ids)
         asked = source.prompt[-1]["content"].strip()
-        prompt = render(self._tokenizer, source, whole=False)
-        if asked not in prompt:
-            yield "prompt_lost", asked
-            return
         before = decode(self._tokenizer, ids[:start])
         if before == prompt:
             return
@@ -169,6 +192,13 @@ class RowChecker:
             yield "prompt_differs", self._tokenizer.decode(prompt_ids[start:])
         else:
             yield "loss_covers_prompt", decode(self._tokenizer, ids[start : start + 30])
+
+    def _of_roles(self, roles: tuple[str, ...]) -> tuple[int | None, bool]:
+        """Which message of such a prompt the template drops or alters, and whether it writes the date."""
+        if roles not in self._roles:
+            found = lost_message(self._tokenizer, roles, True), writes_date(self._tokenizer, roles)
+            self._roles[roles] = found
+        return self._roles[roles]
 
     def _check_thinking(self, source: SourceRow, rendered: str, trained: "Ids") -> Found:
         for message in source.completion:
@@ -202,7 +232,8 @@ class RowChecker:
     def _check_special_tokens(self, source: SourceRow, ids: "Ids") -> Found:
         roles = tuple(message["role"] for message in source.prompt + source.completion)
         if roles not in self._skeletons:
-            ids_of_skeleton = encode(self._tokenizer, render(self._tokenizer, _skeleton(roles), whole=True))
+            (text,) = render_rows(self._tokenizer, [_skeleton(roles)], whole=True)
+            ids_of_skeleton = encode(self._tokenizer, text)
             self._skeletons[roles] = sum(number in self._special for number in ids_of_skeleton)
         known = ids[ids < len(self._is_special)]
         if int(self._is_special[known].sum()) == self._skeletons[roles]:

@@ -19,7 +19,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.chat_templates import TemplateError, render_all
 from distill.errors import ModelError, ProblemError
 from distill.launch import end_with_parent
 from distill.progress import ProgressBar
@@ -146,29 +147,28 @@ def tokenise(tokenizer: Tokenizer, rows: list[SourceRow]) -> list[tuple[list[int
     Raises:
         ModelError: the chat template refuses a row.
     """
-    prompts = [render(tokenizer, row, whole=False) for row in rows]
-    wholes = [render(tokenizer, row, whole=True) for row in rows]
+    prompts = render_rows(tokenizer, rows, whole=False)
+    wholes = render_rows(tokenizer, rows, whole=True)
     ids = encode_all(tokenizer, prompts + wholes)
     pairs = zip(ids[: len(rows)], ids[len(rows) :], strict=True)
     return [(whole, _common_prefix(prompt, whole)) for prompt, whole in pairs]
 
 
-def render(tokenizer: Tokenizer, row: SourceRow, whole: bool) -> str:
-    """The row's text up to where the assistant speaks, or as a whole.
+def render_rows(tokenizer: Tokenizer, rows: Sequence[SourceRow], whole: bool) -> list[str]:
+    """Each row's text up to where the assistant speaks, or as a whole.
 
     Raises:
-        ModelError: the chat template refuses it.
+        ModelError: the chat template refuses a row.
     """
-    messages = row.prompt + row.completion if whole else row.prompt
+    conversations = [row.prompt + row.completion if whole else row.prompt for row in rows]
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not whole)
-    except Exception as error:  # templates run code of their own, and raise what they like
-        roles = ", ".join(message["role"] for message in messages)
+        return render_all(tokenizer, conversations, add_generation_prompt=not whole)
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in conversations[error.index])
         raise ModelError(
-            f"row {row.name}: the chat template cannot render it ({str(error)[:200]}); its roles are {roles}. "
+            f"row {rows[error.index].name}: the chat template cannot render it ({error.why}); its roles are {roles}. "
             "Give the student another template with sft.chat_template."
         ) from None
-    return text
 
 
 def _common_prefix(ids: list[int], others: list[int]) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import StageError
+from distill.hub_names import names_folder
 from distill.prompts import THINK_CLOSE, THINK_OPEN, opens_thinking, split_reasoning
 from distill.store import disk_errors, read_json, replace_folder, sync_tree, write_json
 from distill.tokenizers import Tokenizer, render_prompt
@@ -83,7 +84,7 @@ def save_adapter(model: Any, out_dir: Path, base: Base, weights: Mapping[str, "t
     staging = _staging(folder)
     for config in model.peft_config.values():
         config.base_model_name_or_path = base.name
-        config.revision = None if Path(base.name).is_dir() else base.revision
+        config.revision = None if names_folder(base.name) else base.revision
     with disk_errors(staging):
         # Embeddings never change here; "auto" would ask the Hub whether they have.
         model.save_pretrained(staging, state_dict=weights, save_embedding_layers=False)

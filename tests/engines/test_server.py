@@ -1,6 +1,7 @@
 """The server engine against real HTTP servers on loopback that answer, stall, break off and die as scripted."""
 
 import asyncio
+import contextlib
 import json
 import resource
 import threading
@@ -12,12 +13,19 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from aiohttp import web
 
 from distill.engines import Completion, EngineSpec, Request, server, server_pool
 from distill.engines.server import ServerEngine
-from distill.engines.server_answers import read_answer, repetition_detection, retry_after_s
+from distill.engines.server_answers import (
+    RedirectedError,
+    read_answer,
+    refuse_other_server,
+    repetition_detection,
+    retry_after_s,
+)
 from distill.errors import DistillError, ModelError, StageError
 from distill.prompts import split_reasoning
 from distill.recipe import LoopStop, Sampling, SamplingCompute
@@ -544,6 +552,52 @@ def test_key_that_a_server_repeats_is_masked_in_a_samples_error(serve, connect):
     fake = serve(lambda body: refusal(400, f"bad: {CANARY}") if question(body) == "q0" else reply())
     errors = [c.error for c in drain(connect(fake), questions(2)) if c.error]
     assert errors == ["HTTP 400: bad: ***"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["chat", "models"])
+def test_prompts_are_not_sent_on_to_another_server(serve, connect, status, where):
+    thief = serve()
+    away = web.Response(status=status, headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions?x=1"})
+    fake = serve(lambda body: away)
+    if where == "models":
+        fake.models = away
+    with pytest.raises(ModelError, match=rf"sends requests on to http://127\.0\.0\.1:{thief.port}\. Prompts go only"):
+        drain(connect(fake), questions(2))
+    assert thief.asked == []
+    assert thief.authorizations == set()
+
+
+def test_a_redirect_on_the_same_server_is_followed(serve, connect):
+    asked = []
+
+    def once_more(body):
+        asked.append(question(body))
+        again = web.Response(status=307, headers={"Location": "/v1/chat/completions"})
+        return reply() if asked.count(question(body)) > 1 else again
+
+    fake = serve(once_more)
+    assert [c.finish_reason for c in drain(connect(fake), questions(2))] == ["stop", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "is_followed"),
+    [
+        ("http://h/v1/x", "http://h/v1/x/", True),
+        ("http://h/v1", "https://h/v1", True),
+        ("https://h/v1", "http://h/v1", False),
+        ("http://h/v1", "http://h:8001/v1", False),
+        ("http://h:8000/v1", "https://h/v1", False),
+        ("https://h/v1", "https://h.evil.example/v1", False),
+        ("https://h/v1", "https://h:443/v2", True),
+        ("http://localhost/v1", "http://127.0.0.1/v1", False),
+        ("http://h/v1", "//other/v1", False),
+    ],
+)
+def test_only_the_same_host_or_its_https_gets_a_prompt(asked, target, is_followed):
+    url = httpx2.URL(asked)
+    with contextlib.nullcontext() if is_followed else pytest.raises(RedirectedError):
+        refuse_other_server(url, url.join(target))
 
 
 def test_key_with_a_line_break_is_refused_before_it_is_sent(serve, connect, monkeypatch):

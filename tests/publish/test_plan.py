@@ -294,3 +294,43 @@ def test_local_paths_and_hosts_are_scrubbed():
     assert scrub(value) == {"path": "see file.jsonl now", "base_urls": ["http://server-1.invalid/v1"], "n": 1}
     assert scrub("https://example.org/tmp/x and 1/2/3") == "https://example.org/tmp/x and 1/2/3"
     assert scrub("hf_" + "a1" * 16) == "[redacted]"
+
+
+# --- rows with secrets
+
+
+def with_secret(run, name, secret):
+    """Put a secret into the first row of a table, as a filter without this check would have left it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (file,) = (run.run_dir / "filter" / name).glob("*.parquet")
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    if name == "kept":
+        rows[0]["completion"][-1]["content"] += secret
+    else:
+        rows[0]["text"] += secret
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
+    return f"{name} {rows[0]['problem_id']}/{rows[0]['sample_index']}: "
+
+
+@pytest.mark.parametrize("dataset", [None, "me/small-data"])
+def test_a_kept_row_with_a_secret_stops_the_push_with_its_id(make_run, monkeypatch, dataset):
+    monkeypatch.setenv("DB_PASSWORD", "opensesame-4711")
+    run = make_run(push={"repo": "me/small", "dataset": dataset})
+    name = with_secret(run, "kept", " it is opensesame-4711")
+    with pytest.raises(UserError) as caught:
+        push.dry_run(run)
+    assert name in str(caught.value)
+    assert "opensesame" not in str(caught.value)
+
+
+def test_a_dropped_row_with_a_key_stops_the_push_where_dropped_rows_go_along(make_run):
+    key = "hf_" + "QwzTnVbKpLmRsXcYdFgHjEuAoiWvBzNtMq"
+    run = make_run(push=BOTH)
+    name = with_secret(run, "dropped", key)
+    with pytest.raises(UserError) as caught:
+        push.dry_run(run)
+    assert f"{name}a Hugging Face token" in str(caught.value)
+    assert key not in str(caught.value)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from distill.errors import RecipeError, UserError
+from distill.errors import ModelError, RecipeError, UserError
+from distill.hub import resolve_model
 from distill.recipe_files import git_files, outside
 from distill.recipe_files.references import GitReference, HubReference, parse_reference
-from distill.recipe_files.trust import printable, touches
+from distill.recipe_files.trust import touches
 from distill.recipe_yaml import load_recipe, read_recipe
 
 SECRET_FILE = "/etc/passwd"
@@ -248,6 +249,42 @@ def test_a_recipe_from_outside_reaches_only_its_own_files(git_repo, theirs, chan
     assert says in refusal(f"{git_repo.url}#recipe.yaml")
 
 
+@pytest.mark.parametrize("name", ["/etc", "../x/notes", ".", "a/b/c", "~/x", "hf://datasets/a/b", "json", "a\\b"])
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_data_set_is_the_hubs_and_never_a_path(git_repo, theirs, tmp_path, name, outside):
+    for change in (
+        {"problems": [{"source": f"hf:{name}"}]},
+        {"eval": {"benchmarks": [{"source": f"hf:{name}"}]}},
+        {"filter": {"decontaminate": [f"hf:{name}"]}} if name != "a/b/c" else {"problems": [{"source": "hf:../x"}]},
+        {"generate": None, "problems": [], "traces": [{"source": f"hf:{name}"}]},
+    ):
+        files = {"recipe.yaml": json.dumps({"extends": "base.yaml", **change}), "base.yaml": theirs}
+        git_repo.commit(files)
+        for file, text in files.items():
+            (tmp_path / file).write_text(text)
+        assert "expected hf:org/" in refusal(f"{git_repo.url}#recipe.yaml" if outside else tmp_path / "recipe.yaml")
+
+
+def test_a_model_of_a_recipe_from_outside_is_the_hubs_where_such_a_folder_lies_here(
+    git_repo, theirs, tmp_path, monkeypatch
+):
+    (tmp_path / "private" / "model").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    git_repo.commit(
+        {"recipe.yaml": json.dumps({"extends": "base.yaml", "student": "private/model"}), "base.yaml": theirs}
+    )
+    shown = [touch.what for touch in touches(read_recipe(f"{git_repo.url}#recipe.yaml").recipe)]
+    assert "downloads the student private/model from the Hub (safetensors, no code)" in shown
+    assert not any(str(tmp_path / "private") in one for one in shown)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"write \./private/model"):
+        resolve_model("private/model")
+    git_repo.commit({"recipe.yaml": json.dumps({"extends": "base.yaml", "student": "notes"}), "base.yaml": theirs})
+    assert "may only name models of the Hub" in refusal(f"{git_repo.url}#recipe.yaml")
+
+
 def test_a_lock_from_outside_is_kept_within_its_repository_too(git_repo):
     for student, problems in (("/home/me/model", "gym:chain_sum"), ("org/model", f"file:{SECRET_FILE}")):
         recipe = {
@@ -416,7 +453,3 @@ def test_what_leaves_this_machine_is_marked(monkeypatch, theirs, tmp_path):
     assert any("evil/data" in one for one in warned)
     assert any("licence" in one for one in warned)
     assert found["downloads the data set org/exam"] is False
-
-
-def test_text_of_somebody_else_cannot_move_the_cursor_or_reorder_itself():
-    assert printable("a\x1b[2Jb\u202ec\u200bd\n") == "a\\x1b[2Jb\\u202ec\\u200bd\n"

@@ -67,6 +67,57 @@ def test_a_place_where_no_page_can_go_is_named(report, make_sums_run, tmp_path, 
     assert report("sums", "-o", "made/for/it.html") == (0, "made/for/it.html\n", "")
 
 
+@pytest.mark.parametrize("name", ["recipe.yaml", "rows.jsonl", "page.html", "empty.html", "link.html"])
+def test_nothing_but_a_report_is_replaced(report, make_sums_run, tmp_path, name):
+    make_sums_run()
+    (tmp_path / "recipe.yaml").write_text("name: mine\n")
+    (tmp_path / "rows.jsonl").write_text("<!doctype html>\n")
+    (tmp_path / "page.html").write_text("<!doctype html>\n<title>distill report</title>\n")
+    (tmp_path / "empty.html").touch()
+    (tmp_path / "link.html").symlink_to(tmp_path / "rows.jsonl")
+    before = (tmp_path / name).read_bytes()
+    code, out, err = report("sums", "-o", name)
+    assert (code, out) == (2, "")
+    assert f"{name}: is not a report of distill" in err
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_report_is_replaced_also_behind_a_link(report, make_sums_run, tmp_path):
+    make_sums_run("a")
+    make_sums_run("b")
+    assert report("a", "-o", "page.html")[0] == 0
+    (tmp_path / "latest.html").symlink_to("page.html")
+    before = (tmp_path / "page.html").read_text()
+    assert report("a", "b", "-o", "latest.html")[0] == 0
+    assert (tmp_path / "latest.html").is_symlink()
+    assert (tmp_path / "page.html").read_text() != before
+    (tmp_path / "new.html").symlink_to("not-there.html")
+    assert report("b", "-o", "new.html")[0] == 0
+    assert (tmp_path / "not-there.html").exists()
+
+
+def test_a_place_that_is_no_file_is_named(report, make_sums_run, tmp_path):
+    make_sums_run()
+    (tmp_path / "pages").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for place, kind in (
+        ("pages", "a folder"),
+        ("pipe", "a named pipe"),
+        ("loop", "a link that leads to itself"),
+        ("/dev/null", "a device"),
+    ):
+        code, _, err = report("sums", "-o", place)
+        assert (code, f"{place}: is {kind}" in err) == (2, True)
+
+
+def test_a_run_beside_itself_is_a_mistake(report, make_sums_run):
+    make_sums_run()
+    for other in ("sums", "runs/sums"):
+        code, _, err = report("sums", other)
+        assert (code, "sums was given twice" in err) == (2, True)
+
+
 def test_two_runs_make_a_page_of_their_own(report, make_sums_run, tmp_path):
     make_sums_run("a")
     make_sums_run("b")

@@ -128,6 +128,30 @@ def generated(run_dir, recipe, traces=TRACES, problems=PROBLEMS):
     return run
 
 
+def test_a_row_with_a_secret_is_dropped_for_it_and_another_is_chosen(tmp_path, recipe, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "opensesame-4711")
+    key = "hf_" + "QwzTnVbKpLmRsXcYdFgHjEuAoiWvBzNtMq"
+    problems = {**PROBLEMS, "s": Problem("s", [{"role": "user", "content": f"My key is {key}."}], "4", "math", "x")}
+    traces = [
+        trace(index=0, text="<think>\nIt is opensesame-4711.\n</think>\n\n\\boxed{4}", num_tokens=3),
+        trace(index=1, text=f"<think>\nBy {key}.\n</think>\n\n\\boxed{{4}}", num_tokens=2),
+        trace(index=2, num_tokens=10),
+        trace(problem_id="s", index=0),
+    ]
+    config = recipe.filter.model_copy(update={"select": recipe.filter.select.model_copy(update={"per_problem": 1})})
+    run = generated(tmp_path, recipe.model_copy(update={"filter": config}), traces, problems)
+    filter.run(run)
+    verdicts = [Verdict.from_json(row) for row in read_jsonl(tmp_path / "filter" / "verdicts.jsonl")]
+    assert [(v.reasons, v.details.get("secret")) for v in verdicts] == [
+        (("secret",), "the value of an environment variable that holds a secret"),
+        (("secret",), "a Hugging Face token"),
+        ((), None),
+        (("secret",), "a Hugging Face token"),
+    ]
+    for file in ("verdicts.jsonl", "decontamination.json"):
+        assert "opensesame" not in (tmp_path / "filter" / file).read_text()
+
+
 def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):
     from datasets import load_dataset
 

@@ -247,3 +247,53 @@ def test_rows_are_gone_through_in_order_over_batches(check):
     rows[130]["completion"][0]["content"] = "a <|im_end|> b"
     result = check(rows)
     assert result.refusals[0].rows == ("sum130/0",)
+
+
+# --- prompts of several turns, and dates
+
+
+def chat(i):
+    made = row(i)
+    before = [
+        ("system", "Answer briefly."),
+        ("user", "Are you there?"),
+        ("assistant", "<think>\nso\n</think>\n\nYes, here."),
+    ]
+    return {**made, "prompt": [{"role": role, "content": text} for role, text in before] + made["prompt"]}
+
+
+@pytest.mark.parametrize(
+    ("template", "lost"),
+    [
+        (turns("m['content']"), None),
+        (
+            turns("m['content']").replace("for m in messages", "for m in messages if m['role'] != 'system'"),
+            "system: Ans",
+        ),
+        (turns("m['content']").replace("for m in messages", "for m in messages[-2:]"), "system: Ans"),
+        (turns("m['content'] | replace('brief', 'long')"), "system: Ans"),
+        (turns("m['content'].split('</think>')[-1] if not loop.last else m['content']"), None),
+        (turns("m['content'] if m['role'] != 'user' or loop.index > 2 else 'Hello?'"), "user: Are you there"),
+    ],
+)
+def test_a_template_that_drops_or_alters_an_earlier_turn_is_refused(check, smollm2, template, lost):
+    tokenizer = load_tokenizer(smollm2.path, None)
+    tokenizer.chat_template = template
+    result = check(rows=[chat(i) for i in range(4)], tokenizer=tokenizer)
+    found = [finding for finding in result.refusals if finding.kind == "prompt_lost"]
+    assert [finding.num_rows for finding in found] == ([] if lost is None else [4])
+    assert all(lost in finding.message for finding in found)
+
+
+def test_a_template_that_writes_todays_date_is_remarked_on(check):
+    result = check(template="{{ strftime_now('%d %b %Y') }}" + CHATML)
+    assert [(finding.kind, finding.refuses) for finding in result.findings] == [("writes_date", False)]
+    assert "The same run on another day trains other rows" in result.findings[0].message
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('boo') }}", "{{ messages.x.y }}", "{{ 'x' * 3000000000 }}"])
+def test_a_template_that_raises_is_refused_with_its_words(smollm2, template):
+    with pytest.raises(
+        ModelError, match=r"cannot render a question and an answer \((boo|UndefinedError|it takes more)"
+    ):
+        load_tokenizer(smollm2.path, None, template=template)

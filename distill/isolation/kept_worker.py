@@ -1,0 +1,71 @@
+"""A confined process that is kept: started at the first call, asked again, and replaced once it breaks a limit.
+
+worker = KeptWorker(preload=("json",), memory_gib=1.0)
+worker.call(render, argument, timeout_s=5.0)
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.isolation import FunctionError, ask, release, shared_server, started_worker
+from distill.isolation.processes import Server, Worker
+
+
+class KeptWorker:
+    """Answers one call at a time; threads may share it.
+
+    Args:
+        preload: modules that its server imports before it forks.
+        memory_gib: address space that a call may take, in GiB.
+        read_paths: files and folders that it may read, besides the installation; its server is then its own.
+    """
+
+    def __init__(self, preload: Sequence[str], memory_gib: float, read_paths: Sequence[Path] = ()) -> None:
+        self._preload, self._memory_gib, self._read_paths = tuple(preload), memory_gib, tuple(read_paths)
+        self._lock = threading.Lock()
+        self._kept: tuple[Server, Worker] | None = None
+
+    def call(self, function: Callable[[Any], Any], argument: Any, timeout_s: float) -> Any:
+        """`function(argument)`, worked out in the confined process.
+
+        Args:
+            function: as for `call_isolated`.
+            argument: pickled.
+            timeout_s: the process is killed after so many seconds by the clock.
+
+        Raises:
+            IsolationError, StageError: as `call_isolated`; after a limit or a crash the next call starts a new process.
+        """
+        with self._lock:
+            server = shared_server(self._preload, self._read_paths)
+            if self._kept is None or self._kept[0] is not server:
+                self._kept = server, started_worker(server, self._memory_gib)
+            server, worker = self._kept
+            is_whole = False
+            try:
+                answer = ask(server, worker, function, argument, timeout_s, self._memory_gib)
+                is_whole = True
+                return answer
+            except FunctionError:
+                is_whole = True
+                raise
+            finally:
+                if not is_whole:
+                    self._kept = None
+                    worker.kill()
+
+    def close(self) -> None:
+        """End the process; another call would start a new one."""
+        with self._lock:
+            if self._kept is not None:
+                server, worker = self._kept
+                self._kept = None
+                worker.kill()
+                if self._read_paths:
+                    release(server)
+
+    def forget(self) -> None:
+        """In a forked child: the process is the parent's."""
+        self._lock, self._kept = threading.Lock(), None

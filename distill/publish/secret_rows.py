@@ -1,0 +1,60 @@
+"""Rows that must not be published or trained on by others, because they hold a key, a token or a password.
+
+Enters: a folder of Parquet files as the filter leaves them. Leaves: `(problem_id/sample_index, kind)` of such rows.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distill.errors import UserError
+from distill.secrets import SecretFinder
+
+BATCH_ROWS = 64
+NUM_SHOWN = 10
+
+
+def refuse_secrets(folders: list[Path], finder: SecretFinder) -> None:
+    """Stop a push whose rows hold secrets.
+
+    Args:
+        folders: of Parquet files.
+        finder: what is secret here.
+
+    Raises:
+        UserError: rows hold secrets; their ids and the kind, never the secret.
+    """
+    found = [(f"{folder.name} {name}", kind) for folder in folders for name, kind in rows_with_secrets(folder, finder)]
+    if not found:
+        return
+    shown = "\n".join(f"  {name}: {kind}" for name, kind in found[:NUM_SHOWN])
+    more = f"\n  and {len(found) - NUM_SHOWN:,} more" if len(found) > NUM_SHOWN else ""
+    raise UserError(
+        f"push: {len(found):,} rows hold secrets, so nothing is published:\n{shown}{more}\n"
+        f"Kept rows: move {folders[0].parent} aside, run `distill filter` again, which drops them (secret), and train "
+        "again. Dropped rows: set push.dropped: false. Revoke what others may have seen."
+    )
+
+
+def rows_with_secrets(folder: Path, finder: SecretFinder) -> Iterator[tuple[str, str]]:
+    """The rows of a folder's Parquet files with a secret in any of their texts: id and kind."""
+    import pyarrow.parquet as pq
+
+    for file in sorted(folder.glob("*.parquet")):
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                for row in batch.to_pylist():
+                    kind = next((kind for text in _texts(row) if (kind := finder.kind_in(text))), None)
+                    if kind is not None:
+                        yield f"{row.get('problem_id')}/{row.get('sample_index')}", kind
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

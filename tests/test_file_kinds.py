@@ -1,0 +1,94 @@
+"""What is no file is refused by its kind, wherever a recipe or the command line names a file: nothing waits for it."""
+
+import os
+import socket
+
+import pytest
+
+from distill.errors import ModelError, ProblemError, RecipeError
+from distill.file_kinds import FILE, LOOP, MISSING, kind_of
+from distill.filters.packs import load_pack
+from distill.foreign import foreign_traces
+from distill.problems import load_problems
+from distill.recipe import ProblemSource, TraceSource
+from distill.recipe_yaml import read_recipe
+from distill.tokenizers import template_text
+
+RECIPE = """\
+name: small
+student: smollm2-135m
+problems: [{source: "file:sums.jsonl"}]
+generate: {teacher: org/teacher, sampling: {max_tokens: 100}}
+sft: {max_length: 512}
+"""
+KINDS = {"folder": "a folder", "pipe": "a named pipe", "socket": "a socket", "device": "a device"}
+
+
+@pytest.fixture(params=KINDS)
+def no_file(request, tmp_path):
+    """A path that is called like a file of rows, and is none; and what it is."""
+    path = tmp_path / "x.jsonl"
+    if request.param == "folder":
+        path.mkdir()
+    elif request.param == "pipe":
+        os.mkfifo(path)
+    elif request.param == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    else:
+        path.symlink_to("/dev/zero")
+    return path, KINDS[request.param]
+
+
+def test_kinds(tmp_path, no_file):
+    assert kind_of(no_file[0]) == no_file[1]
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    assert kind_of(tmp_path / "file") == FILE
+    assert kind_of(tmp_path / "loop") == LOOP
+    assert kind_of(tmp_path / "none") == kind_of(tmp_path / "file" / "x") == kind_of(tmp_path / ("x" * 300)) == MISSING
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda source: load_problems(ProblemSource(source=source), 0),
+        lambda source: list(foreign_traces(TraceSource(source=source))),
+        lambda source: list(foreign_traces(TraceSource(source="file:t.jsonl", problems=source))),
+        load_pack,
+    ],
+    ids=["problems", "traces", "problems of traces", "evaluation set"],
+)
+def test_a_source_that_is_no_file_is_refused_by_its_kind(no_file, read):
+    path, kind = no_file
+    with pytest.raises(ProblemError, match=f"x.jsonl: is {kind}"):
+        read(f"file:{path}")
+
+
+def test_a_template_that_is_no_file_is_refused_by_its_kind(no_file):
+    path, kind = no_file
+    with pytest.raises(ModelError, match=f"is {kind}"):
+        template_text(f"file:{path}")
+
+
+def test_a_parent_that_is_no_file_is_refused_by_its_kind(no_file, tmp_path):
+    path, kind = no_file
+    (tmp_path / "recipe.yaml").write_text(f"extends: {path.name}\nname: other\n")
+    with pytest.raises(RecipeError, match="is a directory" if kind == "a folder" else f"is {kind}"):
+        read_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match="is a directory" if kind == "a folder" else f"is {kind}"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "line", ["problems: [{source: 'file:loop'}]", "extends: loop", "sft: {chat_template: 'file:loop'}"]
+)
+def test_links_in_a_circle_are_refused_in_every_place(tmp_path, line):
+    (tmp_path / "loop").symlink_to("pool")
+    (tmp_path / "pool").symlink_to("loop")
+    key = line.partition(":")[0]
+    others = "\n".join(one for one in RECIPE.splitlines() if not one.startswith(f"{key}:"))
+    (tmp_path / "recipe.yaml").write_text(f"{others}\n{line}\n")
+    with pytest.raises(RecipeError, match=r"leads to itself|symbolic links"):
+        read_recipe(tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"leads to itself|symbolic links"):
+        read_recipe(tmp_path / "loop")
