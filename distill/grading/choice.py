@@ -48,6 +48,7 @@ _LETTER = re.compile(
     r"(?![A-Za-z0-9_'\u2019])"
 )
 _CLOSERS = r"[\s.)\]}*_\"'\u2019\u201d$:\uff09]|\\\)|\\\]"
+_ONLY_A_LETTER = re.compile(r"\(?([A-Z])\)?[\s.*_$]*")
 _SECOND = re.compile(
     rf"(?:{_CLOSERS})*?\s*(?P<joint>,|/|&|\b(?:or|and|und|oder|et|ou|y|o|e|\u0438|\u0438\u043b\u0438)\b|\u548c|\u6216|\u3001"
     r"|\\text\s*\{\s*,?\s*(?:or|and)\s*\})+\s*(?:both\s+)?(?:or\s+|and\s+)?(?:options?\s+|choices?\s+|maybe\s+|possibly\s+)*"
@@ -67,7 +68,7 @@ _AFTER_OPTION_TEXT = re.compile(
     r"is\s+the)\b)"
 )
 _IS_CORRECT = re.compile(
-    r"(?:\b(?P<word>option|choice|answer|statement)\s+)?(?P<open>[*_(\"]{0,4})(?P<letter>[A-Z])(?P<close>[)*_\".:]{0,4})\s+"
+    r"(?:\b(?P<word>[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+)?(?P<open>[*_(\"]{0,4})(?P<letter>[A-Z])(?P<close>[)*_\".:]{0,4})\s+"
     r"(?:is|must be|would be|seems)\s+(?:therefore\s+|thus\s+|clearly\s+|indeed\s+)?(?:the\s+)?"
     r"(?:(?:correct|right|best|closest|only correct|most\s+\w+)\b(?P<noun>\s+(?:answer|option|choice|one|statement)\b)?|answer\b)",
 )
@@ -79,9 +80,14 @@ _AT_THE_END = re.compile(
     r"[*_$]{0,2}(?:\((?P<marked>[A-Z])\)|(?P<bare>[A-Z])(?![A-Za-z0-9]))[*_$.\s)]*\Z",
     re.IGNORECASE,
 )
+_LEADS_TO = re.compile(
+    r"(?:\A|[.,:=\n\u2192]|\b(?:so|thus|hence|therefore|is|be|to|with|the|one|value|result|closest|also))\s*[*_]*\Z",
+    re.IGNORECASE,
+)
 _THEREFORE = re.compile(
     r"(?:so|thus|hence|therefore|ergo|in conclusion|\\therefore|\u2234|finally)[\s,:]+", re.IGNORECASE
 )
+_SYMBOLS = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]")
 _NAMED = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Za-z])\)|([A-Za-z]))\**[.:)]?\**", re.IGNORECASE)
 _LABELLED = re.compile(r"\(?([A-Z])[).:]\**\s+(\S.*)", re.DOTALL)
 _OPTION_LINE = re.compile(r"[\s>*_-]*\(?[A-Z][).:]\**\s+\S")
@@ -185,6 +191,8 @@ def _read_passage(text: str, found: Found, options: Sequence[str]) -> Reading:
         return Reading(None, "nothing follows")
     if passage.startswith(("\\boxed", "\\fbox")):
         return Reading(None, "holds a box, which counts by itself")
+    if (bare := _ONLY_A_LETTER.fullmatch(passage)) is not None and letter_exists(bare[1], options):
+        return Reading(bare[1])
     led = _LEAD.match(passage)
     rest = passage[led.end() :] if led else passage
     # "a" may be the option or an article, and an option may itself begin with "the".
@@ -283,7 +291,7 @@ def _statements(text: str) -> Iterator[Found]:
     if ending := _AT_THE_END.search(text, tail_start, end):
         group = "marked" if ending["marked"] else "bare"
         before = text[max(0, ending.start() - 30) : ending.start()]
-        if ending[group].isupper() and not re.search(r"\b(?:not|or|and|than|rules? out)\b[\s\w]*\Z", before):
+        if ending[group].isupper() and _LEADS_TO.search(before) and not _JOINED_BEFORE.search(before):
             yield Found(ending.start(), ending.end(group), "statement", len(text))
 
 
@@ -297,7 +305,7 @@ def _last_line(text: str) -> list[Found]:
 
 def _read_line(text: str, found: Found, options: Sequence[str]) -> Reading:
     """A last line that is a letter, a letter with its option, or an option's text, and no line of a list of them."""
-    line = text[found.start : found.end].strip(" *`_#>$\t")
+    line = _SYMBOLS.sub("", text[found.start : found.end]).strip(" *`_#>$\t")
     if led := _THEREFORE.match(line):
         line = line[led.end() :].strip(" *`_$")
     if (named := _NAMED.fullmatch(line.rstrip("."))) is not None:

@@ -36,8 +36,8 @@ _LAST_FORMULA = re.compile(
     r"[\s*_>]*(?:\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+)\\\]|\\\((?P<d>(?:[^\\]|\\(?!\)))+)\\\))[\s*_.]*"
 )
 _RETRACTED = re.compile(
-    r"[\s.*,;:)\]}$\\!]{0,12}(?:(?:but|however|though|although|wait|no|hmm+|oops|actually|sorry|which|and|yet|because|this|"
-    r"that|it)\b[\s,.:!\u2014-]{0,4}){1,5}(?:answer |option |choice |value |result )?(?:is|was|are|seems|looks|can|must|does)?\s?"
+    r"[\s.*,;:)\]}$\\!?]{0,12}(?:(?:but|however|though|although|wait|no|hmm+|oops|actually|sorry|which|and|yet|because|this|"
+    r"that|it)\b(?:['\u2019]s)?[\s,.:!\u2014-]{0,4}){1,5}(?:answer |option |choice |value |result )?(?:is|was|are|seems|looks|can|must|does)?\s?"
     r"(?:n['\u2019]t|not|also not|still not|clearly not)?\s?(?:be |quite |actually |really |clearly |the )*"
     r"(?P<word>correct|right|wrong|incorrect|a mistake|mistaken|an option|available|possible|valid|true|false|"
     r"(?:among|in|on|one of) the (?:\w+ )?(?:options|choices|list|answers)|listed)\b",
@@ -95,16 +95,22 @@ def answer_of(candidate: Candidate | None) -> str | None:
 
 def choose(text: str, reader: Reader, last_number: bool = False, whole_text: bool = False) -> Candidate | None:
     """The candidate that counts: the last valid one of the highest rank; a weak one only where no other is valid."""
-    weak: Candidate | None = None
+    word = weak = None
     for group in find_by_rank(text, last_number, whole_text):
+        if word is not None and group and group[0].kind in ("last_number", "last_line", "whole_text"):
+            break
         for found in reversed(group):
             candidate = read(text, found, reader)
-            if candidate.reading.answer is None:
+            reading = candidate.reading
+            if reading.answer is None:
                 continue
-            if not candidate.reading.is_weak:
+            if reading.is_word:
+                word = word or candidate
+            elif reading.is_weak:
+                weak = weak or candidate
+            else:
                 return candidate
-            weak = weak or candidate
-    return weak
+    return word or weak
 
 
 def all_candidates(text: str, reader: Reader, last_number: bool = False, whole_text: bool = False) -> list[Candidate]:
@@ -135,6 +141,8 @@ def taken_back(text: str, end: int, is_marked: bool) -> str:
         is_marked: it is boxed or tagged: "or" behind it tells another form of the same value.
     """
     behind = text[end : end + 120]
+    if not behind or behind.isspace():
+        return ""
     if (denied := _RETRACTED.match(behind)) is not None:
         is_bad = denied["word"].lower() in ("wrong", "incorrect", "a mistake", "mistaken", "false")
         is_negated = re.search(r"n['\u2019]t|\bnot\b", denied[0], re.IGNORECASE) is not None
@@ -148,13 +156,13 @@ def find_by_rank(text: str, last_number: bool, whole_text: bool = False) -> Iter
     boxes = find_boxes(text)
     groups = [Found(g[0].start, g[-1].end, "box", g[-1].end, tuple(g)) for g in box_groups(text, boxes)]
     tags = [Found(start, inner, "tag", end) for start, inner, end, _ in find_tags(text)]
-    # A box outranks what is announced before it. Behind it, only what is called final stands beside it.
-    marks = find_announcements(text, boxes[-1].end if boxes else 0)
-    yield sorted([*groups, *tags, *(f for f in passages_of(text, marks) if f.kind == "final")])
-    if boxes:
-        marks = find_announcements(text)
-    passages = passages_of(text, marks)
-    yield [f for f in passages if f.kind in RANKS[1] or (boxes and f.kind == "final" and f.start < boxes[-1].end)]
+    # A box or a tag outranks what is announced before it. Behind it, what is called final stands beside it.
+    marked = sorted([*groups, *tags])
+    start = max(marked[-1].start + 1, boxes[-1].end if boxes else 0) if marked else 0
+    marks = find_announcements(text, start)
+    yield sorted([*marked, *(f for f in passages_of(text, marks) if marked and f.kind == "final")])
+    passages = passages_of(text, find_announcements(text) if marked else marks)
+    yield [f for f in passages if f.kind in RANKS[1] or (f.kind == "final" and (not marked or f.start < start))]
     yield [f for f in passages if f.kind == "label"]
     if last_number:
         yield [*_last_number(text), *_last_line(text)]
@@ -218,6 +226,8 @@ def read_as_plain(text: str, found: Found) -> Reading:
 def _passage(text: str, found: Found, reader: Callable[[str, int, int], Reading]) -> Reading:
     if found.kind == "tag" and any(not is_blank(text[b.inner_start : b.inner_end]) for b in _boxes_within(text, found)):
         return Reading(None, "holds a box, which counts by itself")
+    if found.kind == "tag" and find_announcements(text[found.end : found.limit]):
+        return Reading(None, "holds an announcement, which counts by itself")
     reading = reader(text, found.end, found.limit)
     if reading.answer is not None and "box" in reading.answer and find_boxes(reading.answer):
         return Reading(None, "holds a box, which counts by itself")

@@ -23,6 +23,9 @@ _INLINE = re.compile(
 _INLINE_REST = re.compile(r"(?:[\s,;$]|\\q?quad(?![a-zA-Z])|\\[ ,;\\]|\band\b|\bor\b)+\Z")
 _LABEL = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Za-z])\)|([A-Za-z]))[).:]*", re.IGNORECASE)
 _LABELLED = re.compile(r"(?:option |choice )?(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+_SECOND_LETTER = re.compile(
+    r"(?:\W|and|or)*\b(?:and|or)\b\W*(?:option |choice )?\W*[A-Za-z](?![A-Za-z])", re.IGNORECASE
+)
 
 
 def options_of(problem: Problem) -> list[str]:
@@ -72,7 +75,7 @@ def choice_of(answer: str, options: Sequence[str]) -> str | None:
     """The capital letter of the option that an answer names by letter, by text or by both; `None`: none, or two."""
     if len(answer) > MAX_OPTION_CHARS:
         return None
-    text = plain(answer)
+    text = answer if len(answer) == 1 else plain(answer)
     letter = _LABEL.fullmatch(text)
     if letter and letter_exists(named := (letter[1] or letter[2]).upper(), options):
         return named
@@ -82,7 +85,7 @@ def choice_of(answer: str, options: Sequence[str]) -> str | None:
     if labelled is None:
         return None
     named = (labelled[1] or labelled[2]).upper()
-    if not letter_exists(named, options):
+    if not letter_exists(named, options) or _SECOND_LETTER.match(labelled[3]):
         return None
     # A letter with the text of another option says two things.
     others = same_texts(labelled[3], options)
@@ -99,26 +102,31 @@ def same_texts(answer: str, options: Sequence[str]) -> list[str]:
     """The letters of all options whose text this is: whatever the case, or as a number of the same value."""
     if not options:
         return []
-    known = _readable(tuple(options[:26]))
     given = plain(_without_label(answer)).casefold()
     if not given:
         return []
-    exact = [letter for letter, text, _ in known if text == given]
+    known = tuple(options[:26])
+    exact = [letter for letter, text in _texts(known) if text == given]
     if exact:
         return exact
     quantity = read_quantity(given)
     if quantity is None:
         return []
-    return [letter for letter, _, other in known if other is not None and same_quantity(quantity, other)]
+    return [letter for letter, other in _quantities(known) if same_quantity(quantity, other)]
 
 
 @functools.lru_cache(maxsize=256)
-def _readable(options: tuple[str, ...]) -> list[tuple[str, str, Quantity | None]]:
-    """Letter, plain text and value of each option."""
-    texts = [plain(_without_label(option)).casefold() for option in options]
-    return [
-        (letter, text, read_quantity(text)) for letter, text in zip(string.ascii_uppercase, texts, strict=False) if text
-    ]
+def _texts(options: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The letter and the plain text of each option that has one."""
+    texts = (plain(_without_label(option)).casefold() for option in options)
+    return [(letter, text) for letter, text in zip(string.ascii_uppercase, texts, strict=False) if text]
+
+
+@functools.lru_cache(maxsize=256)
+def _quantities(options: tuple[str, ...]) -> list[tuple[str, Quantity]]:
+    """The letter and the value of each option that is a number."""
+    values = ((letter, read_quantity(text)) for letter, text in _texts(options))
+    return [(letter, value) for letter, value in values if value is not None]
 
 
 def letter_exists(letter: str, options: Sequence[str]) -> bool:

@@ -24,6 +24,8 @@ class Reading(NamedTuple):
     """Why it says nothing, where it does."""
     is_weak: bool = False
     """It may be prose: taken only where nothing else is there."""
+    is_word: bool = False
+    """It is a word or two, as "blue" is and "helpful" too: taken where no formula or number is announced."""
 
 
 _SKIPPED = re.compile(
@@ -53,7 +55,7 @@ _STEP = re.compile(
     r"\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\(?!\))){0,600}+\\\)|\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}"
     r"|\\[{}]|(?P<open>[{(\[\uff08])|(?P<close>[})\]\uff09])"
     r"|(?P<end>\.(?=\s|$)|[\u3002\uff01\uff1f]|\?(?=\s|$)|!(?=\s+[A-Z*]|\s*$)|;(?!\s*[-+$\\\d])|\uff0c(?=\D)"
-    r"|\*\*(?=[\s.,;:!?)]|$)|</|[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]"
+    r"|\*\*(?=[\s.,;:!?)]|$)|</|(?:です|である|でした|だ。|とな|にな|입니다|이다|이에요|예요|이며)|[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]"
     r"|\s[\u2013\u2014-]{1,2}\s(?=[A-Za-z]{3})|\s(?=:)"
     r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2,}\b(?!\s*=))"
     rf"|(?<=\S)\s(?=(?:{_REASONS})\b))"
@@ -95,6 +97,16 @@ _ABOUT = re.compile(
     r"below|above|in\s+(?:the|a|our|this|terms|fact|step|line|agreement)|the\s+(?:same|one|following|last|first|final)|"
     r"going|not|still|hence|thus|than|helpfully|must|should|may|might|can|could|will|would|has|have|was|were|does|do)\b"
     r"(?!\s*[=+\-*/^(]\s*[\dA-Za-z\\(])",
+    re.IGNORECASE,
+)
+_COMPARED = re.compile(
+    r"\b(?:more|less|fewer|greater|smaller|larger|than|least|most|between|over|under|above|below|almost|nearly|not|n't|"
+    r"out of|times|plus|minus|divided|from|or|and|per|if|either)\b",
+    re.IGNORECASE,
+)
+_ANSWER_WORD = re.compile(
+    r"(?:yes|no|true|false|even|odd|none|never|always|both|zero|one|two|three|four|five|six|seven|eight|nine|ten|infinite|"
+    r"infinity|undefined|impossible|positive|negative|neither|nothing|empty|increasing|decreasing|prime|composite)\b",
     re.IGNORECASE,
 )
 _STRIPPED = " \t\r\n*_`\"'\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f\u3010\u3011"
@@ -208,19 +220,22 @@ def _shortened(value: str) -> str:
 
 
 def _strength(value: str, is_sentence: bool) -> Reading:
-    """Mathematics and a few words are answers, prose is none."""
+    """Mathematics and a few words are answers, prose is none; of a sentence with one number, that counts."""
     words = [w for w in _WORD.findall(_COMMAND.sub(" ", value)) if not _MATH_WORD.fullmatch(w)]
     if not words or read_quantity(value) is not None:
         return Reading(value)
     if _ABOUT.match(value) and not value.startswith("\\"):
         return Reading(None, "is prose")
-    if not is_sentence and len(words) <= MAX_WORDS and len(value.split()) <= MAX_WORDS + 2:
-        return Reading(value)
+    has_number = re.search(r"\d", value) is not None
+    is_short = len(words) <= (1 if has_number else MAX_WORDS) and len(value.split()) <= MAX_WORDS + 2
+    if is_short and not is_sentence:
+        return Reading(value, is_word=not has_number and value[0].islower() and not _ANSWER_WORD.match(value))
     if (said := _IS_NUMBER.search(value)) is not None:
         return Reading(said[1].strip())
-    numbers = _ONE_NUMBER.findall(value)
-    if len(numbers) == 1 and len(words) > MAX_WORDS:
-        return Reading(numbers[0].strip())
+    if _COMPARED.search(value) is None:
+        numbers = _ONE_NUMBER.findall(value)
+        if len(numbers) == 1 and not re.search(r"[\\^=<>]", value):
+            return Reading(numbers[0].strip())
     return Reading(value, "", is_weak=True)
 
 

@@ -24,19 +24,23 @@ class Mark(NamedTuple):
     kind: Kind
 
 
-_SAYS = (
-    r"(?:(?:is|are|was|were|equals|becomes)\b|(?:would|should|must|will|could|can|has\s{1,20}to|have\s{1,20}to)\s{1,20}(?:only\s{1,20})?be\b"
-    r"|(?:comes|works|turns)\s{1,20}out\s{1,20}(?:to\s{1,20}be|as)\b|[:\uff1a=\u2192]|[-=]>|\\(?:right|Right)arrow\b)"
+_VERB = (
+    r"(?:(?:is|are|was|were|equals|becomes)\b|(?:would|should|must|will|could|can|has\s{1,20}to|have\s{1,20}to)"
+    r"\s{1,20}(?:only\s{1,20})?be\b|(?:comes|works|turns)\s{1,20}out\s{1,20}(?:to\s{1,20}be|as)\b)"
 )
+_SIGN = r"(?:[:\uff1a=\u2192]|[-=]>|\\(?:right|Right)arrow\b)"
 _DECORATED = r"[*_`\"'\u2019\u201d]{0,4}"
-_TO_WHAT = r"(?:\s{1,20}(?:to|for|of|in|here|that|we)\b[^.,:;\n$\\=]{0,80}?)?"
+_TO_WHAT = r"\s{1,20}(?:to|for|of|in|here|that|we)\b[^.,:;\n$\\=]{0,80}?"
 _ADVERB = r"(?:,?\s{1,20}(?:therefore|thus|then|hence|indeed|now)\b,?)?"
 _BRACKETED = r"(?:\s{0,20}\([^()\n]{1,40}\))?"
 _AFTER_ANSWER = re.compile(
-    rf"s?{_DECORATED}(?:\s{{1,20}}(?:choice|option|letter)\b)?{_BRACKETED}{_TO_WHAT}{_ADVERB}{_DECORATED}\s{{0,20}}{_SAYS}",
+    rf"s?{_DECORATED}(?:\s{{1,20}}(?:choice|option|letter)\b)?{_BRACKETED}"
+    rf"(?:{_ADVERB}{_DECORATED}\s{{0,20}}(?:{_VERB}|{_SIGN})|{_TO_WHAT}{_ADVERB}\s{{0,20}}{_VERB})",
     re.IGNORECASE,
 )
-_AFTER_OPTION = re.compile(rf"{_DECORATED}{_BRACKETED}{_ADVERB}{_DECORATED}\s{{0,20}}{_SAYS}", re.IGNORECASE)
+_AFTER_OPTION = re.compile(
+    rf"{_DECORATED}{_BRACKETED}{_ADVERB}{_DECORATED}\s{{0,20}}(?:{_VERB}|{_SIGN})", re.IGNORECASE
+)
 _HEADING_START = re.compile(r"(?:^|\n)[ \t>]*(?:#{1,6}[ \t]*)?[*_]{0,3}(?:the[ \t]+)?(?:final|correct)?[ \t]*\Z", re.I)
 _HEADING_END = re.compile(r"[*_]{0,3}[ \t]*\n")
 _HEDGED = re.compile(
@@ -52,11 +56,13 @@ _CLOSED = re.compile(
 _IS_FINAL = re.compile(r"\bfinal\s+\Z", re.IGNORECASE)
 _WORD_BEFORE = re.compile(r"[A-Za-z0-9_]\Z")
 
+# Each alternative begins with a plain letter: re then skips quickly to the next of them.
 _KEYS = re.compile(
-    "answer|Answer|ANSWER|(?:Ans|ANS|ans)[.]?[ \\t]{0,5}[:=]|[oO]ption|OPTION|[cC]hoice|CHOICE"
-    "|[cC]losest|(?:[cC]orrect|[rR]ight|[bB]est) (?:one|statement|response|letter|match)\\b"
-    "|[fF]inal (?:result|solution|value|response)|FINAL RESULT"
-    "|\\b(?:choose|select|pick|go with|going with)\\b"
+    "answer|Answer|ANSWER|Ans[.]?[ \\t]{0,5}[:=]|ANS[.]?[ \\t]{0,5}[:=]|ans[.]?[ \\t]{0,5}[:=]"
+    "|option|Option|OPTION|choice|Choice|CHOICE|closest|Closest"
+    "|correct (?:one|statement|response|letter|match)\\b|right (?:one|response)\\b|best (?:one|response|match)\\b"
+    "|final (?:result|solution|response)|Final (?:result|solution|response|Result|Solution)"
+    "|choose|select|pick|go with|going with"
 )
 _CHOOSES = re.compile(r"\s{0,20}:?\s{1,20}(?=(?:option|choice|answer|letter)?\s*[*_]{0,2}\(?[A-Z]\b)", re.IGNORECASE)
 
@@ -89,12 +95,17 @@ _FOREIGN = re.compile(
     )),
     re.IGNORECASE,
 )  # fmt: skip
-_FOREIGN_HINT = re.compile(
-    "respuesta|resultado|[oO]pci|alternativa|r[eé]ponse|résultat|[aA]ntwort|[lL]ösung|rgebnis|isposta|"
-    "isultato|opzione|esposta|opção|ntwoord|[sS]var|ăspuns|Răspuns|твет|ідповідь|тговор|dpow|dpov|dgovor|astaus|álasz|"
-    "evap|anıt|avab|πάντηση|áp án|âu trả lời|awaban|awapan|ibu|جابة|جواب|پاسخ|תשובה|उत्तर|উত্তর|సమాధానం|பதில்|คำตอบ|"
-    "[答选選结結正]|답|Respuesta|Resultado|Alternativa|R[ÉE]PONSE|R[eé]ponse|RESPUESTA|ANTWORT|ОТВЕТ"
-)
+# No phrase of _FOREIGN is without one of these; looking for plain text is far quicker than the pattern.
+_ASCII_HINTS = (
+    "espuesta", "ESPUESTA", "esultado final", "lternativa", "eponse", "REPONSE", "ntwort", "NTWORT", "ndergebnis",
+    "isposta", "isultato finale", "esposta", "ntwoord", "Svar", "svar", "dgovor", "astaus", "evap", "avab", "awaban",
+    "awapan", "ibu ni", "ibu:", "pcion", "pzione",
+)  # fmt: skip
+_OTHER_HINTS = (
+    "pción", "éponse", "ÉPONSE", "ésultat final", "ösung", "pção", "ăspuns", "твет", "ТВЕТ", "ідповід",
+    "тговор", "dpowied", "dpověď", "dpoveď", "álasz", "anıt", "πάντηση", "áp án", "âu trả lời", "جابة", "جواب", "پاسخ",
+    "תשובה", "उत्तर", "উত্তর", "సమాధానం", "பதில்", "คำตอบ", "答", "正解", "选", "選", "답",
+)  # fmt: skip
 _HASHES = re.compile(r"^[ \t]*#{4}(?!#)[ \t]*", re.MULTILINE)
 _LABEL = re.compile(r"^[ \t>*_]{0,6}A[*_]{0,2}:[*_]{0,2}[ \t]*", re.MULTILINE)
 _TAG = re.compile(r"<(/?)\s*(?:answer|final[_ ]?answer|ans)\s*>", re.IGNORECASE)
@@ -104,16 +115,13 @@ _BEFORE_CHARS = 60
 def find_announcements(text: str, start: int = 0) -> list[Mark]:
     """The phrases that announce an answer from `start` on, by place; they do not overlap."""
     marks = list(_english(text, start))
-    hint = _FOREIGN_HINT.search(text, start)
-    if hint is not None:
-        marks += (
-            Mark(*m.span(), "announcement")
-            for m in _FOREIGN.finditer(text, max(start, hint.start() - 2))
-            if not (m[0][0].isascii() and text[m.start() - 1 : m.start()].isalpha())
-        )
+    hints = _ASCII_HINTS if text.isascii() else _ASCII_HINTS + _OTHER_HINTS
+    if any(text.find(hint, start) >= 0 for hint in hints):
+        found = _FOREIGN.finditer(text, start)
+        marks += (Mark(*m.span(), "announcement") for m in found if not _is_inside_a_word(text, m.start()))
     if text.find("####", start) >= 0:
         marks += (Mark(*m.span(), "hashes") for m in _HASHES.finditer(text, start))
-    if text.find("A", start) >= 0 and re.compile(r"A[*_]{0,2}:").search(text, start):
+    if text.find("A:", start) >= 0 or text.find("A**:", start) >= 0:
         marks += (Mark(*m.span(), "label") for m in _LABEL.finditer(text, start))
     marks.sort()
     kept: list[Mark] = []
@@ -121,6 +129,12 @@ def find_announcements(text: str, start: int = 0) -> list[Mark]:
         if not kept or mark.start >= kept[-1].end:
             kept.append(mark)
     return kept
+
+
+def _is_inside_a_word(text: str, place: int) -> bool:
+    """Whether letters of the Latin, Greek or Cyrillic alphabet stand on both sides."""
+    pair = text[max(0, place - 1) : place + 1]
+    return len(pair) == 2 and all(char.isalpha() and char < "\u0530" for char in pair)
 
 
 def _english(text: str, start: int) -> Iterator[Mark]:
@@ -137,7 +151,7 @@ def _english(text: str, start: int) -> Iterator[Mark]:
         elif word[-1] in ":=":  # "Ans:"
             yield Mark(place, key.end(), "announcement")
         elif (said := _AFTER_OPTION.match(text, key.end())) and not _HEDGED.search(before):
-            yield Mark(place, said.end(), "final" if word.startswith("final") else "option")
+            yield Mark(place, said.end(), "announcement" if word.startswith("final") else "option")
 
 
 def _answer(text: str, key: re.Match[str], before: str) -> Iterator[Mark]:
