@@ -6,13 +6,13 @@ workers can be killed (`distill.grading.pool`).
 """
 
 import functools
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from distill.grading.choice import extract_choice, grade_choice
 from distill.grading.extraction import answer_of, choose, extract_answer, extract_text, read_as_plain
+from distill.grading.golds import EATEN_ESCAPE
 from distill.grading.gym import FULL_SCORE, grade_gym
 from distill.grading.judge import is_master_key
 from distill.grading.math import grade_math, settle
@@ -32,14 +32,6 @@ GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
     "gym": grade_gym,
 }
 """Task -> function from (problem, extracted answer) to right, wrong or `None`; may hang or crash on hostile text."""
-
-EATEN_ESCAPE = re.compile(
-    r"[\x07\x08\x0b\x0c\x1b](?=[A-Za-z])"
-    r"|\t(?=(?:ext(?:bf|it|rm|tt)?|imes|frac|heta|riangle|an|au|o|ilde|herefore|op|binom)(?![a-zA-Z]))"
-    r"|\n(?=(?:eq|eg|abla|ot|otin|u|mid|parallel|leq|geq|exists)(?![a-zA-Z]))"
-    r"|\r(?=(?:ight|angle|ho|floor|ceil|brace|brack|m)(?![a-zA-Z]))"
-)
-r"""A control character where YAML or JSON took the backslash of a LaTeX command for an escape: form feed + `rac`."""
 
 QUICK = {"choice", "exact", "numeric"}
 """Tasks whose graders take time linear in the text and call nothing that could hang: they need no worker."""

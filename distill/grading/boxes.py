@@ -39,8 +39,9 @@ _BLANK = re.compile(
     r"\\(?:h|v)?phantom\s*+\{[^{}]*+\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots)(?![a-zA-Z])|\\[ ,;!]|[?_.\s]"
 )
 _PLACEHOLDER = re.compile(
-    r"(?:your |the |final |my )*(?:answer|result|solution|letter|option|number|value)(?: here| letter)?|x{3,}|\[.*\]|<.*>",
-    re.IGNORECASE | re.DOTALL,
+    r"[\[<(]?(?:insert |your |the |final |my |correct )*(?:answer|result|solution|letter|option|number|value)"
+    r"(?: here| letter| goes here)?[\])>]?|x{3,}",
+    re.IGNORECASE,
 )
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 

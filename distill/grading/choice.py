@@ -68,16 +68,17 @@ _AFTER_OPTION_TEXT = re.compile(
     r"is\s+the)\b)"
 )
 _IS_CORRECT = re.compile(
-    r"(?:\b(?P<word>[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+)?(?P<open>[*_(\"]{0,4})(?P<letter>[A-Z])(?P<close>[)*_\".:]{0,4})\s+"
-    r"(?:is|must be|would be|seems)\s+(?:therefore\s+|thus\s+|clearly\s+|indeed\s+)?(?:the\s+)?"
-    r"(?:(?:correct|right|best|closest|only correct|most\s+\w+)\b(?P<noun>\s+(?:answer|option|choice|one|statement)\b)?|answer\b)",
+    r"(?:\b(?P<word>[Oo]ption|[Cc]hoice|[Aa]nswer|[Ss]tatement)\s+)?(?P<open>[*_(\"]{0,4})(?P<letter>[A-Z])[)*_\".:]{0,4}"
+    r"\s+(?:is|must be|would be|seems)\s+(?:therefore\s+|thus\s+|clearly\s+|indeed\s+)?(?:the\s+)?"
+    r"(?:(?:correct|right|best|closest|only correct|most\s+\w+)\b"
+    r"(?P<noun>\s+(?:answer|option|choice|one|statement)\b)?|answer\b)"
 )
 _JOINED_BEFORE = re.compile(
     r"(?:\b(?:and|or|nor|not|than|if|whether)|[,&/])\s*(?:option\s*|choice\s*)?\Z", re.IGNORECASE
 )
 _AT_THE_END = re.compile(
-    r"\b(?:option|choice|answer|letter|which is|closest is|corresponds to|matches|matching)\s+(?:option\s+|choice\s+|answer\s+)?"
-    r"[*_$]{0,2}(?:\((?P<marked>[A-Z])\)|(?P<bare>[A-Z])(?![A-Za-z0-9]))[*_$.\s)]*\Z",
+    r"\b(?:option|choice|answer|letter|which is|closest is|corresponds to|matches|matching)\s+"
+    r"(?:option\s+|choice\s+|answer\s+)?[*_$]{0,2}(?:\((?P<marked>[A-Z])\)|(?P<bare>[A-Z])(?![A-Za-z0-9]))[*_$.\s)]*\Z",
     re.IGNORECASE,
 )
 _LEADS_TO = re.compile(
@@ -271,9 +272,10 @@ def _read_before(text: str, found: Found, options: Sequence[str]) -> Reading:
     clause = re.sub(r"^(?:(?:therefore|thus|so|hence|then|and|that|we conclude that)\b[,\s]*)+", "", clause, flags=re.I)
     letter = re.fullmatch(r"(?:.*[\s,*_(])??(?:option\s+|choice\s+|answer\s+)?\(?([A-Z])\)?", clause)
     before = clause[: letter.start(1)].rstrip("( ") if letter else ""
-    if letter and (not before or re.search(r"(?:option|choice|answer|so|,|that)\Z", before, re.I)):
-        if letter_exists(letter[1], options) and not _JOINED_BEFORE.search(before.removesuffix(",")):
-            return Reading(letter[1])
+    is_alone = not before or re.search(r"(?:option|choice|answer|so|,|that)\Z", before, re.IGNORECASE)
+    is_joined = _JOINED_BEFORE.search(before.removesuffix(","))
+    if letter and is_alone and not is_joined and letter_exists(letter[1], options):
+        return Reading(letter[1])
     named = named_by_text(clause, options) if len(clause) > 1 else None
     return Reading(named) if named else _NO_OPTION
 

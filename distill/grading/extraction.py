@@ -6,6 +6,7 @@ places. A candidate is *valid* where it says something that may be an answer of 
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,15 +37,18 @@ _LAST_FORMULA = re.compile(
     r"[\s*_>]*(?:\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+)\\\]|\\\((?P<d>(?:[^\\]|\\(?!\)))+)\\\))[\s*_.]*"
 )
 _RETRACTED = re.compile(
-    r"[\s.*,;:)\]}$\\!?]{0,12}(?:(?:but|however|though|although|wait|no|hmm+|oops|actually|sorry|which|and|yet|because|this|"
-    r"that|it)\b(?:['\u2019]s)?[\s,.:!\u2014-]{0,4}){1,5}(?:answer |option |choice |value |result )?(?:is|was|are|seems|looks|can|must|does)?\s?"
+    r"[\s.*,;:)\]}$\\!?]{0,12}"
+    r"(?:(?:but|however|though|although|wait|no|hmm+|oops|actually|sorry|which|and|yet|because|this|that|it)\b"
+    r"(?:['\u2019]s)?[\s,.:!\u2014-]{0,4}){1,5}(?:answer |option |choice |value |result )?"
+    r"(?:is|was|are|seems|looks|can|must|does)?\s?"
     r"(?:n['\u2019]t|not|also not|still not|clearly not)?\s?(?:be |quite |actually |really |clearly |the )*"
-    r"(?P<word>correct|right|wrong|incorrect|a mistake|mistaken|an option|available|possible|valid|true|false|"
-    r"(?:among|in|on|one of) the (?:\w+ )?(?:options|choices|list|answers)|listed)\b",
+    r"(?P<word>correct|right|wrong|incorrect|a mistake|mistaken|an option|available|possible|valid|true|false|listed"
+    r"|(?:among|in|on|one of) the (?:\w+ )?(?:options|choices|list|answers))\b",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
-    r"[\s*)\]}$\\]{0,8}[.;][\s*]{1,4}(?:or|maybe|perhaps|possibly|(?:or )?(?:it|this) (?:could|might|may) (?:also )?be)\b"
+    r"[\s*)\]}$\\]{0,8}[.;][\s*]{1,4}"
+    r"(?:or|maybe|perhaps|possibly|(?:or )?(?:it|this) (?:could|might|may) (?:also )?be)\b"
     r"[\s,:]*(?:maybe |perhaps |even |it is |\$|\\\(|\(|option )*[-\d\\A-Z(]",
     re.IGNORECASE,
 )
@@ -84,7 +88,7 @@ def extract_answer(text: str, last_number: bool = False) -> str | None:
 
 
 def extract_text(text: str, last_number: bool = False, reader: Reader | None = None) -> str | None:
-    """The final answer where it may be any words: as announced, else (asked for) the last number, else the whole text."""
+    """The final answer where it may be any words: as announced, else the whole text."""
     return answer_of(choose(text, reader or read_as_plain, last_number, whole_text=True))
 
 
@@ -186,11 +190,10 @@ def _last_line(text: str) -> list[Found]:
 
 
 def _last_number(text: str) -> list[Found]:
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    if last is None:
+    numbers = deque(_NUMBER.finditer(text), maxlen=1)
+    if not numbers:
         return []
+    last = numbers[0]
     window_start = max(0, last.start() - _LIST_CHARS)
     before = text[window_start : last.start()]
     # Several guesses are no answer: the whole list is.

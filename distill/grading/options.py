@@ -59,9 +59,8 @@ def _inline_options(prompt: str) -> list[str]:
         letter = found["a"] or found["b"] or found["c"]
         if letter == "A":
             labels = [found]
-        elif labels and found.lastgroup == labels[0].lastgroup and len(labels) < 26:
-            if letter == string.ascii_uppercase[len(labels)]:
-                labels.append(found)
+        elif labels and found.lastgroup == labels[0].lastgroup and letter == string.ascii_uppercase[len(labels) % 26]:
+            labels.append(found)
     if len(labels) < (3 if labels and labels[0].lastgroup == "c" else 2):
         return []
     ends = [label.start() for label in labels[1:]] + [len(prompt)]

@@ -13,7 +13,7 @@ MAX_PASSAGE_CHARS = 2_500
 """More than any grader takes: of a longer passage, the beginning is read, which is then wrong for its length."""
 
 MAX_WORDS = 3
-"""A value of so many plain words may be an answer ("no real solutions"); of more, it is taken only for want of others."""
+"""A value of so many plain words may be an answer ("no real solutions"); of more, only where there is no other."""
 
 
 class Reading(NamedTuple):
@@ -29,7 +29,8 @@ class Reading(NamedTuple):
 
 
 _SKIPPED = re.compile(
-    r"(?:[\s:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2248\u2192]|\\approx(?![a-zA-Z])|\\(?:quad|;|,| |!)"
+    r"(?:[\s:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2248\u2192]"
+    r"|\\approx(?![a-zA-Z])|\\(?:quad|;|,| |!)"
     r"|(?<=\n)[-\u2022]\s+|#{2,6}\s+)*+"
 )
 _LEAD = re.compile(
@@ -46,8 +47,8 @@ _DENIED = re.compile(
 _DISPLAY = re.compile(r"\$\$(.*?)\$\$|\\\[(.*?)\\\]|\\begin\{(\w+\*?)\}(.*?)\\end\{\3\}", re.DOTALL)
 
 _REASONS = (
-    "because|since|as|so|which|where|whereas|hence|thus|therefore|after|given|due to|and not|not|rather than|instead of|"
-    "but|however|with|using|by|from|in total|altogether|if|when|while|meaning|for|per the|in the|on the|at the|of the|"
+    "because|since|as|so|which|where|whereas|hence|thus|therefore|after|given|due to|and not|not|rather than|"
+    "instead of|but|however|with|using|by|from|in total|altogether|if|when|while|meaning|for|per the|in the|on the|at the|of the|"
     "and (?:the|so|we|it|this|is|has|that|therefore)|in (?:[a-z]{3,})|according|obtained|based|considering|assuming"
 )
 # One step through a passage: what is stepped over whole, brackets, or a mark that the value ends at.

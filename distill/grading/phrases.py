@@ -82,8 +82,7 @@ _FOREIGN = re.compile(
         rf"(?:odpowiedź|odpowiedzią|odpověď|odpoveď|odgovor)(?:\s+(?:to|jest|brzmi|je)\b|{_COLON})",
         rf"(?:vastaus|válasz|cevap|yanıt|cavab|απάντηση)(?:\s+(?:on|είναι)(?!\w)|{_COLON})",
         # South and South-East Asia, Africa, the Middle East
-        rf"(?:đáp án|câu trả lời|jawaban(?:nya)?|jawapan(?:nya)?|jibu)(?:\s+(?:đúng|cuối cùng|akhir|sahihi))*"
-        rf"(?:\s+(?:là|adalah|ialah|ni)(?!\w)|{_COLON})",
+        rf"(?:đáp án|câu trả lời|jawaban(?:nya)?|jawapan(?:nya)?|jibu)(?:\s+(?:là|adalah|ialah|ni)(?!\w)|{_COLON})",
         rf"(?:الإجابة|الاجابة|الجواب|جواب|پاسخ|התשובה|תשובה)(?:\s+\w+){{0,2}}?(?:\s+(?:هي|هو|היא|הוא)(?!\w)|{_COLON})",
         rf"(?:उत्तर|उत्तर है|উত্তর|సమాధానం|பதில்|ఉత్తరం)(?:\s*(?:है|হল|হলো)(?!\w)|{_COLON}|\s+(?=[\d$\\(]))",
         r"(?:คำตอบ)(?:ที่ถูกต้อง|สุดท้าย)?\s*(?:คือ|เป็น|:)",
@@ -155,7 +154,7 @@ def _english(text: str, start: int) -> Iterator[Mark]:
 
 
 def _answer(text: str, key: re.Match[str], before: str) -> Iterator[Mark]:
-    """What the word "answer" announces: what follows "is", the lines under it as a heading, or what is before "is the"."""
+    """What the word "answer" announces: what follows "is", the lines under a heading, or what is before "is the"."""
     said = _AFTER_ANSWER.match(text, key.end())
     if said is None:
         heading = _HEADING_END.match(text, key.end()) if _HEADING_START.search(before) else None
