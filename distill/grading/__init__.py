@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from distill.grading.choice import extract_choice, grade_choice
-from distill.grading.extraction import answer_of, choose, extract_answer, extract_text, read_as_plain
+from distill.grading.extraction import Reader, answer_of, choose, read_as_math, read_as_plain
 from distill.grading.golds import EATEN_ESCAPE
 from distill.grading.gym import FULL_SCORE, grade_gym
 from distill.grading.judge import is_master_key
 from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
-from distill.grading.rules import MAX_RULE_CHARS, extract_number, grade_exact, grade_numeric, grade_regex
+from distill.grading.rules import MAX_RULE_CHARS, grade_exact, grade_numeric, grade_regex, read_as_number
 from distill.records import Problem
 
 GRADER_VERSION = 4
@@ -32,6 +32,17 @@ GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
     "gym": grade_gym,
 }
 """Task -> function from (problem, extracted answer) to right, wrong or `None`; may hang or crash on hostile text."""
+
+READERS: dict[str, Reader] = {
+    "exact": read_as_plain,
+    "gym": read_as_plain,  # words, lists and pictures as well as numbers
+    "numeric": read_as_number,
+    "regex": read_as_plain,
+}
+"""Task -> what reads its candidates; left out: as mathematics. `choice` reads its own way (`distill.grading.choice`)."""
+
+WHOLE_TEXT = {"exact", "numeric", "regex"}
+"""Tasks where a text without any candidate is itself the answer."""
 
 QUICK = {"choice", "exact", "numeric"}
 """Tasks whose graders take time linear in the text and call nothing that could hang: they need no worker."""
@@ -111,19 +122,12 @@ def grade_all(
 
 def extract(problem: Problem, text: str, last_number: bool = False) -> str | None:
     """The final answer in a text, as the problem's task writes it; `None`: there is none."""
-    match problem.task:
-        case "judge":
-            return text.strip() or None
-        case "choice":
-            return extract_choice(problem, text)
-        case "numeric":
-            return extract_number(text, last_number)
-        case "exact" | "regex":
-            return extract_text(text, last_number)
-        case "gym":  # words, lists and pictures as well as numbers
-            return answer_of(choose(text, read_as_plain, last_number))
-        case _:
-            return extract_answer(text, last_number)
+    if problem.task == "judge":
+        return text.strip() or None
+    if problem.task == "choice":
+        return extract_choice(problem, text)
+    reader = READERS.get(problem.task, read_as_math)
+    return answer_of(choose(text, reader, last_number, whole_text=problem.task in WHOLE_TEXT))
 
 
 def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unsettled:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from distill.grading.boxes import box_groups, find_boxes, is_blank
-from distill.grading.extraction import Candidate, Found, Reader, passages_of, read
+from distill.grading.extraction import MAX_READ, Candidate, Found, Reader, passages_of, read
 from distill.grading.options import (
     choice_of,
     letter_exists,
@@ -30,6 +30,9 @@ RANKS: tuple[tuple[Kind, ...], ...] = (
 
 MAX_PASSAGE_CHARS = 400
 MAX_LINE_CHARS = 300
+MAX_CHOSEN = 40
+"""So many candidates that name an option are looked at for whether they name all of them."""
+
 MIN_OPTIONS_FOR_ALL = 3
 """A text that chooses each of so many options, one after the other, chooses none."""
 
@@ -119,17 +122,24 @@ def choose_option(text: str, options: Sequence[str]) -> Candidate | None:
     """The last candidate of the highest rank that names an option; one that names none only where no other does."""
     weak: Candidate | None = None
     for found in find_by_rank(text):
-        group = [read(text, f, _reader(options)) for f in found]
-        valid = [c for c in group if c.reading.answer is not None and not c.reading.is_weak]
+        valid: list[Candidate] = []
+        for place in reversed(found[-MAX_READ:]):
+            candidate = read(text, place, _reader(options))
+            if candidate.reading.answer is None:
+                continue
+            if not candidate.reading.is_weak:
+                valid.append(candidate)
+                if len(valid) == MAX_CHOSEN:
+                    break
+            weak = weak or candidate
         if valid:
-            return _all_of_them(valid, options) or valid[-1]
-        weak = weak or next((c for c in reversed(group) if c.reading.answer is not None), None)
+            return _all_of_them(valid, options) or valid[0]
     return weak
 
 
 def all_option_candidates(text: str, options: Sequence[str]) -> list[Candidate]:
     """Every candidate of a text, valid or not, by place."""
-    groups = [[read(text, f, _reader(options)) for f in found] for found in find_by_rank(text)]
+    groups = [[read(text, f, _reader(options)) for f in found[-MAX_READ:]] for found in find_by_rank(text)]
     return sorted((c for group in groups for c in group), key=lambda c: (c.start, c.end))
 
 
@@ -327,9 +337,9 @@ def _read_line(text: str, found: Found, options: Sequence[str]) -> Reading:
 
 
 def _all_of_them(valid: Sequence[Candidate], options: Sequence[str]) -> Candidate | None:
-    """The last candidate, as a choice of all options, where the text chooses each of them somewhere."""
+    """The last candidate, which comes first, as a choice of all options, where the text chooses each of them."""
     named = {letter for c in valid for letter in (c.reading.answer or "").split(", ")}
     if len(named) < max(MIN_OPTIONS_FOR_ALL, len(options)):
         return None
-    last = valid[-1]
+    last = valid[0]
     return Candidate(last.start, last.end, last.kind, Reading(", ".join(sorted(named)), "every option is chosen"))

@@ -26,6 +26,9 @@ RANKS: tuple[tuple[Kind, ...], ...] = (
 
 MAX_LINE_CHARS = 400
 
+MAX_READ = 1_000
+"""So many candidates of a rank are read, the last ones: of more, a model in a loop wrote the others."""
+
 _NUMBER = re.compile(r"(?:(?<![\w)])[-\N{MINUS SIGN}])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
 _JOINED_BEFORE = re.compile(
     r"(?<![\w.])(?:-?\d+(?:\.\d+)?(?:/\d+)?(?:\s*,\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+)){2,}\Z"
@@ -87,11 +90,6 @@ def extract_answer(text: str, last_number: bool = False) -> str | None:
     return answer_of(choose(text, read_as_math, last_number))
 
 
-def extract_text(text: str, last_number: bool = False, reader: Reader | None = None) -> str | None:
-    """The final answer where it may be any words: as announced, else the whole text."""
-    return answer_of(choose(text, reader or read_as_plain, last_number, whole_text=True))
-
-
 def answer_of(candidate: Candidate | None) -> str | None:
     """What the chosen candidate says."""
     return None if candidate is None else candidate.reading.answer
@@ -101,9 +99,10 @@ def choose(text: str, reader: Reader, last_number: bool = False, whole_text: boo
     """The candidate that counts: the last valid one of the highest rank; a weak one only where no other is valid."""
     word = weak = None
     for group in find_by_rank(text, last_number, whole_text):
-        if word is not None and group and group[0].kind in ("last_number", "last_line", "whole_text"):
+        kind = group[0].kind if group else None
+        if (word and kind in ("last_number", "last_line", "whole_text")) or (weak and kind == "whole_text"):
             break
-        for found in reversed(group):
+        for found in reversed(group[-MAX_READ:]):
             candidate = read(text, found, reader)
             reading = candidate.reading
             if reading.answer is None:
@@ -120,7 +119,9 @@ def choose(text: str, reader: Reader, last_number: bool = False, whole_text: boo
 def all_candidates(text: str, reader: Reader, last_number: bool = False, whole_text: bool = False) -> list[Candidate]:
     """Every candidate of a text, valid or not, by place."""
     groups = find_by_rank(text, last_number, whole_text)
-    return sorted((read(text, f, reader) for group in groups for f in group), key=lambda c: (c.start, c.end))
+    return sorted(
+        (read(text, f, reader) for group in groups for f in group[-MAX_READ:]), key=lambda c: (c.start, c.end)
+    )
 
 
 def read(text: str, found: Found, reader: Reader) -> Candidate:

@@ -51,22 +51,30 @@ _REASONS = (
     "instead of|but|however|with|using|by|from|in total|altogether|if|when|while|meaning|for|per the|in the|on the|at the|of the|"
     "and (?:the|so|we|it|this|is|has|that|therefore)|in (?:[a-z]{3,})|according|obtained|based|considering|assuming"
 )
+_WHOLE = (
+    r"\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\(?!\))){0,600}+\\\)|\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}|\\[{}]"
+    r"|(?P<open>[{(\[\uff08])|(?P<close>[})\]\uff09])"
+)
+_ENDS = (
+    r"\.(?=\s|$)|[\u3002\uff01\uff1f]|\?(?=\s|$)|!(?=\s+[A-Z*]|\s*$)|;(?!\s*[-+$\\\d])|\uff0c(?=\D)"
+    r"|\*\*(?=[\s.,;:!?)]|$)|</|[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]"
+    r"|です|である|でした|だ。|とな|にな|입니다|이다|이에요|예요|이며"
+)
 # One step through a passage: what is stepped over whole, brackets, or a mark that the value ends at.
 _STEP = re.compile(
-    r"\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\(?!\))){0,600}+\\\)|\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}"
-    r"|\\[{}]|(?P<open>[{(\[\uff08])|(?P<close>[})\]\uff09])"
-    r"|(?P<end>\.(?=\s|$)|[\u3002\uff01\uff1f]|\?(?=\s|$)|!(?=\s+[A-Z*]|\s*$)|;(?!\s*[-+$\\\d])|\uff0c(?=\D)"
-    r"|\*\*(?=[\s.,;:!?)]|$)|</|(?:です|である|でした|だ。|とな|にな|입니다|이다|이에요|예요|이며)|[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]"
-    r"|\s[\u2013\u2014-]{1,2}\s(?=[A-Za-z]{3})|\s(?=:)"
-    r"|,\s+(?!(?:and|or)\b)(?=[a-z]{2,}\b(?!\s*=))"
-    rf"|(?<=\S)\s(?=(?:{_REASONS})\b))"
+    rf"{_WHOLE}|(?P<end>{_ENDS}|\s[\u2013\u2014-]{{1,2}}\s(?=[A-Za-z]{{3}})|\s(?=:)"
+    rf"|,\s+(?!(?:and|or)\b)(?=[a-z]{{2,}}\b(?!\s*=))|(?<=\S)\s(?=(?:{_REASONS})\b))"
+)
+_PLAIN_STEP = re.compile(
+    rf"{_WHOLE}|(?P<end>{_ENDS}|,\s+(?=(?:because|since|as|which|so|where|while|but|not)\b)"
+    r"|(?<=\S)\s(?=(?:because|since|due to|and not|rather than|instead of)\b))"
 )
 _ASIDE = re.compile(
     r"\s[(\uff08](?=[^()\n]*[A-Za-z]{3})(?!\s*(?:or|and|alternatively|mod|if|maybe|possibly|perhaps|i\.e)\b)"
 )
 _NUMBER = (
     r"(?:(?:[$\u20ac\u00a3\u00a5\u20b9]|\\\$|USD|EUR|Rs\.?)\s*)?[-+\N{MINUS SIGN}]?\s?(?:[$\u20ac\u00a3]\s?)?"
-    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:\s?/\s?\d+|\s+\d+/\d+)?(?:\s?\\?%)?"
+    r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?: ?/ ?\d+| \d+/\d+)?(?: ?\\?%)?"
 )
 _NUMBER_THEN_WORDS = re.compile(
     rf"({_NUMBER})(?:\s+|-)((?:(?:square|cubic|sq\.?|cu\.?)\s+)?[^\W\d_]+\.?"
@@ -147,7 +155,7 @@ def read_plain(text: str, start: int, limit: int) -> Reading:
         return Reading(None, "nothing follows")
     if _DENIED.match(text, start, limit):
         return Reading(None, "says what the answer is not")
-    value = _sentence(text, start, limit).strip(_STRIPPED)
+    value = _sentence(text, start, limit, is_plain=True).strip(_STRIPPED)
     if not value or is_blank(value):
         return Reading(None, "nothing follows")
     if _ABOUT.match(value):
@@ -178,14 +186,14 @@ def _skip(text: str, start: int, limit: int) -> int:
     return skipped.end() if skipped else start
 
 
-def _sentence(text: str, start: int, limit: int) -> str:
+def _sentence(text: str, start: int, limit: int, is_plain: bool = False) -> str:
     """The beginning of a passage up to where its value ends, outside of brackets and formulas."""
     line_end = text.find("\n", start, limit)
     limit = min(limit if line_end < 0 else line_end, start + MAX_PASSAGE_CHARS)
-    aside = _ASIDE.search(text, start + 1, limit)
+    aside = None if is_plain else _ASIDE.search(text, start + 1, limit)
     aside_start = aside.start() if aside else limit
     depth = 0
-    for step in _STEP.finditer(text, start, limit):
+    for step in (_PLAIN_STEP if is_plain else _STEP).finditer(text, start, limit):
         if step["open"]:
             if depth == 0 and step.start() - 1 >= aside_start:
                 return text[start:aside_start]

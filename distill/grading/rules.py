@@ -7,7 +7,7 @@ the expected one is no number or no pattern.
 import math
 import re
 
-from distill.grading.extraction import Found, extract_text, read_as_math
+from distill.grading.extraction import Found, read_as_math
 from distill.grading.passages import Reading
 from distill.grading.quantities import PERCENT, clean, read_quantity
 from distill.records import Problem
@@ -18,16 +18,6 @@ MAX_RULE_CHARS = 10_000
 RELATIVE_ERROR = 1e-6
 
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}")
-
-
-def extract_number(text: str, last_number: bool = False) -> str | None:
-    """The final answer where it is a number: a candidate without one says nothing; else the whole text.
-
-    Args:
-        text: what the model wrote after its thinking.
-        last_number: where nothing is boxed or announced, take the last number.
-    """
-    return extract_text(text, last_number, read_as_number)
 
 
 def read_as_number(text: str, found: Found) -> Reading:
