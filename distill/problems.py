@@ -345,9 +345,9 @@ def _final_answer(answer: Any, marker: str | None) -> str | None:
         _, found, text = text.rpartition(marker)
         if not found:
             return None
-    from distill.grading.golds import strip_gold
+    from distill.grading.golds import strip_answer
 
-    return _clean(strip_gold(text)) or None
+    return _clean(strip_answer(text)) or None
 
 
 def _clean(text: str) -> str:

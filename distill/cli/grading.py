@@ -23,8 +23,8 @@ MAX_BYTES = 20_000_000
     examples=[
         "distill grade 'The answer is 72, in total.' --gold 72",
         "distill grade 'Answer: (B)' --gold B --task choice --option London --option Paris",
-        "distill grade --file answer.txt --gold '\\frac{1}{2}' --json",
-        "tail -1 answer.txt | distill grade - --gold 42 --last-number  # from standard input",
+        "distill grade --file answer.txt --gold 3/4 --json",
+        "distill grade - --gold 42 --last-number  # from standard input, as eval grades it",
     ],
     panel=RESULTS_PANEL,
 )

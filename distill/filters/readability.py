@@ -15,7 +15,7 @@ from distill.filters.repetition import measure_repetition, tail_repeats
 from distill.recipe import Readability
 from distill.records import Record
 
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """Raised when a measure changes: measures of another version are not reused."""
 
 

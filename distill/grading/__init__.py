@@ -39,7 +39,7 @@ READERS: dict[str, Reader] = {
     "numeric": read_as_number,
     "regex": read_as_plain,
 }
-"""Task -> what reads its candidates; left out: as mathematics. `choice` reads its own way (`distill.grading.choice`)."""
+"""Task -> what reads its candidates; left out: as mathematics. `choice` has its own way (`distill.grading.choice`)."""
 
 WHOLE_TEXT = {"exact", "numeric", "regex"}
 """Tasks where a text without any candidate is itself the answer."""

@@ -32,7 +32,7 @@ _WORD = r"(?:and|or|und|oder|et|ou|y|o|e|и|или|和|或|与|及)"
 _SEPARATOR = rf"[,;&、，]|\\\\|\b{_WORD}\b|\\(?:text|mathrm|mbox)\s*\{{[\s,]*{_WORD}[\s,]*\}}"
 # No capturing group inside a possessive one: re of Python 3.11 raises SystemError (python/cpython#101955).
 _BETWEEN = re.compile(
-    rf"(?:{_SEPARATOR}|[\s$.:]|\\[()\[\],;:! ]|\\q?quad(?![a-zA-Z])|~|[a-zA-Z](?:_\{{?\w\}}?)?\s*=)*+"
+    rf"(?:[a-zA-Z](?:_\{{?\w\}}?)?\s*=|{_SEPARATOR}|[\s$.:]|\\[()\[\],;:! ]|\\q?quad(?![a-zA-Z])|~)*+"
 )
 _SEPARATES = re.compile(_SEPARATOR)
 _BLANK = re.compile(

@@ -303,7 +303,7 @@ def _statements(text: str) -> Iterator[Found]:
     if ending := _AT_THE_END.search(text, tail_start, end):
         group = "marked" if ending["marked"] else "bare"
         before = text[max(0, ending.start() - 30) : ending.start()]
-        if ending[group].isupper() and _LEADS_TO.search(before) and not _JOINED_BEFORE.search(before):
+        if ending[group].isupper() and _LEADS_TO.search(before):
             yield Found(ending.start(), ending.end(group), "statement", len(text))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distill.grading.boxes import Box, box_groups, find_boxes, is_blank
+from distill.grading.golds import strip_answer
 from distill.grading.passages import Reading, read_before, read_math, read_plain
 from distill.grading.phrases import Kind, Mark, find_announcements, find_tags
 
@@ -222,7 +223,7 @@ def read_as_plain(text: str, found: Found) -> Reading:
     if found.kind == "tag":
         if any(not is_blank(text[b.inner_start : b.inner_end]) for b in _boxes_within(text, found)):
             return Reading(None, "holds a box, which counts by itself")
-        content = text[found.end : found.limit].strip()
+        content = strip_answer(text[found.end : found.limit])
         return Reading(None, "is empty") if is_blank(content) else Reading(content)
     return _other(text, found)
 
@@ -244,7 +245,7 @@ def _boxes_within(text: str, found: Found) -> list[Box]:
 
 def _other(text: str, found: Found) -> Reading:
     if found.kind == "box":
-        contents = [text[box.inner_start : box.inner_end].strip() for box in found.boxes]
+        contents = [strip_answer(text[box.inner_start : box.inner_end]) for box in found.boxes]
         contents = [content for content in dict.fromkeys(contents) if not is_blank(content)]
         joined = ", ".join(contents).strip(", ")
         return Reading(joined) if joined else Reading(None, "is empty")
@@ -254,4 +255,4 @@ def _other(text: str, found: Found) -> Reading:
         formula = _LAST_FORMULA.fullmatch(text, found.start, found.end)
         content = next(filter(None, formula.group("a", "b", "c", "d")), "").strip() if formula else ""
         return Reading(content) if content and re.search(r"[\\^]|[A-Za-z]", content) else Reading(None, "is a number")
-    return Reading(text[found.start : found.end].strip())
+    return Reading(strip_answer(text[found.start : found.end]))

@@ -47,9 +47,9 @@ class UnreadableGoldError(Exception):
         self.why = why
 
 
-def strip_gold(text: str) -> str:
-    """An expected answer without spaces around it; a control character that an escape left stays, to be seen later."""
-    return text if EATEN_ESCAPE.search(text) else text.strip()
+def strip_answer(text: str) -> str:
+    """An answer without spaces around it; a control character that an escape left stays, to be seen later."""
+    return text.strip(" \n") if EATEN_ESCAPE.search(text) else text.strip()
 
 
 def read_choice_golds(golds: Sequence[ChoiceGold], first_index: int | None = None) -> list[str]:
@@ -129,7 +129,7 @@ def _named(gold: ChoiceGold) -> str | None:
 
 def _as_stored(gold: ChoiceGold) -> str:
     """A letter for a label; letters and texts stay as they are."""
-    text = strip_gold(str(gold.value))
+    text = strip_answer(str(gold.value))
     return (_named(gold) or text) if gold.labels and text in gold.labels else text
 
 

@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from distill.grading.boxes import is_blank
+from distill.grading.golds import EATEN_ESCAPE
 from distill.grading.quantities import read_quantity
 
 MAX_PASSAGE_CHARS = 2_500
@@ -29,14 +30,15 @@ class Reading(NamedTuple):
 
 
 _SKIPPED = re.compile(
-    r"(?:[\s:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2248\u2192]"
+    r"(?:[^\S\t\r\f\v]|[\t\r](?![a-z])|[:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2248\u2192]"
     r"|\\approx(?![a-zA-Z])|\\(?:quad|;|,| |!)"
     r"|(?<=\n)[-\u2022]\s+|#{2,6}\s+)*+"
 )
 _LEAD = re.compile(
-    r"(?:(?:approximately|approx\.?|about|around|roughly|exactly|simply|just|therefore|thus|then|hence|indeed|actually|now|clearly|"
-    r"obviously|definitely|equal\s+to|equals|given\s+by|found\s+to\s+be|that|still|also|either|both|is|are|only|likely|"
-    r"probably|most\s+likely|(?:the\s+)?(?:number|value|integer|fraction|amount|total|sum|expression|option|choice|letter)"
+    r"(?:(?:approximately|approx\.?|about|around|roughly|exactly|simply|just|therefore|thus|then|hence|indeed|actually|"
+    r"now|clearly|obviously|definitely|equal\s+to|equals|given\s+by|found\s+to\s+be|that|still|also|either|both|is|are|"
+    r"only|likely|probably|most\s+likely"
+    r"|(?:the\s+)?(?:number|value|integer|fraction|amount|total|sum|expression|option|choice|letter)"
     r"(?=\s*(?:is\s|:)?\s*[*_$(\\\d-]))\b[\s,:*_]*)*+",
     re.IGNORECASE,
 )
@@ -48,8 +50,9 @@ _DISPLAY = re.compile(r"\$\$(.*?)\$\$|\\\[(.*?)\\\]|\\begin\{(\w+\*?)\}(.*?)\\en
 
 _REASONS = (
     "because|since|as|so|which|where|whereas|hence|thus|therefore|after|given|due to|and not|not|rather than|"
-    "instead of|but|however|with|using|by|from|in total|altogether|if|when|while|meaning|for|per the|in the|on the|at the|of the|"
-    "and (?:the|so|we|it|this|is|has|that|therefore)|in (?:[a-z]{3,})|according|obtained|based|considering|assuming"
+    "instead of|but|however|with|using|by|from|in total|altogether|if|when|while|meaning|for|per the|in the|on the|"
+    "at the|of the|and (?:the|so|we|it|this|is|has|that|therefore)|in (?:[a-z]{3,})|according|obtained|based|"
+    "considering|assuming"
 )
 _WHOLE = (
     r"\$[^$\n]{1,600}\$|\\\((?:[^\\\n]|\\(?!\))){0,600}+\\\)|\\(?:text|textbf|mathrm|mbox)\s*\{[^{}]*\}|\\[{}]"
@@ -90,17 +93,17 @@ _ONE_NUMBER = re.compile(rf"(?<![\w.,]){_NUMBER}")
 _IS_NUMBER = re.compile(rf"(?:\bis|\bare|\bequals|=)\s*\$?({_NUMBER}(?:\s+[^\W\d_]+)?)\$?\s*\Z")
 _MULTIPLIED = re.compile(r"(?:hundred|thousand|million|billion|trillion|dozen|percent|degrees?)\b", re.IGNORECASE)
 _MATH_WORD = re.compile(
-    r"sqrt|frac|binom|(?:arc|a)?(?:sin|cos|tan|sec|csc|cot)h?|log|exp|max|min|mod|gcd|lcm|abs|infty|infinity|inf|and|for|all|"
-    r"alpha|beta|gamma|theta|lambda|phi|sum|union|cup|cap",
+    r"sqrt|frac|binom|(?:arc|a)?(?:sin|cos|tan|sec|csc|cot)h?|log|exp|max|min|mod|gcd|lcm|abs|infty|"
+    r"infinity|inf|and|for|all|alpha|beta|gamma|theta|lambda|phi|sum|union|cup|cap",
     re.IGNORECASE,
 )
 _COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname|textit)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 # First words of sentences about an answer; none of them begins one.
 _ABOUT = re.compile(
-    r"(?:obtained|found|given|rounded|based|derived|calculated|computed|reached|expressed|written|shown|simplified|verified|"
-    r"confirmed|supported|determined|explained|provided|requested|required|expected|needed|independent|dependent|helpful|"
-    r"useful|clear|clearer|correct|incorrect|right|wrong|accurate|reasonable|unique|simple|unchanged|consistent|"
+    r"(?:obtained|found|given|rounded|based|derived|calculated|computed|reached|expressed|written|shown|simplified|"
+    r"verified|confirmed|supported|determined|explained|provided|requested|required|expected|needed|independent|"
+    r"dependent|helpful|useful|clear|clearer|correct|incorrect|right|wrong|accurate|reasonable|unique|simple|unchanged|consistent|"
     r"within|from|because|due|as|what|whether|how|when|where|which|who|one\s+of|among|always|already|close|similar|"
     r"to|of|by|on|at|if|it|we|i|you|they|this|these|those|there|here|let|let's|first|using|now|next|so|well|okay|"
     r"below|above|in\s+(?:the|a|our|this|terms|fact|step|line|agreement)|the\s+(?:same|one|following|last|first|final)|"
@@ -114,8 +117,8 @@ _COMPARED = re.compile(
     re.IGNORECASE,
 )
 _ANSWER_WORD = re.compile(
-    r"(?:yes|no|true|false|even|odd|none|never|always|both|zero|one|two|three|four|five|six|seven|eight|nine|ten|infinite|"
-    r"infinity|undefined|impossible|positive|negative|neither|nothing|empty|increasing|decreasing|prime|composite)\b",
+    r"(?:yes|no|true|false|even|odd|none|never|always|both|zero|one|two|three|four|five|six|seven|eight|nine|ten|"
+    r"infinite|infinity|undefined|impossible|positive|negative|neither|nothing|empty|increasing|decreasing|prime|composite)\b",
     re.IGNORECASE,
 )
 _STRIPPED = " \t\r\n*_`\"'\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f\u3010\u3011"
@@ -136,7 +139,7 @@ def read_math(text: str, start: int, limit: int) -> Reading:
     if _DENIED.match(text, value_start, limit):
         return Reading(None, "says what the answer is not")
     passage = _sentence(text, value_start, limit)
-    value = passage.strip(_STRIPPED)
+    value = _trimmed(passage)
     if not value:
         return Reading(None, "nothing follows")
     if is_blank(value):
@@ -155,7 +158,7 @@ def read_plain(text: str, start: int, limit: int) -> Reading:
         return Reading(None, "nothing follows")
     if _DENIED.match(text, start, limit):
         return Reading(None, "says what the answer is not")
-    value = _sentence(text, start, limit, is_plain=True).strip(_STRIPPED)
+    value = _trimmed(_sentence(text, start, limit, is_plain=True))
     if not value or is_blank(value):
         return Reading(None, "nothing follows")
     if _ABOUT.match(value):
@@ -176,7 +179,8 @@ def read_before(text: str, start: int, end: int) -> Reading:
 
 _CLAUSE = re.compile(r"[.;:!?]\s|\n|,\s+(?!(?:and|or)\b|[-\d\\$])|\b(?:so|that|hence|therefore|thus)\s")
 _CLAUSE_LEAD = re.compile(
-    r"(?:(?:therefore|thus|so|hence|then|and|finally|that|this|clearly|now|we\s+(?:get|have|find|see|conclude))\b[,\s]*)+",
+    r"(?:(?:therefore|thus|so|hence|then|and|finally|that|this|clearly|now|we\s+(?:get|have|find|see|conclude))\b"
+    r"[,\s]*)+",
     re.I,
 )
 
@@ -184,6 +188,10 @@ _CLAUSE_LEAD = re.compile(
 def _skip(text: str, start: int, limit: int) -> int:
     skipped = _SKIPPED.match(text, start, limit)
     return skipped.end() if skipped else start
+
+
+def _trimmed(value: str) -> str:
+    return value.strip(" \n*_`" if EATEN_ESCAPE.search(value) else _STRIPPED)
 
 
 def _sentence(text: str, start: int, limit: int, is_plain: bool = False) -> str:
