@@ -20,7 +20,7 @@ from distill.fact_cache import FactCache, fact_key
 from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
-from distill.grading import GRADER_VERSION, Grade, extract, grade_from, grade_slowly, quick_grade
+from distill.grading import GRADER_VERSION, Grade, grade_from, grade_slowly, quick_grade
 from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool, Outcome, PoolTask
 from distill.isolation import wire
 from distill.problem_file import ProblemFile
@@ -150,8 +150,8 @@ def examine_piece(piece: Piece) -> Examined:
         grade = known.get(grade_key) or fresh.get(grade_key)
         if grade is None or _was_stopped_sooner(grade, piece.settings):
             quick = quick_grade(problem, content, last_number=False)
-            if quick is None:
-                ungraded.append((row, grade_key, extract(problem, content) or ""))
+            if not isinstance(quick, Grade):
+                ungraded.append((row, grade_key, quick.extracted_answer))
                 continue
             grade = fresh[grade_key] = asdict(quick)
         facts[row] = replace(facts[row], grade=_read_grade(grade))

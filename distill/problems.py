@@ -12,15 +12,15 @@ import json
 import re
 import string
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill.errors import ProblemError
 from distill.isolation import FunctionError, IsolationError, call_isolated
 from distill.recipe import ProblemSource, Recipe, TraceSource, unsafe_texts
-from distill.records import Problem, problem_id
+from distill.records import Message, Problem, problem_id
 from distill.rows import Row, file_rows, hub_rows
 
 HELD_OUT = "held-out"
@@ -29,6 +29,7 @@ MAX_GYM_SIZE = 1_000_000
 GYM_START_S, GYM_ENTRY_S, GYM_GIB = 120.0, 10.0, 8.0
 """Limits of making a data set's entries: some tasks take seconds for one."""
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
+OPTION_COLUMNS = ("options", "choices")
 ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "solution")
 
 
@@ -160,56 +161,124 @@ def bare_question(question: str, template: str) -> str:
 
 
 def _problems_from_rows(source: ProblemSource, rows: Iterable[Row], may_lack_answers: bool) -> list[Problem]:
-    problems, without_answer = [], []
+    read: list[_ReadRow] = []
+    without_answer = []
     columns: tuple[str, str | None] | None = None
     for place, row in rows:
         columns = columns or _pick_columns(source, row, place, may_lack_answers)
-        problem = _problem_of_row(source, place, row, columns)
-        if problem.answer is None and not may_lack_answers:
+        found = _read_row(source, place, row, columns)
+        if found.answer is None and not may_lack_answers:
             without_answer.append(place)
         else:
-            problems.append(problem)
+            read.append(found)
     if without_answer:
-        shown = ", ".join(without_answer[:5]) + (", …" if len(without_answer) > 5 else "")
         marker = f" after {source.answer_after!r}" if source.answer_after else ""
         column = columns[1] if columns else "answer"
         raise ProblemError(
-            f"{source.source}: {len(without_answer)} rows have no answer in column {column!r}{marker} ({shown}). "
+            f"{source.source}: {len(without_answer)} rows have no answer in column {column!r}{marker} "
+            f"({_shown(without_answer)}). "
             "Such a problem cannot be graded: remove these rows, name the right column in columns.answer, or set "
             "filter.majority to let a problem's traces vote."
         )
-    return problems
+    answers = _choice_answers(source, read) if source.task == "choice" else [row.answer for row in read]
+    return [_problem_of_row(source, row, answer) for row, answer in zip(read, answers, strict=True)]
 
 
-def _problem_of_row(
-    source: ProblemSource, place: str, row: Mapping[str, Any], columns: tuple[str, str | None]
-) -> Problem:
+class _Options(NamedTuple):
+    """What there is to choose from."""
+
+    texts: list[str]
+    labels: list[str]
+    """The row's own names for them (`["1", "2"]`), if it has any."""
+    are_numbers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadRow:
+    """What a row says, before it is known what its source's answers stand for."""
+
+    place: str
+    prompt: list[Message]
+    value: Any
+    """The answer as the row has it."""
+    answer: str | None
+    options: _Options
+    own_id: str | None
+
+
+def _read_row(source: ProblemSource, place: str, row: Mapping[str, Any], columns: tuple[str, str | None]) -> _ReadRow:
     question = row.get(columns[0])
     if not isinstance(question, str) or not question.strip():
         raise ProblemError(
             f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Mend or remove the row, or "
             "name another column in columns.problem."
         )
-    answer = _final_answer(row.get(columns[1]), source.answer_after) if columns[1] else None
-    options = _options(source, place, row)
-    prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options))}]
-    task = source.task or "math"
+    value = row.get(columns[1]) if columns[1] else None
+    answer = _final_answer(value, source.answer_after)
+    options = _options(source, place, row, question)
+    prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options.texts))}]
     own_id = row.get(source.columns.id) if source.columns.id else None
     if source.columns.id and (own_id is None or not str(own_id).strip()):
         raise ProblemError(
             f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Mend "
             "the row, or leave columns.id out to have ids made from the content."
         )
-    name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
-    return Problem(name, prompt, answer, task, source_label(source), {"options": options} if options else {})
+    name = None if own_id is None else _clean(str(own_id).strip())
+    return _ReadRow(place, prompt, answer if source.answer_after else value, answer, options, name)
 
 
-def _options(source: ProblemSource, place: str, row: Mapping[str, Any]) -> list[str]:
+def _problem_of_row(source: ProblemSource, row: _ReadRow, answer: str | None) -> Problem:
+    task = source.task or "math"
+    name = problem_id(row.prompt, task, answer) if row.own_id is None else row.own_id
+    metadata = {"options": row.options.texts} if row.options.texts else {}
+    return Problem(name, row.prompt, answer, task, source_label(source), metadata)
+
+
+def _choice_answers(source: ProblemSource, rows: Sequence[_ReadRow]) -> list[str | None]:
+    """The answers of a source of choices: letters for indices and labels.
+
+    Raises:
+        ProblemError: some name no option, or it cannot be told which.
+    """
+    # Late: the package's other graders import this module.
+    from distill.grading.golds import ChoiceGold, UnreadableGoldError, read_choice_golds
+    from distill.grading.options import options_of
+
+    given = [row for row in rows if row.answer is not None]
+    golds = [
+        ChoiceGold(
+            row.place,
+            row.value,
+            row.options.texts or options_of(Problem("", row.prompt, None, "choice", "")),
+            row.options.labels,
+            row.options.are_numbers,
+        )
+        for row in given
+    ]
+    try:
+        read = iter(read_choice_golds(golds, source.answer_index))
+    except UnreadableGoldError as unreadable:
+        raise ProblemError(
+            f"{source.source}: {len(unreadable.places)} {'row has' if len(unreadable.places) == 1 else 'rows have'} an "
+            f"expected answer that cannot be read ({_shown(unreadable.places)}): {unreadable.why}. Write letters, fix "
+            "or remove these rows, or say with answer_index: 0 or 1 what the first option counts as."
+        ) from None
+    return [None if row.answer is None else _clean(next(read)) for row in rows]
+
+
+def _shown(places: Sequence[str]) -> str:
+    return ", ".join(places[:5]) + (", …" if len(places) > 5 else "")
+
+
+def _options(source: ProblemSource, place: str, row: Mapping[str, Any], question: str) -> _Options:
     """What there is to choose from; nothing where the source has no such column."""
-    column = source.columns.options
+    column = source.columns.options or _usual_options_column(source, row, question)
     if column is None:
-        return []
-    options = row.get(column)
+        return _Options([], [])
+    options, labels = row.get(column), []
+    if isinstance(options, Mapping) and isinstance(options.get("text"), list):  # as ARC and CommonsenseQA have them
+        labels = [str(label) for label in options.get("label") or ()]
+        options = options["text"]
     if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
         raise ProblemError(
             f"{place}: column {column!r} (columns.options) holds no list of options "
@@ -219,7 +288,19 @@ def _options(source: ProblemSource, place: str, row: Mapping[str, Any]) -> list[
         raise ProblemError(
             f"{place}: {len(options)} options; there are letters for {len(string.ascii_uppercase)}. Remove the row."
         )
-    return [_clean(str(option)) for option in options]
+    are_numbers = not all(isinstance(option, str) for option in options)
+    return _Options([_clean(str(option)) for option in options], labels, are_numbers)
+
+
+def _usual_options_column(source: ProblemSource, row: Mapping[str, Any], question: str) -> str | None:
+    """The column that holds a choice's options by its name, where the question does not list them itself."""
+    if source.task != "choice":
+        return None
+    from distill.grading.options import options_of
+
+    column = next((c for c in OPTION_COLUMNS if isinstance(row.get(c), list | dict) and row[c]), None)
+    asked = [{"role": "user", "content": question}]
+    return None if column is None or options_of(Problem("", asked, None, "choice", "")) else column
 
 
 def _fill(template: str, question: str, options: list[str]) -> str:
@@ -268,7 +349,9 @@ def _final_answer(answer: Any, marker: str | None) -> str | None:
         _, found, text = text.rpartition(marker)
         if not found:
             return None
-    return _clean(text.strip()) or None
+    from distill.grading.golds import strip_answer
+
+    return _clean(strip_answer(text)) or None
 
 
 def _clean(text: str) -> str:

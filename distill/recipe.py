@@ -156,7 +156,7 @@ class Columns(Strict):
     answer: str | None = None
     """Column with the expected answer; left out: the first of answer, expected_answer, gtruth_answer, solution."""
     options: str | None = None
-    """Column with a list of options to choose from; they are put into the prompt, lettered."""
+    """Column with a list of options, lettered in the prompt; left out, for `task: choice`: options, choices."""
     id: str | None = None
     """Column with an id of its own; left out: the id is a hash of the content."""
 
@@ -176,6 +176,8 @@ class ProblemSource(Strict):
     """Which columns hold the question, the answer and the id."""
     answer_after: Annotated[str, Field(min_length=1)] | None = None
     """Marker in the answer column: what follows its last occurrence is the expected answer (`####` for GSM8K)."""
+    answer_index: Literal[0, 1] | None = None
+    """What the first option counts as where answers of `task: choice` are numbers; left out: all rows tell it."""
     template: str = "{problem}"
     """The student's prompt, with `{problem}` where the question goes and `{options}` where options go (else after)."""
     task: Task | None = None
@@ -198,6 +200,8 @@ class ProblemSource(Strict):
                 f"options may not hold the text {text[:40]!r}: reasoning-gym evaluates some texts as Python and reads "
                 "files by others, so they are words, numbers and operators without brackets, quotes and paths"
             )
+        if self.answer_index is not None and self.task != "choice":
+            raise ValueError("answer_index is for task: choice only: it tells how the numbers of options count")
         if self.task == "gym" and not self.source.startswith("gym:"):
             raise ValueError("task: gym needs a gym: source, whose own scorer it uses. Use task: math")
         return self

@@ -23,6 +23,7 @@ CASES = {
     "distill sft --plan --json": ["sft", "--plan", "--student", "all", "--gpus", "2", "--gpu-memory", "24"],
     "distill students --json": ["students"],
     "distill plan --json": ["plan"],
+    "distill grade ANSWER --gold GOLD --json": ["grade", "Answer: 3. The answer is rounded.", "--gold", "3"],
     "distill recipes ls --json": ["recipes", "ls"],
     "distill recipes show RECIPE --json": ["recipes", "show", "r1"],
     "distill recipes cp RECIPE --json": ["recipes", "cp", "r1-lora", "copy.yaml"],

@@ -6,7 +6,7 @@ Exit codes: see `distill.cli.entry`.
 from distill.cli import planning, recipes, stages, students  # noqa: F401 - each adds its commands
 
 # isort: split
-from distill.cli import report, runs  # noqa: F401 - after the stages, as --help shows them
+from distill.cli import grading, report, runs  # noqa: F401 - after the stages, as --help shows them
 from distill.cli.app import app
 from distill.cli.entry import main
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from distill.grading.choice import extract_choice, grade_choice
-from distill.grading.extraction import extract_answer
+from distill.grading.extraction import Reader, answer_of, choose, read_as_math, read_as_plain
+from distill.grading.golds import EATEN_ESCAPE
 from distill.grading.gym import FULL_SCORE, UngradedError, grade_gym
 from distill.grading.judge import is_master_key
 from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
-from distill.grading.rules import MAX_RULE_CHARS, extract_text, grade_exact, grade_numeric, grade_regex
+from distill.grading.rules import MAX_RULE_CHARS, grade_exact, grade_numeric, grade_regex, read_as_number
 from distill.isolation import wire
 from distill.records import REASONS, Problem
 
@@ -33,13 +34,16 @@ GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
 }
 """Task -> function from (problem, extracted answer) to right, wrong or `None`; may hang or crash on hostile text."""
 
-EXTRACTORS: dict[str, Callable[[str, bool], str | None]] = {
-    "choice": extract_choice,
-    "exact": extract_text,
-    "numeric": extract_text,
-    "regex": extract_text,
+READERS: dict[str, Reader] = {
+    "exact": read_as_plain,
+    "gym": read_as_plain,  # words, lists and pictures as well as numbers
+    "numeric": read_as_number,
+    "regex": read_as_plain,
 }
-"""Task -> function from (text, last_number) to the final answer, for the tasks that do not look for it as math does."""
+"""Task -> what reads its candidates; left out: as mathematics. `choice` has its own way (`distill.grading.choice`)."""
+
+WHOLE_TEXT = {"exact", "numeric", "regex"}
+"""Tasks where a text without any candidate is itself the answer."""
 
 QUICK = {"choice", "exact", "numeric"}
 """Tasks whose graders take time linear in the text and call nothing that could hang: they need no worker."""
@@ -61,6 +65,13 @@ class Grade:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A final answer that strings and numbers do not settle: `grade_slowly` does."""
+
+    extracted_answer: str
+
+
 def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score: float = FULL_SCORE) -> Grade:
     """Grade one answer in this process, without any limit on its time or memory: for texts that are trusted.
 
@@ -74,9 +85,9 @@ def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score:
         gym_min_score: a gym answer is right from this score on.
     """
     quick = quick_grade(problem, text, last_number)
-    if quick is not None:
+    if isinstance(quick, Grade):
         return quick
-    extracted = extract(problem, text, last_number) or ""
+    extracted = quick.extracted_answer
     return grade_from(grade_slowly((problem, extracted), gym_min_score), extracted)
 
 
@@ -103,13 +114,12 @@ def grade_all(
                 yield Settled(answer)
                 continue
             problem, text = answer
-            settled = quick_grade(problem, text, last_number)
-            if settled is not None:
-                yield Settled(settled)
+            quick = quick_grade(problem, text, last_number)
+            if isinstance(quick, Grade):
+                yield Settled(quick)
             else:
-                extracted = extract(problem, text, last_number) or ""
-                waiting.append(extracted)
-                yield problem, extracted
+                waiting.append(quick.extracted_answer)
+                yield problem, quick.extracted_answer
 
     for outcome in pool.map(functools.partial(grade_slowly, gym_min_score=gym_min_score), tasks()):
         yield outcome if isinstance(outcome, Grade) else grade_from(outcome, waiting.popleft())
@@ -119,28 +129,35 @@ def extract(problem: Problem, text: str, last_number: bool = False) -> str | Non
     """The final answer in a text, as the problem's task writes it; `None`: there is none."""
     if problem.task == "judge":
         return text.strip() or None
-    return EXTRACTORS.get(problem.task, extract_answer)(text, last_number)
+    if problem.task == "choice":
+        return extract_choice(problem, text)
+    reader = READERS.get(problem.task, read_as_math)
+    return answer_of(choose(text, reader, last_number, whole_text=problem.task in WHOLE_TEXT))
 
 
-def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None:
-    """The grade, where no parser, scorer or pattern has to run."""
+def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unsettled:
+    """The grade, or the answer for a worker to grade where a parser, scorer or pattern has to run."""
     extracted = extract(problem, text, last_number)
     if extracted is None:
         return Grade(False, None, "no_answer")
+    if problem.answer is not None and EATEN_ESCAPE.search(problem.answer):
+        return Grade(None, extracted, "ungraded_gold")
+    if EATEN_ESCAPE.search(extracted):
+        return Grade(None, extracted, "damaged_answer")
     if problem.task not in GRADERS:  # no rule applies: a judge's to say
         empty = is_master_key(extracted)
         return Grade(False if empty else None, extracted, "wrong_answer" if empty else "ungraded_judge")
     if problem.task in QUICK:
         return grade_from(GRADERS[problem.task](problem, extracted), extracted)
     if problem.task == "gym":  # its scorer knows right answers besides this one
-        return Grade(True, extracted, None) if extracted == problem.answer else None
+        return Grade(True, extracted, None) if extracted == problem.answer else Unsettled(extracted)
     if problem.answer is None:
         return Grade(None, extracted, "ungraded_gold")
     if problem.task == "math" and (verdict := settle(extracted, problem.answer)) is not None:
         return grade_from(verdict, extracted)
     if len(extracted) > MAX_RULE_CHARS:
         return Grade(False, extracted, "wrong_answer")
-    return None
+    return Unsettled(extracted)
 
 
 def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | str | None:

@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from distill.grading import Grade, extract, grade_from, grade_slowly, quick_grade
+from distill.grading import Grade, grade_from, grade_slowly, quick_grade
 from distill.grading.pool import GradingPool
 from distill.records import Problem, SampleKey, Trace
 
@@ -44,10 +44,10 @@ class BackgroundGrader:
             return
         self._num_waiting += 1
         grade = quick_grade(problem, trace.content, last_number=False)
-        if grade is not None:
+        if isinstance(grade, Grade):
             self._grades.put((trace.key, grade))
         else:
-            self._tasks.put((trace.key, problem, extract(problem, trace.content) or ""))
+            self._tasks.put((trace.key, problem, grade.extracted_answer))
 
     def ready(self, wait_s: float = 0.0) -> list[tuple[SampleKey, Grade]]:
         """The grades that have come in since the last call.

@@ -7,7 +7,8 @@ the expected one is no number or no pattern.
 import math
 import re
 
-from distill.grading.extraction import extract_answer
+from distill.grading.extraction import Found, read_as_math
+from distill.grading.passages import Reading
 from distill.grading.quantities import PERCENT, clean, read_quantity
 from distill.records import Problem
 
@@ -19,14 +20,12 @@ RELATIVE_ERROR = 1e-6
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}")
 
 
-def extract_text(text: str, last_number: bool = False) -> str | None:
-    r"""The last box, else what is announced as the answer, else (asked for) the last number, else the whole text.
-
-    Args:
-        text: what the model wrote after its thinking.
-        last_number: where neither is there, take the last number.
-    """
-    return extract_answer(text, last_number) or text.strip() or None
+def read_as_number(text: str, found: Found) -> Reading:
+    """The reader of numbers: mathematics without a digit is no answer."""
+    reading = read_as_math(text, found)
+    if reading.answer is not None and found.kind != "whole_text" and not any(map(str.isdigit, reading.answer)):
+        return Reading(None, "holds no number")
+    return reading
 
 
 def grade_exact(problem: Problem, extracted: str) -> bool | None:

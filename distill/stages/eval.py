@@ -12,7 +12,7 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.grading import Grade, grade_all
-from distill.grading.extraction import last_boxed
+from distill.grading.boxes import boxes_alone
 from distill.grading.pool import GradingPool
 from distill.hub import Model, resolve_model
 from distill.launch import run_job
@@ -35,10 +35,12 @@ from distill.stages import (
 from distill.stats import bootstrap_interval
 from distill.store import Summary, write_jsonl
 
-VERSION = 2
+VERSION = 3
 grows, check = never_grows, nothing_to_check
 
-EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
+EXTRACTION = (
+    "last valid \\boxed or <answer>, else announced answer, else last formula or number; cut-off answers: \\boxed only"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +181,7 @@ def _verdict(trace: Trace, grade: Grade) -> Verdict:
 
 def _gradable(trace: Trace) -> str:
     """The text to look for an answer in. A cut-off text counts only what it boxed: its last number means nothing."""
-    if trace.finish_reason != "length":
-        return trace.content
-    boxed = last_boxed(trace.content)
-    return "" if boxed is None else f"\\boxed{{{boxed}}}"
+    return boxes_alone(trace.content) if trace.finish_reason == "length" else trace.content
 
 
 def _job(run: RunContext, role: str, model: Model, folder: Path) -> SamplingJob:

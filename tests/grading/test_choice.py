@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.grading import Grade, grade
-from distill.grading.choice import choice_of, extract_choice, grade_choice, options_of
+from distill.grading.choice import extract_choice, grade_choice
+from distill.grading.options import choice_of, options_of
 from distill.records import Problem
 
 CITIES = ["London", "Paris", "Rome", "Berlin"]
@@ -135,6 +136,146 @@ def test_two_options_with_the_same_text_name_none():
     assert choice_of("x", ["x", "x"]) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is B, as it lies on the Seine.",
+        "The correct option is B because of the tower.",
+        "The answer is **B** \N{WHITE HEAVY CHECK MARK}",
+        "B \N{CHECK MARK}",
+        "The answer is Paris, the city on the Seine.",
+        "We look at the map.\n\nParis",
+        "Answer: (B) Paris \N{EN DASH} the capital",
+        "<answer>B</answer>",
+        "<answer> (B) Paris </answer>",
+        "<answer>The answer is (B)</answer>",
+        r"\boxed{B. Paris}",
+        r"\fbox{B}",
+        r"\boxed B",
+        "boxed{B}",
+        "答案是B。",
+        "故选：B",
+        "正确答案为B，因为…",
+        "正解はBです。",
+        "정답은 B입니다.",
+        "La respuesta correcta es la (B).",
+        "Die richtige Antwort ist B.",
+        "Ответ: B",
+        "Option B is correct.",
+        "Therefore, option B is the correct answer.",
+        "(B) is the correct answer.",
+        "I would choose B.",
+        "Thus, (B).",
+        "It is not listed, but the closest is (B).",
+        "That is the city on the river, which is option (B).",
+        "#### B",
+        "A: B",
+        "**Answer**\n(B) Paris",
+        "The answer is (B).\n\n(A) is incorrect because it lies in England.",
+        "The answer is B. A is wrong, C is wrong, D is wrong.",
+        "The answer is B, not A.",
+        "The answer is B rather than A",
+        "The answer is (B), as (A) and (C) are no capitals.",
+        "**Answer: B**\n\nNote that the answer is independent of the year.",
+        "The correct option is B. This choice is supported by the map.",
+        "The answer is (B). Freedom of choice is an old right there.",
+        "Final Answer: The final answer is $\\boxed{B}$. I hope it is correct.",
+        "The correct answer is:\n\nThe answer is (B).",
+        "Answer: B) Paris\n\nExplanation: A) London is not on the Seine.",
+        "\\boxed{\\Delta x = 3} is the distance.\n\n**Answer: B**",
+        "The closest option is Rome, so the answer is (B).",
+        "Paris is the correct answer.",
+    ],
+)
+def test_whatever_stands_around_the_chosen_option(text):
+    assert grade(problem("B"), text).correct is True
+    assert grade(problem("C"), text).correct is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is (B) or (D).",
+        "So the answer is B and C.",
+        r"\boxed{(B) \text{ or } (C)}",
+        "The answer is A, B, C, D.",
+        "The answer is (A, B)",
+        "The answer is Paris or Rome.",
+        "The answer is Paris, Rome.",
+        "The answer is (B) Rome",
+        "(B) is wrong because it lies in France.",
+        "(b) The second pump then fills the tank, so that",
+        "The closest choice is (B), but it is not correct.",
+        "The answer is B? No, that is wrong.",
+        "The answer is not B.",
+        "The answer is neither B nor C.",
+        "The answer is between B and C.",
+        "If the answer is B, then we stay.",
+        "A) London\nB) Paris",
+        "Both A and B are correct.",
+        "(A) and (B) are correct.",
+        "Option B is not correct.",
+        "We rule out (B).",
+        "Let us consider option (B)",
+        "not option (B).",
+        "Is it B?",
+        r"\boxed{A} \boxed{C} \boxed{D} \boxed{B}",
+        "\\boxed{A}\n\n\\boxed{C}\n\n\\boxed{D}\n\n\\boxed{B}",
+        "The answer is A. The answer is C. The answer is D. The answer is B.",
+        r"All options: \boxed{A, B, C, D}",
+    ],
+)
+def test_what_chooses_none_or_several_is_not_right(text):
+    assert grade(problem("B"), text).correct is False
+
+
+def test_a_stated_letter_comes_after_a_box_whose_value_is_another_options_text():
+    numbers = problem("D", ["2", "3", "5", "7"])
+    assert grade(numbers, "The ratio is $\\boxed{2}$.\n\nFinal answer: (D)").correct is True
+    assert grade(numbers, "The answer is 7 because of the ratio.").correct is True
+    assert grade(numbers, r"\boxed{5}").correct is False
+
+
+def test_an_option_that_names_none_of_the_others():
+    options = ["oak", "beech", "None of these", "fir"]
+    assert grade(problem("C", options), "C. None of these").correct is True
+    assert grade(problem("C", options), "The answer is C. None of these").correct is True
+    assert grade(problem("C", options), "The answer is none of these.").correct is True
+
+
+def test_articles_and_pronouns_are_no_letters():
+    many = [f"option number {i}" for i in range(10)]
+    assert grade(problem("A", many), "The answer is a matter of taste.").correct is False
+    assert grade(problem("A", many), "The answer is A matter of taste.").correct is False
+    assert grade(problem("I", many), "The answer is I think unclear.").correct is False
+    assert grade(problem("I", many), "The answer is I because it fits.").correct is True
+    assert grade(problem("A", many), "The answer is a.").correct is True
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Which is prime? A) 4 B) 6 C) 7 D) 9",
+        "Which is prime?\nA) 4  B) 6\nC) 7  D) 9",
+        "Which is prime? (A) 4 (B) 6 (C) 7 (D) 9",
+        "Which is prime? A. 4 B. 6 C. 7 D. 9",
+        "Which is prime? A: 4, B: 6, C: 7, D: 9",
+        r"Which is prime? $\textbf{(A) } 4 \qquad \textbf{(B) } 6 \qquad \textbf{(C) } 7 \qquad \textbf{(D) } 9$",
+    ],
+)
+def test_options_on_one_line_of_the_prompt(prompt):
+    asked = problem("C", None, prompt)
+    assert options_of(asked) == ["4", "6", "7", "9"]
+    assert grade(asked, "The answer is 7.").correct is True
+    assert grade(asked, "The answer is 9.").correct is False
+    assert grade(asked, "The answer is E.").correct is False
+
+
+@pytest.mark.parametrize("prompt", ["A. Smith and B. Jones met.", "Is (A) or (B) right?", "Use A: it is good."])
+def test_initials_and_mentions_are_no_options(prompt):
+    assert options_of(problem("B", None, prompt)) in ([], ["or", "right?"])
+
+
 @settings(deadline=None)
 @given(any_text, any_text, st.lists(any_text, max_size=4))
 def test_any_text(text, gold, options):
@@ -148,6 +289,6 @@ def test_any_text(text, gold, options):
 )
 def test_megabytes_take_linear_time(text):
     started = time.monotonic()
-    extract_choice(text)
+    extract_choice(problem("B"), text)
     grade_choice(problem("B", None, text), text)
     assert time.monotonic() - started < 20  # quadratic time would be hours

@@ -1,0 +1,134 @@
+r"""The boxed results of a text, whatever a model made of their command.
+
+Enters: `r"$\boxed{1} \quad \text{and} \quad \boxed{2}$"`. Leaves: one group of two boxes, with their places.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+MAX_BETWEEN_CHARS = 80
+"""Two boxes that belong together stand at most so far apart."""
+
+MAX_OPEN_CHARS = 300
+"""A box that was never closed holds at most so much."""
+
+MAX_OPEN_BRACES = 10_000
+"""Braces that may be open at once; of more, the innermost count."""
+
+_NAMES = r"(?:[Bb]oxed|fbox|framebox)"
+# A box that lost its backslash, or whose \b was read as a backspace, is still a box.
+_BRACES = re.compile(
+    rf"(?P<box>(?:\\{_NAMES}\s*|\\box\s*|(?<![a-zA-Z]){_NAMES}|\x08oxed\s*)\{{)"
+    rf"|(?P<bare>\\{_NAMES}(?![a-zA-Z{{])\s*(?!\{{))|\\.|[{{}}]",
+    re.DOTALL,
+)
+_TOKEN = re.compile(
+    r"[-+]?\d(?:[\d,./]*\d)?%?|[A-Za-z](?![A-Za-z])|\([^()\n]{1,60}\)|\[[^\[\]\n]{1,60}\]|\$[^$\n]{1,80}\$"
+    r"|\\[dtc]?frac\s*(?:\{[^{}\n]{1,60}\}|\d)\s*(?:\{[^{}\n]{1,60}\}|\d)|\\[a-zA-Z]+\s*\{[^{}\n]{1,60}\}"
+)
+_CLOSER = re.compile(r"\$|\\[)\]]")
+_WORD = r"(?:and|or|und|oder|et|ou|y|o|e|и|или|和|或|与|及)"
+_SEPARATOR = rf"[,;&、，]|\\\\|\b{_WORD}\b|\\(?:text|mathrm|mbox)\s*\{{[\s,]*{_WORD}[\s,]*\}}"
+# No capturing group inside a possessive one: re of Python 3.11 raises SystemError (python/cpython#101955).
+_BETWEEN = re.compile(
+    rf"(?:[a-zA-Z](?:_\{{?\w\}}?)?\s*=|{_SEPARATOR}|[\s$.:]|\\[()\[\],;:! ]|\\q?quad(?![a-zA-Z])|~)*+"
+)
+_SEPARATES = re.compile(_SEPARATOR)
+_BLANK = re.compile(
+    r"\\(?:h|v)?phantom\s*+\{[^{}]*+\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots)(?![a-zA-Z])|\\[ ,;!]|[?_.\s]"
+)
+_PLACEHOLDER = re.compile(
+    r"[\[<(]?(?:insert |your |the |final |my |correct )*(?:answer|result|solution|letter|option|number|value)"
+    r"(?: here| letter| goes here)?[\])>]?|x{3,}",
+    re.IGNORECASE,
+)
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+
+
+class Box(NamedTuple):
+    """Where a box starts (its command), where its content starts and ends, and where it ends."""
+
+    start: int
+    inner_start: int
+    inner_end: int
+    end: int
+    is_whole: bool = True
+    """False: its brace was never closed, and the formula that it stands in was."""
+
+
+def find_boxes(text: str) -> list[Box]:
+    """All boxes of a text by start, nested ones too; one pass, for a loop may open thousands."""
+    places = text.find("oxed"), text.find("box")
+    if max(places) < 0:
+        return []
+    first = max(0, min(place for place in places if place >= 0) - 6)
+    opened: list[tuple[int, int] | None] = []  # of each open brace: start and content of the box that it opens
+    found: list[Box] = []
+    for match in _BRACES.finditer(text, first):
+        if match["box"]:
+            opened.append(match.span())
+        elif match["bare"]:
+            if token := _TOKEN.match(text, match.end()):
+                found.append(Box(match.start(), *token.span(), token.end()))
+        elif match[0] == "{":
+            opened.append(None)
+        elif match[0] == "}" and opened:
+            span = opened.pop()
+            if span is not None:
+                found.append(Box(span[0], span[1], match.start(), match.end()))
+        if len(opened) > MAX_OPEN_BRACES:
+            del opened[: MAX_OPEN_BRACES // 2]
+    if opened and opened[-1] is not None and (unclosed := _unclosed(text, *opened[-1])):
+        found.append(unclosed)
+    return sorted(found)
+
+
+def _unclosed(text: str, start: int, inner_start: int) -> Box | None:
+    r"""The box of `$\boxed{42$`; `None` where the text is cut off in it."""
+    line_end = text.find("\n", inner_start)
+    end = min(inner_start + MAX_OPEN_CHARS, len(text) if line_end < 0 else line_end)
+    closer = _CLOSER.search(text, inner_start, end)
+    return Box(start, inner_start, closer.start(), closer.start(), is_whole=False) if closer else None
+
+
+def box_groups(text: str, boxes: Sequence[Box], adjacent: bool = False) -> list[list[Box]]:
+    """Boxes with nothing but a comma, "and" or "or" between them: the parts of one answer, in order.
+
+    Args:
+        text: where the boxes stand.
+        boxes: as `find_boxes` gives them.
+        adjacent: boxes that nothing separates belong together as well.
+    """
+    groups: list[list[Box]] = []
+    for box in boxes:
+        if groups and _belongs(text, groups[-1][-1].end, box.start, adjacent):
+            groups[-1].append(box)
+        else:
+            groups.append([box])
+    return groups
+
+
+def _belongs(text: str, start: int, end: int, adjacent: bool) -> bool:
+    if not 0 <= end - start <= MAX_BETWEEN_CHARS:
+        return False
+    is_glue = _BETWEEN.fullmatch(text, start, end) is not None
+    return is_glue and (adjacent or _SEPARATES.search(text, start, end) is not None)
+
+
+def boxes_alone(text: str) -> str:
+    r"""A text without what stands outside its boxes; those that belong together stay together, the others apart.
+
+    `r"so \boxed{1} and \boxed{2}, and then 37"` becomes `r"\boxed{1}, \boxed{2}"`.
+    """
+    whole = [box for box in find_boxes(text) if box.is_whole]
+    groups = box_groups(text, whole)
+    return "\n\n".join(
+        ", ".join(f"\\boxed{{{text[box.inner_start : box.inner_end]}}}" for box in group) for group in groups
+    )
+
+
+def is_blank(content: str) -> bool:
+    r"""Whether a box shows where the answer goes and holds none: `\boxed{}`, `\boxed{?}`, `\boxed{your answer}`."""
+    plain = _BLANK.sub(" ", _TEXT_COMMAND.sub(r"\1", content)).strip()
+    return not plain or (len(plain) < 60 and _PLACEHOLDER.fullmatch(" ".join(plain.split())) is not None)

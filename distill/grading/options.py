@@ -1,0 +1,144 @@
+r"""The options of a multiple-choice problem, and which of them a piece of text names.
+
+Enters: `"(B) Paris"` and the options `["London", "Paris"]`. Leaves: `"B"`. Options are read off
+`problem.metadata["options"]`, else off the prompt: lines that begin with `A)`, `(A)`, `A.`, or all of them on one line.
+"""
+
+import functools
+import re
+import string
+from collections.abc import Sequence
+
+from distill.grading.quantities import Quantity, clean, read_quantity, same_quantity, unwrap_text
+from distill.records import Problem
+
+MAX_OPTION_CHARS = 2_000
+"""Longer texts are no option."""
+
+_LINE = re.compile(r"^[ \t>*-]{0,8}(?:\(([A-Z])\)|([A-Z])[).:])\**[ \t]+(\S.*)$", re.MULTILINE)
+_INLINE = re.compile(
+    r"(?<![A-Za-z0-9(.])(?:\\(?:textbf|text|mathrm|mathbf)\s*\{\s*)?(?:\((?P<a>[A-Z])\)|(?P<b>[A-Z])\)|(?P<c>[A-Z])[.:])"
+    r"(?:\s*\})?(?:\\[ ,;~]|~|\s|(?<=\})|(?=\$))\s*"
+)
+_INLINE_REST = re.compile(r"(?:[\s,;$]|\\q?quad(?![a-zA-Z])|\\[ ,;\\]|\band\b|\bor\b)+\Z")
+_LABEL = re.compile(r"(?:option|choice|answer)?\s*(?:\(([A-Za-z])\)|([A-Za-z]))[).:]*", re.IGNORECASE)
+_LABELLED = re.compile(r"(?:option |choice )?(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+_SECOND_LETTER = re.compile(
+    r"(?:\W|and|or)*\b(?:and|or)\b\W*(?:option |choice )?\W*[A-Za-z](?![A-Za-z])", re.IGNORECASE
+)
+
+
+def options_of(problem: Problem) -> list[str]:
+    """The option texts in the order of their letters; empty where a problem states none."""
+    listed = problem.metadata.get("options")
+    if isinstance(listed, list | tuple) and all(isinstance(option, str) for option in listed):
+        return list(listed)
+    return list(_options_in(problem.question))
+
+
+@functools.lru_cache(maxsize=256)
+def _options_in(prompt: str) -> tuple[str, ...]:
+    # The last A begins the options: worked examples before it may have their own.
+    options: list[str] = []
+    for found in _LINE.finditer(prompt):
+        letter, text = found[1] or found[2], found[3].strip()
+        if letter == "A":
+            options = [text]
+        elif 0 < len(options) < 26 and letter == string.ascii_uppercase[len(options)]:
+            options.append(text)
+    # "A) 2 B) 3" may be all on one line, or two on each.
+    inline = _inline_options(prompt)
+    options = max(options, inline, key=len)
+    return tuple(options) if len(options) > 1 else ()
+
+
+def _inline_options(prompt: str) -> list[str]:
+    """The texts between labels of one style, from the last A on; `A.` in prose is an initial, so that takes three."""
+    labels: list[re.Match[str]] = []
+    for found in _INLINE.finditer(prompt):
+        letter = found["a"] or found["b"] or found["c"]
+        if letter == "A":
+            labels = [found]
+        elif labels and found.lastgroup == labels[0].lastgroup and letter == string.ascii_uppercase[len(labels) % 26]:
+            labels.append(found)
+    if len(labels) < (3 if labels and labels[0].lastgroup == "c" else 2):
+        return []
+    ends = [label.start() for label in labels[1:]] + [len(prompt)]
+    texts = [prompt[label.end() : end] for label, end in zip(labels, ends, strict=True)]
+    texts[-1] = texts[-1].partition("\n")[0]
+    options = [_INLINE_REST.sub("", text).strip() for text in texts]
+    return options if all(options) else []
+
+
+def choice_of(answer: str, options: Sequence[str]) -> str | None:
+    """The capital letter of the option that an answer names by letter, by text or by both; `None`: none, or two."""
+    if len(answer) > MAX_OPTION_CHARS:
+        return None
+    text = answer if len(answer) == 1 else plain(answer)
+    letter = _LABEL.fullmatch(text)
+    if letter and letter_exists(named := (letter[1] or letter[2]).upper(), options):
+        return named
+    if (by_text := named_by_text(text, options)) is not None:
+        return by_text
+    labelled = _LABELLED.fullmatch(text)
+    if labelled is None:
+        return None
+    named = (labelled[1] or labelled[2]).upper()
+    if not letter_exists(named, options) or _SECOND_LETTER.match(labelled[3]):
+        return None
+    # A letter with the text of another option says two things.
+    others = same_texts(labelled[3], options)
+    return named if not others or named in others else None
+
+
+def named_by_text(answer: str, options: Sequence[str]) -> str | None:
+    """The letter of the only option whose text this is; `None`: of none, or of several."""
+    letters = same_texts(answer, options)
+    return letters[0] if len(letters) == 1 else None
+
+
+def same_texts(answer: str, options: Sequence[str]) -> list[str]:
+    """The letters of all options whose text this is: whatever the case, or as a number of the same value."""
+    if not options:
+        return []
+    given = plain(_without_label(answer)).casefold()
+    if not given:
+        return []
+    known = tuple(options[:26])
+    exact = [letter for letter, text in _texts(known) if text == given]
+    if exact:
+        return exact
+    quantity = read_quantity(given)
+    if quantity is None:
+        return []
+    return [letter for letter, other in _quantities(known) if same_quantity(quantity, other)]
+
+
+@functools.lru_cache(maxsize=256)
+def _texts(options: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The letter and the plain text of each option that has one."""
+    texts = (plain(_without_label(option)).casefold() for option in options)
+    return [(letter, text) for letter, text in zip(string.ascii_uppercase, texts, strict=False) if text]
+
+
+@functools.lru_cache(maxsize=256)
+def _quantities(options: tuple[str, ...]) -> list[tuple[str, Quantity]]:
+    """The letter and the value of each option that is a number."""
+    values = ((letter, read_quantity(text)) for letter, text in _texts(options))
+    return [(letter, value) for letter, value in values if value is not None]
+
+
+def letter_exists(letter: str, options: Sequence[str]) -> bool:
+    """Whether a capital letter is an option's; where none are known, A to J are."""
+    return string.ascii_uppercase.index(letter) < len(options) if options else letter <= "J"
+
+
+def plain(answer: str) -> str:
+    """An answer without LaTeX's wrappers, quotes and outermost punctuation."""
+    return unwrap_text(clean(answer)).strip(" *`_.\"'").replace("**", "")
+
+
+def _without_label(option: str) -> str:
+    """`Paris` of an option that was stored with its letter, `(B) Paris`."""
+    found = _LABELLED.fullmatch(option.strip())
+    return found[3] if found else option
