@@ -14,7 +14,14 @@ MAX_QUANTITY_CHARS = 120
 MIN_ROUNDED_DIGITS = 6
 """A decimal stands for a fraction that it does not equal only if it shows at least so many significant digits of it."""
 
+FLOAT_DIGITS = 15
+"""A decimal of so many significant digits may be a float as computers print it, whose last digits are its own."""
+
 PERCENT = "percent"
+
+_SIGNS = str.maketrans(
+    {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{NO-BREAK SPACE}": " ", "\u2009": " ", "\u202f": " ", "\u2007": " "}
+)
 
 _UNITS: dict[str, str] = {
     "mm": "mm millimeter millimetre",
@@ -59,13 +66,23 @@ _NO_UNIT = {"unit", "in total", "total", "altogether", "each"}
 _UNIT_WORDS = {"per", "sq", "cu", "square", "cubic"}
 _MULTIPLIERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
-_TEXT = r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|textrm|rm)\s*\{([^{}]*)\}"
+_TEXT = (
+    r"\\(?:text(?:normal|up|bf|it|rm|sf|tt|sc|md)?|mathrm|mathbf|mathit|mathsf|mathnormal|mbox|hbox|operatorname\*?|"
+    r"unit|si|rm)\s*\{([^{}]*)\}"
+)
 _CURRENCY = re.compile(r"\\\$|[$€£¥₹]")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?\.\d+")
 _FRACTION = re.compile(r"([-+]?)(?:(\d+)/(\d+)|\\frac\{([-+]?\d+)\}\{(\d+)\}|\\frac(\d)(\d))")
 _MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\}| ?\\frac(\d)(\d))")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
-_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,3})\}|(\d))")
+_FLOAT = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,3})")
+_DEGREES = re.compile(
+    r"([-+]?)(\d+) ?(?:\^\{? ?\\circ ?\}?|°) ?(\d{1,2}(?:\.\d+)?) ?(?:'|\^\{? ?\\prime ?\}?|′|’)"
+    r"(?: ?(\d{1,2}(?:\.\d+)?) ?(?:''|\"|\^\{? ?\\prime ?\\prime ?\}?|″))?"
+)
+_CURRENCY_WORD = re.compile(r"(usd|eur|gbp|inr|jpy|us\$|rs\.?)\s?(?=[\d.])", re.IGNORECASE)
+_BRACKETED_UNIT = re.compile(r"(.*[\d})%.]) \(((?:[^\W\d_]|[ .,'\-])+(?:/ ?[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?|" + _TEXT + r"(?:\^\{?[23]\}?)?)\)", re.DOTALL)
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
 _EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
 _BASE = re.compile(r"(\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
 _NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
@@ -98,8 +115,15 @@ def read_quantity(answer: str) -> Quantity | None:
     """
     if len(answer) > MAX_QUANTITY_CHARS:
         return None
-    text = clean(answer)
+    text = _unit_out_of_brackets(clean(answer))
     unit = ""
+    if word := _CURRENCY_WORD.match(text):
+        unit = _CANONICAL.get(word[1].lower().rstrip("."), "dollar")
+        text = text[word.end() :]
+        if _CURRENCY.search(text):
+            return None
+    if angle := _DEGREES.fullmatch(text):
+        return _angle(angle)
     if marks := set(_CURRENCY.findall(text)):
         unit = _CANONICAL.get(marks.pop(), "dollar")
         if marks:
@@ -138,17 +162,59 @@ def same_quantity(given: Quantity, expected: Quantity) -> bool:
 
 def clean(answer: str) -> str:
     """An answer without what LaTeX only needs for its looks: delimiters, spacing, sizes; one kind of fraction."""
-    text = answer.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").replace("\N{NO-BREAK SPACE}", " ")
-    text = re.sub(r"\\(?:left|right|quad|qquad|displaystyle|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\.?", " ", text)
+    text = re.sub(r"(?<=\d)(?:\\,|\\!|\\thinspace|[\u2009\u202f\u2007]|\xa0(?=\d{3}))(?=\d)", "", answer)
+    text = text.translate(_SIGNS)
+    text = re.sub(
+        r"\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|nolimits|phantom\{[^{}]*\}|thinspace|bigg?l?|bigg?r|Bigg?l?|Bigg?r)"
+        r"(?![a-zA-Z])\.?",
+        " ",
+        text,
+    )
+    text = re.sub(r"\{ ?\\(rm|bf|it|sf|tt) +([^{}]*)\}", r"\\text{\2}", text)
     text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
     text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)
     text = re.sub(r"\{ ?, ?\}", ",", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
-    text = re.sub(r"(?<!\\)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
+    text = re.sub(r"(?<!\\)(?<!^)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
     text = re.sub(r"(?<!\\)\$", "", text)
-    text = re.sub(r"^\s*\\approx(?![a-zA-Z])", "", text)
+    text = re.sub(r"^\s*(?:\\approx(?![a-zA-Z])|≈)", "", text)
     return _tidy(text)
+
+
+def _unit_out_of_brackets(text: str) -> str:
+    """`9 apples` of `9 (apples)`, where the bracket can be nothing but a unit."""
+    if not text.endswith(")") or not (found := _BRACKETED_UNIT.fullmatch(text)):
+        return text
+    words = found[2]
+    is_text = "\\" in words
+    if is_text or _is_bare_unit(words) or _unit_name(words) in _CANONICAL.values():
+        return f"{found[1]} " + (words if is_text else rf"\text{{{words}}}")
+    return text
+
+
+def _angle(found: re.Match[str]) -> Quantity:
+    """Degrees, minutes and seconds."""
+    value = Fraction(found[2]) + Fraction(found[3]) / 60 + Fraction(found[4] or 0) / 3600
+    return Quantity(-value if found[1] == "-" else value, "degree")
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""(value, unit) of `12\sqrt{13} \text{ feet}`: an expression's unit, marked as text; no unit is `""`."""
+    text = _unit_out_of_brackets(text)
+    value = re.sub(r"^(-?)\s*(?:\\\$|[$€£¥₹])\s*", r"\1", text)
+    power = ""
+    body = value
+    if found := _POWER.search(value):
+        power, body = _exponent(found), value[: found.start()].rstrip()
+    if wrapped := re.fullmatch(rf"(.*?[\w}})]) ?{_TEXT}", body, re.DOTALL):
+        words = wrapped[2].casefold().strip(" .")
+        spelled = len(words) > 1 or (words in _CANONICAL and wrapped[2].startswith(" "))
+        if spelled and re.fullmatch(r"[^\W\d_][^\d(){}=<>,]*", words) and not _VOID.search(words.replace(" per ", " ")):
+            return wrapped[1].strip(), _unit_name(words, power)
+    if value.count("circ") == 1 and (marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL)):
+        return marked[1].strip(), "degree"
+    return value, ""
 
 
 def unwrap_text(text: str) -> str:
@@ -180,6 +246,10 @@ def _read_number(text: str) -> Quantity | None:
         tail = Fraction(int(cycle), 10 ** len(fixed) * (10 ** len(cycle) - 1))
         value = Fraction(int((found[2] or "0") + fixed), 10 ** len(fixed)) + tail
         return Quantity(-value if found[1] == "-" else value)
+    if found := _FLOAT.fullmatch(text):
+        mantissa, power = _decimal(found[1]), int(found[2])
+        value = mantissa.value * Fraction(10) ** power
+        return Quantity(value, "", (mantissa.decimals or 0) - power, mantissa.digits)
     if found := _SCIENTIFIC.fullmatch(text):
         return Quantity(Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3]))
     return None
@@ -237,7 +307,7 @@ def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
 def _is_bare_unit(words: str) -> bool:
     """Outside `\\text`, letters after a number may be a product of variables: only what looks like words is a unit."""
     parts = re.split(r"[ /]", words)
-    known = all(len(part) > 1 and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts)
+    known = all((len(part) > 1 or len(parts) > 1) and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts)
     spelled = all(len(part) > 3 and part.isalpha() and re.search("[aeiou]", part) for part in parts)
     return known or spelled or words in "%°"
 
@@ -276,18 +346,45 @@ def _same_percent(given: Quantity, expected: Quantity) -> bool:
 def _same_value(given: Quantity, expected: Quantity) -> bool:
     if given.value == expected.value:
         return True
+    if given.decimals is not None and expected.decimals is not None:
+        return _same_decimals(given, expected)
     return _rounds(given, expected) or _rounds(expected, given)
+
+
+def _same_decimals(given: Quantity, expected: Quantity) -> bool:
+    """Whether the longer of two decimals is the shorter one with more places, rounded or cut there."""
+    short, long = sorted((given, expected), key=lambda one: one.decimals or 0)
+    assert short.decimals is not None
+    if long.decimals == short.decimals or short.digits < MIN_ROUNDED_DIGITS:
+        return False
+    if short.decimals < MIN_ROUNDED_DIGITS:
+        return short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(long.value)
+    return is_rounded(short, long.value)
 
 
 def _rounds(short: Quantity, exact: Quantity) -> bool:
     """Whether a decimal is another number's expansion, which never ends, cut or rounded where the decimal ends."""
     if short.decimals is None or exact.decimals is not None or short.digits < MIN_ROUNDED_DIGITS:
         return False
-    if not short.decimals or _ends(exact.value):
-        return False
-    distance, last_place = abs(short.value - exact.value), Fraction(1, 10**short.decimals)
-    is_cut = abs(short.value) < abs(exact.value) and distance < last_place
+    if short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact.value):
+        return True
+    return short.decimals > 0 and not _ends(exact.value) and is_rounded(short, exact.value)
+
+
+def is_rounded(short: Quantity, exact: Fraction) -> bool:
+    """Whether a decimal is a number that was rounded or cut where the decimal ends; or a float's 17 digits of it."""
+    if short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact):
+        return True
+    distance, last_place = abs(short.value - exact), Fraction(10) ** -(short.decimals or 0)
+    is_cut = abs(short.value) < abs(exact) and distance < last_place
     return is_cut or 2 * distance <= last_place
+
+
+def _as_float(value: Fraction) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _ends(value: Fraction) -> bool:
