@@ -306,9 +306,10 @@ class _Parser:
         value = Fraction(digits.replace(",", ""))
         if mixed and "." not in digits and (found := _MIXED.match(self.text, self.place)):
             top, bottom = (int(group) for group in found.groups() if group)
-            if 0 < top < bottom:
-                self.place = found.end()
-                value += Fraction(top, bottom)
+            if not bottom:
+                raise Unreadable
+            self.place = found.end()
+            value += Fraction(top, bottom)
         return self.node("num", value=value)
 
     def command(self) -> Node:

@@ -11,7 +11,7 @@ from mpmath import mp  # type: ignore[import-untyped]
 
 from distill.grading.expression import Node, Unreadable, read_expression
 from distill.grading.relations import INEQUALITIES, split_relations, split_top
-from distill.grading.values import Value, constant_value, is_zero, values_on_a_line
+from distill.grading.values import DIGITS, Value, as_number, constant_value, is_zero, values_on_a_line
 
 MAX_PIECES = 40
 
@@ -30,7 +30,7 @@ _BUILDER = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:
 
 
 class Piece(NamedTuple):
-    """An interval; `None` for an end at infinity."""
+    """An interval; `None` for an end at infinity, which belongs to none, however it is bracketed."""
 
     low: Value | None
     high: Value | None
@@ -134,8 +134,8 @@ def _interval(text: str) -> Piece | None:
     return Piece(
         None if low == "low" else low,
         None if high == "high" else high,
-        found[1] == "[" and low != "low",
-        found[3] == "]" and high != "high",
+        found[1] == "[",
+        found[3] == "]",
     )
 
 
@@ -153,7 +153,7 @@ def _constant(text: str) -> Value:
     value = constant_value(read_expression(text))
     if value is None:
         raise _NoSet
-    return value
+    return as_number(value)
 
 
 def _points(text: str) -> tuple[Piece, ...]:
@@ -183,6 +183,7 @@ def _solved(left: Node, sign: str, right: Node) -> tuple[tuple[Piece, ...], str]
     if line is None:
         raise _NoSet
     variable, slope, root = line
+    root = as_number(root)
     if sign == "!=":
         return (Piece(None, root, False, False), Piece(root, None, False, False)), variable
     closed = sign in ("<=", ">=")
@@ -265,10 +266,5 @@ def _same_end(left: Value | None, right: Value | None) -> bool:
         return left is right
     if left == right:
         return True
-    with mp.workdps(60):
-        difference = left - right if type(left) is type(right) else mp.mpf(1) * _float(left) - _float(right)
-        return is_zero(difference, max(abs(_float(left)), abs(_float(right))))
-
-
-def _float(value: Value) -> Value:
-    return value if not hasattr(value, "numerator") else mp.mpf(value.numerator) / value.denominator
+    with mp.workdps(DIGITS):
+        return is_zero(left - right, max(abs(left), abs(right)))

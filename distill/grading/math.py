@@ -16,6 +16,8 @@ from distill.grading.intervals import looks_like_a_set, read_set, same_set
 from distill.grading.latex import MAX_ANSWER_CHARS, equal_values, is_damaged, is_tame, parse_latex, repaired, stripped
 from distill.grading.quantities import (
     MIN_ROUNDED_DIGITS,
+    PERCENT,
+    Quantity,
     clean,
     is_rounded,
     read_quantity,
@@ -28,9 +30,6 @@ from distill.grading.structure import RELATION, Matrix, Structure, assigned, rea
 from distill.grading.values import constant_value, same_value
 from distill.grading.words import as_fraction, same_words
 from distill.records import Problem
-
-MAX_CHAIN_ERROR = 0.02
-"""The numbers of a chain such as `22/7 = 3.14` may differ by so much, relatively: they are often rounded."""
 
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
 
@@ -129,22 +128,33 @@ def _equal_chains(values: Sequence[str], golds: Sequence[str]) -> bool | None:
 
 
 def _is_consistent(values: Sequence[str]) -> bool:
-    numbers = []
-    for value in values:
-        number = _constant(value)
-        if number is not None:
-            numbers.append(number)
-    return all(abs(one - numbers[0]) <= MAX_CHAIN_ERROR * abs(numbers[0]) for one in numbers[1:])
+    """Whether no number of a chain contradicts another; a decimal may be rounded, as in `22/7 = 3.14`."""
+    numbers = [number for value in values if (number := _constant(value)) is not None]
+    return all(_rounds_to(one, other) for one, other in zip(numbers, numbers[1:], strict=False))
 
 
-def _constant(text: str) -> float | None:
+def _rounds_to(one: Quantity, other: Quantity) -> bool:
+    if one.value == other.value:
+        return True
+    if (one.decimals is None) == (other.decimals is None):
+        return False
+    decimals = one.decimals if one.decimals is not None else other.decimals
+    return abs(one.value - other.value) <= Fraction(10) ** -(decimals or 0)
+
+
+def _constant(text: str) -> Quantity | None:
+    """The number that a text is, percent worked out; an irrational one as an exact fraction near it."""
     if quantity := read_quantity(text):
-        return float(quantity.value) if not quantity.unit else None
+        if quantity.unit == PERCENT:
+            return Quantity(quantity.value / 100, "", (quantity.decimals or 0) + 2, quantity.digits)
+        return quantity
     try:
         value = constant_value(read_expression(split_unit(text)[0]))
-        return None if value is None else float(value)
-    except (Unreadable, OverflowError):
+    except Unreadable:
         return None
+    if value is None or isinstance(value, Fraction):
+        return None if value is None else Quantity(value)
+    return Quantity(round(Fraction(int(value * 10**40), 10**40), 30)) if abs(value) < 10**30 else None
 
 
 def _equal_parts(left: Structure, right: Structure) -> bool | None:
@@ -224,7 +234,8 @@ def _equal_single(given: str, expected: str) -> bool | None:
     letters, gold_letters = _letters(given), _letters(expected)
     if letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}:
         return None if parse_latex(expected) is None else False  # the parser takes R for r
-    return equal_values(given.replace("\\varnothing", "\\emptyset"), expected.replace("\\varnothing", "\\emptyset"))
+    verdict = equal_values(given.replace("\\varnothing", "\\emptyset"), expected.replace("\\varnothing", "\\emptyset"))
+    return False if verdict is None and _is_readable(expected) else verdict
 
 
 def _equal_relations(given: str, expected: str) -> bool | None:

@@ -84,7 +84,7 @@ _CURRENCY_WORD = re.compile(r"(usd|eur|gbp|inr|jpy|us\$|rs\.?)\s?(?=[\d.])", re.
 _BRACKETED_UNIT = re.compile(r"(.*[\d})%.]) \(((?:[^\W\d_]|[ .,'\-])+(?:/ ?[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?|" + _TEXT + r"(?:\^\{?[23]\}?)?)\)", re.DOTALL)
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
 _EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
-_BASE = re.compile(r"(\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
+_BASE = re.compile(r"([-+]?\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
 _NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
 _POWER = re.compile(r"(?:\^\{([23])\}|\^([23])|([²³]))$")
 _RAISED = {"²": "2", "³": "3"}
@@ -165,11 +165,12 @@ def clean(answer: str) -> str:
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\thinspace|[\u2009\u202f\u2007]|\xa0(?=\d{3}))(?=\d)", "", answer)
     text = text.translate(_SIGNS)
     text = re.sub(
-        r"\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|nolimits|phantom\{[^{}]*\}|thinspace|bigg?l?|bigg?r|Bigg?l?|Bigg?r)"
+        r"\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|nolimits|thinspace|bigg?l?|bigg?r|Bigg?l?|Bigg?r)"
         r"(?![a-zA-Z])\.?",
         " ",
         text,
     )
+    text = re.sub(r"\\[hv]?phantom(?![a-zA-Z])\s*(?:\{[^{}]*\}|.)", "", text)
     text = re.sub(r"\{ ?\\(rm|bf|it|sf|tt) +([^{}]*)\}", r"\\text{\2}", text)
     text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
     text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)

@@ -4,12 +4,13 @@ Enters: `"2y = 4x+2"`, `"y=2x+1"`. Leaves: the same. Nothing is solved.
 """
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 from mpmath import mp  # type: ignore[import-untyped]
 
 from distill.grading.expression import Node, Unreadable, function_names, read_expression
-from distill.grading.values import DIGITS, NUM_POINTS, is_zero, same_value, values_at_points
+from distill.grading.values import DIGITS, NUM_POINTS, as_number, is_zero, same_value, values_at_points
 
 INEQUALITIES = ("<", ">", "<=", ">=", "!=")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -98,7 +99,7 @@ def _difference(chain: Relations, place: int, names: frozenset[str]) -> Node:
 def _same_pair(given: Node, given_sign: str, expected: Node, expected_sign: str) -> bool | None:
     if given_sign != expected_sign and _FLIPPED[given_sign] != expected_sign:
         return False
-    if same_value(given, Node("num", (), _ZERO)) is not False:
+    if same_value(given, Node("num", (), Fraction(0))) is not False:
         return same_value(given, expected) if given_sign == expected_sign else False
     ratio = None
     found = 0
@@ -107,10 +108,11 @@ def _same_pair(given: Node, given_sign: str, expected: Node, expected_sign: str)
             found += 1
             if gold == 0 or value == 0:
                 return False
-            one = value / gold if type(value) is type(gold) else mp.mpf(1) * _plain(value) / _plain(gold)
+            exact = isinstance(value, Fraction) and isinstance(gold, Fraction)
+            one = value / gold if exact else as_number(value) / as_number(gold)
             if ratio is None:
                 ratio = one
-            elif not is_zero(_plain(one) - _plain(ratio) if type(one) is not type(ratio) else one - ratio, _plain(ratio)):
+            elif not is_zero(one - ratio if type(one) is type(ratio) else as_number(one) - as_number(ratio), ratio):
                 return False
     if found < NUM_POINTS or ratio is None:
         return None
@@ -121,8 +123,3 @@ def _same_pair(given: Node, given_sign: str, expected: Node, expected_sign: str)
     return bool(ratio > 0) == (given_sign == expected_sign)
 
 
-def _plain(value: object) -> object:
-    return value if not hasattr(value, "numerator") else mp.mpf(value.numerator) / value.denominator  # type: ignore[attr-defined]
-
-
-_ZERO = read_expression("0").value

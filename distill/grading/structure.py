@@ -28,6 +28,11 @@ _SEPARATOR = re.compile(
 )
 _BREAK = re.compile(r"\\(?:begin|end)|\\[{}]|[{}()\[\]]|(?:\\\\(?:\[[^\]]*\])?|\\q?quad(?![a-zA-Z])|\n)+", re.DOTALL)
 _RUN_ON = re.compile(r"(=\s*[-+]?[\d./]+)\s+(?=[a-zA-Z](?:_(?:\w|\{\w+\}))?\s*=)")
+_NUMERIC = re.compile(
+    r"\\(?:text|mathrm)\s*\{[^{}]*\}|\\(?:[dtc]?frac|sqrt|[dt]?binom|cdot|times|div|pi|circ|degree|infty|log|ln|exp|"
+    r"(?:arc)?(?:sin|cos|tan)|pm|mp|overline|begin\{\w+\}|end\{\w+\})(?![a-zA-Z])"
+)
+"""Commands that may stand in a number without variables."""
 _OPENING, _CLOSING = "{([", "})]"
 _MATRIX = re.compile(
     r"\\begin\{(p|b|B|v|V|small)?(matrix|array)\}(?:\{[lcr| ]*\})?((?:(?!\\begin|\\end).)*)\\end\{\w+\}", re.DOTALL
@@ -91,7 +96,7 @@ def assigned(answer: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _has_letters(text: str) -> bool:
-    return re.search(r"[a-zA-Z]", re.sub(r"\\(?:text|mathrm)\s*\{[^{}]*\}|\\[a-zA-Z]+", "", text)) is not None
+    return re.search(r"[a-zA-Z]", _NUMERIC.sub("", text)) is not None
 
 
 def take_apart(answer: str) -> Structure:

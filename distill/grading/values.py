@@ -236,6 +236,12 @@ def _coordinate(seed: str, name: str, attempt: int, whole: bool) -> Fraction:
     return -value if attempt % 2 and digest[9] % 2 else value
 
 
+def as_number(value: Value) -> Value:
+    """An mpmath number of `DIGITS` digits."""
+    with mp.workdps(DIGITS):
+        return _number(value)
+
+
 def _number(value: Value) -> Value:
     if isinstance(value, Fraction):
         return mpmath.mpf(value.numerator) / value.denominator
