@@ -31,6 +31,10 @@ from distill.grading.values import constant_value, same_value
 from distill.grading.words import as_fraction, same_words
 from distill.records import Problem
 
+_BEYOND = re.compile(
+    r"\\(?:sum|prod|i*nt|oint|lim|sup|inf|[bp]?mod|det|begin|cup|cap|\{|[gl]eq?|[gl]t|operatorname|Re|Im)(?![a-zA-Z])|[<>|]"
+)
+"""Signs that math-verify reads and `expression` does not."""
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
 
 
@@ -84,17 +88,23 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
 
 def _equivalent(given: str, expected: str) -> bool | None:
     """Compare two answers part by part; `None` where the expected one cannot be parsed."""
-    for compare in (settle, same_words):
-        if (verdict := compare(given, expected)) is not None:
-            return verdict
+    if (verdict := settle(given, expected)) is not None:
+        return verdict
+    values, golds = _same_side(given, expected)
+    if (values, golds) != ((given,), (expected,)):
+        return _equal_chains(values, golds)
+    (value, unit), (gold, gold_unit) = split_unit(given), split_unit(expected)
+    if (value, gold) != (given, expected) and re.search(r"\d|\\pi|π", gold):
+        return False if unit and gold_unit and unit != gold_unit else _equivalent(value, gold)
+    if (verdict := same_words(given, expected)) is not None:
+        return verdict
     given, expected = (unwrap_text(text) if _is_text_of_parts(text) else text for text in (given, expected))
     if looks_like_a_set(given) or looks_like_a_set(expected):
         if (verdict := same_set(given, expected)) is not None:
             return verdict
-    values, golds = _same_side(given, expected)
-    if (values, golds) != ((given,), (expected,)):
-        return _equal_chains(values, golds)
     left, right = take_apart(given), take_apart(expected)
+    if right.kind in ("list", "set") and "," in given and read_quantity(given) is not None:
+        left = Structure("list", tuple(given.split(",")))  # 81,256 may be a list, where one is expected
     if left.kind == right.kind == "one":
         return _equal_single(given, expected)
     if "one" in (left.kind, right.kind):
@@ -234,6 +244,9 @@ def _equal_single(given: str, expected: str) -> bool | None:
     letters, gold_letters = _letters(given), _letters(expected)
     if letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}:
         return None if parse_latex(expected) is None else False  # the parser takes R for r
+    kind, gold_kind = _kind(given), _kind(expected)
+    if gold_kind and (kind or not _BEYOND.search(given)) and (kind != gold_kind or kind == "value"):
+        return False
     verdict = equal_values(given.replace("\\varnothing", "\\emptyset"), expected.replace("\\varnothing", "\\emptyset"))
     return False if verdict is None and _is_readable(expected) else verdict
 
@@ -315,6 +328,18 @@ def _scaled(cell: str, factor: str) -> str:
     if not factor:
         return cell
     return f"-({cell})" if factor == "-" else f"({factor})({cell})"
+
+
+def _kind(text: str) -> str:
+    """What a text is where it can be read; `""`: it is for math-verify to say."""
+    if read_matrix(text) is not None:
+        return "matrix"
+    parts = take_apart(text)
+    if parts.kind != "one":
+        return "parts" if _parses(parts) else ""
+    if read_set(text) is not None:
+        return "set"
+    return "value" if read_quantity(text) is not None or _readings(as_fraction(split_unit(text)[0]), frozenset()) else ""
 
 
 def _letters(text: str) -> set[str]:

@@ -369,7 +369,9 @@ def _rounds(short: Quantity, exact: Quantity) -> bool:
         return False
     if short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact.value):
         return True
-    return short.decimals > 0 and not _ends(exact.value) and is_rounded(short, exact.value)
+    if short.decimals < MIN_ROUNDED_DIGITS and (short.decimals <= 0 or _ends(exact.value)):
+        return False
+    return is_rounded(short, exact.value)
 
 
 def is_rounded(short: Quantity, exact: Fraction) -> bool:
