@@ -50,6 +50,7 @@ _DERIVATIVE = re.compile(
 )
 _TIMES = re.compile(r"(?:\\(?:cdot|times|ast)(?![a-zA-Z])|\*(?!\*))\s*")
 _DIVIDE = re.compile(r"(?:\\div(?![a-zA-Z])|/)\s*")
+_MODULO = re.compile(r"\s*(?:\\[bp]?mod(?![a-zA-Z])|\(?\s*\bmod\b)\s*")
 _ANGLE_DIVISOR = re.compile(r"\s*/\s*(?=\d)")
 _POWER = re.compile(r"\s*(?:\^|\*\*)\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\s*\\degree(?![a-zA-Z])")
@@ -116,6 +117,12 @@ class _Parser:
         if not self.text:
             raise Unreadable
         node = self.sum()
+        if self.take(_MODULO):
+            bracketed = self.peek() == "("
+            modulus = self.primary() if not bracketed else self.group("(")
+            node = self.node("call", node, modulus, value="modulo")
+            if self.text[self.place :].strip() == ")":
+                self.place = len(self.text)
         if self.place < len(self.text):
             raise Unreadable
         return node
@@ -163,8 +170,12 @@ class _Parser:
         node = self.factors()
         while True:
             self.skip()
-            if self.take(_TIMES):
-                node = self.node("mul", node, self.signed_factors())
+            if found := self.take(_TIMES):
+                right = self.signed_factors()
+                if "times" in found[0] and _is_vector(node) and _is_vector(right):
+                    node = self.node("call", node, right, value="cross")
+                else:
+                    node = self.node("mul", node, right)
             elif self.take(_DIVIDE):
                 right = self.signed_factors() if self.tight else self.signed_factor()
                 node = self.node("div", node, right)
@@ -208,7 +219,7 @@ class _Parser:
             return not before.isdigit() or not self.text[self.place - 1].isspace()
         if char == "\\":
             found = _COMMAND.match(self.text, self.place)
-            return found is not None and found[1] not in ("cdot", "times", "div", "ast", "rfloor", "rceil", "rvert")
+            return found is not None and found[1] not in ("cdot", "times", "div", "ast", "rfloor", "rceil", "rvert", "mod", "bmod", "pmod")
         return char.isalpha() or char in "({["
 
     def power(self) -> Node:
@@ -217,7 +228,7 @@ class _Parser:
             self.skip()
             if self.take(_DEGREES):
                 node = self.node("fn", node, value="degree")
-            elif node.op in ("sym", "call") and _transposable(node) and self.take(_TRANSPOSE):
+            elif _transposable(node) and self.take(_TRANSPOSE):
                 node = self.node("call", node, value="transpose")
             elif self.take(_POWER):
                 node = self.node("pow", node, self.exponent())
@@ -320,7 +331,8 @@ class _Parser:
         if found := self.take(_SHAPE):
             return self.node("sym", value=f"{found[1]} {_same_shape(found[1], found[2])}")
         if found := self.take(_STYLE):
-            return self.styled(found[1])
+            is_bold = found[0][1:].startswith(("mathbf", "bold", "bm"))
+            return self.symbol(f"vec {found[1]}") if is_bold and len(found[1]) == 1 else self.styled(found[1])
         if found := self.take(_ACCENT):
             return self.accented(found[1])
         found = self.take(_COMMAND)
@@ -387,7 +399,8 @@ class _Parser:
             if name not in ("log", "lg"):
                 raise Unreadable
             args = (*args, base)
-        node = self.node("fn", *args, value=name)
+        op = "call" if name in ("Re", "Im", "arg") and any(map(_has_letters, args)) else "fn"
+        node = self.node(op, *args, value=name)
         return node if power is None else self.node("pow", node, power)
 
     def call_arguments(self) -> tuple[Node, ...]:
@@ -426,6 +439,8 @@ class _Parser:
         return found is not None and found[0].strip("\\ ") in FUNCTIONS
 
     def styled(self, word: str) -> Node:
+        if word == "infinity":
+            return self.node("sym", value="infty")
         if len(word) == 1:
             return self.symbol(word)
         if word in FUNCTIONS:
@@ -484,7 +499,20 @@ class _Parser:
 
 
 def _transposable(node: Node) -> bool:
-    return node.op == "call" or (str(node.value)[:1].isupper() or str(node.value).startswith("vec "))
+    """Whether all letters are capitals or vectors, so that a T in the exponent is no number."""
+    if node.op == "sym":
+        return str(node.value)[:1].isupper() or str(node.value).startswith("vec ")
+    return node.op in ("mul", "add", "neg", "call") and all(_transposable(argument) for argument in node.args)
+
+
+def _has_letters(node: Node) -> bool:
+    if node.op == "sym":
+        return node.value not in ("i", "e", "pi")
+    return any(_has_letters(argument) for argument in node.args)
+
+
+def _is_vector(node: Node) -> bool:
+    return (node.op == "sym" and str(node.value).startswith("vec ")) or any(_is_vector(one) for one in node.args)
 
 
 def _same_shape(kind: str, letters: str) -> str:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from distill.grading.expression import Node, Unreadable, function_names, read_expression
 from distill.grading.intervals import looks_like_a_set, read_set, same_set
 from distill.grading.latex import MAX_ANSWER_CHARS, equal_values, is_damaged, is_tame, parse_latex, repaired, stripped
+from distill.grading.products import same_product
 from distill.grading.quantities import (
     MIN_ROUNDED_DIGITS,
     PERCENT,
@@ -26,11 +27,24 @@ from distill.grading.quantities import (
     unwrap_text,
 )
 from distill.grading.relations import same_relations, split_relations
-from distill.grading.structure import RELATION, Matrix, Structure, assigned, read_matrix, separate, take_apart
+from distill.grading.structure import (
+    RELATION,
+    Matrix,
+    Structure,
+    assigned,
+    determinant,
+    read_matrix,
+    separate,
+    take_apart,
+    usual_brackets,
+)
 from distill.grading.values import constant_value, same_value
 from distill.grading.words import as_fraction, same_words
 from distill.records import Problem
 
+MAX_DETERMINANT = 4
+_BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
+_DERIVATIVE = re.compile(r"\\frac\{d([a-zA-Z])\}\{d([a-zA-Z])\}")
 _BEYOND = re.compile(
     r"\\(?:sum|prod|i*nt|oint|lim|sup|inf|[bp]?mod|det|begin|cup|cap|\{|[gl]eq?|[gl]t|operatorname|Re|Im)(?![a-zA-Z])|[<>|]"
 )
@@ -83,7 +97,22 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
     if not is_tame(extracted):
         # so many brackets are no answer, but what they hold may be the right one
         return None if settle(stripped(extracted), gold) else False
-    return _equivalent(clean(separate(repaired(extracted))), clean(separate(gold)))
+    given, expected = (usual_brackets(clean(separate(text))) for text in (repaired(extracted), gold))
+    return _equivalent(_same_derivatives(_same_style(given, expected), expected), expected)
+
+
+def _same_style(given: str, expected: str) -> str:
+    """Bold letters without their style where the other text has none."""
+    return given if _BOLD.search(expected) else _BOLD.sub(r"{\1}", given)
+
+
+def _same_derivatives(given: str, expected: str) -> str:
+    """`y'` as `dy/dx`, where that is the one derivative that is expected."""
+    wanted = set(_DERIVATIVE.findall(expected))
+    if len(wanted) != 1 or "\\frac{d" in given:
+        return given
+    ((name, variable),) = wanted
+    return re.sub(rf"(?<![a-zA-Z\\]){name}'(?!')", rf"\\frac{{d{name}}}{{d{variable}}}", given)
 
 
 def _equivalent(given: str, expected: str) -> bool | None:
@@ -93,6 +122,8 @@ def _equivalent(given: str, expected: str) -> bool | None:
     values, golds = _same_side(given, expected)
     if (values, golds) != ((given,), (expected,)):
         return _equal_chains(values, golds)
+    if ":" in given and ":" in expected and (verdict := same_words(given, expected)) is not None:
+        return verdict
     (value, unit), (gold, gold_unit) = split_unit(given), split_unit(expected)
     if (value, gold) != (given, expected) and re.search(r"\d|\\pi|π", gold):
         return False if unit and gold_unit and unit != gold_unit else _equivalent(value, gold)
@@ -102,6 +133,7 @@ def _equivalent(given: str, expected: str) -> bool | None:
     if looks_like_a_set(given) or looks_like_a_set(expected):
         if (verdict := same_set(given, expected)) is not None:
             return verdict
+    given, expected = _without_membership(given, expected), _without_membership(expected, given)
     left, right = take_apart(given), take_apart(expected)
     if right.kind in ("list", "set") and "," in given and read_quantity(given) is not None:
         left = Structure("list", tuple(given.split(",")))  # 81,256 may be a list, where one is expected
@@ -112,6 +144,12 @@ def _equivalent(given: str, expected: str) -> bool | None:
     return _equal_parts(left, right)
 
 
+def _without_membership(text: str, other: str) -> str:
+    """`\\{3, 5\\}` of `x \\in \\{3, 5\\}`, where the other says `x = 3`."""
+    found = re.match(r"\s*([a-zA-Z])\s*\\in(?![a-zA-Z])", text)
+    return text[found.end() :].strip() if found and re.match(rf"\s*{found[1]}\s*=", other) else text
+
+
 def _is_text_of_parts(text: str) -> bool:
     return re.fullmatch(r"\\text\s*\{[^{}]*,[^{}]*\}", text) is not None
 
@@ -120,11 +158,17 @@ def _same_side(given: str, expected: str) -> tuple[tuple[str, ...], tuple[str, .
     """The values of both without `x =` or `x \\in` if one has none, or if both name the same; else as they are."""
     (left_name, left), (right_name, right) = assigned(given), assigned(expected)
     as_they_are = (given,), (expected,)
-    if left_name and right_name and normalise(left_name) != normalise(right_name):
+    if left_name and right_name and not _same_name(left_name, right_name):
         return as_they_are
     if (left_name and not right_name and "=" in right[0]) or (right_name and not left_name and "=" in left[0]):
         return as_they_are  # an equation beside an equation
     return left, right
+
+
+def _same_name(left: str, right: str) -> bool:
+    """The same name; y is also what f(x) is."""
+    names = {normalise(left), normalise(right)}
+    return len(names) == 1 or ("y" in names and any(name.endswith("(x)") for name in names))
 
 
 def _equal_chains(values: Sequence[str], golds: Sequence[str]) -> bool | None:
@@ -175,7 +219,8 @@ def _equal_parts(left: Structure, right: Structure) -> bool | None:
     if all(right_names) and len(set(right_names)) == len(right_names):
         if all(left_names):
             if set(left_names) != set(right_names):
-                return False
+                roots = {name.partition("_")[0] for name in right_names} == set(left_names)
+                return _equal_unordered(tuple(left_values), tuple(right_values)) if roots else False
             order = [left_names.index(name) for name in right_names]
             return _all(_equivalent(left_values[i], gold) for i, gold in zip(order, right_values, strict=True))
         # names have an order, and a bare list gives its values in it
@@ -235,9 +280,12 @@ def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -
 def _equal_single(given: str, expected: str) -> bool | None:
     if split_relations(given).signs or split_relations(expected).signs:
         return _equal_relations(given, expected)
-    matrix = read_matrix(expected)
-    if matrix is not None:
-        return _equal_matrices(read_matrix(given), matrix)
+    matrix, other = read_matrix(expected), read_matrix(given)
+    if matrix is not None and (other is not None or not matrix.is_determinant):
+        return _equal_matrices(other, matrix)
+    if (found := matrix or other) and found.is_determinant and len(found.rows) == len(found.rows[0]) <= MAX_DETERMINANT:
+        value = f"({found.factor or 1}){determinant(found.rows)}"
+        return _equal_expressions(given if matrix else value, value if matrix else expected)
     verdict = _equal_expressions(given, expected)
     if verdict is not None:
         return verdict
@@ -279,6 +327,8 @@ def _equal_expressions(given: str, expected: str) -> bool | None:
         return None
     if _rounds(left, golds[0]) or _rounds(right, values[0]):
         return True
+    if (verdict := same_product(left, right, values[0], golds[0])) is not None:
+        return verdict
     verdicts = [same_value(value, gold) for gold in golds for value in values]
     if True in verdicts:
         return True

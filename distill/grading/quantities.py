@@ -17,6 +17,9 @@ MIN_ROUNDED_DIGITS = 6
 FLOAT_DIGITS = 15
 """A decimal of so many significant digits may be a float as computers print it, whose last digits are its own."""
 
+FLOAT_ERROR = Fraction(1, 10**15)
+"""Relative: what a few operations on floats leave behind, as in 0.1 + 0.2 = 0.30000000000000004."""
+
 PERCENT = "percent"
 
 _SIGNS = str.maketrans(
@@ -57,6 +60,10 @@ _UNITS: dict[str, str] = {
     "rupee": "rupee rs inr ₹",
     "degree": "degree deg °",
     "radian": "radian rad",
+    "celsius": "celsius",
+    "fahrenheit": "fahrenheit",
+    "kelvin": "kelvin",
+    "ohm": "ohm ω",
     "mi/h": "mph",
     "km/h": "kmh kmph",
     PERCENT: "percent % pct",
@@ -83,6 +90,9 @@ _DEGREES = re.compile(
 _CURRENCY_WORD = re.compile(r"(usd|eur|gbp|inr|jpy|us\$|rs\.?)\s?(?=[\d.])", re.IGNORECASE)
 _BRACKETED_UNIT = re.compile(r"(.*[\d})%.]) \(((?:[^\W\d_]|[ .,'\-])+(?:/ ?[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?|" + _TEXT + r"(?:\^\{?[23]\}?)?)\)", re.DOTALL)
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
+_DEGREE = r"\^ ?\{? ?\\circ ?\}?|°|\\degree"
+_BASE_WORDS = {word: str(base) for base, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
+_DOTS = re.compile(r"([-+]?\d*\.)(\d+) ?(?:\.{3}|…|\\[lc]?dots)")
 _EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
 _BASE = re.compile(r"([-+]?\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
 _NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
@@ -131,6 +141,9 @@ def read_quantity(answer: str) -> Quantity | None:
         text = _tidy(_CURRENCY.sub(" ", text))
     if re.fullmatch(_TEXT, text):
         text = unwrap_text(text)
+    text = re.sub(
+        r"_\{(?:\\text\{)? ?([a-z]+) ?\}{1,2}$", lambda m: f"_{{{_BASE_WORDS[m[1]]}}}" if m[1] in _BASE_WORDS else m[0], text
+    )
     if based := _BASE.fullmatch(text):
         return Quantity(Fraction(int(based[1])), base=int(based[2] or based[3]))
     if (bare := _read_number(text)) is not None:
@@ -156,7 +169,9 @@ def same_quantity(given: Quantity, expected: Quantity) -> bool:
     if PERCENT in (given.unit, expected.unit) and given.unit != expected.unit:
         return _same_percent(given, expected)
     if given.unit and expected.unit and given.unit != expected.unit:
-        return False
+        scales = {given.unit, expected.unit} - {"degree", "degree celsius", "degree fahrenheit"}
+        if "degree" not in (given.unit, expected.unit) or not scales <= {"celsius", "fahrenheit"}:
+            return False
     return _same_value(given, expected)
 
 
@@ -170,6 +185,8 @@ def clean(answer: str) -> str:
         " ",
         text,
     )
+    text = re.sub(r"(?<=\d) ?(?:\.{3}|…)", r"\\ldots", text)
+    text = re.sub(r"\\frac\{\\(text|mathrm)\{([^{}]+)\}\}\{\\\1\{([^{}]+)\}\}$", r"\\text{ \2/\3}", text)
     text = re.sub(r"\\[hv]?phantom(?![a-zA-Z])\s*(?:\{[^{}]*\}|.)", "", text)
     text = re.sub(r"\{ ?\\(rm|bf|it|sf|tt) +([^{}]*)\}", r"\\text{\2}", text)
     text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
@@ -189,7 +206,8 @@ def _unit_out_of_brackets(text: str) -> str:
         return text
     words = found[2]
     is_text = "\\" in words
-    if is_text or _is_bare_unit(words) or _unit_name(words) in _CANONICAL.values():
+    bare = _POWER.sub("", words)
+    if is_text or _is_bare_unit(bare) or _unit_name(bare) in _CANONICAL.values():
         return f"{found[1]} " + (words if is_text else rf"\text{{{words}}}")
     return text
 
@@ -231,7 +249,7 @@ def _tidy(text: str) -> str:
 
 def _read_number(text: str) -> Quantity | None:
     text = text.strip()
-    if _PLAIN.fullmatch(text) or re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):
+    if _PLAIN.fullmatch(text) or re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?", text):
         return _decimal(text.replace(",", "").replace(" ", ""))
     if _EUROPEAN.fullmatch(text):
         return _decimal(text.replace(".", "").replace(",", "."))
@@ -242,6 +260,9 @@ def _read_number(text: str) -> Quantity | None:
     if found := _MIXED.fullmatch(text):
         top, bottom = found[3] or found[5] or found[7], found[4] or found[6] or found[8]
         return _exact(found[1], Fraction(int(found[2])), top, bottom) if int(top) < int(bottom) else None
+    text = re.sub(r"\\dot\{(\d)\}$", r"\\overline{\1}", text)
+    if found := _DOTS.fullmatch(text):
+        text = _with_cycle(found)
     if found := _REPEATING.fullmatch(text):
         fixed, cycle = found[3], found[4]
         tail = Fraction(int(cycle), 10 ** len(fixed) * (10 ** len(cycle) - 1))
@@ -254,6 +275,15 @@ def _read_number(text: str) -> Quantity | None:
     if found := _SCIENTIFIC.fullmatch(text):
         return Quantity(Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3]))
     return None
+
+
+def _with_cycle(found: re.Match[str]) -> str:
+    """`0.1\\overline{6}` of `0.166…`: the shortest digits that stand twice at the end."""
+    digits = found[2]
+    for length in range(1, len(digits) // 2 + 1):
+        if digits[-length:] == digits[-2 * length : -length]:
+            return f"{found[1]}{digits[:-length]}\\overline{{{digits[-length:]}}}"
+    return found[0]
 
 
 def _exact(sign: str, whole: Fraction, top: str, bottom: str) -> Quantity | None:
@@ -277,7 +307,7 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
     if cut is None:
         return None
     number, words, is_text = cut
-    words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .")
+    words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .").replace("per cent", "percent")
     exponent = 0
     head, _, rest = words.partition(" ")
     if head in _MULTIPLIERS:
@@ -295,6 +325,10 @@ def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
     """The number, the words after it, and whether they are marked as words (or as a degree or a percent sign)."""
     if wrapped := re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL):
         return wrapped[1], wrapped[2], True
+    if scale := re.fullmatch(rf"(.*[\d}}])\s*(?:{_DEGREE})\s*([CFK])", unwrap_text(text), re.DOTALL):
+        return scale[1], {"C": "celsius", "F": "fahrenheit", "K": "kelvin"}[scale[2]], True
+    if ohms := re.fullmatch(r"(.*\d)\s+\\Omega", text):
+        return ohms[1], "ohm", True
     if marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
         return marked[1], PERCENT if text.endswith("%") else "degree", True
     bare = _NUMBER_END.fullmatch(unwrap_text(text))
@@ -356,7 +390,11 @@ def _same_decimals(given: Quantity, expected: Quantity) -> bool:
     """Whether the longer of two decimals is the shorter one with more places, rounded or cut there."""
     short, long = sorted((given, expected), key=lambda one: one.decimals or 0)
     assert short.decimals is not None
-    if long.decimals == short.decimals or short.digits < MIN_ROUNDED_DIGITS:
+    if long.decimals == short.decimals:
+        return False
+    if long.digits > FLOAT_DIGITS and abs(long.value - short.value) <= FLOAT_ERROR * abs(short.value):
+        return True
+    if short.digits < MIN_ROUNDED_DIGITS:
         return False
     if short.decimals < MIN_ROUNDED_DIGITS:
         return short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(long.value)

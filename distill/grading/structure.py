@@ -34,6 +34,11 @@ _NUMERIC = re.compile(
 )
 """Commands that may stand in a number without variables."""
 _OPENING, _CLOSING = "{([", "})]"
+_SYSTEM = re.compile(
+    r"\s*(?:\\left\s*\\\{)?\s*\\begin\{(?:cases|aligned|align\*?|gathered|array)\}(?:\{[lcr]*\})?(.*)"
+    r"\\end\{\w+\*?\}\s*(?:\\right\s*\.)?\s*",
+    re.DOTALL,
+)
 _MATRIX = re.compile(
     r"\\begin\{(p|b|B|v|V|small)?(matrix|array)\}(?:\{[lcr| ]*\})?((?:(?!\\begin|\\end).)*)\\end\{\w+\}", re.DOTALL
 )
@@ -54,10 +59,22 @@ class Matrix(NamedTuple):
     is_determinant: bool
 
 
+def usual_brackets(answer: str) -> str:
+    """`(1, 2]` of `]1, 2]`."""
+    found = re.fullmatch(r"\s*([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])\s*", answer)
+    if not found or found[1] + found[3] == "[]":
+        return answer
+    return ("[" if found[1] == "[" else "(") + found[2] + ("]" if found[3] == "]" else ")")
+
+
 def separate(answer: str) -> str:
     r"""Commas between relations that line breaks, `\quad` or nothing but a space keep apart: `x=4 \quad y=9`."""
     if "=" not in answer and not RELATION.search(answer):
         return answer
+    if found := _SYSTEM.fullmatch(answer):
+        rows = [row.replace("&", " ").strip().strip(",;.") for row in re.split(r"\\\\", found[1]) if row.strip()]
+        if all(RELATION.search(row) and not re.search(r"[<>]|\\[gl]e|\\text|\bif\b", row) for row in rows):
+            return ", ".join(rows)
     answer = _RUN_ON.sub(r"\1, ", answer)
     pieces, start, depth = [], 0, 0
     for match in _BREAK.finditer(answer):
@@ -163,16 +180,29 @@ def _both_signs(part: str) -> list[str]:
 def read_matrix(text: str) -> Matrix | None:
     """The rows of a matrix, alone or behind a factor; `None` where a text is anything else."""
     found = _MATRIX.search(text)
-    if found is None or found.end() != len(text.rstrip()):
+    if found is None:
         return None
-    factor = re.sub(r"\\cdot|\\times|\*", "", text[: found.start()]).strip()
-    if factor and (RELATION.search(factor) or _has_letters(factor)):
+    factor, after = re.sub(r"\\cdot|\\times|\*", "", text[: found.start()]).strip(), text[found.end() :].strip()
+    brackets = factor[-1:] + after
+    if after and brackets not in ("()", "[]", "||"):
         return None
-    before, after = factor[-1:], ""
-    if before in ("(", "[", "|") or after:
+    if after:
+        factor = factor[:-1].strip()
+    if factor and (RELATION.search(factor) or _has_letters(factor) or factor[-1:] in "([|"):
         return None
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", found[3].replace("\\hline", "")) if row.strip()]
     cells = tuple(tuple(cell.strip() for cell in row.split("&")) for row in rows)
     if not cells or len({len(row) for row in cells}) != 1:
         return None
-    return Matrix(cells, factor, found[1] in ("v", "V"))
+    return Matrix(cells, factor, found[1] in ("v", "V") or brackets == "||")
+
+
+def determinant(rows: tuple[tuple[str, ...], ...]) -> str:
+    """The expression that a determinant is."""
+    if len(rows) == 1:
+        return f"({rows[0][0]})"
+    terms = []
+    for place, cell in enumerate(rows[0]):
+        minor = tuple(row[:place] + row[place + 1 :] for row in rows[1:])
+        terms.append(f"{'-' if place % 2 else '+'}({cell}){determinant(minor)}")
+    return f"({' '.join(terms).removeprefix('+')})"

@@ -6,7 +6,7 @@ mathematics must tell.
 
 import re
 
-from distill.grading.quantities import unwrap_text
+from distill.grading.quantities import read_quantity, same_quantity, unwrap_text
 
 _MONTHS = ("january february march april may june july august september october november december").split()
 _MONTH = rf"({'|'.join(_MONTHS)}|{'|'.join(month[:3] for month in _MONTHS)}|sept)\.?"
@@ -15,6 +15,14 @@ _DATE = re.compile(rf"{_MONTH} {_DAY}(?:,? (\d{{4}}))?")
 _DAY_FIRST = re.compile(rf"{_DAY} (?:of )?{_MONTH}(?:,? (\d{{4}}))?")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(a\.?m\.?|p\.?m\.?)?|(\d{1,2}) ?(a\.?m\.?|p\.?m\.?)", re.IGNORECASE)
 _RATIO = re.compile(r"(-?[\d.]+) ?(?::| to |\\colon) ?(-?[\d.]+)")
+_BETWEEN_MEASURES = re.compile(r"(?<=[a-z.])(?: ?, ?| )(?:and )?(?=\d)")
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty".split()
+    )
+}
 _NOTHING = re.compile(
     r"(?:x ?\\in ?)?(?:\\emptyset|\\varnothing|∅|\\\{ ?\\\}|\{ ?\})|(?:the )?empty set|"
     r"(?:there (?:is|are) )?no (?:real |such )?(?:solutions?|roots?)(?: exists?)?"
@@ -33,9 +41,16 @@ def same_words(given: str, expected: str) -> bool | None:
     """Compare two cleaned answers by their words; `None` where they are not words."""
     left, right = unwrap_text(given), unwrap_text(expected)
     low_left, low_right = left.casefold().rstrip("."), right.casefold().rstrip(".")
+    numbers = [_NUMBER_WORDS.get(text, text) for text in (low_left, low_right)]
+    if numbers != [low_left, low_right] and all(number.isdecimal() for number in numbers):
+        return numbers[0] == numbers[1]
     for nothing in (_NOTHING, _NO_LIMIT):
         if nothing.fullmatch(low_right):
             return nothing.fullmatch(low_left) is not None
+    if (times := _same_clock(low_left, low_right)) is not None:
+        return times
+    if (verdict := _same_measures(left, right)) is not None:
+        return verdict
     if (date := _date(low_right)) is not None:
         other = _date(low_left)
         if other is not None:
@@ -45,13 +60,13 @@ def same_words(given: str, expected: str) -> bool | None:
     if _is_words(right) and (_is_words(left) or not re.search("[a-zA-Z]", left)):
         return False
     if _CAPITALS.fullmatch(right) and _CAPITALS.fullmatch(left):
-        return left == right or (len(right) > 3 and left == right[::-1])  # an order or a figure, no product
-    return _same_clock(low_left, low_right)
+        return left == right  # an order or a figure, no product
+    return None
 
 
 def as_fraction(text: str) -> str:
     r"""`\frac{3}{4}` of the ratio `3:4`; anything else as it is."""
-    found = _RATIO.fullmatch(text.strip())
+    found = _RATIO.fullmatch(unwrap_text(text))
     return rf"\frac{{{found[1]}}}{{{found[2]}}}" if found else text
 
 
@@ -74,6 +89,14 @@ def _is_words(text: str) -> bool:
     return any(not _FUNCTION_WORDS.fullmatch(word.lower()) for word in words) and (
         _WORDS.fullmatch(text) is not None or any(len(word) > 3 for word in words)
     )
+
+
+def _same_measures(left: str, right: str) -> bool | None:
+    """Amounts of several units: `3 hours and 20 minutes`, part by part."""
+    golds, values = ([read_quantity(part) for part in _BETWEEN_MEASURES.split(text)] for text in (right, left))
+    if len(golds) < 2 or not all(gold and gold.unit for gold in golds) or not all(value and value.unit for value in values):
+        return None
+    return len(golds) == len(values) and all(map(same_quantity, values, golds))  # type: ignore[arg-type]
 
 
 def _date(text: str) -> tuple[str, int, str | None] | None:
