@@ -17,17 +17,19 @@ MAX_NODES = 3_000
 FUNCTIONS = frozenset({
     "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "arcsin", "arccos", "arctan", "arccot",
     "arcsinh", "arccosh", "arctanh", "arsinh", "arcosh", "artanh", "log", "ln", "lg", "exp", "max", "min", "gcd", "lcm",
-    "Re", "Im", "arg", "det", "tr", "rank", "dim", "deg", "ker", "sgn", "sign", "Var", "Cov",
+    "tg", "ctg", "arctg", "arcctg", "sh", "ch", "th", "cosec", "Re", "Im", "arg", "det", "tr", "rank", "dim", "deg", "ker", "sgn", "sign", "Var", "Cov",
 })  # fmt: skip
 _INVERSE = {"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"}
 _WORD = re.compile(
     r"(?:sqrt|infinity|infty|pi|theta|alpha|beta|gamma|lambda|"
-    + "|".join(sorted(FUNCTIONS - {"deg", "arg", "Re", "Im", "tr", "dim", "sign"}, key=len, reverse=True))
+    + "|".join(
+        sorted(FUNCTIONS - {"deg", "arg", "Re", "Im", "tr", "dim", "sign", "th", "sh", "ch"}, key=len, reverse=True)
+    )
     + r")(?![a-zA-Z])"
 )
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph".split()
+    "upsilon phi varphi chi psi omega nabla partial Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar aleph".split()
 )
 _SYMBOLS = {
     "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/",
@@ -36,13 +38,17 @@ _SYMBOLS = {
     "ρ": r"\rho ", "∠": r"\angle ", "½": r"\frac12", "¼": r"\frac14", "¾": r"\frac34",
 }  # fmt: skip
 _STYLES = "mathbf|boldsymbol|bm|mathrm|mathit|mathsf|mathnormal|operatorname|text|textit|textbf|textrm|rm|mbox"
-_ACCENTS = "bar|overline|hat|widehat|tilde|widetilde|vec|overrightarrow|dot|ddot|underline|mathcal|mathbb|mathfrak|breve|check"
+_ACCENTS = (
+    "bar|overline|hat|widehat|tilde|widetilde|vec|overrightarrow|dot|ddot|underline|mathcal|mathbb|mathfrak|breve|check"
+)
 _STYLE = re.compile(rf"\\(?:{_STYLES})\s*\*?\{{\s*([a-zA-Z]+)\s*\}}")
 _ACCENT = re.compile(rf"\\({_ACCENTS})(?![a-zA-Z])\s*")
 _SHAPE = re.compile(r"\\(angle|triangle|measuredangle|odot|square)(?![a-zA-Z])\s*\{?\s*([A-Z]{1,4}|\d)\}?")
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
-_MIXED = re.compile(r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d)|(\d)\s*\{\s*(\d+)\s*\}|\{\s*(\d+)\s*\}(\d))")
+_MIXED = re.compile(
+    r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d)|(\d)\s*\{\s*(\d+)\s*\}|\{\s*(\d+)\s*\}(\d))"
+)
 _COMMAND = re.compile(r"\\([a-zA-Z]+)\s*")
 _DERIVATIVE = re.compile(
     r"\\frac\s*\{\s*(d|\\partial|\\mathrm\{d\})(?:\^\{?(\d)\}?)?\s*([a-zA-Z]|\\[a-zA-Z]+)(?:_\{?\w\}?)?\s*\}\s*"
@@ -51,12 +57,16 @@ _DERIVATIVE = re.compile(
 _TIMES = re.compile(r"(?:\\(?:cdot|times|ast)(?![a-zA-Z])|\*(?!\*))\s*")
 _DIVIDE = re.compile(r"(?:\\div(?![a-zA-Z])|/)\s*")
 _MODULO = re.compile(r"\s*(?:\\[bp]?mod(?![a-zA-Z])|\(?\s*\bmod\b)\s*")
+_LOWER = re.compile(r"_\s*\{")
+_INDEX = re.compile(r"\s*([a-zA-Z])\s*=\s*")
 _ANGLE_DIVISOR = re.compile(r"\s*/\s*(?=\d)")
 _POWER = re.compile(r"\s*(?:\^|\*\*)\s*")
 _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\s*\\degree(?![a-zA-Z])")
 _INVERTED = re.compile(r"\s*\^\s*\{-1\}(?=\s*\()")
 _PRIMES = re.compile(r"\s*(?:'+|\^\s*\{?\s*(?:\\prime\s*)+\}?)")
-_TRANSPOSE = re.compile(r"\s*\^\s*(?:\{\s*(?:T|\\top|\\intercal|\\dagger|\\ast|\*)\s*\}|T|\\top|\\intercal|\\dagger|\*)(?![a-zA-Z])")
+_TRANSPOSE = re.compile(
+    r"\s*\^\s*(?:\{\s*(?:T|\\top|\\intercal|\\dagger|\\ast|\*)\s*\}|T|\\top|\\intercal|\\dagger|\*)(?![a-zA-Z])"
+)
 _LETTER = re.compile(
     r"(?:(?<![\\a-zA-Z])|(?<=[a-z])(?<!\\[a-z])(?<!\\[a-z]{2})(?<!\\[a-z]{3})(?<!\\[a-z]{4}))"
     r"([a-zA-Z]|\\(?:phi|varphi|psi|Phi|Psi|zeta|Gamma)(?![a-zA-Z]))((?:_(?:\w|\{\w+\}))?'*)((?:\^\{-1\})?\s*\()?"
@@ -70,7 +80,7 @@ class Unreadable(ValueError):
 
 
 class Node(NamedTuple):
-    """A piece of an expression: `num`, `sym`, `add`, `mul`, `div`, `neg`, `pow`, `fn` (known), `call` (unknown)."""
+    """A piece of an expression: `num`, `sym`, `add`, `mul`, `div`, `neg`, `pow`, `sum`, `prod`, `fn` (known), `call` (unknown)."""
 
     op: str
     args: tuple["Node", ...] = ()
@@ -110,6 +120,8 @@ class _Parser:
     def __init__(self, text: str, functions: frozenset[str], tight: bool) -> None:
         self.text, self.functions, self.tight = text, functions, tight
         self.place = self.depth = self.num_nodes = self.bars = 0
+        self.bound = " "
+        """The indices of the sums that the parser is in."""
         self.commas = 0
         """Open brackets in which a comma separates."""
 
@@ -219,7 +231,18 @@ class _Parser:
             return not before.isdigit() or not self.text[self.place - 1].isspace()
         if char == "\\":
             found = _COMMAND.match(self.text, self.place)
-            return found is not None and found[1] not in ("cdot", "times", "div", "ast", "rfloor", "rceil", "rvert", "mod", "bmod", "pmod")
+            return found is not None and found[1] not in (
+                "cdot",
+                "times",
+                "div",
+                "ast",
+                "rfloor",
+                "rceil",
+                "rvert",
+                "mod",
+                "bmod",
+                "pmod",
+            )
         return char.isalpha() or char in "({["
 
     def power(self) -> Node:
@@ -260,7 +283,9 @@ class _Parser:
         if char == "(":
             return self.group("(")
         if char.isdigit():
-            if self.text[: self.place].endswith(("**", "** ")) and (found := self.take(_PLAIN if self.commas else _NUMBER)):
+            if self.text[: self.place].endswith(("**", "** ")) and (
+                found := self.take(_PLAIN if self.commas else _NUMBER)
+            ):
                 return self.number(found[0])
             self.place += 1
             return self.node("num", value=Fraction(int(char)))
@@ -346,6 +371,8 @@ class _Parser:
             return self.node("div", top, bottom) if name == "frac" else self.node("fn", top, bottom, value="binomial")
         if name == "sqrt":
             return self.root()
+        if name in ("sum", "prod"):
+            return self.series(name)
         if name in ("lvert", "lfloor", "lceil"):
             self.skip()
             if name == "lvert":
@@ -375,6 +402,29 @@ class _Parser:
         if degree is None:
             return self.node("fn", inside, value="sqrt")
         return self.node("fn", inside, degree, value="root")
+
+    def series(self, name: str) -> Node:
+        """A sum or product over a whole-numbered index; its term ends at the next plus or minus."""
+        lower = upper = None
+        index = ""
+        for _ in range(2):
+            self.skip()
+            if self.take(_LOWER):
+                found = self.take(_INDEX)
+                if found is None:
+                    raise Unreadable
+                index, lower = found[1], self.sum()
+                if self.peek() != "}":
+                    raise Unreadable
+                self.place += 1
+            elif self.take(_POWER):
+                upper = self.argument()
+        if lower is None or upper is None or upper == Node("sym", (), "infty"):
+            raise Unreadable
+        self.bound += index
+        term = self.product()
+        self.bound = self.bound[:-1]
+        return self.node(name, lower, upper, term, value=index)
 
     def number_or_argument(self) -> Node:
         r"""`\sqrt12` is the root of 1, times 2, in TeX; people who write it mean twelve."""
@@ -460,7 +510,9 @@ class _Parser:
             if found is None:
                 raise Unreadable
             inside, self.place = found[0], found.end()
-        accent = {"overrightarrow": "vec", "overline": "bar", "widehat": "hat", "widetilde": "tilde"}.get(accent, accent)
+        accent = {"overrightarrow": "vec", "overline": "bar", "widehat": "hat", "widetilde": "tilde"}.get(
+            accent, accent
+        )
         if accent == "bar" and len(inside) == 2 and inside.isupper():
             inside = "".join(sorted(inside))  # a segment has two ends and no direction
         return self.symbol(f"{accent} {inside}")
@@ -469,7 +521,10 @@ class _Parser:
         """A variable with its index and primes; before a bracket it may be a function, which `values` decides."""
         if self.peek() == "_":
             self.place += 1
-            name += "_" + self.index()
+            index = self.index()
+            if index in self.bound:  # x_i of a sum over i
+                return self.node("call", Node("sym", (), index), value=f"{name}_")
+            name += "_" + index
         if found := self.take(_PRIMES):
             name += "'" * (found[0].count("'") + found[0].count("prime"))
         if name in self.functions:

@@ -26,7 +26,9 @@ _ALL = re.compile(
     r"\\mathbb\s*\{?\s*R\s*\}?|\\R|\\Reals|ℝ|(?:x is )?(?:the set of )?(?:all )?(?:the )?real numbers?(?: x)?|all real values(?: of x)?"
 )
 _MEMBER = re.compile(r"\s*([a-zA-Z]|\\[a-zA-Z]+)\s*\\in(?![a-zA-Z])")
-_BUILDER = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:|\\mid|\\vert|\\colon)\s*(.*)\\\}", re.DOTALL)
+_BUILDER = re.compile(
+    r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:|\\mid|\\vert|\\colon)\s*(.*)\\\}", re.DOTALL
+)
 
 
 class Piece(NamedTuple):

@@ -43,6 +43,12 @@ from distill.grading.words import as_fraction, same_words
 from distill.records import Problem
 
 MAX_DETERMINANT = 4
+_WHOLE_NUMBERS = re.compile(
+    r"[,;]?\s*\(?\s*(?:\\text\s*\{\s*(?:where|for|with)?\s*\}|where|for|with)?\s*[kmn]\s*\\in\s*\\(?:mathbb|mathbf|bf)\s*\{?\s*Z\s*\}?\s*\)?\s*[.$]*\s*$"
+)
+"""What the letter of a general solution stands for, which many leave out."""
+_ANGLE = re.compile(r"sin|cos|tan|cot|sec|csc|tg|pi")
+_DEGREES = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![a-zA-Z]))|°|\\degree(?![a-zA-Z])")
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
 _DERIVATIVE = re.compile(r"\\frac\{d([a-zA-Z])\}\{d([a-zA-Z])\}")
 _BEYOND = re.compile(
@@ -97,7 +103,9 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
     if not is_tame(extracted):
         # so many brackets are no answer, but what they hold may be the right one
         return None if settle(stripped(extracted), gold) else False
-    given, expected = (usual_brackets(clean(separate(text))) for text in (repaired(extracted), gold))
+    given, expected = (
+        usual_brackets(clean(separate(_WHOLE_NUMBERS.sub("", text)))) for text in (repaired(extracted), gold)
+    )
     return _equivalent(_same_derivatives(_same_style(given, expected), expected), expected)
 
 
@@ -151,7 +159,7 @@ def _without_membership(text: str, other: str) -> str:
 
 
 def _is_text_of_parts(text: str) -> bool:
-    return re.fullmatch(r"\\text\s*\{[^{}]*,[^{}]*\}", text) is not None
+    return re.fullmatch(r"\\text\s*\{[^{}]*(?:,|\band\b|\bor\b)[^{}]*\}", text) is not None
 
 
 def _same_side(given: str, expected: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -240,9 +248,7 @@ def _named(parts: Sequence[str]) -> tuple[list[str], list[str]]:
     found = [assigned(part) for part in parts]
     is_named = [bool(name) and RELATION.search(part) is not None for (name, _), part in zip(found, parts, strict=True)]
     names = [normalise(name) if named else "" for (name, _), named in zip(found, is_named, strict=True)]
-    values = [
-        values[0] if named else part for (_, values), named, part in zip(found, is_named, parts, strict=True)
-    ]
+    values = [values[0] if named else part for (_, values), named, part in zip(found, is_named, parts, strict=True)]
     return names, values
 
 
@@ -321,6 +327,8 @@ def _equal_expressions(given: str, expected: str) -> bool | None:
     if left_unit and right_unit and left_unit != right_unit:
         return False
     left, right = as_fraction(left), as_fraction(right)
+    if not _ANGLE.search(left + right):
+        left, right = _DEGREES.sub("", left), _DEGREES.sub("", right)
     names = function_names(left, right)
     golds, values = _readings(right, names), _readings(left, names)
     if not golds or not values:
@@ -353,7 +361,13 @@ def _readings(text: str, names: frozenset[str]) -> list[Node]:
 def _rounds(text: str, exact: Node) -> bool:
     """Whether a text is a decimal that an exact constant was rounded to."""
     decimal = read_quantity(text)
-    if decimal is None or decimal.decimals is None or decimal.digits < MIN_ROUNDED_DIGITS or exact.op in ("num", "neg"):
+    if (
+        decimal is None
+        or not decimal.decimals
+        or decimal.decimals < 0
+        or decimal.digits < MIN_ROUNDED_DIGITS
+        or exact.op in ("num", "neg")
+    ):
         return False
     value = constant_value(exact)
     if value is None or isinstance(value, Fraction):
@@ -389,7 +403,9 @@ def _kind(text: str) -> str:
         return "parts" if _parses(parts) else ""
     if read_set(text) is not None:
         return "set"
-    return "value" if read_quantity(text) is not None or _readings(as_fraction(split_unit(text)[0]), frozenset()) else ""
+    return (
+        "value" if read_quantity(text) is not None or _readings(as_fraction(split_unit(text)[0]), frozenset()) else ""
+    )
 
 
 def _letters(text: str) -> set[str]:

@@ -88,7 +88,10 @@ _DEGREES = re.compile(
     r"(?: ?(\d{1,2}(?:\.\d+)?) ?(?:''|\"|\^\{? ?\\prime ?\\prime ?\}?|″))?"
 )
 _CURRENCY_WORD = re.compile(r"(usd|eur|gbp|inr|jpy|us\$|rs\.?)\s?(?=[\d.])", re.IGNORECASE)
-_BRACKETED_UNIT = re.compile(r"(.*[\d})%.]) \(((?:[^\W\d_]|[ .,'\-])+(?:/ ?[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?|" + _TEXT + r"(?:\^\{?[23]\}?)?)\)", re.DOTALL)
+_BRACKETED_UNIT = re.compile(
+    r"(.*[\d})%.]) \(((?:[^\W\d_]|[ .,'\-])+(?:/ ?[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?|" + _TEXT + r"(?:\^\{?[23]\}?)?)\)",
+    re.DOTALL,
+)
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
 _DEGREE = r"\^ ?\{? ?\\circ ?\}?|°|\\degree"
 _BASE_WORDS = {word: str(base) for base, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
@@ -142,7 +145,9 @@ def read_quantity(answer: str) -> Quantity | None:
     if re.fullmatch(_TEXT, text):
         text = unwrap_text(text)
     text = re.sub(
-        r"_\{(?:\\text\{)? ?([a-z]+) ?\}{1,2}$", lambda m: f"_{{{_BASE_WORDS[m[1]]}}}" if m[1] in _BASE_WORDS else m[0], text
+        r"_\{(?:\\text\{)? ?([a-z]+) ?\}{1,2}$",
+        lambda m: f"_{{{_BASE_WORDS[m[1]]}}}" if m[1] in _BASE_WORDS else m[0],
+        text,
     )
     if based := _BASE.fullmatch(text):
         return Quantity(Fraction(int(based[1])), base=int(based[2] or based[3]))
@@ -231,7 +236,9 @@ def split_unit(text: str) -> tuple[str, str]:
         spelled = len(words) > 1 or (words in _CANONICAL and wrapped[2].startswith(" "))
         if spelled and re.fullmatch(r"[^\W\d_][^\d(){}=<>,]*", words) and not _VOID.search(words.replace(" per ", " ")):
             return wrapped[1].strip(), _unit_name(words, power)
-    if value.count("circ") == 1 and (marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL)):
+    if value.count("circ") == 1 and (
+        marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL)
+    ):
         return marked[1].strip(), "degree"
     return value, ""
 
@@ -342,7 +349,9 @@ def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
 def _is_bare_unit(words: str) -> bool:
     """Outside `\\text`, letters after a number may be a product of variables: only what looks like words is a unit."""
     parts = re.split(r"[ /]", words)
-    known = all((len(part) > 1 or len(parts) > 1) and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts)
+    known = all(
+        (len(part) > 1 or len(parts) > 1) and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts
+    )
     spelled = all(len(part) > 3 and part.isalpha() and re.search("[aeiou]", part) for part in parts)
     return known or spelled or words in "%°"
 
@@ -405,7 +414,7 @@ def _rounds(short: Quantity, exact: Quantity) -> bool:
     """Whether a decimal is another number's expansion, which never ends, cut or rounded where the decimal ends."""
     if short.decimals is None or exact.decimals is not None or short.digits < MIN_ROUNDED_DIGITS:
         return False
-    if short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact.value):
+    if short.decimals and short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact.value):
         return True
     if short.decimals < MIN_ROUNDED_DIGITS and (short.decimals <= 0 or _ends(exact.value)):
         return False

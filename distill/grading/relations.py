@@ -121,5 +121,3 @@ def _same_pair(given: Node, given_sign: str, expected: Node, expected_sign: str)
     if isinstance(ratio, mp.mpc):
         return False
     return bool(ratio > 0) == (given_sign == expected_sign)
-
-

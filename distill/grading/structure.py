@@ -19,7 +19,9 @@ _NAME = re.compile(
 )
 _NAMES = re.compile(rf"\(\s*{_LETTER}(?:_\w)?(?:\s*,\s*{_LETTER}(?:_\w)?)+\s*\)")
 EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)|\\(?:approx|simeq|equiv)(?![a-zA-Z])|≈")
-RELATION = re.compile(r"[<>=≤≥≠≈]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?|in|subset|approx|simeq|equiv|sim)(?![a-zA-Z])")
+RELATION = re.compile(
+    r"[<>=≤≥≠≈]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?|in|subset|approx|simeq|equiv|sim)(?![a-zA-Z])"
+)
 _INEQUALITY = re.compile(r"[<>≤≥≠]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?)(?![a-zA-Z])")
 _SEPARATOR = re.compile(
     r"\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|,?\s\b(?:and|or)\b\s|\\(?:lor|land|vee|wedge)(?![a-zA-Z])|"
@@ -118,7 +120,9 @@ def _has_letters(text: str) -> bool:
 
 def take_apart(answer: str) -> Structure:
     """The parts of a list, a set, a tuple or an interval; an answer of one part, or one of a thousand, is `one`."""
-    if re.search(r"\\(?:cup|cap|setminus|mid)(?![a-zA-Z])", answer) or ("\\begin" in answer and _MATRIX.fullmatch(answer)):
+    if re.search(r"\\(?:cup|cap|setminus|mid)(?![a-zA-Z])", answer) or (
+        "\\begin" in answer and _MATRIX.fullmatch(answer)
+    ):
         return Structure("one", (answer,))
     text = answer.strip()
     kind, inner = "list", text
@@ -190,7 +194,9 @@ def read_matrix(text: str) -> Matrix | None:
         factor = factor[:-1].strip()
     if factor and (RELATION.search(factor) or _has_letters(factor) or factor[-1:] in "([|"):
         return None
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", found[3].replace("\\hline", "")) if row.strip()]
+    rows = [
+        row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", found[3].replace("\\hline", "")) if row.strip()
+    ]
     cells = tuple(tuple(cell.strip() for cell in row.split("&")) for row in rows)
     if not cells or len({len(row) for row in cells}) != 1:
         return None

@@ -31,6 +31,8 @@ MAX_BITS = 200_000
 
 MAX_EXPONENT = 10_000_000
 MAX_FACTORIAL = 3_000
+MAX_TERMS = 1_000
+"""A longer sum or product is not worked out."""
 
 Value = Any
 """A `Fraction` where exact, else an mpmath number."""
@@ -175,18 +177,17 @@ def _same_infinity(given: Node, expected: Node) -> bool | None:
 
 
 def _symbols(node: Node) -> set[str]:
-    found: set[str] = set()
-    waiting = [node]
-    while waiting:
-        one = waiting.pop()
-        if one.op == "sym":
-            found.add(str(one.value))
-        waiting.extend(one.args)
-    return found
+    if node.op == "sym":
+        return {str(node.value)}
+    if node.op in ("sum", "prod"):
+        return (_symbols(node.args[2]) - {str(node.value)}) | _symbols(node.args[0]) | _symbols(node.args[1])
+    return set().union(*map(_symbols, node.args)) if node.args else set()
 
 
 def _needs_whole_numbers(node: Node) -> bool:
     """Factorials, and powers of negative numbers, are meant for whole numbers."""
+    if node.op in ("sum", "prod") and _symbols(node):
+        return True
     if node.op == "fn" and node.value in ("factorial", "binomial", "gcd", "lcm") and _symbols(node):
         return True
     if node.op == "pow" and _symbols(node.args[1]) - {"pi", "e", "i"}:
@@ -268,6 +269,8 @@ class _Evaluation:
             return node.value
         if node.op == "sym":
             return self._symbol(str(node.value))
+        if node.op in ("sum", "prod"):
+            return self._series(node)
         args = [self._value(argument) for argument in node.args]
         if node.op == "neg":
             return -args[0]
@@ -293,16 +296,31 @@ class _Evaluation:
             return _unknown(str(node.value), args)
         return self._checked(_function(str(node.value), args, self))
 
+    def _series(self, node: Node) -> Value:
+        lower, upper = self._value(node.args[0]), self._value(node.args[1])
+        if not all(isinstance(end, Fraction) and end.denominator == 1 for end in (lower, upper)):
+            raise Undefined
+        if upper - lower >= MAX_TERMS:
+            raise Undefined
+        total = Fraction(int(node.op == "prod"))
+        name, outer = str(node.value), dict(self.point)
+        for index in range(int(lower), int(upper) + 1):
+            self.point[name] = Fraction(index)
+            term = self._value(node.args[2])
+            total = self._sum(total, term) if node.op == "sum" else _times(total, term)
+        self.point = outer
+        return total
+
     def _symbol(self, name: str) -> Value:
+        if name in self.point:
+            return self.point[name]
         if name == "pi":
             return +mp.pi
         if name == "e":
             return +mp.e
         if name == "i":
             return mpmath.mpc(0, 1)
-        if name == "infty":
-            raise Undefined
-        return self.point[name]
+        raise Undefined
 
     def _sum(self, left: Value, right: Value) -> Value:
         if isinstance(left, Fraction) and isinstance(right, Fraction):
@@ -406,7 +424,8 @@ _PLAIN: dict[str, Any] = {
     "sinh": mpmath.sinh, "cosh": mpmath.cosh, "tanh": mpmath.tanh, "coth": mpmath.coth, "arcsin": mpmath.asin,
     "arccos": mpmath.acos, "arctan": mpmath.atan, "arccot": mpmath.acot, "arcsinh": mpmath.asinh,
     "arccosh": mpmath.acosh, "arctanh": mpmath.atanh, "arsinh": mpmath.asinh, "arcosh": mpmath.acosh,
-    "artanh": mpmath.atanh, "exp": mpmath.exp,
+    "artanh": mpmath.atanh, "tg": mpmath.tan, "ctg": mpmath.cot, "arctg": mpmath.atan, "arcctg": mpmath.acot,
+    "sh": mpmath.sinh, "ch": mpmath.cosh, "th": mpmath.tanh, "cosec": mpmath.csc, "exp": mpmath.exp,
 }  # fmt: skip
 
 
@@ -434,7 +453,11 @@ def _function(name: str, args: list[Value], evaluation: _Evaluation) -> Value:
         if base is not None and (base in (0, 1)):
             raise Undefined
         exact = _exact_log(number, base)
-        return exact if exact is not None else mpmath.log(_number(number)) / (1 if base is None else mpmath.log(_number(base)))
+        return (
+            exact
+            if exact is not None
+            else mpmath.log(_number(number)) / (1 if base is None else mpmath.log(_number(base)))
+        )
     if name in ("Re", "Im"):
         return mpmath.mpf(getattr(_number(number), name[:2].lower().replace("re", "real").replace("im", "imag")))
     if name not in _PLAIN:

@@ -13,7 +13,9 @@ _MONTH = rf"({'|'.join(_MONTHS)}|{'|'.join(month[:3] for month in _MONTHS)}|sept
 _DAY = r"(?:the )?(\d{1,2})(?:st|nd|rd|th)?"
 _DATE = re.compile(rf"{_MONTH} {_DAY}(?:,? (\d{{4}}))?")
 _DAY_FIRST = re.compile(rf"{_DAY} (?:of )?{_MONTH}(?:,? (\d{{4}}))?")
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(a\.?m\.?|p\.?m\.?)?|(\d{1,2}) ?(a\.?m\.?|p\.?m\.?)", re.IGNORECASE)
+_CLOCK = re.compile(
+    r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(a\.?m\.?|p\.?m\.?)?|(\d{1,2}) ?(a\.?m\.?|p\.?m\.?)", re.IGNORECASE
+)
 _RATIO = re.compile(r"(-?[\d.]+) ?(?::| to |\\colon) ?(-?[\d.]+)")
 _BETWEEN_MEASURES = re.compile(r"(?<=[a-z.])(?: ?, ?| )(?:and )?(?=\d)")
 _NUMBER_WORDS = {
@@ -94,7 +96,8 @@ def _is_words(text: str) -> bool:
 def _same_measures(left: str, right: str) -> bool | None:
     """Amounts of several units: `3 hours and 20 minutes`, part by part."""
     golds, values = ([read_quantity(part) for part in _BETWEEN_MEASURES.split(text)] for text in (right, left))
-    if len(golds) < 2 or not all(gold and gold.unit for gold in golds) or not all(value and value.unit for value in values):
+    units = {gold.unit for gold in golds if gold and gold.unit}
+    if len(golds) < 2 or len(units) < len(golds) or not all(value and value.unit for value in values):
         return None
     return len(golds) == len(values) and all(map(same_quantity, values, golds))  # type: ignore[arg-type]
 
