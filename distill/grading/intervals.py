@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from mpmath import mp  # type: ignore[import-untyped]
 
-from distill.grading.expression import Node, Unreadable, read_expression
+from distill.grading.expression import read_expression
+from distill.grading.functions import DIGITS, Value, as_number, is_zero
+from distill.grading.notation import Node, UnreadableError
 from distill.grading.relations import INEQUALITIES, split_relations, split_top
-from distill.grading.values import DIGITS, Value, as_number, constant_value, is_zero, values_on_a_line
+from distill.grading.values import constant_value, values_on_a_line
 
 MAX_PIECES = 40
 
@@ -23,7 +25,8 @@ _UNION = re.compile(r"\\(?:cup|lor|vee)(?![a-zA-Z])|∪|\bor\b|\\text\s*\{\s*,?\
 _BOTH = re.compile(r"\\(?:cap|land|wedge)(?![a-zA-Z])|\band\b|\\text\s*\{\s*,?\s*and\s*\}")
 _WITHOUT = re.compile(r"\\(?:setminus|backslash)(?![a-zA-Z])|\s\\\s|\b(?:except|excluding)(?: for)?\b")
 _ALL = re.compile(
-    r"\\mathbb\s*\{?\s*R\s*\}?|\\R|\\Reals|ℝ|(?:x is )?(?:the set of )?(?:all )?(?:the )?real numbers?(?: x)?|all real values(?: of x)?"
+    r"\\mathbb\s*\{?\s*R\s*\}?|\\R|\\Reals|ℝ|"
+    r"(?:x is )?(?:the set of )?(?:all )?(?:the )?real numbers?(?: x)?|all real values(?: of x)?"
 )
 _MEMBER = re.compile(r"\s*([a-zA-Z]|\\[a-zA-Z]+)\s*\\in(?![a-zA-Z])")
 _BUILDER = re.compile(
@@ -47,8 +50,8 @@ class RealSet(NamedTuple):
     variable: str = ""
 
 
-class _NoSet(ValueError):
-    pass
+class _NoSetError(ValueError):
+    """The text is no set that can be read."""
 
 
 def looks_like_a_set(text: str) -> bool:
@@ -75,14 +78,14 @@ def read_set(text: str) -> RealSet | None:
     """The set of real numbers that a cleaned text is, or `None`."""
     try:
         found = _read(text.strip(), 0)
-    except (_NoSet, Unreadable):
+    except (_NoSetError, UnreadableError):
         return None
     return RealSet(_joined(found.pieces), found.variable)
 
 
 def _read(text: str, depth: int) -> RealSet:
     if depth > 8:
-        raise _NoSet
+        raise _NoSetError
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip().strip(",;").strip()
     if found := _BUILDER.fullmatch(text):
         return _read(found[2], depth + 1)
@@ -94,7 +97,7 @@ def _read(text: str, depth: int) -> RealSet:
         parts = split_top(text, pattern)
         if len(parts) > 1:
             if len(parts) > MAX_PIECES:
-                raise _NoSet
+                raise _NoSetError
             read = [_read(part, depth + 1) for part in parts]
             return RealSet(together([one.pieces for one in read]), _one_variable(read))
     if (interval := _interval(text)) is not None:
@@ -110,13 +113,13 @@ def _read(text: str, depth: int) -> RealSet:
             pieces = [one.pieces for one in read]
             return RealSet(_intersection(pieces) if excluded else _union(pieces), _one_variable(read))
         return _inequality(relations.sides, relations.signs)
-    raise _NoSet
+    raise _NoSetError
 
 
 def _one_variable(read: list[RealSet]) -> str:
     names = {one.variable for one in read if one.variable}
     if len(names) > 1:
-        raise _NoSet
+        raise _NoSetError
     return names.pop() if names else ""
 
 
@@ -154,7 +157,7 @@ def _end(text: str) -> Value | str:
 def _constant(text: str) -> Value:
     value = constant_value(read_expression(text))
     if value is None:
-        raise _NoSet
+        raise _NoSetError
     return as_number(value)
 
 
@@ -175,7 +178,7 @@ def _inequality(sides: tuple[str, ...], signs: tuple[str, ...]) -> RealSet:
         variables.add(variable)
         pieces = _intersection([pieces, solved])
     if len(variables) != 1:
-        raise _NoSet
+        raise _NoSetError
     return RealSet(pieces, variables.pop())
 
 
@@ -183,7 +186,7 @@ def _solved(left: Node, sign: str, right: Node) -> tuple[tuple[Piece, ...], str]
     """Where a linear inequality in one variable holds."""
     line = values_on_a_line(Node("add", (left, Node("neg", (right,)))))
     if line is None:
-        raise _NoSet
+        raise _NoSetError
     variable, slope, root = line
     root = as_number(root)
     if sign == "!=":
@@ -201,9 +204,8 @@ def _joined(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
     """The same set with as few intervals as can be."""
     done: list[Piece] = []
     for piece in sorted(pieces, key=_low_key):
-        if piece.low is not None and piece.high is not None:
-            if piece.low > piece.high or (piece.low == piece.high and not (piece.has_low and piece.has_high)):
-                continue
+        if _is_empty(piece):
+            continue
         last = done[-1] if done else None
         if last is not None and (last.high is None or piece.low is None or _touches(last, piece)):
             done[-1] = _hull(last, piece)
@@ -212,7 +214,14 @@ def _joined(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
     return tuple(done)
 
 
+def _is_empty(piece: Piece) -> bool:
+    if piece.low is None or piece.high is None:
+        return False
+    return bool(piece.low > piece.high) or (piece.low == piece.high and not (piece.has_low and piece.has_high))
+
+
 def _touches(last: Piece, piece: Piece) -> bool:
+    assert last.high is not None
     if _same_end(last.high, piece.low):
         return last.has_high or piece.has_low
     return bool(piece.low < last.high)
@@ -236,7 +245,7 @@ def _intersection(sets: list[tuple[Piece, ...]]) -> tuple[Piece, ...]:
     found = sets[0]
     for other in sets[1:]:
         if len(found) * len(other) > MAX_PIECES**2:
-            raise _NoSet
+            raise _NoSetError
         found = _joined(tuple(_common(a, b) for a in found for b in other))
     return found
 

@@ -3,58 +3,47 @@ r"""Mathematical answers: compare one that was cut out of a text with the expect
 Enters: `"\frac{1}{2}"` and `"0.5"`. Leaves: right.
 
 Strings, numbers and units are compared first (microseconds). Lists, sets, tuples, matrices and equations are taken
-apart (`structure`, `intervals`, `relations`), and their values compared exactly (`expression`, `values`: a millisecond).
-math-verify sees what that grammar cannot read, such as integrals and sums.
+apart (`structure`, `intervals`, `relations`), and single values compared exactly (`single`: a millisecond).
+math-verify sees what no grammar of ours reads, such as integrals.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
-from distill.grading.expression import Node, Unreadable, function_names, read_expression
-from distill.grading.intervals import looks_like_a_set, read_set, same_set
-from distill.grading.latex import MAX_ANSWER_CHARS, equal_values, is_damaged, is_tame, parse_latex, repaired, stripped
-from distill.grading.products import same_product
+from distill.grading.expression import read_expression
+from distill.grading.intervals import looks_like_a_set, same_set
+from distill.grading.latex import MAX_ANSWER_CHARS, is_damaged, is_tame, repaired, stripped
+from distill.grading.notation import UnreadableError
 from distill.grading.quantities import (
-    MIN_ROUNDED_DIGITS,
     PERCENT,
     Quantity,
     clean,
-    is_rounded,
     read_quantity,
     same_quantity,
     split_unit,
     unwrap_text,
 )
-from distill.grading.relations import same_relations, split_relations
+from distill.grading.single import all_right, equal_single, parses
 from distill.grading.structure import (
     RELATION,
-    Matrix,
     Structure,
     assigned,
-    determinant,
-    read_matrix,
     separate,
     take_apart,
     usual_brackets,
 )
-from distill.grading.values import constant_value, same_value
-from distill.grading.words import as_fraction, same_words
+from distill.grading.values import constant_value
+from distill.grading.words import same_words
 from distill.records import Problem
 
-MAX_DETERMINANT = 4
 _WHOLE_NUMBERS = re.compile(
     r"[,;]?\s*\(?\s*(?:\\text\s*\{\s*(?:where|for|with)?\s*\}|where|for|with)?\s*[kmn]\s*\\in\s*\\(?:mathbb|mathbf|bf)\s*\{?\s*Z\s*\}?\s*\)?\s*[.$]*\s*$"
 )
 """What the letter of a general solution stands for, which many leave out."""
-_ANGLE = re.compile(r"sin|cos|tan|cot|sec|csc|tg|pi")
-_DEGREES = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![a-zA-Z]))|°|\\degree(?![a-zA-Z])")
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
 _DERIVATIVE = re.compile(r"\\frac\{d([a-zA-Z])\}\{d([a-zA-Z])\}")
-_BEYOND = re.compile(
-    r"\\(?:sum|prod|i*nt|oint|lim|sup|inf|[bp]?mod|det|begin|cup|cap|\{|[gl]eq?|[gl]t|operatorname|Re|Im)(?![a-zA-Z])|[<>|]"
-)
-"""Signs that math-verify reads and `expression` does not."""
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
 
 
@@ -138,15 +127,15 @@ def _equivalent(given: str, expected: str) -> bool | None:
     if (verdict := same_words(given, expected)) is not None:
         return verdict
     given, expected = (unwrap_text(text) if _is_text_of_parts(text) else text for text in (given, expected))
-    if looks_like_a_set(given) or looks_like_a_set(expected):
-        if (verdict := same_set(given, expected)) is not None:
-            return verdict
+    is_set = looks_like_a_set(given) or looks_like_a_set(expected)
+    if is_set and (verdict := same_set(given, expected)) is not None:
+        return verdict
     given, expected = _without_membership(given, expected), _without_membership(expected, given)
     left, right = take_apart(given), take_apart(expected)
     if right.kind in ("list", "set") and "," in given and read_quantity(given) is not None:
         left = Structure("list", tuple(given.split(",")))  # 81,256 may be a list, where one is expected
     if left.kind == right.kind == "one":
-        return _equal_single(given, expected)
+        return equal_single(given, expected, _equivalent)
     if "one" in (left.kind, right.kind):
         return _equal_whole(given, expected, left, right)
     return _equal_parts(left, right)
@@ -192,7 +181,7 @@ def _equal_chains(values: Sequence[str], golds: Sequence[str]) -> bool | None:
 def _is_consistent(values: Sequence[str]) -> bool:
     """Whether no number of a chain contradicts another; a decimal may be rounded, as in `22/7 = 3.14`."""
     numbers = [number for value in values if (number := _constant(value)) is not None]
-    return all(_rounds_to(one, other) for one, other in zip(numbers, numbers[1:], strict=False))
+    return all(_rounds_to(one, other) for one, other in itertools.pairwise(numbers))
 
 
 def _rounds_to(one: Quantity, other: Quantity) -> bool:
@@ -212,7 +201,7 @@ def _constant(text: str) -> Quantity | None:
         return quantity
     try:
         value = constant_value(read_expression(split_unit(text)[0]))
-    except Unreadable:
+    except UnreadableError:
         return None
     if value is None or isinstance(value, Fraction):
         return None if value is None else Quantity(value)
@@ -221,7 +210,7 @@ def _constant(text: str) -> Quantity | None:
 
 def _equal_parts(left: Structure, right: Structure) -> bool | None:
     if len(left.parts) != len(right.parts) or not _same_kind(left.kind, right.kind):
-        return None if not _parses(right) else False
+        return None if not parses(right) else False
     left_names, left_values = _named(left.parts)
     right_names, right_values = _named(right.parts)
     if all(right_names) and len(set(right_names)) == len(right_names):
@@ -230,17 +219,19 @@ def _equal_parts(left: Structure, right: Structure) -> bool | None:
                 roots = {name.partition("_")[0] for name in right_names} == set(left_names)
                 return _equal_unordered(tuple(left_values), tuple(right_values)) if roots else False
             order = [left_names.index(name) for name in right_names]
-            return _all(_equivalent(left_values[i], gold) for i, gold in zip(order, right_values, strict=True))
+            return all_right(_equivalent(left_values[i], gold) for i, gold in zip(order, right_values, strict=True))
         # names have an order, and a bare list gives its values in it
-        return _all(map(_equivalent, left.parts, right_values))
+        return all_right(map(_equivalent, left.parts, right_values))
     unordered = {left.kind, right.kind} <= {"list", "set"}
     if unordered:
         return _equal_unordered(left.parts, right.parts)
     if all(left_names) and len(set(left_names)) == len(left_names):
         by_name = [value for _, value in sorted(zip(left_names, left_values, strict=True))]
-        if _all(map(_equivalent, by_name, right.parts)):
+        if all_right(map(_equivalent, by_name, right.parts)):
             return True
-    return _all(map(_equivalent, left.parts, right.parts))
+        if set(left_names) <= {"x", "y", "z"}:
+            return False
+    return all_right(map(_equivalent, left.parts, right.parts))
 
 
 def _named(parts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -279,157 +270,13 @@ def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -
         if one.kind == "set" and len(one.parts) == 1 and other.kind == "one":
             return _equivalent(left.parts[0], right.parts[0])
     if "list" in (left.kind, right.kind) or "{" in (given[:1], expected[:1]):
-        return None if right.kind != "one" and not _parses(right) else False
-    return _equal_single(given, expected)
-
-
-def _equal_single(given: str, expected: str) -> bool | None:
-    if split_relations(given).signs or split_relations(expected).signs:
-        return _equal_relations(given, expected)
-    matrix, other = read_matrix(expected), read_matrix(given)
-    if matrix is not None and (other is not None or not matrix.is_determinant):
-        return _equal_matrices(other, matrix)
-    if (found := matrix or other) and found.is_determinant and len(found.rows) == len(found.rows[0]) <= MAX_DETERMINANT:
-        value = f"({found.factor or 1}){determinant(found.rows)}"
-        return _equal_expressions(given if matrix else value, value if matrix else expected)
-    verdict = _equal_expressions(given, expected)
-    if verdict is not None:
-        return verdict
-    letters, gold_letters = _letters(given), _letters(expected)
-    if letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}:
-        return None if parse_latex(expected) is None else False  # the parser takes R for r
-    kind, gold_kind = _kind(given), _kind(expected)
-    if gold_kind and (kind or not _BEYOND.search(given)) and (kind != gold_kind or kind == "value"):
-        return False
-    verdict = equal_values(given.replace("\\varnothing", "\\emptyset"), expected.replace("\\varnothing", "\\emptyset"))
-    return False if verdict is None and _is_readable(expected) else verdict
-
-
-def _equal_relations(given: str, expected: str) -> bool | None:
-    left, right = split_relations(given), split_relations(expected)
-    verdict = same_relations(given, expected)
-    if verdict is not None:
-        return verdict
-    if left.signs and left.signs == right.signs:
-        return _all(map(_equal_single, left.sides, right.sides))
-    if not right.signs:  # an equation is no value: x + 1 = 5 is not 5
-        if "=" in left.signs:
-            return False if _is_readable(expected) else None
-        return equal_values(given, expected)
-    if not left.signs and "=" in right.signs:
-        return False if all(_is_readable(side) for side in right.sides) else None
-    return equal_values(given, expected) if left.signs != right.signs else None
-
-
-def _equal_expressions(given: str, expected: str) -> bool | None:
-    """Compare two values of the grammar; `None` where one is none, or cannot be told from the other."""
-    (left, left_unit), (right, right_unit) = split_unit(given), split_unit(expected)
-    if left_unit and right_unit and left_unit != right_unit:
-        return False
-    left, right = as_fraction(left), as_fraction(right)
-    if not _ANGLE.search(left + right):
-        left, right = _DEGREES.sub("", left), _DEGREES.sub("", right)
-    names = function_names(left, right)
-    golds, values = _readings(right, names), _readings(left, names)
-    if not golds or not values:
-        return None
-    if _rounds(left, golds[0]) or _rounds(right, values[0]):
-        return True
-    if (verdict := same_product(left, right, values[0], golds[0])) is not None:
-        return verdict
-    verdicts = [same_value(value, gold) for gold in golds for value in values]
-    if True in verdicts:
-        return True
-    return False if False in verdicts else None
-
-
-def _readings(text: str, names: frozenset[str]) -> list[Node]:
-    """What a text may mean: `1/2x` is a half of x to some and one by 2x to others."""
-    if (number := read_quantity(text)) and number.base == 10 and not number.unit:
-        return [Node("num", (), number.value)]
-    found: list[Node] = []
-    for tight in (False, True) if "/" in text else (False,):
-        try:
-            tree = read_expression(text, names, tight)
-        except Unreadable:
-            break
-        if tree not in found:
-            found.append(tree)
-    return found
-
-
-def _rounds(text: str, exact: Node) -> bool:
-    """Whether a text is a decimal that an exact constant was rounded to."""
-    decimal = read_quantity(text)
-    if (
-        decimal is None
-        or not decimal.decimals
-        or decimal.decimals < 0
-        or decimal.digits < MIN_ROUNDED_DIGITS
-        or exact.op in ("num", "neg")
-    ):
-        return False
-    value = constant_value(exact)
-    if value is None or isinstance(value, Fraction):
-        return False
-    return is_rounded(decimal, Fraction(int(value * 10**40), 10**40))
-
-
-def _equal_matrices(given: Matrix | None, expected: Matrix) -> bool | None:
-    if given is None or given.is_determinant != expected.is_determinant:
-        return False
-    if [len(row) for row in given.rows] != [len(row) for row in expected.rows]:
-        return False
-    pairs = zip(given.rows, expected.rows, strict=True)
-    return _all(
-        _equivalent(_scaled(cell, given.factor), _scaled(gold, expected.factor))
-        for row, golds in pairs
-        for cell, gold in zip(row, golds, strict=True)
-    )
-
-
-def _scaled(cell: str, factor: str) -> str:
-    if not factor:
-        return cell
-    return f"-({cell})" if factor == "-" else f"({factor})({cell})"
-
-
-def _kind(text: str) -> str:
-    """What a text is where it can be read; `""`: it is for math-verify to say."""
-    if read_matrix(text) is not None:
-        return "matrix"
-    parts = take_apart(text)
-    if parts.kind != "one":
-        return "parts" if _parses(parts) else ""
-    if read_set(text) is not None:
-        return "set"
-    return (
-        "value" if read_quantity(text) is not None or _readings(as_fraction(split_unit(text)[0]), frozenset()) else ""
-    )
-
-
-def _letters(text: str) -> set[str]:
-    return set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)))
-
-
-def _parses(structure: Structure) -> bool:
-    return all(_is_readable(part) for part in structure.parts)
-
-
-def _is_readable(text: str) -> bool:
-    if read_quantity(text) is not None or read_set(text) is not None or _readings(split_unit(text)[0], frozenset()):
-        return True
-    return all(parse_latex(side) is not None for side in split_relations(text).sides)
-
-
-def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    found = list(verdicts)
-    if any(verdict is False for verdict in found):
-        return False
-    return None if None in found else True
+        return None if right.kind != "one" and not parses(right) else False
+    return equal_single(given, expected, _equivalent)
 
 
 def _is_whole(gold: str) -> bool:
     """Whether the text can mean anything at all."""
     braces = re.sub(r"\\[{}]", "", gold)
-    return braces.count("{") == braces.count("}") and any(char.isalnum() for char in gold)
+    return braces.count("{") == braces.count("}") and (
+        any(char.isalnum() for char in gold) or re.search(r"\\\{ *\\\}|∅|∞", gold) is not None
+    )

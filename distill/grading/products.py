@@ -1,8 +1,8 @@
 r"""Products that do not commute: matrices by their letters.
 
-Enters: two texts and their trees, `"A^{-1}B"` and `"BA^{-1}"`. Leaves: whether they are equal for matrices, `None` where
-nothing says that the letters are matrices. Each letter becomes a matrix of random fractions, so that an identity of
-matrices holds and nothing else does (`distill.grading.values` has the reason).
+Enters: two texts and their trees, `"A^{-1}B"` and `"BA^{-1}"`. Leaves: whether they are equal for matrices, `None`
+where nothing says that the letters are matrices. Each letter becomes a matrix of random fractions, so that an identity
+of matrices holds and nothing else does (`distill.grading.values` has the reason).
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from distill.grading.expression import Node
+from distill.grading.notation import Node
 
 SIZE = 3
 NUM_TRIALS = 2
@@ -26,8 +26,8 @@ _Value = Any
 """A `Fraction` or a matrix of them."""
 
 
-class _NoMatrix(ValueError):
-    pass
+class _NoMatrixError(ValueError):
+    """The expression is none of matrices."""
 
 
 def same_product(given: str, expected: str, value: Node, gold: Node) -> bool | None:
@@ -36,7 +36,7 @@ def same_product(given: str, expected: str, value: Node, gold: Node) -> bool | N
         return None
     try:
         return all(_value(value, trial) == _value(gold, trial) for trial in range(NUM_TRIALS))
-    except (_NoMatrix, ZeroDivisionError):
+    except (_NoMatrixError, ZeroDivisionError):
         return None
 
 
@@ -81,7 +81,7 @@ def _value(node: Node, trial: int) -> _Value:
         return _transposed(args[0])
     if node.op in ("fn", "call") and node.value in ("det", "tr", "abs") and not isinstance(args[0], Fraction):
         return _determinant(args[0]) if node.value != "tr" else sum(args[0][i][i] for i in range(SIZE))
-    raise _NoMatrix
+    raise _NoMatrixError
 
 
 def _letter(name: str, trial: int) -> _Value:
@@ -92,7 +92,7 @@ def _letter(name: str, trial: int) -> _Value:
     numbers = [Fraction(byte + 1, 3) for byte in digest[: SIZE * SIZE]]
     if not bare[:1].isupper():
         if name.startswith("vec ") or name in ("i", "e", "pi", "infty"):
-            raise _NoMatrix
+            raise _NoMatrixError
         return numbers[0]
     return tuple(tuple(numbers[i * SIZE : (i + 1) * SIZE]) for i in range(SIZE))
 
@@ -101,7 +101,7 @@ def _sum(left: _Value, right: _Value) -> _Value:
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return left + right
     if isinstance(left, Fraction) or isinstance(right, Fraction):
-        raise _NoMatrix
+        raise _NoMatrixError
     return tuple(tuple(a + b for a, b in zip(one, other, strict=True)) for one, other in zip(left, right, strict=True))
 
 
@@ -117,7 +117,7 @@ def _times(left: _Value, right: _Value) -> _Value:
 
 def _power(base: _Value, exponent: _Value) -> _Value:
     if not isinstance(exponent, Fraction) or exponent.denominator != 1 or abs(exponent) > MAX_POWER:
-        raise _NoMatrix
+        raise _NoMatrixError
     power = exponent.numerator
     if isinstance(base, Fraction):
         return base**power

@@ -8,11 +8,15 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from distill.grading.units import CANONICAL, POWER, VOID, exponent_of, is_bare_unit, unit_name
+
 MAX_QUANTITY_CHARS = 120
 """Longer answers are no single number with its unit."""
 
 MIN_ROUNDED_DIGITS = 6
 """A decimal stands for a fraction that it does not equal only if it shows at least so many significant digits of it."""
+
+PERCENT = "percent"
 
 FLOAT_DIGITS = 15
 """A decimal of so many significant digits may be a float as computers print it, whose last digits are its own."""
@@ -20,57 +24,10 @@ FLOAT_DIGITS = 15
 FLOAT_ERROR = Fraction(1, 10**15)
 """Relative: what a few operations on floats leave behind, as in 0.1 + 0.2 = 0.30000000000000004."""
 
-PERCENT = "percent"
-
 _SIGNS = str.maketrans(
     {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{NO-BREAK SPACE}": " ", "\u2009": " ", "\u202f": " ", "\u2007": " "}
 )
 
-_UNITS: dict[str, str] = {
-    "mm": "mm millimeter millimetre",
-    "cm": "cm centimeter centimetre",
-    "m": "m meter metre",
-    "km": "km kilometer kilometre",
-    "in": "in inch inche",
-    "ft": "ft foot feet",
-    "yd": "yd yard",
-    "mi": "mi mile",
-    "mg": "mg milligram",
-    "g": "g gram",
-    "kg": "kg kilogram",
-    "lb": "lb pound",
-    "oz": "oz ounce",
-    "ml": "ml milliliter millilitre",
-    "l": "l liter litre",
-    "gal": "gal gallon",
-    "s": "s sec second",
-    "min": "min minute",
-    "h": "h hr hour",
-    "day": "day",
-    "week": "week",
-    "month": "month",
-    "year": "year yr",
-    "am": "am a.m.",
-    "pm": "pm p.m.",
-    "dollar": "dollar usd",
-    "cent": "cent",
-    "euro": "euro eur €",
-    "sterling": "£ gbp",
-    "yen": "yen jpy ¥",
-    "rupee": "rupee rs inr ₹",
-    "degree": "degree deg °",
-    "radian": "radian rad",
-    "celsius": "celsius",
-    "fahrenheit": "fahrenheit",
-    "kelvin": "kelvin",
-    "ohm": "ohm ω",
-    "mi/h": "mph",
-    "km/h": "kmh kmph",
-    PERCENT: "percent % pct",
-}
-_CANONICAL = {alias: unit for unit, aliases in _UNITS.items() for alias in aliases.split()}
-_NO_UNIT = {"unit", "in total", "total", "altogether", "each"}
-_UNIT_WORDS = {"per", "sq", "cu", "square", "cubic"}
 _MULTIPLIERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 _TEXT = (
@@ -94,17 +51,14 @@ _BRACKETED_UNIT = re.compile(
 )
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
 _DEGREE = r"\^ ?\{? ?\\circ ?\}?|°|\\degree"
-_BASE_WORDS = {word: str(base) for base, word in enumerate("two three four five six seven eight nine ten".split(), 2)}
+_BASE_WORDS = {
+    word: str(base)
+    for base, word in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)
+}
 _DOTS = re.compile(r"([-+]?\d*\.)(\d+) ?(?:\.{3}|…|\\[lc]?dots)")
 _EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
 _BASE = re.compile(r"([-+]?\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
 _NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
-_POWER = re.compile(r"(?:\^\{([23])\}|\^([23])|([²³]))$")
-_RAISED = {"²": "2", "³": "3"}
-_VOID = re.compile(
-    r"\b(?:or|and|cis|to|minus|plus|times|over|squared|cubed|pi|mod|modulo|sqrt|root|more|less|than|if|when|where|with|"
-    r"dozen|half|halves|third|thirds|quarter|quarters|sin|cos|tan|log|ln|exp|factorial|power|not|infinity|inf|base|per)\b"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +84,15 @@ def read_quantity(answer: str) -> Quantity | None:
         return None
     text = _unit_out_of_brackets(clean(answer))
     unit = ""
-    if word := _CURRENCY_WORD.match(text):
-        unit = _CANONICAL.get(word[1].lower().rstrip("."), "dollar")
-        text = text[word.end() :]
+    if code := _CURRENCY_WORD.match(text):
+        unit = CANONICAL.get(code[1].lower().rstrip("."), "dollar")
+        text = text[code.end() :]
         if _CURRENCY.search(text):
             return None
     if angle := _DEGREES.fullmatch(text):
         return _angle(angle)
     if marks := set(_CURRENCY.findall(text)):
-        unit = _CANONICAL.get(marks.pop(), "dollar")
+        unit = CANONICAL.get(marks.pop(), "dollar")
         if marks:
             return None
         text = _tidy(_CURRENCY.sub(" ", text))
@@ -211,8 +165,8 @@ def _unit_out_of_brackets(text: str) -> str:
         return text
     words = found[2]
     is_text = "\\" in words
-    bare = _POWER.sub("", words)
-    if is_text or _is_bare_unit(bare) or _unit_name(bare) in _CANONICAL.values():
+    bare = POWER.sub("", words)
+    if is_text or is_bare_unit(bare) or unit_name(bare) in CANONICAL.values():
         return f"{found[1]} " + (words if is_text else rf"\text{{{words}}}")
     return text
 
@@ -229,13 +183,13 @@ def split_unit(text: str) -> tuple[str, str]:
     value = re.sub(r"^(-?)\s*(?:\\\$|[$€£¥₹])\s*", r"\1", text)
     power = ""
     body = value
-    if found := _POWER.search(value):
-        power, body = _exponent(found), value[: found.start()].rstrip()
+    if found := POWER.search(value):
+        power, body = exponent_of(found), value[: found.start()].rstrip()
     if wrapped := re.fullmatch(rf"(.*?[\w}})]) ?{_TEXT}", body, re.DOTALL):
         words = wrapped[2].casefold().strip(" .")
-        spelled = len(words) > 1 or (words in _CANONICAL and wrapped[2].startswith(" "))
-        if spelled and re.fullmatch(r"[^\W\d_][^\d(){}=<>,]*", words) and not _VOID.search(words.replace(" per ", " ")):
-            return wrapped[1].strip(), _unit_name(words, power)
+        spelled = len(words) > 1 or (words in CANONICAL and wrapped[2].startswith(" "))
+        if spelled and re.fullmatch(r"[^\W\d_][^\d(){}=<>,]*", words) and not VOID.search(words.replace(" per ", " ")):
+            return wrapped[1].strip(), unit_name(words, power)
     if value.count("circ") == 1 and (
         marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL)
     ):
@@ -308,8 +262,8 @@ def _decimal(text: str) -> Quantity:
 def _split_unit(text: str) -> tuple[str, str, int] | None:
     """(number, unit, power of ten) of `2.5 million dollars`; `None` where what follows the number is no unit."""
     power = ""
-    if found := _POWER.search(text):
-        power, text = _exponent(found), text[: found.start()].rstrip()
+    if found := POWER.search(text):
+        power, text = exponent_of(found), text[: found.start()].rstrip()
     cut = _cut_unit(text, power)
     if cut is None:
         return None
@@ -319,13 +273,13 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
     head, _, rest = words.partition(" ")
     if head in _MULTIPLIERS:
         exponent, words = _MULTIPLIERS[head], rest
-    if _VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
+    if VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
         return None
-    if len(words) == 1 and not (words in _CANONICAL and (is_text or not words.isalpha())):
+    if len(words) == 1 and not (words in CANONICAL and (is_text or not words.isalpha())):
         return None  # \mathrm{i} and \mathrm{e} are numbers, k is a thousand
-    if not is_text and words and not _is_bare_unit(words):
+    if not is_text and words and not is_bare_unit(words):
         return None
-    return number, _unit_name(words, power), exponent
+    return number, unit_name(words, power), exponent
 
 
 def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
@@ -342,42 +296,8 @@ def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
     if bare is None:
         return None
     number, space, words = bare.groups()
-    known = len(words) > 1 and _unit_name(words, power) in _CANONICAL.values()
+    known = len(words) > 1 and unit_name(words, power) in CANONICAL.values()
     return (number, words, False) if space or known or words in ("%", "°") else None
-
-
-def _is_bare_unit(words: str) -> bool:
-    """Outside `\\text`, letters after a number may be a product of variables: only what looks like words is a unit."""
-    parts = re.split(r"[ /]", words)
-    known = all(
-        (len(part) > 1 or len(parts) > 1) and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts
-    )
-    spelled = all(len(part) > 3 and part.isalpha() and re.search("[aeiou]", part) for part in parts)
-    return known or spelled or words in "%°"
-
-
-def _unit_name(words: str, power: str = "") -> str:
-    """The unit's one name: `square centimetres`, `cm^2` and `sq cm` are `cm^2`; units of no dimension are `""`."""
-    words = words.casefold().strip(" .")
-    if found := re.match(r"(?:(square|sq\.?)|(cubic|cu\.?)) +", words):
-        power, words = "2" if found[1] else "3", words[found.end() :]
-    if found := _POWER.search(words):
-        power, words = _exponent(found), words[: found.start()]
-    parts = [_singular(part) for part in re.split(r" ?/ ?| per ", words)]
-    name = "/".join(_CANONICAL.get(part, part) for part in parts)
-    if name in _NO_UNIT:
-        return ""
-    return f"{name}^{power}" if power and name else name
-
-
-def _exponent(found: re.Match[str]) -> str:
-    return found[1] or found[2] or _RAISED[found[3]]
-
-
-def _singular(word: str) -> str:
-    if word in _CANONICAL:
-        return word
-    return word[:-1] if len(word) > 2 and word.endswith("s") else word
 
 
 def _same_percent(given: Quantity, expected: Quantity) -> bool:

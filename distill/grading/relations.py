@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from mpmath import mp  # type: ignore[import-untyped]
 
-from distill.grading.expression import Node, Unreadable, function_names, read_expression
-from distill.grading.values import DIGITS, NUM_POINTS, as_number, is_zero, same_value, values_at_points
+from distill.grading.expression import read_expression
+from distill.grading.functions import DIGITS, as_number, is_zero
+from distill.grading.notation import Node, UnreadableError, function_names
+from distill.grading.values import NUM_POINTS, same_value, values_at_points
 
 INEQUALITIES = ("<", ">", "<=", ">=", "!=")
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -54,14 +56,13 @@ def split_relations(text: str) -> Relations:
     sides = split_top(text, _SIGN)
     signs: list[str] = []
     place = 0
-    for left, right in zip(sides, sides[1:], strict=False):
+    for left in sides[:-1]:
         place = text.index(left, place) + len(left)
         found = _SIGN.search(text, place)
         assert found is not None
         name = found["name"] or found["plain"]
         signs.append("!=" if name.startswith("not") else _SIGNS.get(name, name))
         place = found.end()
-        del right
     return Relations(tuple(sides), tuple(signs))
 
 
@@ -76,7 +77,7 @@ def same_relations(given: str, expected: str) -> bool | None:
         try:
             gold = _difference(right, place, names)
             value = _difference(left, place, names)
-        except Unreadable:
+        except UnreadableError:
             return None
         verdicts.append(_same_pair(value, left.signs[place], gold, right.signs[place]))
     if False in verdicts:

@@ -1,14 +1,27 @@
 r"""Answers that are words, letters, times of day, dates or ratios: settled without mathematics.
 
-Enters: `"2:30 p.m."` and `"14:30"`, `"\text{October 30}"` and `"30 October"`, `"(B)"`. Leaves: right, wrong, or `None` where
-mathematics must tell.
+Enters: `"2:30 p.m."` and `"14:30"`, `"\text{October 30}"` and `"30 October"`, `"(B)"`. Leaves: right, wrong, or `None`
+where mathematics must tell.
 """
 
 import re
 
 from distill.grading.quantities import read_quantity, same_quantity, unwrap_text
 
-_MONTHS = ("january february march april may june july august september october november december").split()
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 _MONTH = rf"({'|'.join(_MONTHS)}|{'|'.join(month[:3] for month in _MONTHS)}|sept)\.?"
 _DAY = r"(?:the )?(\d{1,2})(?:st|nd|rd|th)?"
 _DATE = re.compile(rf"{_MONTH} {_DAY}(?:,? (\d{{4}}))?")
@@ -21,8 +34,29 @@ _BETWEEN_MEASURES = re.compile(r"(?<=[a-z.])(?: ?, ?| )(?:and )?(?=\d)")
 _NUMBER_WORDS = {
     word: str(number)
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
     )
 }
 _NOTHING = re.compile(
