@@ -44,6 +44,7 @@ _WHOLE_NUMBERS = re.compile(
 """What the letter of a general solution stands for, which many leave out."""
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
 _DERIVATIVE = re.compile(r"\\frac\{d([a-zA-Z])\}\{d([a-zA-Z])\}")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,100}")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
 
 
@@ -54,6 +55,8 @@ def same_answer(given: str, expected: str) -> bool:
 
 def settle(given: str, expected: str) -> bool | None:
     """Right or wrong, where strings and numbers say so; `None` where a parser must look."""
+    if _WHOLE_NUMBER.fullmatch(given) and _WHOLE_NUMBER.fullmatch(expected):
+        return int(given) == int(expected)
     if len(expected) > MAX_ANSWER_CHARS or is_damaged(expected):
         return None
     if len(given) > MAX_ANSWER_CHARS:

@@ -34,6 +34,8 @@ _TEXT = (
     r"\\(?:text(?:normal|up|bf|it|rm|sf|tt|sc|md)?|mathrm|mathbf|mathit|mathsf|mathnormal|mbox|hbox|operatorname\*?|"
     r"unit|si|rm)\s*\{([^{}]*)\}"
 )
+_UNDRESSED = re.compile(r"[\w +\-,/;:=<>'()]*")
+"""Nothing in it is LaTeX's, or only looks."""
 _CURRENCY = re.compile(r"\\\$|[$€£¥₹]")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?\.\d+")
 _FRACTION = re.compile(r"([-+]?)(?:(\d+)/(\d+)|\\frac\{([-+]?\d+)\}\{(\d+)\}|\\frac(\d)(\d))")
@@ -138,6 +140,8 @@ def clean(answer: str) -> str:
     """An answer without what LaTeX only needs for its looks: delimiters, spacing, sizes; one kind of fraction."""
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\thinspace|[\u2009\u202f\u2007]|\xa0(?=\d{3}))(?=\d)", "", answer)
     text = text.translate(_SIGNS)
+    if _UNDRESSED.fullmatch(text):
+        return _tidy(text)
     text = re.sub(
         r"\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|nolimits|thinspace|bigg?l?|bigg?r|Bigg?l?|Bigg?r)"
         r"(?![a-zA-Z])\.?",

@@ -151,6 +151,8 @@ def _same_clock(left: str, right: str) -> bool | None:
     gold, value = _CLOCK.fullmatch(right), _CLOCK.fullmatch(left)
     if gold and value and (gold[4] or gold[6] or value[4] or value[6]):
         return _same_time(value, gold)
+    if re.fullmatch(r"\d{1,2}:\d{2} ?[a-z.]+", right):
+        return False  # a time, and the other is none
     if ":" in left and ":" in right and not re.search(r"[=<>{]", left + right):
         parts = [[part.strip() for part in text.split(":")] for text in (left, right)]
         if all(part.isdecimal() for part in parts[0] + parts[1]):

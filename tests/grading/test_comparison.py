@@ -1,6 +1,8 @@
 r"""Two mathematical answers compared: each kind of notation, with what is right, wrong, or not to be told."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -330,6 +332,22 @@ def test_an_answer_in_thousands_of_brackets_is_ungraded_where_it_may_be_right(br
 def test_names_give_a_pair_its_order():
     assert compare("(3,8)", "x=3, y=8") is True
     assert compare("(3,8)", "y=3, x=8") is False
+
+
+def documented():
+    """The rows of the table in docs/grading.md that say of which two texts they are."""
+    page = (Path(__file__).parents[2] / "docs" / "grading.md").read_text()
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)]
+        if len(cells) == 8 and cells[4] in ("✓", "✗"):
+            for gold in re.findall("`([^`]*)`", cells[2]):
+                for answer in re.findall("`([^`]*)`", cells[3]):
+                    yield gold, answer, cells[4] == "✓"
+
+
+@pytest.mark.parametrize(("expected", "given_", "right"), documented())
+def test_the_documented_table_is_true(expected, given_, right):
+    assert compare(expected, given_) is right
 
 
 numbers = st.integers(2, 10**6)
