@@ -5,9 +5,14 @@ puts real reasoning in front of each, inside <think> … </think>, until the tra
 see the whole trace and run in this process, taking turns; time is CPU time, so other jobs on the machine count little.
 
     python benchmarks/grade_math.py [--rounds 3] [--characters 20000] [--data ../shared/data] [--limit 800]
+    python benchmarks/grade_math.py --symbolic 560
 
 Prints every verdict that differs, with both answers. The last line is JSON: the ratio of the rates, every round, how
 many verdicts differ, and how often each grader agrees with the labels.
+
+With `--symbolic`, short answers that are made up (`symbolic_answers.py`), half of them equal to the expected one in
+another form, half of them not: CPU time an answer, both graders on each answer in turn. `ratio` is then math-verify's
+mean over distill's.
 """
 
 import argparse
@@ -19,6 +24,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from symbolic_answers import make_pairs
 
 from distill.grading import grade
 from distill.prompts import join_reasoning, split_reasoning
@@ -52,9 +59,13 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help=f"folder of {ANSWERS} and the reasoning"
     )
+    parser.add_argument("--symbolic", type=int, default=0, help="so many made-up symbolic answers instead of traces")
     options = parser.parse_args()
     for name in ("math_verify", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if options.symbolic:
+        print(json.dumps(time_symbolic(options.symbolic, options.rounds)))
+        return
     rows = load_rows(options.data, options.characters)[: options.limit]
     print(f"{len(rows)} traces, {statistics.median(len(row.text) for row in rows):,.0f} characters (median)")
     graders: dict[str, Callable[[Row], Said]] = {"distill": by_distill, "math_verify": by_math_verify}
@@ -77,6 +88,34 @@ def main() -> None:
     }
     summary = {"traces": len(rows), "differ": num_differ, "agree_with_labels": agree, "rounds": rates}
     print(json.dumps({"ratio": medians["distill"] / medians["math_verify"], "per_cpu_second": medians, **summary}))
+
+
+def time_symbolic(count: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds of CPU an answer, and the share of right verdicts, of both graders."""
+    graders: dict[str, Callable[[Row], Said]] = {"distill": by_distill, "math_verify": by_math_verify}
+    times: dict[str, list[float]] = {name: [] for name in graders}
+    right = dict.fromkeys(graders, 0)
+    for seed in range(rounds):
+        for number, pair in enumerate(make_pairs(count, seed)):
+            row = Row(pair.gold, rf"\boxed{{{pair.answer}}}", pair.equal)
+            for name in list(graders) if number % 2 else reversed(list(graders)):
+                forget()
+                started = time.process_time()
+                said = graders[name](row)
+                times[name].append(1000 * (time.process_time() - started))
+                right[name] += said.correct == pair.equal
+                if name == "distill" and said.correct != pair.equal:
+                    print(f"wrong verdict: {pair}")
+    found = {
+        name: {
+            "mean_ms": statistics.mean(spent),
+            "median_ms": statistics.median(spent),
+            "p99_ms": statistics.quantiles(spent, n=100)[-1],
+            "right": right[name] / len(spent),
+        }
+        for name, spent in times.items()
+    }
+    return {"ratio": found["math_verify"]["mean_ms"] / found["distill"]["mean_ms"], **found}
 
 
 def load_rows(folder: Path, characters: int) -> list[Row]:

@@ -155,7 +155,7 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unset
         return Grade(None, extracted, "ungraded_gold")
     if problem.task == "math" and (verdict := settle(extracted, problem.answer)) is not None:
         return grade_from(verdict, extracted)
-    if len(extracted) > MAX_RULE_CHARS:
+    if problem.task != "math" and len(extracted) > MAX_RULE_CHARS:
         return Grade(False, extracted, "wrong_answer")
     return Unsettled(extracted)
 

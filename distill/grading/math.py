@@ -2,46 +2,50 @@ r"""Mathematical answers: compare one that was cut out of a text with the expect
 
 Enters: `"\frac{1}{2}"` and `"0.5"`. Leaves: right.
 
-Strings, numbers and units are compared first (microseconds). Lists, sets, tuples and equations are taken apart, and
-math-verify sees only their parts, and only where strings and numbers do not settle them.
+Strings, numbers and units are compared first (microseconds). Lists, sets, tuples, matrices and equations are taken
+apart (`structure`, `intervals`, `relations`), and single values compared exactly (`single`: a millisecond).
+math-verify sees what no grammar of ours reads, such as integrals.
 """
 
+import itertools
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
+from fractions import Fraction
 
-from distill.grading.latex import MAX_ANSWER_CHARS, equal_values, is_tame, parse_latex
-from distill.grading.quantities import clean, read_quantity, same_quantity, unwrap_text
+from distill.grading.expression import read_expression
+from distill.grading.intervals import looks_like_a_set, same_set
+from distill.grading.latex import MAX_ANSWER_CHARS, is_damaged, is_tame, repaired, stripped
+from distill.grading.notation import UnreadableError
+from distill.grading.quantities import (
+    PERCENT,
+    Quantity,
+    clean,
+    read_quantity,
+    same_quantity,
+    split_unit,
+    unwrap_text,
+)
+from distill.grading.single import all_right, equal_single, parses
+from distill.grading.structure import (
+    RELATION,
+    Structure,
+    assigned,
+    separate,
+    take_apart,
+    usual_brackets,
+)
+from distill.grading.values import constant_value
+from distill.grading.words import same_words
 from distill.records import Problem
 
-MAX_PARTS = 50
-"""Longer lists are compared as they stand."""
-
+_WHOLE_NUMBERS = re.compile(
+    r"[,;]?\s*\(?\s*(?:\\text\s*\{\s*(?:where|for|with)?\s*\}|where|for|with)?\s*[kmn]\s*\\in\s*\\(?:mathbb|mathbf|bf)\s*\{?\s*Z\s*\}?\s*\)?\s*[.$]*\s*$"
+)
+"""What the letter of a general solution stands for, which many leave out."""
+_BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
+_DERIVATIVE = re.compile(r"\\frac\{d([a-zA-Z])\}\{d([a-zA-Z])\}")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,100}")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
-
-_WORDS = re.compile(r"[^\W\d_][^\W\d_ .,'\-]*(?:[ .,'\-]+[^\W\d_]+)*\.?")
-_LABEL = re.compile(r"\(?([A-Za-z])\)?")
-_LABELLED = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s+\S.*|\(?([A-Za-z])\)?[).:]?", re.DOTALL)
-_FUNCTION_WORDS = re.compile(
-    "sqrt|frac|binom|sinh?|cosh?|tanh?|sec|csc|cot|log|exp|max|min|mod|gcd|lcm|arcsin|arccos|arctan|infty|infinity"
-)
-_NAME = re.compile(
-    r"(?:\\(?:text|mathrm)\s*\{[^{}]*\}|(?:\\(?:angle|triangle|overline|vec|mathbf)\s*)?\{?(?:[a-zA-Z]|[A-Z]{2,4}|\\[a-zA-Z]+)\}?)"
-    r"'*(?:_(?:\w|\{\w+\}))?(?:\([^()=]{1,20}\))?"
-)
-_EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)")
-_RELATION = re.compile(r"[<>=]|\\(?:leq?|geq?|lt|gt|neq?|in|subset|approx)(?![a-zA-Z])")
-_SEPARATOR = re.compile(
-    r"\\text\s*\{\s*,?\s*(?:and|or)\s*\}|,?\s\b(?:and|or)\b\s|\\(?:begin|end|.)|[,;{}()\[\]]", re.DOTALL
-)
-_OPENING, _CLOSING = "{([", "})]"
-
-
-class Structure(NamedTuple):
-    """An answer taken apart: `kind` is `one`, `list` (bare), `set`, or the two brackets of an ordered one (`(]`)."""
-
-    kind: str
-    parts: tuple[str, ...]
 
 
 def same_answer(given: str, expected: str) -> bool:
@@ -51,10 +55,12 @@ def same_answer(given: str, expected: str) -> bool:
 
 def settle(given: str, expected: str) -> bool | None:
     """Right or wrong, where strings and numbers say so; `None` where a parser must look."""
-    if len(expected) > MAX_ANSWER_CHARS:
+    if _WHOLE_NUMBER.fullmatch(given) and _WHOLE_NUMBER.fullmatch(expected):
+        return int(given) == int(expected)
+    if len(expected) > MAX_ANSWER_CHARS or is_damaged(expected):
         return None
     if len(given) > MAX_ANSWER_CHARS:
-        return False
+        return None if given[0] in "({[" else False
     left, right = normalise(given), normalise(expected)
     if left == right:
         return True if left else None
@@ -73,148 +79,171 @@ def normalise(answer: str) -> str:
     # a space between two digits separates as well: 1 1/2 is not 11/2
     text = re.sub(r"(?<!\d) | (?!\d)", "", text)
     # R and r are two variables, Red and red one word
-    return text.casefold() if re.search(r"(?<![\\a-zA-Z])[^\W\d_]{3}", text) and not _RELATION.search(text) else text
+    return text.casefold() if re.search(r"(?<![\\a-zA-Z])[^\W\d_]{3}", text) and not RELATION.search(text) else text
 
 
 def grade_math(problem: Problem, extracted: str) -> bool | None:
     """Whether an answer is the expected one; `None` where that cannot be parsed. May hang: run it in the pool."""
-    if problem.answer is None:
+    gold = problem.answer
+    if gold is None or is_damaged(gold):
         return None
-    verdict = settle(extracted, problem.answer)
+    verdict = settle(extracted, gold)
     if verdict is not None:
         return verdict
-    if not is_tame(problem.answer) or not _is_whole(problem.answer):
+    if not is_tame(gold) or not _is_whole(gold):
         return None
     if not is_tame(extracted):
-        return False
-    return _equivalent(clean(extracted), clean(problem.answer))
+        # so many brackets are no answer, but what they hold may be the right one
+        return None if settle(stripped(extracted), gold) else False
+    given, expected = (
+        usual_brackets(clean(separate(_WHOLE_NUMBERS.sub("", text)))) for text in (repaired(extracted), gold)
+    )
+    return _equivalent(_same_derivatives(_same_style(given, expected), expected), expected)
+
+
+def _same_style(given: str, expected: str) -> str:
+    """Bold letters without their style where the other text has none."""
+    return given if _BOLD.search(expected) else _BOLD.sub(r"{\1}", given)
+
+
+def _same_derivatives(given: str, expected: str) -> str:
+    """`y'` as `dy/dx`, where that is the one derivative that is expected."""
+    wanted = set(_DERIVATIVE.findall(expected))
+    if len(wanted) != 1 or "\\frac{d" in given:
+        return given
+    ((name, variable),) = wanted
+    return re.sub(rf"(?<![a-zA-Z\\]){name}'(?!')", rf"\\frac{{d{name}}}{{d{variable}}}", given)
 
 
 def _equivalent(given: str, expected: str) -> bool | None:
     """Compare two answers part by part; `None` where the expected one cannot be parsed."""
-    verdict = _same_as_strings(given, expected)
-    if verdict is not None:
+    if (verdict := settle(given, expected)) is not None:
         return verdict
-    given, expected = _same_side(given, expected)
+    values, golds = _same_side(given, expected)
+    if (values, golds) != ((given,), (expected,)):
+        return _equal_chains(values, golds)
+    if ":" in given and ":" in expected and (verdict := same_words(given, expected)) is not None:
+        return verdict
+    (value, unit), (gold, gold_unit) = split_unit(given), split_unit(expected)
+    if (value, gold) != (given, expected) and re.search(r"\d|\\pi|π", gold):
+        return False if unit and gold_unit and unit != gold_unit else _equivalent(value, gold)
+    if (verdict := same_words(given, expected)) is not None:
+        return verdict
+    given, expected = (unwrap_text(text) if _is_text_of_parts(text) else text for text in (given, expected))
+    is_set = looks_like_a_set(given) or looks_like_a_set(expected)
+    if is_set and (verdict := same_set(given, expected)) is not None:
+        return verdict
+    given, expected = _without_membership(given, expected), _without_membership(expected, given)
     left, right = take_apart(given), take_apart(expected)
+    if right.kind in ("list", "set") and "," in given and read_quantity(given) is not None:
+        left = Structure("list", tuple(given.split(",")))  # 81,256 may be a list, where one is expected
     if left.kind == right.kind == "one":
-        return _equal_single(given, expected)
+        return equal_single(given, expected, _equivalent)
     if "one" in (left.kind, right.kind):
         return _equal_whole(given, expected, left, right)
-    if len(left.parts) != len(right.parts) or not _same_kind(left.kind, right.kind):
-        return None if not _parses(right) else False
-    if left.kind in ("list", "set") and right.kind in ("list", "set"):
-        return _equal_unordered(left.parts, right.parts)
-    return _all(_equivalent(a, b) for a, b in zip(left.parts, right.parts, strict=True))
+    return _equal_parts(left, right)
 
 
-def _same_as_strings(given: str, expected: str) -> bool | None:
-    verdict = settle(given, expected)
-    if verdict is not None:
-        return verdict
-    left, right = unwrap_text(given), unwrap_text(expected)
-    if label := _LABEL.fullmatch(right):
-        found = _LABELLED.fullmatch(left)
-        # a bare letter may be a variable: only a marked one is a choice whatever its case
-        is_choice = "(" in right or "\\text" in expected
-        if not is_choice and label[1] not in "ABCDEFGHIJ":
-            return None
-        letter = next(filter(None, found.groups()), "") if found else ""
-        if found and (letter == label[1] or (is_choice and letter.lower() == label[1].lower())):
-            return True
-        return False if is_choice else None
-    if _is_words(right) and (_is_words(left) or not re.search("[a-zA-Z]", left)):
-        return False
-    if ":" in left and ":" in right and not re.search(r"[=<>{]", left + right):
-        return False  # times of day and ratios: 3:30 is not 1:10, whatever the division says
-    return None
+def _without_membership(text: str, other: str) -> str:
+    """`\\{3, 5\\}` of `x \\in \\{3, 5\\}`, where the other says `x = 3`."""
+    found = re.match(r"\s*([a-zA-Z])\s*\\in(?![a-zA-Z])", text)
+    return text[found.end() :].strip() if found and re.match(rf"\s*{found[1]}\s*=", other) else text
 
 
-def _is_words(text: str) -> bool:
-    """Whether an answer is words and not mathematics: three letters in a row that are no function's name."""
-    if "\\begin" in text:
-        return False
-    words = re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", text)
-    return any(not _FUNCTION_WORDS.fullmatch(word.lower()) for word in words) and (
-        _WORDS.fullmatch(text) is not None or any(len(word) > 3 for word in words)
-    )
+def _is_text_of_parts(text: str) -> bool:
+    return re.fullmatch(r"\\text\s*\{[^{}]*(?:,|\band\b|\bor\b)[^{}]*\}", text) is not None
 
 
-def _same_side(given: str, expected: str) -> tuple[str, str]:
-    """Both without `x =` or `x \\in` if one has none, or if both name the same; else as they are."""
-    (left_name, left), (right_name, right) = _assigned(given), _assigned(expected)
-    if left_name and right_name and normalise(left_name) != normalise(right_name):
-        return given, expected
-    if (left_name and _EQUALS.search(right)) or (right_name and _EQUALS.search(left)):
-        return given, expected  # an equation beside an equation
+def _same_side(given: str, expected: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The values of both without `x =` or `x \\in` if one has none, or if both name the same; else as they are."""
+    (left_name, left), (right_name, right) = assigned(given), assigned(expected)
+    as_they_are = (given,), (expected,)
+    if left_name and right_name and not _same_name(left_name, right_name):
+        return as_they_are
+    if (left_name and not right_name and "=" in right[0]) or (right_name and not left_name and "=" in left[0]):
+        return as_they_are  # an equation beside an equation
     return left, right
 
 
-def _assigned(answer: str) -> tuple[str, str]:
-    """(name, value) of `x = 5`, `S = 2 + 3 = 5` and `x \\in [1, 2]`; `2 + 3 = 5` names nothing and is 5."""
-    parts = _EQUALS.split(answer)
-    if len(parts) > 1 and len(_split(answer)) == 1 and not re.search(r"[<>]|\\(?:leq?|geq?|neq?)(?![a-zA-Z])", answer):
-        first = parts[0].strip()
-        if _NAME.fullmatch(first):
-            return first, parts[-1].strip()
-        if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", first)):
-            return "", parts[-1].strip()
-    if (member := re.match(r"\s*(\\?[a-zA-Z]+)\s*\\in(?![a-zA-Z])", answer)) and _NAME.fullmatch(member[1]):
-        return member[1], answer[member.end() :].strip()
-    return "", answer
+def _same_name(left: str, right: str) -> bool:
+    """The same name; y is also what f(x) is."""
+    names = {normalise(left), normalise(right)}
+    return len(names) == 1 or ("y" in names and any(name.endswith("(x)") for name in names))
 
 
-def take_apart(answer: str) -> Structure:
-    """The parts of a list, a set, a tuple or an interval; an answer of one part, or one of a thousand, is `one`."""
-    if "\\begin" in answer or "\\cup" in answer or "\\cap" in answer or "\\setminus" in answer:
-        return Structure("one", (answer,))
-    text = answer.strip()
-    kind, inner = "list", text
-    if text.startswith("\\{") and text.endswith("\\}"):
-        kind, inner = "set", text[2:-2]
-    elif text[:1] in ("(", "[") and text[-1:] in (")", "]") and _is_bracketed(text):
-        kind, inner = text[0] + text[-1], text[1:-1]
-    parts = [part for one in _split(inner) for part in _both_signs(one)]
-    if len(parts) > MAX_PARTS or (len(parts) == 1 and kind != "set") or (kind == "set" and "|" in inner):
-        return Structure("one", (answer,))
-    return Structure(kind, tuple(parts))
+def _equal_chains(values: Sequence[str], golds: Sequence[str]) -> bool | None:
+    """Compare what stands last in two chains; what stands before it must not contradict it."""
+    if not _is_consistent(values):
+        return False
+    verdicts = [_equivalent(value, gold) for gold in golds[:2] for value in values[:2]]
+    if True in verdicts:
+        return True
+    return None if verdicts[0] is None else False
 
 
-def _is_bracketed(text: str) -> bool:
-    """Whether the first bracket closes with the last character: `(1, 2), (3, 4)` is a list."""
-    depth = 0
-    for place, char in enumerate(text):
-        depth += (char in _OPENING) - (char in _CLOSING)
-        if depth == 0:
-            return place == len(text) - 1
-    return False
+def _is_consistent(values: Sequence[str]) -> bool:
+    """Whether no number of a chain contradicts another; a decimal may be rounded, as in `22/7 = 3.14`."""
+    numbers = [number for value in values if (number := _constant(value)) is not None]
+    return all(_rounds_to(one, other) for one, other in itertools.pairwise(numbers))
 
 
-def _split(text: str) -> list[str]:
-    """Cut at the commas, semicolons, "and" and "or" that stand in no bracket; thousands' commas cut nothing."""
-    if not re.search(r"[\[({]", text) and read_quantity(text) is not None:
-        return [text]
-    parts, depth, start = [], 0, 0
-    for match in _SEPARATOR.finditer(text):
-        piece = match[0]
-        if piece in ("\\{", "\\}"):
-            piece = piece[1]
-        if piece in _OPENING:
-            depth += 1
-        elif piece in _CLOSING:
-            depth -= 1
-        elif depth == 0 and (piece in ",;" or "and" in piece or "or" in piece):
-            parts.append(text[start : match.start()])
-            start = match.end()
-    parts.append(text[start:])
-    return [part.strip() for part in parts if part.strip()]
+def _rounds_to(one: Quantity, other: Quantity) -> bool:
+    if one.value == other.value:
+        return True
+    if (one.decimals is None) == (other.decimals is None):
+        return False
+    decimals = one.decimals if one.decimals is not None else other.decimals
+    return abs(one.value - other.value) <= Fraction(10) ** -(decimals or 0)
 
 
-def _both_signs(part: str) -> list[str]:
-    signs = part.count("\\pm")
-    if signs != 1 or "\\mp" in part:
-        return [part]
-    return [re.sub(r"\\pm\s*", sign, part).strip().removeprefix("+") for sign in "+-"]
+def _constant(text: str) -> Quantity | None:
+    """The number that a text is, percent worked out; an irrational one as an exact fraction near it."""
+    if quantity := read_quantity(text):
+        if quantity.unit == PERCENT:
+            return Quantity(quantity.value / 100, "", (quantity.decimals or 0) + 2, quantity.digits)
+        return quantity
+    try:
+        value = constant_value(read_expression(split_unit(text)[0]))
+    except UnreadableError:
+        return None
+    if value is None or isinstance(value, Fraction):
+        return None if value is None else Quantity(value)
+    return Quantity(round(Fraction(int(value * 10**40), 10**40), 30)) if abs(value) < 10**30 else None
+
+
+def _equal_parts(left: Structure, right: Structure) -> bool | None:
+    if len(left.parts) != len(right.parts) or not _same_kind(left.kind, right.kind):
+        return None if not parses(right) else False
+    left_names, left_values = _named(left.parts)
+    right_names, right_values = _named(right.parts)
+    if all(right_names) and len(set(right_names)) == len(right_names):
+        if all(left_names):
+            if set(left_names) != set(right_names):
+                roots = {name.partition("_")[0] for name in right_names} == set(left_names)
+                return _equal_unordered(tuple(left_values), tuple(right_values)) if roots else False
+            order = [left_names.index(name) for name in right_names]
+            return all_right(_equivalent(left_values[i], gold) for i, gold in zip(order, right_values, strict=True))
+        # names have an order, and a bare list gives its values in it
+        return all_right(map(_equivalent, left.parts, right_values))
+    unordered = {left.kind, right.kind} <= {"list", "set"}
+    if unordered:
+        return _equal_unordered(left.parts, right.parts)
+    if all(left_names) and len(set(left_names)) == len(left_names):
+        by_name = [value for _, value in sorted(zip(left_names, left_values, strict=True))]
+        if all_right(map(_equivalent, by_name, right.parts)):
+            return True
+        if set(left_names) <= {"x", "y", "z"}:
+            return False
+    return all_right(map(_equivalent, left.parts, right.parts))
+
+
+def _named(parts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names and values of parts that are assignments; `""` and the part itself for another."""
+    found = [assigned(part) for part in parts]
+    is_named = [bool(name) and RELATION.search(part) is not None for (name, _), part in zip(found, parts, strict=True)]
+    names = [normalise(name) if named else "" for (name, _), named in zip(found, is_named, strict=True)]
+    values = [values[0] if named else part for (_, values), named, part in zip(found, is_named, parts, strict=True)]
+    return names, values
 
 
 def _same_kind(given: str, expected: str) -> bool:
@@ -240,40 +269,17 @@ def _equal_unordered(given: tuple[str, ...], expected: tuple[str, ...]) -> bool 
 
 def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -> bool | None:
     """One side is a single thing: an interval may still equal an inequality, a set of one its element."""
-    if right.kind == "set" and len(right.parts) == 1 and left.kind == "one":
-        return _equivalent(given, right.parts[0])
-    if left.kind == "set" and len(left.parts) == 1 and right.kind == "one":
-        return _equivalent(left.parts[0], expected)
-    if "list" in (left.kind, right.kind):
-        return None if not _parses(right) else False
-    return equal_values(given, expected)
-
-
-def _equal_single(given: str, expected: str) -> bool | None:
-    if "=" in given and "=" not in expected and not _RELATION.search(expected):
-        return None if parse_latex(expected) is None else False  # an equation is no value: x + 1 = 5 is not 5
-    letters, gold_letters = _letters(given), _letters(expected)
-    if letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}:
-        return None if parse_latex(expected) is None else False  # the parser takes R for r
-    return equal_values(given.replace("\\varnothing", "\\emptyset"), expected.replace("\\varnothing", "\\emptyset"))
-
-
-def _letters(text: str) -> set[str]:
-    return set(re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)))
-
-
-def _parses(structure: Structure) -> bool:
-    return all(read_quantity(part) is not None or parse_latex(part) is not None for part in structure.parts)
-
-
-def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    found = list(verdicts)
-    if any(verdict is False for verdict in found):
-        return False
-    return None if None in found else True
+    for one, other in ((left, right), (right, left)):
+        if one.kind == "set" and len(one.parts) == 1 and other.kind == "one":
+            return _equivalent(left.parts[0], right.parts[0])
+    if "list" in (left.kind, right.kind) or "{" in (given[:1], expected[:1]):
+        return None if right.kind != "one" and not parses(right) else False
+    return equal_single(given, expected, _equivalent)
 
 
 def _is_whole(gold: str) -> bool:
     """Whether the text can mean anything at all."""
     braces = re.sub(r"\\[{}]", "", gold)
-    return braces.count("{") == braces.count("}") and any(char.isalnum() for char in gold)
+    return braces.count("{") == braces.count("}") and (
+        any(char.isalnum() for char in gold) or re.search(r"\\\{ *\\\}|∅|∞", gold) is not None
+    )

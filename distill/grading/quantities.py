@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from distill.grading.units import CANONICAL, POWER, VOID, exponent_of, is_bare_unit, unit_name
+
 MAX_QUANTITY_CHARS = 120
 """Longer answers are no single number with its unit."""
 
@@ -16,65 +18,49 @@ MIN_ROUNDED_DIGITS = 6
 
 PERCENT = "percent"
 
-_UNITS: dict[str, str] = {
-    "mm": "mm millimeter millimetre",
-    "cm": "cm centimeter centimetre",
-    "m": "m meter metre",
-    "km": "km kilometer kilometre",
-    "in": "in inch inche",
-    "ft": "ft foot feet",
-    "yd": "yd yard",
-    "mi": "mi mile",
-    "mg": "mg milligram",
-    "g": "g gram",
-    "kg": "kg kilogram",
-    "lb": "lb pound",
-    "oz": "oz ounce",
-    "ml": "ml milliliter millilitre",
-    "l": "l liter litre",
-    "gal": "gal gallon",
-    "s": "s sec second",
-    "min": "min minute",
-    "h": "h hr hour",
-    "day": "day",
-    "week": "week",
-    "month": "month",
-    "year": "year yr",
-    "am": "am a.m.",
-    "pm": "pm p.m.",
-    "dollar": "dollar usd",
-    "cent": "cent",
-    "euro": "euro eur €",
-    "sterling": "£ gbp",
-    "yen": "yen jpy ¥",
-    "rupee": "rupee rs inr ₹",
-    "degree": "degree deg °",
-    "radian": "radian rad",
-    "mi/h": "mph",
-    "km/h": "kmh kmph",
-    PERCENT: "percent % pct",
-}
-_CANONICAL = {alias: unit for unit, aliases in _UNITS.items() for alias in aliases.split()}
-_NO_UNIT = {"unit", "in total", "total", "altogether", "each"}
-_UNIT_WORDS = {"per", "sq", "cu", "square", "cubic"}
+FLOAT_DIGITS = 15
+"""A decimal of so many significant digits may be a float as computers print it, whose last digits are its own."""
+
+FLOAT_ERROR = Fraction(1, 10**15)
+"""Relative: what a few operations on floats leave behind, as in 0.1 + 0.2 = 0.30000000000000004."""
+
+_SIGNS = str.maketrans(
+    {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{NO-BREAK SPACE}": " ", "\u2009": " ", "\u202f": " ", "\u2007": " "}
+)
+
 _MULTIPLIERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
-_TEXT = r"\\(?:text|mathrm|textbf|mathbf|mbox|textit|textrm|rm)\s*\{([^{}]*)\}"
+_TEXT = (
+    r"\\(?:text(?:normal|up|bf|it|rm|sf|tt|sc|md)?|mathrm|mathbf|mathit|mathsf|mathnormal|mbox|hbox|operatorname\*?|"
+    r"unit|si|rm)\s*\{([^{}]*)\}"
+)
+_UNDRESSED = re.compile(r"[\w +\-,/;:=<>'()]*")
+"""Nothing in it is LaTeX's, or only looks."""
 _CURRENCY = re.compile(r"\\\$|[$€£¥₹]")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?\.\d+")
 _FRACTION = re.compile(r"([-+]?)(?:(\d+)/(\d+)|\\frac\{([-+]?\d+)\}\{(\d+)\}|\\frac(\d)(\d))")
 _MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\}| ?\\frac(\d)(\d))")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
-_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,3})\}|(\d))")
-_EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
-_BASE = re.compile(r"(\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
-_NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
-_POWER = re.compile(r"(?:\^\{([23])\}|\^([23])|([²³]))$")
-_RAISED = {"²": "2", "³": "3"}
-_VOID = re.compile(
-    r"\b(?:or|and|cis|to|minus|plus|times|over|squared|cubed|pi|mod|modulo|sqrt|root|more|less|than|if|when|where|with|"
-    r"dozen|half|halves|third|thirds|quarter|quarters|sin|cos|tan|log|ln|exp|factorial|power|not|infinity|inf|base|per)\b"
+_FLOAT = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,3})")
+_DEGREES = re.compile(
+    r"([-+]?)(\d+) ?(?:\^\{? ?\\circ ?\}?|°) ?(\d{1,2}(?:\.\d+)?) ?(?:'|\^\{? ?\\prime ?\}?|′|’)"
+    r"(?: ?(\d{1,2}(?:\.\d+)?) ?(?:''|\"|\^\{? ?\\prime ?\\prime ?\}?|″))?"
 )
+_CURRENCY_WORD = re.compile(r"(usd|eur|gbp|inr|jpy|us\$|rs\.?)\s?(?=[\d.])", re.IGNORECASE)
+_BRACKETED_UNIT = re.compile(
+    r"(.*[\d})%.]) \(((?:[^\W\d_]|[ .,'\-])+(?:/ ?[^\W\d_]+)?(?:\^\{?[23]\}?|[²³])?|" + _TEXT + r"(?:\^\{?[23]\}?)?)\)",
+    re.DOTALL,
+)
+_SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
+_DEGREE = r"\^ ?\{? ?\\circ ?\}?|°|\\degree"
+_BASE_WORDS = {
+    word: str(base)
+    for base, word in enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2)
+}
+_DOTS = re.compile(r"([-+]?\d*\.)(\d+) ?(?:\.{3}|…|\\[lc]?dots)")
+_EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+")
+_BASE = re.compile(r"([-+]?\d+)_(?:\{(?:\\text\{)?(\d{1,2})\}{1,2}|(\d))")
+_NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +84,27 @@ def read_quantity(answer: str) -> Quantity | None:
     """
     if len(answer) > MAX_QUANTITY_CHARS:
         return None
-    text = clean(answer)
+    text = _unit_out_of_brackets(clean(answer))
     unit = ""
+    if code := _CURRENCY_WORD.match(text):
+        unit = CANONICAL.get(code[1].lower().rstrip("."), "dollar")
+        text = text[code.end() :]
+        if _CURRENCY.search(text):
+            return None
+    if angle := _DEGREES.fullmatch(text):
+        return _angle(angle)
     if marks := set(_CURRENCY.findall(text)):
-        unit = _CANONICAL.get(marks.pop(), "dollar")
+        unit = CANONICAL.get(marks.pop(), "dollar")
         if marks:
             return None
         text = _tidy(_CURRENCY.sub(" ", text))
     if re.fullmatch(_TEXT, text):
         text = unwrap_text(text)
+    text = re.sub(
+        r"_\{(?:\\text\{)? ?([a-z]+) ?\}{1,2}$",
+        lambda m: f"_{{{_BASE_WORDS[m[1]]}}}" if m[1] in _BASE_WORDS else m[0],
+        text,
+    )
     if based := _BASE.fullmatch(text):
         return Quantity(Fraction(int(based[1])), base=int(based[2] or based[3]))
     if (bare := _read_number(text)) is not None:
@@ -132,23 +130,75 @@ def same_quantity(given: Quantity, expected: Quantity) -> bool:
     if PERCENT in (given.unit, expected.unit) and given.unit != expected.unit:
         return _same_percent(given, expected)
     if given.unit and expected.unit and given.unit != expected.unit:
-        return False
+        scales = {given.unit, expected.unit} - {"degree", "degree celsius", "degree fahrenheit"}
+        if "degree" not in (given.unit, expected.unit) or not scales <= {"celsius", "fahrenheit"}:
+            return False
     return _same_value(given, expected)
 
 
 def clean(answer: str) -> str:
     """An answer without what LaTeX only needs for its looks: delimiters, spacing, sizes; one kind of fraction."""
-    text = answer.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").replace("\N{NO-BREAK SPACE}", " ")
-    text = re.sub(r"\\(?:left|right|quad|qquad|displaystyle|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\.?", " ", text)
+    text = re.sub(r"(?<=\d)(?:\\,|\\!|\\thinspace|[\u2009\u202f\u2007]|\xa0(?=\d{3}))(?=\d)", "", answer)
+    text = text.translate(_SIGNS)
+    if _UNDRESSED.fullmatch(text):
+        return _tidy(text)
+    text = re.sub(
+        r"\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|nolimits|thinspace|bigg?l?|bigg?r|Bigg?l?|Bigg?r)"
+        r"(?![a-zA-Z])\.?",
+        " ",
+        text,
+    )
+    text = re.sub(r"(?<=\d) ?(?:\.{3}|…)", r"\\ldots", text)
+    text = re.sub(r"\\frac\{\\(text|mathrm)\{([^{}]+)\}\}\{\\\1\{([^{}]+)\}\}$", r"\\text{ \2/\3}", text)
+    text = re.sub(r"\\[hv]?phantom(?![a-zA-Z])\s*(?:\{[^{}]*\}|.)", "", text)
+    text = re.sub(r"\{ ?\\(rm|bf|it|sf|tt) +([^{}]*)\}", r"\\text{\2}", text)
     text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
     text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)
     text = re.sub(r"\{ ?, ?\}", ",", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
-    text = re.sub(r"(?<!\\)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
+    text = re.sub(r"(?<!\\)(?<!^)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
     text = re.sub(r"(?<!\\)\$", "", text)
-    text = re.sub(r"^\s*\\approx(?![a-zA-Z])", "", text)
+    text = re.sub(r"^\s*(?:\\approx(?![a-zA-Z])|≈)", "", text)
     return _tidy(text)
+
+
+def _unit_out_of_brackets(text: str) -> str:
+    """`9 apples` of `9 (apples)`, where the bracket can be nothing but a unit."""
+    if not text.endswith(")") or not (found := _BRACKETED_UNIT.fullmatch(text)):
+        return text
+    words = found[2]
+    is_text = "\\" in words
+    bare = POWER.sub("", words)
+    if is_text or is_bare_unit(bare) or unit_name(bare) in CANONICAL.values():
+        return f"{found[1]} " + (words if is_text else rf"\text{{{words}}}")
+    return text
+
+
+def _angle(found: re.Match[str]) -> Quantity:
+    """Degrees, minutes and seconds."""
+    value = Fraction(found[2]) + Fraction(found[3]) / 60 + Fraction(found[4] or 0) / 3600
+    return Quantity(-value if found[1] == "-" else value, "degree")
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""(value, unit) of `12\sqrt{13} \text{ feet}`: an expression's unit, marked as text; no unit is `""`."""
+    text = _unit_out_of_brackets(text)
+    value = re.sub(r"^(-?)\s*(?:\\\$|[$€£¥₹])\s*", r"\1", text)
+    power = ""
+    body = value
+    if found := POWER.search(value):
+        power, body = exponent_of(found), value[: found.start()].rstrip()
+    if wrapped := re.fullmatch(rf"(.*?[\w}})]) ?{_TEXT}", body, re.DOTALL):
+        words = wrapped[2].casefold().strip(" .")
+        spelled = len(words) > 1 or (words in CANONICAL and wrapped[2].startswith(" "))
+        if spelled and re.fullmatch(r"[^\W\d_][^\d(){}=<>,]*", words) and not VOID.search(words.replace(" per ", " ")):
+            return wrapped[1].strip(), unit_name(words, power)
+    if value.count("circ") == 1 and (
+        marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL)
+    ):
+        return marked[1].strip(), "degree"
+    return value, ""
 
 
 def unwrap_text(text: str) -> str:
@@ -164,7 +214,7 @@ def _tidy(text: str) -> str:
 
 def _read_number(text: str) -> Quantity | None:
     text = text.strip()
-    if _PLAIN.fullmatch(text) or re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+", text):
+    if _PLAIN.fullmatch(text) or re.fullmatch(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?", text):
         return _decimal(text.replace(",", "").replace(" ", ""))
     if _EUROPEAN.fullmatch(text):
         return _decimal(text.replace(".", "").replace(",", "."))
@@ -175,14 +225,30 @@ def _read_number(text: str) -> Quantity | None:
     if found := _MIXED.fullmatch(text):
         top, bottom = found[3] or found[5] or found[7], found[4] or found[6] or found[8]
         return _exact(found[1], Fraction(int(found[2])), top, bottom) if int(top) < int(bottom) else None
+    text = re.sub(r"\\dot\{(\d)\}$", r"\\overline{\1}", text)
+    if found := _DOTS.fullmatch(text):
+        text = _with_cycle(found)
     if found := _REPEATING.fullmatch(text):
         fixed, cycle = found[3], found[4]
         tail = Fraction(int(cycle), 10 ** len(fixed) * (10 ** len(cycle) - 1))
         value = Fraction(int((found[2] or "0") + fixed), 10 ** len(fixed)) + tail
         return Quantity(-value if found[1] == "-" else value)
+    if found := _FLOAT.fullmatch(text):
+        mantissa, power = _decimal(found[1]), int(found[2])
+        value = mantissa.value * Fraction(10) ** power
+        return Quantity(value, "", (mantissa.decimals or 0) - power, mantissa.digits)
     if found := _SCIENTIFIC.fullmatch(text):
         return Quantity(Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3]))
     return None
+
+
+def _with_cycle(found: re.Match[str]) -> str:
+    """`0.1\\overline{6}` of `0.166…`: the shortest digits that stand twice at the end."""
+    digits = found[2]
+    for length in range(1, len(digits) // 2 + 1):
+        if digits[-length:] == digits[-2 * length : -length]:
+            return f"{found[1]}{digits[:-length]}\\overline{{{digits[-length:]}}}"
+    return found[0]
 
 
 def _exact(sign: str, whole: Fraction, top: str, bottom: str) -> Quantity | None:
@@ -200,70 +266,42 @@ def _decimal(text: str) -> Quantity:
 def _split_unit(text: str) -> tuple[str, str, int] | None:
     """(number, unit, power of ten) of `2.5 million dollars`; `None` where what follows the number is no unit."""
     power = ""
-    if found := _POWER.search(text):
-        power, text = _exponent(found), text[: found.start()].rstrip()
+    if found := POWER.search(text):
+        power, text = exponent_of(found), text[: found.start()].rstrip()
     cut = _cut_unit(text, power)
     if cut is None:
         return None
     number, words, is_text = cut
-    words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .")
+    words = unwrap_text(words.replace("\\%", "%")).casefold().strip(" .").replace("per cent", "percent")
     exponent = 0
     head, _, rest = words.partition(" ")
     if head in _MULTIPLIERS:
         exponent, words = _MULTIPLIERS[head], rest
-    if _VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
+    if VOID.search(words.replace(" per ", " ")) or any(word in _MULTIPLIERS for word in words.split()):
         return None
-    if len(words) == 1 and not (words in _CANONICAL and (is_text or not words.isalpha())):
+    if len(words) == 1 and not (words in CANONICAL and (is_text or not words.isalpha())):
         return None  # \mathrm{i} and \mathrm{e} are numbers, k is a thousand
-    if not is_text and words and not _is_bare_unit(words):
+    if not is_text and words and not is_bare_unit(words):
         return None
-    return number, _unit_name(words, power), exponent
+    return number, unit_name(words, power), exponent
 
 
 def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
     """The number, the words after it, and whether they are marked as words (or as a degree or a percent sign)."""
     if wrapped := re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL):
         return wrapped[1], wrapped[2], True
+    if scale := re.fullmatch(rf"(.*[\d}}])\s*(?:{_DEGREE})\s*([CFK])", unwrap_text(text), re.DOTALL):
+        return scale[1], {"C": "celsius", "F": "fahrenheit", "K": "kelvin"}[scale[2]], True
+    if ohms := re.fullmatch(r"(.*\d)\s+\\Omega", text):
+        return ohms[1], "ohm", True
     if marked := re.fullmatch(r"(.*[\d})])\s*(?:\^\{?\s*\\circ\s*\}?|\\degree|\\%)", text, re.DOTALL):
         return marked[1], PERCENT if text.endswith("%") else "degree", True
     bare = _NUMBER_END.fullmatch(unwrap_text(text))
     if bare is None:
         return None
     number, space, words = bare.groups()
-    known = len(words) > 1 and _unit_name(words, power) in _CANONICAL.values()
+    known = len(words) > 1 and unit_name(words, power) in CANONICAL.values()
     return (number, words, False) if space or known or words in ("%", "°") else None
-
-
-def _is_bare_unit(words: str) -> bool:
-    """Outside `\\text`, letters after a number may be a product of variables: only what looks like words is a unit."""
-    parts = re.split(r"[ /]", words)
-    known = all(len(part) > 1 and (_singular(part) in _CANONICAL or part in _UNIT_WORDS) for part in parts)
-    spelled = all(len(part) > 3 and part.isalpha() and re.search("[aeiou]", part) for part in parts)
-    return known or spelled or words in "%°"
-
-
-def _unit_name(words: str, power: str = "") -> str:
-    """The unit's one name: `square centimetres`, `cm^2` and `sq cm` are `cm^2`; units of no dimension are `""`."""
-    words = words.casefold().strip(" .")
-    if found := re.match(r"(?:(square|sq\.?)|(cubic|cu\.?)) +", words):
-        power, words = "2" if found[1] else "3", words[found.end() :]
-    if found := _POWER.search(words):
-        power, words = _exponent(found), words[: found.start()]
-    parts = [_singular(part) for part in re.split(r" ?/ ?| per ", words)]
-    name = "/".join(_CANONICAL.get(part, part) for part in parts)
-    if name in _NO_UNIT:
-        return ""
-    return f"{name}^{power}" if power and name else name
-
-
-def _exponent(found: re.Match[str]) -> str:
-    return found[1] or found[2] or _RAISED[found[3]]
-
-
-def _singular(word: str) -> str:
-    if word in _CANONICAL:
-        return word
-    return word[:-1] if len(word) > 2 and word.endswith("s") else word
 
 
 def _same_percent(given: Quantity, expected: Quantity) -> bool:
@@ -276,18 +314,51 @@ def _same_percent(given: Quantity, expected: Quantity) -> bool:
 def _same_value(given: Quantity, expected: Quantity) -> bool:
     if given.value == expected.value:
         return True
+    if given.decimals is not None and expected.decimals is not None:
+        return _same_decimals(given, expected)
     return _rounds(given, expected) or _rounds(expected, given)
+
+
+def _same_decimals(given: Quantity, expected: Quantity) -> bool:
+    """Whether the longer of two decimals is the shorter one with more places, rounded or cut there."""
+    short, long = sorted((given, expected), key=lambda one: one.decimals or 0)
+    assert short.decimals is not None
+    if long.decimals == short.decimals:
+        return False
+    if long.digits > FLOAT_DIGITS and abs(long.value - short.value) <= FLOAT_ERROR * abs(short.value):
+        return True
+    if short.digits < MIN_ROUNDED_DIGITS:
+        return False
+    if short.decimals < MIN_ROUNDED_DIGITS:
+        return short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(long.value)
+    return is_rounded(short, long.value)
 
 
 def _rounds(short: Quantity, exact: Quantity) -> bool:
     """Whether a decimal is another number's expansion, which never ends, cut or rounded where the decimal ends."""
     if short.decimals is None or exact.decimals is not None or short.digits < MIN_ROUNDED_DIGITS:
         return False
-    if not short.decimals or _ends(exact.value):
+    if short.decimals and short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact.value):
+        return True
+    if short.decimals < MIN_ROUNDED_DIGITS and (short.decimals <= 0 or _ends(exact.value)):
         return False
-    distance, last_place = abs(short.value - exact.value), Fraction(1, 10**short.decimals)
-    is_cut = abs(short.value) < abs(exact.value) and distance < last_place
+    return is_rounded(short, exact.value)
+
+
+def is_rounded(short: Quantity, exact: Fraction) -> bool:
+    """Whether a decimal is a number that was rounded or cut where the decimal ends; or a float's 17 digits of it."""
+    if short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact):
+        return True
+    distance, last_place = abs(short.value - exact), Fraction(10) ** -(short.decimals or 0)
+    is_cut = abs(short.value) < abs(exact) and distance < last_place
     return is_cut or 2 * distance <= last_place
+
+
+def _as_float(value: Fraction) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _ends(value: Fraction) -> bool:

@@ -95,7 +95,6 @@ def test_same_answer(given_, expected):
         (r"\sqrt{4}", "2"),
         ("0.5%", "0.5"),
         ("1%", "1"),
-        ("1e3", "1000"),
         ("1/0", "2/0"),
         ("0.333", "1/3"),
         ("(1,2)", "(2,1)"),
@@ -496,7 +495,7 @@ def test_hostile_text_never_hangs_the_caller(hostile_grades):
 REFUSED = [
     *("tower", "bare tower", "starred tower", "tower in a fraction", "tower in braces", "tower with a variable"),
     *("factorials", "factorial of a power", "factorial in brackets", "binomial", "binomial in digits", "sum"),
-    *("braces", "brackets", "fractions", "long", "input", "write18", "surrogate"),
+    *("fractions", "long", "input", "write18", "surrogate"),
 ]
 
 

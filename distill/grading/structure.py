@@ -1,0 +1,214 @@
+r"""Answers taken apart: lists, sets, tuples, matrices, and what stands beside an equals sign.
+
+Enters: `"x=1, y=2"`, `"\{1, 2\}"`, `"(1, 2]"`, `"8=x"`. Leaves: parts, names and values, as text.
+"""
+
+import re
+from typing import NamedTuple
+
+from distill.grading.quantities import read_quantity
+
+MAX_PARTS = 50
+"""Longer lists are compared as they stand."""
+
+_LETTER = r"(?:[a-zA-Z]|\\[a-zA-Z]+)"
+_NAME = re.compile(
+    r"(?:\\(?:text|mathrm)\s*\{[^{}]*\}|(?:\\(?:angle|triangle|overline|vec|mathbf|bar|hat|tilde|dot|boldsymbol)\s*)?"
+    r"\{?(?:[a-zA-Z]|[A-Z]{2,4}|\\(?!infty|pi\b|emptyset|varnothing)[a-zA-Z]+)\}?)"
+    r"'*(?:_(?:\w|\\[a-zA-Z]+|\{[\w,+\-\\]+\}))?'*(?:\([^()=]{1,20}\))?"
+)
+_NAMES = re.compile(rf"\(\s*{_LETTER}(?:_\w)?(?:\s*,\s*{_LETTER}(?:_\w)?)+\s*\)")
+EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)|\\(?:approx|simeq|equiv)(?![a-zA-Z])|≈")
+RELATION = re.compile(
+    r"[<>=≤≥≠≈]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?|in|subset|approx|simeq|equiv|sim)(?![a-zA-Z])"
+)
+_INEQUALITY = re.compile(r"[<>≤≥≠]|\\(?:leq?|geq?|leqslant|geqslant|lt|gt|neq?)(?![a-zA-Z])")
+_SEPARATOR = re.compile(
+    r"\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}|,?\s\b(?:and|or)\b\s|\\(?:lor|land|vee|wedge)(?![a-zA-Z])|"
+    r"\\(?:begin|end|.)|[,;{}()\[\]]",
+    re.DOTALL,
+)
+_BREAK = re.compile(r"\\(?:begin|end)|\\[{}]|[{}()\[\]]|(?:\\\\(?:\[[^\]]*\])?|\\q?quad(?![a-zA-Z])|\n)+", re.DOTALL)
+_RUN_ON = re.compile(r"(=\s*[-+]?[\d./]+)\s+(?=[a-zA-Z](?:_(?:\w|\{\w+\}))?\s*=)")
+_NUMERIC = re.compile(
+    r"\\(?:text|mathrm)\s*\{[^{}]*\}|\\(?:[dtc]?frac|sqrt|[dt]?binom|cdot|times|div|pi|circ|degree|infty|log|ln|exp|"
+    r"(?:arc)?(?:sin|cos|tan)|pm|mp|overline|begin\{\w+\}|end\{\w+\})(?![a-zA-Z])"
+)
+"""Commands that may stand in a number without variables."""
+_OPENING, _CLOSING = "{([", "})]"
+_SYSTEM = re.compile(
+    r"\s*(?:\\left\s*\\\{)?\s*\\begin\{(?:cases|aligned|align\*?|gathered|array)\}(?:\{[lcr]*\})?(.*)"
+    r"\\end\{\w+\*?\}\s*(?:\\right\s*\.)?\s*",
+    re.DOTALL,
+)
+_MATRIX = re.compile(
+    r"\\begin\{(p|b|B|v|V|small)?(matrix|array)\}(?:\{[lcr| ]*\})?((?:(?!\\begin|\\end).)*)\\end\{\w+\}", re.DOTALL
+)
+
+
+class Structure(NamedTuple):
+    """An answer taken apart: `kind` is `one`, `list` (bare), `set`, or the two brackets of an ordered one (`(]`)."""
+
+    kind: str
+    parts: tuple[str, ...]
+
+
+class Matrix(NamedTuple):
+    """Rows of cells, what stands before it (`2` of 2 times a matrix), and whether it is a determinant."""
+
+    rows: tuple[tuple[str, ...], ...]
+    factor: str
+    is_determinant: bool
+
+
+def usual_brackets(answer: str) -> str:
+    """`(1, 2]` of `]1, 2]`."""
+    found = re.fullmatch(r"\s*([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])\s*", answer)
+    if not found or found[1] + found[3] == "[]":
+        return answer
+    return ("[" if found[1] == "[" else "(") + found[2] + ("]" if found[3] == "]" else ")")
+
+
+def separate(answer: str) -> str:
+    r"""Commas between relations that line breaks, `\quad` or nothing but a space keep apart: `x=4 \quad y=9`."""
+    if "=" not in answer and not RELATION.search(answer):
+        return answer
+    if found := _SYSTEM.fullmatch(answer):
+        rows = [row.replace("&", " ").strip().strip(",;.") for row in re.split(r"\\\\", found[1]) if row.strip()]
+        if all(RELATION.search(row) and not re.search(r"[<>]|\\[gl]e|\\text|\bif\b", row) for row in rows):
+            return ", ".join(rows)
+    answer = _RUN_ON.sub(r"\1, ", answer)
+    pieces, start, depth = [], 0, 0
+    for match in _BREAK.finditer(answer):
+        sign = match[0]
+        if sign in ("\\begin", "{", "(", "[", "\\{"):
+            depth += 1
+        elif sign in ("\\end", "}", ")", "]", "\\}"):
+            depth -= 1
+        elif depth == 0:
+            pieces.append(answer[start : match.start()])
+            start = match.end()
+    pieces.append(answer[start:])
+    pieces = [piece.strip().strip(",;&$").strip() for piece in pieces]
+    whole = [piece for piece in pieces if piece]
+    if len(whole) < 2 or not all(RELATION.search(piece) and not RELATION.match(piece) for piece in whole):
+        return answer
+    return ", ".join(whole)
+
+
+def assigned(answer: str) -> tuple[str, tuple[str, ...]]:
+    r"""(name, values) of `x = 5`, `5 = x`, `S = 2 + 3 = 5` and `x \in [1, 2]`; `2 + 3 = 5` names nothing and is 5.
+
+    All values of a chain are given, the last one first: each should be the same.
+    """
+    parts = [part.strip() for part in EQUALS.split(answer)]
+    if len(parts) > 1 and not _INEQUALITY.search(answer) and (len(split_list(answer)) == 1 or _NAMES.match(answer)):
+        if _NAME.fullmatch(parts[0]) or _NAMES.fullmatch(parts[0]):
+            return parts[0], tuple(parts[:0:-1])
+        if len(parts) == 2 and _NAME.fullmatch(parts[1]) and not _has_letters(parts[0]):
+            return parts[1], (parts[0],)
+        if not any(_has_letters(part) for part in parts):
+            return "", tuple(parts[::-1])
+    if (member := re.match(r"\s*(\\?[a-zA-Z]+)\s*\\in(?![a-zA-Z])", answer)) and _NAME.fullmatch(member[1]):
+        return member[1], (answer[member.end() :].strip(),)
+    return "", (answer,)
+
+
+def _has_letters(text: str) -> bool:
+    return re.search(r"[a-zA-Z]", _NUMERIC.sub("", text)) is not None
+
+
+def take_apart(answer: str) -> Structure:
+    """The parts of a list, a set, a tuple or an interval; an answer of one part, or one of a thousand, is `one`."""
+    if re.search(r"\\(?:cup|cap|setminus|mid)(?![a-zA-Z])", answer) or (
+        "\\begin" in answer and _MATRIX.fullmatch(answer)
+    ):
+        return Structure("one", (answer,))
+    text = answer.strip()
+    kind, inner = "list", text
+    if text.startswith("\\{") and text.endswith("\\}") and _is_bracketed(text.replace("\\", "")):
+        kind, inner = "set", text[2:-2]
+    elif text.startswith("{") and text.endswith("}") and _is_bracketed(text):
+        inner = text[1:-1]
+        if len(split_list(inner)) == 1:
+            return take_apart(inner) if inner.strip() else Structure("one", (answer,))
+        kind = "set"
+    elif text[:1] in ("(", "[") and text[-1:] in (")", "]") and _is_bracketed(text):
+        kind, inner = text[0] + text[-1], text[1:-1]
+    elif found := re.fullmatch(r"\\langle(?![a-zA-Z])(.*)\\rangle", text, re.DOTALL):
+        kind, inner = "()", found[1]
+    parts = [part for one in split_list(inner) for part in _both_signs(one)]
+    if len(parts) > MAX_PARTS or (len(parts) == 1 and kind != "set") or (kind == "set" and re.search("[|:]", inner)):
+        return Structure("one", (answer,))
+    return Structure(kind, tuple(parts))
+
+
+def _is_bracketed(text: str) -> bool:
+    """Whether the first bracket closes with the last character: `(1, 2), (3, 4)` is a list."""
+    depth = 0
+    for place, char in enumerate(text):
+        depth += (char in _OPENING) - (char in _CLOSING)
+        if depth == 0:
+            return place == len(text) - 1
+    return False
+
+
+def split_list(text: str) -> list[str]:
+    """Cut at the commas, semicolons, "and" and "or" that stand in no bracket; thousands' commas cut nothing."""
+    if not re.search(r"[\[({]", text) and read_quantity(text) is not None:
+        return [text]
+    parts, depth, start = [], 0, 0
+    for match in _SEPARATOR.finditer(text):
+        piece = match[0]
+        if piece in ("\\{", "\\}"):
+            piece = piece[1]
+        if piece == "\\begin" or piece in _OPENING:
+            depth += 1
+        elif piece == "\\end" or piece in _CLOSING:
+            depth -= 1
+        elif depth == 0 and (piece in ",;" or re.search("and|or|vee|wedge", piece)):
+            parts.append(text[start : match.start()])
+            start = match.end()
+    parts.append(text[start:])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _both_signs(part: str) -> list[str]:
+    part = part.replace("±", "\\pm ")
+    signs = len(re.findall(r"\\pm(?![a-zA-Z])", part))
+    if signs != 1 or "\\mp" in part:
+        return [part]
+    return [re.sub(r"\\pm(?![a-zA-Z])\s*", sign, part).strip().removeprefix("+") for sign in "+-"]
+
+
+def read_matrix(text: str) -> Matrix | None:
+    """The rows of a matrix, alone or behind a factor; `None` where a text is anything else."""
+    found = _MATRIX.search(text)
+    if found is None:
+        return None
+    factor, after = re.sub(r"\\cdot|\\times|\*", "", text[: found.start()]).strip(), text[found.end() :].strip()
+    brackets = factor[-1:] + after
+    if after and brackets not in ("()", "[]", "||"):
+        return None
+    if after:
+        factor = factor[:-1].strip()
+    if factor and (RELATION.search(factor) or _has_letters(factor) or factor[-1:] in "([|"):
+        return None
+    rows = [
+        row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", found[3].replace("\\hline", "")) if row.strip()
+    ]
+    cells = tuple(tuple(cell.strip() for cell in row.split("&")) for row in rows)
+    if not cells or len({len(row) for row in cells}) != 1:
+        return None
+    return Matrix(cells, factor, found[1] in ("v", "V") or brackets == "||")
+
+
+def determinant(rows: tuple[tuple[str, ...], ...]) -> str:
+    """The expression that a determinant is."""
+    if len(rows) == 1:
+        return f"({rows[0][0]})"
+    terms = []
+    for place, cell in enumerate(rows[0]):
+        minor = tuple(row[:place] + row[place + 1 :] for row in rows[1:])
+        terms.append(f"{'-' if place % 2 else '+'}({cell}){determinant(minor)}")
+    return f"({' '.join(terms).removeprefix('+')})"
