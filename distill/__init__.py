@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from distill.prompts import join_reasoning, split_reasoning
     from distill.recipe import EvalConfig, FilterConfig, GenerateConfig, ProblemSource, PushConfig, Recipe, SftConfig
     from distill.recipe_yaml import load_recipe
-    from distill.records import REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
+    from distill.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
     from distill.runs import describe_run, list_runs
     from distill.stats import bootstrap_interval
     from distill.students import STUDENTS, Student, find_student
@@ -54,7 +54,7 @@ _HOMES = {
     "prompts": ("join_reasoning", "split_reasoning"),
     "recipe": ("EvalConfig", "FilterConfig", "GenerateConfig", "ProblemSource", "PushConfig", "Recipe", "SftConfig"),
     "recipe_yaml": ("load_recipe",),
-    "records": ("REASONS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
+    "records": ("REASONS", "REASON_KEYS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
     "runs": ("describe_run", "list_runs"),
     "stats": ("bootstrap_interval",),
     "students": ("STUDENTS", "Student", "find_student"),
@@ -66,6 +66,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "REASONS",
+    "REASON_KEYS",
     "STUDENTS",
     "Candidate",
     "DistillError",

@@ -61,6 +61,50 @@ REASONS: dict[str, str] = {
 }
 """The closed vocabulary of reasons for a drop, in the order in which the funnel counts them."""
 
+REASON_KEYS: dict[str, tuple[str, ...]] = {
+    "error": (),
+    "truncated": ("generate.sampling.max_tokens",),
+    "loop": ("generate.loops",),
+    "no_think": ("filter.require_think",),
+    "unclosed_think": (),
+    "empty_answer": (),
+    "contaminated": ("filter.decontaminate",),
+    "duplicate_problem": ("filter.duplicates.problems",),
+    "no_answer": (),
+    "wrong_answer": (),
+    "ungraded_gold": ("filter.unanswered", "filter.majority", "filter.judge"),
+    "ungraded_timeout": ("filter.grade_timeout_s",),
+    "ungraded_memory": ("filter.grade_memory_gib",),
+    "ungraded_crash": (),
+    "ungraded_judge": ("filter.judge",),
+    "judge_veto": ("filter.judge.role",),
+    "several_answers": ("filter.readability.several_answers",),
+    "too_short": ("filter.min_tokens",),
+    "too_long": ("filter.max_tokens",),
+    "refusal": ("filter.readability.refusals",),
+    "prompt_leak": ("filter.readability.max_prompt_leak",),
+    "code_block": ("filter.readability.code_blocks",),
+    "unmeasured": (),
+    "long_paragraph": ("filter.readability.max_paragraph_chars",),
+    "repetition": (
+        "filter.readability.max_loop_repeats",
+        "filter.readability.max_compression_ratio",
+        "filter.readability.max_repeated_share",
+    ),
+    "mixed_language": (
+        "filter.readability.language",
+        "filter.readability.min_language_share",
+        "filter.readability.max_foreign_words",
+    ),
+    "duplicate": ("filter.duplicates",),
+    "near_duplicate": ("filter.duplicates.traces",),
+    "pass_rate": ("filter.select.min_pass_rate", "filter.select.max_pass_rate"),
+    "not_selected": ("filter.select.per_problem",),
+    "over_source_cap": ("filter.select.per_source",),
+    "over_budget": ("filter.select.token_budget",),
+}
+"""The recipe's keys that decide each reason, the one to look at first in front; empty where no key does."""
+
 
 class Record:
     """What all records share: plain JSON in and out."""
