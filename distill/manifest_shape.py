@@ -67,6 +67,7 @@ METRICS: dict[str, Shape] = {
         "num_problems_kept?": COUNT,
         "num_ungraded?": COUNT,
         "num_kept_tokens?": (COUNT, NOTHING),
+        "tokens_counted_by?": (TEXT, NOTHING),
         "correct_share?": (NUMBER, NOTHING),
         "dropped": _COUNTS,
         "reasons?": _COUNTS,

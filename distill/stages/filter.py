@@ -49,7 +49,7 @@ from distill.store import Summary, disk_errors, replace_folder, sync_tree, write
 from distill.tokenizers import TOKENIZER
 from distill.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
-VERSION = 2
+VERSION = 3
 grows = never_grows
 
 GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
@@ -262,7 +262,7 @@ def _write(
                 else:
                     dropped.write(_dropped_row(problem, trace, verdict), len(trace.text))
                 stream.write(json.dumps(verdict.to_json()) + "\n")
-            funnel.add(problem.source, [v for _, v in pairs], [trace.num_completion_tokens for trace, _ in pairs])
+            funnel.add(problem.source, [v for _, v in pairs], [trace.told_tokens for trace, _ in pairs])
             progress.advance(len(pairs), f"{funnel.num_kept:,} kept")
         stream.flush()
         os.fsync(stream.fileno())
@@ -297,7 +297,8 @@ def _kept_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any
         "graded_by": verdict.graded_by,
         "teacher": trace.teacher,
         "teacher_revision": trace.teacher_revision,
-        "num_completion_tokens": trace.num_completion_tokens,
+        "num_completion_tokens": trace.told_tokens,
+        "num_student_tokens": verdict.num_student_tokens,
     }
 
 
@@ -315,7 +316,8 @@ def _dropped_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, 
         "error": trace.error,
         "prompt": problem.prompt,
         "text": trace.text,
-        "num_completion_tokens": trace.num_completion_tokens,
+        "num_completion_tokens": trace.told_tokens,
+        "num_student_tokens": verdict.num_student_tokens,
         "source": problem.source,
     }
 
@@ -334,7 +336,7 @@ def _kept_schema() -> Any:
     return pa.schema(
         [("prompt", _messages_type()), ("completion", _messages_type())]
         + [(name, pa.string()) for name in text]
-        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens")]
+        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
     )
 
 
@@ -355,5 +357,5 @@ def _dropped_schema() -> Any:
     return pa.schema(
         [("prompt", _messages_type()), ("reasons", pa.list_(pa.string())), ("correct", pa.bool_())]
         + [(name, pa.string()) for name in text]
-        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens")]
+        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
     )

@@ -89,7 +89,7 @@ def run(run: RunContext) -> Summary:
         "num_problems_by_source": dict(num_by_source),
         "num_skipped": skipped.counts.total(),
         "skipped": dict(skipped.counts),
-        "num_completion_tokens": tally.num_completion_tokens,
+        "num_completion_tokens": None if tally.num_uncounted else tally.num_completion_tokens,
         "finish_reasons": tally.by_reason,
     }
     return Summary(metrics, {PROBLEMS: len(names), SKIPPED: None, **outputs})
