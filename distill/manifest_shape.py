@@ -76,7 +76,7 @@ METRICS: dict[str, Shape] = {
         "by_pass_rate?": {"*": _YIELD},
     },
     "sft": {
-        "student?": TEXT,
+        "student": TEXT,
         "student_revision?": (TEXT, NOTHING),
         "method?": TEXT,
         "num_rows": COUNT,
