@@ -24,6 +24,7 @@ from distill.recipe import Recipe, Task
 from distill.recipe_yaml import load_recipe, recipe_of_dict
 from distill.records import EvalResult, FinishReason, Problem, Trace, Verdict, problem_id
 from distill.runs import find_run
+from distill.shards import readable
 from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
@@ -87,8 +88,9 @@ class RunResult:
         import pyarrow.parquet as pq
 
         for shard in sorted((self.folder / "filter" / KEPT).glob("*.parquet")):
-            for batch in pq.ParquetFile(shard).iter_batches():
-                yield from batch.to_pylist()
+            with readable(shard):
+                for batch in pq.ParquetFile(shard).iter_batches():
+                    yield from batch.to_pylist()
 
     @property
     def _traces_folder(self) -> Path:

@@ -59,7 +59,7 @@ def fits(value: Any, hint: Any) -> bool:
         return fits(value, args[0])
     if hint is None or hint is type(None):
         return value is None
-    kind = origin or hint
+    kind: Any = origin or hint
     if not isinstance(kind, type):
         return True
     if kind in (int, float):
@@ -67,9 +67,9 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, wanted) and not isinstance(value, bool)
     if not isinstance(value, kind) or (issubclass(kind, Iterable) and kind is not str and isinstance(value, str)):
         return False
-    if issubclass(kind, Mapping) and args:
+    if isinstance(value, Mapping) and len(args) == 2:
         return all(fits(key, args[0]) and fits(one, args[1]) for key, one in value.items())
-    if issubclass(kind, Collection) and args and kind is not tuple:
+    if isinstance(value, Collection) and len(args) == 1:
         return all(fits(one, args[0]) for one in value)
     return True
 

@@ -15,6 +15,7 @@ from distill.manifest_shape import ANY, TEXT, fault
 from distill.problems import source_label
 from distill.publish.scrub import local_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
+from distill.shards import readable
 from distill.store import read_object
 
 KEPT, DROPPED, STUDENT, ADAPTER = "kept", "dropped", "student", "adapter"
@@ -120,7 +121,8 @@ def _teachers_of(kept: Path) -> list[tuple[str, str]]:
 
     found: dict[tuple[str, str], None] = {}
     for file in sorted(kept.glob("*.parquet")):
-        table = pq.read_table(file, columns=["teacher", "teacher_revision"])
+        with readable(file):
+            table = pq.read_table(file, columns=["teacher", "teacher_revision"])
         pairs = table.group_by(["teacher", "teacher_revision"]).aggregate([]).to_pylist()
         found |= {(str(row["teacher"]), str(row["teacher_revision"] or "")): None for row in pairs}
     return sorted(found)
