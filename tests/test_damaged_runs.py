@@ -2,15 +2,20 @@
 
 import importlib.util
 import json
+import random
 import shutil
 import sys
 import traceback
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distill.errors import StageError
+from distill.errors import StageError, StoreError
+from distill.manifest_shape import METRICS
 from distill.recipe_files.text import recipe_yaml
+from distill.store import StageFolder
 
 
 def _load(path):
@@ -183,13 +188,47 @@ OTHER_FILES = (
 @pytest.mark.parametrize("path", [*JSON_FILES, *OTHER_FILES])
 def test_no_command_falls_over_a_damaged_file(distill, small, path):
     draw = random.Random(path)
-    damages = [*draw.sample(DAMAGES[:-1], 2), *([changed_json] * 3 if path.endswith((".json", ".jsonl")) else [])]
+    damages = [draw.choice(DAMAGES[:-1]), *([changed_json] if path.endswith((".json", ".jsonl")) else [])]
     fallen = [one for damage in damages for one in attack(distill, small, path, damage, draw, LOOKS)]
     assert fallen == []
 
 
-@pytest.mark.parametrize("path", ["filter/manifest.json", "generate/manifest.json", "filter/identity.json"])
-@pytest.mark.parametrize("content", ["[]", '{"metrics": []}', "null", '{"outputs": 3}', "[" * 100_000])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_no_command_falls_over_any_damage_to_any_file(distill, small, damage):
+    draw = random.Random(damage.__name__)
+    paths = every_path(small) * (4 if damage is changed_json else 1)
+    assert [one for path in paths for one in attack(distill, small, path, damage, draw, LOOKS)] == []
+
+
+def test_a_damaged_identity_is_named(distill, small):
+    for content in ("[]", "null", "[" * 100_000, '{"a": NaN}', json.dumps({"a": "\ud800"})):
+        (small / "filter" / "identity.json").write_text(content)
+        code, _, err = distill(*COMMANDS["filter"])
+        assert (code, "filter/identity.json" in err) == (2, True), err
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+KEYS = st.sampled_from(
+    ["stage", "outputs", "metrics", "identity", "seconds", "finished_at", "recipe", "files", "versions"]
+)
+
+
+@given(st.sampled_from([*METRICS]), st.dictionaries(KEYS, JSON), st.dictionaries(st.text(), JSON), JSON)
+def test_a_manifest_is_read_whole_or_refused_with_what_is_wrong(tmp_path_factory, stage, values, metrics, whole):
+    folder = StageFolder(tmp_path_factory.mktemp("run") / stage)
+    for content in (whole, values, {**values, "stage": stage, "metrics": metrics}):
+        folder.path.mkdir(exist_ok=True)
+        (folder.path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(StoreError, match=r"manifest\.json: "):
+            _ = folder.manifest
+
+
+@pytest.mark.parametrize("path", ["filter/manifest.json", "generate/manifest.json"])
+@pytest.mark.parametrize("content", ["[]", '{"metrics": []}', "null", "[" * 100_000])
 def test_a_manifest_of_another_shape_is_named_by_every_stage(distill, small, path, content):
     (small / path).write_text(content)
     for command in ("filter", "check", "run"):
