@@ -30,6 +30,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "eval": ("seed", "student", "student_revision", "eval"),
 }
 """The keys of a recipe that decide each stage."""
+SPLIT = ("problems", "eval.")
+"""How keys begin that say which problems are trained on and which are measured."""
 NOT_DECIDING = ("compute", "price")
 """Keys below those that decide nothing."""
 MADE = {"generate": "samples", "import": "traces", "filter": "rows", "sft": "student", "eval": "scores"}
@@ -48,7 +50,9 @@ def files_of(recipe: Recipe) -> dict[str, str]:
     return {name: _hash_of(path) for name, path in paths.items() if path.is_file()}
 
 
-def check_made_by(recipe: Recipe, manifests: Manifests, before: Sequence[str], wanted_by: str) -> None:
+def check_made_by(
+    recipe: Recipe, manifests: Manifests, before: Sequence[str], wanted_by: str, same_split: bool = False
+) -> None:
     """Refuse to build on results that this recipe has not made.
 
     Args:
@@ -57,6 +61,7 @@ def check_made_by(recipe: Recipe, manifests: Manifests, before: Sequence[str], w
             one tells the recipe that it was made with.
         before: the names of all those stages, in order.
         wanted_by: the command that builds on them.
+        same_split: the problems to train on are known to be those that the traces answer, whatever the recipe says.
 
     Raises:
         UserError: a stage was made with other settings than the recipe has; which, and the way out.
@@ -64,7 +69,10 @@ def check_made_by(recipe: Recipe, manifests: Manifests, before: Sequence[str], w
     """
     for place, stage in enumerate(before):
         told = next((manifests[name] for name in before[place:] if name in manifests), None)
-        if told is not None and (changed := changed_settings(recipe, stage, told)):
+        changed = {} if told is None else changed_settings(recipe, stage, told)
+        if stage == recipe.traces_stage and (same_split or _has_measured(recipe, manifests)):
+            changed = {key: pair for key, pair in changed.items() if not key.startswith(SPLIT)}
+        if changed:
             raise UserError(_refusal(stage, changed, wanted_by))
     for stage, before, used, is_there in _links(recipe, manifests):
         if used != is_there:
@@ -73,6 +81,14 @@ def check_made_by(recipe: Recipe, manifests: Manifests, before: Sequence[str], w
                 f"{MADE[stage]} would be taken for something else. Make them again with `distill {stage} --force` "
                 "(what is there is moved aside)."
             )
+
+
+def _has_measured(recipe: Recipe, manifests: Manifests) -> bool:
+    """Whether this recipe's evaluation is complete, which has compared the problems themselves."""
+    measured = manifests.get("eval")
+    if measured is None or recipe_of(measured) is None:
+        return False
+    return not any(key.startswith(SPLIT) for key in changed_settings(recipe, recipe.traces_stage, measured))
 
 
 def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -238,6 +238,26 @@ def test_a_default_that_is_written_out_is_no_change_and_leads_to_no_dead_end(fil
     assert not changed_settings(same, "sft", run.folder("sft").manifest)
 
 
+def test_an_evaluation_may_be_added_to_a_run_that_is_trained(filtered, tmp_path):
+    recipe, run_dir = filtered
+    trained(recipe, run_dir)
+    write_jsonl(tmp_path / "exam.jsonl", [{"problem": "What is 90 + 1?", "answer": "91"}])
+    measured = changed(recipe, eval={"benchmarks": [{"source": f"file:{tmp_path / 'exam.jsonl'}"}]})
+    measured = changed(measured, eval={"sampling": {"max_tokens": 64}})
+    run = RunContext(measured, run_dir)
+    assert eval.identity(run)["student"] == sha256_of(run_dir / "sft" / "student")
+    score = dict.fromkeys(("pass_at_1", "truncated_share", "mean_completion_tokens"), 0.5)
+    score |= {"num_problems": 1, "samples_per_problem": 4, "interval_95": [0.0, 1.0]}
+    gain = {"pass_at_1": 0.0, "interval_95": [0.0, 0.0], "num_gained": 0, "num_lost": 0}
+    scores = {"base": score, "student": score, "difference": gain}
+    run.folder("eval").path.mkdir()
+    finish(run, "eval", {}, {**scores, "benchmarks": [{"name": "exam", **scores}], "protocol": {}})
+    assert list(run.made_before("push")) == ["generate", "filter", "sft", "eval"]
+    other = changed(measured, eval={"samples_per_problem": 2})
+    with pytest.raises(UserError, match=r"(?s)since eval was run.*eval\.samples_per_problem: 4 -> 2"):
+        RunContext(other, run_dir).made_before("push")
+
+
 # --- bytes
 
 

@@ -67,12 +67,12 @@ class RunContext:
             )
         return manifest
 
-    def made_before(self, stage: str, wanted_by: str = "") -> dict[str, dict[str, Any]]:
+    def made_before(self, stage: str, same_split: bool = False) -> dict[str, dict[str, Any]]:
         """The manifests of the stages that a stage rests on, in order, once it is sure that this recipe has made them.
 
         Args:
             stage: the stage.
-            wanted_by: the command that asks; left out: the stage's.
+            same_split: see `distill.lineage.check_made_by`.
 
         Raises:
             UserError: one is not complete, or the recipe has changed since.
@@ -81,10 +81,10 @@ class RunContext:
         before = stages_before(self.recipe, stage)
         # Rows can be trained on where nothing but them has been brought.
         needed = before[-1:] if stage == "sft" else before
-        found = {name: self.finished(name, wanted_by or stage) for name in reversed(needed)}
+        found = {name: self.finished(name, stage) for name in reversed(needed)}
         manifests = {name: found.get(name) or self.folder(name).manifest for name in before}
         complete = {name: manifest for name, manifest in manifests.items() if manifest is not None}
-        check_made_by(self.recipe, complete, before, wanted_by or stage)
+        check_made_by(self.recipe, complete, before, stage, same_split)
         return complete
 
     def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:

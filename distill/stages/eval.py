@@ -54,7 +54,7 @@ def identity(run: RunContext) -> dict[str, Any]:
     assert run.recipe.eval is not None
     run.finished("sft", "eval")
     _check_split(run)
-    trained = run.made_before("eval")["sft"]
+    trained = run.made_before("eval", same_split=True)["sft"]
     return {
         "version": VERSION,
         "base": run.student_model.name,
