@@ -13,6 +13,7 @@ Importing the package imports nothing else; each name below is fetched from its 
 """
 
 import importlib
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from distill.prompts import join_reasoning, split_reasoning
     from distill.recipe import EvalConfig, FilterConfig, GenerateConfig, ProblemSource, PushConfig, Recipe, SftConfig
     from distill.recipe_yaml import load_recipe
-    from distill.records import REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
+    from distill.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
     from distill.runs import describe_run, list_runs
     from distill.stats import bootstrap_interval
     from distill.students import STUDENTS, Student, find_student
@@ -54,7 +55,7 @@ _HOMES = {
     "prompts": ("join_reasoning", "split_reasoning"),
     "recipe": ("EvalConfig", "FilterConfig", "GenerateConfig", "ProblemSource", "PushConfig", "Recipe", "SftConfig"),
     "recipe_yaml": ("load_recipe",),
-    "records": ("REASONS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
+    "records": ("REASONS", "REASON_KEYS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
     "runs": ("describe_run", "list_runs"),
     "stats": ("bootstrap_interval",),
     "students": ("STUDENTS", "Student", "find_student"),
@@ -66,6 +67,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "REASONS",
+    "REASON_KEYS",
     "STUDENTS",
     "Candidate",
     "DistillError",
@@ -132,9 +134,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'distill' has no attribute {name!r}; dir(distill) lists what it has")
     value = getattr(importlib.import_module(f"distill.{_HOME_OF[name]}"), name)
+    if isinstance(value, types.FunctionType):
+        value = importlib.import_module("distill.arguments").checked(value)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF} - {"importlib", "TYPE_CHECKING", "Any"})
+    return sorted({*globals(), *_HOME_OF} - {"importlib", "types", "TYPE_CHECKING", "Any"})

@@ -4,14 +4,15 @@ Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
+from distill.errors import StoreError, UserError
+from distill.manifest_shape import VERDICT, fault
 from distill.problem_file import ProblemFile
-from distill.records import REASONS, Verdict
+from distill.records import REASON_KEYS, REASONS, Verdict
+from distill.store import StageFolder, iter_jsonl
 from distill.terminal import printable
 from distill.trace_store import PROBLEMS, traces_of
 
@@ -32,7 +33,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
         UserError: the filter has not finished, or knows no such id.
     """
     folder = run_dir / "filter"
-    if not (folder / "manifest.json").exists():
+    if not StageFolder(folder).is_complete:
         raise UserError(f"{folder}: the filter has not finished here. Run `distill filter` first.")
     name, index, verdicts = _find(folder / "verdicts.jsonl", wanted)
     if index and int(index) not in {verdict.sample_index for verdict in verdicts}:
@@ -49,7 +50,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
             raise UserError(f"--explain: {run_dir / source} has changed since. Run `distill filter` again.")
         about = {
             "finish_reason": trace.finish_reason,
-            "num_completion_tokens": trace.num_completion_tokens,
+            "num_completion_tokens": trace.told_tokens,
             "teacher": trace.teacher,
         }
         traces.append({**verdict.to_json(), "kept": verdict.kept, **about, "text": trace.text})
@@ -84,12 +85,13 @@ def _lines(found: dict[str, Any]) -> list[str]:
 def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
     lines = [
         f"Trace {trace['problem_id']}/{trace['sample_index']}: {'kept' if trace['kept'] else 'dropped'}",
-        f"  by {trace['teacher']}, {trace['num_completion_tokens']:,} tokens, ended by {trace['finish_reason']}",
+        f"  by {trace['teacher']}, {_length(trace)}, ended by {trace['finish_reason']}",
         f"  {_grade(trace)}",
     ]
     for reason in trace["reasons"]:
         detail = trace["details"].get(reason)
-        lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else ""))
+        keys = f" ({', '.join(REASON_KEYS[reason])})" if REASON_KEYS.get(reason) else ""
+        lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else "") + keys)
     lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
     if whole:
         text = printable(trace["text"])
@@ -98,6 +100,14 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
             text = text[:NUM_SHOWN_CHARS] + middle + text[-NUM_SHOWN_CHARS:]
         lines += ["  text:", *(f"    {line}" for line in text.splitlines())]
     return lines
+
+
+def _length(trace: dict[str, Any]) -> str:
+    """Tokens as the student counts them, else the teacher; a dash where nobody has counted."""
+    if trace["num_student_tokens"] is not None:
+        return f"{trace['num_student_tokens']:,} tokens of the student"
+    told = trace["num_completion_tokens"]
+    return "\N{EN DASH} tokens" if told is None else f"{told:,} tokens"
 
 
 def _grade(trace: dict[str, Any]) -> str:
@@ -132,7 +142,7 @@ def _verdicts_of(file: Path, name: str) -> list[Verdict]:
     Raises:
         UserError: no problem, or several, have ids that begin so.
     """
-    found = [Verdict.from_json(row) for row in _rows(file) if row["problem_id"].startswith(name)]
+    found = list(_verdicts(file, name))
     exact = [verdict for verdict in found if verdict.problem_id == name]
     ids = sorted({verdict.problem_id for verdict in found})
     if exact or len(ids) == 1:
@@ -146,7 +156,18 @@ def _verdicts_of(file: Path, name: str) -> list[Verdict]:
     raise UserError(f"--explain: {file} knows no problem {name}. Give problem_id or problem_id/sample_index of a row.")
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open() as stream:
-        for line in stream:
-            yield json.loads(line)
+def _verdicts(file: Path, start: str) -> Iterator[Verdict]:
+    """The verdicts on problems whose ids begin so.
+
+    Raises:
+        StoreError: the file is gone or damaged.
+    """
+    for row in iter_jsonl(file):
+        what = fault(row, VERDICT)
+        try:
+            if not what and row["problem_id"].startswith(start):
+                yield Verdict.from_json(row)
+        except ValueError as error:  # an unknown reason
+            what = str(error)
+        if what:
+            raise StoreError(f"{file}: damaged ({what}). `distill filter` makes it again.")

@@ -65,6 +65,50 @@ REASONS: dict[str, str] = {
 }
 """The closed vocabulary of reasons for a drop, in the order in which the funnel counts them."""
 
+REASON_KEYS: dict[str, tuple[str, ...]] = {
+    "error": (),
+    "truncated": ("generate.sampling.max_tokens",),
+    "loop": ("generate.loops",),
+    "no_think": ("filter.require_think",),
+    "unclosed_think": (),
+    "empty_answer": (),
+    "contaminated": ("filter.decontaminate",),
+    "duplicate_problem": ("filter.duplicates.problems",),
+    "no_answer": (),
+    "wrong_answer": (),
+    "ungraded_gold": ("filter.unanswered", "filter.majority", "filter.judge"),
+    "ungraded_timeout": ("filter.grade_timeout_s",),
+    "ungraded_memory": ("filter.grade_memory_gib",),
+    "ungraded_crash": (),
+    "ungraded_judge": ("filter.judge",),
+    "judge_veto": ("filter.judge.role",),
+    "several_answers": ("filter.readability.several_answers",),
+    "too_short": ("filter.min_tokens",),
+    "too_long": ("filter.max_tokens",),
+    "refusal": ("filter.readability.refusals",),
+    "prompt_leak": ("filter.readability.max_prompt_leak",),
+    "code_block": ("filter.readability.code_blocks",),
+    "unmeasured": (),
+    "long_paragraph": ("filter.readability.max_paragraph_chars",),
+    "repetition": (
+        "filter.readability.max_loop_repeats",
+        "filter.readability.max_compression_ratio",
+        "filter.readability.max_repeated_share",
+    ),
+    "mixed_language": (
+        "filter.readability.language",
+        "filter.readability.min_language_share",
+        "filter.readability.max_foreign_words",
+    ),
+    "duplicate": ("filter.duplicates",),
+    "near_duplicate": ("filter.duplicates.traces",),
+    "pass_rate": ("filter.select.min_pass_rate", "filter.select.max_pass_rate"),
+    "not_selected": ("filter.select.per_problem",),
+    "over_source_cap": ("filter.select.per_source",),
+    "over_budget": ("filter.select.token_budget",),
+}
+"""The recipe's keys that decide each reason, the one to look at first in front; empty where no key does."""
+
 
 class Record:
     """What all records share: plain JSON in and out."""
@@ -125,6 +169,11 @@ class Trace(Record):
     def key(self) -> SampleKey:
         return (self.problem_id, self.sample_index)
 
+    @property
+    def told_tokens(self) -> int | None:
+        """Completion tokens as the teacher counts them; `None` where nobody told, as of most traces made elsewhere."""
+        return self.num_completion_tokens if self.num_completion_tokens or not self.text else None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
@@ -133,6 +182,7 @@ class Verdict(Record):
     `correct` is `None` where the trace could not be graded, which is not the same as wrong. `reasons` holds every
     reason for a drop, in the order of `REASONS`; a trace without reasons is kept. `graded_by` says whose word `correct`
     is, and `details` says more on some reasons: what was measured, which other trace or evaluation item it is.
+    `num_student_tokens` is the length of reasoning and answer in the student's tokens, where the filter counts them.
 
     Raises:
         ValueError: a reason that is not in `REASONS`.
@@ -145,6 +195,7 @@ class Verdict(Record):
     reasons: tuple[str, ...] = ()
     graded_by: GradedBy = ""
     details: dict[str, str] = field(default_factory=dict)
+    num_student_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.reasons) - REASONS.keys():

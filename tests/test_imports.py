@@ -19,6 +19,8 @@ LAYERS = (
         "students",
         "recipe",
         "secrets",
+        "arguments",
+        "manifest_shape",
         "store",
         "ledger",
         "loops",
@@ -49,6 +51,7 @@ LAYERS = (
         "explain",
         "verdicts",
         "problem_file",
+        "lineage",
     }
     | {"training", "report", "status", "publish", "recipe_files", "recipe_yaml"},
     {"stages"},

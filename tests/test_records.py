@@ -2,12 +2,14 @@
 
 import json
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.records import REASONS, EvalResult, Problem, Trace, Verdict, problem_id, rl_row, sft_row
+from distill.recipe import Recipe
+from distill.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, problem_id, rl_row, sft_row
 from distill.store import read_jsonl, write_jsonl
 
 
@@ -78,7 +80,7 @@ def test_jsonl_round_trip(tmp_path_factory, records):
 
 def test_json_keeps_the_order_of_the_fields():
     assert list(PROBLEM.to_json()) == ["id", "prompt", "answer", "task", "source", "metadata"]
-    assert list(Verdict("a", 0, True, "4").to_json())[4:] == ["reasons", "graded_by", "details"]
+    assert list(Verdict("a", 0, True, "4").to_json())[4:] == ["reasons", "graded_by", "details", "num_student_tokens"]
 
 
 def test_keys_that_are_not_fields_are_left_aside():
@@ -174,3 +176,21 @@ def test_sft_row_of_a_trace_without_thinking_is_its_answer():
 
 def test_rl_row_is_the_prompt_with_what_a_reward_needs():
     assert rl_row(PROBLEM) == {"prompt": PROBLEM.prompt, "solution": "4", "task": "math"}
+
+
+def _has_key(model, key):
+    """Whether a recipe may have a dotted key."""
+    name, _, rest = key.partition(".")
+    field = model.model_fields.get(name)
+    if field is None or not rest:
+        return field is not None
+    inner = [one for one in (field.annotation, *get_args(field.annotation)) if hasattr(one, "model_fields")]
+    return any(_has_key(one, rest) for one in inner)
+
+
+def test_every_reason_names_the_keys_of_the_recipe_that_decide_it():
+    assert list(REASON_KEYS) == list(REASONS)
+    for reason, keys in REASON_KEYS.items():
+        for key in keys:
+            assert _has_key(Recipe, key), f"{reason}: {key}"
+    assert not _has_key(Recipe, "filter.select.nonsense")

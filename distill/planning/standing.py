@@ -10,6 +10,7 @@ from typing import Any
 
 from distill.errors import DistillError
 from distill.hub import Model
+from distill.lineage import changed_settings
 from distill.pipeline import STAGES, decide, stages_of
 from distill.planning.counts import is_small_and_local
 from distill.planning.measured import Measured
@@ -118,14 +119,20 @@ def _standing(looked: _Looked, name: str) -> Standing:
         return Standing(DEPENDS, str(error).splitlines()[0])
     assumed = _assumed(looked, name, before, now)
     decision = decide(folder, {**now, **{key: before[key] for key in assumed}}, STAGES[name].grows)
+    is_assumed = decision.action == "skip" and bool(assumed) and manifest is not None
+    if is_assumed and (changed := changed_settings(run.recipe, name, manifest or {})):
+        return _changed(list(changed)) if name != "generate" else Standing(PARTLY, "extended")
     if decision.action == "skip":
         why = "if the datasets have not changed" if assumed else ""
         return Standing(DONE, why, 0.0, manifest["seconds"] if manifest else None)
     if decision.action == "refuse":
-        keys = list(decision.changed)
-        more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-        return Standing(CHANGED, f"made from another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
+        return _changed(list(decision.changed))
     return Standing(PARTLY, "extended" if decision.changed else "goes on with what is there")
+
+
+def _changed(keys: list[str]) -> Standing:
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return Standing(CHANGED, f"made from another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
 
 
 def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
