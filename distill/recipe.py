@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from distill.recipe_lengths import ANSWER_TOKENS, ROW_TOKENS, reach_of, with_lengths
 from distill.students import find_student
 
 Language = Literal[
@@ -267,15 +268,17 @@ class Sampling(Strict):
     """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 spares sorting the vocabulary."""
     top_k: NonNegativeInt = 0
     """At most so many tokens to choose among; 0: all."""
-    max_tokens: PositiveInt = 16_384
-    """Longest completion, in tokens of the model that is sampled."""
+    max_tokens: PositiveInt = ROW_TOKENS
+    """Longest completion, in tokens of the model that is sampled. Left out under `generate:`, it follows
+    `sft.max_length` and the teacher's context where these are shorter."""
 
 
 class EvalSampling(Sampling):
     """How tokens are drawn when measuring."""
 
-    max_tokens: PositiveInt = 32_768
-    """Longest answer, in tokens of the model that is measured."""
+    max_tokens: PositiveInt = ANSWER_TOKENS
+    """Longest answer, in tokens of the model that is measured. Left out, it follows the student's context where that
+    is shorter."""
 
 
 class SamplingCompute(Strict):
@@ -520,7 +523,8 @@ class FilterConfig(Strict):
     min_tokens: PositiveInt | None = None
     """Shortest trace kept, in student tokens (reasoning and answer)."""
     max_tokens: PositiveInt | None = None
-    """Longest trace kept, in student tokens (reasoning and answer)."""
+    """Longest trace kept, in student tokens (reasoning and answer). Left out with `traces:`: `sft.max_length` less
+    1,024 tokens for the prompt (a quarter of it where that is less). Left out with `generate:`: any length."""
     readability: Readability = Readability()
     """Language, repetition, form."""
     gym_min_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -616,8 +620,9 @@ class SftConfig(Strict):
 
     method: Literal["full", "lora", "qlora"] = "full"
     """All weights, or a LoRA adapter that is merged at the end; qlora: over weights quantised to 4 bits (GPU)."""
-    max_length: PositiveInt = 16_384
-    """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut."""
+    max_length: PositiveInt = ROW_TOKENS
+    """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut. Left out, it follows
+    the student's context where that is shorter."""
     epochs: PositiveFloat = 3.0
     """Passes over the kept traces."""
     learning_rate: PositiveFloat | None = None
@@ -740,6 +745,11 @@ class Recipe(Strict):
         """The stage that the traces come from."""
         return "generate" if self.generate is not None else "import"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_lengths(cls, tree: Any) -> Any:
+        return with_lengths(tree) if isinstance(tree, Mapping) else tree
+
     @model_validator(mode="after")
     def _traces_come_from_one_place(self) -> Self:
         if (self.generate is None) == (not self.traces):
@@ -804,16 +814,14 @@ def _against_the_context(recipe: Recipe) -> list[str]:
     if student.context is None or student.longest_context is None:
         return []
     found = []
-    patched = recipe.sft.rope_theta is not None or student.context < longest <= student.longest_context
-    if longest > student.context and not patched:
+    has_theta = recipe.sft.rope_theta is not None
+    if longest > student.longest_context and not has_theta:
         found.append(
             f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.longest_context} tokens). "
             f"Lower sft.max_length to {student.longest_context} or less, or set sft.rope_theta to train it on longer "
             "rows."
         )
-    reach = student.context
-    if patched:
-        reach = max(longest, student.context if recipe.sft.rope_theta else student.longest_context)
+    reach = reach_of(student, longest, has_theta) or student.longest_context
     if recipe.eval is not None and recipe.eval.sampling.max_tokens >= reach:
         way = f" or raise sft.max_length above {student.context}" if reach < student.longest_context else ""
         found.append(

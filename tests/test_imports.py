@@ -13,7 +13,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
-    {"shapes", "students", "recipe", "secrets", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
+    {
+        "shapes",
+        "students",
+        "recipe",
+        "recipe_lengths",
+        "secrets",
+        "store",
+        "ledger",
+        "loops",
+        "shards",
+        "trace_store",
+        "fact_cache",
+    },
     {
         "problems",
         "rows",
