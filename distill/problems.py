@@ -51,8 +51,7 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     """
     questions: dict[str, str] = {}
 
-    judge = recipe.filter.judge
-    stand_in = recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
+    stand_in = has_stand_in(recipe)
 
     def load(source: ProblemSource, may_lack_answers: bool = False) -> list[Problem]:
         problems = load_problems(source, recipe.seed, may_lack_answers)
@@ -91,13 +90,22 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     return ProblemSets(train, benchmarks, counts, num_excluded, frozenset(measured_questions))
 
 
-def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = False) -> list[Problem]:
+def has_stand_in(recipe: Recipe) -> bool:
+    """Whether training problems may come without an expected answer: a vote or a judge stands in for it."""
+    judge = recipe.filter.judge
+    return recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
+
+
+def load_problems(
+    source: ProblemSource, seed: int, may_lack_answers: bool = False, rows: Iterable[Row] | None = None
+) -> list[Problem]:
     """The problems of one source, at most `limit` of them, drawn under the source's seed or else `seed`.
 
     Args:
         source: what to read, and how.
         seed: of the draw, where the source has none.
         may_lack_answers: keep problems without an expected answer; else they are refused.
+        rows: the first rows of a file, to read no others; left out: all.
 
     Raises:
         ProblemError: the source cannot be loaded, is empty, or has rows without question or answer.
@@ -108,7 +116,8 @@ def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = Fal
         problems = _gym_problems(source, name, draw_seed)
     else:
         is_hub = kind == "hf"
-        rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
+        if rows is None:
+            rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
         problems = _problems_from_rows(source, rows, may_lack_answers)
     if not problems:
         raise ProblemError(f"{source.source}: the problem set is empty. Give one with rows, or another split.")

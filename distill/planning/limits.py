@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
+from distill.planning.counts import TEMPLATE_TOKENS, Workload
 from distill.planning.machine import GPUS_A_MACHINE, Machine, busy_cores, usable_memory_gib
 from distill.planning.models import ModelFacts
 from distill.planning.quantities import Range, short
 from distill.planning.sampling_cost import Asked
 from distill.planning.stage import DONE, MEMORY, StageEstimate
+from distill.planning.text_tokens import tokens_of
 from distill.planning.training_cost import Rows
 from distill.recipe import Recipe
 from distill.students import find_student
@@ -65,8 +66,21 @@ class Seen:
 
 def tight_limits(seen: Seen) -> list[Tight]:
     """All that is tight, what stops the run first."""
-    found = [*_lengths(seen), *_memory(seen), *_disk(seen), *_gpus(seen), *_busy(seen), *_statistics(seen)]
+    found = [
+        *_data(seen),
+        *_lengths(seen),
+        *_memory(seen),
+        *_disk(seen),
+        *_gpus(seen),
+        *_busy(seen),
+        *_statistics(seen),
+    ]
     return sorted(found, key=lambda tight: not tight.stops)
+
+
+def _data(seen: Seen) -> Iterator[Tight]:
+    for fault in seen.work.faults:
+        yield Tight("data", fault, stops=True)
 
 
 def _lengths(seen: Seen) -> Iterator[Tight]:

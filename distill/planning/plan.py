@@ -6,13 +6,14 @@ Enters: a recipe, a machine, prices. Leaves: a `Plan`:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
-from distill.planning.counts import Workload, is_small_and_local, workload
+from distill.planning.counts import Workload, workload
 from distill.planning.limits import Seen, Tight, tight_limits
+from distill.planning.local_data import is_small_and_local
 from distill.planning.machine import Machine
 from distill.planning.measured import Measured, measure
 from distill.planning.models import GIB, ModelFacts, model_facts
@@ -28,6 +29,7 @@ from distill.planning.sampling_cost import (
 )
 from distill.planning.stage import ADDS_UP, DISK, DONE, MEMORY, NEW, SECONDS, TOKENS, StageEstimate, Standing, priced
 from distill.planning.standing import standings
+from distill.planning.text_tokens import TokenRate
 from distill.planning.training_cost import Rows, expected_rows, training_quantities
 from distill.recipe import Recipe, SamplingCompute
 from distill.stages import RunContext
@@ -132,15 +134,19 @@ def plan_recipe(
         quick: look only at what takes a moment; how far each stage is, is left open.
     """
     run = run or RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
-    sets = run.__dict__.get("problem_sets")
+    student = model_facts(recipe.student, recipe.student_revision)
+    rate = TokenRate(student.local.path if student.local else None)
+    sets, fault = run.__dict__.get("problem_sets"), None
     if sets is None and not quick and is_small_and_local(recipe):
         try:
             sets = run.problem_sets  # kept there, for whoever asks next
-        except (DistillError, OSError):
-            sets = None
-    work = workload(recipe, sets)
-    seen = measure(run.run_dir, recipe, quick)
-    known = _Known.of(recipe, work, seen)
+        except DistillError as error:
+            fault = str(error)
+    work = workload(recipe, sets, rate, quick)
+    if fault is not None and fault not in work.faults:
+        work = replace(work, faults=(fault, *work.faults))
+    seen = measure(run.run_dir, recipe, rate, quick)
+    known = _Known.of(recipe, student, work, seen)
     stages = _estimates(recipe, known, machine, prices, seen)
     if not quick:
         wanted = known.asked.num_samples.high if known.asked else 0.0
@@ -170,14 +176,12 @@ class _Known:
     is_served: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, work: Workload, seen: Measured) -> "_Known":
-        student = model_facts(recipe.student, recipe.student_revision)
+    def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "_Known":
         if recipe.generate is None:
-            length = REASONING
-            traces = work.train
-            if seen.traces is not None:
-                length = Range.exact(seen.traces.completion_tokens, seen.traces.basis)
-                traces = Range.exact(seen.traces.num_samples, seen.traces.basis)
+            length, traces = work.trace_tokens or REASONING, work.train
+            if seen.imported is not None:
+                length = seen.imported.completion_tokens
+                traces = Range.exact(seen.imported.num_traces, length.basis)
             rows = expected_rows(recipe, work, traces, length, seen)
             return cls(work, None, student, None, traces.because(traces.basis or "rows of the sources"), rows)
         config = recipe.generate

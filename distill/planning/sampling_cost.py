@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from distill.engines import pick_engine
 from distill.engines.memory import CPU_KV_SHARE
 from distill.errors import DistillError
-from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
+from distill.planning.counts import TEMPLATE_TOKENS, Workload
 from distill.planning.machine import Machine, usable_memory_gib
 from distill.planning.measured import Sampled
 from distill.planning.models import GIB, ModelFacts, is_reasoner
 from distill.planning.prices import Prices
 from distill.planning.quantities import Range, span
 from distill.planning.stage import COST, DISK, MEMORY, SECONDS, TOKENS
+from distill.planning.text_tokens import tokens_of
 from distill.recipe import EvalConfig, GenerateConfig, Sampling, SamplingCompute
 
 REASONING = Range(2_000, 12_000, "R1-style traces of 2,000 to 12,000 tokens")
@@ -89,7 +90,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     least = config.stop_after_correct or k
     num = work.train.times(least, k)
     shown = sum(len(e.problem) + len(e.reasoning) + len(e.answer) for e in config.examples) + len(config.system or "")
-    fresh = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
+    fresh = work.prompt_tokens
     prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(Range.exact(TEMPLATE_TOKENS * len(config.examples)))
     # The engine may have kept the prompt from the problem's first sample, as far as it fills whole blocks.
     fresh = fresh.times(1 / k, 1)
@@ -133,7 +134,7 @@ def asked_of_student(
     if seen is not None and seen.are_enough:
         length, basis = Range(0.8 * seen.completion_tokens, 1.2 * seen.completion_tokens), seen.basis
     num = work.num_measured.times(num_models * config.samples_per_problem)
-    prompt = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
+    prompt = work.prompt_tokens
     return Asked(num, prompt, prompt, length.because(basis))
 
 

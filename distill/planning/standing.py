@@ -11,7 +11,7 @@ from typing import Any
 from distill.errors import DistillError
 from distill.hub import Model
 from distill.pipeline import STAGES, decide, stages_of
-from distill.planning.counts import is_small_and_local
+from distill.planning.local_data import is_small_and_local
 from distill.planning.measured import Measured
 from distill.planning.models import local_model
 from distill.planning.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing

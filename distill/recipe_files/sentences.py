@@ -58,6 +58,9 @@ FORMS = {
     "base_urls": "addresses such as http://localhost:8000/v1, without user, password and query",
     "api_key_env": "the name of an environment variable, e.g. OPENAI_API_KEY",
     "chat_template": "chatml, llama3 or file:path",
+    "config": "a configuration's name on the Hub, without any of < > : / \\ | ? *",
+    "revision": "a branch, a tag or a commit",
+    "student_revision": "a branch, a tag or a commit",
     "license": "a licence's identifier on the Hub, e.g. apache-2.0",
 }
 """Key of a text that has to match a pattern (or its section and key) -> what follows "must be"."""
