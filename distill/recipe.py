@@ -288,8 +288,9 @@ class SamplingCompute(Strict):
     """`auto`: the server where base_urls is set; else vLLM where it is installed, else transformers."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the weights while sampling."""
-    tensor_parallel: PositiveInt = 1
-    """GPUs that share each layer of one copy of the model (vllm)."""
+    tensor_parallel: PositiveInt | None = None
+    """GPUs that share each layer of one copy of the model; left out: as few as hold its weights and leave room for a
+    KV cache (vllm)."""
     pipeline_parallel: PositiveInt = 1
     """Groups of GPUs that share the layers of one copy among them (vllm)."""
     replicas: PositiveInt = 1

@@ -4,21 +4,17 @@ Enters: a recipe, its estimates, the machine. Leaves: `Tight` findings, the grav
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distill.planning.counts import TEMPLATE_TOKENS, Workload
-from distill.planning.machine import GPUS_A_MACHINE, Machine, busy_cores, usable_memory_gib
-from distill.planning.models import ModelFacts
-from distill.planning.quantities import Range, short
-from distill.planning.sampling_cost import Asked
-from distill.planning.stage import DONE, MEMORY, StageEstimate
+from distill.planning.counts import TEMPLATE_TOKENS
+from distill.planning.machine import GPUS_A_MACHINE, busy_cores, usable_memory_gib
+from distill.planning.quantities import Range, short, span
+from distill.planning.remedies import Seen, ways_to_fit
+from distill.planning.stage import DONE, MEMORY
 from distill.planning.text_tokens import tokens_of
-from distill.planning.training_cost import Rows
-from distill.recipe import Recipe
 from distill.students import find_student
-from distill.training.layout import Layout
 
 FULL_SHARE = 0.9
 """Of memory or of a length, from which on a limit is called tight."""
@@ -41,27 +37,6 @@ class Tight:
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "message": self.message, "stops": self.stops}
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the limits are looked for in."""
-
-    recipe: Recipe
-    machine: Machine
-    work: Workload
-    stages: Mapping[str, StageEstimate]
-    teacher: ModelFacts | None
-    """`None`: traces are imported."""
-    student: ModelFacts
-    asked: Asked | None
-    """Of the teacher."""
-    rows: Rows
-    layout: Layout | None
-    disk_gib: Range
-    """What the run and its downloads add to the disk."""
-    free_gib: float | None
-    """Free where the run goes; `None`: another machine."""
 
 
 def tight_limits(seen: Seen) -> list[Tight]:
@@ -160,29 +135,19 @@ def _memory(seen: Seen) -> Iterator[Tight]:
         if memory is None or stage.standing.state == DONE:
             continue
         there = machine.gpu_gib if machine.num_gpus else usable_memory_gib(machine)
-        of = "each GPU" if machine.num_gpus else "the free memory"
         if not math.isfinite(there) or memory.high <= FULL_SHARE * there + 1e-9:
             continue
-        takes = f"{name} takes {memory.low:.1f} to {memory.high:.1f} of the {there:.1f} GiB of {of}"
+        needed, free = span(memory), short(there)
+        if free in needed.split(" to "):  # 80.1 and 79.6 would read the same
+            needed, free = f"{memory.low:.1f} to {memory.high:.1f}", f"{there:.1f}"
+        has = f"each GPU has {free} GiB" if machine.num_gpus else f"{free} GiB are free"
+        takes = f"{name} needs {' to '.join(dict.fromkeys(needed.split(' to ')))} GiB, and {has}"
         if memory.low > there:
-            yield Tight("memory", f"{takes}: it does not fit. {_less_memory(seen, name)}", stops=True)
+            yield Tight("memory", f"{takes}: it does not fit. {ways_to_fit(seen, name)}", stops=True)
         elif name == "sft" or not machine.num_gpus:
-            yield Tight("memory", f"{takes} ({memory.basis}). {_less_memory(seen, name)}")
+            yield Tight("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, name)}")
         elif memory.low > FULL_SHARE * there:
-            yield Tight("memory", f"{takes}: little room is left for a KV cache. {_less_memory(seen, name)}")
-
-
-def _less_memory(seen: Seen, stage: str) -> str:
-    if stage != "sft" and not seen.machine.num_gpus:
-        return f"Fewer {stage}.compute.max_num_seqs or a smaller model would help."
-    if stage != "sft":
-        return f"{stage}.compute: a higher tensor_parallel, fewer max_num_seqs or a smaller model would help."
-    ways = ["a lower filter.max_tokens or sft.max_length", "sft.compute.per_device_batch_size: 1"]
-    if seen.machine.num_gpus:
-        ways.append("sft.method: lora")
-        return f"`distill sft --plan --gpus {seen.machine.num_gpus}` shows what fits; would help: {', '.join(ways)}."
-    ways.append("sft.compute.gradient_checkpointing: true")
-    return f"Would help: {', '.join(ways)}."
+            yield Tight("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, name)}")
 
 
 def _disk(seen: Seen) -> Iterator[Tight]:
@@ -211,7 +176,10 @@ def _gpus(seen: Seen) -> Iterator[Tight]:
             )
         elif stage.num_gpus <= machine.num_gpus // 2:
             config = getattr(seen.recipe, name).compute
-            replicas = in_one // (config.tensor_parallel * config.pipeline_parallel)
+            memory = stage.quantities.get(MEMORY)
+            if memory is not None and memory.low > machine.gpu_gib:
+                continue  # no copy fits, so that there cannot be more of them
+            replicas = in_one * config.replicas // stage.num_gpus
             more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
             uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
             if replicas > config.replicas or machine.num_gpus > in_one:

@@ -12,13 +12,14 @@ from typing import Any
 
 from distill.errors import DistillError
 from distill.planning.counts import Workload, workload
-from distill.planning.limits import Seen, Tight, tight_limits
+from distill.planning.limits import Tight, tight_limits
 from distill.planning.local_data import is_small_and_local
 from distill.planning.machine import Machine
 from distill.planning.measured import Measured, measure
 from distill.planning.models import GIB, ModelFacts, model_facts
 from distill.planning.prices import Prices
 from distill.planning.quantities import Range, span, total
+from distill.planning.remedies import Seen
 from distill.planning.sampling_cost import (
     REASONING,
     Asked,
@@ -27,7 +28,21 @@ from distill.planning.sampling_cost import (
     sampling_quantities,
     served_quantities,
 )
-from distill.planning.stage import ADDS_UP, DISK, DONE, MEMORY, NEW, SECONDS, TOKENS, StageEstimate, Standing, priced
+from distill.planning.stage import (
+    ADDS_UP,
+    CPU_HOURS,
+    DISK,
+    DONE,
+    GPU_HOURS,
+    MEMORY,
+    NEW,
+    QUANTITIES,
+    SECONDS,
+    TOKENS,
+    StageEstimate,
+    Standing,
+    priced,
+)
 from distill.planning.standing import standings
 from distill.planning.text_tokens import TokenRate
 from distill.planning.training_cost import Rows, expected_rows, training_quantities
@@ -85,6 +100,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; see docs/json.md."""
+        other_hours = CPU_HOURS if self.machine.num_gpus else GPU_HOURS
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -103,6 +119,7 @@ class Plan:
                     **stage.standing.to_json(),
                     "whole": {name: r.to_json() for name, r in stage.quantities.items()},
                     "left": {name: r.to_json() for name, r in stage.left.items()},
+                    "unknown": [name for name in QUANTITIES if name != other_hours and stage.is_unknown(name)],
                     "notes": list(stage.notes),
                 }
                 for stage in self.stages

@@ -21,7 +21,7 @@ from distill.planning.machine import Machine, this_machine
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
 from distill.planning.text_tokens import TokenRate
-from distill.problems import gym_dataset, load_problem_sets
+from distill.problems import gym_dataset, has_stand_in, load_problem_sets, load_problems
 from distill.recipe import ProblemSource, Recipe, SamplingCompute, TraceSource
 from distill.students import STUDENTS, find_student
 
@@ -219,6 +219,13 @@ def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: 
 
 def _problems(recipe: Recipe) -> list[Check]:
     """Whether all problems can be split together; what is wrong with a single source is told there."""
+    sources = [(source, False) for source in recipe.problems]
+    sources += [(source, True) for source in (recipe.eval.benchmarks if recipe.eval else [])]
+    for source, is_measured in sources:
+        try:
+            load_problems(source, recipe.seed, not is_measured and has_stand_in(recipe))
+        except DistillError:
+            return []
     try:
         load_problem_sets(recipe)
     except DistillError as error:

@@ -56,6 +56,17 @@ class StageEstimate:
         share = self.standing.remaining
         return {name: r.times(share) if name in ADDS_UP else r for name, r in self.quantities.items()}
 
+    def is_unknown(self, quantity: str) -> bool:
+        """Whether the stage takes some of a quantity, and nobody can tell how much."""
+        if self.standing.state == DONE or quantity in self.quantities:
+            return False
+        if quantity == COST:
+            takes = GPU_HOURS in self.quantities or CPU_HOURS in self.quantities or self.stage == "generate"
+            return takes or self.is_unknown(SECONDS)
+        if quantity in (GPU_HOURS, CPU_HOURS):
+            return self.is_unknown(SECONDS)
+        return quantity == SECONDS or (quantity == MEMORY and self.num_gpus > 0)
+
     def at(self, standing: Standing) -> "StageEstimate":
         """The same, with how far it is."""
         return replace(self, standing=standing)

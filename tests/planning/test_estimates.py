@@ -187,7 +187,7 @@ def test_tight_limits_are_named_with_their_numbers(tmp_path):
         problems=[{"source": "hf:some/where", "limit": 1_000}],
         filter={"max_tokens": 16_380},
         eval={"benchmarks": [{"source": "hf:HuggingFaceH4/aime_2024"}], "sampling": {"max_tokens": 4_000}},
-        generate={"teacher": "Qwen/QwQ-32B", "sampling": {"max_tokens": 8_000}},
+        generate={"teacher": "Qwen/QwQ-32B", "sampling": {"max_tokens": 8_000}, "compute": {"tensor_parallel": 1}},
     )
     plan = planned(tight, tmp_path, chosen_machine(8, "h100", None))
     found = {limit.kind: limit.message for limit in plan.limits}
