@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PROGRAM = "distill"
 DEFAULT_RECIPE = "recipe.yaml"
 DEFAULT_RUN_DIR = Path("runs")
+PIPE_COLUMNS = 10_000
+"""Width of what is no terminal, in characters: nothing is that long."""
 STAGES_PANEL = "Stages"
 PREPARE_PANEL = "Before a run"
 RESULTS_PANEL = "After a run"
@@ -223,10 +225,16 @@ def print_json(value: Any) -> None:
 
 
 def console() -> "Console":
-    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted."""
+    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted.
+
+    Into a file or a pipe nothing is wrapped, so that names and numbers stay whole; COLUMNS sets a width all the same.
+    """
     from rich.console import Console
 
-    return Console(highlight=False)
+    shown = Console(highlight=False)
+    if not shown.is_terminal and not os.environ.get("COLUMNS"):
+        shown.width = PIPE_COLUMNS
+    return shown
 
 
 def say(text: str) -> None:

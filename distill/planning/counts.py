@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.errors import DistillError
 from distill.planning.local_data import LocalFile, faults_of_packs, num_rows, read_problems, read_traces
-from distill.planning.quantities import Range, short, total
+from distill.planning.quantities import Range, counted, short, total
 from distill.planning.text_tokens import TokenRate, tokens_of
 from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
@@ -86,12 +86,12 @@ def workload(
         rate: counts the tokens of texts; left out: by their characters.
         quick: read less of the recipe's files, and leave out those of `filter.decontaminate`.
     """
-    counted = _Counted(recipe, rate or TokenRate(), quick, sets)
-    own = counted.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
-    benchmarks = _benchmarks(recipe, sets, counted)
+    look = _Counted(recipe, rate or TokenRate(), quick, sets)
+    own = look.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
+    benchmarks = _benchmarks(recipe, sets, look)
     num, num_problems = total(one.num for one in own), total(one.num_problems for one in own)
     if sets is not None and sets.train:
-        num = num_problems = Range.exact(len(sets.train), f"{len(sets.train):,} problems, counted")
+        num = num_problems = Range.exact(len(sets.train), f"{counted(len(sets.train), 'problem')}, counted")
     elif recipe.eval and recipe.eval.held_out:
         held_out = recipe.eval.held_out
         num = num_problems = Range(max(1.0, num.low - held_out), max(1.0, num.high - held_out))
@@ -106,8 +106,8 @@ def workload(
         longest_chars=longest,
         trace_tokens=lengths,
         longest_trace_tokens=longest_trace,
-        unknown=tuple(dict.fromkeys(counted.unknown)),
-        faults=tuple(dict.fromkeys([*counted.faults, *([] if quick else faults_of_packs(recipe))])),
+        unknown=tuple(dict.fromkeys(look.unknown)),
+        faults=tuple(dict.fromkeys([*look.faults, *([] if quick else faults_of_packs(recipe))])),
     )
 
 
@@ -170,15 +170,15 @@ class _Counted:
         return None
 
 
-def _benchmarks(recipe: Recipe, sets: ProblemSets | None, counted: _Counted) -> dict[str, Range]:
+def _benchmarks(recipe: Recipe, sets: ProblemSets | None, look: _Counted) -> dict[str, Range]:
     if sets is not None:
         found = sets.benchmarks.items()
-        return {name: Range.exact(len(one), f"{len(one):,} problems, counted") for name, one in found}
+        return {name: Range.exact(len(one), f"{counted(len(one), 'problem')}, counted") for name, one in found}
     if recipe.eval is None:
         return {}
     held_out = recipe.eval.held_out
     benchmarks = {HELD_OUT: Range.exact(held_out, f"{held_out:,} held out")} if held_out else {}
-    for source, one in zip(recipe.eval.benchmarks, counted.sources(recipe.eval.benchmarks, True), strict=True):
+    for source, one in zip(recipe.eval.benchmarks, look.sources(recipe.eval.benchmarks, True), strict=True):
         benchmarks[benchmark_name(source)] = one.num
     return benchmarks
 

@@ -28,6 +28,7 @@ from distill.planning.machine_checks import (
     check_vllm,
     gpus_by_smi,
 )
+from distill.planning.quantities import counted
 from distill.planning.recipe_checks import recipe_probes
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def print_diagnosis(diagnosis: Diagnosis, console: "Console") -> None:
         console.print(f"{heading}", markup=False, style="bold")
         console.print(_table(checks))
     num = {status: sum(c.status == status for g in diagnosis.groups.values() for c in g) for status in MARKS}
-    warnings = f"{num[WARNING]} warning{'' if num[WARNING] == 1 else 's'}"
+    warnings = counted(num[WARNING], "warning")
     if num[MISSING]:
         text = f"{num[MISSING]} missing, {warnings}: run the commands after -> and look again."
     elif num[WARNING]:

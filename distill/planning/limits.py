@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.planning.counts import TEMPLATE_TOKENS
 from distill.planning.machine import GPUS_A_MACHINE, busy_cores, usable_memory_gib
-from distill.planning.quantities import Range, short, span
+from distill.planning.quantities import Range, counted, short, span
 from distill.planning.remedies import Seen, ways_to_fit
 from distill.planning.stage import DONE, MEMORY
 from distill.planning.text_tokens import tokens_of
@@ -221,13 +221,13 @@ def _statistics(seen: Seen) -> Iterator[Tight]:
                 k = config.samples_per_problem
                 yield Tight(
                     "wide_interval",
-                    f"{name}: {num:,.0f} problems, {k} sample{'s' if k > 1 else ''} each: the 95% interval of pass@1 "
-                    f"will be up to ±{width} points wide.",
+                    f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "
+                    f"pass@1 will be up to ±{width} points wide.",
                 )
     if seen.rows.num.high < seen.recipe.sft.batch_size:
         yield Tight(
             "few_rows",
-            f"at most {seen.rows.num.high:,.0f} rows may be kept, less than one step of sft.batch_size "
+            f"at most {counted(round(seen.rows.num.high), 'row')} may be kept, less than one step of sft.batch_size "
             f"({seen.recipe.sft.batch_size}). More problems or samples would help, or a smaller batch.",
         )
     for source in seen.work.unknown:

@@ -30,8 +30,6 @@ MAX_CHARS = 128 << 20
 MAX_GYM = 5_000
 KEPT_CHARS = 1_000_000
 """Text that is kept to count its tokens, in characters."""
-LONGEST_SHARE = 1.3
-"""Assumed: the longest text has at most so many times the tokens that its characters tell."""
 SAMPLED_SHARE = 0.1
 """Assumed: share by which the first rows differ from all."""
 
@@ -139,7 +137,8 @@ def read_traces(
         return None
     names: set[str] = set()
     texts: list[str] = []
-    num = num_chars = num_kept_chars = num_prompt_chars = longest = longest_trace = 0
+    num = num_chars = num_kept_chars = num_prompt_chars = longest = 0
+    longest_text = ""
     try:
         for problem, trace in foreign_traces(source, skipped, rows=rows):
             if measured and bare_question(problem.question, source.template) in measured:
@@ -150,7 +149,7 @@ def read_traces(
             num_chars += len(trace.text)
             num_prompt_chars += prompt
             longest = max(longest, prompt)
-            longest_trace = max(longest_trace, len(trace.text))
+            longest_text = max(longest_text, trace.text, key=len)
             if num_kept_chars < KEPT_CHARS:
                 texts.append(trace.text)
                 num_kept_chars += len(trace.text)
@@ -158,8 +157,7 @@ def read_traces(
         if rows.is_whole or skipped.counts.total() < rows.num:
             raise
         return None  # none of the first rows is usable; a later one may be
-    each = rate.of(texts)
-    tokens = each.times(num_chars / max(1, num))
+    tokens = rate.of(texts).times(num_chars / max(1, num))
     said = f"traces of {num_chars / max(1, num):,.0f} characters on average{_where(rows, path)}"
     traces = _extended(num, rows, path, source.limit)
     # In the rest of the file there may be as many problems again, or samples of the same ones.
@@ -173,7 +171,7 @@ def read_traces(
         rows.is_whole,
         rows.num,
         tokens.because(said),
-        LONGEST_SHARE * each.high * longest_trace,
+        rate.of([longest_text]).high * len(longest_text),
     )
 
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 
 from distill.errors import DistillError
 from distill.ledger import index_ledger
-from distill.planning.local_data import LONGEST_SHARE
 from distill.planning.quantities import Range
 from distill.planning.text_tokens import TokenRate
 from distill.recipe import Recipe
@@ -210,11 +209,11 @@ def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
     is_little = sum(file.stat().st_size for file in files) <= QUICK_BYTES
     prompts: list[str] = []
     completions: list[str] = []
-    longest = 0
+    longest = ""
     try:
         for row in islice(_rows(files), None if is_little else SHOWN_ROWS):
             prompt, completion = _text(row["prompt"]), _text(row["completion"])
-            longest = max(longest, len(prompt) + len(completion))
+            longest = max(longest, prompt + completion, key=len)
             if len(prompts) < SHOWN_ROWS:
                 prompts.append(prompt)
                 completions.append(completion)
@@ -224,8 +223,8 @@ def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
         tokens = Range.exact(counted / max(1, num), said)
     else:
         tokens = _mean_tokens(completions, rate, said)
-    most = LONGEST_SHARE * rate.of([*prompts, *completions]).high * longest
-    return Kept(num, tokens, _mean_tokens(prompts, rate, said), most if is_little else None)
+    most = rate.of([longest]).high * len(longest) if is_little else None
+    return Kept(num, tokens, _mean_tokens(prompts, rate, said), most)
 
 
 def _rows(files: Iterable[Path]) -> Iterator[Mapping[str, Any]]:

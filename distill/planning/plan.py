@@ -18,7 +18,7 @@ from distill.planning.machine import Machine
 from distill.planning.measured import Measured, measure
 from distill.planning.models import GIB, ModelFacts, model_facts
 from distill.planning.prices import Prices
-from distill.planning.quantities import Range, span, total
+from distill.planning.quantities import Range, counted, number_of, span, total
 from distill.planning.remedies import Seen
 from distill.planning.sampling_cost import (
     REASONING,
@@ -248,12 +248,13 @@ def _generate(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -
 def _import(known: _Known) -> StageEstimate:
     length = known.rows.completion_tokens
     seconds = known.traces.over(IMPORT_PER_S).plus(Range(2, 30))
+    traces = number_of(known.traces, "trace")
     disk = known.traces.by(length).by(Range(5.0, 12.0)).times(1 / GIB)
     return StageEstimate(
         "import",
         {
-            TOKENS: known.traces.by(length).because(f"{span(known.traces)} traces; {length.basis}"),
-            SECONDS: seconds.because(f"{span(known.traces)} traces at {span(IMPORT_PER_S)} a second; no download"),
+            TOKENS: known.traces.by(length).because(f"{traces}; {length.basis}"),
+            SECONDS: seconds.because(f"{traces} at {span(IMPORT_PER_S)} a second; no download"),
             DISK: disk.because("texts in Parquet"),
         },
     )
@@ -264,7 +265,7 @@ def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> 
     chars = known.traces.by(length).times(CHARS_PER_TOKEN)
     cores = min(recipe.filter.compute.workers or machine.num_cores, machine.num_cores)
     seconds = chars.over(FILTER_CHARS_PER_S.times(cores)).plus(FILTER_START_S)
-    basis = f"{span(known.traces)} traces, {cores} cores at 1 to 6.5 million characters a second"
+    basis = f"{number_of(known.traces, 'trace')}, {counted(cores, 'core')} at 1 to 6.5 million characters a second"
     found = {
         SECONDS: seconds.because(basis),
         DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),

@@ -20,6 +20,7 @@ from distill.planning.local_data import is_small_and_local, read_problems, read_
 from distill.planning.machine import Machine, this_machine
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
+from distill.planning.quantities import counted
 from distill.planning.text_tokens import TokenRate
 from distill.problems import gym_dataset, has_stand_in, load_problem_sets, load_problems
 from distill.recipe import ProblemSource, Recipe, SamplingCompute, TraceSource
@@ -211,10 +212,10 @@ def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: 
         return [Check("dataset", MISSING, str(error), _other_source(f"{key}.source", named))]
     if found is None:
         return [Check("dataset", OK, f"{name}: too large to look into here")]
-    what = "problems" if isinstance(source, ProblemSource) else "traces"
+    what = "problem" if isinstance(source, ProblemSource) else "trace"
     if found.is_whole:
-        return [Check("dataset", OK, f"{name}: {found.num.high:,.0f} {what}")]
-    return [Check("dataset", OK, f"{name}: {what} in each of the first {found.num_read:,} rows; the rest was not read")]
+        return [Check("dataset", OK, f"{name}: {counted(round(found.num.high), what)}")]
+    return [Check("dataset", OK, f"{name}: {what}s in the first {found.num_read:,} rows; the rest was not read")]
 
 
 def _problems(recipe: Recipe) -> list[Check]:

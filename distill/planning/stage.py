@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.planning.machine import Machine
 from distill.planning.prices import Prices
-from distill.planning.quantities import Range
+from distill.planning.quantities import Range, counted
 
 TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK = (
     "tokens", "seconds", "gpu_hours", "cpu_hours", "cost", "memory_gib", "disk_gib",
@@ -80,12 +80,12 @@ def priced(quantities: dict[str, Range], machine: Machine, num_gpus: int, prices
     if machine.num_gpus:
         hours = seconds.times(num_gpus / 3_600)
         price = prices.gpu(machine.kinds)
-        found = {GPU_HOURS: hours.because(f"{num_gpus} GPU{'s' if num_gpus != 1 else ''}")}
+        found = {GPU_HOURS: hours.because(counted(num_gpus, "GPU"))}
     else:
         hours = seconds.times(machine.num_cores / 3_600)
         per_core = prices.cpu_core_hour
         price = per_core.range(f"{prices.currency} a core-hour ({prices.dated})") if per_core else None
-        found = {CPU_HOURS: hours.because(f"{machine.num_cores} cores")}
+        found = {CPU_HOURS: hours.because(counted(machine.num_cores, "core"))}
     if price is not None:
         found[COST] = hours.by(price).because(price.basis)
     return {**quantities, **found}

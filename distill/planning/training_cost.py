@@ -11,7 +11,7 @@ from distill.planning.counts import TEMPLATE_TOKENS, Workload
 from distill.planning.machine import GPUS_A_MACHINE, Machine
 from distill.planning.measured import Measured
 from distill.planning.models import GIB, ModelFacts, is_reasoner, nearest_shape
-from distill.planning.quantities import Range, span
+from distill.planning.quantities import Range, counted, number_of, span
 from distill.planning.stage import DISK, MEMORY, SECONDS, TOKENS
 from distill.planning.text_tokens import tokens_of
 from distill.recipe import Recipe, SftConfig
@@ -139,7 +139,8 @@ def training_quantities(
     """
     config = recipe.sft
     tokens = rows.num.by(rows.row_tokens).times(config.epochs)
-    said = f"{span(rows.num)} rows of {span(rows.row_tokens)} tokens, {config.epochs:g} epochs: {rows.num.basis}"
+    epochs = f"{config.epochs:g} epoch{'' if config.epochs == 1 else 's'}"
+    said = f"{number_of(rows.num, 'row')} of {span(rows.row_tokens)} tokens, {epochs}: {rows.num.basis}"
     found = {TOKENS: tokens.because(said)}
     stand_in = _stand_in(model)
     try:
@@ -188,10 +189,10 @@ def training_speed(
     if machine.num_gpus:
         units = layout.num_processes
         reached = MFU if units <= GPUS_A_MACHINE else MFU_FAR
-        where = f"of {span(tflops)} TFLOPS on each of {units} GPU{'s' if units > 1 else ''}"
+        where = f"of {span(tflops)} TFLOPS on each of {counted(units, 'GPU')}"
     else:
         units, reached = machine.num_cores, CPU_MFU
-        where = f"of {1_000 * tflops.low:.0f} GFLOPS on each of {units} cores"
+        where = f"of {1_000 * tflops.low:.0f} GFLOPS on each of {counted(units, 'core')}"
     passes = 3 if config.method == "full" else 2
     flops = passes * model.flops_per_token(rows.row_tokens.middle / 2)
     basis = f"{model.basis}, {reached.low:.0%} to {reached.high:.0%} {where}"

@@ -14,7 +14,7 @@ from distill.planning.machine import KINDS, Machine, chosen_machine, kinds_of
 from distill.planning.models import is_reasoner, model_facts
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
-from distill.planning.quantities import Range, duration_span, short, span
+from distill.planning.quantities import Range, duration_span, number_of, short, span
 from distill.planning.sampling_cost import Asked, decoding_speed
 from distill.recipe import Recipe, SamplingCompute
 from distill.recipe_yaml import load_recipe
@@ -288,6 +288,21 @@ def test_ranges_read_well():
     assert span(Range(999.7, 999.9)) == "1.0k"
     assert duration_span(Range(180, 600)) == "3 to 10 min"
     assert duration_span(Range(40, 600)) == "40 s to 10 min"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (4.0, 4.0, "4 rows"),
+        (1, 1, "1 row"),
+        (1.0, 2.4, "1 to 2 rows"),
+        (0.6, 1.4, "1 row"),
+        (12.3, 999.4, "12 to 999 rows"),
+        (800, 2_400, "800 to 2.4k rows"),
+    ],
+)
+def test_things_are_counted_in_whole_numbers(low, high, told):
+    assert number_of(Range(low, high), "row") == told
 
 
 def test_rows_that_hold_several_traces_count_as_many(tmp_path):

