@@ -192,7 +192,7 @@ def _problem_of_row(
     question = row.get(columns[0])
     if not isinstance(question, str) or not question.strip():
         raise ProblemError(
-            f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Mend or remove the row, or "
+            f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Fix or remove the row, or "
             "name another column in columns.problem."
         )
     answer = _final_answer(row.get(columns[1]), source.answer_after) if columns[1] else None
@@ -202,7 +202,7 @@ def _problem_of_row(
     own_id = row.get(source.columns.id) if source.columns.id else None
     if source.columns.id and (own_id is None or not str(own_id).strip()):
         raise ProblemError(
-            f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Mend "
+            f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Fix "
             "the row, or leave columns.id out to have ids made from the content."
         )
     name = problem_id(prompt, task, answer) if own_id is None else _clean(str(own_id).strip())
@@ -218,7 +218,7 @@ def _options(source: ProblemSource, place: str, row: Mapping[str, Any]) -> list[
     if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
         raise ProblemError(
             f"{place}: column {column!r} (columns.options) holds no list of options "
-            f"({options!r:.60}). Mend the row, or name another column."
+            f"({options!r:.60}). Fix the row, or name another column."
         )
     if len(options) > len(string.ascii_uppercase):
         raise ProblemError(

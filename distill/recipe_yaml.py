@@ -118,7 +118,7 @@ def read_recipe(
         _refuse_folders(tree, outside)
     said = copy.deepcopy(tree)
     places = reading.places
-    overruled = [key for key, value in (flags or {}).items() if value is not None]
+    overridden = [key for key, value in (flags or {}).items() if value is not None]
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
@@ -128,11 +128,11 @@ def read_recipe(
         value = read_value(override, text)
         refuse_secret_option(key, value, f"--set {key}")
         _assign(tree, key, value, f"--set {key}", places)
-        overruled.append(key)
+        overridden.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
-    _drop_revisions(tree, said, overruled)
+    _drop_revisions(tree, said, overridden)
     anchor_sources(tree, Path.cwd(), "--set")
     recipe = _checked(tree, places, name)
     return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
@@ -163,14 +163,14 @@ def _checked(tree: Mapping[str, Any], places: Places, name: str) -> Recipe:
         raise RecipeError(f"{place_of(('student',), places, name)}: {error}") from None
 
 
-def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overruled: Sequence[str]) -> None:
+def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: Sequence[str]) -> None:
     """A model that is given on the command line in place of another has not that one's revisions; in place."""
-    if tree.get("student") != said.get("student") and "student_revision" not in overruled:
+    if tree.get("student") != said.get("student") and "student_revision" not in overridden:
         tree.pop("student_revision", None)
     generate, before = tree.get("generate"), said.get("generate")
     if not isinstance(generate, dict) or not isinstance(before, dict):
         return
-    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overruled):
+    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overridden):
         generate.pop("revision", None)
 
 

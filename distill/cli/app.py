@@ -79,7 +79,7 @@ class Given:
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable.",
+            help="Override a recipe key, e.g. --set sft.epochs=2. Repeatable.",
             autocompletion=complete_setting,
         ),
     ] = None
@@ -131,7 +131,7 @@ class Given:
         """The recipe with everything that was given on the command line, to run it.
 
         Args:
-            flags: further named flags by the key that they overrule; `None` values are flags not given.
+            flags: further named flags by the key that they override; `None` values are flags not given.
 
         Raises:
             UserError: it comes from outside, and is not accepted.

@@ -70,7 +70,7 @@ def make_pack(name: str, items: Iterable[tuple[str, str]], source: str = "", rev
     for item_id, question in kept:
         words = tokens(question)
         if not words:
-            raise ProblemError(f"{name}: item {item_id} holds no question ({question!r:.60}). Remove or mend it.")
+            raise ProblemError(f"{name}: item {item_id} holds no question ({question!r:.60}). Remove or fix it.")
         forms.append(" ".join(words).encode(errors="replace"))
     digest = hashlib.sha256(f"normalisation {VERSION}\n".encode() + b"\n".join(sorted(forms)))
     return Pack(name, source or name, revision, kept, digest.hexdigest())
@@ -163,7 +163,7 @@ def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[s
         if not isinstance(question, str) or not question.strip():
             raise ProblemError(
                 f"{place}: no question in {found or ' or '.join(QUESTION_COLUMNS)} (there are: {', '.join(row)}). "
-                "An evaluation set must be whole: mend the row, or name the column `problem`."
+                "An evaluation set must be whole: fix the row, or name the column `problem`."
             )
         items.append((_item_id(row, number), question))
     if not items:

@@ -37,7 +37,7 @@ KNOWN_TRACES = {"open-r1/OpenR1-Math-220k": (2, 4)}
 """Data set -> how many traces a row holds, at least and at most, as its card says; others hold one."""
 KNOWN_CONFIGS = {"Idavidrein/gpqa": "gpqa_diamond", "open-r1/OpenR1-Math-220k": "default"}
 
-UNKNOWN_ROWS = Range(1_000, 100_000, "how many is not known: the dataset is not here, and no limit is set")
+UNKNOWN_ROWS = Range(1_000, 100_000, "number of rows unknown: the dataset is not on this machine, and no limit is set")
 TYPICAL_CHARS = Range(80, 1_200, "problems of 80 to 1,200 characters")
 
 

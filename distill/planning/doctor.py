@@ -1,4 +1,4 @@
-"""`distill doctor`: one screen on what works, what is missing, and the command that mends it.
+"""`distill doctor`: one screen on what works, what is missing, and the command that fixes it.
 
 Enters: a recipe, or none. Leaves: a `Diagnosis`. Nothing is loaded, downloaded or written; every probe has its time.
 """
@@ -144,11 +144,11 @@ def print_diagnosis(diagnosis: Diagnosis, console: "Console") -> None:
     num = {status: sum(c.status == status for g in diagnosis.groups.values() for c in g) for status in MARKS}
     warnings = counted(num[WARNING], "warning")
     if num[MISSING]:
-        text = f"{num[MISSING]} missing, {warnings}: run the commands after -> and look again."
+        text = f"{num[MISSING]} missing, {warnings}: run the commands after ->, then `distill doctor` again."
     elif num[WARNING]:
         text = f"Nothing is missing; {warnings}."
     else:
-        text = "All is well."
+        text = "Everything is in order."
     console.print(text, markup=False)
 
 

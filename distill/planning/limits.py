@@ -87,17 +87,16 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     if length.high >= FULL_SHARE * most and math.sqrt(length.low * length.high) >= 0.5 * most:
         yield Tight(
             "cut_off",
-            f"generate.sampling.max_tokens ({most:,}) is about as long as traces may be "
-            f"({asked.completion_tokens.basis}): those that run into it are lost. `distill generate --status` shows "
-            "how many are.",
+            f"generate.sampling.max_tokens ({most:,}) may cut off many traces ({asked.completion_tokens.basis}), which "
+            "are then dropped. `distill generate --status` shows how many.",
         )
     context = seen.teacher.context if seen.teacher else None
     longest = asked.prompt_tokens.low - asked.fresh_tokens.low + prompt + most
     if context is not None and longest > CONTEXT_SHARE * context:
         yield Tight(
             "teacher_context",
-            f"the longest prompt and generate.sampling.max_tokens ({most:,}) come to {longest:,.0f} of the teacher's "
-            f"{context:,} tokens.",
+            f"the longest prompt and generate.sampling.max_tokens ({most:,}) need {longest:,.0f} of the teacher's "
+            f"{context:,} tokens of context.",
             stops=most >= context,
         )
 
@@ -115,8 +114,8 @@ def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     if context is not None and most + prompt > CONTEXT_SHARE * context:
         yield Tight(
             "eval_context",
-            f"eval.sampling.max_tokens ({most:,}) and the longest prompt come to {most + prompt:,.0f} of the student's "
-            f"{context:,} tokens.",
+            f"eval.sampling.max_tokens ({most:,}) and the longest prompt need {most + prompt:,.0f} of the student's "
+            f"{context:,} tokens of context.",
             stops=most >= context,
         )
     length = seen.rows.completion_tokens
@@ -153,11 +152,11 @@ def _memory(seen: Seen) -> Iterator[Tight]:
 def _disk(seen: Seen) -> Iterator[Tight]:
     if seen.free_gib is None or seen.disk_gib.high <= FULL_SHARE * seen.free_gib:
         return
-    need = f"the run may take {short(seen.disk_gib.low)} to {short(seen.disk_gib.high)} GiB of disk"
+    need = f"the run needs {span(seen.disk_gib)} GiB of disk"
     yield Tight(
         "disk",
-        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or give a --run-dir (for models: HF_HOME) "
-        "elsewhere.",
+        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or use another disk: --run-dir, and HF_HOME for "
+        "models.",
         stops=seen.disk_gib.low > seen.free_gib,
     )
 
@@ -195,8 +194,8 @@ def _busy(seen: Seen) -> Iterator[Tight]:
         cores = seen.machine.num_cores
         yield Tight(
             "busy_cores",
-            f"others are at work here (load {load:.1f} on {cores} cores): the times are for free cores, and may be "
-            f"{load / cores:.0f} times as long.",
+            f"other processes are running (load {load:.1f} on {counted(cores, 'core')}): the times assume idle cores, "
+            f"and may be {load / cores:.0f} times longer.",
         )
 
 
@@ -233,6 +232,6 @@ def _statistics(seen: Seen) -> Iterator[Tight]:
     for source in seen.work.unknown:
         yield Tight(
             "unknown_size",
-            f"{source} is not here, and its number of rows is not known: 1,000 to 100,000 are assumed. A limit: in the "
-            "recipe would tell.",
+            f"{source} is not on this machine, and its number of rows is not known: 1,000 to 100,000 are assumed. Set "
+            "its limit: to plan for a number.",
         )

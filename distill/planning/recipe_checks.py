@@ -211,7 +211,7 @@ def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: 
     except DistillError as error:
         return [Check("dataset", MISSING, str(error), _other_source(f"{key}.source", named))]
     if found is None:
-        return [Check("dataset", OK, f"{name}: too large to look into here")]
+        return [Check("dataset", OK, f"{name}: too large to check here")]
     what = "problem" if isinstance(source, ProblemSource) else "trace"
     if found.is_whole:
         return [Check("dataset", OK, f"{name}: {counted(round(found.num.high), what)}")]
@@ -275,7 +275,7 @@ def _packages(recipe: Recipe) -> Iterator[Check]:
         found.append(Check("packages", status, said, "pip install liger-kernel"))
     for tracker in compute.tracking:
         found += _needed(tracker, tracker, f"sft.compute.tracking: {tracker}")
-    yield from found or [Check("packages", OK, "all that the recipe asks for are installed")]
+    yield from found or [Check("packages", OK, "all packages that the recipe needs are installed")]
 
 
 def _needed(module: str, package: str, wanted_by: str) -> Sequence[Check]:
@@ -292,7 +292,7 @@ def _fit(recipe: Recipe, run_dir: Path, named: str) -> list[Check]:
         for tight in plan.limits
         if tight.kind in MACHINE_LIMITS
     ]
-    return found or [Check("fit", OK, f"memory and disk suffice (see `distill plan{_named(named)}`)")]
+    return found or [Check("fit", OK, f"memory and disk are sufficient (see `distill plan{_named(named)}`)")]
 
 
 def _named(named: str) -> str:
@@ -304,5 +304,5 @@ def _more_on(kind: str, machine: Machine, named: str) -> str:
     if kind == "disk":
         return "df -h"
     if not machine.num_gpus:
-        return f"distill plan{_named(named)} --gpus 8 --gpu h100  # or what you could use"
+        return f"distill plan{_named(named)} --gpus 8 --gpu h100  # or another machine"
     return "nvidia-smi" if kind == "gpus" else f"distill sft --plan{_named(named)}"

@@ -45,7 +45,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
         standing = _standing(looked, name) if is_upstream_done else _after(run, name, found)
         if name == "generate" and standing.state in (PARTLY, NEW) and seen.traces is not None:
             left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
-            why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are there"
+            why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are done"
             standing = Standing(PARTLY, why, left)
         if name == "sft" and standing.state == PARTLY:
             standing = _by_checkpoint(run, standing)
@@ -65,7 +65,7 @@ def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
     config = run.recipe.sft
     num_steps = math.ceil(math.ceil(manifest["metrics"]["num_kept"] / config.batch_size) * config.epochs)
     left = max(0.0, 1 - steps / max(1, num_steps))
-    return Standing(PARTLY, f"goes on from step {steps:,} of {num_steps:,}", left)
+    return Standing(PARTLY, f"resumes at step {steps:,} of {num_steps:,}", left)
 
 
 class _Looked:
@@ -108,11 +108,11 @@ def _standing(looked: _Looked, name: str) -> Standing:
         if before is None:
             return Standing(NEW)
         if name == "import" and manifest is None:
-            return Standing(NEW, "stopped before; it is read again from the start")
+            return Standing(NEW, "was stopped; its sources are read again from the start")
         needed = {"generate": "teacher_model", "filter": "student_model", "sft": "student_model"}.get(name)
         served = name == "generate" and run.teacher_is_served
         if needed and not served and needed not in run.__dict__:
-            return _unseen(manifest, "the model is not here, so whether it has changed is not known")
+            return _unseen(manifest, "the model is not on this machine, so it is not known whether it has changed")
         now = _eval_identity(run, before) if name == "eval" and looked.assumes_data else STAGES[name].identity(run)
     except (DistillError, OSError, KeyError) as error:
         return Standing(DEPENDS, str(error).splitlines()[0])
@@ -124,8 +124,8 @@ def _standing(looked: _Looked, name: str) -> Standing:
     if decision.action == "refuse":
         keys = list(decision.changed)
         more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-        return Standing(CHANGED, f"made from another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
-    return Standing(PARTLY, "extended" if decision.changed else "goes on with what is there")
+        return Standing(CHANGED, f"made with another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
+    return Standing(PARTLY, "will be extended" if decision.changed else "resumes")
 
 
 def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,4 +154,4 @@ def _after(run: RunContext, name: str, earlier: Mapping[str, Standing]) -> Stand
     if not (run.run_dir / name).exists():
         return Standing(NEW)
     first = next(stage for stage, standing in earlier.items() if standing.state != DONE)
-    return Standing(DEPENDS, f"there are results from before; {first} comes first, and may change what they rest on")
+    return Standing(DEPENDS, f"has earlier results; {first} runs first, and may change their inputs")

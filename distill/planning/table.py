@@ -66,18 +66,18 @@ def next_commands(plan: Plan, recipe: str) -> list[tuple[str, str]]:
     """What to run now, each with a word on what it is for."""
     named = "" if recipe == "recipe.yaml" else f" {recipe}"
     if plan.is_done:
-        return [("", "Nothing is left to do: every stage is done.")]
+        return [("", "Nothing to do: every stage is done.")]
     changed = [stage.stage for stage in plan.stages if stage.standing.state == CHANGED]
     if changed:
-        why = f"{changed[0]} was made from another recipe; moves the old results aside"
-        return [(f"distill run{named} --force", why), (f"distill run{named} --set name=…", "or a run of its own")]
+        why = f"{changed[0]} was made with another recipe; this moves the old results aside"
+        return [(f"distill run{named} --force", why), (f"distill run{named} --set name=…", "or make a separate run")]
     if any(tight.stops for tight in plan.limits):
-        return [("", f"Mend what stops the run first; `distill plan{named}` then looks again.")]
+        return [("", f"First fix what stops the run, then check again with `distill plan{named}`.")]
     if not plan.machine.is_this:
-        return [(f"distill doctor{named}", "there, before it runs")]
+        return [(f"distill doctor{named}", "on that machine, before the run")]
     if any(stage.standing.state in (DONE, PARTLY) for stage in plan.stages):
-        return [(f"distill run{named}", "goes on from what is there")]
-    return [(f"distill doctor{named}", "is everything there that it needs?"), (f"distill run{named}", "all stages")]
+        return [(f"distill run{named}", "resumes")]
+    return [(f"distill doctor{named}", "checks that nothing is missing"), (f"distill run{named}", "all stages")]
 
 
 def _columns(plan: Plan) -> dict[str, str]:
