@@ -131,6 +131,9 @@ def read_traces(
         ProblemError: as the run would raise it.
     """
     path = Path(source.source.removeprefix("file:"))
+    problems_file = Path(source.problems.removeprefix("file:")) if source.problems else path
+    if problems_file != path and problems_file.is_file() and not _is_small_file(problems_file, MAX_FILE_BYTES):
+        return None  # all of it would be held in memory
     skipped = Skipped()
     rows = _first_rows(path, skipped.add, quick)
     if rows is None:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from distill.errors import ProblemError
 from distill.foreign import Skipped
 from distill.planning import local_data
 from distill.planning.counts import workload
@@ -200,6 +201,17 @@ def test_a_parquet_file_that_unpacks_to_much_is_read_in_part(tmp_path, monkeypat
     found = read_traces(TraceSource(source=f"file:{path}"), TokenRate())
     assert not found.is_whole
     assert found.num.high <= 600
+
+
+def test_a_file_of_problems_beside_the_traces_is_bounded_too(tmp_path, rows_file, monkeypatch):
+    monkeypatch.setattr(local_data, "MAX_CHARS", 100_000)
+    table = pa.table({"id": [str(i) for i in range(500)], "prompt": ["x" * 20_000] * 500})
+    pq.write_table(table, tmp_path / "problems.parquet")
+    source = TraceSource(source=rows_file([row(1)]), problems=f"file:{tmp_path / 'problems.parquet'}")
+    assert read_traces(source, TokenRate()) is None
+    missing = TraceSource(source=rows_file([row(1)]), problems=f"file:{tmp_path / 'nowhere.jsonl'}")
+    with pytest.raises(ProblemError, match="no such file"):
+        read_traces(missing, TokenRate())
 
 
 def test_a_large_json_file_is_not_read(tmp_path, monkeypatch):
