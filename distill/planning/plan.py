@@ -188,6 +188,8 @@ class _Known:
     student: ModelFacts
     asked: Asked | None
     traces: Range
+    trace_tokens: Range
+    """Of one trace, on average."""
     rows: Rows
     layout: Layout | None = None
     is_served: bool = False
@@ -200,12 +202,14 @@ class _Known:
                 length = seen.imported.completion_tokens
                 traces = Range.exact(seen.imported.num_traces, length.basis)
             rows = expected_rows(recipe, work, traces, length, seen)
-            return cls(work, None, student, None, traces.because(traces.basis or "rows of the sources"), rows)
+            return cls(work, None, student, None, traces.because(traces.basis or "rows of the sources"), length, rows)
         config = recipe.generate
         teacher = model_facts(config.teacher, config.revision, config.compute.dtype)
         asked = asked_of_teacher(config, work, seen.traces)
         rows = expected_rows(recipe, work, asked.num_samples, asked.completion_tokens, seen)
-        return cls(work, teacher, student, asked, asked.num_samples, rows, is_served=bool(config.compute.base_urls))
+        is_served = bool(config.compute.base_urls)
+        length = asked.completion_tokens
+        return cls(work, teacher, student, asked, asked.num_samples, length, rows, is_served=is_served)
 
 
 def _estimates(
@@ -246,7 +250,7 @@ def _generate(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -
 
 
 def _import(known: _Known) -> StageEstimate:
-    length = known.rows.completion_tokens
+    length = known.trace_tokens
     seconds = known.traces.over(IMPORT_PER_S).plus(Range(2, 30))
     traces = number_of(known.traces, "trace")
     disk = known.traces.by(length).by(Range(5.0, 12.0)).times(1 / GIB)
@@ -261,8 +265,7 @@ def _import(known: _Known) -> StageEstimate:
 
 
 def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> StageEstimate:
-    length = known.asked.completion_tokens if known.asked else known.rows.completion_tokens
-    chars = known.traces.by(length).times(CHARS_PER_TOKEN)
+    chars = known.traces.by(known.trace_tokens).times(CHARS_PER_TOKEN)
     cores = min(recipe.filter.compute.workers or machine.num_cores, machine.num_cores)
     seconds = chars.over(FILTER_CHARS_PER_S.times(cores)).plus(FILTER_START_S)
     basis = f"{number_of(known.traces, 'trace')}, {counted(cores, 'core')} at 1 to 6.5 million characters a second"

@@ -47,8 +47,8 @@ class TokenRate:
             except Exception:  # the library raises plain exceptions; training will name a broken tokenizer
                 self._file = None
                 return self.of(texts)
-        encoded = self._tokenizer.encode_batch(shown, add_special_tokens=False)
-        rate = sum(len(one.ids) for one in encoded) / num_chars
+        # One by one: a batch would start threads, after which the library warns at every fork.
+        rate = sum(len(self._tokenizer.encode(text, add_special_tokens=False).ids) for text in shown) / num_chars
         return Range(rate * (1 - SAMPLING_ERROR), rate * (1 + SAMPLING_ERROR))
 
 

@@ -11,6 +11,7 @@ from distill.foreign import Skipped
 from distill.planning import local_data
 from distill.planning.counts import workload
 from distill.planning.local_data import FirstRows, is_small, read_traces
+from distill.planning.models import model_facts
 from distill.planning.recipe_checks import recipe_probes
 from distill.planning.text_tokens import TokenRate
 from distill.problems import load_problem_sets
@@ -106,6 +107,9 @@ def test_a_plan_of_imported_samples_neither_multiplies_them_nor_forgets_the_limi
     stages = {stage.stage: stage for stage in plan_of(traces=traces).stages}
     tokens = stages["import"].quantities["tokens"]
     num_chars = sum(len(one["response"]) for one in rows)
+    student = model_facts("smollm2-135m").local
+    true = TokenRate(student.path if student else None).of([rows[0]["response"]])
+    assert tokens.low <= true.middle * num_chars <= tokens.high
     assert num_chars / 7 < tokens.low <= tokens.high < num_chars / 2
     few = plan_of(traces=traces, filter={"select": {"per_problem": 2}}, sft={"epochs": 1})
     most = next(stage for stage in few.stages if stage.stage == "sft").quantities["tokens"].high
