@@ -61,6 +61,7 @@ FILTER_GIB = Range(0.2, 2.0)
 CHARS_PER_TOKEN = 3.5
 IMPORT_PER_S = Range(500, 5_000)
 """Traces read and written in a second."""
+IMPORT_START_S = Range(0.5, 30)
 UPLOAD_GIB_PER_S = Range(0.005, 0.1)
 
 
@@ -251,7 +252,7 @@ def _generate(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -
 
 def _import(known: _Known) -> StageEstimate:
     length = known.trace_tokens
-    seconds = known.traces.over(IMPORT_PER_S).plus(Range(2, 30))
+    seconds = known.traces.over(IMPORT_PER_S).plus(IMPORT_START_S)
     traces = number_of(known.traces, "trace")
     disk = known.traces.by(length).by(Range(5.0, 12.0)).times(1 / GIB)
     return StageEstimate(
