@@ -19,8 +19,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.filters.decontaminate import NUM_WORDS, Decontaminator
+from distill.filters.decontaminate import Decontaminator
 from distill.filters.packs import make_pack
+from distill.filters.pieces import NUM_WORDS
 from distill.rows import file_rows
 
 EVALUATION = ("math500.json", "aime24.jsonl", "aime25.jsonl", "gsm8k_test.jsonl")

@@ -196,10 +196,17 @@ def _mixed_language(reasoning: str, content: str, dice: random.Random) -> Trace:
 
 
 def _repetition(reasoning: str, content: str, dice: random.Random) -> Trace:
-    """A loop that ran until the limit, or that the model came out of after some pages."""
+    """A loop that ran until the limit, or that the model came out of: after some pages, or after a few lines."""
     piece = dice.choice(LOOPS).format(n=dice.randrange(2, 1_000))
     loop = piece * (1 + dice.randrange(6_000, 16_000) // len(piece))
-    return (f"{reasoning}\n\n{loop}", "") if dice.random() < 0.5 else (f"{loop}\n\n{reasoning}", content)
+    short = piece * dice.randrange(20, 60)
+    ways = (
+        (f"{reasoning}\n\n{loop}", ""),
+        (f"{loop}\n\n{reasoning}", content),
+        (f"{reasoning}\n\n{short}", content),
+        (_insert(reasoning, short, dice), content),
+    )
+    return dice.choice(ways)
 
 
 def _long_paragraph(reasoning: str, content: str, dice: random.Random) -> Trace:

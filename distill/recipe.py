@@ -425,7 +425,10 @@ class Readability(Strict):
     max_repeated_share: Share = 0.5
     """Such a text counts as repetition only if more than this share of it is a literal copy of earlier text."""
     max_loop_repeats: PositiveInt | None = 10
-    """Most repeats at the end of the same phrase of at least 4 words."""
+    """Most repeats of one phrase in a row: at the end of the thought or of the answer if it has at least 4
+    words, anywhere if all repeats together have 300 characters (1,000 where it has no letters); null: any."""
+    max_loop_chars: PositiveInt | None = 600
+    """Most characters in a row that may repeat the text right before them, three times or more; null: any."""
     max_paragraph_chars: PositiveInt | None = 6_000
     """Longest paragraph, in characters; null: any."""
     code_blocks: bool = False

@@ -195,7 +195,8 @@ def measured(reason: str, measures: Measures) -> str:
         "mixed_language": f"{measures.language_share:.1%} {measures.language}, "
         f"{measures.num_foreign_words} foreign words",
         "repetition": f"its most regular part compresses {measures.compression_ratio:.1f} times, "
-        f"{measures.repeated_share:.0%} of that was said before; the end stands there {measures.tail_repeats} times",
+        f"{measures.repeated_share:.0%} of that was said before; a piece follows itself "
+        f"{measures.loop_repeats:,} times, at most {measures.loop_chars:,} characters in a row are repeats",
         "long_paragraph": f"{measures.longest_paragraph:,} characters",
         "code_block": f"{measures.num_code_blocks} of them",
         "several_answers": ", ".join(measures.boxed_answers)[:200],

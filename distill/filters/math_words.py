@@ -11,22 +11,29 @@ text's length.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-VERSION = 1
+VERSION = 2
 """Raised when the same text gives other tokens."""
 
 MAX_FOLDED = 20_000
 """So many characters' foldings are remembered, more than any real text has of them."""
 
 _TOKEN = re.compile(
-    r"[^\W\d_]+|\d+(?:\.\d+)?|\\[a-z]+|[+*/=<>^%&]"
+    r"[^\W\d_]+|\d+(?:\.\d+)?|\\[^\W\d_]+|[+*/=<>^%&]"
     r"|-(?!(?<=[^\W\d_]-)[^\W\d_]{2})"  # not the hyphen of `four-digit`
     r"|(?<=\d)!|\\\\|\n"
 )
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
-_LATEX_THOUSANDS = re.compile(r"(?:\{,\}|\\,|,\\!)(?=\d{3}(?!\d))")
-_SHORT_FRACTION = re.compile(r"frac(\d)(?=[\d{])")
+_SPELLINGS = (
+    (r"\{,\}(?=\d{3}(?!\d))", ","),
+    (r"\\,(?=\d{3}(?!\d))", ","),
+    (r",\\!(?=\d{3}(?!\d))", ","),
+    (r"frac(\d)(?=[\d{])", r"frac \1 "),
+)
+"""Ways of writing thousands and fractions, each pattern with a literal beginning, which makes the search fast."""
+_TEXT_SPELLINGS = tuple((re.compile(pattern), form) for pattern, form in _SPELLINGS)
+_BYTES_SPELLINGS = tuple((re.compile(pattern.encode()), form.encode()) for pattern, form in _SPELLINGS)
 _NOT_ASCII = re.compile(r"[⁰¹²³⁴-⁹⁺⁻]+|[^\x00-\x7f]")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 
@@ -87,21 +94,24 @@ def fold(text: str) -> str:
     text = text.casefold()
     if not text.isascii():
         text = _NOT_ASCII.sub(_ascii_form, text)
-    if "\\" in text or "{,}" in text:
-        text = _LATEX_THOUSANDS.sub(",", text)
-    if "frac" in text:
-        text = _SHORT_FRACTION.sub(r"frac \1 ", text)
+    for pattern, form in _TEXT_SPELLINGS:
+        text = pattern.sub(form, text)
     return _THOUSANDS.sub("", text)
+
+
+def fold_bytes(text: bytes) -> bytes:
+    """ASCII text and what `fold` made of other text, as `fold` leaves it, but for the commas of thousands."""
+    text = text.lower()
+    for pattern, form in _BYTES_SPELLINGS:
+        text = pattern.sub(form, text)
+    return text
 
 
 def tokens(text: str) -> list[str]:
     """The text's tokens in order, those that only set type left out."""
-    return [word for token in _TOKEN.findall(fold(text)) if (word := canonical(token))]
-
-
-def raw_tokens(words: Iterable[str]) -> list[str]:
-    """The tokens of words as they stand there, an end of line between words; `canonical` takes each to its one form."""
-    return _TOKEN.findall(fold("\n".join(words)))
+    found = _TOKEN.findall(fold(text))
+    # Only commands and line ends have another form than their own, and asking costs more than the search did.
+    return [word for token in found if (word := canonical(token) if token[0] in "\\\n" else token)]
 
 
 def places(folded: str) -> Iterator[tuple[str, int, int]]:
@@ -149,11 +159,14 @@ def _fold_characters(chars: str) -> str:
     numerator, slash, denominator = plain.partition("⁄")
     if slash:
         return f" \\frac {numerator} {denominator} " if denominator else "/"
-    return "".join(_SYMBOLS.get(c) or _greek(c) for c in plain if not unicodedata.combining(c))
+    return "".join(_SYMBOLS.get(c) or _plain(c) for c in plain if not unicodedata.combining(c))
 
 
-def _greek(char: str) -> str:
-    """A small Greek letter as LaTeX names it; any other character as it is."""
+def _plain(char: str) -> str:
+    """A small Greek letter as LaTeX names it, a digit in ASCII, any other letter as it is; else a space."""
     name = unicodedata.name(char, "")
-    is_letter = name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3
-    return f"\\{name.rpartition(' ')[2].lower()} " if is_letter else char
+    if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
+        return f"\\{name.rpartition(' ')[2].lower()} "
+    if char.isdecimal():
+        return str(unicodedata.decimal(char))
+    return char if char.isascii() or char.isalpha() else " "

@@ -53,6 +53,8 @@ class Pack:
     """Commit of the Hub dataset, SHA-256 of a file's bytes; empty where it could not be told."""
     items: tuple[tuple[str, str], ...]
     """(id, question) of each item."""
+    forms: tuple[str, ...]
+    """The tokens of each question, a space between them (`distill.filters.math_words`)."""
     sha256: str
     """Of the normalised questions as a set: the same whatever the typesetting and order."""
 
@@ -71,9 +73,11 @@ def make_pack(name: str, items: Iterable[tuple[str, str]], source: str = "", rev
         words = tokens(question)
         if not words:
             raise ProblemError(f"{name}: item {item_id} holds no question ({question!r:.60}). Remove or fix it.")
-        forms.append(" ".join(words).encode(errors="replace"))
-    digest = hashlib.sha256(f"normalisation {VERSION}\n".encode() + b"\n".join(sorted(forms)))
-    return Pack(name, source or name, revision, kept, digest.hexdigest())
+        forms.append(" ".join(words))
+    digest = hashlib.sha256(
+        f"normalisation {VERSION}\n".encode() + b"\n".join(sorted(form.encode(errors="replace") for form in forms))
+    )
+    return Pack(name, source or name, revision, kept, tuple(forms), digest.hexdigest())
 
 
 def load_packs(entries: Iterable[str]) -> list[Pack]:

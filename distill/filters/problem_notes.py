@@ -33,28 +33,26 @@ def notes_on_problems(
     Returns:
         Notes by problem id, and the certificate as a JSON-ready dict.
     """
-    decontaminator = Decontaminator(packs)
+    search = Decontaminator(packs).search()
     threshold = duplicates.problems if duplicates else None
     names: list[str] = []
     parts: list[Any] = []
     keys: list[int] = []
-    hits: dict[str, list[Hit]] = {}
-    num_problems = 0
     rest = iter(problems)
     while some := list(islice(rest, BATCH)):
-        num_problems += len(some)
-        found = decontaminator.hits_of_all(problem.question for problem in some)
-        hits |= {problem.id: its for problem, its in zip(some, found, strict=True) if its}
-        clean = [problem for problem in some if problem.id not in hits]
-        if threshold is not None and clean:
-            names += [problem.id for problem in clean]
-            keys += [number_key(problem.question) for problem in clean]
-            parts.append(signatures([problem.question for problem in clean]))
-    notes = {name: ProblemNotes(contamination=_in_words(found)) for name, found in hits.items()}
+        names += [problem.id for problem in some]
+        questions = [problem.question for problem in some]
+        search.add(questions)
+        if threshold is not None:
+            keys += [number_key(question) for question in questions]
+            parts.append(signatures(questions))
+    findings = search.finish()
+    notes = {names[number]: ProblemNotes(contamination=_in_words(hits)) for number, hits in findings.hits.items()}
     if threshold is not None and names:
-        repeated = near_duplicates(np.concatenate(parts), threshold, keys)
-        notes |= {names[i]: ProblemNotes(repeats=names[first]) for i, first in repeated.items()}
-    return notes, certificate(packs, num_problems, hits)
+        clean = [number for number in range(len(names)) if number not in findings.hits]
+        repeated = near_duplicates(np.concatenate(parts)[clean], threshold, [keys[number] for number in clean])
+        notes |= {names[clean[i]]: ProblemNotes(repeats=names[clean[first]]) for i, first in repeated.items()}
+    return notes, certificate(packs, names, findings)
 
 
 def _in_words(hits: Sequence[Hit]) -> str:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from distill.filters.form import boxed_answers, longest_paragraph, num_code_blocks, prompt_leak, refuses
 from distill.filters.language import LanguageMeasures, measure_language
 from distill.filters.repetition import measure_repetition, tail_repeats
+from distill.filters.tandem import find_runs
 from distill.recipe import Readability
 from distill.records import Record
 
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """Raised when a measure changes: measures of another version are not reused."""
 
 
@@ -33,8 +34,10 @@ class Measures(Record):
     """Of the window that compresses best; 1.0 where nothing is like a loop (`distill.filters.repetition`)."""
     repeated_share: float
     """Share of that window that was said before, in [0, 1]."""
-    tail_repeats: int
-    """How often the piece at the end follows itself; 1: once."""
+    loop_repeats: int
+    """How often a piece follows itself, at the end of the thought or the answer or at any place; 1: once."""
+    loop_chars: int
+    """Most characters in a row that repeat what stands right before them."""
     longest_paragraph: int
     """In characters; formulas, code and tables set aside."""
     num_code_blocks: int
@@ -68,6 +71,7 @@ def measure(
     text = f"{reasoning}\n\n{content}"
     of_language = LanguageMeasures(1.0, 0) if language is None else measure_language(text, language)
     repetition = measure_repetition(text)
+    runs = find_runs(text)
     boxed = boxed_answers(content)
     return Measures(
         language,
@@ -75,7 +79,8 @@ def measure(
         of_language.num_foreign_words,
         repetition.compression_ratio,
         repetition.repeated_share,
-        tail_repeats(text),
+        max(tail_repeats(reasoning), tail_repeats(text), *(run.num_repeats for run in runs)),
+        max((run.num_repeated_chars for run in runs), default=0),
         longest_paragraph(text),
         num_code_blocks(text),
         boxed.answers,
@@ -99,7 +104,8 @@ def unreadable(measures: Measures, config: Readability) -> list[str]:
             _over(measures.compression_ratio, config.max_compression_ratio)
             and measures.repeated_share > config.max_repeated_share
         )
-        or _over(measures.tail_repeats, config.max_loop_repeats),
+        or _over(measures.loop_repeats, config.max_loop_repeats)
+        or _over(measures.loop_chars, config.max_loop_chars),
         "long_paragraph": _over(measures.longest_paragraph, config.max_paragraph_chars),
         "code_block": measures.num_code_blocks > 0 and not config.code_blocks,
         "several_answers": measures.num_disagreeing_answers > 1 and not config.several_answers,

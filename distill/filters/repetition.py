@@ -5,7 +5,7 @@ how often the piece at its end follows itself.
 
     measure_repetition("Wait. " * 2_000)   # RepetitionMeasures(compression_ratio=80.3, repeated_share=0.999)
 
-For readers there are also the places: `repeated_spans`, `loop_at_end`.
+For readers there are also the places: `repeated_spans`, `loop_spans`.
 """
 
 import re
@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from distill.filters.tandem import find_runs
 
 MIN_COMPRESSED_CHARS = 1_000
 """Shorter texts compress well or badly by chance."""
@@ -145,6 +147,13 @@ def loop_at_end(text: str) -> tuple[int, int] | None:
         words = [found.start() for found in _WORD.finditer(text, max(0, len(text) - MAX_LOOP_CHARS))]
         return words[-unit * repeats], len(text)
     return _loop_of_characters(text)
+
+
+def loop_spans(text: str) -> list[tuple[int, int]]:
+    """Where pieces follow themselves, at any place and at the end: (start, end) in characters, apart and in order."""
+    spans = [(run.start, run.end) for run in find_runs(text)]
+    at_end = loop_at_end(text)
+    return spans if at_end is None or (spans and spans[-1][1] > at_end[0]) else [*spans, at_end]
 
 
 def _loop_of_characters(text: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.filters.language import foreign_spans
-from distill.filters.repetition import loop_at_end, repeated_spans
+from distill.filters.repetition import loop_spans, repeated_spans
 from distill.report.wording import printable
 
 MAX_CHARS = 100_000
@@ -88,8 +88,8 @@ def marks_of(text: str, reasons: Sequence[str], finish_reason: str, language: st
         Marks that do not overlap, in order.
     """
     found: list[Mark] = []
-    if ("loop" in reasons or "repetition" in reasons or finish_reason == "loop") and (loop := loop_at_end(text)):
-        found.append((*loop, "loop"))
+    if "loop" in reasons or "repetition" in reasons or finish_reason == "loop":
+        found += [(start, end, "loop") for start, end in loop_spans(text)]
     if "repetition" in reasons and not found:
         found += [(start, end, "repeated") for start, end in repeated_spans(text)]
     if "mixed_language" in reasons and language is not None:

@@ -112,7 +112,14 @@ def reasons_of(facts, **more):
             ("unclosed_think", "no_answer", "repetition"),
             id="loop",
         ),
-        pytest.param(trace(THOUGHT + "Let me check that. " * 20 + "\\boxed{4}"), RIGHT, {}, (), id="a loop that ended"),
+        pytest.param(
+            trace(THOUGHT + "Let me check that. " * 20 + "\\boxed{4}"),
+            RIGHT,
+            {},
+            ("repetition",),
+            id="a loop that ended",
+        ),
+        pytest.param(trace(THOUGHT + "Let me check that. " * 9 + "\\boxed{4}"), RIGHT, {}, (), id="a few repeats"),
         pytest.param(
             trace(f"<think>{FRENCH * 3}</think>\\boxed{{4}}"), RIGHT, {}, ("mixed_language",), id="french thought"
         ),

@@ -196,8 +196,9 @@ def test_hostile_texts_of_megabytes_are_looked_up(unit):
 
 def test_the_certificate_counts_and_names_what_was_found():
     texts = {"b": LONG, "a": "What is 3 + 4? " + LONG, "c": "What is 3 + 4?", "d": "nothing"}
-    hits = {name: SETS.hits(text) for name, text in texts.items()}
-    found = json.loads(json.dumps(certificate(SETS.packs, len(texts), hits)))
+    search = SETS.search()
+    search.add(texts.values())
+    found = json.loads(json.dumps(certificate(SETS.packs, list(texts), search.finish())))
     assert (found["schema_version"], found["num_problems_checked"], found["num_problems_removed"]) == (1, 4, 3)
     assert found["method"]["ngram_words"] == 8
     short, long = found["sets"]
