@@ -181,7 +181,7 @@ def as_recipe(
         return load_recipe(recipe, overrides, {"student": student, "generate.teacher": teacher})
     if overrides or student or teacher:
         raise RecipeError(
-            "overrides, student and teacher overrule a recipe file. Change the dict, or the recipe with "
+            "overrides, student and teacher override a recipe file. Change the dict, or the recipe with "
             "recipe.model_copy(update={…})."
         )
     if isinstance(recipe, Recipe):

@@ -1,6 +1,6 @@
 """The exceptions of distill: every message says what is wrong, where, and what to do next.
 
-`UserError` and its children are mistakes that the reader can mend (exit code 2); any other `DistillError` is a failure
+`UserError` and its children are mistakes that the reader can fix (exit code 2); any other `DistillError` is a failure
 of the work itself (exit code 1).
 """
 

@@ -11,7 +11,7 @@ source does not tell is left empty: 0 tokens, seed 0, no revision.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,10 @@ class _UnusableError(Exception):
 
 
 def foreign_traces(
-    source: TraceSource, skipped: Skipped | None = None, identities: Identities | None = None
+    source: TraceSource,
+    skipped: Skipped | None = None,
+    identities: Identities | None = None,
+    rows: Iterable[Row] | None = None,
 ) -> Iterator[tuple[Problem, Trace]]:
     """The problems and traces of a source, in its order; a problem comes with each of its traces.
 
@@ -89,6 +92,7 @@ def foreign_traces(
         source: what to read, and how.
         skipped: filled with the rows that could not be used, while reading.
         identities: of the sources read before; left out: none were.
+        rows: the source's first rows, to read no others; left out: all.
 
     Raises:
         ProblemError: the source cannot be read, a named column is missing, or no row is usable.
@@ -96,7 +100,7 @@ def foreign_traces(
     skipped = Skipped() if skipped is None else skipped
     reader = _Reader(source, Identities() if identities is None else identities)
     num_traces = 0
-    for place, row in _rows(source, skipped):
+    for place, row in _rows(source, skipped) if rows is None else rows:
         try:
             found = reader.read(place, row)
         except _UnusableError as error:

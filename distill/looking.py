@@ -61,7 +61,7 @@ def plan(
 
 
 def doctor(recipe: RecipeGiven | None = None, *, run_dir: str | Path = "runs") -> Diagnosis:
-    """What this machine lacks, and what a recipe lacks on it, with the command that mends each.
+    """What this machine lacks, and what a recipe lacks on it, with the command that fixes each.
 
     Args:
         recipe: a file, a dict or a recipe; left out: the machine alone.

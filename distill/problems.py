@@ -56,8 +56,7 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     """
     questions: dict[str, str] = {}
 
-    judge = recipe.filter.judge
-    stand_in = recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
+    stand_in = has_stand_in(recipe)
 
     def load(source: ProblemSource, may_lack_answers: bool = False) -> list[Problem]:
         problems = load_problems(source, recipe.seed, may_lack_answers)
@@ -96,13 +95,22 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     return ProblemSets(train, benchmarks, counts, num_excluded, frozenset(measured_questions))
 
 
-def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = False) -> list[Problem]:
+def has_stand_in(recipe: Recipe) -> bool:
+    """Whether training problems may come without an expected answer: a vote or a judge stands in for it."""
+    judge = recipe.filter.judge
+    return recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
+
+
+def load_problems(
+    source: ProblemSource, seed: int, may_lack_answers: bool = False, rows: Iterable[Row] | None = None
+) -> list[Problem]:
     """The problems of one source, at most `limit` of them, drawn under the source's seed or else `seed`.
 
     Args:
         source: what to read, and how.
         seed: of the draw, where the source has none.
         may_lack_answers: keep problems without an expected answer; else they are refused.
+        rows: the first rows of a file, to read no others; left out: all.
 
     Raises:
         ProblemError: the source cannot be loaded, is empty, or has rows without question or answer.
@@ -113,7 +121,8 @@ def load_problems(source: ProblemSource, seed: int, may_lack_answers: bool = Fal
         problems = _gym_problems(source, name, draw_seed)
     else:
         is_hub = kind == "hf"
-        rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
+        if rows is None:
+            rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
         problems = _problems_from_rows(source, rows, may_lack_answers)
     if not problems:
         raise ProblemError(f"{source.source}: the problem set is empty. Give one with rows, or another split.")
@@ -210,7 +219,7 @@ def _read_row(source: ProblemSource, place: str, row: Mapping[str, Any], columns
     question = row.get(columns[0])
     if not isinstance(question, str) or not question.strip():
         raise ProblemError(
-            f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Mend or remove the row, or "
+            f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Fix or remove the row, or "
             "name another column in columns.problem."
         )
     value = row.get(columns[1]) if columns[1] else None
@@ -220,7 +229,7 @@ def _read_row(source: ProblemSource, place: str, row: Mapping[str, Any], columns
     own_id = row.get(source.columns.id) if source.columns.id else None
     if source.columns.id and (own_id is None or not str(own_id).strip()):
         raise ProblemError(
-            f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Mend "
+            f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Fix "
             "the row, or leave columns.id out to have ids made from the content."
         )
     name = None if own_id is None else _clean(str(own_id).strip())
@@ -282,7 +291,7 @@ def _options(source: ProblemSource, place: str, row: Mapping[str, Any], question
     if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
         raise ProblemError(
             f"{place}: column {column!r} (columns.options) holds no list of options "
-            f"({options!r:.60}). Mend the row, or name another column."
+            f"({options!r:.60}). Fix the row, or name another column."
         )
     if len(options) > len(string.ascii_uppercase):
         raise ProblemError(

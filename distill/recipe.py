@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from distill.hub_names import Config, EvaluationSet, Revision, Source, TableSource
+from distill.recipe_lengths import ANSWER_TOKENS, ROW_TOKENS, reach_of, with_lengths
 from distill.students import find_student
 
 Language = Literal[
@@ -183,7 +184,7 @@ class ProblemSource(Strict):
     task: Task | None = None
     """How answers are graded (`distill.grading`); left out: `gym` for a gym source, `math` otherwise."""
     limit: PositiveInt | None = None
-    """At most so many problems (drawn at random under the seed); a gym source makes so many, 500 where left out."""
+    """Most problems to use (drawn at random under the seed); for a gym source, problems to make: 500 where left out."""
     seed: int | None = None
     """Seed of the draw; left out: the recipe's seed."""
     options: dict[str, Any] = {}
@@ -242,7 +243,7 @@ class TraceSource(Strict):
     revision: Revision | None = None
     """Git revision of a Hub dataset; left out: its main branch."""
     limit: PositiveInt | None = None
-    """At most so many traces, the first ones."""
+    """Most traces to use: the first ones."""
     problems: Annotated[str, Field(pattern=r"^file:.+")] | None = None
     """`file:path` of the problems that rows name by `problem_id`, as a run's problems.jsonl."""
     columns: TraceColumns = TraceColumns()
@@ -272,33 +273,36 @@ class Sampling(Strict):
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.6
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 spares sorting the vocabulary."""
+    """Nucleus: the smallest set of tokens with this much probability. On CPU, 1.0 avoids sorting the vocabulary."""
     top_k: NonNegativeInt = 0
-    """At most so many tokens to choose among; 0: all."""
-    max_tokens: PositiveInt = 16_384
-    """Longest completion, in tokens of the model that is sampled."""
+    """Sample from this many most probable tokens; 0: all."""
+    max_tokens: PositiveInt = ROW_TOKENS
+    """Longest completion, in tokens of the model that is sampled. Left out under `generate:`, it follows
+    `sft.max_length` and the teacher's context where these are shorter."""
 
 
 class EvalSampling(Sampling):
     """How tokens are drawn when measuring."""
 
-    max_tokens: PositiveInt = 32_768
-    """Longest answer, in tokens of the model that is measured."""
+    max_tokens: PositiveInt = ANSWER_TOKENS
+    """Longest answer, in tokens of the model that is measured. Left out, it follows the student's context where that
+    is shorter."""
 
 
 class SamplingCompute(Strict):
-    """Where and how an engine runs. Changes speed, never what a result means; not part of a fingerprint."""
+    """Where and how an engine runs. It changes speed, never what a result means, and is not part of a fingerprint."""
 
     engine: Literal["auto", "vllm", "server", "transformers"] = "auto"
     """`auto`: the server where base_urls is set; else vLLM where it is installed, else transformers."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Number format of the weights while sampling."""
-    tensor_parallel: PositiveInt = 1
-    """GPUs that share each layer of one copy of the model (vllm)."""
+    """Number format of the weights for sampling."""
+    tensor_parallel: PositiveInt | None = None
+    """GPUs that share each layer of one copy of the model; left out: as few as hold its weights and leave room for a
+    KV cache (vllm)."""
     pipeline_parallel: PositiveInt = 1
     """Groups of GPUs that share the layers of one copy among them (vllm)."""
     replicas: PositiveInt = 1
-    """Copies of the model, each a process on GPUs (or CPU cores) of its own; all draw from one queue."""
+    """Copies of the model, each a process on GPUs (or CPU cores) of its own; all share one queue."""
     max_num_seqs: PositiveInt | None = None
     """Most samples in flight in one copy; left out: the engine's own pick."""
     max_model_len: PositiveInt | None = None
@@ -310,7 +314,7 @@ class SamplingCompute(Strict):
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs; left out: true on CPU, false on GPU (vllm)."""
     cpu_threads: PositiveInt | None = None
-    """CPU cores that one copy computes on; left out: all, shared out among the replicas (no GPU)."""
+    """CPU cores of one copy; left out: all, divided among the replicas (no GPU)."""
     base_urls: list[Url] = []
     """OpenAI-compatible endpoints, e.g. `http://host:8000/v1`; requests go to whichever has room (server)."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
@@ -318,13 +322,13 @@ class SamplingCompute(Strict):
     max_in_flight: PositiveInt | None = None
     """Requests in flight over all base_urls together; left out: 256 for each (server)."""
     request_timeout_s: PositiveFloat = 3_600.0
-    """A request that takes longer is given up and tried again, in seconds (server)."""
+    """A request that takes longer is cancelled and retried, in seconds (server)."""
     max_attempts: PositiveInt = 6
-    """Tries of one request while others succeed; then its sample is recorded as an error (server)."""
+    """Attempts at one request while others succeed; then its sample is recorded as an error (server)."""
     give_up_after_s: PositiveFloat = 1_800.0
-    """Stop once no server has answered anything for so long, in seconds (server)."""
+    """Stop if no server has answered anything for this time, in seconds (server)."""
     drain_s: Annotated[float, Field(ge=0.0)] = 15.0
-    """After Ctrl-C or SIGTERM, samples in flight may take so long to finish, in seconds."""
+    """Time for samples in flight to finish after Ctrl-C or SIGTERM, in seconds."""
 
     @model_validator(mode="after")
     def _urls_belong_to_the_server(self) -> Self:
@@ -338,25 +342,25 @@ class SamplingCompute(Strict):
 
 
 class LoopStop(Strict):
-    """When a sample has fallen into a loop: its last tokens are one piece over and over."""
+    """When a sample is stopped as a loop: its last tokens repeat one phrase."""
 
     min_repeats: Annotated[int, Field(ge=3)] = 8
-    """The piece follows itself so many times, at least."""
+    """Least number of repeats of the phrase."""
     min_tokens: Annotated[int, Field(ge=16)] = 256
-    """The repetition is so long in all, at least, in tokens."""
+    """Least length of all repeats together, in tokens."""
     max_period: PositiveInt = 512
-    """Longest piece that is looked for, in tokens."""
+    """Longest phrase that is looked for, in tokens."""
 
 
 class Price(Strict):
-    """What the teacher's tokens cost."""
+    """Prices of the teacher's tokens."""
 
     input_per_million: Annotated[float, Field(ge=0.0)]
     """Money for a million prompt tokens."""
     output_per_million: Annotated[float, Field(ge=0.0)]
     """Money for a million completion tokens, those of the thinking included."""
     currency: Annotated[str, Field(min_length=1, max_length=8)] = "USD"
-    """Shown beside the sums."""
+    """Currency, shown beside the amounts."""
 
 
 class Example(Strict):
@@ -386,13 +390,13 @@ class GenerateConfig(Strict):
     sampling: Sampling = Sampling()
     """How the teacher's tokens are drawn."""
     extra_body: dict[str, Any] = {}
-    """More fields for each request to a server, e.g. `{chat_template_kwargs: {enable_thinking: true}}`."""
+    """Extra fields for each request to a server, e.g. `{chat_template_kwargs: {enable_thinking: true}}`."""
     loops: LoopStop | None = LoopStop()
     """Stop samples that only repeat themselves (finish_reason `loop`); null: let them run to max_tokens."""
     stop_after_correct: PositiveInt | None = None
-    """Ask for no more samples of a problem once so many are graded right; left out: ask for all."""
+    """Stop sampling a problem once this many samples are graded correct; left out: draw all."""
     price: Price | None = None
-    """To count the cost; left out: not counted."""
+    """Prices to compute the cost with; left out: not computed."""
     compute: SamplingCompute = SamplingCompute()
     """Where the teacher runs."""
 
@@ -427,12 +431,12 @@ class Readability(Strict):
     max_compression_ratio: PositiveFloat | None = 6.0
     """Highest ratio of raw to zlib-compressed size of any 4,096 characters; real mathematics has up to 4.5."""
     max_repeated_share: Share = 0.5
-    """Such a text is repetition only where more than this share of it was said before, word for word."""
+    """Such a text counts as repetition only if more than this share of it is a literal copy of earlier text."""
     max_loop_repeats: PositiveInt | None = 10
-    """Most times that the same piece may follow itself: at the end of the thought or of the answer if it has at least 4
+    """Most repeats of one phrase in a row: at the end of the thought or of the answer if it has at least 4
     words, anywhere if all repeats together have 300 characters (1,000 where it has no letters); null: any."""
     max_loop_chars: PositiveInt | None = 600
-    """Most characters in a row that may repeat what stands right before them, three times or more; null: any."""
+    """Most characters in a row that may repeat the text right before them, three times or more; null: any."""
     max_paragraph_chars: PositiveInt | None = 6_000
     """Longest paragraph, in characters; null: any."""
     code_blocks: bool = False
@@ -446,27 +450,27 @@ class Readability(Strict):
 
 
 class Duplicates(Strict):
-    """What says the same again; of several, the first by identity is kept."""
+    """Near-duplicates; of several, the first by identity is kept."""
 
     problems: Share | None = 0.9
-    """Problems whose word pieces overlap by this share (Jaccard), with the same numbers, are one; null: all differ."""
+    """Problems with equal numbers whose word pieces overlap by this share (Jaccard) are duplicates; null: none are."""
     traces: Share | None = 0.9
     """The same for the traces of one problem, whatever their numbers; null: only equal texts are duplicates."""
 
 
 class Majority(Strict):
-    """The answer that most traces of a problem agree on stands in where the expected one is missing or doubted."""
+    """The answer that most traces of a problem give replaces an expected answer that is missing or doubted."""
 
     min_votes: Annotated[int, Field(ge=2)] = 4
-    """At least so many traces of the problem gave an answer."""
+    """Least number of traces of the problem with an answer."""
     min_share: Annotated[float, Field(gt=0.5, le=1.0)] = 0.6
-    """At least this share of them gave the same."""
+    """Least share of them that gives the same answer."""
     doubted: bool = False
-    """Overrule an expected answer that no trace of the problem has found; else only missing ones are stood in for."""
+    """Also override an expected answer that no trace of the problem gives; else only missing ones are replaced."""
 
 
 class Judge(Strict):
-    """A model that grades what no rule can, and may veto; it never overrules a rule."""
+    """A model that grades what no rule can, and may veto; it never overrides a rule."""
 
     model: str
     """The judge's name at its server."""
@@ -477,7 +481,7 @@ class Judge(Strict):
     role: Literal["fill", "veto", "both"] = "fill"
     """`fill`: grade what no rule can; `veto`: drop what a rule calls right and the judge wrong; `both`."""
     max_chars: PositiveInt = 8_000
-    """The judge is shown so many characters of an answer's end, at most."""
+    """Most characters of an answer's end that the judge is shown."""
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=2_048)
     """How the judge's tokens are drawn."""
     compute: SamplingCompute
@@ -491,20 +495,20 @@ class Judge(Strict):
 
 
 class Select(Strict):
-    """Which good traces are kept; the same ones whatever the order of the rows."""
+    """Which good traces are kept; the choice does not depend on the order of the rows."""
 
     min_pass_rate: Share = 0.0
     """Drop problems of which a smaller share of the graded traces is right."""
     max_pass_rate: Share = 1.0
     """Drop problems of which a larger share of the graded traces is right: too easy to learn from."""
     per_problem: PositiveInt | None = None
-    """At most so many traces of a problem; left out: all."""
+    """Most traces kept of a problem; left out: all."""
     policy: Literal["shortest", "longest", "random", "diverse"] = "shortest"
-    """Which ones: fewest tokens, most tokens, a seeded draw, or those that differ most from each other."""
+    """Which ones: with the fewest tokens, with the most, a seeded draw, or those that differ most from each other."""
     per_source: PositiveInt | None = None
-    """At most so many traces of a source (a seeded draw); left out: all."""
+    """Most traces kept of a source (a seeded draw); left out: all."""
     token_budget: PositiveInt | None = None
-    """At most so many completion tokens in all (a seeded draw of traces until it is full); left out: no limit."""
+    """Most completion tokens in total (a seeded draw of traces until it is reached); left out: no limit."""
 
     @model_validator(mode="after")
     def _band_is_not_empty(self) -> Self:
@@ -520,18 +524,19 @@ class FilterCompute(Strict):
     """Where grading runs; not part of a fingerprint."""
 
     workers: PositiveInt | None = None
-    """Grading processes; left out: one a core."""
+    """Grading processes; left out: one per core."""
 
 
 class FilterConfig(Strict):
-    """Stage 2: only correct and readable traces go on; every drop has its reasons."""
+    """Stage 2: only correct and readable traces are kept; every drop has its reasons."""
 
     require_think: bool = True
     """Drop traces without a whole `<think>` … `</think>` block."""
     min_tokens: PositiveInt | None = None
     """Shortest trace kept, in student tokens (reasoning and answer)."""
     max_tokens: PositiveInt | None = None
-    """Longest trace kept, in student tokens (reasoning and answer)."""
+    """Longest trace kept, in student tokens (reasoning and answer). Left out with `traces:`: `sft.max_length` less
+    1,024 tokens for the prompt (a quarter of it where that is less). Left out with `generate:`: any length."""
     readability: Readability = Readability()
     """Language, repetition, form."""
     gym_min_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -541,15 +546,15 @@ class FilterConfig(Strict):
     majority: Majority | None = None
     """A vote where the expected answer is missing or doubted; left out: such traces count as ungraded or wrong."""
     unanswered: Literal["drop", "keep"] = "drop"
-    """Traces whose problem comes without an expected answer, where neither judge nor majority grades them: `drop` them,
-    or `keep` them unproven, for sources whose makers have checked them."""
+    """Traces of problems without an expected answer that neither judge nor majority grades: `drop` them, or `keep` them
+    ungraded, for sources whose authors have verified them."""
     decontaminate: list[EvaluationSet] = []
     """Evaluation sets whose items must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k,
     `hf:org/name[/config]` or `file:path`."""
     duplicates: Duplicates | None = Duplicates()
-    """Problems and traces that say the same again; null: keep them."""
+    """Near-duplicates of problems and traces; null: keep them."""
     select: Select = Select()
-    """Which good traces go on, and how many."""
+    """Which good traces are kept, and how many."""
     grade_timeout_s: PositiveFloat = 10.0
     """A grading that takes longer is stopped and counts as ungraded, in seconds."""
     grade_memory_gib: PositiveFloat = 4.0
@@ -580,30 +585,29 @@ class Lora(Strict):
 
 
 class TrainCompute(Strict):
-    """How training is laid out; not part of a fingerprint."""
+    """Layout of training; not part of a fingerprint."""
 
     num_processes: PositiveInt | None = None
     """Processes that share each step, one a GPU; left out: all GPUs of this machine, or one process without any."""
     sharding: Literal["auto", "none", "fsdp", "zero3"] = "auto"
-    """How several GPUs hold the model: each whole (none), or in shares by FSDP2 (fsdp) or DeepSpeed ZeRO-3 (zero3);
-    auto: fsdp where there are several GPUs and one cannot hold it all, else none."""
+    """How several GPUs hold the model: replicated (none), or sharded by FSDP2 (fsdp) or DeepSpeed ZeRO-3 (zero3);
+    auto: fsdp if there are several GPUs and one cannot hold it, else none."""
     cpu_offload: bool = False
-    """Keep the shares of weights and optimiser in the machine's memory (fsdp, zero3): slower, for want of GPUs."""
+    """Keep the shards of weights and optimiser in the machine's memory (fsdp, zero3): slower, needs fewer GPUs."""
     sequence_parallel: PositiveInt = 1
-    """GPUs that share each row, for rows too long for one (context parallel with fsdp, Ulysses with zero3)."""
+    """GPUs that split each row, for rows too long for one (context parallel with fsdp, Ulysses with zero3)."""
     per_device_batch_size: PositiveInt | None = None
-    """Rows at once on a device, on average; left out: up to 8, so that batch_size is a multiple. Rest by
-    accumulation."""
+    """Rows per pass on a device, on average; left out: up to 8, so that batch_size is a multiple. The rest of a step is
+    accumulated."""
     group_by_length: bool = True
-    """Put those of a step's rows that are of like length into the same pass, which spares padding."""
+    """Put rows of similar length into the same pass of a step, which reduces padding."""
     packing: bool | None = None
-    """Lay the rows of a pass end to end instead of padding them; left out: where the attention keeps them apart
+    """Pack the rows of a pass instead of padding them; left out: if the attention kernel keeps them apart
     (FlashAttention on a GPU; on CPU each row by itself)."""
     attention: Literal["auto", "flash_attention_2", "flash_attention_3", "sdpa", "eager"] = "auto"
     """Attention kernel; auto: FlashAttention where it is installed and the GPU has it, row by row on CPU, else sdpa."""
     kernels: bool | None = None
-    """Faster ways to compute the same: Liger's fused kernels on a GPU, distill's own on CPU; left out: where they are
-    installed."""
+    """Faster kernels with the same result: Liger's on a GPU, distill's own on CPU; left out: if they are installed."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Precision of the forward and backward pass; auto: bfloat16 on a GPU that has it, else float32."""
     gradient_checkpointing: bool | None = None
@@ -611,7 +615,7 @@ class TrainCompute(Strict):
     save_every_steps: PositiveInt | None = None
     """Steps between checkpoints; left out: a tenth of the run, at least 10."""
     tracking: list[Literal["trackio", "wandb", "tensorboard"]] = ["trackio"]
-    """Where the curves go beside metrics.jsonl; an empty list: nowhere."""
+    """Where the curves are sent beside metrics.jsonl; an empty list: nowhere."""
 
     @model_validator(mode="after")
     def _layout_is_possible(self) -> Self:
@@ -627,8 +631,9 @@ class SftConfig(Strict):
 
     method: Literal["full", "lora", "qlora"] = "full"
     """All weights, or a LoRA adapter that is merged at the end; qlora: over weights quantised to 4 bits (GPU)."""
-    max_length: PositiveInt = 16_384
-    """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut."""
+    max_length: PositiveInt = ROW_TOKENS
+    """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut. Left out, it follows
+    the student's context where that is shorter."""
     epochs: PositiveFloat = 3.0
     """Passes over the kept traces."""
     learning_rate: PositiveFloat | None = None
@@ -640,7 +645,7 @@ class SftConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """AdamW's weight decay."""
     batch_size: PositiveInt = 64
-    """Rows a step, over all devices and accumulation."""
+    """Rows per step, over all devices and accumulation."""
     rope_theta: PositiveFloat | None = None
     """Base of the rotary position embedding, to train on rows longer than the model's context; left out: the student
     table's where max_length asks for it, else the model's own."""
@@ -649,9 +654,9 @@ class SftConfig(Strict):
     lora: Lora | None = None
     """The adapter; only with `method: lora` or `qlora`."""
     trl: dict[str, Any] = {}
-    """More arguments for TRL's SFTConfig; those that this section sets itself are refused."""
+    """Extra arguments for TRL's SFTConfig; those that this section sets itself are refused."""
     compute: TrainCompute = TrainCompute()
-    """How training is laid out."""
+    """Layout of training."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -666,11 +671,11 @@ class EvalConfig(Strict):
     """Stage 4: base and student answer the same problems that no training row came from."""
 
     held_out: NonNegativeInt = 0
-    """Problems set aside from `problems:`, never used in training."""
+    """Problems taken from `problems:` for evaluation, never used in training."""
     benchmarks: list[ProblemSource] = []
     """Further problem sets to measure on; their problems are kept out of training too."""
     samples_per_problem: PositiveInt = 4
-    """Answers sampled for each problem (k); pass@1 is their mean."""
+    """Answers sampled per problem (k); pass@1 is their mean."""
     sampling: EvalSampling = EvalSampling()
     """How tokens are drawn, for base and student alike."""
     grade_timeout_s: PositiveFloat = 10.0
@@ -691,9 +696,9 @@ class PushConfig(Strict):
     """Stage 5: student, and if asked the kept traces, go to the Hugging Face Hub."""
 
     repo: RepoId
-    """Model repository on the Hub (`org/name`); made where there is none."""
+    """Model repository on the Hub (`org/name`); created if it does not exist."""
     private: bool = True
-    """Whether repositories that are made are private. One that exists stays as it is; a public one is refused here."""
+    """Create repositories as private. An existing one keeps its visibility; with `true`, a public one is refused."""
     dataset: RepoId | None = None
     """Dataset repository for the kept traces; left out: they are not published."""
     dropped: bool = False
@@ -705,7 +710,7 @@ class PushConfig(Strict):
     checkpoints: bool = False
     """Publish training's checkpoints too, each as a branch `step-N`; training then keeps them all."""
     accept_licence: bool = False
-    """Push although a licence forbids training on the teacher's output: you have another agreement with its owner."""
+    """Push although a licence forbids training on the teacher's output: you have an agreement with its owner."""
     replace_readme: bool = False
     """Replace a README.md on the Hub that distill did not write, or that was edited since."""
 
@@ -717,7 +722,7 @@ class PushConfig(Strict):
 
 
 class Recipe(Strict):
-    """Everything that decides what a run produces."""
+    """Everything that determines what a run produces."""
 
     schema_version: Literal[1] = 1
     """Version of this schema."""
@@ -750,6 +755,11 @@ class Recipe(Strict):
     def traces_stage(self) -> str:
         """The stage that the traces come from."""
         return "generate" if self.generate is not None else "import"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_lengths(cls, tree: Any) -> Any:
+        return with_lengths(tree) if isinstance(tree, Mapping) else tree
 
     @model_validator(mode="after")
     def _traces_come_from_one_place(self) -> Self:
@@ -815,16 +825,14 @@ def _against_the_context(recipe: Recipe) -> list[str]:
     if student.context is None or student.longest_context is None:
         return []
     found = []
-    patched = recipe.sft.rope_theta is not None or student.context < longest <= student.longest_context
-    if longest > student.context and not patched:
+    has_theta = recipe.sft.rope_theta is not None
+    if longest > student.longest_context and not has_theta:
         found.append(
             f"sft.max_length ({longest}) exceeds the context of {student.alias} ({student.longest_context} tokens). "
             f"Lower sft.max_length to {student.longest_context} or less, or set sft.rope_theta to train it on longer "
             "rows."
         )
-    reach = student.context
-    if patched:
-        reach = max(longest, student.context if recipe.sft.rope_theta else student.longest_context)
+    reach = reach_of(student, longest, has_theta) or student.longest_context
     if recipe.eval is not None and recipe.eval.sampling.max_tokens >= reach:
         way = f" or raise sft.max_length above {student.context}" if reach < student.longest_context else ""
         found.append(

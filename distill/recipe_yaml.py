@@ -7,14 +7,13 @@ Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `-
 """
 
 import copy
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from distill import __version__
 from distill.errors import ModelError, RecipeError
@@ -23,6 +22,7 @@ from distill.recipe import Recipe
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_path, unknown_name
 from distill.recipe_files.lock_shape import LOCK_KEY, UPDATE, recipe_in_lock
+from distill.recipe_files.mistakes import explain, place_of
 from distill.recipe_files.outside import Fetched, fetch, is_outside
 from distill.recipe_files.reading import (
     KeyPath,
@@ -32,7 +32,6 @@ from distill.recipe_files.reading import (
     read_tree,
     read_value,
     refuse_secret_option,
-    short,
 )
 from distill.recipe_files.sources import anchor_sources, expanded, resolved
 from distill.recipe_files.trust import refuse_unaccepted
@@ -121,20 +120,22 @@ def read_recipe(
         _refuse_folders(tree, outside)
     said = copy.deepcopy(tree)
     places = reading.places
-    overruled = [key for key, value in (flags or {}).items() if value is not None]
+    overridden = [key for key, value in (flags or {}).items() if value is not None]
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
             raise RecipeError(f"--set {override}: expected key.path=value, e.g. --set sft.epochs=2")
+        if key != key.strip():
+            raise RecipeError(f"--set {override}: no spaces around the key. Write --set {key.strip()}={text.strip()}")
         value = read_value(override, text)
         refuse_secret_option(key, value, f"--set {key}")
         _assign(tree, key, value, f"--set {key}", places)
-        overruled.append(key)
+        overridden.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
             refuse_secret_option(key, value, f"--{key.rpartition('.')[2]}")
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
-    _drop_revisions(tree, said, overruled)
+    _drop_revisions(tree, said, overridden)
     anchor_sources(tree, Path.cwd(), "--set")
     recipe = _checked(tree, places, name)
     return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
@@ -160,20 +161,19 @@ def _checked(tree: Mapping[str, Any], places: Places, name: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(details, places, name) for details in error.errors()]
-        raise RecipeError("\n".join(lines)) from None
+        raise RecipeError("\n".join(explain(error, tree, places, name))) from None
     except ModelError as error:
-        raise RecipeError(f"{_place_of(('student',), places, name)}: {error}") from None
+        raise RecipeError(f"{place_of(('student',), places, name)}: {error}") from None
 
 
-def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overruled: Sequence[str]) -> None:
+def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: Sequence[str]) -> None:
     """A model that is given on the command line in place of another has not that one's revisions; in place."""
-    if tree.get("student") != said.get("student") and "student_revision" not in overruled:
+    if tree.get("student") != said.get("student") and "student_revision" not in overridden:
         tree.pop("student_revision", None)
     generate, before = tree.get("generate"), said.get("generate")
     if not isinstance(generate, dict) or not isinstance(before, dict):
         return
-    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overruled):
+    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overridden):
         generate.pop("revision", None)
 
 
@@ -209,11 +209,11 @@ def _with_parents(
     tree: dict[str, Any], path: Path, own_places: Places, reading: _Reading, children: tuple[Path, ...]
 ) -> dict[str, Any]:
     parent = tree.pop("extends", None)
-    place = _place_of(("extends",), own_places, reading.shown(path))
+    place = place_of(("extends",), own_places, reading.shown(path))
     if parent is not None and not isinstance(parent, str):
         raise RecipeError(f"{place}: extends takes one path to a recipe, not {parent!r}")
     if LOCK_KEY in tree and parent is not None:
-        where = _place_of((LOCK_KEY,), own_places, reading.shown(path))
+        where = place_of((LOCK_KEY,), own_places, reading.shown(path))
         raise RecipeError(
             f"{where}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where this is a recipe, "
             "extends where it is a lock."
@@ -274,7 +274,7 @@ def _check_version(tree: Mapping[str, Any], places: Places, name: str) -> None:
         known = ", ".join(f"{number} (distill {first} and later)" for number, first in READ_BY.items())
         newer = version > max(READ_BY)
         raise RecipeError(
-            f"{_place_of(('schema_version',), places, name)}: schema_version {version} is not one that this distill "
+            f"{place_of(('schema_version',), places, name)}: schema_version {version} is not one that this distill "
             f"({__version__}) reads: {known}. "
             + (
                 f"The recipe was written for a newer distill, which reads it. {UPDATE}"
@@ -324,49 +324,3 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: P
     for below in [at for at in places if at[: len(keys)] == tuple(keys)]:
         del places[below]
     places[tuple(keys)] = place
-
-
-def _explain(details: Mapping[str, Any], places: Places, path: str) -> str:
-    """One validation error as a line that says where, what and what to write instead."""
-    loc: KeyPath = tuple(details["loc"])
-    shown = ".".join(str(part) for part in loc if "[" not in str(part))  # no `literal['all-linear']` of a union
-    where = _place_of(loc, places, path)
-    message = details["msg"].removeprefix("Value error, ")
-    if details["type"] == "extra_forbidden":
-        known = sorted(_keys_at(Recipe, loc[:-1]))
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"{where}: unknown key {shown!r}.{hint} Known here: {', '.join(known)}."
-    if details["type"] == "missing":
-        return f"{where}: {shown!r} is missing."
-    if details["type"] == "value_error":
-        return f"{where}: {shown + ': ' if shown else ''}{message}"
-    if details["type"] == "model_type":
-        message = "expected keys and values"
-    if details["input"] is None:
-        return f"{where}: {shown} is empty: {message}. Give it a value or remove the key."
-    return f"{where}: {shown}: {message}, not {short(details['input'])}."
-
-
-def _place_of(loc: KeyPath, places: Places, path: str) -> str:
-    for n in range(len(loc), 0, -1):
-        if loc[:n] in places:
-            return places[loc[:n]]
-    return path
-
-
-def _keys_at(model: type[BaseModel], at: KeyPath) -> set[str]:
-    """The keys that are known at a place of the recipe."""
-    for key in at:
-        if isinstance(key, int):
-            continue
-        model = next(_models_in(model.model_fields[key].annotation))
-    return set(model.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    else:
-        for part in get_args(annotation):
-            yield from _models_in(part)

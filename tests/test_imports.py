@@ -18,6 +18,7 @@ LAYERS = (
         "shapes",
         "students",
         "recipe",
+        "recipe_lengths",
         "secrets",
         "arguments",
         "manifest_shape",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import ModelError
-from distill.recipe import OWNED_TRL_KEYS, ProblemSource, Recipe, Sampling, cross_stage_problems
+from distill.recipe import OWNED_TRL_KEYS, ProblemSource, Recipe, Sampling, SftConfig, cross_stage_problems
 from distill.recipe_yaml import load_recipe
 from distill.students import STUDENTS, find_student
 
@@ -88,7 +88,11 @@ def test_the_quickstart_recipe_agrees_with_itself():
             id="rows longer than the table's theta reaches",
         ),
         pytest.param(
-            {"student": "qwen-1.5b", "sft": {"max_length": 4_096}, "eval": {"held_out": 1}},
+            {
+                "student": "qwen-1.5b",
+                "sft": {"max_length": 4_096},
+                "eval": {"held_out": 1, "sampling": {"max_tokens": 32_768}},
+            },
             ["eval.sampling.max_tokens (32768)", "qwen-1.5b (4096 tokens)", "or raise sft.max_length above 4096"],
             id="answers longer than a student trained on short rows reaches",
         ),
@@ -141,6 +145,68 @@ def test_several_contradictions_are_told_together():
 )
 def test_just_inside_the_limits_is_allowed(sections):
     assert recipe(**sections)
+
+
+# --- lengths that a recipe leaves out
+
+
+def lengths(**sections):
+    """(generate, filter, sft, eval) in tokens of a recipe that leaves out all lengths but those given."""
+    base = {"name": "small", "student": "smollm2-135m"}
+    found = Recipe.model_validate(base | sections)
+    generated = found.generate.sampling.max_tokens if found.generate else None
+    measured = found.eval.sampling.max_tokens if found.eval else None
+    return generated, found.filter.max_tokens, found.sft.max_length, measured
+
+
+TRACES = {"traces": [{"source": "file:t.jsonl"}]}
+TEACHER = {"problems": [{"source": "gym:chain_sum"}], "generate": {"teacher": "org/teacher"}}
+MEASURED = {"eval": {"benchmarks": [{"source": "gym:chain_sum"}]}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "found"),
+    [
+        (TRACES | MEASURED, (None, 7_168, 8_192, 7_168)),
+        (TEACHER | MEASURED, (7_168, None, 8_192, 7_168)),
+        (TRACES | {"sft": {"max_length": 4_096}}, (None, 3_072, 4_096, None)),
+        (TEACHER | {"sft": {"max_length": "512"}}, (384, None, 512, None)),
+        (TRACES | {"filter": {"max_tokens": 100}}, (None, 100, 8_192, None)),
+        (TEACHER | {"filter": {"max_tokens": 100}}, (16_384, 100, 8_192, None)),
+        (TEACHER | {"generate": {"teacher": "smollm2-135m"}, "filter": {"max_tokens": 100}}, (7_168, 100, 8_192, None)),
+        (TEACHER | {"generate": {"teacher": "t", "sampling": {"temperature": 1.0}}}, (7_168, None, 8_192, None)),
+        (TEACHER | MEASURED | {"student": "qwen-14b"}, (16_384, None, 16_384, 32_768)),
+        (TEACHER | MEASURED | {"student": "qwen-1.5b"}, (16_384, None, 16_384, 31_744)),
+        (TEACHER | MEASURED | {"student": "qwen-1.5b", "sft": {"max_length": 4_000}}, (3_000, None, 4_000, 3_072)),
+        (TRACES | MEASURED | {"student": "org/any-model"}, (None, 15_360, 16_384, 32_768)),
+        (TEACHER | {"sft": {"rope_theta": 1e6}}, (16_384, None, 16_384, None)),
+        (TRACES | {"sft": SftConfig(epochs=1)}, (None, 7_168, 8_192, None)),
+    ],
+)
+def test_lengths_that_are_left_out_follow_the_context_and_those_that_are_given(sections, found):
+    assert lengths(**sections) == found
+
+
+@pytest.mark.parametrize("alias", STUDENTS)
+@pytest.mark.parametrize("source", [TRACES, TEACHER], ids=["traces", "teacher"])
+def test_a_minimal_recipe_works_for_every_student(alias, source):
+    found = Recipe.model_validate({"name": "small", "student": alias, **source, **MEASURED})
+    assert cross_stage_problems(found) == []
+    assert Recipe.model_validate(found.model_dump(mode="json")) == found
+
+
+@pytest.mark.parametrize("row", [1, 2, 3, 7, 100, 1_024, 4_096, 8_192])
+def test_a_row_of_any_length_leaves_room_for_a_prompt(row):
+    _, kept, _, _ = lengths(**TRACES, sft={"max_length": row})
+    assert 1 <= kept <= row
+
+
+def test_lengths_that_are_given_are_never_changed():
+    assert (
+        "filter.max_tokens is not set" in refusal(**TRACES, problems=[], generate=None, filter={"max_tokens": None})[0]
+    )
+    (message,) = refusal(generate={"teacher": "t", "sampling": {"max_tokens": 20_000}}, sft={})
+    assert "generate.sampling.max_tokens (20000) exceeds sft.max_length (8192)" in message
 
 
 def test_the_context_of_a_student_named_by_its_hub_id_is_known_too():

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from distill.cli.app import PIPE_COLUMNS, console
 from distill.cli.tables import print_table
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -110,3 +111,15 @@ def test_a_table_that_fits_is_a_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "10")
     print_table(table)
     assert capsys.readouterr().out.splitlines()[:2] == ["Things", "  one:"]
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, PIPE_COLUMNS), ("", PIPE_COLUMNS), ("60", 60), ("200", 200)])
+def test_nothing_is_wrapped_into_a_pipe_unless_a_width_is_set(monkeypatch, capsys, columns, width):
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    shown = console()
+    assert shown.width == width
+    shown.print("a name of many words " * 20, markup=False)
+    assert (capsys.readouterr().out.count("\n") == 1) == (width == PIPE_COLUMNS)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 PROGRAM = "distill"
 DEFAULT_RECIPE = "recipe.yaml"
 DEFAULT_RUN_DIR = Path("runs")
+PIPE_COLUMNS = 10_000
+"""Width of what is no terminal, in characters: nothing is that long."""
 STAGES_PANEL = "Stages"
 PREPARE_PANEL = "Before a run"
 RESULTS_PANEL = "After a run"
@@ -78,7 +80,7 @@ class Given:
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Overrule a recipe key, e.g. --set sft.epochs=2. Repeatable.",
+            help="Override a recipe key, e.g. --set sft.epochs=2. Repeatable.",
             autocompletion=complete_setting,
         ),
     ] = None
@@ -130,7 +132,7 @@ class Given:
         """The recipe with everything that was given on the command line, to run it.
 
         Args:
-            flags: further named flags by the key that they overrule; `None` values are flags not given.
+            flags: further named flags by the key that they override; `None` values are flags not given.
 
         Raises:
             UserError: it comes from outside, and is not accepted.
@@ -224,10 +226,16 @@ def print_json(value: Any) -> None:
 
 
 def console() -> "Console":
-    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted."""
+    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted.
+
+    Into a file or a pipe nothing is wrapped, so that names and numbers stay whole; COLUMNS sets a width all the same.
+    """
     from distill.cli.tables import SafeConsole
 
-    return SafeConsole(highlight=False)
+    shown = SafeConsole(highlight=False)
+    if not shown.is_terminal and not os.environ.get("COLUMNS"):
+        shown.width = PIPE_COLUMNS
+    return shown
 
 
 def tell(text: str, end: str = "\n") -> None:

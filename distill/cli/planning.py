@@ -60,8 +60,8 @@ def plan(
 
 @recipe_command(
     "doctor",
-    about="Look at this machine and at what a recipe lacks, with the command that mends each. Exits with 2 where "
-    "something is missing.",
+    about="Check this machine and what a recipe needs; each finding comes with the command that fixes it. Exits with "
+    "2 if something is missing.",
     examples=[
         "distill doctor",
         "distill doctor recipe.yaml --run-dir /data/runs",

@@ -48,7 +48,7 @@ class RepoKind(StrEnum):
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=REFERENCE_HELP, autocompletion=complete_recipe)]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrule a recipe key. Repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key. Repeatable.")
 ]
 
 

@@ -1,4 +1,4 @@
-"""`distill runs`: what runs there are, the story of one, and taking one away."""
+"""`distill runs`: list runs, show one, remove some."""
 
 import sys
 from datetime import datetime
@@ -28,7 +28,7 @@ WIDE = 80
 
 runs = group(
     "runs",
-    about="List runs, tell the story of one, or remove some.",
+    about="List runs, show one in detail, or remove some.",
     examples=[
         "distill runs ls",
         "distill runs show quickstart",
@@ -68,13 +68,13 @@ def ls(run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> 
 
 @command(
     "show",
-    about="Tell the story of a run: stages, what was dropped and why, score, where things are, what to do next.",
+    about="Show a run: stages, what was dropped and why, score, files, what to do next.",
     examples=["distill runs show quickstart", "distill runs show /data/runs/quickstart --json"],
     panel=RESULTS_PANEL,
     to=runs,
 )
 def show(name: RunName, run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> None:
-    """Tell the story of a run."""
+    """Show a run."""
     from distill.runs import describe_run, find_run
 
     run = describe_run(find_run(run_dir, name))
@@ -86,7 +86,7 @@ def show(name: RunName, run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOp
 
 @command(
     "rm",
-    about="Remove runs for good, once you have seen what would go and agreed.",
+    about="Remove runs permanently, after showing what would be deleted and asking.",
     examples=[
         "distill runs rm old-run  # shows what would go, then asks",
         "distill runs rm old-run --keep-traces  # what the teacher wrote stays",

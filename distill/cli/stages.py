@@ -33,7 +33,7 @@ def run(given: Given) -> None:
 
 @recipe_command(
     "generate",
-    about="Sample the teacher on each problem; asks only for what is missing.",
+    about="Sample the teacher on each problem; draws only what is missing.",
     examples=[
         "distill generate",
         "distill generate --status  # how far it is, while it runs",
@@ -43,11 +43,9 @@ def run(given: Given) -> None:
 def generate(
     given: Given,
     status: Annotated[
-        bool, typer.Option("--status", help="Only show how far it is, from the files alone; starts nothing.")
+        bool, typer.Option("--status", help="Only show the progress, from the files alone; starts nothing.")
     ] = False,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask again for the samples that ended in errors.")
-    ] = False,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Sample again what ended in errors.")] = False,
 ) -> None:
     """Sample the teacher, or show how far that is."""
     if status and retry_errors:
@@ -61,7 +59,7 @@ def generate(
 
 @recipe_command(
     "import",
-    about="Take in traces made elsewhere (the recipe's traces: section).",
+    about="Read traces made elsewhere (the recipe's traces: section).",
     examples=[
         "distill import recipe.yaml",
     ],
@@ -73,10 +71,10 @@ def import_traces(given: Given) -> None:
 
 @recipe_command(
     "filter",
-    about="Keep the right, readable and clean traces; every drop has its reasons.",
+    about="Keep the correct, readable and uncontaminated traces; every drop has its reasons.",
     examples=[
         "distill filter",
-        "distill filter --explain p17/2  # the story of one trace",
+        "distill filter --explain p17/2  # everything about one trace",
     ],
 )
 def filter_traces(
@@ -84,7 +82,7 @@ def filter_traces(
     explain: Annotated[
         str | None,
         typer.Option(
-            "--explain", metavar="ID", help="Tell one trace's story (problem_id/sample_index), or a problem's."
+            "--explain", metavar="ID", help="Explain one trace (problem_id/sample_index), or all of a problem."
         ),
     ] = None,
 ) -> None:
@@ -175,7 +173,7 @@ def push(
         bool, typer.Option("--dry-run", help="Show the cards and the exact files; sends nothing, asks nobody.")
     ] = False,
     repo: Annotated[
-        str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrules push.repo.")
+        str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrides push.repo.")
     ] = None,
     public: Annotated[
         bool, typer.Option("--public", help="Everybody sees repositories that are made (default: private).")

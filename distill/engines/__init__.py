@@ -7,7 +7,7 @@ waits for its slowest member. Tests use a fake one with the same three methods.
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -199,7 +199,12 @@ def start_engine(spec: EngineSpec) -> Engine:
     Raises:
         ModelError: the engine is not installed, or the model does not fit what is asked of it.
     """
-    start = ENGINES[pick_engine(spec.compute)]
+    name = pick_engine(spec.compute)
+    start = ENGINES[name]
+    if name == "vllm":
+        from distill.engines.memory import with_tensor_parallel
+
+        spec = replace(spec, compute=with_tensor_parallel(spec.compute, spec.model_path))
     if spec.compute.replicas == 1:
         return start(spec)
     from distill.engines.replicas import ReplicatedEngine

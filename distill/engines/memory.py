@@ -19,6 +19,8 @@ from distill.store import read_json
 BYTES_PER_WEIGHT = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 HEADROOM = 1.1
 """Weights are not all: activations and a KV cache for at least one sample come on top."""
+KV_HEADROOM = 1.4
+"""The same where GPUs are to be had: with a KV cache for more samples, which is what makes sampling fast."""
 CPU_BLOCK_SIZE = 32
 """Tokens in a KV block. vLLM's CPU default of 128 leaves up to 127 tokens of a shared few-shot prompt uncached."""
 CPU_KV_SHARE = 0.4
@@ -33,7 +35,7 @@ def check_memory(model: Model, compute: SamplingCompute) -> None:
     """
     needed_gib = weights_gib(model.path, compute.dtype)
     gpus_gib = list(visible_gpus().values())
-    num_shared = compute.tensor_parallel * compute.pipeline_parallel
+    num_shared = (with_tensor_parallel(compute, model.path).tensor_parallel or 1) * compute.pipeline_parallel
     if gpus_gib:
         there_gib = min(gpus_gib) * num_shared * compute.gpu_memory_share
         where = f"{num_shared} GPU{'s' if num_shared > 1 else ''} of {min(gpus_gib):.0f} GiB"
@@ -55,6 +57,46 @@ def check_memory(model: Model, compute: SamplingCompute) -> None:
         f"{model.name}: its weights take {needed_gib:.1f} GiB in {'bfloat16' if per_weight == 2 else compute.dtype}, "
         f"and there are {there_gib:.1f} GiB ({where}). What would do: {'; '.join(ways)}."
     )
+
+
+def with_tensor_parallel(compute: SamplingCompute, folder: Path) -> SamplingCompute:
+    """The same with a number for `tensor_parallel`, picked for this machine where the recipe leaves it out.
+
+    Args:
+        compute: where vLLM is to run.
+        folder: the model's.
+    """
+    if compute.tensor_parallel is not None:
+        return compute
+    gpus_gib = list(visible_gpus().values())
+    picked = 1
+    if len(gpus_gib) > 1:
+        config = read_json(folder / "config.json") or {}
+        heads = (config.get("text_config") or config).get("num_attention_heads")
+        picked = pick_tensor_parallel(compute, weights_gib(folder, compute.dtype), min(gpus_gib), len(gpus_gib), heads)
+    return compute.model_copy(update={"tensor_parallel": picked})
+
+
+def pick_tensor_parallel(
+    compute: SamplingCompute, needed_gib: float, gpu_gib: float, num_gpus: int, heads: int | None
+) -> int:
+    """GPUs that share each layer: a power of two that divides the heads, as small as leaves room beside the weights.
+
+    Args:
+        compute: where vLLM is to run.
+        needed_gib: the weights, in GiB.
+        gpu_gib: memory of the smallest GPU.
+        num_gpus: GPUs of the machine.
+        heads: query heads of a layer; `None`: not known.
+
+    Returns:
+        The most that there are where the weights would need more.
+    """
+    most = max(1, num_gpus // (compute.replicas * compute.pipeline_parallel))
+    powers: list[int] = [2**i for i in range(most.bit_length())]
+    possible = [n for n in powers if n <= most and not (heads and heads % n)]
+    one_gib = gpu_gib * compute.gpu_memory_share * compute.pipeline_parallel
+    return next((n for n in possible if needed_gib * KV_HEADROOM <= n * one_gib), possible[-1])
 
 
 def weights_gib(folder: Path, dtype: str) -> float:

@@ -262,7 +262,7 @@ def find_places(compute: SamplingCompute) -> list[Place]:
     Raises:
         ModelError: there are not enough of them.
     """
-    num, each = compute.replicas, compute.tensor_parallel * compute.pipeline_parallel
+    num, each = compute.replicas, (compute.tensor_parallel or 1) * compute.pipeline_parallel
     gpus = list(visible_gpus())
     if gpus:
         if num * each > len(gpus):

@@ -432,7 +432,7 @@ class ServerEngine:
         if all(problems):
             down = "\n".join(f"  {server.url}: {why}" for server, why in zip(servers, problems, strict=True))
             raise ModelError(
-                f"no server can be reached:\n{down}\nStart one (`vllm serve {self._spec.model_name}`) or mend "
+                f"no server can be reached:\n{down}\nStart one (`vllm serve {self._spec.model_name}`) or fix "
                 "compute.base_urls; a base URL usually ends in /v1."
             )
         for server, why in zip(servers, problems, strict=True):

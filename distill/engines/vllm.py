@@ -248,7 +248,7 @@ def _engine_arguments(spec: EngineSpec, max_model_len: int, on_gpu: bool) -> dic
         "dtype": compute.dtype if compute.dtype != "auto" or on_gpu else "bfloat16",
         "max_model_len": max_model_len,
         "max_num_seqs": compute.max_num_seqs or (256 if on_gpu else CPU_MAX_NUM_SEQS),
-        "tensor_parallel_size": compute.tensor_parallel,
+        "tensor_parallel_size": compute.tensor_parallel or 1,
         "pipeline_parallel_size": compute.pipeline_parallel,
         "enforce_eager": compute.enforce_eager if compute.enforce_eager is not None else not on_gpu,
         "enable_prefix_caching": True,

@@ -168,7 +168,7 @@ def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[s
         if not isinstance(question, str) or not question.strip():
             raise ProblemError(
                 f"{place}: no question in {found or ' or '.join(QUESTION_COLUMNS)} (there are: {', '.join(row)}). "
-                "An evaluation set must be whole: mend the row, or name the column `problem`."
+                "An evaluation set must be whole: fix the row, or name the column `problem`."
             )
         items.append((_item_id(row, number), question))
     if not items:

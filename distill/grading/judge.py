@@ -87,7 +87,7 @@ def is_master_key(answer: str) -> bool:
 def combine(
     rule: bool | None, judge: bool | None, role: str, reason: str | None = None
 ) -> tuple[bool | None, str | None]:
-    """A rule's verdict and a judge's, put together: the judge fills in or vetoes, and never overrules.
+    """A rule's verdict and a judge's, put together: the judge fills in or vetoes, and never overrides.
 
     Args:
         rule: what the rule said; `None`: it could not grade.

@@ -33,7 +33,7 @@ class Check:
     said: str
     """What was found, in a line."""
     mend: str = ""
-    """The command that mends it; empty where there is nothing to mend, or no command for it."""
+    """The command that fixes it; empty where there is nothing to fix, or no command for it."""
     download_gib: float = 0.0
     """What a run would fetch."""
 
@@ -76,7 +76,7 @@ def look_at_all(probes: Sequence[Probe]) -> list[list[Check]]:
     found = []
     for probe, outcome, thread in zip(probes, outcomes, threads, strict=True):
         thread.join(max(0.0, started + probe.within_s - time.monotonic()))
-        late = Check(probe.name, WARNING, f"no answer within {probe.within_s:g} s, so nothing is known of it")
+        late = Check(probe.name, WARNING, f"no answer within {probe.within_s:g} s: not checked")
         found.append([late] if outcome.checks is None else list(outcome.checks))
     return found
 
@@ -85,7 +85,7 @@ def _run(probe: Probe, outcome: _Outcome) -> None:
     try:
         outcome.checks = probe.look()
     except Exception as error:
-        outcome.checks = [Check(probe.name, WARNING, f"cannot be looked at: {type(error).__name__}: {line_of(error)}")]
+        outcome.checks = [Check(probe.name, WARNING, f"the check failed: {type(error).__name__}: {line_of(error)}")]
 
 
 def line_of(said: object) -> str:

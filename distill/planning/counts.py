@@ -4,25 +4,20 @@ Enters: the recipe's sources, the run folder. Leaves: a `Workload`. Numbers are 
 source tells; of Hub datasets the local cache's own counts, the `limit`, or the dataset's card.
 """
 
-import itertools
 import json
-import math
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
-from distill.foreign import foreign_traces
-from distill.planning.quantities import Range, total
+from distill.planning.local_data import LocalFile, faults_of_packs, num_rows, read_problems, read_traces
+from distill.planning.quantities import Range, counted, short, total
+from distill.planning.text_tokens import TokenRate, tokens_of
 from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
-from distill.rows import file_rows
-from distill.sampling_job import num_lines
 
-CHARS_PER_TOKEN = Range(2.5, 4.2)
-"""Characters of a token in mathematics and English prose."""
 TEMPLATE_TOKENS = 20
 """What a chat template puts around a message, about."""
 
@@ -42,11 +37,7 @@ KNOWN_TRACES = {"open-r1/OpenR1-Math-220k": (2, 4)}
 """Data set -> how many traces a row holds, at least and at most, as its card says; others hold one."""
 KNOWN_CONFIGS = {"Idavidrein/gpqa": "gpqa_diamond", "open-r1/OpenR1-Math-220k": "default"}
 
-UNKNOWN_ROWS = Range(1_000, 100_000, "how many is not known: the dataset is not here, and no limit is set")
-MAX_GYM = 5_000
-MAX_FILE_BYTES = 64 << 20
-"""Larger sources are counted, not loaded."""
-SAMPLE_ROWS = 200
+UNKNOWN_ROWS = Range(1_000, 100_000, "number of rows unknown: the dataset is not on this machine, and no limit is set")
 TYPICAL_CHARS = Range(80, 1_200, "problems of 80 to 1,200 characters")
 
 
@@ -56,144 +47,169 @@ class Workload:
 
     train: Range
     """Problems that the teacher answers, or traces that are imported."""
+    num_problems: Range
+    """Problems that these traces answer."""
     benchmarks: dict[str, Range]
     """Evaluation problems by set; the held-out ones come first."""
     prompt_chars: Range
     """Characters of a problem on average."""
     longest_chars: float | None
     """Of the longest prompt; `None`: not looked at."""
-    is_exact: bool
-    """Whether the problems were looked at themselves."""
+    trace_tokens: Range | None = None
+    """Student tokens of an imported trace, on average; `None`: not looked at."""
+    longest_trace_tokens: float | None = None
+    """Of the longest one; `None`: not looked at."""
     unknown: tuple[str, ...] = ()
     """Sources of which nobody knows how many rows they have."""
+    faults: tuple[str, ...] = ()
+    """Why local files cannot be used, as the run would say it."""
 
     @property
     def num_measured(self) -> Range:
         """Evaluation problems over all sets."""
         return total(self.benchmarks.values())
 
+    @property
+    def prompt_tokens(self) -> Range:
+        """Tokens of a prompt on average, with the chat template's own."""
+        return tokens_of(self.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
 
-def workload(recipe: Recipe, sets: ProblemSets | None = None) -> Workload:
+
+def workload(
+    recipe: Recipe, sets: ProblemSets | None = None, rate: TokenRate | None = None, quick: bool = False
+) -> Workload:
     """Count what a recipe asks.
 
     Args:
         recipe: the recipe.
         sets: its problems where they are loaded; left out: counted from outside.
+        rate: counts the tokens of texts; left out: by their characters.
+        quick: read less of the recipe's files, and leave out those of `filter.decontaminate`.
     """
-    if sets is not None and (sets.train or recipe.traces):
-        return _of_sets(recipe, sets)
-    return _of_sources(recipe)
-
-
-def is_small_and_local(recipe: Recipe) -> bool:
-    """Whether all problems lie here, and few enough to be loaded in a moment."""
-    sources = [*recipe.problems, *(recipe.eval.benchmarks if recipe.eval else [])]
-    return all(_is_small(source) for source in sources)
-
-
-def _is_small(source: ProblemSource) -> bool:
-    kind, _, name = source.source.partition(":")
-    if kind == "gym":
-        return (source.limit or DEFAULT_GYM_SIZE) <= MAX_GYM
-    return kind == "file" and Path(name).is_file() and Path(name).stat().st_size <= MAX_FILE_BYTES
-
-
-def _of_sets(recipe: Recipe, sets: ProblemSets) -> Workload:
-    lengths = [sum(len(m["content"]) for m in problem.prompt) for problem in sets.train] or [500]
-    mean = sum(lengths) / len(lengths)
-    train = Range.exact(len(sets.train), f"{len(sets.train):,} problems, counted")
-    if recipe.traces:
-        train = total(_rows_of(source) for source in recipe.traces).because("")
+    look = _Counted(recipe, rate or TokenRate(), quick, sets)
+    own = look.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
+    benchmarks = _benchmarks(recipe, sets, look)
+    num, num_problems = total(one.num for one in own), total(one.num_problems for one in own)
+    if sets is not None and sets.train:
+        num = num_problems = Range.exact(len(sets.train), f"{counted(len(sets.train), 'problem')}, counted")
+    elif recipe.eval and recipe.eval.held_out:
+        held_out = recipe.eval.held_out
+        num = num_problems = Range(max(1.0, num.low - held_out), max(1.0, num.high - held_out))
+    bases = dict.fromkeys(one.num.basis for one in own if one.num.basis)
+    chars, longest = _prompt_chars(sets, own)
+    lengths, longest_trace = _trace_tokens(recipe, own)
     return Workload(
-        train=train,
-        benchmarks={
-            name: Range.exact(len(set_), f"{len(set_):,} problems, counted") for name, set_ in sets.benchmarks.items()
-        },
-        prompt_chars=Range.exact(mean, f"problems of {mean:,.0f} characters on average"),
-        longest_chars=max(lengths) if sets.train else None,
-        is_exact=bool(sets.train),
-        unknown=tuple(source.source for source in recipe.traces if _rows_of(source) is UNKNOWN_ROWS),
-    )
-
-
-def _of_sources(recipe: Recipe) -> Workload:
-    sources: list[ProblemSource | TraceSource] = [*recipe.problems, *recipe.traces]
-    counted = [_rows_of(source) for source in sources]
-    pool = total(counted)
-    benchmarks: dict[str, Range] = {}
-    held_out = recipe.eval.held_out if recipe.eval else 0
-    if held_out:
-        benchmarks[HELD_OUT] = Range.exact(held_out, f"{held_out:,} held out")
-        pool = replace(pool, low=max(1.0, pool.low - held_out), high=max(1.0, pool.high - held_out))
-    for source in recipe.eval.benchmarks if recipe.eval else []:
-        benchmarks[benchmark_name(source)] = _rows_of(source)
-    chars, longest = _sampled_chars(recipe.problems)
-    bases = dict.fromkeys(one.basis for one in counted)
-    return Workload(
-        train=pool.because("; ".join(basis for basis in bases if basis)),
+        train=num.because(num.basis or "; ".join(bases)),
+        num_problems=num_problems,
         benchmarks=benchmarks,
         prompt_chars=chars,
         longest_chars=longest,
-        is_exact=False,
-        unknown=tuple(
-            source.source
-            for source in [*sources, *(recipe.eval.benchmarks if recipe.eval else [])]
-            if _rows_of(source) is UNKNOWN_ROWS
-        ),
+        trace_tokens=lengths,
+        longest_trace_tokens=longest_trace,
+        unknown=tuple(dict.fromkeys(look.unknown)),
+        faults=tuple(dict.fromkeys([*look.faults, *([] if quick else faults_of_packs(recipe))])),
     )
 
 
-def _rows_of(source: ProblemSource | TraceSource) -> Range:
-    """Rows of a source, at most its `limit`."""
-    kind, _, name = source.source.partition(":")
-    if kind == "gym":
-        number = source.limit or DEFAULT_GYM_SIZE
-        return Range(0.5 * number, number, f"{number:,} made by {source.source}, repeats dropped")
-    there = _lines_of(Path(name)) if kind == "file" else _cached_rows(name, source.config, source.split)
-    if there is None:
-        if source.limit is None:
-            return UNKNOWN_ROWS
-        return Range.exact(source.limit, f"limit {source.limit:,} of {source.source}")
-    least, most = _traces_of_a_row(source) if isinstance(source, TraceSource) else (1.0, 1.0)
-    low, high = (min(round(there * each), source.limit or math.inf) for each in (least, most))
-    said = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    return Range(low, high, f"{said} of {source.source if kind == 'hf' else Path(name).name}")
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is known of one source."""
+
+    num: Range
+    num_problems: Range
+    local: LocalFile | None = None
 
 
-def _traces_of_a_row(source: TraceSource) -> tuple[float, float]:
-    """How many traces a row of a source holds, at least and at most, on average; a file's first ones tell."""
-    kind, _, name = source.source.partition(":")
-    if kind != "file":
-        return KNOWN_TRACES.get(name, (1, 1))
-    try:
-        first = list(itertools.islice(foreign_traces(source), SAMPLE_ROWS))
-    except (DistillError, OSError):  # the run will say why it cannot be read
-        return 1.0, 1.0
-    each = len(first) / len({problem.id for problem, _ in first})
-    return each, each
+@dataclass
+class _Counted:
+    """Sources counted one by one, with what came up."""
 
+    recipe: Recipe
+    rate: TokenRate
+    quick: bool
+    sets: ProblemSets | None
+    unknown: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
-def _lines_of(path: Path) -> int | None:
-    """Rows of a file; `None` where they cannot be counted quickly."""
-    try:
-        if path.suffix == ".jsonl":
-            return num_lines(path) if path.stat().st_size <= 8 * MAX_FILE_BYTES else _lines_by_size(path)
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
+    def sources(self, sources: Sequence[ProblemSource | TraceSource], is_measured: bool = False) -> list[_Source]:
+        return [self._source(source, is_measured) for source in sources]
 
-            return int(pq.read_metadata(path).num_rows)
-        if path.suffix == ".json" and path.stat().st_size <= MAX_FILE_BYTES:
-            return sum(1 for _ in file_rows(path))
-    except Exception:  # pyarrow has errors of its own; the run will name a file that cannot be read
+    def _source(self, source: ProblemSource | TraceSource, is_measured: bool) -> _Source:
+        kind, _, name = source.source.partition(":")
+        if kind == "gym":
+            number = source.limit or DEFAULT_GYM_SIZE
+            num = Range(0.5 * number, number, f"{number:,} made by {source.source}, repeats dropped")
+            return _Source(num, num)
+        local = self._local(source, is_measured) if kind == "file" else None
+        if local is not None:
+            return _Source(local.num, local.num_problems, local)
+        there = num_rows(Path(name)) if kind == "file" else _cached_rows(name, source.config, source.split)
+        if there is None and source.limit is None:
+            if kind == "hf" or not self.faults:
+                self.unknown.append(source.source)
+            return _Source(UNKNOWN_ROWS, UNKNOWN_ROWS)
+        label = source.source if kind == "hf" else Path(name).name
+        if there is None:
+            num = Range.exact(source.limit or 1, f"limit {source.limit:,} of {label}")
+            return _Source(num, num)
+        each = KNOWN_TRACES.get(name, (1, 1)) if isinstance(source, TraceSource) else (1, 1)
+        low, high = (min(there * number, source.limit or there * number) for number in each)
+        said = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        return _Source(Range(low, high, f"{said} of {label}"), Range.exact(min(there, high)))
+
+    def _local(self, source: ProblemSource | TraceSource, is_measured: bool) -> LocalFile | None:
+        try:
+            if isinstance(source, ProblemSource):
+                return read_problems(source, self.recipe, is_measured, self.quick)
+            measured = self.sets.measured_questions if self.sets else frozenset[str]()
+            return read_traces(source, self.rate, measured, self.quick)
+        except DistillError as error:
+            self.faults.append(str(error))
+        except OSError as error:
+            self.faults.append(f"{source.source}: cannot be read ({error.strerror}).")
         return None
-    return None
 
 
-def _lines_by_size(path: Path) -> int:
-    """Lines of a large file, from the length of its first ones."""
-    with path.open("rb") as stream:
-        first = [len(line) for _, line in zip(range(10_000), stream, strict=False)]
-    return max(1, round(path.stat().st_size / (sum(first) / len(first))))
+def _benchmarks(recipe: Recipe, sets: ProblemSets | None, look: _Counted) -> dict[str, Range]:
+    if sets is not None:
+        found = sets.benchmarks.items()
+        return {name: Range.exact(len(one), f"{counted(len(one), 'problem')}, counted") for name, one in found}
+    if recipe.eval is None:
+        return {}
+    held_out = recipe.eval.held_out
+    benchmarks = {HELD_OUT: Range.exact(held_out, f"{held_out:,} held out")} if held_out else {}
+    for source, one in zip(recipe.eval.benchmarks, look.sources(recipe.eval.benchmarks, True), strict=True):
+        benchmarks[benchmark_name(source)] = one.num
+    return benchmarks
+
+
+def _prompt_chars(sets: ProblemSets | None, own: Sequence[_Source]) -> tuple[Range, float | None]:
+    """Mean and greatest length of prompts."""
+    if sets is not None and sets.train:
+        lengths = [sum(len(message["content"]) for message in problem.prompt) for problem in sets.train]
+        mean = sum(lengths) / len(lengths)
+        return Range.exact(mean, f"problems of {mean:,.0f} characters on average"), max(lengths)
+    looked = [one.local for one in own if one.local is not None]
+    if not looked:
+        return TYPICAL_CHARS, None
+    means = [local.prompt_chars for local in looked]
+    is_whole = all(local.is_whole for local in looked)
+    low, high = (min(means), max(means)) if is_whole else (0.8 * min(means), 1.2 * max(means))
+    said = (
+        f"problems of {short(low)} to {short(high)} characters" if low < high else f"problems of {low:,.0f} characters"
+    )
+    return Range(low, high, said), max(local.longest_prompt_chars for local in looked)
+
+
+def _trace_tokens(recipe: Recipe, own: Sequence[_Source]) -> tuple[Range | None, float | None]:
+    """Mean and greatest length of the traces; unknown where a source was not looked into."""
+    looked = [one.local for one in own if one.local is not None and one.local.trace_tokens is not None]
+    if not recipe.traces or len(looked) < len(recipe.traces):
+        return None, None
+    means = [local.trace_tokens for local in looked if local.trace_tokens is not None]
+    mean = Range(min(one.low for one in means), max(one.high for one in means), means[0].basis)
+    is_whole = all(local.is_whole for local in looked)
+    return mean, max(local.longest_trace_tokens for local in looked) if is_whole else None
 
 
 def _cached_rows(name: str, config: str | None, split: str) -> int | None:
@@ -212,8 +228,6 @@ def _cached_rows(name: str, config: str | None, split: str) -> int | None:
 
 def _cache_folder() -> Path:
     """Where `datasets` keeps what it has made ready."""
-    import os
-
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     return Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
 
@@ -221,32 +235,3 @@ def _cache_folder() -> Path:
 def is_cached_dataset(name: str) -> bool:
     """Whether a copy of a Hub dataset is here."""
     return any(_cache_folder().glob(f"{name.replace('/', '___')}/*"))
-
-
-def _sampled_chars(sources: Iterable[ProblemSource]) -> tuple[Range, float | None]:
-    """Mean and greatest length of questions, from the first rows of local files."""
-    lengths: list[int] = []
-    for source in sources:
-        kind, _, name = source.source.partition(":")
-        if kind != "file" or Path(name).suffix == ".json":
-            continue
-        try:
-            rows = zip(range(SAMPLE_ROWS), file_rows(Path(name)), strict=False)
-            lengths += [_question_chars(source, row) for _, (_, row) in rows]
-        except (DistillError, OSError):
-            continue
-    if not lengths:
-        return TYPICAL_CHARS, None
-    mean = sum(lengths) / len(lengths)
-    return Range(0.8 * mean, 1.2 * mean, f"the first {len(lengths)} problems: {mean:,.0f} characters"), max(lengths)
-
-
-def _question_chars(source: ProblemSource, row: Any) -> int:
-    names = (source.columns.problem, "problem", "question", "prompt", "instruction")
-    question = next((row[name] for name in names if name and isinstance(row.get(name), str)), "")
-    return len(question) + len(re.sub(r"\{\w+\}", "", source.template))
-
-
-def tokens_of(chars: Range) -> Range:
-    """Tokens of a text of so many characters."""
-    return Range(chars.low / CHARS_PER_TOKEN.high, chars.high / CHARS_PER_TOKEN.low, chars.basis)

@@ -1,4 +1,4 @@
-"""`distill doctor`: one screen on what works, what is missing, and the command that mends it.
+"""`distill doctor`: one screen on what works, what is missing, and the command that fixes it.
 
 Enters: a recipe, or none. Leaves: a `Diagnosis`. Nothing is loaded, downloaded or written; every probe has its time.
 """
@@ -30,6 +30,7 @@ from distill.planning.machine_checks import (
     check_vllm,
     gpus_by_smi,
 )
+from distill.planning.quantities import counted
 from distill.planning.recipe_checks import recipe_probes
 
 if TYPE_CHECKING:
@@ -144,13 +145,13 @@ def print_diagnosis(diagnosis: Diagnosis, console: "Console") -> None:
         console.print(f"{heading}", markup=False, style="bold")
         console.print(_table(checks))
     num = {status: sum(c.status == status for g in diagnosis.groups.values() for c in g) for status in MARKS}
-    warnings = f"{num[WARNING]} warning{'' if num[WARNING] == 1 else 's'}"
+    warnings = counted(num[WARNING], "warning")
     if num[MISSING]:
-        text = f"{num[MISSING]} missing, {warnings}: run the commands after -> and look again."
+        text = f"{num[MISSING]} missing, {warnings}: run the commands after ->, then `distill doctor` again."
     elif num[WARNING]:
         text = f"Nothing is missing; {warnings}."
     else:
-        text = "All is well."
+        text = "Everything is in order."
     console.print(text, markup=False)
 
 

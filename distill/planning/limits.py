@@ -4,20 +4,17 @@ Enters: a recipe, its estimates, the machine. Leaves: `Tight` findings, the grav
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
-from distill.planning.machine import GPUS_A_MACHINE, Machine, busy_cores, usable_memory_gib
-from distill.planning.models import ModelFacts
-from distill.planning.quantities import Range, short
-from distill.planning.sampling_cost import Asked
-from distill.planning.stage import DONE, MEMORY, StageEstimate
-from distill.planning.training_cost import Rows
-from distill.recipe import Recipe
+from distill.planning.counts import TEMPLATE_TOKENS
+from distill.planning.machine import GPUS_A_MACHINE, busy_cores, usable_memory_gib
+from distill.planning.quantities import Range, counted, short, span
+from distill.planning.remedies import Seen, ways_to_fit
+from distill.planning.stage import DONE, MEMORY
+from distill.planning.text_tokens import tokens_of
 from distill.students import find_student
-from distill.training.layout import Layout
 
 FULL_SHARE = 0.9
 """Of memory or of a length, from which on a limit is called tight."""
@@ -42,31 +39,23 @@ class Tight:
         return {"kind": self.kind, "message": self.message, "stops": self.stops}
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the limits are looked for in."""
-
-    recipe: Recipe
-    machine: Machine
-    work: Workload
-    stages: Mapping[str, StageEstimate]
-    teacher: ModelFacts | None
-    """`None`: traces are imported."""
-    student: ModelFacts
-    asked: Asked | None
-    """Of the teacher."""
-    rows: Rows
-    layout: Layout | None
-    disk_gib: Range
-    """What the run and its downloads add to the disk."""
-    free_gib: float | None
-    """Free where the run goes; `None`: another machine."""
-
-
 def tight_limits(seen: Seen) -> list[Tight]:
     """All that is tight, what stops the run first."""
-    found = [*_lengths(seen), *_memory(seen), *_disk(seen), *_gpus(seen), *_busy(seen), *_statistics(seen)]
+    found = [
+        *_data(seen),
+        *_lengths(seen),
+        *_memory(seen),
+        *_disk(seen),
+        *_gpus(seen),
+        *_busy(seen),
+        *_statistics(seen),
+    ]
     return sorted(found, key=lambda tight: not tight.stops)
+
+
+def _data(seen: Seen) -> Iterator[Tight]:
+    for fault in seen.work.faults:
+        yield Tight("data", fault, stops=True)
 
 
 def _lengths(seen: Seen) -> Iterator[Tight]:
@@ -98,17 +87,16 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     if length.high >= FULL_SHARE * most and math.sqrt(length.low * length.high) >= 0.5 * most:
         yield Tight(
             "cut_off",
-            f"generate.sampling.max_tokens ({most:,}) is about as long as traces may be "
-            f"({asked.completion_tokens.basis}): those that run into it are lost. `distill generate --status` shows "
-            "how many are.",
+            f"generate.sampling.max_tokens ({most:,}) may cut off many traces ({asked.completion_tokens.basis}), which "
+            "are then dropped. `distill generate --status` shows how many.",
         )
     context = seen.teacher.context if seen.teacher else None
     longest = asked.prompt_tokens.low - asked.fresh_tokens.low + prompt + most
     if context is not None and longest > CONTEXT_SHARE * context:
         yield Tight(
             "teacher_context",
-            f"the longest prompt and generate.sampling.max_tokens ({most:,}) come to {longest:,.0f} of the teacher's "
-            f"{context:,} tokens.",
+            f"the longest prompt and generate.sampling.max_tokens ({most:,}) need {longest:,.0f} of the teacher's "
+            f"{context:,} tokens of context.",
             stops=most >= context,
         )
 
@@ -126,8 +114,8 @@ def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     if context is not None and most + prompt > CONTEXT_SHARE * context:
         yield Tight(
             "eval_context",
-            f"eval.sampling.max_tokens ({most:,}) and the longest prompt come to {most + prompt:,.0f} of the student's "
-            f"{context:,} tokens.",
+            f"eval.sampling.max_tokens ({most:,}) and the longest prompt need {most + prompt:,.0f} of the student's "
+            f"{context:,} tokens of context.",
             stops=most >= context,
         )
     length = seen.rows.completion_tokens
@@ -146,39 +134,29 @@ def _memory(seen: Seen) -> Iterator[Tight]:
         if memory is None or stage.standing.state == DONE:
             continue
         there = machine.gpu_gib if machine.num_gpus else usable_memory_gib(machine)
-        of = "each GPU" if machine.num_gpus else "the free memory"
         if not math.isfinite(there) or memory.high <= FULL_SHARE * there + 1e-9:
             continue
-        takes = f"{name} takes {memory.low:.1f} to {memory.high:.1f} of the {there:.1f} GiB of {of}"
+        needed, free = span(memory), short(there)
+        if free in needed.split(" to "):  # 80.1 and 79.6 would read the same
+            needed, free = f"{memory.low:.1f} to {memory.high:.1f}", f"{there:.1f}"
+        has = f"each GPU has {free} GiB" if machine.num_gpus else f"{free} GiB are free"
+        takes = f"{name} needs {' to '.join(dict.fromkeys(needed.split(' to ')))} GiB, and {has}"
         if memory.low > there:
-            yield Tight("memory", f"{takes}: it does not fit. {_less_memory(seen, name)}", stops=True)
+            yield Tight("memory", f"{takes}: it does not fit. {ways_to_fit(seen, name)}", stops=True)
         elif name == "sft" or not machine.num_gpus:
-            yield Tight("memory", f"{takes} ({memory.basis}). {_less_memory(seen, name)}")
+            yield Tight("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, name)}")
         elif memory.low > FULL_SHARE * there:
-            yield Tight("memory", f"{takes}: little room is left for a KV cache. {_less_memory(seen, name)}")
-
-
-def _less_memory(seen: Seen, stage: str) -> str:
-    if stage != "sft" and not seen.machine.num_gpus:
-        return f"Fewer {stage}.compute.max_num_seqs or a smaller model would help."
-    if stage != "sft":
-        return f"{stage}.compute: a higher tensor_parallel, fewer max_num_seqs or a smaller model would help."
-    ways = ["a lower filter.max_tokens or sft.max_length", "sft.compute.per_device_batch_size: 1"]
-    if seen.machine.num_gpus:
-        ways.append("sft.method: lora")
-        return f"`distill sft --plan --gpus {seen.machine.num_gpus}` shows what fits; would help: {', '.join(ways)}."
-    ways.append("sft.compute.gradient_checkpointing: true")
-    return f"Would help: {', '.join(ways)}."
+            yield Tight("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, name)}")
 
 
 def _disk(seen: Seen) -> Iterator[Tight]:
     if seen.free_gib is None or seen.disk_gib.high <= FULL_SHARE * seen.free_gib:
         return
-    need = f"the run may take {short(seen.disk_gib.low)} to {short(seen.disk_gib.high)} GiB of disk"
+    need = f"the run needs {span(seen.disk_gib)} GiB of disk"
     yield Tight(
         "disk",
-        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or give a --run-dir (for models: HF_HOME) "
-        "elsewhere.",
+        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or use another disk: --run-dir, and HF_HOME for "
+        "models.",
         stops=seen.disk_gib.low > seen.free_gib,
     )
 
@@ -197,7 +175,10 @@ def _gpus(seen: Seen) -> Iterator[Tight]:
             )
         elif stage.num_gpus <= machine.num_gpus // 2:
             config = getattr(seen.recipe, name).compute
-            replicas = in_one // (config.tensor_parallel * config.pipeline_parallel)
+            memory = stage.quantities.get(MEMORY)
+            if memory is not None and memory.low > machine.gpu_gib:
+                continue  # no copy fits, so that there cannot be more of them
+            replicas = in_one * config.replicas // stage.num_gpus
             more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
             uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
             if replicas > config.replicas or machine.num_gpus > in_one:
@@ -213,8 +194,8 @@ def _busy(seen: Seen) -> Iterator[Tight]:
         cores = seen.machine.num_cores
         yield Tight(
             "busy_cores",
-            f"others are at work here (load {load:.1f} on {cores} cores): the times are for free cores, and may be "
-            f"{load / cores:.0f} times as long.",
+            f"other processes are running (load {load:.1f} on {counted(cores, 'core')}): the times assume idle cores, "
+            f"and may be {load / cores:.0f} times longer.",
         )
 
 
@@ -239,18 +220,18 @@ def _statistics(seen: Seen) -> Iterator[Tight]:
                 k = config.samples_per_problem
                 yield Tight(
                     "wide_interval",
-                    f"{name}: {num:,.0f} problems, {k} sample{'s' if k > 1 else ''} each: the 95% interval of pass@1 "
-                    f"will be up to ±{width} points wide.",
+                    f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "
+                    f"pass@1 will be up to ±{width} points wide.",
                 )
     if seen.rows.num.high < seen.recipe.sft.batch_size:
         yield Tight(
             "few_rows",
-            f"at most {seen.rows.num.high:,.0f} rows may be kept, less than one step of sft.batch_size "
+            f"at most {counted(round(seen.rows.num.high), 'row')} may be kept, less than one step of sft.batch_size "
             f"({seen.recipe.sft.batch_size}). More problems or samples would help, or a smaller batch.",
         )
     for source in seen.work.unknown:
         yield Tight(
             "unknown_size",
-            f"{source} is not here, and its number of rows is not known: 1,000 to 100,000 are assumed. A limit: in the "
-            "recipe would tell.",
+            f"{source} is not on this machine, and its number of rows is not known: 1,000 to 100,000 are assumed. Set "
+            "its limit: to plan for a number.",
         )

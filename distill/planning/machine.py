@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from distill.engines.memory import free_memory_gib, visible_gpus
 from distill.errors import UserError
-from distill.planning.quantities import Range
+from distill.planning.quantities import Range, counted
 from distill.provenance import hardware
 from distill.training.planner import CPU_CORE_TFLOPS, peak_tflops
 
@@ -94,7 +94,7 @@ def this_machine() -> Machine:
     about = hardware()
     cores, memory_gib = about["num_cores"], about["memory_gib"]
     if not gpus:
-        return Machine((), f"{_counted(cores, 'CPU core')}, {memory_gib:.0f} GiB", 0, 0.0, cores, memory_gib, True)
+        return Machine((), f"{counted(cores, 'CPU core')}, {memory_gib:.0f} GiB", 0, 0.0, cores, memory_gib, True)
     names = [line.partition(",")[0].strip() for line in about["gpus"]]
     kinds = tuple(dict.fromkeys(kind for name in names for kind in kinds_of(name, min(gpus.values()))))
     gib = min(gpus.values())
@@ -131,7 +131,7 @@ def chosen_machine(num: int | None, kind: str | None, gpu_gib: float | None) -> 
         cores = num or here.num_cores
         is_this = cores == here.num_cores and not here.num_gpus
         memory = here.memory_gib if is_this or num is None else math.inf
-        return Machine((), f"{_counted(cores, 'CPU core')}", 0, 0.0, cores, memory, is_this)
+        return Machine((), f"{counted(cores, 'CPU core')}", 0, 0.0, cores, memory, is_this)
     if kind is not None:
         kinds: tuple[str, ...] = (_known(kind),)
     elif gpu_gib is not None:
@@ -174,7 +174,3 @@ def usable_memory_gib(machine: Machine) -> float:
 def _bounds(values: list[float | None] | list[float]) -> Range | None:
     known = [value for value in values if value is not None]
     return Range(min(known), max(known)) if known and len(known) == len(values) else None
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"

@@ -291,5 +291,5 @@ def check_memory() -> list[Check]:
     load = os.getloadavg()[0]
     said = f"{cores} cores, {free:.1f} GiB of memory free"
     if load > BUSY_SHARE * cores:
-        return [Check("CPU", WARNING, f"{said}; others are at work (load {load:.1f})", "top")]
+        return [Check("CPU", WARNING, f"{said}; other processes are running (load {load:.1f})", "top")]
     return [Check("CPU", WARNING if free < TIGHT_MEMORY_GIB else OK, said)]

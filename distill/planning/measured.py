@@ -5,7 +5,9 @@ Enters: a run folder, started or not. Leaves: a `Measured` whose parts are `None
 
 import json
 from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,23 @@ from pydantic import BaseModel
 
 from distill.errors import DistillError
 from distill.ledger import index_ledger
+from distill.planning.quantities import Range
+from distill.planning.text_tokens import TokenRate
 from distill.recipe import Recipe
+from distill.rows import file_rows
+from distill.stages import KEPT
 from distill.status import sampling_status
 from distill.store import StageFolder
 from distill.students import STUDENTS, find_student
-from distill.trace_store import LEDGER
+from distill.trace_store import LEDGER, stored_traces
 
 QUICK_BYTES = 32 << 20
 """A larger ledger is not read where no time may be lost."""
 MIN_SAMPLES = 8
 """So many samples have to be there before their mean counts."""
 LAST_STEPS = 50
+SHOWN_ROWS = 500
+"""Of stored texts, so many are looked at for their length."""
 
 NOT_LENGTHS = {"teacher", "revision", "samples_per_problem", "stop_after_correct", "price", "compute"}
 NOT_TRAINING_SPEED = {"compute", "epochs", "learning_rate", "min_learning_rate_share", "warmup_share", "weight_decay"}
@@ -54,13 +62,25 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Imported:
+    """What was imported."""
+
+    num_traces: int
+    completion_tokens: Range
+    """Student tokens of a trace, on average."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """What the filter has kept."""
 
     num_rows: int
-    num_traces: int
-    tokens: float
-    """Completion tokens of a kept row, on average."""
+    completion_tokens: Range
+    """Student tokens of a kept row's completion, on average."""
+    prompt_tokens: Range
+    """The same of its prompt, without what the chat template adds."""
+    longest_tokens: float | None
+    """Of the longest row, at most; `None`: there are too many to look at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +88,7 @@ class Measured:
     """What is known from the run itself."""
 
     traces: Sampled | None = None
+    imported: Imported | None = None
     kept: Kept | None = None
     training_speed: float | None = None
     """Tokens of rows that training goes through in a second."""
@@ -75,12 +96,13 @@ class Measured:
     """Of the evaluation."""
 
 
-def measure(run_dir: Path, recipe: Recipe, quick: bool = False) -> Measured:
+def measure(run_dir: Path, recipe: Recipe, rate: TokenRate, quick: bool = False) -> Measured:
     """Look at a run folder; what was made under other settings than the recipe's is left out.
 
     Args:
         run_dir: `runs/<name>`; it need not exist.
         recipe: what is planned.
+        rate: counts the tokens of texts that nobody has counted.
         quick: leave out what may take more than a moment.
     """
     if not run_dir.is_dir():
@@ -92,9 +114,11 @@ def measure(run_dir: Path, recipe: Recipe, quick: bool = False) -> Measured:
     student = find_student(recipe.student).hub_id
     same_training = same_training and (_identity(run_dir / "sft") or {}).get("student") == student
     same_eval = recipe.eval is not None and _agrees(recipe.eval, _identity(run_dir / "eval"), NOT_ANSWERS)
+    is_drawn = recipe.generate is not None
     return Measured(
-        traces=_traces(source, quick) if same_traces else None,
-        kept=_kept(run_dir) if same_filter else None,
+        traces=_traces(source, quick) if same_traces and is_drawn else None,
+        imported=_imported(source, rate) if same_traces and not is_drawn else None,
+        kept=_kept(run_dir, rate) if same_filter else None,
         training_speed=_training_speed(run_dir / "sft" / "metrics.jsonl") if same_training else None,
         answers=_answers(run_dir / "eval", quick) if same_eval else None,
     )
@@ -161,15 +185,61 @@ def _is_large(folder: Path) -> bool:
     return size + sum(file.stat().st_size for file in folder.glob("traces/*.parquet")) > QUICK_BYTES
 
 
-def _kept(run_dir: Path) -> Kept | None:
+def _imported(folder: Path, rate: TokenRate) -> Imported | None:
+    manifest = _manifest(folder)
+    num = manifest["metrics"].get("num_samples") if manifest else None
+    if not manifest or not num:
+        return None
+    said = f"{num:,} traces, imported by this run"
+    # Of traces made elsewhere the tokens are known only where their source tells them.
+    if counted := manifest["metrics"].get("num_completion_tokens"):
+        return Imported(num, Range.exact(counted / num, said))
+    texts = [trace.text for trace in islice(stored_traces(folder), SHOWN_ROWS)]
+    return Imported(num, _mean_tokens(texts, rate, said))
+
+
+def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
     manifest = _manifest(run_dir / "filter")
     if manifest is None:
         return None
     metrics = manifest["metrics"]
-    num, tokens = metrics["num_kept"], metrics.get("num_kept_tokens")
-    if num and not tokens:  # of traces made elsewhere that nobody has counted
-        return None
-    return Kept(num, metrics["num_traces"], (tokens or 0) / max(1, num))
+    num = metrics["num_kept"]
+    said = f"{num:,} row{'' if num == 1 else 's'}, kept by this run"
+    files = sorted((run_dir / "filter" / KEPT).glob("*.parquet"))
+    is_little = sum(file.stat().st_size for file in files) <= QUICK_BYTES
+    prompts: list[str] = []
+    completions: list[str] = []
+    longest = ""
+    try:
+        for row in islice(_rows(files), None if is_little else SHOWN_ROWS):
+            prompt, completion = _text(row["prompt"]), _text(row["completion"])
+            longest = max(longest, prompt + completion, key=len)
+            if len(prompts) < SHOWN_ROWS:
+                prompts.append(prompt)
+                completions.append(completion)
+    except (DistillError, OSError, KeyError, TypeError):  # damaged; the run will say so
+        is_little = False
+    if counted := metrics.get("num_kept_tokens"):
+        tokens = Range.exact(counted / max(1, num), said)
+    else:
+        tokens = _mean_tokens(completions, rate, said)
+    most = rate.of([longest]).high * len(longest) if is_little else None
+    return Kept(num, tokens, _mean_tokens(prompts, rate, said), most)
+
+
+def _rows(files: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
+    for file in files:
+        yield from (row for _, row in file_rows(file))
+
+
+def _text(messages: Any) -> str:
+    return "".join(str(message["content"]) for message in messages)
+
+
+def _mean_tokens(texts: Sequence[str], rate: TokenRate, basis: str) -> Range:
+    """Mean tokens of texts; nothing is known without any."""
+    mean = sum(map(len, texts)) / max(1, len(texts))
+    return rate.of(texts).times(mean).because(basis)
 
 
 def _training_speed(file: Path) -> float | None:

@@ -6,18 +6,20 @@ Enters: a recipe, a machine, prices. Leaves: a `Plan`:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
-from distill.planning.counts import Workload, is_small_and_local, workload
-from distill.planning.limits import Seen, Tight, tight_limits
+from distill.planning.counts import Workload, workload
+from distill.planning.limits import Tight, tight_limits
+from distill.planning.local_data import is_small_and_local
 from distill.planning.machine import Machine
 from distill.planning.measured import Measured, measure
 from distill.planning.models import GIB, ModelFacts, model_facts
 from distill.planning.prices import Prices
-from distill.planning.quantities import Range, span, total
+from distill.planning.quantities import Range, counted, number_of, span, total
+from distill.planning.remedies import Seen
 from distill.planning.sampling_cost import (
     REASONING,
     Asked,
@@ -26,8 +28,23 @@ from distill.planning.sampling_cost import (
     sampling_quantities,
     served_quantities,
 )
-from distill.planning.stage import ADDS_UP, DISK, DONE, MEMORY, NEW, SECONDS, TOKENS, StageEstimate, Standing, priced
+from distill.planning.stage import (
+    ADDS_UP,
+    CPU_HOURS,
+    DISK,
+    DONE,
+    GPU_HOURS,
+    MEMORY,
+    NEW,
+    QUANTITIES,
+    SECONDS,
+    TOKENS,
+    StageEstimate,
+    Standing,
+    priced,
+)
 from distill.planning.standing import standings
+from distill.planning.text_tokens import TokenRate
 from distill.planning.training_cost import Rows, expected_rows, training_quantities
 from distill.recipe import Recipe, SamplingCompute
 from distill.stages import RunContext
@@ -44,6 +61,7 @@ FILTER_GIB = Range(0.2, 2.0)
 CHARS_PER_TOKEN = 3.5
 IMPORT_PER_S = Range(500, 5_000)
 """Traces read and written in a second."""
+IMPORT_START_S = Range(0.5, 30)
 UPLOAD_GIB_PER_S = Range(0.005, 0.1)
 
 
@@ -83,6 +101,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; see docs/json.md."""
+        other_hours = CPU_HOURS if self.machine.num_gpus else GPU_HOURS
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -101,6 +120,7 @@ class Plan:
                     **stage.standing.to_json(),
                     "whole": {name: r.to_json() for name, r in stage.quantities.items()},
                     "left": {name: r.to_json() for name, r in stage.left.items()},
+                    "unknown": [name for name in QUANTITIES if name != other_hours and stage.is_unknown(name)],
                     "notes": list(stage.notes),
                 }
                 for stage in self.stages
@@ -132,15 +152,19 @@ def plan_recipe(
         quick: look only at what takes a moment; how far each stage is, is left open.
     """
     run = run or RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
-    sets = run.__dict__.get("problem_sets")
+    student = model_facts(recipe.student, recipe.student_revision)
+    rate = TokenRate(student.local.path if student.local else None)
+    sets, fault = run.__dict__.get("problem_sets"), None
     if sets is None and not quick and is_small_and_local(recipe):
         try:
             sets = run.problem_sets  # kept there, for whoever asks next
-        except (DistillError, OSError):
-            sets = None
-    work = workload(recipe, sets)
-    seen = measure(run.run_dir, recipe, quick)
-    known = _Known.of(recipe, work, seen)
+        except DistillError as error:
+            fault = str(error)
+    work = workload(recipe, sets, rate, quick)
+    if fault is not None and fault not in work.faults:
+        work = replace(work, faults=(fault, *work.faults))
+    seen = measure(run.run_dir, recipe, rate, quick)
+    known = _Known.of(recipe, student, work, seen)
     stages = _estimates(recipe, known, machine, prices, seen)
     if not quick:
         wanted = known.asked.num_samples.high if known.asked else 0.0
@@ -165,26 +189,28 @@ class _Known:
     student: ModelFacts
     asked: Asked | None
     traces: Range
+    trace_tokens: Range
+    """Of one trace, on average."""
     rows: Rows
     layout: Layout | None = None
     is_served: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, work: Workload, seen: Measured) -> "_Known":
-        student = model_facts(recipe.student, recipe.student_revision)
+    def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "_Known":
         if recipe.generate is None:
-            length = REASONING
-            traces = work.train
-            if seen.traces is not None:
-                length = Range.exact(seen.traces.completion_tokens, seen.traces.basis)
-                traces = Range.exact(seen.traces.num_samples, seen.traces.basis)
+            length, traces = work.trace_tokens or REASONING, work.train
+            if seen.imported is not None:
+                length = seen.imported.completion_tokens
+                traces = Range.exact(seen.imported.num_traces, length.basis)
             rows = expected_rows(recipe, work, traces, length, seen)
-            return cls(work, None, student, None, traces.because(traces.basis or "rows of the sources"), rows)
+            return cls(work, None, student, None, traces.because(traces.basis or "rows of the sources"), length, rows)
         config = recipe.generate
         teacher = model_facts(config.teacher, config.revision, config.compute.dtype)
         asked = asked_of_teacher(config, work, seen.traces)
         rows = expected_rows(recipe, work, asked.num_samples, asked.completion_tokens, seen)
-        return cls(work, teacher, student, asked, asked.num_samples, rows, is_served=bool(config.compute.base_urls))
+        is_served = bool(config.compute.base_urls)
+        length = asked.completion_tokens
+        return cls(work, teacher, student, asked, asked.num_samples, length, rows, is_served=is_served)
 
 
 def _estimates(
@@ -225,25 +251,25 @@ def _generate(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -
 
 
 def _import(known: _Known) -> StageEstimate:
-    length = known.rows.completion_tokens
-    seconds = known.traces.over(IMPORT_PER_S).plus(Range(2, 30))
+    length = known.trace_tokens
+    seconds = known.traces.over(IMPORT_PER_S).plus(IMPORT_START_S)
+    traces = number_of(known.traces, "trace")
     disk = known.traces.by(length).by(Range(5.0, 12.0)).times(1 / GIB)
     return StageEstimate(
         "import",
         {
-            TOKENS: known.traces.by(length).because(f"{span(known.traces)} traces; {length.basis}"),
-            SECONDS: seconds.because(f"{span(known.traces)} traces at {span(IMPORT_PER_S)} a second; no download"),
+            TOKENS: known.traces.by(length).because(f"{traces}; {length.basis}"),
+            SECONDS: seconds.because(f"{traces} at {span(IMPORT_PER_S)} a second; no download"),
             DISK: disk.because("texts in Parquet"),
         },
     )
 
 
 def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> StageEstimate:
-    length = known.asked.completion_tokens if known.asked else known.rows.completion_tokens
-    chars = known.traces.by(length).times(CHARS_PER_TOKEN)
+    chars = known.traces.by(known.trace_tokens).times(CHARS_PER_TOKEN)
     cores = min(recipe.filter.compute.workers or machine.num_cores, machine.num_cores)
     seconds = chars.over(FILTER_CHARS_PER_S.times(cores)).plus(FILTER_START_S)
-    basis = f"{span(known.traces)} traces, {cores} cores at 1 to 6.5 million characters a second"
+    basis = f"{number_of(known.traces, 'trace')}, {counted(cores, 'core')} at 1 to 6.5 million characters a second"
     found = {
         SECONDS: seconds.because(basis),
         DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from distill.errors import UserError
 from distill.planning.quantities import Range
+from distill.recipe_files.sentences import sentence
 
 Amount = Annotated[float, Field(ge=0.0)]
 MAX_BYTES = 1_000_000
@@ -124,7 +125,7 @@ def load_prices(own: Path | None = None, gpu_price: float | None = None) -> Pric
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{own or 'prices.yaml'}: {where}: {first['msg'].removeprefix('Value error, ')}. "
+            f"{own or 'prices.yaml'}: {where}: {sentence([first]).removesuffix('.')}. "
             f"Known keys: {', '.join(sorted(set(Prices.model_fields) - {'own_gpu_price'}))}."
         ) from None
     return prices

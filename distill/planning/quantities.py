@@ -96,6 +96,18 @@ def span(range_: Range, between: str = " to ") -> str:
     return low if low == high else f"{low}{between}{high}"
 
 
+def number_of(range_: Range, one: str) -> str:
+    """How many things, in words: `1 row`, `4 to 12 rows`, `2.5k to 8k traces`."""
+    low, high = (f"{round(value)}" if value < 999.5 else short(value) for value in (range_.low, range_.high))
+    number = low if low == high else f"{low} to {high}"
+    return f"{number} {one}{'' if number == '1' else 's'}"
+
+
+def counted(number: int, one: str) -> str:
+    """`1 GPU`, `2 GPUs`."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`40 s`, `7 min`, `3.5 h`, `2 days`."""
     if seconds < 90:

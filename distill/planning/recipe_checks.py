@@ -13,13 +13,16 @@ from urllib.parse import urlsplit
 
 from distill.engines import pick_engine
 from distill.errors import DistillError
-from distill.filters.packs import NAMED
+from distill.filters.packs import NAMED, load_pack
 from distill.planning.checks import MISSING, OK, WARNING, Check, Probe, line_of
 from distill.planning.hub_checks import HTTP_S, check_dataset, check_model, check_push
+from distill.planning.local_data import is_small_and_local, read_problems, read_traces
 from distill.planning.machine import Machine, this_machine
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
-from distill.problems import gym_dataset
+from distill.planning.quantities import counted
+from distill.planning.text_tokens import TokenRate
+from distill.problems import gym_dataset, has_stand_in, load_problem_sets, load_problems
 from distill.recipe import ProblemSource, Recipe, SamplingCompute, TraceSource
 from distill.students import STUDENTS, find_student
 
@@ -51,8 +54,10 @@ def recipe_probes(recipe: Recipe, run_dir: Path, named: str) -> list[Probe]:
         for url in compute.base_urls
     ]
     probes.append(Probe("student", lambda: _student(recipe), NETWORK_S))
-    probes += [_source_probe(source) for source in _sources(recipe)]
-    probes += [_pack_probe(entry) for entry in recipe.filter.decontaminate]
+    probes += [_source_probe(recipe, key, source, named) for key, source in _sources(recipe)]
+    probes += [_pack_probe(number, entry, named) for number, entry in enumerate(recipe.filter.decontaminate)]
+    if is_small_and_local(recipe):
+        probes.append(Probe("problems", lambda: _problems(recipe), LOCAL_S))
     probes += [
         Probe("engine", lambda: list(_engines(recipe)), LOCAL_S),
         Probe("packages", lambda: list(_packages(recipe)), LOCAL_S),
@@ -68,12 +73,13 @@ def _server_probe(role: str, model: str, url: str, key_env: str) -> Probe:
     return Probe(role, lambda: check_server(role, model, url, key_env), NETWORK_S)
 
 
-def _source_probe(source: ProblemSource | TraceSource) -> Probe:
-    return Probe("dataset", lambda: _source(source), NETWORK_S)
+def _source_probe(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> Probe:
+    within_s = LOCAL_S if source.source.startswith("file:") else NETWORK_S
+    return Probe("dataset", lambda: _source(recipe, key, source, named), within_s)
 
 
-def _pack_probe(entry: str) -> Probe:
-    return Probe("dataset", lambda: _pack(entry), NETWORK_S)
+def _pack_probe(number: int, entry: str, named: str) -> Probe:
+    return Probe("dataset", lambda: _pack(f"filter.decontaminate.{number}", entry, named), NETWORK_S)
 
 
 def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
@@ -84,10 +90,15 @@ def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
         yield "judge", recipe.filter.judge.model, recipe.filter.judge.compute
 
 
-def _sources(recipe: Recipe) -> list[ProblemSource | TraceSource]:
-    sources: list[ProblemSource | TraceSource] = [*recipe.problems, *recipe.traces]
-    sources += recipe.eval.benchmarks if recipe.eval else []
-    return list({source.source: source for source in sources}.values())
+def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource | TraceSource]]:
+    """(key, source), each source once."""
+    sections: dict[str, Sequence[ProblemSource | TraceSource]] = {
+        "problems": recipe.problems,
+        "traces": recipe.traces,
+        "eval.benchmarks": recipe.eval.benchmarks if recipe.eval else [],
+    }
+    keyed = [(f"{key}.{number}", one) for key, sources in sections.items() for number, one in enumerate(sources)]
+    return list({one.model_dump_json(): (key, one) for key, one in reversed(keyed)}.values())[::-1]
 
 
 def _teacher(recipe: Recipe) -> list[Check]:
@@ -176,12 +187,12 @@ def _model_names(body: bytes) -> set[str]:
         return set()
 
 
-def _source(source: ProblemSource | TraceSource) -> list[Check]:
+def _source(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> list[Check]:
     kind, _, name = source.source.partition(":")
     if kind == "hf":
         return check_dataset(name, source.revision, source.config)
     if kind == "file":
-        return _file(name)
+        return _file(recipe, key, source, named)
     try:
         gym_dataset({"task": name, "options": source.options, "size": 1, "seed": 0})  # type: ignore[union-attr]
     except DistillError as error:
@@ -189,19 +200,53 @@ def _source(source: ProblemSource | TraceSource) -> list[Check]:
     return [Check("dataset", OK, f"{source.source}: made by reasoning-gym")]
 
 
-def _file(name: str) -> list[Check]:
-    if not Path(name).is_file():
-        return [Check("dataset", MISSING, f"file:{name}: no such file")]
-    if not os.access(name, os.R_OK):
-        return [Check("dataset", MISSING, f"file:{name}: no permission to read it", f"chmod u+r '{name}'")]
-    return [Check("dataset", OK, f"file:{name}")]
+def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> list[Check]:
+    """Whether a file can be read as the run reads it; of a large one the first rows."""
+    name = source.source
+    try:
+        if isinstance(source, ProblemSource):
+            found = read_problems(source, recipe, key.startswith("eval."))
+        else:
+            found = read_traces(source, TokenRate())
+    except DistillError as error:
+        return [Check("dataset", MISSING, str(error), _other_source(f"{key}.source", named))]
+    if found is None:
+        return [Check("dataset", OK, f"{name}: too large to check here")]
+    what = "problem" if isinstance(source, ProblemSource) else "trace"
+    if found.is_whole:
+        return [Check("dataset", OK, f"{name}: {counted(round(found.num.high), what)}")]
+    return [Check("dataset", OK, f"{name}: {what}s in the first {found.num_read:,} rows; the rest was not read")]
 
 
-def _pack(entry: str) -> list[Check]:
+def _problems(recipe: Recipe) -> list[Check]:
+    """Whether all problems can be split together; what is wrong with a single source is told there."""
+    sources = [(source, False) for source in recipe.problems]
+    sources += [(source, True) for source in (recipe.eval.benchmarks if recipe.eval else [])]
+    for source, is_measured in sources:
+        try:
+            load_problems(source, recipe.seed, not is_measured and has_stand_in(recipe))
+        except DistillError:
+            return []
+    try:
+        load_problem_sets(recipe)
+    except DistillError as error:
+        return [Check("problems", MISSING, str(error))]
+    return []
+
+
+def _other_source(key: str, named: str) -> str:
+    return f"distill doctor{_named(named)} --set {key}=file:…  # once the file is fixed, or with another"
+
+
+def _pack(key: str, entry: str, named: str) -> list[Check]:
     """An evaluation set that training is kept apart from."""
     kind, _, name = entry.partition(":")
     if kind == "file":
-        return _file(name)
+        try:
+            load_pack(entry)
+        except DistillError as error:
+            return [Check("dataset", MISSING, str(error), _other_source(key, named))]
+        return [Check("dataset", OK, entry)]
     if entry in NAMED:
         return check_dataset(NAMED[entry].dataset, config=NAMED[entry].config)
     return check_dataset("/".join(name.split("/")[:2]))
@@ -230,7 +275,7 @@ def _packages(recipe: Recipe) -> Iterator[Check]:
         found.append(Check("packages", status, said, "pip install liger-kernel"))
     for tracker in compute.tracking:
         found += _needed(tracker, tracker, f"sft.compute.tracking: {tracker}")
-    yield from found or [Check("packages", OK, "all that the recipe asks for are installed")]
+    yield from found or [Check("packages", OK, "all packages that the recipe needs are installed")]
 
 
 def _needed(module: str, package: str, wanted_by: str) -> Sequence[Check]:
@@ -247,7 +292,7 @@ def _fit(recipe: Recipe, run_dir: Path, named: str) -> list[Check]:
         for tight in plan.limits
         if tight.kind in MACHINE_LIMITS
     ]
-    return found or [Check("fit", OK, f"memory and disk suffice (see `distill plan{_named(named)}`)")]
+    return found or [Check("fit", OK, f"memory and disk are sufficient (see `distill plan{_named(named)}`)")]
 
 
 def _named(named: str) -> str:
@@ -259,5 +304,5 @@ def _more_on(kind: str, machine: Machine, named: str) -> str:
     if kind == "disk":
         return "df -h"
     if not machine.num_gpus:
-        return f"distill plan{_named(named)} --gpus 8 --gpu h100  # or what you could use"
+        return f"distill plan{_named(named)} --gpus 8 --gpu h100  # or another machine"
     return "nvidia-smi" if kind == "gpus" else f"distill sft --plan{_named(named)}"

@@ -173,8 +173,9 @@ def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | N
 def _tokens(name: str, metrics: Mapping[str, Any]) -> float | None:
     """Tokens in the estimate's sense: written by a model, or gone through in training."""
     if name in ("generate", "import"):
+        # Of imported traces nobody may have counted them: that is unknown, not 0.
         drawn: float | None = metrics.get("num_completion_tokens")
-        return drawn
+        return drawn or None
     if name == "sft" and "num_tokens" in metrics:  # of an epoch
         return float(metrics["num_tokens"] * metrics["epochs"])
     if name == "eval":

@@ -10,15 +10,16 @@ computes their products, whichever takes longer; a share of it is reached. On CP
 from dataclasses import dataclass
 
 from distill.engines import pick_engine
-from distill.engines.memory import CPU_KV_SHARE
+from distill.engines.memory import CPU_KV_SHARE, HEADROOM, pick_tensor_parallel
 from distill.errors import DistillError
-from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
-from distill.planning.machine import Machine, usable_memory_gib
+from distill.planning.counts import TEMPLATE_TOKENS, Workload
+from distill.planning.machine import GPUS_A_MACHINE, Machine, usable_memory_gib
 from distill.planning.measured import Sampled
 from distill.planning.models import GIB, ModelFacts, is_reasoner
 from distill.planning.prices import Prices
 from distill.planning.quantities import Range, span
 from distill.planning.stage import COST, DISK, MEMORY, SECONDS, TOKENS
+from distill.planning.text_tokens import tokens_of
 from distill.recipe import EvalConfig, GenerateConfig, Sampling, SamplingCompute
 
 REASONING = Range(2_000, 12_000, "R1-style traces of 2,000 to 12,000 tokens")
@@ -89,7 +90,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     least = config.stop_after_correct or k
     num = work.train.times(least, k)
     shown = sum(len(e.problem) + len(e.reasoning) + len(e.answer) for e in config.examples) + len(config.system or "")
-    fresh = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
+    fresh = work.prompt_tokens
     prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(Range.exact(TEMPLATE_TOKENS * len(config.examples)))
     # The engine may have kept the prompt from the problem's first sample, as far as it fills whole blocks.
     fresh = fresh.times(1 / k, 1)
@@ -133,7 +134,7 @@ def asked_of_student(
     if seen is not None and seen.are_enough:
         length, basis = Range(0.8 * seen.completion_tokens, 1.2 * seen.completion_tokens), seen.basis
     num = work.num_measured.times(num_models * config.samples_per_problem)
-    prompt = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
+    prompt = work.prompt_tokens
     return Asked(num, prompt, prompt, length.because(basis))
 
 
@@ -149,12 +150,15 @@ def sampling_quantities(
     Returns:
         The quantities, what could not be worked out, GPUs that are used.
     """
-    num_gpus = compute.tensor_parallel * compute.pipeline_parallel * compute.replicas if machine.num_gpus else 0
+    is_picked = compute.tensor_parallel is None
+    compute = placed(compute, model, machine)
+    num_gpus = gpus_of_a_copy(compute) * compute.replicas if machine.num_gpus else 0
     found = {TOKENS: asked.tokens, DISK: _disk(asked)}
     notes: list[str] = []
     memory = _memory(model, compute, machine, asked)
     if memory is not None:
-        found[MEMORY] = memory
+        by_itself = f"tensor_parallel {compute.tensor_parallel}, picked; " if is_picked and num_gpus > 1 else ""
+        found[MEMORY] = memory.because(f"{by_itself}{memory.basis}")
     speed = None
     if asked.measured_speed and machine.is_this:
         speed = Range(0.85 * asked.measured_speed, 1.1 * asked.measured_speed, "speed measured by this run")
@@ -163,9 +167,10 @@ def sampling_quantities(
     if machine.num_gpus:
         seqs = requests_at_once(model, compute, machine, asked, engine_of(compute, machine) == "vllm")
         if seqs is not None and seqs < min(FEW_SEQS, asked.num_samples.high):
-            notes.append(
-                f"only {seqs:.0f} requests fit at once beside the weights: a higher compute.tensor_parallel is faster"
-            )
+            there = min(machine.num_gpus, GPUS_A_MACHINE) // compute.replicas
+            is_more = 2 * gpus_of_a_copy(compute) <= there
+            way = ": a higher compute.tensor_parallel is faster" if is_more else ""
+            notes.append(f"only {seqs:.0f} requests fit at once beside the weights{way}")
     if speed is None:
         notes.append(_why_no_speed(model, compute, machine))
         return found, notes, num_gpus
@@ -174,6 +179,29 @@ def sampling_quantities(
     basis = f"{model.basis}, {span(speed)} tokens/s: {speed.basis}"
     found[SECONDS] = seconds.plus(start.times(num_starts)).because(basis)
     return found, notes, num_gpus
+
+
+def placed(compute: SamplingCompute, model: ModelFacts, machine: Machine) -> SamplingCompute:
+    """The same with a number for `tensor_parallel`, as the run would pick it there."""
+    if compute.tensor_parallel is not None:
+        return compute
+    picked = 1
+    if machine.num_gpus > 1 and engine_of(compute, machine) == "vllm":
+        there = min(machine.num_gpus, GPUS_A_MACHINE)
+        heads = model.shape.heads if model.shape else None
+        picked = pick_tensor_parallel(compute, model.weights_gib or 0.0, machine.gpu_gib, there, heads)
+    return compute.model_copy(update={"tensor_parallel": picked})
+
+
+def gpus_of_a_copy(compute: SamplingCompute) -> int:
+    """GPUs that hold one copy of the model."""
+    return (compute.tensor_parallel or 1) * compute.pipeline_parallel
+
+
+def gpu_gib_needed(weights_gib: float, compute: SamplingCompute) -> float:
+    """Memory that each GPU must have for one copy, in GiB: what is used, and what the run asks for before it starts."""
+    each = weights_gib / gpus_of_a_copy(compute)
+    return max(1.05 * each + 1.5, HEADROOM * each / compute.gpu_memory_share)
 
 
 def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked) -> Range | None:
@@ -193,7 +221,7 @@ def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine
     seqs = requests_at_once(model, compute, machine, asked, is_vllm)
     if bandwidth is None or seqs is None:
         return None
-    gpus = compute.tensor_parallel * compute.pipeline_parallel
+    gpus = gpus_of_a_copy(compute)
     read_gb = ((model.weights_gib or 0.0) * GIB + seqs * context * model.kv_bytes_per_token) / 1e9
     flops = seqs * model.flops_per_token(context)
     bounds = [
@@ -212,7 +240,7 @@ def requests_at_once(
 ) -> float | None:
     """Requests that one copy holds at once, on GPUs; `None` where not even one fits."""
     most = compute.max_num_seqs or (GPU_SEQS if is_vllm else TRANSFORMERS_SEQS)
-    gpus = compute.tensor_parallel * compute.pipeline_parallel
+    gpus = gpus_of_a_copy(compute)
     room_gib = gpus * machine.gpu_gib * compute.gpu_memory_share - 1.05 * (model.weights_gib or 0.0) - 1.5 * gpus
     tokens = asked.prompt_tokens.middle + asked.completion_tokens.middle
     fitting = room_gib * GIB / (tokens * model.kv_bytes_per_token)
@@ -234,10 +262,9 @@ def _why_no_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine)
         return f"{model.name}: its size is not known here, so neither its speed nor its memory can be worked out"
     if machine.tflops is None:
         return f"{machine.name}: not in the table of GPUs, so no speed can be worked out (--gpu names one that is)"
-    gpus = compute.tensor_parallel * compute.pipeline_parallel
+    gpus = gpus_of_a_copy(compute)
     return (
-        f"{model.name}: {model.weights_gib or 0:.0f} GiB of weights do not fit into {gpus} x {machine.gpu_gib:.0f} "
-        "GiB: raise compute.tensor_parallel"
+        f"{model.name}: {model.weights_gib or 0:.0f} GiB of weights do not fit into {gpus} x {machine.gpu_gib:.0f} GiB"
     )
 
 
@@ -257,8 +284,8 @@ def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked
     if model.weights_gib is None:
         return None
     if machine.num_gpus:
-        gpus = compute.tensor_parallel * compute.pipeline_parallel
-        least = 1.05 * model.weights_gib / gpus + 1.5
+        gpus = gpus_of_a_copy(compute)
+        least = gpu_gib_needed(model.weights_gib, compute)
         most = max(least, compute.gpu_memory_share * machine.gpu_gib)
         basis = f"weights {model.weights_gib / gpus:.1f} GiB; vLLM takes {compute.gpu_memory_share:.0%} of each GPU"
         if engine_of(compute, machine) != "vllm":

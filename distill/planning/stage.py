@@ -5,7 +5,7 @@ from typing import Any
 
 from distill.planning.machine import Machine
 from distill.planning.prices import Prices
-from distill.planning.quantities import Range
+from distill.planning.quantities import Range, counted
 
 TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK = (
     "tokens", "seconds", "gpu_hours", "cpu_hours", "cost", "memory_gib", "disk_gib",
@@ -56,6 +56,17 @@ class StageEstimate:
         share = self.standing.remaining
         return {name: r.times(share) if name in ADDS_UP else r for name, r in self.quantities.items()}
 
+    def is_unknown(self, quantity: str) -> bool:
+        """Whether the stage takes some of a quantity, and nobody can tell how much."""
+        if self.standing.state == DONE or quantity in self.quantities:
+            return False
+        if quantity == COST:
+            takes = GPU_HOURS in self.quantities or CPU_HOURS in self.quantities or self.stage == "generate"
+            return takes or self.is_unknown(SECONDS)
+        if quantity in (GPU_HOURS, CPU_HOURS):
+            return self.is_unknown(SECONDS)
+        return quantity == SECONDS or (quantity == MEMORY and self.num_gpus > 0)
+
     def at(self, standing: Standing) -> "StageEstimate":
         """The same, with how far it is."""
         return replace(self, standing=standing)
@@ -69,12 +80,12 @@ def priced(quantities: dict[str, Range], machine: Machine, num_gpus: int, prices
     if machine.num_gpus:
         hours = seconds.times(num_gpus / 3_600)
         price = prices.gpu(machine.kinds)
-        found = {GPU_HOURS: hours.because(f"{num_gpus} GPU{'s' if num_gpus != 1 else ''}")}
+        found = {GPU_HOURS: hours.because(counted(num_gpus, "GPU"))}
     else:
         hours = seconds.times(machine.num_cores / 3_600)
         per_core = prices.cpu_core_hour
         price = per_core.range(f"{prices.currency} a core-hour ({prices.dated})") if per_core else None
-        found = {CPU_HOURS: hours.because(f"{machine.num_cores} cores")}
+        found = {CPU_HOURS: hours.because(counted(machine.num_cores, "core"))}
     if price is not None:
         found[COST] = hours.by(price).because(price.basis)
     return {**quantities, **found}

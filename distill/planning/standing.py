@@ -12,7 +12,7 @@ from distill.errors import DistillError
 from distill.hub import Model
 from distill.lineage import changed_settings
 from distill.pipeline import STAGES, decide, stages_of
-from distill.planning.counts import is_small_and_local
+from distill.planning.local_data import is_small_and_local
 from distill.planning.measured import Measured
 from distill.planning.models import local_model
 from distill.planning.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing
@@ -46,7 +46,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
         standing = _standing(looked, name) if is_upstream_done else _after(run, name, found)
         if name == "generate" and standing.state in (PARTLY, NEW) and seen.traces is not None:
             left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
-            why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are there"
+            why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are done"
             standing = Standing(PARTLY, why, left)
         if name == "sft" and standing.state == PARTLY:
             standing = _by_checkpoint(run, standing)
@@ -66,7 +66,7 @@ def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
     config = run.recipe.sft
     num_steps = math.ceil(math.ceil(manifest["metrics"]["num_kept"] / config.batch_size) * config.epochs)
     left = max(0.0, 1 - steps / max(1, num_steps))
-    return Standing(PARTLY, f"goes on from step {steps:,} of {num_steps:,}", left)
+    return Standing(PARTLY, f"resumes at step {steps:,} of {num_steps:,}", left)
 
 
 class _Looked:
@@ -109,11 +109,11 @@ def _standing(looked: _Looked, name: str) -> Standing:
         if before is None:
             return Standing(NEW)
         if name == "import" and manifest is None:
-            return Standing(NEW, "stopped before; it is read again from the start")
+            return Standing(NEW, "was stopped; its sources are read again from the start")
         needed = {"generate": "teacher_model", "filter": "student_model", "sft": "student_model"}.get(name)
         served = name == "generate" and run.teacher_is_served
         if needed and not served and needed not in run.__dict__:
-            return _unseen(manifest, "the model is not here, so whether it has changed is not known")
+            return _unseen(manifest, "the model is not on this machine, so it is not known whether it has changed")
         now = _eval_identity(run, before) if name == "eval" and looked.assumes_data else STAGES[name].identity(run)
     except (DistillError, OSError, KeyError) as error:
         return Standing(DEPENDS, str(error).splitlines()[0])
@@ -127,12 +127,12 @@ def _standing(looked: _Looked, name: str) -> Standing:
         return Standing(DONE, why, 0.0, manifest["seconds"] if manifest else None)
     if decision.action == "refuse":
         return _changed(list(decision.changed))
-    return Standing(PARTLY, "extended" if decision.changed else "goes on with what is there")
+    return Standing(PARTLY, "will be extended" if decision.changed else "resumes")
 
 
 def _changed(keys: list[str]) -> Standing:
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return Standing(CHANGED, f"made from another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
+    return Standing(CHANGED, f"made with another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
 
 
 def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,4 +161,4 @@ def _after(run: RunContext, name: str, earlier: Mapping[str, Standing]) -> Stand
     if not (run.run_dir / name).exists():
         return Standing(NEW)
     first = next(stage for stage, standing in earlier.items() if standing.state != DONE)
-    return Standing(DEPENDS, f"there are results from before; {first} comes first, and may change what they rest on")
+    return Standing(DEPENDS, f"has earlier results; {first} runs first, and may change their inputs")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from distill.planning.plan import Plan
 from distill.planning.quantities import Range, duration, duration_span, span
 from distill.planning.stage import (
+    ADDS_UP,
     CHANGED,
     COST,
     CPU_HOURS,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DASH = "–"
+UNKNOWN = "unknown"
 SHOWN_BASES = (TOKENS, SECONDS, MEMORY, COST)
 BASIS_NAMES = {TOKENS: "tokens", SECONDS: "time", MEMORY: "memory", COST: "cost"}
 
@@ -64,18 +66,18 @@ def next_commands(plan: Plan, recipe: str) -> list[tuple[str, str]]:
     """What to run now, each with a word on what it is for."""
     named = "" if recipe == "recipe.yaml" else f" {recipe}"
     if plan.is_done:
-        return [("", "Nothing is left to do: every stage is done.")]
+        return [("", "Nothing to do: every stage is done.")]
     changed = [stage.stage for stage in plan.stages if stage.standing.state == CHANGED]
     if changed:
-        why = f"{changed[0]} was made from another recipe; moves the old results aside"
-        return [(f"distill run{named} --force", why), (f"distill run{named} --set name=…", "or a run of its own")]
+        why = f"{changed[0]} was made with another recipe; this moves the old results aside"
+        return [(f"distill run{named} --force", why), (f"distill run{named} --set name=…", "or make a separate run")]
     if any(tight.stops for tight in plan.limits):
-        return [("", f"Mend what stops the run first; `distill plan{named}` then looks again.")]
+        return [("", f"First fix what stops the run, then check again with `distill plan{named}`.")]
     if not plan.machine.is_this:
-        return [(f"distill doctor{named}", "there, before it runs")]
+        return [(f"distill doctor{named}", "on that machine, before the run")]
     if any(stage.standing.state in (DONE, PARTLY) for stage in plan.stages):
-        return [(f"distill run{named}", "goes on from what is there")]
-    return [(f"distill doctor{named}", "is everything there that it needs?"), (f"distill run{named}", "all stages")]
+        return [(f"distill run{named}", "resumes")]
+    return [(f"distill doctor{named}", "checks that nothing is missing"), (f"distill run{named}", "all stages")]
 
 
 def _columns(plan: Plan) -> dict[str, str]:
@@ -108,9 +110,9 @@ def _table(plan: Plan, columns: dict[str, str]) -> "Table":
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for stage in plan.stages:
-        table.add_row(_stage_cell(stage), *(_cell(name, stage.left.get(name)) for name in columns))
+        table.add_row(_stage_cell(stage), *(_cell(stage, name) for name in columns))
     table.add_section()
-    table.add_row("left in all", *(_cell(name, plan.totals.get(name)) for name in columns))
+    table.add_row("left in all", *(_total_cell(plan, name) for name in columns))
     return table
 
 
@@ -128,9 +130,24 @@ def _stage_cell(stage: StageEstimate) -> str:
     return stage.stage if state == NEW else f"{stage.stage} ({state})"
 
 
-def _cell(name: str, range_: Range | None) -> str:
+def _cell(stage: StageEstimate, name: str) -> str:
+    range_ = stage.left.get(name)
     if range_ is None:
-        return ""
+        return UNKNOWN if stage.is_unknown(name) else ""
+    return _shown(name, range_)
+
+
+def _total_cell(plan: Plan, name: str) -> str:
+    """The sum; where parts of it are unknown, that it is more than the others come to."""
+    range_ = plan.totals.get(name)
+    if range_ is None:
+        return UNKNOWN
+    if name not in ADDS_UP or not any(stage.is_unknown(name) for stage in plan.stages):
+        return _shown(name, range_)
+    return f"over {_shown(name, Range.exact(range_.low))}"
+
+
+def _shown(name: str, range_: Range) -> str:
     return duration_span(range_, DASH) if name == SECONDS else span(range_, DASH)
 
 
@@ -150,6 +167,8 @@ def _bases(plan: Plan) -> list[tuple[str, str, str]]:
             for name in SHOWN_BASES
             if name in stage.left and stage.left[name].basis
         ]
+        if stage.is_unknown(SECONDS) and stage.notes:
+            rows.append((BASIS_NAMES[SECONDS], f"{UNKNOWN}: {stage.notes[-1]}"))
         lines += [(stage.stage if number == 0 else "", *row) for number, row in enumerate(rows)]
     if plan.download_gib.high > 0:
         lines.append(("download", "", f"{span(plan.download_gib)} GiB: {plan.download_gib.basis}"))

@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass, replace
 
 from distill.errors import ModelError
-from distill.planning.counts import TEMPLATE_TOKENS, Workload, tokens_of
+from distill.planning.counts import TEMPLATE_TOKENS, Workload
 from distill.planning.machine import GPUS_A_MACHINE, Machine
 from distill.planning.measured import Measured
 from distill.planning.models import GIB, ModelFacts, is_reasoner, nearest_shape
-from distill.planning.quantities import Range, span
+from distill.planning.quantities import Range, counted, number_of, span
 from distill.planning.stage import DISK, MEMORY, SECONDS, TOKENS
+from distill.planning.text_tokens import tokens_of
 from distill.recipe import Recipe, SftConfig
 from distill.training.job import KEPT_CHECKPOINTS
 from distill.training.layout import Layout, plan_layout
@@ -44,6 +45,10 @@ TOKEN_BYTES = 12
 """Of a row's token in the cache that training reads."""
 
 
+TEMPLATE_OF_ROW = Range(5, 40)
+"""Assumed: tokens that a chat template puts around a row, with a system message of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What the student learns from."""
@@ -67,12 +72,14 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
         completion: completion tokens of a trace.
         seen: what the run has shown so far.
     """
-    prompt = tokens_of(work.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
+    prompt = work.prompt_tokens
     longest = _longest_row(recipe, work)
-    if seen.kept is not None and seen.kept.num_rows:
-        said = f"{seen.kept.num_rows:,} rows, kept by this run"
-        length = Range.exact(seen.kept.tokens, said)
-        return Rows(Range.exact(seen.kept.num_rows, said), length, length.plus(prompt), longest)
+    if (kept := seen.kept) is not None and kept.num_rows:
+        length = kept.completion_tokens
+        row = length.plus(kept.prompt_tokens).plus(TEMPLATE_OF_ROW)
+        if kept.longest_tokens is not None:
+            longest = max(row.high, min(longest, kept.longest_tokens + TEMPLATE_OF_ROW.high))
+        return Rows(Range.exact(kept.num_rows, length.basis), length, row, longest)
     length = completion.by(RIGHT_ARE_SHORTER)
     if recipe.filter.max_tokens is not None:
         length = length.at_most(recipe.filter.max_tokens)
@@ -80,8 +87,8 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
     share = KEPT_OF_IMPORTED if teacher is None else KEPT_OF_REASONER if is_reasoner(teacher) else KEPT_OF_OTHERS
     num = traces.by(share).because(share.basis)
     select = recipe.filter.select
-    if select.per_problem is not None and recipe.generate is not None:
-        most = work.train.times(select.per_problem)
+    if select.per_problem is not None:
+        most = work.num_problems.times(select.per_problem)
         # Right answers gather on easy problems, so that not every problem has as many as may be kept.
         low = min(num.low, most.low * math.sqrt(share.low))
         num = Range(low, min(num.high, most.high), f"{share.basis}, at most {select.per_problem} a problem")
@@ -96,7 +103,8 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
 
 def _longest_row(recipe: Recipe, work: Workload) -> float:
     """Tokens of the longest row that the recipe lets through."""
-    limits = [recipe.filter.max_tokens, recipe.generate.sampling.max_tokens if recipe.generate else None]
+    drawn = recipe.generate.sampling.max_tokens if recipe.generate else work.longest_trace_tokens
+    limits = [recipe.filter.max_tokens, drawn]
     known = [limit for limit in limits if limit is not None]
     if not known:
         return recipe.sft.max_length
@@ -131,7 +139,8 @@ def training_quantities(
     """
     config = recipe.sft
     tokens = rows.num.by(rows.row_tokens).times(config.epochs)
-    said = f"{span(rows.num)} rows of {span(rows.row_tokens)} tokens, {config.epochs:g} epochs: {rows.num.basis}"
+    epochs = f"{config.epochs:g} epoch{'' if config.epochs == 1 else 's'}"
+    said = f"{number_of(rows.num, 'row')} of {span(rows.row_tokens)} tokens, {epochs}: {rows.num.basis}"
     found = {TOKENS: tokens.because(said)}
     stand_in = _stand_in(model)
     try:
@@ -180,10 +189,10 @@ def training_speed(
     if machine.num_gpus:
         units = layout.num_processes
         reached = MFU if units <= GPUS_A_MACHINE else MFU_FAR
-        where = f"of {span(tflops)} TFLOPS on each of {units} GPU{'s' if units > 1 else ''}"
+        where = f"of {span(tflops)} TFLOPS on each of {counted(units, 'GPU')}"
     else:
         units, reached = machine.num_cores, CPU_MFU
-        where = f"of {1_000 * tflops.low:.0f} GFLOPS on each of {units} cores"
+        where = f"of {1_000 * tflops.low:.0f} GFLOPS on each of {counted(units, 'core')}"
     passes = 3 if config.method == "full" else 2
     flops = passes * model.flops_per_token(rows.row_tokens.middle / 2)
     basis = f"{model.basis}, {reached.low:.0%} to {reached.high:.0%} {where}"

@@ -71,7 +71,7 @@ def _client_that_gives_up() -> Any:
 
 
 def _limit_waits(request: Any) -> None:
-    # For each request: huggingface_hub 1.x passes `timeout=None` to many of them, which overrules a client's own.
+    # For each request: huggingface_hub 1.x passes `timeout=None` to many of them, which overrides a client's own.
     waits = request.extensions.get("timeout") or {}
     limited = {kind: SILENCE_S if waits.get(kind) is None else waits[kind] for kind in ("connect", "read", "write")}
     request.extensions["timeout"] = {**waits, **limited}

@@ -171,7 +171,7 @@ def _text_of(path: Path, name: str, sha256: str, base: str) -> PublishedFile:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise StoreError(f"{path}: should be text, and is not. It is not published. Mend or remove it.")
+        raise StoreError(f"{path}: should be text, and is not. It is not published. Fix or remove it.")
     if path.name in ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"):
         values = _json_object(path, text)
         clean = {key: _without_folders(key, value, base) for key, value in values.items()}
@@ -186,7 +186,7 @@ def _json_object(path: Path, text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise StoreError(f"{path}: should be a JSON object, and is not. It is not published. Mend or remove it.")
+        raise StoreError(f"{path}: should be a JSON object, and is not. It is not published. Fix or remove it.")
     return value
 
 

@@ -1,6 +1,6 @@
 """What goes wrong at the Hub, as messages that say what to do, without anything secret; and patience with the rest.
 
-Enters: any exception of `huggingface_hub`, `httpx` or `hf_xet`. Leaves: a `UserError` for what only the user can mend,
+Enters: any exception of `huggingface_hub`, `httpx` or `hf_xet`. Leaves: a `UserError` for what only the user can fix,
 a `StageError` for what the same command may get over.
 """
 

@@ -15,6 +15,7 @@ import yaml
 
 from distill.errors import RecipeError
 from distill.recipe import Lora, Recipe
+from distill.recipe_files.mistakes import explain
 from distill.recipe_files.sources import FILE
 from distill.recipe_yaml import read_recipe
 from distill.store import differences, read_json, sha256_of
@@ -164,5 +165,6 @@ def _ran(folder: Path, summary: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(summary.get("recipe"))
     except (ValidationError, ModelError) as error:
-        why = str(error).splitlines()[0]
+        lines = explain(error, {}, {}, "recipe") if isinstance(error, ValidationError) else str(error).splitlines()
+        why = lines[0].removesuffix(".")
         raise RecipeError(f"{folder / SUMMARY}: its recipe is of another version of distill ({why}).") from None

@@ -3,6 +3,7 @@
 Enters: `quickstart`. Leaves: the file, and what its comment says:
 
     # Students: qwen-1.5b, qwen-7b (--student)
+    # Runs on: qwen-1.5b 1 x h100, qwen-7b 2 x h100
     # Costs: one GPU of 24 GB, a few hours. How that was worked out.
     # Expect: …
 """
@@ -16,7 +17,8 @@ from distill.errors import RecipeError
 
 SUFFIXES = (".yaml", ".yml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NOTES = ("Students", "Costs", "Expect")
+_NOTES = ("Students", "Runs on", "Costs", "Expect")
+_LAYOUT = re.compile(r"(\S+) (\d+) x (\S+)")
 
 
 def installed_folder() -> Path:
@@ -62,8 +64,16 @@ class Notes:
     about: str
     """Its first paragraph."""
     students: str
+    runs_on: str
+    """The least that each student takes, as in `4 x h100`; `cpu`: cores."""
     costs: str
     expect: str
+
+    @property
+    def layouts(self) -> list[tuple[str, int, str]]:
+        """(student, number, kind of GPU or `cpu`) of `runs_on`."""
+        found = (_LAYOUT.fullmatch(part.strip()) for part in self.runs_on.split(","))
+        return [(one[1], int(one[2]), one[3]) for one in found if one]
 
     @property
     def cost_class(self) -> str:

@@ -39,6 +39,7 @@ def _entry(name: str) -> dict[str, Any]:
         "description": recipe.description,
         "about": notes.about,
         "students": notes.students or recipe.student,
+        "runs_on": notes.runs_on,
         "cost_class": notes.cost_class,
         "costs": notes.costs,
         "expect": notes.expect,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from distill import __version__
 from distill.errors import RecipeError
 from distill.recipe_files.reading import short
+from distill.recipe_files.sentences import sentence
 
 LOCK_KEY = "lock_version"
 LOCK_VERSION = 1
@@ -80,7 +81,7 @@ def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"{place}: the lock is not as distill writes it ({where}: {first['msg']}).") from None
+        raise RecipeError(f"{place}: the lock is not as distill writes it ({where}: {sentence([first])})") from None
     tree = copy.deepcopy(shape.recipe)
     if isinstance(tree.get("name"), str):
         tree["name"] = _name_of_repetition(tree["name"])

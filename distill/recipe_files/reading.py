@@ -4,6 +4,7 @@ Enters: a path. Leaves: nested dicts and lists of strings, numbers, booleans and
 value, and whatever is too large, too deep, doubled, secret or not text is refused with file and line.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import yaml
 
 from distill.errors import RecipeError
 from distill.file_kinds import FILE, MISSING, kind_of
+from distill.recipe_files.installed import installed_names
 from distill.secrets import secrets_in_text, secrets_in_tree
 
 MAX_RECIPE_BYTES = 1_000_000
@@ -77,7 +79,11 @@ def read_tree(path: Path, places: Places, named_by: str | None = None, shown: Sh
         loader = _Loader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
-            raise RecipeError(f"{name}: a recipe is a mapping of keys to values (name:, student:, problems:, …).")
+            empty = "the file is empty; " if node is None else ""
+            raise RecipeError(
+                f"{name}: {empty}a recipe is a mapping of keys to values (name:, student:, problems:, …). "
+                "`distill recipes cp quickstart` copies one to start from."
+            )
         tree = _construct_mapping(loader, node, (), name, places)
     except RecursionError:
         raise RecipeError(f"{name}: nested deeper than {MAX_DEPTH} levels.") from None
@@ -149,10 +155,13 @@ def read_value(option: str, text: str) -> Any:
     Raises:
         RecipeError: it is no YAML.
     """
+    place = f"--set {option.partition('=')[0]}"
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        return None if node is None else _construct(loader, node, (), "--set", {})
+        return None if node is None else _construct(loader, node, (), place, {})
+    except RecipeError as error:
+        raise RecipeError(str(error).replace(f"{place}:1: ", f"{place}: ")) from None
     except (yaml.YAMLError, RecursionError):
         raise RecipeError(f"--set {option}: the value is not valid YAML. Quote it: --set 'key=\"…\"'") from None
 
@@ -187,8 +196,9 @@ def _content(path: Path, name: str, named_by: str | None) -> bytes:
             text = stream.read(MAX_RECIPE_BYTES + 1)  # not more: it may be a device without an end
     except FileNotFoundError:
         origin = f" (named by extends in {named_by})" if named_by else ""
+        near = difflib.get_close_matches(path.stem, installed_names(), n=1)
         hint = (
-            ""
+            (f" Did you mean {near[0]!r}?" if near else " Give a path relative to this recipe, or an installed name.")
             if named_by
             else " Name one (distill run path/to/recipe.yaml), or copy an installed one here (distill recipes ls, "
             "distill recipes cp quickstart)."

@@ -1,7 +1,7 @@
 """Which rows a step learns from, and which of them go through the model together.
 
 A step has `batch_size` rows, the same ones whatever the layout: consecutive ones of the epoch's seeded permutation.
-They are split into one micro-batch for each device and accumulation step, rows of like length together where that is
+They are split into one micro-batch for each device and accumulation step, rows of similar length together where that is
 asked for (`transformers.trainer_pt_utils.BatchRebalanceSampler`: "Poor Man's Batch Rebalance").
 """
 
@@ -40,7 +40,7 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
             accumulation: micro-batches of each rank in a step.
             rank: this process.
             seed: of the permutations; epoch e is drawn with `seed + e`.
-            group_by_length: whether rows of like length go together.
+            group_by_length: whether rows of similar length go together.
         """
         # The base class asks for a row for each micro-batch in every step, which the last step may lack.
         super().__init__(

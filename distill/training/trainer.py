@@ -23,7 +23,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             layout: processes, rows at once, accumulation.
             lengths: tokens of each row, the empty one left out.
             owner: fingerprint that checkpoints bear.
-            group_by_length: whether rows of like length go through the model together.
+            group_by_length: whether rows of similar length go through the model together.
             arguments: SFTTrainer's own.
         """
         self._layout, self._lengths, self._owner, self._group = layout, lengths, owner, group_by_length

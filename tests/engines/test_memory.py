@@ -6,7 +6,14 @@ import struct
 import pytest
 
 from distill.engines import memory
-from distill.engines.memory import check_memory, free_memory_gib, visible_gpus, weights_gib
+from distill.engines.memory import (
+    check_memory,
+    free_memory_gib,
+    pick_tensor_parallel,
+    visible_gpus,
+    weights_gib,
+    with_tensor_parallel,
+)
 from distill.errors import ModelError
 from distill.hub import Model
 from distill.recipe import SamplingCompute
@@ -43,8 +50,43 @@ def test_on_gpus_it_says_how_many_would_do(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "visible_gpus", lambda: {"0": 80.0, "1": 80.0})
     model = model_of(tmp_path, 70 * 10**9)
     with pytest.raises(ModelError, match=r"2 such GPUs would hold this one \(compute.tensor_parallel: 2\)"):
-        check_memory(model, SamplingCompute())
+        check_memory(model, SamplingCompute(tensor_parallel=1))
     check_memory(model, SamplingCompute(tensor_parallel=2))
+
+
+@pytest.mark.parametrize(
+    ("billions", "gpu_gib", "num_gpus", "compute", "heads", "picked"),
+    [
+        (7, 80, 8, {}, 28, 1),
+        (32, 80, 1, {}, 40, 1),  # holds its weights and little more: there is no other GPU
+        (32, 80, 8, {}, 40, 2),
+        (70, 80, 8, {}, 64, 4),
+        (70, 80, 2, {}, 64, 2),
+        (70, 80, 8, {"replicas": 4}, 64, 2),
+        (70, 80, 8, {"pipeline_parallel": 2}, 64, 2),
+        (70, 24, 8, {}, 64, 8),
+        (670, 80, 8, {}, 128, 8),  # check_memory refuses it
+        (7, 24, 8, {}, 28, 1),
+        (14, 24, 8, {}, 40, 2),
+        (14, 24, 8, {}, 41, 1),  # of 41 heads no two GPUs have as many
+        (70, 80, 7, {}, 64, 4),
+        (70, 80, 8, {}, None, 4),
+        (70, math.inf, 8, {}, 64, 1),
+    ],
+)
+def test_as_few_gpus_share_a_layer_as_leave_room_for_a_cache(billions, gpu_gib, num_gpus, compute, heads, picked):
+    weights = billions * 2e9 / 2**30
+    assert pick_tensor_parallel(SamplingCompute(**compute), weights, gpu_gib, num_gpus, heads) == picked
+
+
+def test_a_model_too_large_for_one_gpu_is_shared_without_being_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "visible_gpus", lambda: {str(number): 80.0 for number in range(8)})
+    model = model_of(tmp_path, 70 * 10**9, num_attention_heads=64)
+    check_memory(model, SamplingCompute())
+    assert with_tensor_parallel(SamplingCompute(), tmp_path).tensor_parallel == 4
+    assert with_tensor_parallel(SamplingCompute(tensor_parallel=1), tmp_path).tensor_parallel == 1
+    monkeypatch.setattr(memory, "visible_gpus", dict)
+    assert with_tensor_parallel(SamplingCompute(), tmp_path).tensor_parallel == 1
 
 
 def test_a_file_cut_short_is_named(tmp_path):

@@ -14,7 +14,7 @@ from distill.planning.machine import KINDS, Machine, chosen_machine, kinds_of
 from distill.planning.models import is_reasoner, model_facts
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
-from distill.planning.quantities import Range, duration_span, short, span
+from distill.planning.quantities import Range, duration_span, number_of, short, span
 from distill.planning.sampling_cost import Asked, decoding_speed
 from distill.recipe import Recipe, SamplingCompute
 from distill.recipe_yaml import load_recipe
@@ -148,7 +148,7 @@ def test_prices_in_another_currency_are_not_added_up_with_the_tables(tmp_path):
         ("gpu_hour: {h100: 2}", "dated is missing"),
         ('dated: "2026-05-01"\ngpu_hours: {h100: 2}', "gpu_hours"),
         ('dated: "2026-05-01"\ngpu_hour: {h100: [3, 2]}', "exceeds"),
-        ('dated: "2026-05-01"\ngpu_hour: {h100: -1}', "greater than or equal to 0"),
+        ('dated: "2026-05-01"\ngpu_hour: {h100: -1}', "gpu_hour.h100.low: must be at least 0, not -1"),
         ("- 1", "mapping"),
         ("a: &a [1]\nb: *a", "aliases"),
         ("a: [", "not valid YAML"),
@@ -187,7 +187,7 @@ def test_tight_limits_are_named_with_their_numbers(tmp_path):
         problems=[{"source": "hf:some/where", "limit": 1_000}],
         filter={"max_tokens": 16_380},
         eval={"benchmarks": [{"source": "hf:HuggingFaceH4/aime_2024"}], "sampling": {"max_tokens": 4_000}},
-        generate={"teacher": "Qwen/QwQ-32B", "sampling": {"max_tokens": 8_000}},
+        generate={"teacher": "Qwen/QwQ-32B", "sampling": {"max_tokens": 8_000}, "compute": {"tensor_parallel": 1}},
     )
     plan = planned(tight, tmp_path, chosen_machine(8, "h100", None))
     found = {limit.kind: limit.message for limit in plan.limits}
@@ -256,7 +256,8 @@ def test_machines_are_named_by_options():
         ("org/unnamed", None, None, False),
     ],
 )
-def test_a_models_size_is_read_from_its_name(name, billions, active, thinks):
+def test_a_models_size_is_read_from_its_name(name, billions, active, thinks, monkeypatch):
+    monkeypatch.setattr("distill.planning.models._snapshot", lambda *_: None)  # whatever lies in this machine's cache
     facts = model_facts(name)
     assert facts.num_parameters == (billions and pytest.approx(billions * 1e9))
     assert facts.active_parameters == (active and pytest.approx(active * 1e9))
@@ -287,6 +288,21 @@ def test_ranges_read_well():
     assert span(Range(999.7, 999.9)) == "1.0k"
     assert duration_span(Range(180, 600)) == "3 to 10 min"
     assert duration_span(Range(40, 600)) == "40 s to 10 min"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (4.0, 4.0, "4 rows"),
+        (1, 1, "1 row"),
+        (1.0, 2.4, "1 to 2 rows"),
+        (0.6, 1.4, "1 row"),
+        (12.3, 999.4, "12 to 999 rows"),
+        (800, 2_400, "800 to 2.4k rows"),
+    ],
+)
+def test_things_are_counted_in_whole_numbers(low, high, told):
+    assert number_of(Range(low, high), "row") == told
 
 
 def test_rows_that_hold_several_traces_count_as_many(tmp_path):

@@ -198,7 +198,7 @@ def test_a_plan_of_what_is_done_is_short(make_recipe, tmp_path, fake_engine, sam
     console = Console(file=io.StringIO(), width=60)
     print_plan(finished, console, "recipe.yaml")
     said = console.file.getvalue()
-    assert "Nothing is left to do" in said
+    assert "Nothing to do" in said
     assert "is skipped" in said
     assert "left in all" not in said
 
@@ -217,7 +217,7 @@ def test_the_table_fits_the_terminal(make_recipe, tmp_path, monkeypatch, capsys,
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[: lines.index("Next:")])) <= int(columns)
     assert any(line.strip().startswith("left in all") for line in lines)
-    assert "  distill doctor  # there, before it runs" in lines
+    assert "  distill doctor  # on that machine, before the run" in lines
 
 
 def test_the_json_has_a_version_and_every_quantity_its_basis(make_recipe, tmp_path):

@@ -1,0 +1,102 @@
+"""Each installed recipe passes its own plan on what it says that it runs on, and what a plan advises makes it fit."""
+
+import re
+
+import pytest
+
+from distill.planning.machine import Machine, chosen_machine
+from distill.planning.plan import plan_recipe
+from distill.planning.prices import load_prices
+from distill.recipe_files.installed import installed_folder, installed_names, notes_of
+from distill.recipe_yaml import load_recipe
+
+NOTES = {name: notes_of((installed_folder() / f"{name}.yaml").read_text()) for name in installed_names()}
+ADVERTISED = [(name, *layout) for name, said in NOTES.items() for layout in said.layouts]
+TOO_SMALL = [
+    (name, student, number, kind)
+    for name, student, least, kind in ADVERTISED
+    for number in {1, least // 2}
+    if kind != "cpu" and 0 < number < least
+] + [("r1", "llama-70b", 8, "4090"), ("r1", "qwen-7b", 1, "4090"), ("one-gpu", "qwen-14b", 1, "4090")]
+ADVICE = re.compile(r"((?:sft|eval|generate)\.[a-z_.]+): (\w+)|(\d+) such GPUs")
+
+
+def machine_of(number, kind):
+    return (
+        Machine((), "CPU cores", 0, 0.0, number, 24.0, False) if kind == "cpu" else chosen_machine(number, kind, None)
+    )
+
+
+def planned(tmp_path, name, student, machine, overrides=()):
+    recipe = load_recipe(name, overrides, {"student": student})
+    return plan_recipe(recipe, tmp_path / "runs", machine, load_prices())
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_every_student_that_is_named_has_a_layout(name):
+    students = [
+        part.split()[0] for part in NOTES[name].students.split(";")[0].replace(" or ", ", ").split(",") if part.strip()
+    ]
+    with_layout = [student for student, _, _ in NOTES[name].layouts]
+    assert with_layout == [student for student in students if student in with_layout]
+    assert set(students) - set(with_layout) <= {"any"}
+
+
+@pytest.mark.parametrize(("name", "student", "number", "kind"), ADVERTISED)
+def test_an_installed_recipe_passes_its_plan_where_it_says_that_it_runs(tmp_path, name, student, number, kind):
+    for more in {number, max(number, 8), max(number, 32)} if name.startswith("r1") else {number}:
+        plan = planned(tmp_path, name, student, machine_of(more, kind))
+        assert [tight.message for tight in plan.limits if tight.stops] == []
+        for stage in plan.stages:
+            assert not stage.is_unknown("seconds"), stage.stage
+            assert not stage.is_unknown("gpu_hours"), stage.stage
+        if kind != "cpu":
+            assert plan.totals["cost"].low > 0
+
+
+@pytest.mark.parametrize(("name", "student", "number", "kind"), TOO_SMALL)
+def test_what_a_plan_advises_where_a_stage_does_not_fit_makes_it_fit(tmp_path, name, student, number, kind):
+    plan = planned(tmp_path, name, student, machine_of(number, kind))
+    for message in [tight.message for tight in plan.limits if tight.kind == "memory"]:
+        stage = message.split()[0]
+        for key, value, gpus in ADVICE.findall(message):
+            overrides = [f"{key}={value}"] if key else []
+            if key == "sft.max_length":
+                others = ["filter.max_tokens", *(["generate.sampling.max_tokens"] if name in ("r1", "r1-lora") else [])]
+                overrides += [f"{other}={int(value) - 256}" for other in others]
+            machine = machine_of(int(gpus), kind) if gpus else machine_of(number, kind)
+            again = planned(tmp_path, name, student, machine, overrides).limits
+            assert not [one.message for one in again if one.stops and one.message.startswith(stage)], (key, value, gpus)
+
+
+@pytest.mark.parametrize(("name", "student", "number", "kind"), [one for one in ADVERTISED if one[3] != "cpu"])
+def test_more_copies_are_advised_only_where_they_fit(tmp_path, name, student, number, kind):
+    machine = machine_of(max(8, number), kind)
+    for tight in planned(tmp_path, name, student, machine).limits:
+        for key, value in re.findall(r"(\w+\.compute\.replicas): (\d+)", tight.message):
+            again = planned(tmp_path, name, student, machine, [f"{key}={value}"])
+            assert not [one.message for one in again.limits if one.stops]
+
+
+def test_lora_is_not_advised_where_it_is_lora_nor_a_smaller_batch_for_weights_that_do_not_fit(tmp_path):
+    for machine in (machine_of(1, "h100"), machine_of(2, "cpu")):
+        plan = planned(tmp_path, "r1-lora", "llama-70b", machine)
+        text = " ".join(tight.message for tight in plan.limits if tight.stops)
+        assert "sft.method: lora" not in text
+        assert "per_device_batch_size" not in text
+        assert "replicas" not in " ".join(tight.message for tight in plan.limits)
+    assert "it takes GPUs" in text
+
+
+def test_time_that_cannot_be_told_is_said_to_be_unknown(tmp_path, capsys):
+    from rich.console import Console
+
+    from distill.planning.table import print_plan
+
+    plan = planned(tmp_path, "r1-lora", "llama-70b", machine_of(1, "h100"))
+    print_plan(plan, Console(width=120), "r1-lora")
+    shown = capsys.readouterr().out
+    assert re.search(r"^ eval +unknown ", shown, re.MULTILINE)
+    assert re.search(r"^ left in all +over ", shown, re.MULTILINE)
+    assert "unknown: meta-llama/Llama-3.3-70B-Instruct: 131 GiB of weights do not fit into 1 x 80 GiB" in shown
+    assert plan.to_json()["stages"]["eval"]["unknown"] == ["seconds", "gpu_hours", "cost"]
