@@ -25,6 +25,7 @@ from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
+from distill.report.next_step import COMMAND, next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.report.wording import mapping
 from distill.store import (
@@ -41,7 +42,6 @@ from distill.store import (
 )
 
 SCHEMA_VERSION = 1
-COMMAND = "command.json"
 TRACE_STAGES = ("generate", "import")
 REMOVING = ".removing-"
 """In the name of a folder that is on its way out: a kill meanwhile leaves no half of a run behind."""
@@ -114,7 +114,7 @@ def run_folders(runs_dir: Path) -> list[Path]:
 
 def _overview(folder: Path) -> dict[str, Any]:
     """How far a run is, in a few words and numbers."""
-    summary, note = _read(folder / SUMMARY), _read(folder / COMMAND)
+    summary, note = _read(folder / SUMMARY), noted_command(folder)
     process = writer_of(folder)
     stopped = _stop_of(summary, folder)
     stages = [
@@ -248,12 +248,13 @@ def _places(folder: Path, summary: dict[str, Any]) -> dict[str, str]:
 
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
     """What takes a run further; `None` where it is done, at work, or was not begun from the command line."""
-    note = _read(folder / COMMAND)
+    note = noted_command(folder)
     to_do = [one["stage"] for one in overview["stages"] if one["state"] != "complete"]
-    if not note or not to_do or overview["process"] is not None:
+    command = next_command(note, to_do)
+    if command is None or overview["process"] is not None:
         return None
-    command = shlex.join(["distill", "run" if note["stage"] is None else to_do[0], *note["arguments"]])
-    return command if Path(note["folder"]) == Path.cwd() else f"cd {shlex.quote(note['folder'])} && {command}"
+    begun_in = str(note.get("folder") or Path.cwd())
+    return command if Path(begun_in) == Path.cwd() else f"cd {shlex.quote(begun_in)} && {command}"
 
 
 def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
@@ -294,7 +295,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
-    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in _read(folder / COMMAND):
+    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in noted_command(folder):
         return True
     if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
         return True

@@ -4,7 +4,8 @@ Enters: rows of a filter's tables with their verdicts, or traces that no filter 
 problems, each once, and traces that point to them.
 
     {"problem": 0, "sample": 2, "outcome": "dropped", "correct": false, "reasons": ["wrong_answer"], "details": {},
-     "answer": "7", "graded_by": "rule", "length": 431, "finish": "stop", "thinking": ["So …"], "text": ["The …"]}
+     "answer": "7", "graded_by": "rule", "length": 431, "teacher": "org/model", "finish": "stop",
+     "thinking": ["So …"], "text": ["The …"]}
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +80,7 @@ class Shown:
         return {"problems": self.problems, **({"pairs": self.pairs} if self.pairs else {"traces": self.traces})}
 
 
-def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: LanguageOf, unit: str) -> Card:
+def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: LanguageOf) -> Card:
     """The card of a trace that a filter has judged; `row` is its row in the filter's table."""
     verdict = outcome.verdict
     reasons = verdict["reasons"]
@@ -99,7 +100,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
         "answer": shortened(verdict["extracted_answer"]),
         "graded_by": verdict["graded_by"],
         "length": outcome.length,
-        "unit": unit,
+        "teacher": printable(outcome.teacher),
         "finish": finish,
     }
     if row.get("error"):
@@ -118,8 +119,8 @@ def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
         "details": {"error": printable(redact(trace.error))[:MAX_DETAIL_CHARS]} if trace.error else {},
         "answer": None,
         "graded_by": "",
-        "length": trace.num_completion_tokens or len(trace.text),
-        "unit": "tokens" if trace.num_completion_tokens else "characters",
+        "length": trace.num_completion_tokens or None,
+        "teacher": printable(trace.teacher),
         "finish": trace.finish_reason,
     }
     question, source, answer = ("", "", None) if problem is None else (problem.question, problem.source, problem.answer)
@@ -136,8 +137,7 @@ def answer_card(trace: Trace, verdict: Verdict, problem: Problem) -> Card:
         "details": {},
         "answer": shortened(verdict.extracted_answer),
         "graded_by": "",
-        "length": trace.num_completion_tokens,
-        "unit": "tokens",
+        "length": trace.num_completion_tokens or None,
         "finish": trace.finish_reason,
     }
     entry = problem_entry(problem.id, problem.source, problem.question, problem.answer)
