@@ -12,7 +12,7 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.problem_file import ProblemFile
-from distill.records import REASONS, Verdict
+from distill.records import REASON_KEYS, REASONS, Verdict
 from distill.trace_store import PROBLEMS, traces_of
 
 SCHEMA_VERSION = 1
@@ -49,7 +49,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
             raise UserError(f"--explain: {run_dir / source} has changed since. Run `distill filter` again.")
         about = {
             "finish_reason": trace.finish_reason,
-            "num_completion_tokens": trace.num_completion_tokens,
+            "num_completion_tokens": trace.told_tokens,
             "teacher": trace.teacher,
         }
         traces.append({**verdict.to_json(), "kept": verdict.kept, **about, "text": trace.text})
@@ -80,12 +80,13 @@ def story(found: dict[str, Any]) -> list[str]:
 def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
     lines = [
         f"Trace {trace['problem_id']}/{trace['sample_index']}: {'kept' if trace['kept'] else 'dropped'}",
-        f"  by {trace['teacher']}, {trace['num_completion_tokens']:,} tokens, ended by {trace['finish_reason']}",
+        f"  by {trace['teacher']}, {_length(trace)}, ended by {trace['finish_reason']}",
         f"  {_grade(trace)}",
     ]
     for reason in trace["reasons"]:
         detail = trace["details"].get(reason)
-        lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else ""))
+        keys = f" ({', '.join(REASON_KEYS[reason])})" if REASON_KEYS.get(reason) else ""
+        lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else "") + keys)
     lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
     if whole:
         text = _printable(trace["text"])
@@ -94,6 +95,14 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
             text = text[:NUM_SHOWN_CHARS] + middle + text[-NUM_SHOWN_CHARS:]
         lines += ["  text:", *(f"    {line}" for line in text.splitlines())]
     return lines
+
+
+def _length(trace: dict[str, Any]) -> str:
+    """Tokens as the student counts them, else the teacher; a dash where nobody has counted."""
+    if trace["num_student_tokens"] is not None:
+        return f"{trace['num_student_tokens']:,} tokens of the student"
+    told = trace["num_completion_tokens"]
+    return "\N{EN DASH} tokens" if told is None else f"{told:,} tokens"
 
 
 def _grade(trace: dict[str, Any]) -> str:

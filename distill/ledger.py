@@ -33,6 +33,8 @@ class Tally:
 
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
+    num_uncounted: int = 0
+    """Traces whose tokens nobody told: answered, and yet of no token."""
     finish_reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -49,12 +51,14 @@ class Tally:
         self.finish_reasons[finish_reason] += 1
         self.num_prompt_tokens += num_prompt_tokens
         self.num_completion_tokens += num_completion_tokens
+        self.num_uncounted += not num_completion_tokens and finish_reason != "error"
 
     def add_all(self, other: "Tally") -> None:
         """Count what another tally has counted."""
         self.finish_reasons.update(other.finish_reasons)
         self.num_prompt_tokens += other.num_prompt_tokens
         self.num_completion_tokens += other.num_completion_tokens
+        self.num_uncounted += other.num_uncounted
 
 
 class Place(NamedTuple):

@@ -19,15 +19,19 @@ from distill import __version__
 from distill.engines import pick_engine
 from distill.engines.memory import check_memory
 from distill.errors import DistillError, StoreError, UserError
+from distill.filters.nothing_kept import has_kept_nothing
+from distill.lineage import PARTS, as_made, changed_settings, files_of
 from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
 from distill.recipe_files.lock import write_lock
-from distill.stages import RunContext, eval, filter, generate, import_traces, push, sft
+from distill.stages import STUDENT, RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
+    MANIFEST,
     SUMMARY,
     Manifest,
     StageFolder,
+    damaged_outputs,
     describe_outputs,
     differences,
     fingerprint,
@@ -47,6 +51,7 @@ STAGES: dict[str, ModuleType] = {
 }
 """The stages in order; a recipe has `generate` or `import`."""
 
+ADAPTER = "adapter"
 MIN_FREE_GIB = 0.05
 REPORT = "report.html"
 SUMMARY_VERSION = 1
@@ -82,7 +87,7 @@ def decide(
         return Decision("run", {})
     changed = differences(before, identity)
     if not changed:
-        return Decision("skip" if folder.manifest is not None else "run", {})
+        return Decision("skip" if folder.is_complete else "run", {})
     return Decision("run" if grows(changed) else "refuse", changed)
 
 
@@ -123,6 +128,8 @@ def run_recipe(
         for name in wanted:
             try:
                 did_something = _run_stage(run, name, force, say, at_work)
+                if name == "filter":
+                    filter.refuse_nothing(run)
             except BaseException as error:
                 if at_work.has_begun:
                     _record_stop(run, name, error, say)
@@ -209,15 +216,22 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
     for found in stage.check(run):
         say(f"{name}: {found}")
     decision = decide(folder, identity, stage.grows)
-    if decision.action == "skip":
+    if decision.action == "skip" and not _is_lost(run, name, force, say):
+        _note_recipe(run, name)
         say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
         return False
+    goes_on = folder.identity is not None
     if decision.action == "refuse":
-        if not force:
+        if stage.forget(run):
+            goes_on = False
+        elif not force:
             raise StoreError(_refusal(run, name, decision))
-        aside = folder.set_aside()
-        say(f"{name}: the recipe has changed; the old results are in {aside}")
-    elif folder.identity is not None:
+        else:
+            aside = folder.set_aside()
+            goes_on = False
+            say(f"{name}: the recipe has changed; the old results are in {aside}")
+    stage.ready(run)
+    if goes_on and folder.identity is not None:
         say(f"{name}: going on with what is there")
         with _said(say):
             note_going_on(run.run_dir, name)
@@ -245,12 +259,53 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
             seconds=round(seconds, 3),
             peak_memory_gib=round(own_peak_gib + summary.peak_memory_gib, 3),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe=run.recipe.model_dump(mode="json"),
+            files=files_of(run.recipe),
         )
     )
     for scratch in summary.scratch:
         shutil.rmtree(folder.path / scratch, ignore_errors=True)
     say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
     return True
+
+
+def _is_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
+    """Whether outputs of a finished stage are gone or cut, so that it is not finished: its folder is made ready for it.
+
+    Raises:
+        StoreError: it is the student, which costs too much to be trained again unasked.
+    """
+    if name == "push":  # what it has sent lies on the Hub, where its check has looked
+        return False
+    folder = run.folder(name)
+    outputs = (folder.manifest or {}).get("outputs", {})
+    names = [one for one in outputs if one in (STUDENT, ADAPTER)] if name == "sft" else None
+    lost = damaged_outputs(folder.path, outputs, names, by_hash=force and name == "sft")
+    if not lost:
+        return False
+    shown = "; ".join(f"{folder.path / output}: {what}" for output, what in lost.items())
+    if name != "sft":
+        say(f"{name}: {shown}; made again")
+        folder.reopen()
+        return True
+    if not force:
+        raise StoreError(
+            f"sft: {shown}, though the training is complete. `distill sft --force` trains again (what is there is "
+            "moved aside)."
+        )
+    say(f"sft: {shown}; trained again, and what was there is in {folder.set_aside()}")
+    return True
+
+
+def _note_recipe(run: RunContext, name: str) -> None:
+    """Keep with a finished stage the recipe as it says the same now: a default written out, a file elsewhere."""
+    folder = run.folder(name)
+    manifest = folder.manifest
+    if manifest is None or name not in PARTS:
+        return
+    if not manifest.get("recipe") or changed_settings(run.recipe, name, manifest):
+        said = {"recipe": run.recipe.model_dump(mode="json"), "files": files_of(run.recipe)}
+        write_json(folder.path / MANIFEST, {**manifest, **said})
 
 
 def _section(recipe: Recipe, stage: str) -> Any:
@@ -326,7 +381,8 @@ def write_summary(
     """
     from distill.planning.record import estimate_and_actual
 
-    recipe = run.recipe
+    manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
+    recipe = as_made(run.recipe, manifests)
     summary: dict[str, Any] = {
         "schema_version": SUMMARY_VERSION,
         "distill_version": __version__,
@@ -336,7 +392,6 @@ def write_summary(
         "seed": recipe.seed,
         "recipe": recipe.model_dump(mode="json"),
     }
-    manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
     for name, manifest in manifests.items():
         facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
         summary[name] = {**facts, **manifest["metrics"]}
@@ -346,7 +401,8 @@ def write_summary(
     by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
     summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
     stopped = stopped or _earlier_stop(run)
-    if stopped is not None and stopped["stage"] not in {forget_stop_in, *summary}:
+    done = {name for name, found in manifests.items() if not has_kept_nothing(name, found["metrics"])}
+    if stopped is not None and stopped["stage"] not in {forget_stop_in, *done}:
         summary["stopped"] = stopped
     write_json(run.run_dir / SUMMARY, summary)
     write_lock(recipe, run.run_dir, manifests)
@@ -354,8 +410,13 @@ def write_summary(
 
 
 def _earlier_stop(run: RunContext) -> StopRecord | None:
-    stopped: StopRecord | None = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
-    return stopped
+    """Where an earlier call has stopped; `None` also where that is told in no way that distill has written."""
+    try:
+        stopped = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
+    except StoreError:  # it is about to be written anew
+        return None
+    is_ours = isinstance(stopped, dict) and all(isinstance(stopped.get(key), str) for key in ("stage", "error", "at"))
+    return stopped if is_ours else None
 
 
 def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) -> None:

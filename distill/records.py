@@ -165,6 +165,11 @@ class Trace(Record):
     def key(self) -> SampleKey:
         return (self.problem_id, self.sample_index)
 
+    @property
+    def told_tokens(self) -> int | None:
+        """Completion tokens as the teacher counts them; `None` where nobody told, as of most traces made elsewhere."""
+        return self.num_completion_tokens if self.num_completion_tokens or not self.text else None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
@@ -173,6 +178,7 @@ class Verdict(Record):
     `correct` is `None` where the trace could not be graded, which is not the same as wrong. `reasons` holds every
     reason for a drop, in the order of `REASONS`; a trace without reasons is kept. `graded_by` says whose word `correct`
     is, and `details` says more on some reasons: what was measured, which other trace or evaluation item it is.
+    `num_student_tokens` is the length of reasoning and answer in the student's tokens, where the filter counts them.
 
     Raises:
         ValueError: a reason that is not in `REASONS`.
@@ -185,6 +191,7 @@ class Verdict(Record):
     reasons: tuple[str, ...] = ()
     graded_by: GradedBy = ""
     details: dict[str, str] = field(default_factory=dict)
+    num_student_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.reasons) - REASONS.keys():

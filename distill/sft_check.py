@@ -17,7 +17,7 @@ from distill.provenance import hardware
 from distill.recipe import Recipe, SftConfig
 from distill.shapes import ModelShape, shape_from_config
 from distill.stages import RunContext
-from distill.stages.sft import train_job
+from distill.stages.sft import ready, train_job
 from distill.store import only_writer, read_json
 from distill.tokenizers import load_tokenizer
 from distill.training.job import TOKENS, TrainJob
@@ -103,13 +103,14 @@ def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
     run.finished("filter", "sft --check")
     with only_writer(run.run_dir):
         job = train_job(run)
+        ready(run)
         tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
         model_config = read_json(Path(job.model_path) / "config.json")
         cache = Path(job.out_dir) / TOKENS
         rows = token_rows(Path(job.rows), tokenizer, cache)
         found = preflight(Path(job.rows), rows, tokenizer, recipe.sft, model_config, job.context)
         needs = _needs(job, recipe.sft, model_config, found, row_lengths(rows))
-        if run.folder("sft").manifest is not None:  # nothing will read them again
+        if run.folder("sft").is_complete:  # nothing will read them again
             shutil.rmtree(cache, ignore_errors=True)
     return SftCheck(
         student=job.model_name,

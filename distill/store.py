@@ -14,12 +14,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from distill.errors import DiskError, StoreError
+from distill.manifest_shape import fault_of
 
 MANIFEST = "manifest.json"
 IDENTITY = "identity.json"
@@ -28,6 +30,8 @@ LOCK = ".lock"
 NUM_TRIES, TRY_AGAIN_S = 5, 0.1
 """Who only looks whether a folder is in use holds its lock for a moment."""
 FULL_BELOW_BYTES = 1 << 20
+MAX_HASHERS = 16
+"""Threads that hash a folder's files."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -56,6 +60,10 @@ class Manifest:
     finished_at: str
     """UTC, ISO 8601."""
     schema_version: int = 1
+    recipe: dict[str, Any] | None = None
+    """The whole recipe that made it; `None`: of an older distill."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the local files that the recipe names, by their names there (`file:…`)."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +80,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
+        if _are_lists_of_objects(before, after):
+            before, after = _by_place(before), _by_place(after)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found |= {f"{key}.{inner}": pair for inner, pair in differences(before, after).items()}
         elif before != after:
@@ -79,15 +89,43 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     return found
 
 
+def _by_place(items: Any) -> dict[str, Any]:
+    return {str(place): item for place, item in enumerate(items)}
+
+
+def _are_lists_of_objects(one: Any, other: Any) -> bool:
+    """Whether two lists are best compared item by item."""
+    both = isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
+    return both and all(isinstance(item, Mapping) for item in (*one, *other))
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 (hex) of a file, or of a folder's files with their relative names."""
     if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
-        return digest.hexdigest()
+        return hash_of_hashes(hashes_of(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Each file's SHA-256 (hex) by its name in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_HASHERS)) as pool:
+        return {
+            file.relative_to(folder).as_posix(): sha256
+            for file, sha256 in zip(files, pool.map(sha256_of, files), strict=True)
+        }
+
+
+def hash_of_hashes(hashes: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of a folder, from those of its files in the order of `hashes_of`."""
+    return hashlib.sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in hashes.items()).encode()).hexdigest()
+
+
+def num_bytes_of(path: Path) -> int:
+    """Size of a file, or of all files in a folder, in bytes."""
+    files = (one for one in path.rglob("*") if one.is_file()) if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files)
 
 
 @contextlib.contextmanager
@@ -195,13 +233,15 @@ def read_json(path: Path) -> Any:
     """A JSON file's value, or `None` where there is no such file.
 
     Raises:
-        StoreError: the file is not valid JSON, which distill never writes.
+        StoreError: the file is not valid JSON, which distill never writes, or cannot be read.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}). Move what is in the way elsewhere.") from None
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not valid JSON ({error}). Remove the file and run the command again.") from None
 
 
@@ -209,13 +249,18 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON file's object, or `None` where there is no such file.
 
     Raises:
-        StoreError: the file holds something else, which distill never writes there.
+        StoreError: the file holds something else, or what no file of distill's holds: numbers that are none, half
+            characters.
     """
     value = read_json(path)
-    if value is None and not path.exists():
+    if value is None and not os.path.lexists(path):
         return None
     if not isinstance(value, dict):
         raise StoreError(f"{path}: not a JSON object. Remove the file and run the command again.")
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: damaged ({error}). Remove the file and run the command again.") from None
     return value
 
 
@@ -225,9 +270,31 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file that distill wrote."""
-    with path.open() as stream:
-        return [json.loads(line) for line in stream]
+    """The rows of a JSONL file that distill wrote.
+
+    Raises:
+        StoreError: it is gone or cannot be read, or holds what distill never writes.
+    """
+    return list(iter_jsonl(path))
+
+
+def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The same, a row at a time."""
+    num_read = 0
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for line in stream:
+                num_read += 1
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+                yield row
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}). Run the stage that writes it again.") from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path}:{max(1, num_read)}: damaged ({error}). Remove the file and run the stage that writes it again."
+        ) from None
 
 
 class Closing:
@@ -253,9 +320,24 @@ class StageFolder:
         self.path = root
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the stage has a manifest, whatever it holds."""
+        return (self.path / MANIFEST).exists()
+
+    @property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or `None` while the stage is not complete; raises StoreError where it is damaged."""
-        return read_object(self.path / MANIFEST)
+        """The manifest, or `None` while the stage is not complete.
+
+        Raises:
+            StoreError: it is damaged: not JSON, or with values that no stage writes.
+        """
+        found = read_object(self.path / MANIFEST)
+        if found is not None and (what := fault_of(found, self.path.name)):
+            raise StoreError(
+                f"{self.path / MANIFEST}: damaged ({what}). Remove the file and run `distill {self.path.name}` again: "
+                "it takes up what is there."
+            )
+        return found
 
     @property
     def identity(self) -> dict[str, Any] | None:
@@ -353,13 +435,62 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def describe_outputs(root: Path, outputs: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
-    """For the manifest: each output's sha256 and, where given, its number of rows."""
+    """For the manifest: each output's sha256 and size in bytes and, where given, its number of rows.
+
+    A folder's sha256 is that of its files' names and sha256, which are listed too.
+    """
     described: dict[str, dict[str, Any]] = {}
     for name, num_rows in outputs.items():
-        described[name] = {"sha256": sha256_of(root / name)}
+        path = root / name
+        if path.is_dir():
+            files = hashes_of(path)
+            described[name] = {"sha256": hash_of_hashes(files), "num_bytes": num_bytes_of(path), "files": files}
+        else:
+            described[name] = {"sha256": sha256_of(path), "num_bytes": num_bytes_of(path)}
         if num_rows is not None:
             described[name]["num_rows"] = num_rows
     return described
+
+
+def damaged_outputs(
+    root: Path, outputs: Mapping[str, Mapping[str, Any]], names: Iterable[str] | None = None, by_hash: bool = True
+) -> dict[str, str]:
+    """The outputs that are not as their manifest describes them, each with what is wrong with it.
+
+    Args:
+        root: the stage's folder.
+        outputs: of the manifest.
+        names: of those to look at; left out: all.
+        by_hash: read them whole; `False`: only see that they are there and as large as they were.
+    """
+    found = {}
+    for name in outputs if names is None else names:
+        try:
+            what = _damage(root / name, outputs.get(name, {}), by_hash)
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+        if what:
+            found[name] = what
+    return found
+
+
+def _damage(path: Path, described: Mapping[str, Any], by_hash: bool) -> str:
+    """What is wrong with an output; empty where nothing is."""
+    files = described.get("files")
+    if not path.exists() or (files is not None and not path.is_dir()):
+        return "gone"
+    if files is not None and (gone := [name for name in files if not (path / name).is_file()]):
+        return f"{', '.join(sorted(gone)[:3])} gone"
+    size = described.get("num_bytes")
+    if not by_hash:
+        return "" if size in (None, num_bytes_of(path)) else "of another size"
+    if not path.is_dir():
+        return "" if sha256_of(path) == described.get("sha256") else "checksum"
+    there = hashes_of(path)
+    if hash_of_hashes(there) == described.get("sha256"):
+        return ""
+    changed = [name for name, sha256 in there.items() if files is not None and files.get(name) != sha256]
+    return f"checksum of {', '.join(sorted(changed)[:3])}" if changed else "checksum"
 
 
 @dataclass(slots=True)

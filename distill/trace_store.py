@@ -13,18 +13,30 @@ import heapq
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import StoreError
 from distill.ledger import LedgerIndex, Tally, index_ledger, read_at
+from distill.manifest_shape import COUNT, FLAG, TEXT, fault
 from distill.records import SampleKey, Trace
 from distill.shards import ShardWriter
-from distill.store import disk_errors, read_json, sha256_of, sync_folder, sync_tree, write_json
+from distill.store import (
+    StageFolder,
+    damaged_outputs,
+    disk_errors,
+    read_object,
+    sha256_of,
+    sync_folder,
+    sync_tree,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,15 +51,51 @@ NEW = ".new"
 DAMAGED = "damaged"
 OVERSIZE = "oversize.jsonl"
 
+_INDEX_SHAPE = {"is_moving": FLAG, "shards": {"*": {"sha256": TEXT, "num_rows": COUNT}}}
 MAX_ROW_BYTES = 2_000_000
 """The texts of one row take no more than this (viewers and loaders choke on larger ones)."""
 READ_ROWS = 64
 
 
-def check_shards(folder: Path) -> list[str]:
+def check_stored(folder: StageFolder, again: str) -> list[str]:
+    """Verify what a stage has stored, its problems included, and take it back to *not complete* where that is damaged.
+
+    Args:
+        folder: of the stage.
+        again: what happens to the rows of damaged shards, as a clause.
+
+    Returns:
+        What was found, in words.
+
+    Raises:
+        StoreError: as for `check_shards`.
+    """
+    if not folder.path.exists():
+        return []
+    manifest = folder.manifest
+    outputs = manifest["outputs"] if manifest is not None else {}
+    damaged = check_shards(folder.path, outputs)
+    found = [f"{folder.path / name}: damaged (checksum); {again}" for name in damaged]
+    if PROBLEMS in outputs and (lost := damaged_outputs(folder.path, outputs, [PROBLEMS])):
+        found.append(f"{folder.path / PROBLEMS}: damaged ({lost[PROBLEMS]}); written again")
+    listed = {name: shard["sha256"] for name, shard in _index(folder.path)["shards"].items()}
+    told = {name: one["sha256"] for name, one in outputs.items() if name.startswith(f"{TRACES}/")}
+    if not found and any(listed.get(name) != sha256 for name, sha256 in told.items()):
+        found.append(f"{folder.path / INDEX}: lists other shards than the manifest; put together again")
+    if found:
+        folder.reopen()
+    return found
+
+
+def check_shards(folder: Path, outputs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[str]:
     """Finish or undo a finalising that was interrupted, then verify every shard's checksum.
 
-    A damaged shard is moved to `damaged/`; only its samples count as missing from then on.
+    A damaged shard is moved to `damaged/`; only its samples count as missing from then on. A lost `shards.json` is
+    written anew.
+
+    Args:
+        folder: where ledger and shards are.
+        outputs: of the stage's manifest, where it has one: the checksums of shards that `shards.json` has lost.
 
     Returns:
         The shards whose checksum did not fit, or that were gone.
@@ -56,6 +104,8 @@ def check_shards(folder: Path) -> list[str]:
         StoreError: the disk is full or not writable.
     """
     _finish_interrupted(folder)
+    if not (folder / INDEX).exists():
+        _write_lost_index(folder, outputs)
     index = _index(folder)
     damaged = [
         name
@@ -207,8 +257,42 @@ def finalise(
     return rows, tally
 
 
+def clear(folder: Path) -> None:
+    """Remove ledger and shards, which hold nothing worth keeping.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    with disk_errors(folder):
+        for name in (INDEX, LEDGER):  # first what makes the shards count
+            (folder / name).unlink(missing_ok=True)
+        for name in (TRACES, UNUSED, NEW):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def _index(folder: Path) -> dict[str, Any]:
-    return read_json(folder / INDEX) or {"schema_version": 1, "is_moving": False, "shards": {}}
+    index = read_object(folder / INDEX)
+    if index is None:
+        return {"schema_version": 1, "is_moving": False, "shards": {}}
+    if what := fault(index, _INDEX_SHAPE):
+        raise StoreError(f"{folder / INDEX}: damaged ({what}). Remove the file and run the command again.")
+    return index
+
+
+def _write_lost_index(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Name the shards that are there; those that the manifest knows with its checksums, even if they are gone."""
+    there = [f"{kind}/{file.name}" for kind in (TRACES, UNUSED) for file in sorted((folder / kind).glob("*.parquet"))]
+    told = [name for name in outputs if name.startswith(f"{TRACES}/")]
+    if not there and not told:
+        return
+    shards = {}
+    for name in dict.fromkeys([*there, *told]):
+        known = outputs.get(name)
+        shards[name] = {
+            "sha256": known["sha256"] if known else sha256_of(folder / name),
+            "num_rows": known["num_rows"] if known else num_rows([folder / name]),
+        }
+    write_json(folder / INDEX, {"schema_version": 1, "is_moving": False, "shards": shards})
 
 
 def _finish_interrupted(folder: Path) -> None:

@@ -33,7 +33,7 @@ def judge_traces(
 
     Args:
         problem: the problem.
-        traces: all its traces; lengths are their completion tokens.
+        traces: all its traces; lengths are their completion tokens, where those are known.
         config: thresholds; left out: the defaults.
         seed: of random choices.
         instructions: what the teacher was told besides the problem, which a trace may not repeat.
@@ -43,7 +43,8 @@ def judge_traces(
     """
     config = config or FilterConfig()
     facts = [_facts(problem, trace, config, instructions) for trace in traces]
-    return decide(problem, facts, ProblemNotes(), config, seed)
+    verdicts = decide(problem, facts, ProblemNotes(), config, seed)
+    return [replace(verdict, num_student_tokens=None) for verdict in verdicts]
 
 
 def _facts(problem: Problem, trace: Trace, config: FilterConfig, instructions: Sequence[str]) -> Facts:
@@ -52,7 +53,7 @@ def _facts(problem: Problem, trace: Trace, config: FilterConfig, instructions: S
     is_answered = trace.finish_reason != "error"
     return replace(
         bare_facts(trace),
-        num_tokens=trace.num_completion_tokens,
+        num_tokens=trace.told_tokens,
         measures=measure(trace.reasoning, trace.content, language, instructions, problem.question)
         if is_answered
         else None,

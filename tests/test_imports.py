@@ -13,7 +13,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
     {"errors", "records", "prompts", "stats"},
-    {"shapes", "students", "recipe", "secrets", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
+    {
+        "shapes",
+        "students",
+        "recipe",
+        "secrets",
+        "manifest_shape",
+        "store",
+        "ledger",
+        "loops",
+        "shards",
+        "trace_store",
+        "fact_cache",
+    },
     {
         "problems",
         "rows",
@@ -35,6 +47,7 @@ LAYERS = (
         "explain",
         "verdicts",
         "problem_file",
+        "lineage",
     }
     | {"training", "report", "status", "publish", "recipe_files", "recipe_yaml"},
     {"stages"},

@@ -68,8 +68,9 @@ def test_a_changed_recipe_is_refused_with_what_changed_and_force_moves_the_old_a
     assert "max_tokens: None -> 3" in str(caught.value)
     assert "--force" in str(caught.value)
     assert "--set name=" in str(caught.value)
-    summary = run_recipe(stricter, tmp_path / "runs", ["filter"], force=True)
-    assert summary["filter"]["num_kept"] == 0
+    with pytest.raises(UserError, match="kept none of 12"):
+        run_recipe(stricter, tmp_path / "runs", ["filter"], force=True)
+    assert read_json(tmp_path / "runs/small/summary.json")["filter"]["num_kept"] == 0
     assert (tmp_path / "runs/small/filter.replaced-1/manifest.json").exists()
 
 

@@ -80,7 +80,7 @@ def test_jsonl_round_trip(tmp_path_factory, records):
 
 def test_json_keeps_the_order_of_the_fields():
     assert list(PROBLEM.to_json()) == ["id", "prompt", "answer", "task", "source", "metadata"]
-    assert list(Verdict("a", 0, True, "4").to_json())[4:] == ["reasons", "graded_by", "details"]
+    assert list(Verdict("a", 0, True, "4").to_json())[4:] == ["reasons", "graded_by", "details", "num_student_tokens"]
 
 
 def test_keys_that_are_not_fields_are_left_aside():

@@ -137,7 +137,7 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         for reason in unreadable(facts.measures, config.readability):
             drop(reason, measured(reason, facts.measures))
     answer = facts.grade.extracted_answer if facts.grade else None
-    return Verdict(*key, correct, answer, tuple(reasons), graded_by, details)
+    return Verdict(*key, correct, answer, tuple(reasons), graded_by, details, facts.num_tokens)
 
 
 def _grade(graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> tuple[bool | None, GradedBy, str | None]:

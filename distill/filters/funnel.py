@@ -32,13 +32,42 @@ class _Yield:
 
 
 @dataclass(slots=True)
+class TokenSum:
+    """Tokens of several traces: the student's where all are counted in those, else the teacher's where all told them.
+
+    A sum over some of them would pass for that of all, so it is not known then.
+    """
+
+    _of_student: int | None = 0
+    _of_teacher: int | None = 0
+
+    def add(self, num_student_tokens: int | None, told_tokens: int | None) -> None:
+        """Count one trace; `None`: not known."""
+        self._of_student = _sum(self._of_student, num_student_tokens)
+        self._of_teacher = _sum(self._of_teacher, told_tokens)
+
+    @property
+    def total(self) -> int | None:
+        """The sum; `None` where it is not known."""
+        return self._of_teacher if self._of_student is None else self._of_student
+
+    @property
+    def counted_by(self) -> str | None:
+        """In whose tokens: `student` or `teacher`; `None` where the sum is not known."""
+        return "student" if self._of_student is not None else "teacher" if self._of_teacher is not None else None
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+@dataclass(slots=True)
 class Funnel:
     """Each dropped trace once, under its first reason, and every reason's full count."""
 
     num_problems_kept: int = 0
     num_ungraded: int = 0
-    num_kept_tokens: int = 0
-    """Completion tokens of the kept traces, as the teacher counts them."""
+    _kept_tokens: TokenSum = field(default_factory=TokenSum)
     _all: _Yield = field(default_factory=_Yield)
     _first: Counter[str] = field(default_factory=Counter)
     _every: Counter[str] = field(default_factory=Counter)
@@ -54,18 +83,20 @@ class Funnel:
     def num_kept(self) -> int:
         return self._all.num_kept
 
-    def add(self, source: str, verdicts: Sequence[Verdict], num_tokens: Sequence[int]) -> None:
+    def add(self, source: str, verdicts: Sequence[Verdict], told_tokens: Sequence[int | None]) -> None:
         """Count all traces of one problem.
 
         Args:
             source: of the problem.
             verdicts: one a trace.
-            num_tokens: completion tokens of each.
+            told_tokens: completion tokens of each, as the teacher counts them; `None`: not known.
         """
         self._all.add(verdicts)
         self.num_problems_kept += any(verdict.kept for verdict in verdicts)
         self.num_ungraded += sum(verdict.correct is None for verdict in verdicts)
-        self.num_kept_tokens += sum(num for verdict, num in zip(verdicts, num_tokens, strict=True) if verdict.kept)
+        for verdict, told in zip(verdicts, told_tokens, strict=True):
+            if verdict.kept:
+                self._kept_tokens.add(verdict.num_student_tokens, told)
         self._first.update(verdict.reasons[0] for verdict in verdicts if verdict.reasons)
         self._every.update(reason for verdict in verdicts for reason in verdict.reasons)
         self._graded_by.update(verdict.graded_by for verdict in verdicts if verdict.correct is not None)
@@ -82,7 +113,8 @@ class Funnel:
             "num_problems_kept": self.num_problems_kept,
             "correct_share": self._all.num_correct / num_graded if num_graded else None,
             "num_ungraded": self.num_ungraded,
-            "num_kept_tokens": self.num_kept_tokens,
+            "num_kept_tokens": self._kept_tokens.total,
+            "tokens_counted_by": self._kept_tokens.counted_by,
             "dropped": {reason: self._first[reason] for reason in REASONS if self._first[reason]},
             "reasons": {reason: self._every[reason] for reason in REASONS if self._every[reason]},
             "graded_by": dict(sorted(self._graded_by.items())),

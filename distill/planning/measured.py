@@ -166,8 +166,10 @@ def _kept(run_dir: Path) -> Kept | None:
     if manifest is None:
         return None
     metrics = manifest["metrics"]
-    num = metrics["num_kept"]
-    return Kept(num, metrics["num_traces"], metrics.get("num_kept_tokens", 0) / max(1, num))
+    num, tokens = metrics["num_kept"], metrics.get("num_kept_tokens")
+    if num and not tokens:  # of traces made elsewhere that nobody has counted
+        return None
+    return Kept(num, metrics["num_traces"], (tokens or 0) / max(1, num))
 
 
 def _training_speed(file: Path) -> float | None:

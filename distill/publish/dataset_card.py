@@ -30,7 +30,8 @@ KEPT_COLUMNS = {
     "teacher": "who wrote the trace",
     "teacher_revision": "its revision",
     "sample_index": "number of the sample among those of its problem",
-    "num_completion_tokens": "length in the teacher's tokens",
+    "num_completion_tokens": "length in the teacher's tokens; null where nobody told",
+    "num_student_tokens": "length in the student's tokens; null where they were not counted",
 }
 DROPPED_COLUMNS = {
     "prompt": "the question as chat messages",
@@ -45,7 +46,8 @@ DROPPED_COLUMNS = {
     "graded_by": "whose word the grade is",
     "finish_reason": "`stop`, `length`, `loop` or `error`",
     "error": "what went wrong, for `error`",
-    "num_completion_tokens": "length in the teacher's tokens",
+    "num_completion_tokens": "length in the teacher's tokens; null where nobody told",
+    "num_student_tokens": "length in the student's tokens; null where they were not counted",
     "source": "where the problem comes from",
 }
 

@@ -9,15 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from distill.errors import StoreError, UserError
+from distill.lineage import check_made_by
 from distill.problems import source_label
 from distill.publish.scrub import local_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
-from distill.store import differences, fingerprint, read_json
-from distill.students import find_student
-from distill.trace_store import TRACES
+from distill.store import read_json
 
 KEPT, DROPPED, STUDENT, ADAPTER = "kept", "dropped", "student", "adapter"
 CERTIFICATE = "decontamination.json"
@@ -92,11 +88,9 @@ def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, A
     """The facts of a run.
 
     Raises:
-        StoreError: the manifests are not of one run: a stage was made anew since another used it.
-        UserError: a stage was made with other settings than the recipe has now.
+        StoreError, UserError: see `distill.lineage.check_made_by`.
     """
-    _check_chain(recipe, manifests)
-    _check_settings(recipe, manifests)
+    check_made_by(recipe, manifests, "push")
     return RunFacts(recipe, run_dir, manifests)
 
 
@@ -119,54 +113,3 @@ def _teachers_of(kept: Path) -> list[tuple[str, str]]:
         pairs = table.group_by(["teacher", "teacher_revision"]).aggregate([]).to_pylist()
         found |= {(str(row["teacher"]), str(row["teacher_revision"] or "")): None for row in pairs}
     return sorted(found)
-
-
-def _check_chain(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Each stage must have been made from what the one before it holds now."""
-    source, filtered, trained = (manifests[name] for name in (recipe.traces_stage, "filter", "sft"))
-    traces = {n: o["sha256"] for n, o in source["outputs"].items() if n.startswith(f"{TRACES}/")}
-    links = [
-        ("filter", recipe.traces_stage, filtered["identity"].get("traces"), fingerprint(traces)),
-        ("sft", "filter", trained["identity"].get("rows"), filtered["outputs"][KEPT]["sha256"]),
-    ]
-    if "eval" in manifests:
-        measured = manifests["eval"]["identity"].get("student")
-        links.append(("eval", "sft", measured, trained["outputs"][STUDENT]["sha256"]))
-    for stage, before, used, is_there in links:
-        if used != is_there:
-            raise StoreError(
-                f"push: {stage} was made from another result of {before} than the one that is there now, so a card "
-                f"would tell of something else than what is published. Run `distill {stage}` again, or "
-                "`distill run` for all."
-            )
-
-
-def _check_settings(recipe: Recipe, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """The recipe that is published must be the one that was run."""
-    now = recipe.model_dump(mode="json")
-    for stage, manifest in manifests.items():
-        section = getattr(recipe, stage, None)
-        before = manifest.get("config")
-        if not isinstance(section, BaseModel) or not isinstance(before, Mapping):
-            continue
-        try:
-            # Read once more, so that fields which are new since then have their defaults.
-            normal = type(section).model_validate(before).model_dump(mode="json")
-        except ValidationError:
-            continue
-        changed = {
-            key: pair for key, pair in differences(normal, now[stage]).items() if "compute" not in key.split(".")
-        }
-        if changed:
-            shown = ", ".join(f"{stage}.{key}: {old!r} -> {new!r}" for key, (old, new) in list(changed.items())[:3])
-            raise UserError(
-                f"push: the recipe has changed since {stage} was run ({shown:.300}), so it is not what made this "
-                "student. Undo the change, or run `distill run` again."
-            )
-    seed, student = manifests["sft"]["identity"].get("seed"), manifests["sft"]["identity"].get("student")
-    wanted = find_student(recipe.student).hub_id
-    if (seed, student) != (recipe.seed, wanted):
-        raise UserError(
-            f"push: the student was trained from {student} with seed {seed}, and the recipe says {wanted} with seed "
-            f"{recipe.seed}. Undo the change, or run `distill run` again."
-        )

@@ -18,7 +18,7 @@ from typing import Any
 
 from distill.errors import StoreError
 from distill.publish.scrub import local_name, scrub
-from distill.store import sha256_of
+from distill.store import hash_of_hashes, hashes_of, sha256_of
 
 WEIGHTS = re.compile(r"(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors")
 TEXTS = re.compile(
@@ -81,12 +81,6 @@ def file_list(files: Iterable[PublishedFile]) -> PublishedFile:
     return text_file(FILE_LIST, json.dumps({"schema_version": 1, "files": hashes}, indent=2) + "\n")
 
 
-def hashes_of(folder: Path) -> dict[str, str]:
-    """Each file's SHA-256 by its name in the folder, in the order in which `sha256_of` takes them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
-
-
 def checked_hashes(folder: Path, expected_sha256: str, remake: str) -> dict[str, str]:
     """Each file's SHA-256, once it is sure that they are what the manifest says.
 
@@ -101,8 +95,7 @@ def checked_hashes(folder: Path, expected_sha256: str, remake: str) -> dict[str,
     if not folder.is_dir():
         raise StoreError(f"{folder}: is gone, though its stage is complete. {remake}")
     hashes = hashes_of(folder)
-    digest = hashlib.sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in hashes.items()).encode())
-    if digest.hexdigest() != expected_sha256:
+    if hash_of_hashes(hashes) != expected_sha256:
         raise StoreError(
             f"{folder}: its content is not what its stage left there (checksum), so it is not published. {remake}"
         )

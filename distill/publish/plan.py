@@ -139,7 +139,7 @@ def _model(
     files = [text_file(CARD, card)]
     sft, outputs = facts.run_dir / "sft", facts.manifests["sft"]["outputs"]
     for name, inside in ((STUDENT, ""), *([(ADAPTER, "adapter/")] if has_adapter else [])):
-        remake = f"Move {sft} aside and train again with `distill sft`."
+        remake = "Train again with `distill sft --force` (what is there is moved aside)."
         hashes = checked_hashes(sft / name, outputs[name]["sha256"], remake)
         files += model_files(sft / name, hashes, facts.base, inside)
     files += _licence_files(facts, (base_licence, *(one for _, one in teachers)))
@@ -175,7 +175,7 @@ def _dataset(
 
 
 def _tables(folder: Path, name: str, outputs: dict[str, dict[str, str]], scratch: Path) -> list[PublishedFile]:
-    remake = f"Move {folder} aside and run `distill filter` again."
+    remake = "Run `distill filter`, which makes it again."
     hashes = checked_hashes(folder / name, outputs[name]["sha256"], remake)
     return [_table(folder / name / file, f"{name}/{file}", sha256, scratch) for file, sha256 in hashes.items()]
 

@@ -1,23 +1,25 @@
 """The stages: thin shells (files, processes) around pure cores. They never import each other.
 
 Each module has `VERSION` (raised when the same inputs give another result), `identity(run)` (what decides the result),
-`check(run)` (verifies what is stored), `grows(changed)` (whether a change leaves it valid) and `run(run) -> Summary`.
-What they share of a run is `RunContext`.
+`check(run)` (verifies what is stored), `grows(changed)` (whether a change leaves it valid), `forget(run)` (whether an
+attempt has left nothing worth keeping, which is cleared away then), `ready(run)` (verifies what it is about to read of
+the stages before) and `run(run) -> Summary`. What they share of a run is `RunContext`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
+from distill.errors import StoreError, UserError
 from distill.filters.packs import Pack, load_packs
 from distill.hub import Model, resolve_model
+from distill.lineage import check_made_by, stages_before
 from distill.problems import ProblemSets, load_problem_sets
 from distill.ranks import Leader
 from distill.recipe import GenerateConfig, Recipe
-from distill.store import StageFolder, fingerprint
+from distill.store import StageFolder, damaged_outputs, fingerprint
 from distill.students import STUDENTS, Student, find_student
 from distill.trace_store import LEDGER as LEDGER
 from distill.trace_store import PROBLEMS as PROBLEMS
@@ -64,6 +66,39 @@ class RunContext:
                 f"Run `distill {stage}` first, or `distill run` for all stages."
             )
         return manifest
+
+    def made_before(self, stage: str, wanted_by: str = "") -> dict[str, dict[str, Any]]:
+        """The manifests of the stages that a stage rests on, once it is sure that this recipe has made them.
+
+        Args:
+            stage: the stage.
+            wanted_by: the command that asks; left out: the stage's.
+
+        Raises:
+            UserError: one is not complete, or the recipe has changed since.
+            StoreError: one was made from something else than the one before it holds now.
+        """
+        manifests = {name: self.finished(name, wanted_by or stage) for name in stages_before(self.recipe, stage)}
+        check_made_by(self.recipe, manifests, wanted_by or stage)
+        return manifests
+
+    def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:
+        """Read outputs of a finished stage whole, before something rests on them.
+
+        Args:
+            stage: whose they are.
+            names: of the outputs.
+            wanted_by: the command that needs them.
+            way: to have them again, as a sentence.
+
+        Raises:
+            StoreError: one is gone, cut or changed since the stage left it.
+        """
+        folder = self.folder(stage)
+        for name, what in damaged_outputs(
+            folder.path, self.finished(stage, wanted_by)["outputs"], names, by_hash=True
+        ).items():
+            raise StoreError(f"{wanted_by}: {folder.path / name} is not what {stage} left there ({what}). {way}")
 
     @cached_property
     def problem_sets(self) -> ProblemSets:
@@ -148,8 +183,29 @@ def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
 
 
 def nothing_to_check(run: RunContext) -> list[str]:
-    """For a stage whose files are read again only by those that check them."""
+    """For a stage that verifies nothing of what is stored beyond the sizes that the runner looks at."""
     return []
+
+
+def nothing_to_read(run: RunContext) -> None:
+    """For a stage that reads nothing of the stages before."""
+
+
+def remake_damaged(run: RunContext, stage: str, names: Sequence[str] | None, again: str) -> list[str]:
+    """Take a finished stage back to *not complete* where one of its outputs is gone, cut or changed; that, in words.
+
+    Args:
+        run: the recipe and its folder.
+        stage: the stage.
+        names: of the outputs to read; left out: all.
+        again: what happens now, as a clause.
+    """
+    folder = run.folder(stage)
+    manifest = folder.manifest
+    damaged = {} if manifest is None else damaged_outputs(folder.path, manifest["outputs"], names)
+    if damaged:
+        folder.reopen()
+    return [f"{folder.path / name}: damaged ({what}); {again}" for name, what in damaged.items()]
 
 
 def traces_fingerprint(generated: Mapping[str, Any]) -> str:

@@ -16,12 +16,11 @@ from distill.grading.extraction import last_boxed
 from distill.grading.pool import GradingPool
 from distill.hub import Model, resolve_model
 from distill.launch import run_job
-from distill.ledger import read_ledger
+from distill.ledger import index_ledger, read_ledger
 from distill.problems import problems_fingerprint
 from distill.records import EvalResult, Problem, Trace, Verdict
 from distill.sampling_job import SamplingJob
 from distill.stages import (
-    KEPT,
     LEDGER,
     PROBLEMS,
     STUDENT,
@@ -30,13 +29,13 @@ from distill.stages import (
     chat_format_of,
     never_grows,
     nothing_to_check,
-    traces_fingerprint,
 )
 from distill.stats import bootstrap_interval
 from distill.store import Summary, write_jsonl
 
 VERSION = 2
 grows, check = never_grows, nothing_to_check
+ROLES = ("base", "student")
 
 EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
 
@@ -53,8 +52,8 @@ class Graded:
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the scores."""
     assert run.recipe.eval is not None
-    trained = run.finished("sft", "eval")
-    _check_split(run, trained)
+    _check_split(run)
+    trained = run.made_before("eval")["sft"]
     return {
         "version": VERSION,
         "base": run.student_model.name,
@@ -66,16 +65,34 @@ def identity(run: RunContext) -> dict[str, Any]:
     }
 
 
-def _check_split(run: RunContext, trained: dict[str, Any]) -> None:
+def forget(run: RunContext) -> bool:
+    """Clear away a stopped evaluation in which neither model has answered anything; whether it was one."""
+    folder = run.folder("eval")
+    ledgers = [folder.path / role / LEDGER for role in ROLES]
+    if folder.is_complete or any(index.places.keys() - index.errors for index in map(index_ledger, ledgers)):
+        return False
+    for ledger in ledgers:
+        ledger.unlink(missing_ok=True)
+    return True
+
+
+def ready(run: RunContext) -> None:
+    """Verify the student's weights, which are about to be loaded twice.
+
+    Raises:
+        StoreError: they are not what training left.
+    """
+    run.verify("sft", [STUDENT], "eval", "Train again with `distill sft --force` (what is there is moved aside).")
+
+
+def _check_split(run: RunContext) -> None:
     """Refuse to measure on problems that the student may have been trained on."""
-    generated, filtered = run.finished(run.recipe.traces_stage, "eval"), run.finished("filter", "eval")
+    source = run.finished(run.recipe.traces_stage, "eval")["identity"]
     if run.recipe.traces_stage == "import":
-        same_split = generated["identity"]["measured"] == run.measured_fingerprint
+        same_split = source.get("measured") == run.measured_fingerprint
     else:
-        same_split = generated["identity"]["problems"] == problems_fingerprint(run.problem_sets.train)
-    same_traces = filtered["identity"]["traces"] == traces_fingerprint(generated)
-    same_rows = trained["identity"]["rows"] == filtered["outputs"][KEPT]["sha256"]
-    if not (same_split and same_traces and same_rows):
+        same_split = source.get("problems") == problems_fingerprint(run.problem_sets.train)
+    if not same_split:
         raise UserError(
             "eval: the student was trained under another split of the problems, so what is held out now may be among "
             "its training rows. Run `distill run` for all stages, or undo the change to problems: or eval:."

@@ -20,11 +20,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
-from distill.errors import StoreError
+from distill.errors import StoreError, UserError
 from distill.examine import Facts, Settings, examine, pieces, read_facts
 from distill.fact_cache import FactCache
 from distill.filters.decide import ProblemNotes, candidate, decide, is_for_the_judge, with_reason
 from distill.filters.funnel import Funnel
+from distill.filters.nothing_kept import nothing_kept
 from distill.filters.problem_notes import notes_on_problems
 from distill.filters.select import Candidate, over_limits
 from distill.grading.pool import GradingPool
@@ -41,15 +42,15 @@ from distill.stages import (
     VERDICTS,
     RunContext,
     never_grows,
-    nothing_to_check,
+    remake_damaged,
     traces_fingerprint,
 )
 from distill.store import Summary, disk_errors, replace_folder, sync_tree, write_json
 from distill.tokenizers import TOKENIZER
-from distill.trace_store import DAMAGED, check_shards, num_rows, shard_files, stored_traces
+from distill.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
-VERSION = 2
-grows, check = never_grows, nothing_to_check
+VERSION = 3
+grows = never_grows
 
 GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 CACHE = "facts.sqlite"
@@ -61,7 +62,7 @@ CERTIFICATE = "decontamination.json"
 
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the verdicts."""
-    source = run.finished(run.recipe.traces_stage, "filter")
+    source = run.made_before("filter")[run.recipe.traces_stage]
     config = run.recipe.filter
     return {
         "version": VERSION,
@@ -74,16 +75,43 @@ def identity(run: RunContext) -> dict[str, Any]:
     }
 
 
+def check(run: RunContext) -> list[str]:
+    """Read the rows and verdicts whole; what must be made again, in words. The same traces give the same bytes."""
+    return remake_damaged(run, "filter", None, "made again from the traces")
+
+
+def forget(run: RunContext) -> bool:
+    """Whether another filter may take the place of this one without asking: it is not complete, or kept nothing."""
+    manifest = run.folder("filter").manifest
+    return manifest is None or manifest["metrics"]["num_kept"] == 0
+
+
+def ready(run: RunContext) -> None:
+    """Verify the traces and their problems.
+
+    Raises:
+        StoreError: some are damaged; the way to have them again.
+    """
+    stage = run.recipe.traces_stage
+    if found := check_stored(run.folder(stage), f"in {DAMAGED}/ if it was there"):
+        raise StoreError("\n".join([*found, f"Run `distill {stage}`, which makes that good, then this."]))
+
+
+def refuse_nothing(run: RunContext) -> None:
+    """Stop where a finished filter has kept nothing; its verdicts and dropped rows stay.
+
+    Raises:
+        UserError: the most frequent reasons, and the keys that decide them.
+    """
+    metrics = run.finished("filter", "filter")["metrics"]
+    if not metrics["num_kept"]:
+        raise UserError(nothing_kept(metrics, run.recipe, "filter"))
+
+
 def run(run: RunContext) -> Summary:
     """Grade, measure, judge, select; write what is kept and what is not."""
     config = run.recipe.filter
     source = run.folder(run.recipe.traces_stage)
-    if damaged := check_shards(source.path):
-        source.reopen()
-        raise StoreError(
-            f"{source.path}: {', '.join(damaged)} failed the checksum and was moved to {source.path / DAMAGED}. "
-            f"Run `distill {run.recipe.traces_stage}` to have its samples again, then this."
-        )
     folder = run.folder("filter").path
     with disk_errors(folder), ProblemFile(source.path / PROBLEMS) as problems:
         notes, certificate = notes_on_problems(problems.sorted(), run.evaluation_packs, config.duplicates)
@@ -234,7 +262,7 @@ def _write(
                 else:
                     dropped.write(_dropped_row(problem, trace, verdict), len(trace.text))
                 stream.write(json.dumps(verdict.to_json()) + "\n")
-            funnel.add(problem.source, [v for _, v in pairs], [trace.num_completion_tokens for trace, _ in pairs])
+            funnel.add(problem.source, [v for _, v in pairs], [trace.told_tokens for trace, _ in pairs])
             progress.advance(len(pairs), f"{funnel.num_kept:,} kept")
         stream.flush()
         os.fsync(stream.fileno())
@@ -269,7 +297,8 @@ def _kept_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any
         "graded_by": verdict.graded_by,
         "teacher": trace.teacher,
         "teacher_revision": trace.teacher_revision,
-        "num_completion_tokens": trace.num_completion_tokens,
+        "num_completion_tokens": trace.told_tokens,
+        "num_student_tokens": verdict.num_student_tokens,
     }
 
 
@@ -287,7 +316,8 @@ def _dropped_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, 
         "error": trace.error,
         "prompt": problem.prompt,
         "text": trace.text,
-        "num_completion_tokens": trace.num_completion_tokens,
+        "num_completion_tokens": trace.told_tokens,
+        "num_student_tokens": verdict.num_student_tokens,
         "source": problem.source,
     }
 
@@ -306,7 +336,7 @@ def _kept_schema() -> Any:
     return pa.schema(
         [("prompt", _messages_type()), ("completion", _messages_type())]
         + [(name, pa.string()) for name in text]
-        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens")]
+        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
     )
 
 
@@ -327,5 +357,5 @@ def _dropped_schema() -> Any:
     return pa.schema(
         [("prompt", _messages_type()), ("reasons", pa.list_(pa.string())), ("correct", pa.bool_())]
         + [(name, pa.string()) for name in text]
-        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens")]
+        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
     )

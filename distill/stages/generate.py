@@ -7,22 +7,24 @@ Enters: the recipe's problems. Leaves: `problems.jsonl` and `traces/*.parquet`, 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from distill.engines import Engine
-from distill.errors import UserError
+from distill.errors import StoreError, UserError
 from distill.launch import run_job
 from distill.ledger import Tally, index_ledger
 from distill.problems import problems_fingerprint
 from distill.records import Problem
 from distill.sampling import cost, run_sampling
 from distill.sampling_job import SamplingJob
-from distill.stages import PROBLEMS, SKIPPED, RunContext, chat_format_of
+from distill.stages import PROBLEMS, SKIPPED, RunContext, chat_format_of, nothing_to_read
 from distill.store import Summary, read_jsonl, write_jsonl
 from distill.tokenizers import chat_template_of
-from distill.trace_store import LEDGER, check_shards, finalise
+from distill.trace_store import LEDGER, check_stored, clear, finalise, stored_without_repair
 
 VERSION = 2
+ready = nothing_to_read
 
 NOT_IDENTITY = {"compute", "teacher", "revision", "price"}
 GROWING = {"problems", "samples_per_problem", "stop_after_correct"}
@@ -65,14 +67,29 @@ def check(run: RunContext) -> list[str]:
     if not folder.path.exists():
         return []
     _refuse_changed_prompts(run)
-    damaged = check_shards(folder.path)
-    found = [f"{folder.path / name}: damaged (checksum); its samples are drawn again" for name in damaged]
+    found = check_stored(folder, "its samples are drawn again")
     manifest = folder.manifest
-    if run.retry_errors and manifest and (num_errors := manifest["metrics"]["finish_reasons"]["error"]):
+    if run.retry_errors and manifest and (num_errors := manifest["metrics"]["finish_reasons"].get("error")):
         found.append(f"asking again for {num_errors:,} samples that ended in errors")
     if found:
         folder.reopen()
     return found
+
+
+def forget(run: RunContext) -> bool:
+    """Clear away an attempt in which the teacher answered nothing; whether it was one."""
+    folder = run.folder("generate").path
+    if _has_answers(folder):
+        return False
+    clear(folder)
+    (folder / PROBLEMS).unlink(missing_ok=True)
+    return True
+
+
+def _has_answers(folder: Path) -> bool:
+    """Whether the teacher has answered anything that is stored."""
+    found = stored_without_repair(folder).with_ledger(index_ledger(folder / LEDGER))
+    return bool(found.keys - found.errors)
 
 
 def run(run: RunContext, engine: Engine | None = None) -> Summary:
@@ -113,8 +130,14 @@ def _refuse_changed_prompts(run: RunContext) -> None:
     file = run.folder("generate").path / PROBLEMS
     if not file.exists():
         return
-    before = {row["id"]: row["prompt"] for row in read_jsonl(file)}
+    try:
+        before = {str(row.get("id")): row.get("prompt") or [] for row in read_jsonl(file)}
+    except StoreError:  # damaged; what is written below is from the recipe
+        return
     changed = [p for p in run.problem_sets.train if before.get(p.id, p.prompt) != p.prompt]
+    if changed and not _has_answers(file.parent):
+        clear(file.parent)
+        return
     if changed:
         shown = "\n".join(f"  {p.id}: {_short(before[p.id])} -> {_short(p.prompt)}" for p in changed[:NUM_SHOWN])
         more = f"\n  and {len(changed) - NUM_SHOWN} more" if len(changed) > NUM_SHOWN else ""

@@ -17,12 +17,12 @@ from distill.ledger import Ledger
 from distill.problems import bare_question
 from distill.progress import ProgressBar
 from distill.records import Problem, Trace
-from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows
+from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows, nothing_to_read
 from distill.store import Summary, disk_errors, sha256_of, write_json
-from distill.trace_store import check_shards, finalise
+from distill.trace_store import check_stored, clear, finalise, shard_files
 
 VERSION = 1
-grows = never_grows
+grows, ready = never_grows, nothing_to_read
 
 SKIPPED = "skipped.json"
 NUM_WRITTEN = 256
@@ -40,13 +40,16 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 def check(run: RunContext) -> list[str]:
     """Verify what is stored; what must be read again, in words."""
+    return check_stored(run.folder("import"), "its rows are read again")
+
+
+def forget(run: RunContext) -> bool:
+    """Clear away what a stopped import has left, all of which its source has still; whether that was all."""
     folder = run.folder("import")
-    if not folder.path.exists():
-        return []
-    damaged = check_shards(folder.path)
-    if damaged:
-        folder.reopen()
-    return [f"{folder.path / name}: damaged (checksum); its rows are read again" for name in damaged]
+    if folder.is_complete or shard_files(folder.path):
+        return False
+    clear(folder.path)
+    return True
 
 
 def run(run: RunContext) -> Summary:
@@ -86,7 +89,7 @@ def run(run: RunContext) -> Summary:
         "num_problems_by_source": dict(num_by_source),
         "num_skipped": skipped.counts.total(),
         "skipped": dict(skipped.counts),
-        "num_completion_tokens": tally.num_completion_tokens,
+        "num_completion_tokens": None if tally.num_uncounted else tally.num_completion_tokens,
         "finish_reasons": tally.by_reason,
     }
     return Summary(metrics, {PROBLEMS: len(names), SKIPPED: None, **outputs})

@@ -16,13 +16,14 @@ from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
 from distill.recipe import PushConfig
-from distill.stages import RunContext
+from distill.stages import RunContext, nothing_to_read
 from distill.store import Summary, atomic_write, write_json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 VERSION = 1
+ready = nothing_to_read
 MODEL_CARD, DATASET_CARD, FILES = "model_card.md", "dataset_card.md", "files.json"
 SCRATCH = "scratch"
 LOOK_TIMEOUT_S = 10.0
@@ -44,6 +45,11 @@ def identity(run: RunContext) -> dict[str, Any]:
 def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
     """What is on the Hub has versions of its own: another result or another repository is simply pushed."""
     return True
+
+
+def forget(run: RunContext) -> bool:
+    """Never asked: what was pushed before forbids nothing."""
+    return False
 
 
 def check(run: RunContext) -> list[str]:
@@ -121,13 +127,8 @@ def _facts(run: RunContext) -> RunFacts:
 
 
 def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:
-    """Those of the stages before, in order.
-
-    Raises:
-        UserError: one is not complete.
-    """
-    stages = [run.recipe.traces_stage, "filter", "sft", *(["eval"] if run.recipe.eval else [])]
-    return {stage: run.finished(stage, "push") for stage in stages}
+    """Those of the stages before, in order; raises as `RunContext.made_before`."""
+    return run.made_before("push")
 
 
 def _is_outdated(run: RunContext) -> bool:

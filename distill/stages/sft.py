@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError, UserError
+from distill.filters.nothing_kept import nothing_kept
 from distill.launch import follow, run_job
 from distill.ranks import Follower
 from distill.shapes import shape_from_config
@@ -32,16 +33,27 @@ def check(run: RunContext) -> list[str]:
     return set_damaged_aside(run.folder("sft").path / CHECKPOINTS)
 
 
+def forget(run: RunContext) -> bool:
+    """Whether a stopped training has left nothing: neither a student nor a checkpoint."""
+    folder = run.folder("sft")
+    left = [folder.path / STUDENT, *(folder.path / CHECKPOINTS).glob("checkpoint-*")]
+    return not folder.is_complete and not any(path.exists() for path in left)
+
+
+def ready(run: RunContext) -> None:
+    """Verify the rows to train on.
+
+    Raises:
+        StoreError: some are gone, cut or changed; the way to have them again.
+    """
+    run.verify("filter", [KEPT], "sft", "Run `distill filter`, which makes the rows again, then this.")
+
+
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the student."""
-    filtered = run.finished("filter", "sft")
+    filtered = run.made_before("sft")["filter"]
     if filtered["metrics"]["num_kept"] == 0:
-        counts = ", ".join(f"{reason} {num}" for reason, num in filtered["metrics"]["dropped"].items())
-        raise UserError(
-            f"sft: the filter kept none of {filtered['metrics']['num_traces']} traces, so there is nothing to learn "
-            f"from. Dropped by: {counts}. Read some in {run.run_dir / 'filter' / 'dropped'}; then loosen filter:, give "
-            "the teacher examples, or take a stronger teacher."
-        )
+        raise UserError(nothing_kept(filtered["metrics"], run.recipe, "sft"))
     return {
         "version": VERSION,
         "student": run.student_model.name,

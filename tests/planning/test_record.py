@@ -122,7 +122,7 @@ def test_another_filter_under_force_gets_another_estimate(make_recipe, tmp_path,
     sample(make_recipe(), tmp_path / "runs", fake_engine([RIGHT]))
     run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
     before = read_json(tmp_path / "runs/small" / FILE)["stages"]["filter"]["made_for"]
-    stricter = make_recipe(filter={"max_tokens": 3, "compute": {"workers": 1}})
+    stricter = make_recipe(filter={"max_tokens": 200, "compute": {"workers": 1}})
     run_recipe(stricter, tmp_path / "runs", ["filter"], force=True)
     assert read_json(tmp_path / "runs/small" / FILE)["stages"]["filter"]["made_for"] != before
 

@@ -131,14 +131,34 @@ STUDENT_ANSWERS = {
 }
 
 
+WHOLE = {
+    "fingerprint": "f1",
+    "config": {},
+    "seconds": 1.0,
+    "peak_memory_gib": 1.0,
+    "finished_at": "2026-01-01T00:00:00+00:00",
+}
+"""What a manifest has beside what these tests are about."""
+SAMPLED = {
+    "num_samples": 8,
+    "num_problems": 2,
+    "num_problems_by_source": {},
+    "finish_reasons": {},
+    "teacher": "org/big",
+}
+
+
 def train_on(run, checksum):
     """Finished generate, filter and sft stages of which only what eval asks for is written down."""
-    generated = {"identity": {"problems": problems_fingerprint(run.problem_sets.train)}}
+    generated = {"stage": "generate", **WHOLE, "metrics": SAMPLED}
+    generated["identity"] = {"problems": problems_fingerprint(run.problem_sets.train)}
     generated["outputs"] = {"traces/train-00000-of-00001.parquet": {"sha256": "7race"}}
     write_json(run.folder("generate").path / "manifest.json", generated)
-    filtered = {"identity": {"traces": traces_fingerprint(generated)}, "outputs": {KEPT: {"sha256": "c0de"}}}
+    filtered = {"stage": "filter", **WHOLE, "metrics": {"num_traces": 8, "num_kept": 4, "dropped": {}}}
+    filtered |= {"identity": {"traces": traces_fingerprint(generated)}, "outputs": {KEPT: {"sha256": "c0de"}}}
     write_json(run.folder("filter").path / "manifest.json", filtered)
-    trained = {"identity": {"rows": "c0de"}, "outputs": {"student": {"sha256": checksum}}}
+    trained = {"stage": "sft", **WHOLE, "metrics": {"num_rows": 4, "num_steps": 1, "final_loss": 1.0}}
+    trained |= {"identity": {"rows": "c0de"}, "outputs": {"student": {"sha256": checksum}}}
     write_json(run.folder("sft").path / "manifest.json", trained)
 
 

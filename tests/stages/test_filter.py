@@ -79,6 +79,7 @@ FUNNEL = {
     "correct_share": 5 / 9,
     "num_ungraded": 2,
     "num_kept_tokens": 40,
+    "tokens_counted_by": "teacher",
     # each trace once, under its first reason
     "dropped": {"error": 1, "truncated": 1, "no_answer": 1, "wrong_answer": 2, "ungraded_gold": 1, "duplicate": 1},
     "reasons": {
@@ -124,7 +125,23 @@ def generated(run_dir, recipe, traces=TRACES, problems=PROBLEMS):
     with Ledger(folder / generate.LEDGER) as ledger:
         ledger.append(traces)
     outputs, _ = finalise(folder, lambda key: True)
-    write_json(folder / "manifest.json", {"outputs": describe_outputs(folder, {generate.PROBLEMS: None, **outputs})})
+    manifest = {
+        "stage": "generate",
+        "fingerprint": "f1",
+        "identity": {},
+        "outputs": describe_outputs(folder, {generate.PROBLEMS: None, **outputs}),
+        "metrics": {
+            "teacher": "org/teacher",
+            "num_samples": len(traces),
+            "num_problems": len(problems),
+            "num_problems_by_source": {},
+            "finish_reasons": {},
+        },
+        "seconds": 1.0,
+        "peak_memory_gib": 1.0,
+        "finished_at": "2026-01-01T00:00:00+00:00",
+    }
+    write_json(folder / "manifest.json", manifest)
     return run
 
 
@@ -218,8 +235,8 @@ def test_a_damaged_shard_is_not_filtered_but_named(tmp_path, recipe):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(StoreError, match=r"failed the checksum .* Run `distill generate`"):
-        filter.run(run)
+    with pytest.raises(StoreError, match=r"(?s)damaged \(checksum\).*\nRun `distill generate`"):
+        filter.ready(run)
     assert run.folder("generate").manifest is None
     assert len(list((run.folder("generate").path / "damaged").iterdir())) == 1
 

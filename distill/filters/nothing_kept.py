@@ -1,0 +1,77 @@
+"""Why a filter has kept nothing, and which keys of the recipe decide that.
+
+Enters: the filter's counts and the recipe. Leaves: a text of several lines; the most frequent reason first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.recipe import Recipe
+from distill.records import REASON_KEYS, REASONS
+
+NUM_REASONS = 3
+_ABSENT = object()
+
+
+def has_kept_nothing(stage: str, metrics: Mapping[str, Any]) -> bool:
+    """Whether a finished stage is a filter that kept nothing, so that no later stage can do anything."""
+    return stage == "filter" and metrics.get("num_kept") == 0
+
+
+def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> str:
+    """Say why nothing was kept, and what would change that.
+
+    Args:
+        metrics: of the filter's manifest.
+        recipe: that the filter has followed.
+        wanted_by: the command that stops here.
+    """
+    num_traces, reasons = metrics["num_traces"], metrics.get("reasons") or metrics["dropped"]
+    if num_traces and reasons.get("error") == num_traces:
+        return f"{wanted_by}: the filter kept none of {num_traces:,} traces, for {_all_errors(recipe)}"
+    most = sorted(reasons.items(), key=lambda pair: -pair[1])[:NUM_REASONS]
+    lines = [f"{wanted_by}: the filter kept none of {num_traces:,} traces, so there is nothing to learn from."]
+    lines += [f"  {reason} {num:,}: {REASONS.get(reason, '')}{_keys(reason, recipe)}" for reason, num in most]
+    lines.append(
+        "`distill filter --explain ID` tells one trace's whole story, and filter/dropped has all of them. Change the "
+        "recipe and run `distill filter` again: as nothing was kept, it needs no --force. Where the traces themselves "
+        "are at fault, give the teacher examples, or take a stronger one."
+    )
+    return "\n".join(lines)
+
+
+def _all_errors(recipe: Recipe) -> str:
+    if recipe.generate is None:
+        return (
+            "their source says of each that it ended in an error. Look at its column of finish reasons "
+            "(traces: columns.finish_reason)."
+        )
+    return (
+        "the teacher answered none of the requests: each sample ended in an error (filter/dropped has their words). "
+        "Repair the teacher or its server, then ask again with `distill generate --retry-errors`."
+    )
+
+
+def _keys(reason: str, recipe: Recipe) -> str:
+    """The keys that decide a reason, each with the value that would keep such traces, or the one that it has."""
+    values = {key: _value(recipe.model_dump(mode="json"), key) for key in REASON_KEYS.get(reason, ())}
+    said = [
+        f"{key}: {str(not value).lower()} keeps them" if isinstance(value, bool) else f"{key} is {_shown(value)}"
+        for key, value in values.items()
+        if value is not _ABSENT
+    ]
+    return f" ({'; '.join(said)})" if said else ""
+
+
+def _value(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(tree, Mapping) or name not in tree:
+            return _ABSENT
+        tree = tree[name]
+    return tree
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return f"{{{', '.join(value)}}}" if isinstance(value, Mapping) else str(value)
