@@ -26,7 +26,7 @@ from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, is_run, read_object, writer_of
+from distill.store import IDENTITY, MANIFEST, StageFolder, is_run, read_object, writer_of
 from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
@@ -86,7 +86,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         )
     damage = Damage(folder)
     summary = _object(folder / SUMMARY, damage) or {"name": folder.name, "recipe": dict(recipe or {})}
-    manifests = {name: found for name in STAGES if (found := _object(folder / name / MANIFEST, damage)) is not None}
+    manifests = {name: found for name in STAGES if (found := _manifest(folder / name, damage)) is not None}
     # Manifests are the truth; a summary may have been written before a stage finished, or after one was reopened.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
     run = Run(folder, {}, damage=damage)
@@ -136,6 +136,13 @@ def _object(file: Path, damage: Damage) -> dict[str, Any] | None:
     """A JSON object, or `None` where it is not there or damaged."""
     with damage.tolerate(file):
         return read_object(file)
+    return None
+
+
+def _manifest(folder: Path, damage: Damage) -> dict[str, Any] | None:
+    """A stage's manifest, or `None` where it is not there or damaged."""
+    with damage.tolerate(folder / MANIFEST):
+        return StageFolder(folder).manifest
     return None
 
 

@@ -23,10 +23,10 @@ def next_command(note: Mapping[str, Any], to_do: Sequence[str]) -> str | None:
         note: as `noted_command` reads it.
         to_do: stages that are not complete, in running order.
     """
-    if not note or not to_do:
+    arguments = note.get("arguments")
+    if not isinstance(arguments, list) or not to_do:
         return None
-    arguments = [str(argument) for argument in note.get("arguments") or ()]
-    return shlex.join(["distill", "run" if note.get("stage") is None else to_do[0], *arguments])
+    return shlex.join(["distill", "run" if note.get("stage") is None else to_do[0], *map(str, arguments)])
 
 
 def noted_command(run_dir: Path) -> dict[str, Any]:

@@ -331,7 +331,8 @@ def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_ch
     dropped.close()
     (maker.folder / "generate").mkdir()
     (maker.folder / "generate" / "problems.jsonl").write_text("")
-    generated = {"num_completion_tokens": 1_000, "num_problems_by_source": {}, "finish_reasons": {}}
+    generated = {"teacher": "org/teacher", "num_samples": num_problems * num_samples, "num_problems": num_problems}
+    generated |= {"num_completion_tokens": 1_000, "num_problems_by_source": {}, "finish_reasons": {}}
     generated |= {"teacher": "org/teacher", "num_samples": num_problems * num_samples, "num_problems": num_problems}
     maker.complete("generate", Summary(generated, {}), {"teacher": "org/teacher"}, 3_600.0)
     maker.complete("filter", Summary(funnel.to_json(), {}), {"version": 2}, 600.0)
