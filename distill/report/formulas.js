@@ -3,6 +3,7 @@
 
 const MAX_FORMULA_CHARS = 2000;
 const MAX_FORMULA_NODES = 6000;
+const MAX_FORMULA_DEPTH = 100; // browsers crash on a few thousand elements in each other
 const MAX_FORMULA_HEIGHT_EM = 60;
 const FRAME_MS = 8;
 const OPENING = /\\\\|\\\$|\$\$?|\\\[|\\\(|\\begin\{([a-zA-Z]+\*?)\}|\\boxed\s*\{/g;
@@ -81,23 +82,25 @@ function formulaNode(source, tex, isDisplay) {
   return node;
 }
 
-// The tree of a formula without what the page's security policy or its style sheet would trip over.
+// The tree of a formula without what the page's security policy or its style sheet would trip over; nothing where it is
+// larger than formulas are.
 function cleaned(tree) {
   let num = 0;
-  const todo = [tree];
+  const todo = [[tree, 1]];
   while (todo.length) {
-    const node = todo.pop();
+    const [node, depth] = todo.pop();
     num += 1;
+    if (num > MAX_FORMULA_NODES || depth > MAX_FORMULA_DEPTH) return null;
     if (node.attributes) delete node.attributes.style;
     if (node.classes) node.classes = node.classes.map((name) => (name === "text" ? "in-text" : name));
-    if (node.children) todo.push(...node.children);
+    for (const child of node.children || []) todo.push([child, depth + 1]);
   }
-  return num <= MAX_FORMULA_NODES ? tree : null;
+  return tree;
 }
 
 // What KaTeX makes of a formula, or nothing: then its source stays.
 function drawn({ tex, isDisplay }) {
-  if (REFUSED.test(tex) || tex.length > MAX_FORMULA_CHARS) return null;
+  if (REFUSED.test(tex) || tex.length > MAX_FORMULA_CHARS) return undefined;
   try {
     const tree = katex.__renderToDomTree(tex.replace(/(^|[^\\])%/g, "$1\\%"), {
       displayMode: isDisplay,
@@ -107,9 +110,9 @@ function drawn({ tex, isDisplay }) {
       maxSize: 5,
       maxExpand: 100,
     });
-    return cleaned(tree) && tree.toNode();
+    return cleaned(tree)?.toNode();
   } catch {
-    return null;
+    return undefined;
   }
 }
 

@@ -23,11 +23,12 @@ function startTheme() {
 // Where the bar has more links than it shows, its ends fade out and bear an arrow.
 function startBar() {
   const bar = document.querySelector(".bar nav");
+  const links = bar.parentElement;
   const tell = () => {
-    bar.classList.toggle("more-before", bar.scrollLeft > 2);
-    bar.classList.toggle("more-after", bar.scrollLeft + bar.clientWidth < bar.scrollWidth - 2);
+    links.classList.toggle("more-before", bar.scrollLeft > 2);
+    links.classList.toggle("more-after", bar.scrollLeft + bar.clientWidth < bar.scrollWidth - 2);
   };
-  bar.classList.add("scrolls");
+  links.classList.add("scrolls");
   bar.addEventListener("scroll", tell, { passive: true });
   new ResizeObserver(tell).observe(bar);
   tell();
@@ -36,7 +37,7 @@ function startBar() {
 // A link to a place in something that is folded up opens it first.
 function startUnfolding() {
   const unfold = () => {
-    const target = location.hash.length > 1 && byId(decodeURI(location.hash.slice(1)));
+    const target = /^#key-/.test(location.hash) && byId(location.hash.slice(1));
     const folded = target && target.closest("details:not([open])");
     if (!folded) return;
     folded.open = true;
