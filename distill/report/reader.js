@@ -44,7 +44,7 @@ const gradeOf = (trace) => (trace.correct === null ? "not graded" : trace.correc
 const SIGNS = { right: "✓", wrong: "✕", "not graded": "?" };
 const lengthOf = (trace) => (trace.length === null ? UNTOLD : `${whole(trace.length)} tokens`);
 const MARKS = {
-  loop: "the loop that the text ends in",
+  loop: "a loop: one piece over and over",
   repeated: "what was said before, word for word",
   foreign: "words in another language",
 };

@@ -218,7 +218,7 @@ def _money(cost: Row) -> str:
 def progress_words(begun: Row) -> str:
     """How far the stage came that is not complete, in a sentence; empty where nobody can tell."""
     done, wanted = number(begun.get("num_done")), number(begun.get("num_wanted"))
-    if done is None:
+    if not done:
         return ""
     of = f" of {count(wanted)}" if wanted else ""
     return f"{count(done)}{of} {begun.get('unit', '')} are done and kept."

@@ -50,11 +50,22 @@ def test_the_command_that_resumes_an_unfinished_run_stands_before_anything_else(
 
 def test_a_run_of_single_stages_goes_on_with_the_next_one(make_sums_run):
     folder = without(make_sums_run().folder, "sft", "eval")
-    note(folder, "filter", "/data/mine/recipe.yaml")
+    note(folder, "filter", "/tmp/mine/recipe.yaml")
     with only_writer(folder):  # as the command itself is, when it writes the page last
         run = gather_run(folder)
     assert run.facts["state"] == "unfinished"
-    assert run.facts["next_command"].startswith("distill sft ")
+    assert run.facts["next_command"] == "distill sft recipe.yaml"
+
+
+def test_the_command_on_the_page_has_no_folders_keys_and_servers_of_this_machine(make_sums_run, monkeypatch):
+    monkeypatch.setenv("THE_TOKEN", "open-sesame-42")
+    folder = without(make_sums_run().folder, "eval")
+    urls = 'generate.compute.base_urls=["http://10.0.0.5:8000/v1","https://me:open-sesame-42@gpu.intern"]'
+    note(folder, None, "/home/me/recipe.yaml", "--set", urls, "--set", "push.repo=open-sesame-42")
+    run = gather_run(folder)
+    for secret in ("10.0.0.5", "gpu.intern", "open-sesame", "/home", "/work"):
+        assert secret not in run.facts["next_command"]
+        assert secret not in text_of(render_report(run))
 
 
 def test_a_stopped_run_says_why_and_then_how_it_is_resumed(make_sums_run):
