@@ -13,6 +13,7 @@ Importing the package imports nothing else; each name below is fetched from its 
 """
 
 import importlib
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -133,9 +134,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'distill' has no attribute {name!r}; dir(distill) lists what it has")
     value = getattr(importlib.import_module(f"distill.{_HOME_OF[name]}"), name)
+    if isinstance(value, types.FunctionType):
+        value = importlib.import_module("distill.arguments").checked(value)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF} - {"importlib", "TYPE_CHECKING", "Any"})
+    return sorted({*globals(), *_HOME_OF} - {"importlib", "types", "TYPE_CHECKING", "Any"})

@@ -13,17 +13,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill.errors import RecipeError, UserError
 from distill.hub import Model
 from distill.pipeline import REPORT, STAGES, headline, run_recipe, stages_of
 from distill.progress import QUIET
 from distill.prompts import split_reasoning
-from distill.recipe import Recipe
+from distill.recipe import Recipe, Task
 from distill.recipe_yaml import load_recipe, recipe_of_dict
 from distill.records import EvalResult, FinishReason, Problem, Trace, Verdict, problem_id
 from distill.runs import find_run
+from distill.shards import readable
 from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
@@ -87,8 +88,9 @@ class RunResult:
         import pyarrow.parquet as pq
 
         for shard in sorted((self.folder / "filter" / KEPT).glob("*.parquet")):
-            for batch in pq.ParquetFile(shard).iter_batches():
-                yield from batch.to_pylist()
+            with readable(shard):
+                for batch in pq.ParquetFile(shard).iter_batches():
+                    yield from batch.to_pylist()
 
     @property
     def _traces_folder(self) -> Path:
@@ -146,6 +148,8 @@ def run(
         DistillError: a stage failed; what is finished stays.
     """
     made = as_recipe(recipe, overrides, student, teacher)
+    if stages is not None and not stages:
+        raise UserError("run: stages names none. Leave it out for all that the recipe has.")
     if unknown := sorted(set(stages or ()) - STAGES.keys()):
         raise UserError(f"stages: unknown {', '.join(unknown)}. There are: {', '.join(STAGES)}.")
     there = stages_of(made)
@@ -209,7 +213,12 @@ def make_problem(question: str, answer: str | None, task: str = "math", source: 
         answer: the expected final answer; `None` where nobody knows it.
         task: how answers are graded: `math`, `exact`, `numeric`, `regex`, …
         source: where it comes from, in a word.
+
+    Raises:
+        UserError: nothing is graded so.
     """
+    if task not in get_args(Task):
+        raise UserError(f"make_problem: task is {task!r}, and should be one of {', '.join(get_args(Task))}.")
     prompt = [{"role": "user", "content": question}]
     return Problem(problem_id(prompt, task, answer), prompt, answer, task, source)
 
@@ -232,7 +241,15 @@ def make_trace(
         finish_reason: `stop`, `length`, `loop` or `error`.
         teacher: who wrote it.
         num_completion_tokens: as the teacher counts them; 0 where nobody knows.
+
+    Raises:
+        UserError: a number below 0.
     """
+    if sample_index < 0 or num_completion_tokens < 0:
+        raise UserError(
+            f"make_trace: sample_index is {sample_index} and num_completion_tokens {num_completion_tokens}; neither "
+            "may be below 0."
+        )
     split = split_reasoning(text)
     return Trace(
         problem_id=problem.id,

@@ -4,16 +4,17 @@ Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words
 """
 
 import contextlib
-import json
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
+from distill.errors import StoreError, UserError
+from distill.manifest_shape import VERDICT, fault
 from distill.problem_file import ProblemFile
 from distill.records import REASON_KEYS, REASONS, Verdict
 from distill.report.on_page import REPORT, address_of, traces_on
+from distill.store import StageFolder, iter_jsonl
 from distill.trace_store import PROBLEMS, traces_of
 
 SCHEMA_VERSION = 1
@@ -33,7 +34,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
         UserError: the filter has not finished, or knows no such id.
     """
     folder = run_dir / "filter"
-    if not (folder / "manifest.json").exists():
+    if not StageFolder(folder).is_complete:
         raise UserError(f"{folder}: the filter has not finished here. Run `distill filter` first.")
     name, index, verdicts = _find(folder / "verdicts.jsonl", wanted)
     if index and int(index) not in {verdict.sample_index for verdict in verdicts}:
@@ -150,7 +151,7 @@ def _verdicts_of(file: Path, name: str) -> list[Verdict]:
     Raises:
         UserError: no problem, or several, have ids that begin so.
     """
-    found = [Verdict.from_json(row) for row in _rows(file) if row["problem_id"].startswith(name)]
+    found = list(_verdicts(file, name))
     exact = [verdict for verdict in found if verdict.problem_id == name]
     ids = sorted({verdict.problem_id for verdict in found})
     if exact or len(ids) == 1:
@@ -164,7 +165,18 @@ def _verdicts_of(file: Path, name: str) -> list[Verdict]:
     raise UserError(f"--explain: {file} knows no problem {name}. Give problem_id or problem_id/sample_index of a row.")
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open() as stream:
-        for line in stream:
-            yield json.loads(line)
+def _verdicts(file: Path, start: str) -> Iterator[Verdict]:
+    """The verdicts on problems whose ids begin so.
+
+    Raises:
+        StoreError: the file is gone or damaged.
+    """
+    for row in iter_jsonl(file):
+        what = fault(row, VERDICT)
+        try:
+            if not what and row["problem_id"].startswith(start):
+                yield Verdict.from_json(row)
+        except ValueError as error:  # an unknown reason
+            what = str(error)
+        if what:
+            raise StoreError(f"{file}: damaged ({what}). `distill filter` makes it again.")

@@ -5,7 +5,7 @@ stage was made from stands in its manifest: the whole recipe, and the hashes of 
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +48,23 @@ def files_of(recipe: Recipe) -> dict[str, str]:
     return {name: _hash_of(path) for name, path in paths.items() if path.is_file()}
 
 
-def check_made_by(recipe: Recipe, manifests: Manifests, wanted_by: str) -> None:
+def check_made_by(recipe: Recipe, manifests: Manifests, before: Sequence[str], wanted_by: str) -> None:
     """Refuse to build on results that this recipe has not made.
 
     Args:
         recipe: as it is now.
-        manifests: of the stages that are built on, in order.
+        manifests: of the stages that are built on, in order. One may be missing where its folder is not here: a later
+            one tells the recipe that it was made with.
+        before: the names of all those stages, in order.
         wanted_by: the command that builds on them.
 
     Raises:
         UserError: a stage was made with other settings than the recipe has; which, and the way out.
         StoreError: a stage was made from something else than the one before it holds now.
     """
-    for stage, manifest in manifests.items():
-        if changed := changed_settings(recipe, stage, manifest):
+    for place, stage in enumerate(before):
+        told = next((manifests[name] for name in before[place:] if name in manifests), None)
+        if told is not None and (changed := changed_settings(recipe, stage, told)):
             raise UserError(_refusal(stage, changed, wanted_by))
     for stage, before, used, is_there in _links(recipe, manifests):
         if used != is_there:
@@ -73,13 +76,18 @@ def check_made_by(recipe: Recipe, manifests: Manifests, wanted_by: str) -> None:
 
 
 def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The recipe's keys that decide a finished stage and have changed since, with their values then and now.
+    """The recipe's keys that decide a stage and have changed since, with their values then and now.
 
     Of files the content counts, not the place; where only the name is known of one of two, that.
+
+    Args:
+        recipe: as it is now.
+        stage: whose keys.
+        manifest: of that stage, or of one that was made from it.
     """
     then = recipe_of(manifest)
     if then is None:
-        return _changed_section(recipe, stage, manifest)
+        return _changed_section(recipe, stage, manifest) if manifest.get("stage", stage) == stage else {}
     files_then, files_now = dict(manifest.get("files") or {}), files_of(recipe)
     names = [{_name(file) for file in files} for files in (files_then, files_now)]
     known = names[0] & names[1]

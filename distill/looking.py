@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.api import RunResult, as_recipe
+from distill.errors import UserError
 from distill.pipeline import REPORT
 from distill.planning.doctor import Diagnosis, diagnose
 from distill.planning.machine import chosen_machine
@@ -51,6 +52,9 @@ def plan(
     Raises:
         UserError: a mistake in what was asked for; the message says what to do.
     """
+    for name, number, least in (("gpus", gpus, 1), ("gpu_memory_gib", gpu_memory_gib, 1)):
+        if number is not None and not number >= least:
+            raise UserError(f"plan: {name} is {number}, and should be {least} or more.")
     machine = chosen_machine(gpus, gpu, gpu_memory_gib)
     known = load_prices(None if prices is None else Path(prices), gpu_price)
     return plan_recipe(_looked_at(recipe), Path(run_dir), machine, known)

@@ -1,6 +1,6 @@
-"""What a stage's manifest must look like, so that whoever reads one may rely on it.
+"""What the JSON files of a run must look like, a stage's manifest above all, so that who reads one may rely on it.
 
-Enters: what a `manifest.json` holds. Leaves: nothing, or what is wrong with it in words. A key whose name here ends in
+Enters: what a file holds. Leaves: nothing, or what is wrong with it in words. A key whose name here ends in
 `?` may be missing; keys that are not named here may hold anything.
 """
 
@@ -76,7 +76,7 @@ METRICS: dict[str, Shape] = {
         "by_pass_rate?": {"*": _YIELD},
     },
     "sft": {
-        "student?": TEXT,
+        "student": TEXT,
         "student_revision?": (TEXT, NOTHING),
         "method?": TEXT,
         "num_rows": COUNT,
@@ -113,6 +113,26 @@ METRICS: dict[str, Shape] = {
     },
 }
 """What a stage counts, by the stage's name."""
+
+PROBLEM: Shape = {
+    "id": TEXT,
+    "prompt": [{"role": TEXT, "content": TEXT}],
+    "answer": (TEXT, NOTHING),
+    "task": TEXT,
+    "source": TEXT,
+    "metadata?": OBJECT,
+}
+VERDICT: Shape = {
+    "problem_id": TEXT,
+    "sample_index": COUNT,
+    "correct": (FLAG, NOTHING),
+    "extracted_answer": (TEXT, NOTHING),
+    "reasons?": [TEXT],
+    "graded_by?": TEXT,
+    "details?": {"*": TEXT},
+    "num_student_tokens?": (COUNT, NOTHING),
+}
+"""Rows of `problems.jsonl` and `verdicts.jsonl`."""
 
 _MANIFEST: dict[str, Shape] = {
     "stage": TEXT,

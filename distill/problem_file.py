@@ -8,21 +8,47 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distill.errors import StoreError
+from distill.manifest_shape import PROBLEM, fault
 from distill.records import Problem
 from distill.store import Closing
 
 
 class ProblemFile(Closing):
-    """Problems by id, from a JSONL file that distill wrote; use it as a context manager."""
+    """Problems by id, from a JSONL file that distill wrote; use it as a context manager.
+
+    Raises:
+        StoreError: the file is gone or damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stream = path.open("rb")
+        try:
+            self._stream = path.open("rb")
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}). {self._way}") from None
         self._offsets: dict[str, int] = {}
         offset = 0
         for line in self._stream:
-            self._offsets[json.loads(line)["id"]] = offset
+            self._offsets[self._problem(line).id] = offset
             offset += len(line)
+
+    @property
+    def _way(self) -> str:
+        return f"`distill {self._path.parent.name}` writes it again."
+
+    def _problem(self, line: bytes) -> Problem:
+        """A line's problem.
+
+        Raises:
+            StoreError: the line is not as distill writes it.
+        """
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{self._path}: damaged ({error}). {self._way}") from None
+        if what := fault(row, PROBLEM):
+            raise StoreError(f"{self._path}: damaged ({what}). {self._way}")
+        return Problem.from_json(row)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -39,7 +65,7 @@ class ProblemFile(Closing):
             raise StoreError(
                 f"{self._path}: has no problem {name}, which a trace answers. Run the stage before again."
             ) from None
-        return Problem.from_json(json.loads(self._stream.readline()))
+        return self._problem(self._stream.readline())
 
     def get(self, name: str) -> Problem | None:
         """The problem with this id, if there is one."""

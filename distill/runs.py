@@ -4,7 +4,8 @@ Enters: the folder of runs. Leaves: JSON-ready dicts, from the files alone (noth
 run less. The command that began a run is noted in it, so that it can be told how to go on:
 
     {"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
-     "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"], "started_at": "2026-11-01T09:00:00+00:00"}
+     "name": "quickstart", "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"],
+     "started_at": "2026-11-01T09:00:00+00:00"}
 """
 
 import contextlib
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import StoreError, UserError
+from distill.filters.nothing_kept import has_kept_nothing
+from distill.manifest_shape import OBJECT, TEXT, Shape, fault
 from distill.pipeline import REPORT, STAGES, headline, stages_of
 from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
@@ -31,18 +34,24 @@ from distill.report.wording import mapping
 from distill.store import (
     IDENTITY,
     LOCK,
-    MANIFEST,
     SUMMARY,
+    StageFolder,
     disk_errors,
     is_run,
     only_writer,
-    read_json,
+    read_object,
     write_json,
     writer_of,
 )
 
 SCHEMA_VERSION = 1
 TRACE_STAGES = ("generate", "import")
+_SUMMARY_SHAPE = {
+    "description?": TEXT,
+    "student?": TEXT,
+    "recipe?": OBJECT,
+    "stopped?": {"stage": TEXT, "error": TEXT, "at": TEXT},
+}
 REMOVING = ".removing-"
 """In the name of a folder that is on its way out: a kill meanwhile leaves no half of a run behind."""
 
@@ -61,6 +70,7 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         "stage": stage,
         "arguments": list(arguments),
         "folder": str(Path.cwd()),
+        "name": recipe.name,
         "student": recipe.student,
         "stages": stages_of(recipe),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,14 +79,14 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         write_json(run_dir / COMMAND, note)
 
 
-def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
+def list_runs(runs_dir: str | Path) -> list[dict[str, Any]]:
     """Every run in a folder, the one that changed last first.
 
     Raises:
         UserError: it cannot be read; one that is not there holds none.
     """
     return sorted(
-        (_overview(folder) for folder in run_folders(runs_dir)), key=lambda run: run["changed_at"], reverse=True
+        (_overview(folder) for folder in run_folders(Path(runs_dir))), key=lambda run: run["changed_at"], reverse=True
     )
 
 
@@ -93,7 +103,9 @@ def find_run(runs_dir: Path, name: str) -> Path:
     near = difflib.get_close_matches(folder.name, there, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     others = (
-        f" There are: {', '.join(sorted(there)[:10])}." if there else " There is none; begin one with `distill run`."
+        f" There are: {', '.join(sorted(there)[:10])}."
+        if there
+        else f" {folder.parent} has no runs; `distill run` makes one."
     )
     raise UserError(f"{folder}: no run is here.{hint}{others} Runs elsewhere: --run-dir.")
 
@@ -114,7 +126,7 @@ def run_folders(runs_dir: Path) -> list[Path]:
 
 def _overview(folder: Path) -> dict[str, Any]:
     """How far a run is, in a few words and numbers."""
-    summary, note = _read(folder / SUMMARY), noted_command(folder)
+    summary, note = _read(folder / SUMMARY, _SUMMARY_SHAPE), noted_command(folder)
     process = writer_of(folder)
     stopped = _stop_of(summary, folder)
     stages = [
@@ -131,7 +143,7 @@ def _overview(folder: Path) -> dict[str, Any]:
         "state": run_state(is_complete, stopped is not None, process),
         "process": process,
         "stages": stages,
-        "score": _score(summary.get("eval")),
+        "score": _score(_manifest(folder, "eval").get("metrics")),
         "num_bytes": num_bytes,
         "changed_at": datetime.fromtimestamp(changed_at, UTC).isoformat(timespec="seconds"),
     }
@@ -147,18 +159,27 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
     return [name for name in STAGES if name in wanted or (folder / name / IDENTITY).exists()]
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where it is not there, damaged or something else: one bad file hides no other run."""
-    with contextlib.suppress(StoreError, OSError):
-        found = read_json(file)
-        return found if isinstance(found, dict) else {}
+def _read(file: Path, shape: Shape = OBJECT) -> dict[str, Any]:
+    """A JSON object; empty where it is not there, damaged or of another shape: one bad file hides no other run."""
+    with contextlib.suppress(StoreError):
+        found = read_object(file)
+        return found if found is not None and not fault(found, shape) else {}
+    return {}
+
+
+def _manifest(folder: Path, stage: str) -> dict[str, Any]:
+    """A stage's manifest; empty where the stage is not complete, or the file is damaged."""
+    with contextlib.suppress(StoreError):
+        return StageFolder(folder / stage).manifest or {}
     return {}
 
 
 def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
-    """A run's states, or `waiting`: not begun."""
-    is_complete = bool(_read(folder / name / MANIFEST))
-    is_stopped = stopped is not None and stopped.get("stage") == name
+    """A run's states, or `waiting`: not begun. A filter that kept nothing has stopped the run."""
+    manifest = _manifest(folder, name)
+    has_kept_none = bool(manifest) and has_kept_nothing(name, manifest["metrics"])
+    is_complete = bool(manifest) and not has_kept_none
+    is_stopped = has_kept_none or (stopped is not None and stopped.get("stage") == name)
     if is_complete:
         return "complete"
     if not (folder / name / IDENTITY).exists() and (process is not None or not is_stopped):
@@ -169,7 +190,10 @@ def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str
 def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     """Where and why the run stopped; `None` where it did not, or has got past that."""
     stopped: dict[str, Any] | None = summary.get("stopped")
-    return None if stopped is None or _read(folder / str(stopped.get("stage")) / MANIFEST) else stopped
+    if stopped is None:
+        return None
+    manifest = _manifest(folder, stopped["stage"]) if stopped["stage"] in STAGES else {}
+    return None if manifest and not has_kept_nothing(stopped["stage"], manifest["metrics"]) else stopped
 
 
 def _score(metrics: Any) -> dict[str, Any] | None:
@@ -187,7 +211,7 @@ def _files(folder: Path) -> Iterator[os.stat_result]:
                 yield found
                 if stat.S_ISDIR(found.st_mode):
                     yield from _files(Path(entry.path))
-    except FileNotFoundError:  # it is being worked on
+    except OSError:  # it is being worked on, or not to be read
         return
 
 
@@ -202,29 +226,33 @@ def _size_and_change(folder: Path) -> tuple[int, float]:
     return sum(sizes.values()), changed_at
 
 
-def describe_run(folder: Path) -> dict[str, Any]:
+def describe_run(folder: str | Path) -> dict[str, Any]:
     """A run's whole story.
 
     Args:
         folder: `runs/<name>`.
+
+    Raises:
+        UserError: no run is there.
     """
+    folder = find_run(Path(folder).parent, f"{Path(folder).parent}/{Path(folder).name}")
     overview = _overview(folder)
-    summary = _read(folder / SUMMARY)
+    summary = _read(folder / SUMMARY, _SUMMARY_SHAPE)
     stages = [{**one, **_stage_story(folder, one["stage"])} for one in overview["stages"]]
-    steps = funnel_steps(summary.get("filter"))
+    steps = funnel_steps(_manifest(folder, "filter").get("metrics"))
     return {
         "schema_version": SCHEMA_VERSION,
         **overview,
         "stages": stages,
         "stopped": None if overview["process"] is not None else _stop_of(summary, folder),
         "funnel": [{"step": step, "num_traces": num, "about": REASONS.get(step, "")} for step, num in steps],
-        "places": _places(folder, summary),
+        "places": _places(folder),
         "next_command": _next_command(folder, overview),
     }
 
 
 def _stage_story(folder: Path, name: str) -> dict[str, Any]:
-    manifest = _read(folder / name / MANIFEST)
+    manifest = _manifest(folder, name)
     known: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_gib", "finished_at", "result"))
     if manifest:
         known |= {key: manifest[key] for key in ("seconds", "peak_memory_gib", "finished_at")}
@@ -232,7 +260,7 @@ def _stage_story(folder: Path, name: str) -> dict[str, Any]:
     return {**known, "num_bytes": _size_and_change(folder / name)[0] if (folder / name).is_dir() else 0}
 
 
-def _places(folder: Path, summary: dict[str, Any]) -> dict[str, str]:
+def _places(folder: Path) -> dict[str, str]:
     """What a reader may look for, where it is there."""
     source = next((name for name in TRACE_STAGES if (folder / name).is_dir()), TRACE_STAGES[0])
     known = {
@@ -243,18 +271,18 @@ def _places(folder: Path, summary: dict[str, Any]) -> dict[str, str]:
         "traces": folder / source / "traces",
     }
     places = {name: str(path) for name, path in known.items() if path.exists()}
-    return places | ({"hub": summary["push"]["url"]} if summary.get("push") else {})
+    pushed = _manifest(folder, "push")
+    return places | ({"hub": pushed["metrics"]["url"]} if pushed else {})
 
 
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
     """What takes a run further; `None` where it is done, at work, or was not begun from the command line."""
     note = noted_command(folder)
     to_do = [one["stage"] for one in overview["stages"] if one["state"] != "complete"]
-    command = next_command(note, to_do)
+    command = next_command(note, to_do, folder)
     if command is None or overview["process"] is not None:
         return None
-    begun_in = str(note.get("folder") or Path.cwd())
-    return command if Path(begun_in) == Path.cwd() else f"cd {shlex.quote(begun_in)} && {command}"
+    return command if Path(note["folder"]) == Path.cwd() else f"cd {shlex.quote(note['folder'])} && {command}"
 
 
 def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
@@ -278,7 +306,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
         raise StoreError(f"{folder}: does not look like a run of distill, so it is not removed.")
     entries = sorted(entry for entry in folder.iterdir() if not (keep_traces and _is_kept(entry)))
     parts = [{"path": entry.name, "num_bytes": _bytes_of(entry)} for entry in entries]
-    traces = [_read(folder / name / MANIFEST) for name in TRACE_STAGES]
+    traces = [_manifest(folder, name) for name in TRACE_STAGES]
     num_traces = sum(mapping(found.get("metrics")).get("num_samples", 0) for found in traces)
     has_student = (folder / "sft" / "student").exists()
     return {
@@ -288,7 +316,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
         "num_bytes": sum(part["num_bytes"] for part in parts),
         "num_traces": 0 if keep_traces else num_traces,
         "traces_are_whole": any(traces) or not any((folder / name).is_dir() for name in TRACE_STAGES),
-        "has_unpublished_student": has_student and not _read(folder / "push" / MANIFEST),
+        "has_unpublished_student": has_student and not _manifest(folder, "push"),
         "keeps_traces": keep_traces,
     }
 

@@ -3,9 +3,12 @@
 Enters: rows as dicts, or tables. Leaves: `train-00000-of-00003.parquet`, …, each with its sha256 and number of rows.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.errors import StoreError
 from distill.store import sha256_of
 
 if TYPE_CHECKING:
@@ -15,6 +18,23 @@ SHARD_BYTES = 256 << 20
 """A shard is closed once its file is this large."""
 ROW_GROUP_BYTES = 32 << 20
 ROW_GROUP_ROWS = 1_024
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say of a shard that it cannot be read, whatever is wrong with it.
+
+    Raises:
+        StoreError: it is gone, no Parquet, or has other columns than distill writes.
+    """
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        why = str(error).partition("\n")[0][:200]
+        stage = path.parent.parent.name.partition(".")[0]
+        raise StoreError(f"{path}: cannot be read ({why}). `distill {stage}` makes it again.") from None
 
 
 class ShardWriter:

@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distill.errors import UserError
+from distill.errors import StoreError, UserError
 from distill.ledger import Tally, index_ledger, is_being_written
+from distill.manifest_shape import COUNT, TEXT, fault
 from distill.recipe import Price
 from distill.sampling import LIVE, cost
 from distill.sampling_job import num_lines
-from distill.store import SUMMARY, StageFolder, read_json
+from distill.store import IDENTITY, SUMMARY, StageFolder, read_object
 from distill.trace_store import LEDGER, PROBLEMS, stored_without_repair
 
 SCHEMA_VERSION = 1
@@ -30,19 +31,21 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
     """
     stage = StageFolder(folder)
     identity = stage.identity
-    if identity is None or not (folder / PROBLEMS).exists():
+    if identity is None or not (folder / PROBLEMS).is_file():
         raise UserError(f"{folder}: nothing has been generated here yet. Start with `distill generate`.")
     manifest = stage.manifest
     index = index_ledger(folder / LEDGER)
     found = stored_without_repair(folder).with_ledger(index)
     tally = found.tally
     num_problems = num_lines(folder / PROBLEMS)
+    if what := fault(identity, {"samples_per_problem": COUNT, "teacher": TEXT}):
+        raise StoreError(f"{folder / IDENTITY}: damaged ({what}). Remove the file and run `distill generate` again.")
     num_wanted = num_problems * identity["samples_per_problem"]
-    skipped = manifest["metrics"]["num_not_needed"] if manifest else len(index.skipped)
+    skipped = manifest["metrics"].get("num_not_needed", 0) if manifest else len(index.skipped)
     running = is_being_written(folder / LEDGER)
-    stop = (read_json(folder.parent / SUMMARY) or {}).get("stopped") or {}
-    is_stopped = stop.get("stage") == folder.name
-    live = read_json(folder / LIVE) if running else None
+    stop = (read_object(folder.parent / SUMMARY) or {}).get("stopped")
+    is_stopped = isinstance(stop, dict) and stop.get("stage") == folder.name
+    live = read_object(folder / LIVE) if running else None
     return {
         "schema_version": SCHEMA_VERSION,
         "folder": str(folder),

@@ -26,7 +26,7 @@ from distill.errors import StoreError
 from distill.ledger import LedgerIndex, Tally, index_ledger, read_at
 from distill.manifest_shape import COUNT, FLAG, TEXT, fault
 from distill.records import SampleKey, Trace
-from distill.shards import ShardWriter
+from distill.shards import ShardWriter, readable
 from distill.store import (
     StageFolder,
     damaged_outputs,
@@ -159,13 +159,14 @@ def stored_without_repair(folder: Path) -> Stored:
     import pyarrow.parquet as pq
 
     for shard in there:
-        for batch in pq.ParquetFile(folder / shard).iter_batches(columns=columns):
-            table = batch.to_pydict()
-            for name, sample_index, *counts in zip(*(table[column] for column in columns), strict=True):
-                found.keys.add((name, sample_index))
-                if counts[0] == "error":
-                    found.errors.add((name, sample_index))
-                found.tally.add(*counts)
+        with readable(folder / shard):
+            for batch in pq.ParquetFile(folder / shard).iter_batches(columns=columns):
+                table = batch.to_pydict()
+                for name, sample_index, *counts in zip(*(table[column] for column in columns), strict=True):
+                    found.keys.add((name, sample_index))
+                    if counts[0] == "error":
+                        found.errors.add((name, sample_index))
+                    found.tally.add(*counts)
     return found
 
 
@@ -184,7 +185,11 @@ def num_rows(files: Iterable[Path]) -> int:
     """Rows of Parquet files, from their footers."""
     import pyarrow.parquet as pq
 
-    return sum(pq.read_metadata(file).num_rows for file in files)
+    total = 0
+    for file in files:
+        with readable(file):
+            total += pq.read_metadata(file).num_rows
+    return total
 
 
 def traces_of(folder: Path, problem_id: str) -> list[Trace]:
@@ -192,15 +197,18 @@ def traces_of(folder: Path, problem_id: str) -> list[Trace]:
     import pyarrow.parquet as pq
 
     wanted = [("problem_id", "=", problem_id)]
-    rows = (row for file in shard_files(folder) for row in pq.read_table(file, filters=wanted).to_pylist())
-    return [Trace.from_json(row) for row in rows]
+    found = []
+    for file in shard_files(folder):
+        with readable(file):
+            found += [Trace.from_json(row) for row in pq.read_table(file, filters=wanted).to_pylist()]
+    return found
 
 
 def read_shard(path: Path) -> Iterator[Trace]:
     """The traces of one Parquet file."""
     import pyarrow.parquet as pq
 
-    with closing(pq.ParquetFile(path)) as shard:
+    with readable(path), closing(pq.ParquetFile(path)) as shard:
         for batch in shard.iter_batches(batch_size=READ_ROWS):
             yield from map(Trace.from_json, batch.to_pylist())
 

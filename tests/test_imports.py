@@ -18,6 +18,7 @@ LAYERS = (
         "students",
         "recipe",
         "secrets",
+        "arguments",
         "manifest_shape",
         "store",
         "ledger",

@@ -312,3 +312,24 @@ def test_what_a_recipe_says_cannot_command_the_terminal(distill, generated):
     out = distill("runs", "show", "small")[1]
     assert "\x1b" not in out
     assert "a\\x1b[2Jb" in out
+
+
+def test_a_run_that_was_moved_goes_on_where_it_lies(distill, generated, tmp_path):
+    assert distill("generate", "--quiet", "--set", "description=two sums")[0] == 0
+    (tmp_path / "archive").mkdir()
+    shutil.move(tmp_path / "runs" / "small", tmp_path / "archive" / "small")
+    told = json.loads(distill("runs", "show", "archive/small", "--json")[1])["next_command"]
+    assert told == f"distill filter --set 'description=two sums' --run-dir {tmp_path / 'archive'}"
+    (tmp_path / "archive" / "small").rename(tmp_path / "archive" / "other")
+    told = json.loads(distill("runs", "show", "archive/other", "--json")[1])["next_command"]
+    assert told.endswith(f"--run-dir {tmp_path / 'archive'} --set name=other")
+    assert distill(*shlex.split(told)[1:])[0] == 0
+    assert (tmp_path / "archive" / "other" / "filter" / "manifest.json").exists()
+
+
+def test_where_no_run_is_that_is_said_once(distill):
+    code, _, err = distill("runs", "show", "nothing")
+    assert code == 2
+    assert err == (
+        "Error: runs/nothing: no run is here. runs has no runs; `distill run` makes one. Runs elsewhere: --run-dir.\n"
+    )

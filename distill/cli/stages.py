@@ -316,14 +316,25 @@ def _silent(text: str) -> None:
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
     """The result in a small table, and where everything is."""
+    from distill.store import SUMMARY
+
     folder = run_dir / recipe.name
     if "eval" in summary:
         print_table(score_table(summary["eval"]))
-    typer.echo(f"Report:  {folder / 'report.html'}")
+    if _is_newer(folder / "report.html", folder / SUMMARY):  # the run tells where it could not be written
+        typer.echo(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
         typer.echo(f"Student: {folder / 'sft' / 'student'}")
     if "push" in summary:
         typer.echo(f"On the Hub: {summary['push']['url']}")
+
+
+def _is_newer(one: Path, other: Path) -> bool:
+    """Whether a file is there and has been written since another one."""
+    try:
+        return one.is_file() and one.stat().st_mtime_ns >= other.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def score_table(metrics: dict[str, Any]) -> Any:

@@ -33,9 +33,9 @@ def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> 
     lines = [f"{wanted_by}: the filter kept none of {num_traces:,} traces, so there is nothing to learn from."]
     lines += [f"  {reason} {num:,}: {REASONS.get(reason, '')}{_keys(reason, recipe)}" for reason, num in most]
     lines.append(
-        "`distill filter --explain ID` tells one trace's whole story, and filter/dropped has all of them. Change the "
-        "recipe and run `distill filter` again: as nothing was kept, it needs no --force. Where the traces themselves "
-        "are at fault, give the teacher examples, or take a stronger one."
+        "`distill filter --explain ID` tells one trace's whole story; filter/dropped has all of them. Change the "
+        "recipe and filter again: as nothing was kept, that needs no --force. Where the traces themselves are at "
+        "fault, give the teacher examples, or take a stronger one."
     )
     return "\n".join(lines)
 

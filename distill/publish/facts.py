@@ -9,15 +9,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distill.errors import StoreError
 from distill.lineage import check_made_by
+from distill.manifest_shape import ANY, TEXT, fault
 from distill.problems import source_label
 from distill.publish.scrub import local_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
-from distill.store import read_json
+from distill.shards import readable
+from distill.store import read_object
 
 KEPT, DROPPED, STUDENT, ADAPTER = "kept", "dropped", "student", "adapter"
 CERTIFICATE = "decontamination.json"
 NUM_TEACHERS_SHOWN = 20
+_CERTIFICATE_SHAPE = {"sets?": [{"name": TEXT, "*": ANY}]}
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,16 @@ class RunFacts:
 
     @cached_property
     def certificate(self) -> Mapping[str, Any]:
-        """Which evaluation sets the problems were checked against."""
-        return read_json(self.run_dir / "filter" / CERTIFICATE) or {}
+        """Which evaluation sets the problems were checked against; empty while the filter is not complete.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        path = self.run_dir / "filter" / CERTIFICATE
+        found = read_object(path) or {} if "filter" in self.manifests else {}
+        if what := fault(found, _CERTIFICATE_SHAPE):
+            raise StoreError(f"{path}: damaged ({what}). Run `distill filter`, which makes it again.")
+        return found
 
     @property
     def hub_datasets(self) -> list[str]:
@@ -90,7 +102,7 @@ def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, A
     Raises:
         StoreError, UserError: see `distill.lineage.check_made_by`.
     """
-    check_made_by(recipe, manifests, "push")
+    check_made_by(recipe, manifests, list(manifests), "push")
     return RunFacts(recipe, run_dir, manifests)
 
 
@@ -109,7 +121,8 @@ def _teachers_of(kept: Path) -> list[tuple[str, str]]:
 
     found: dict[tuple[str, str], None] = {}
     for file in sorted(kept.glob("*.parquet")):
-        table = pq.read_table(file, columns=["teacher", "teacher_revision"])
+        with readable(file):
+            table = pq.read_table(file, columns=["teacher", "teacher_revision"])
         pairs = table.group_by(["teacher", "teacher_revision"]).aggregate([]).to_pylist()
         found |= {(str(row["teacher"]), str(row["teacher_revision"] or "")): None for row in pairs}
     return sorted(found)

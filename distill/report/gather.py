@@ -130,7 +130,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
     run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)
     is_resumed = run.facts["state"] in ("stopped", "unfinished")
-    run.facts["next_command"] = _shown(next_command(note, to_do)) if is_resumed else None
+    run.facts["next_command"] = _shown(next_command(note, to_do, folder)) if is_resumed else None
     return run
 
 

@@ -68,7 +68,7 @@ class RunContext:
         return manifest
 
     def made_before(self, stage: str, wanted_by: str = "") -> dict[str, dict[str, Any]]:
-        """The manifests of the stages that a stage rests on, once it is sure that this recipe has made them.
+        """The manifests of the stages that a stage rests on, in order, once it is sure that this recipe has made them.
 
         Args:
             stage: the stage.
@@ -78,9 +78,14 @@ class RunContext:
             UserError: one is not complete, or the recipe has changed since.
             StoreError: one was made from something else than the one before it holds now.
         """
-        manifests = {name: self.finished(name, wanted_by or stage) for name in stages_before(self.recipe, stage)}
-        check_made_by(self.recipe, manifests, wanted_by or stage)
-        return manifests
+        before = stages_before(self.recipe, stage)
+        # Rows can be trained on where nothing but them has been brought.
+        needed = before[-1:] if stage == "sft" else before
+        found = {name: self.finished(name, wanted_by or stage) for name in reversed(needed)}
+        manifests = {name: found.get(name) or self.folder(name).manifest for name in before}
+        complete = {name: manifest for name, manifest in manifests.items() if manifest is not None}
+        check_made_by(self.recipe, complete, before, wanted_by or stage)
+        return complete
 
     def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:
         """Read outputs of a finished stage whole, before something rests on them.

@@ -52,6 +52,7 @@ class Graded:
 def identity(run: RunContext) -> dict[str, Any]:
     """What decides the scores."""
     assert run.recipe.eval is not None
+    run.finished("sft", "eval")
     _check_split(run)
     trained = run.made_before("eval")["sft"]
     return {

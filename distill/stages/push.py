@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
 from distill.publish.access import check_access, connect
-from distill.publish.facts import RunFacts, gather
+from distill.publish.facts import CERTIFICATE, RunFacts, gather
 from distill.publish.licences import Flag, flags, licence_of
 from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
@@ -123,7 +123,9 @@ def run(run: RunContext) -> Summary:
 
 
 def _facts(run: RunContext) -> RunFacts:
-    return gather(run.recipe, run.run_dir, _manifests(run))
+    manifests = _manifests(run)
+    run.verify("filter", [CERTIFICATE], "push", "Run `distill filter`, which makes it again.")
+    return gather(run.recipe, run.run_dir, manifests)
 
 
 def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,8 @@ from distill.report.recipe_keys import reason_keys, recipe_lines
 from distill.store import only_writer
 
 
-def note(folder, stage, *arguments, at="/home/me/work"):
-    found = {"schema_version": 1, "stage": stage, "arguments": list(arguments), "folder": at, "stages": []}
+def note(folder, stage, *arguments):
+    found = {"stage": stage, "arguments": list(arguments), "folder": str(folder.parents[1]), "stages": []}
     (folder / "command.json").write_text(json.dumps(found))
 
 
@@ -31,15 +31,15 @@ def text_of(html):
 
 def test_the_command_that_resumes_an_unfinished_run_stands_before_anything_else(make_sums_run):
     folder = without(make_sums_run().folder, "sft", "eval")
-    note(folder, None, "recipe.yaml", "--set", "seed=4", "--run-dir", "my runs")
+    note(folder, None, "my recipe.yaml", "--set", "seed=4")
     run = gather_run(folder)
     assert run.facts["state"] == "unfinished"
-    assert run.facts["next_command"] == "distill run recipe.yaml --set seed=4 --run-dir 'my runs'"
+    assert run.facts["next_command"] == "distill run 'my recipe.yaml' --set seed=4"
     text = text_of(render_report(run))
     places = [
         text.index("The run is not complete: generate and filter are complete; still to do: sft, eval."),
         text.index("What to do next"),
-        text.index("distill run recipe.yaml --set seed=4 --run-dir &#39;my runs&#39;"),
+        text.index("distill run &#39;my recipe.yaml&#39; --set seed=4"),
         text.index("Training rows"),
         text.index("generate complete"),
         text.index("sft waiting"),

@@ -147,6 +147,8 @@ SAMPLED = {
     "teacher": "org/big",
 }
 
+TRAINED = {"student": "org/small", "num_rows": 4, "num_steps": 1, "final_loss": 1.0}
+
 
 def train_on(run, checksum):
     """Finished generate, filter and sft stages of which only what eval asks for is written down."""
@@ -157,7 +159,7 @@ def train_on(run, checksum):
     filtered = {"stage": "filter", **WHOLE, "metrics": {"num_traces": 8, "num_kept": 4, "dropped": {}}}
     filtered |= {"identity": {"traces": traces_fingerprint(generated)}, "outputs": {KEPT: {"sha256": "c0de"}}}
     write_json(run.folder("filter").path / "manifest.json", filtered)
-    trained = {"stage": "sft", **WHOLE, "metrics": {"num_rows": 4, "num_steps": 1, "final_loss": 1.0}}
+    trained = {"stage": "sft", **WHOLE, "metrics": TRAINED}
     trained |= {"identity": {"rows": "c0de"}, "outputs": {"student": {"sha256": checksum}}}
     write_json(run.folder("sft").path / "manifest.json", trained)
 
