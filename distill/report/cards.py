@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill.prompts import split_reasoning
-from distill.publish.scrub import redact
+from distill.publish.scrub import redact, scrub_text
 from distill.records import Problem, SampleKey, Trace, Verdict
 from distill.report.embed import embedded_json
 from distill.report.outcomes import Outcome, question_of
@@ -28,6 +28,7 @@ MIN_TRACES = 400
 MAX_QUESTION_CHARS = 4_000
 MAX_ANSWER_CHARS = 400
 MAX_DETAIL_CHARS = 300
+MAX_NAME_CHARS = 200
 CARD_BYTES = 400
 """What a trace takes besides its texts, about."""
 
@@ -100,7 +101,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
         "answer": shortened(verdict["extracted_answer"]),
         "graded_by": verdict["graded_by"],
         "length": outcome.length,
-        "teacher": printable(outcome.teacher),
+        "teacher": _named(outcome.teacher),
         "finish": finish,
     }
     if row.get("error"):
@@ -120,7 +121,7 @@ def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
         "answer": None,
         "graded_by": "",
         "length": trace.num_completion_tokens or None,
-        "teacher": printable(trace.teacher),
+        "teacher": _named(trace.teacher),
         "finish": trace.finish_reason,
     }
     question, source, answer = ("", "", None) if problem is None else (problem.question, problem.source, problem.answer)
@@ -173,10 +174,15 @@ def problem_entry(name: str, source: str, question: str, answer: str | None) -> 
     whole = passage(redact(question)).within(MAX_QUESTION_CHARS)
     return {
         "id": printable(name),
-        "source": printable(source),
+        "source": _named(source),
         "question": "".join(p if isinstance(p, str) else f" … {p:,} characters … " for p in whole.to_json()),
         "answer": shortened(answer),
     }
+
+
+def _named(name: str) -> str:
+    """A source or a model by its name, without the folders of this machine."""
+    return printable(scrub_text(name))[:MAX_NAME_CHARS]
 
 
 def shortened(answer: str | None) -> str | None:

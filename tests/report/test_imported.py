@@ -34,7 +34,7 @@ def make_imported(kit, tmp_path, monkeypatch):
     """A function that makes a run of 12 questions with four imported answers each, filtered on request."""
     monkeypatch.setattr(filter, "_counts_tokens", lambda config: False)  # there is no student here
 
-    def make(name="taken", is_filtered=True):
+    def make(name="taken", is_filtered=True, teachers=TEACHERS):
         recipe = kit.recipe_of(
             name,
             problems=[],
@@ -54,7 +54,7 @@ def make_imported(kit, tmp_path, monkeypatch):
                     f"<think>\nI add 4 to {3 + i}, so far {k}.\n</think>\n\n\\boxed{{{7 + i + k % 2}}}"
                     for k in range(4)
                 ]
-                ledger.append([foreign_trace(problem, k, says[k], TEACHERS[k]) for k in range(4)])
+                ledger.append([foreign_trace(problem, k, says[k], teachers[k]) for k in range(4)])
         outputs, _ = finalise(folder, lambda key: True)
         metrics = {"num_samples": 48, "num_problems": 12, "num_skipped": 0, "num_completion_tokens": None}
         metrics |= {"num_problems_by_source": {"file:t.jsonl": 12}, "finish_reasons": {"stop": 48}}
@@ -161,3 +161,17 @@ def test_names_of_writers_come_from_the_rows_where_the_traces_are_gone(make_impo
     assert {name: row["num_kept"] for name, row in teachers.items()} == {
         "big/thinker": 12, "small/solver": 12, "not named": 0,
     }  # fmt: skip
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\u202e" + "x" * 5_000
+
+
+def test_names_of_writers_may_be_anything(make_imported, monkeypatch):
+    monkeypatch.setenv("THE_SECRET", "open-sesame-42")
+    maker = make_imported(teachers=("/tmp/mine/model-a", HOSTILE, "open-sesame-42", "\x00\n "))
+    html = render_report(gather_run(maker.folder))
+    teachers = {trace["teacher"] for trace in payload_of(html)["traces"]}
+    assert {"model-a", "[redacted]"} <= teachers
+    assert max(map(len, teachers)) <= 200
+    for bad in ("/tmp/mine", "open-sesame", "<img src=x", "\u202e"):
+        assert bad not in html
