@@ -23,12 +23,13 @@ from typing import Any
 from distill.errors import StoreError, UserError
 from distill.filters.nothing_kept import has_kept_nothing
 from distill.manifest_shape import OBJECT, TEXT, Shape, fault
-from distill.pipeline import REPORT, STAGES, headline, stages_of
+from distill.pipeline import STAGES, headline, stages_of
 from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
 from distill.report.next_step import COMMAND, next_command, noted_command
+from distill.report.on_page import REPORT
 from distill.report.progress_on_disk import run_state
 from distill.report.wording import mapping
 from distill.store import (
