@@ -102,16 +102,14 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
             with damage.tolerate(folder / "eval"):
                 run.questions = changed_questions(folder / "eval")
     names = stage_names(mapping(summary.get("recipe")), [*stages, *_begun(folder)])
-    begun = None
-    with damage.tolerate(folder):
-        begun = begun_stage(folder, names)
+    to_do = [name for name in names if name not in stages]
     facts = {
         "schema_version": FACTS_VERSION,
         **{key: summary.get(key) for key in ("name", "description", "student", "seed", "distill_version")},
         "stage_names": names,
         "stages": {name: {k: v for k, v in stage.items() if k != "history"} for name, stage in stages.items()},
         "stopped": summary.get("stopped"),
-        "begun": begun,
+        "begun": begun_stage(folder, to_do, damage),
         "problems": summary.get("problems") or _problems(stages),
         "funnel": [list(step) for step in funnel_steps(stages.get("filter"))],
         "lengths": outcomes.lengths,
@@ -125,7 +123,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     }
     history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
     run.facts = {**scrub(facts), "history": list(history)}
-    note, to_do = noted_command(folder), [name for name in names if name not in stages]
+    note = noted_command(folder)
     # A command for one stage is at its end once that is complete, though its process still writes this down.
     process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
     run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)

@@ -110,7 +110,7 @@ const shortNodes = (text, terms) => textNodes(text, hitsIn(text, terms));
 function answerNodes(answer, terms) {
   if (answer === null) return [UNTOLD];
   const isFormula = isBareFormula(answer) && !hitsIn(answer, terms).length;
-  return isFormula ? [formulaNode(answer, answer, false)] : shortNodes(answer, terms);
+  return isFormula ? [formulaNode(answer, `\\displaystyle ${answer}`, false)] : shortNodes(answer, terms);
 }
 
 function factList(pairs, className) {

@@ -139,3 +139,16 @@ def test_a_whole_run_has_no_damage(make_sums_run):
     run = gather_run(make_sums_run().folder)
     assert run.facts["damaged"] == []
     assert "Missing or damaged" not in render_report(run)
+
+
+def test_a_stage_with_a_damaged_manifest_is_not_complete_and_says_what_of_it_is_there(make_sums_run):
+    folder = make_sums_run().folder
+    (folder / "generate" / "manifest.json").write_text("{")
+    (generated,) = (folder / "generate" / "traces").glob("*.parquet")
+    FAULTS["cut"](generated)
+    for stage in ("filter", "sft", "eval"):
+        shutil.rmtree(folder / stage)
+    run = gather_run(folder)
+    assert (run.facts["state"], run.facts["begun"]["stage"]) == ("unfinished", "generate")
+    assert "generate/manifest.json" in {entry["file"] for entry in run.facts["damaged"]}
+    assert "generate unfinished" in re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", render_report(run)))
