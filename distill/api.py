@@ -17,12 +17,13 @@ from typing import Any, get_args
 
 from distill.errors import RecipeError, UserError
 from distill.hub import Model
-from distill.pipeline import REPORT, STAGES, headline, run_recipe, stages_of
+from distill.pipeline import STAGES, headline, run_recipe, stages_of
 from distill.progress import QUIET
 from distill.prompts import split_reasoning
 from distill.recipe import Recipe, Task
 from distill.recipe_yaml import load_recipe, recipe_of_dict
 from distill.records import EvalResult, FinishReason, Problem, Trace, Verdict, problem_id
+from distill.report.on_page import REPORT
 from distill.runs import find_run
 from distill.shards import readable
 from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS

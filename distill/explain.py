@@ -12,6 +12,7 @@ from distill.errors import StoreError, UserError
 from distill.manifest_shape import VERDICT, fault
 from distill.problem_file import ProblemFile
 from distill.records import REASON_KEYS, REASONS, Verdict
+from distill.report.on_page import REPORT, address_of, traces_on
 from distill.store import StageFolder, iter_jsonl
 from distill.terminal import printable
 from distill.trace_store import PROBLEMS, traces_of
@@ -43,6 +44,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
     texts = {trace.sample_index: trace for trace in traces_of(run_dir / source, problem_id)}
     with ProblemFile(run_dir / source / PROBLEMS) as problems:
         problem = problems[problem_id]
+    shown = traces_on(run_dir / REPORT)
     traces = []
     for verdict in verdicts:
         trace = texts.get(verdict.sample_index)
@@ -52,12 +54,14 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
             "finish_reason": trace.finish_reason,
             "num_completion_tokens": trace.told_tokens,
             "teacher": trace.teacher,
+            "address": address_of(run_dir / REPORT, verdict.key) if shown and verdict.key in shown else None,
         }
         traces.append({**verdict.to_json(), "kept": verdict.kept, **about, "text": trace.text})
     return {
         "schema_version": SCHEMA_VERSION,
         "problem": problem.to_json(),
         "wanted": int(index) if index else None,
+        "num_in_report": None if shown is None else len(shown),
         "traces": traces,
     }
 
@@ -74,7 +78,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"  expected answer: {problem['answer'] if problem['answer'] is not None else 'none'}")
     for trace in found["traces"]:
         if found["wanted"] in (None, trace["sample_index"]):
-            lines += ["", *_trace_lines(trace, whole=found["wanted"] is not None)]
+            lines += ["", *_trace_lines(trace, found["num_in_report"], whole=found["wanted"] is not None)]
     others = [trace for trace in found["traces"] if found["wanted"] not in (None, trace["sample_index"])]
     if others:
         lines += ["", "Its other traces"]
@@ -82,7 +86,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
+def _trace_lines(trace: dict[str, Any], num_in_report: int | None, whole: bool) -> list[str]:
     lines = [
         f"Trace {trace['problem_id']}/{trace['sample_index']}: {'kept' if trace['kept'] else 'dropped'}",
         f"  by {trace['teacher']}, {_length(trace)}, ended by {trace['finish_reason']}",
@@ -93,6 +97,10 @@ def _trace_lines(trace: dict[str, Any], whole: bool) -> list[str]:
         keys = f" ({', '.join(REASON_KEYS[reason])})" if REASON_KEYS.get(reason) else ""
         lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else "") + keys)
     lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
+    if trace["address"] is not None:
+        lines.append(f"  in the report: {trace['address']}")
+    elif num_in_report is not None:
+        lines.append(f"  not in the report, which shows {num_in_report:,} traces")
     if whole:
         text = printable(trace["text"])
         middle = f"\n… {len(text) - 2 * NUM_SHOWN_CHARS:,} characters …\n"

@@ -11,7 +11,6 @@ from typing import Any
 
 from distill.api import RunResult, as_recipe
 from distill.errors import UserError
-from distill.pipeline import REPORT
 from distill.planning.doctor import Diagnosis, diagnose
 from distill.planning.machine import chosen_machine
 from distill.planning.plan import Plan, plan_recipe
@@ -21,6 +20,7 @@ from distill.recipe_files.diff import Difference, recipe_differences, recipe_of
 from distill.recipe_yaml import read_recipe
 from distill.report import Run, gather_run, render_report
 from distill.report.compare import compare_runs
+from distill.report.on_page import REPORT
 from distill.runs import find_run
 from distill.store import atomic_write
 

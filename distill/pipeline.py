@@ -25,6 +25,7 @@ from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
 from distill.recipe_files.lock import write_lock
+from distill.report.on_page import REPORT
 from distill.stages import STUDENT, RunContext, eval, filter, generate, import_traces, push, sft
 from distill.store import (
     MANIFEST,
@@ -53,7 +54,6 @@ STAGES: dict[str, ModuleType] = {
 
 ADAPTER = "adapter"
 MIN_FREE_GIB = 0.05
-REPORT = "report.html"
 SUMMARY_VERSION = 1
 
 Say = Callable[[str], None]

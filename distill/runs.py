@@ -22,12 +22,14 @@ from typing import Any
 
 from distill.errors import StoreError, UserError
 from distill.filters.nothing_kept import has_kept_nothing
-from distill.manifest_shape import NOTHING, OBJECT, TEXT, Shape, fault
-from distill.pipeline import REPORT, STAGES, headline, stages_of
+from distill.manifest_shape import OBJECT, TEXT, Shape, fault
+from distill.pipeline import STAGES, headline, stages_of
 from distill.planning.record import FILE as PLAN
 from distill.recipe import Recipe
 from distill.records import REASONS
 from distill.report.gather import funnel_steps
+from distill.report.next_step import COMMAND, next_command, noted_command
+from distill.report.on_page import REPORT
 from distill.report.progress_on_disk import run_state
 from distill.report.wording import mapping
 from distill.store import (
@@ -44,17 +46,7 @@ from distill.store import (
 )
 
 SCHEMA_VERSION = 1
-COMMAND = "command.json"
 TRACE_STAGES = ("generate", "import")
-RUN_DIR_OPTION, DEFAULT_RUN_DIR = "--run-dir", "runs"
-_NOTE_SHAPE = {
-    "stage": (TEXT, NOTHING),
-    "arguments": [TEXT],
-    "folder": TEXT,
-    "name?": TEXT,
-    "student?": TEXT,
-    "stages?": [TEXT],
-}
 _SUMMARY_SHAPE = {
     "description?": TEXT,
     "student?": TEXT,
@@ -135,7 +127,7 @@ def run_folders(runs_dir: Path) -> list[Path]:
 
 def _overview(folder: Path) -> dict[str, Any]:
     """How far a run is, in a few words and numbers."""
-    summary, note = _read(folder / SUMMARY, _SUMMARY_SHAPE), _read(folder / COMMAND, _NOTE_SHAPE)
+    summary, note = _read(folder / SUMMARY, _SUMMARY_SHAPE), noted_command(folder)
     process = writer_of(folder)
     stopped = _stop_of(summary, folder)
     stages = [
@@ -286,37 +278,12 @@ def _places(folder: Path) -> dict[str, str]:
 
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
     """What takes a run further; `None` where it is done, at work, or was not begun from the command line."""
-    note = _read(folder / COMMAND, _NOTE_SHAPE)
+    note = noted_command(folder)
     to_do = [one["stage"] for one in overview["stages"] if one["state"] != "complete"]
-    if not note or not to_do or overview["process"] is not None or not Path(note["folder"]).is_dir():
+    command = next_command(note, to_do, folder)
+    if command is None or overview["process"] is not None:
         return None
-    arguments = _arguments_from_here(note, folder)
-    command = shlex.join(["distill", "run" if note["stage"] is None else to_do[0], *arguments])
     return command if Path(note["folder"]) == Path.cwd() else f"cd {shlex.quote(note['folder'])} && {command}"
-
-
-def _arguments_from_here(note: dict[str, Any], folder: Path) -> list[str]:
-    """The noted arguments, with the place and the name that the run's folder has now."""
-    arguments, run_dir = list(note["arguments"]), Path(DEFAULT_RUN_DIR)
-    if RUN_DIR_OPTION in arguments[:-1]:
-        at = arguments.index(RUN_DIR_OPTION)
-        run_dir = Path(arguments[at + 1])
-        del arguments[at : at + 2]
-    noted = Path(note["folder"]) / run_dir
-    if not _is_same(noted, folder.parent):
-        run_dir = folder.parent.resolve()
-    if run_dir != Path(DEFAULT_RUN_DIR):
-        arguments += [RUN_DIR_OPTION, str(run_dir)]
-    if note.get("name", folder.name) != folder.name:
-        arguments += ["--set", f"name={folder.name}"]
-    return arguments
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one folder."""
-    with contextlib.suppress(OSError):
-        return one.samefile(other)
-    return False
 
 
 def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
@@ -357,7 +324,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
-    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in _read(folder / COMMAND):
+    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in noted_command(folder):
         return True
     if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
         return True

@@ -4,7 +4,8 @@ Enters: rows of a filter's tables with their verdicts, or traces that no filter 
 problems, each once, and traces that point to them.
 
     {"problem": 0, "sample": 2, "outcome": "dropped", "correct": false, "reasons": ["wrong_answer"], "details": {},
-     "answer": "7", "graded_by": "rule", "length": 431, "finish": "stop", "thinking": ["So …"], "text": ["The …"]}
+     "answer": "7", "graded_by": "rule", "length": 431, "teacher": "org/model", "finish": "stop",
+     "thinking": ["So …"], "text": ["The …"]}
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill.prompts import split_reasoning
-from distill.publish.scrub import redact
+from distill.publish.scrub import redact, scrub_text
 from distill.records import Problem, SampleKey, Trace, Verdict
 from distill.report.embed import embedded_json
 from distill.report.outcomes import Outcome, question_of
@@ -27,6 +28,7 @@ MIN_TRACES = 400
 MAX_QUESTION_CHARS = 4_000
 MAX_ANSWER_CHARS = 400
 MAX_DETAIL_CHARS = 300
+MAX_NAME_CHARS = 200
 CARD_BYTES = 400
 """What a trace takes besides its texts, about."""
 
@@ -79,7 +81,7 @@ class Shown:
         return {"problems": self.problems, **({"pairs": self.pairs} if self.pairs else {"traces": self.traces})}
 
 
-def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: LanguageOf, unit: str) -> Card:
+def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: LanguageOf) -> Card:
     """The card of a trace that a filter has judged; `row` is its row in the filter's table."""
     verdict = outcome.verdict
     reasons = verdict["reasons"]
@@ -99,7 +101,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
         "answer": shortened(verdict["extracted_answer"]),
         "graded_by": verdict["graded_by"],
         "length": outcome.length,
-        "unit": unit,
+        "teacher": _named(outcome.teacher),
         "finish": finish,
     }
     if row.get("error"):
@@ -118,8 +120,8 @@ def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
         "details": {"error": printable(redact(trace.error))[:MAX_DETAIL_CHARS]} if trace.error else {},
         "answer": None,
         "graded_by": "",
-        "length": trace.num_completion_tokens or len(trace.text),
-        "unit": "tokens" if trace.num_completion_tokens else "characters",
+        "length": trace.num_completion_tokens or None,
+        "teacher": _named(trace.teacher),
         "finish": trace.finish_reason,
     }
     question, source, answer = ("", "", None) if problem is None else (problem.question, problem.source, problem.answer)
@@ -136,8 +138,7 @@ def answer_card(trace: Trace, verdict: Verdict, problem: Problem) -> Card:
         "details": {},
         "answer": shortened(verdict.extracted_answer),
         "graded_by": "",
-        "length": trace.num_completion_tokens,
-        "unit": "tokens",
+        "length": trace.num_completion_tokens or None,
         "finish": trace.finish_reason,
     }
     entry = problem_entry(problem.id, problem.source, problem.question, problem.answer)
@@ -173,10 +174,15 @@ def problem_entry(name: str, source: str, question: str, answer: str | None) -> 
     whole = passage(redact(question)).within(MAX_QUESTION_CHARS)
     return {
         "id": printable(name),
-        "source": printable(source),
+        "source": _named(source),
         "question": "".join(p if isinstance(p, str) else f" … {p:,} characters … " for p in whole.to_json()),
         "answer": shortened(answer),
     }
+
+
+def _named(name: str) -> str:
+    """A source or a model by its name, without the folders of this machine."""
+    return printable(scrub_text(name))[:MAX_NAME_CHARS]
 
 
 def shortened(answer: str | None) -> str | None:

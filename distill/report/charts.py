@@ -12,6 +12,8 @@ from typing import Any
 from distill.records import REASONS
 from distill.report.wording import Row, count, interval, mapping, number, plain
 
+MAX_ROWS = 40
+"""A table of yields has no more rows, and one for the rest."""
 MAX_POINTS = 300
 """A longer history is drawn as the means of this many equal stretches."""
 
@@ -31,10 +33,18 @@ def funnel_rows(funnel: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
 
 
 def yield_rows(by_name: Any) -> list[dict[str, Any]]:
-    """What each difficulty, source or language yields; `right` and `kept` as shares of its traces."""
+    """What each difficulty, source, language or teacher yields; `right` and `kept` as shares of its traces.
+
+    Of many, those with the most traces stand for themselves, and a last row for all others.
+    """
     found = []
-    for name, value in mapping(by_name).items():
-        row = mapping(value)
+    rows = {name: mapping(value) for name, value in mapping(by_name).items()}
+    if len(rows) > MAX_ROWS:
+        ordered = sorted(rows, key=lambda name: -(number(rows[name].get("num_traces")) or 0))
+        shown, others = set(ordered[:MAX_ROWS]), ordered[MAX_ROWS:]
+        sums = {key: sum(int(number(rows[name].get(key)) or 0) for name in others) for key in _COUNTS}
+        rows = {name: row for name, row in rows.items() if name in shown} | {f"{len(others):,} others": sums}
+    for name, row in rows.items():
         num = number(row.get("num_traces")) or 0.0
         shares = {key: (number(row.get(f"num_{of}")) or 0.0) / num if num else None for key, of in _YIELDS.items()}
         found.append({"name": name, **row, **shares})
@@ -42,6 +52,7 @@ def yield_rows(by_name: Any) -> list[dict[str, Any]]:
 
 
 _YIELDS = {"right": "correct", "kept": "kept"}
+_COUNTS = ("num_problems", "num_traces", "num_correct", "num_kept")
 
 
 def histogram(lengths: Row) -> dict[str, Any] | None:
@@ -76,6 +87,7 @@ def histogram(lengths: Row) -> dict[str, Any] | None:
         "bars": bars,
         "ticks": ticks,
         "unit": lengths.get("unit") or "tokens",
+        "counted_by": lengths.get("counted_by"),
         "num_kept": sum(kept),
         "num_dropped": sum(dropped),
         "median_kept": lengths.get("median_kept"),
@@ -167,6 +179,8 @@ def estimate_rows(estimate: Any) -> list[dict[str, Any]]:
         for name, value in mapping(quantities).items():
             row = mapping(value)
             low, high, actual = (number(row.get(key)) for key in ("low", "high", "actual"))
+            if name == "tokens" and not actual:  # nobody counted: a stage that is complete has some
+                actual = None
             if low is None and high is None and actual is None:
                 continue
             found.append({"stage": stage, "quantity": name, "low": low, "high": high, "actual": actual})

@@ -9,9 +9,10 @@ from typing import Any
 from distill.records import REASONS
 from distill.report import charts
 from distill.report.gather import Run
-from distill.report.pairs import RULE, all_pairs, fit_pairs, measured_problems, shared_problems
-from distill.report.questions import read_verdicts, share_right
-from distill.report.render import page
+from distill.report.pairs import RULE, all_pairs, fit_pairs, measured_problems, shared_problems, student_verdicts
+from distill.report.questions import share_right
+from distill.report.recipe_keys import plain_keys
+from distill.report.render import have_formulas, page, teacher_names
 from distill.report.wording import Row, count, duration, mapping, number, percent, plain, points, points_range
 from distill.stats import bootstrap_interval
 from distill.store import differences
@@ -93,8 +94,8 @@ def scores(first: Run, second: Run) -> dict[str, Any]:
     if missing:
         return {**found, "why_not": f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no scores yet."}
     found["protocols"] = protocol_differences(metrics)
-    names = shared_problems(measured_problems(first.folder), measured_problems(second.folder))
-    verdicts = [read_verdicts(run.folder / "eval" / "student") for run in (first, second)]
+    names = shared_problems(measured_problems(first), measured_problems(second))
+    verdicts = [student_verdicts(run) for run in (first, second)]
     names = [name for name in names if all(name in given for given in verdicts)]
     found["num_shared"] = len(names)
     if found["protocols"]:
@@ -146,11 +147,18 @@ def render_comparison(first: Run, second: Run, comparison: Mapping[str, Any]) ->
         "axis": charts.score_axis([{"models": models}]),
         "widest": widest,
         "rule": RULE,
+        "damaged": [(name, run.damage.to_json()) for name, run in zip(names, (first, second), strict=True)],
     }
     sections = [("glance", "At a glance"), ("funnel", "Funnels"), ("scores", "Scores"), ("traces", "Traces")]
     title = f"{names[0]} and {names[1]}"
     return page(
-        "compare.html.jinja", title, sections, values, lambda budget: fit_pairs(pairs, budget), {"names": names}
+        "compare.html.jinja",
+        title,
+        sections,
+        values,
+        lambda budget: fit_pairs(pairs, budget),
+        {"names": names, "keys": plain_keys()},
+        with_formulas=have_formulas([card for pair in pairs for side in pair.sides for card in side], ()),
     )
 
 
@@ -180,11 +188,11 @@ def glance(first: Row, second: Row) -> list[dict[str, Any]]:
         return {
             "State": facts["state"],
             "Student": str(sft.get("student") or facts.get("student") or ""),
-            "Teacher": str(made.get("teacher") or ""),
+            "Teacher": str(made.get("teacher") or teacher_names(mapping(facts.get("teachers")))),
             "Traces": count(kept.get("num_traces") or made.get("num_samples")),
             "Training rows": count(kept.get("num_kept")),
             "Problems with a row": count(kept.get("num_problems_kept")),
-            "Tokens of the rows": count(kept.get("num_kept_tokens")),
+            "Tokens of the rows": count(kept.get("num_kept_tokens") or None),
             "Steps": count(sft.get("num_steps")),
             "Final loss": plain(sft.get("final_loss")),
             "pass@1": percent(mapping(evaluation.get("student")).get("pass_at_1")),

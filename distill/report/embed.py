@@ -6,6 +6,7 @@ Enters: JSON-ready data, a script, a style sheet. Leaves: texts to put between t
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,29 @@ def asset(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
+SCRIPTS = ("search.js", "reader.js", "formulas.js", "address.js", "lists.js", "browser.js", "page.js", "start.js")
+"""In the order in which they stand in the page."""
+KATEX = "katex/katex.min.js"
+FORMULA = re.compile(r"\\[A-Za-z(\[]|\$[^$]+\$")
+"""What a text has that holds a formula; much else has it too."""
+
+
+def scripts(with_formulas: bool) -> str:
+    """The script of the page; KaTeX, which draws formulas, is told of no window and of no console."""
+    silent = "{log() {}, warn() {}, error() {}}"
+    katex = f"const katex = ((self, console) => {{\n{asset(KATEX)}\nreturn self.katex;\n}})({{}}, {silent});\n"
+    return '"use strict";\n' + (katex if with_formulas else "") + "".join(asset(name) for name in SCRIPTS)
+
+
+def styles(with_formulas: bool) -> str:
+    """The style sheet of the page."""
+    return (asset("katex/katex.css") if with_formulas else "") + asset("report.css")
+
+
 def policy(script: str, style: str) -> str:
     """A content security policy under which this script and this style sheet work, and nothing is loaded or sent."""
     return (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; font-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

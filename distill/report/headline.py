@@ -26,11 +26,7 @@ def headline(facts: Row, benchmarks: Sequence[Row]) -> str:
     evaluation = mapping(stages.get("eval"))
     student, base, difference = (mapping(evaluation.get(key)) for key in ("student", "base", "difference"))
     if number(student.get("pass_at_1")) is None:
-        names = facts.get("stage_names") or ()
-        done, to_do = [name for name in names if name in stages], [name for name in names if name not in stages]
-        progress = f"{', '.join(done) or 'no stage'} done" + (f"; {', '.join(to_do)} still to run" if to_do else "")
-        yet = " yet" if "eval" in names else ""
-        return f"The student has no score{yet} ({progress})."
+        return _progress(facts, stages)
     names = [row["name"] for row in benchmarks if row["name"]]
     problems = f"problems from {len(names) - 1} benchmarks" if len(names) > 1 else "problems"
     if len(names) == 1:
@@ -49,6 +45,27 @@ def headline(facts: Row, benchmarks: Sequence[Row]) -> str:
         return f"{text}."
     text += f" (95% interval {points_range(limits)})."
     return f"{text} The interval includes zero, so this may be chance." if limits[0] <= 0 <= limits[1] else text
+
+
+def _progress(facts: Row, stages: Row) -> str:
+    """How far a run is whose student has no score."""
+    names = facts.get("stage_names") or ()
+    done, to_do = [name for name in names if name in stages], [name for name in names if name not in stages]
+    if not to_do:
+        why = "has no score" if "eval" in names else "has no score, as the recipe has no eval section"
+        return f"The run is complete; its student {why}."
+    stage = mapping(facts.get("stopped")).get("stage") or mapping(facts.get("begun")).get("stage")
+    state = facts.get("state")
+    begin = f"The run stopped in {stage}" if state == "stopped" and stage else "The run is not complete"
+    if state == "running":
+        begin = f"The run is at work on {stage}" if stage else "The run is at work"
+    verb = "is" if len(done) == 1 else "are"
+    complete = f"{_listed(done)} {verb} complete" if done else "no stage is complete"
+    return f"{begin}: {complete}; still to do: {', '.join(to_do)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def figures(facts: Row) -> list[dict[str, Any]]:

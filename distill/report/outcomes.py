@@ -1,28 +1,49 @@
 """What became of every trace, read once from a finished filter's files: which traces to show, lengths, languages.
 
-Enters: `filter/` of a run: `verdicts.jsonl`, and the tables `kept` and `dropped`, whose rows are in the same order.
-Leaves: counts over all traces, and the verdicts of those to show with their places in the tables.
+Enters: `filter/` of a run: `verdicts.jsonl`, and the tables `kept` and `dropped`; the traces' own shards for the names
+of their teachers. All are in the order of the traces' identities. Leaves: counts over all traces, and the verdicts of
+those to show with their places in the tables. Rows that are missing or cannot be read are noted, and the rest is told.
 """
 
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill.filters.language import prompt_language
+from distill.records import SampleKey
+from distill.report.damage import MISSING, Damage
 from distill.report.pick import Picker
+from distill.trace_store import shard_files
 
 NUM_BINS = 32
 """Most bins of lengths; rounding their width leaves 13 or more."""
 READ_ROWS = 1_024
 UNKNOWN = "cannot be told"
 """The language of a question that is too short, or has too few words."""
+UNNAMED = "not named"
+"""The teacher of a trace that nobody names."""
 QUESTION_CHARS = 2_000
 """So much of a question is looked at to tell its language."""
+TABLES = ("kept", "dropped")
+VERDICTS = "verdicts.jsonl"
+STUDENT_TOKENS = "num_student_tokens"
+"""Column of both tables: tokens of reasoning and answer as the student counts them; null where nobody counted."""
+TEACHER_TOKENS = "num_completion_tokens"
+"""Column of both tables: tokens as the teacher counted them; 0 where nobody counted."""
+
+
+class Place(NamedTuple):
+    """Where a trace's row is."""
+
+    file: str
+    """Name of a shard in the table's folder."""
+    row: int
+    """In that file."""
 
 
 class Outcome(NamedTuple):
@@ -31,10 +52,12 @@ class Outcome(NamedTuple):
     verdict: dict[str, Any]
     table: str
     """`kept` or `dropped`."""
-    row: int
-    """In that table, counted over all its files; -1: not in it."""
+    place: Place | None
+    """`None`: its row is missing."""
     source: str
-    length: int
+    length: int | None
+    """In tokens; `None` where nobody counted."""
+    teacher: str
 
 
 @dataclass(slots=True)
@@ -47,46 +70,59 @@ class Outcomes:
     """Histogram, see `distill.report.charts.histogram`."""
     languages: dict[str, dict[str, int]] = field(default_factory=dict)
     """What each language of questions yields: `num_problems, num_traces, num_correct, num_kept`."""
+    teachers: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same by who wrote the trace."""
+    counted_by: str | None = None
+    """Whose tokens lengths are counted in: `student` or `teacher`; `None`: nobody counted."""
 
 
-def read_outcomes(filter_dir: Path, picker: Picker[Outcome], unit: str) -> Outcomes:
+def read_outcomes(run_dir: Path, source: str, picker: Picker[Outcome], damage: Damage) -> Outcomes:
     """Go through all verdicts once; one problem's are in memory at a time.
 
     Args:
-        filter_dir: `runs/<name>/filter`, complete.
+        run_dir: `runs/<name>`, whose filter is complete.
+        source: the stage that the traces come from.
         picker: chooses the traces to show.
-        unit: of lengths: `tokens` as the teacher counts them, or `characters` where nobody counted.
+        damage: takes note of what cannot be read.
     """
-    found = Outcomes()
-    lengths = {"kept": array("Q"), "dropped": array("Q")}
-    with_prompts = _with_rows(filter_dir, unit)
+    found = Outcomes(counted_by=counted_by(run_dir / "filter", damage))
+    lengths = {table: array("Q") for table in TABLES}
+    num_missing = dict.fromkeys(TABLES, 0)
+    with_prompts = _with_rows(run_dir, source, found.counted_by, damage)
     for _, group in groupby(with_prompts, key=lambda pair: pair[0].verdict["problem_id"]):
         pairs = list(group)
         language = prompt_language(question_of(pairs[0][1])[:QUESTION_CHARS]) or UNKNOWN
         outcomes = [outcome for outcome, _ in pairs]
         _count(found.languages.setdefault(language, {}), outcomes)
+        for teacher in {outcome.teacher for outcome in outcomes}:
+            theirs = [outcome for outcome in outcomes if outcome.teacher == teacher]
+            _count(found.teachers.setdefault(teacher or UNNAMED, {}), theirs)
         found.num_traces += len(outcomes)
         for outcome in outcomes:
             verdict = outcome.verdict
-            lengths[outcome.table].append(outcome.length)
-            stratum = (verdict["reasons"][0] if verdict["reasons"] else "", outcome.source, verdict["correct"])
+            num_missing[outcome.table] += outcome.place is None
+            if outcome.length is not None:
+                lengths[outcome.table].append(outcome.length)
+            first = verdict["reasons"][0] if verdict["reasons"] else ""
+            stratum = (first, outcome.source, verdict["correct"], outcome.teacher)
             picker.offer(stratum, (verdict["problem_id"], verdict["sample_index"]), outcome)
+    for table, num in num_missing.items():
+        if num:
+            damage.note(run_dir / "filter" / table, f"{num:,} of its rows are missing or cannot be read")
     found.chosen = picker.chosen()
-    found.lengths = histogram_of(lengths["kept"], lengths["dropped"], unit)
+    found.lengths = histogram_of(lengths["kept"], lengths["dropped"], found.counted_by)
     return found
 
 
-def outcomes_of(filter_dir: Path, names: Set[str], unit: str) -> list[Outcome]:
+def outcomes_of(run_dir: Path, source: str, names: Set[str], counts: str | None, damage: Damage) -> list[Outcome]:
     """The traces of some problems, in the order of their identities; arguments as for `read_outcomes`."""
-    return [outcome for outcome, _ in _with_rows(filter_dir, unit) if outcome.verdict["problem_id"] in names]
+    rows = _with_rows(run_dir, source, counts, damage)
+    return [outcome for outcome, _ in rows if outcome.verdict["problem_id"] in names]
 
 
-def problem_names(filter_dir: Path) -> set[str]:
+def problem_names(filter_dir: Path, damage: Damage) -> set[str]:
     """Ids of all problems that the filter has seen traces of."""
-    if not (filter_dir / "verdicts.jsonl").is_file():
-        return set()
-    with (filter_dir / "verdicts.jsonl").open() as stream:
-        return {json.loads(line)["problem_id"] for line in stream}
+    return {verdict["problem_id"] for verdict in _verdicts(filter_dir, damage)}
 
 
 def question_of(prompt: Any) -> str:
@@ -95,35 +131,108 @@ def question_of(prompt: Any) -> str:
     return next((m["content"] or "" for m in reversed(messages) if m["role"] == "user"), "")
 
 
-def _with_rows(filter_dir: Path, unit: str) -> Iterator[tuple[Outcome, Any]]:
-    """Every verdict with its row of the tables; the prompt beside it."""
-    tables = {name: enumerate(_rows(filter_dir / name, name, unit)) for name in ("kept", "dropped")}
-    nothing: tuple[int, dict[str, Any]] = (-1, {"source": "", "length": 0, "prompt": None})
-    if not (filter_dir / "verdicts.jsonl").is_file():  # removed since
-        return
-    with (filter_dir / "verdicts.jsonl").open() as stream:
-        for line in stream:
-            verdict = json.loads(line)
-            table = "dropped" if verdict["reasons"] else "kept"
-            place, row = next(tables[table], nothing)
-            yield Outcome(verdict, table, place, row["source"] or "", row["length"] or 0), row["prompt"]
+def counted_by(filter_dir: Path, damage: Damage) -> str | None:
+    """Who counted the tokens of traces, `student` or `teacher`; one of them for all traces, so that lengths compare."""
+    if any(_has_counts(filter_dir / table, STUDENT_TOKENS, damage) for table in TABLES):
+        return "student"
+    return "teacher" if any(_has_counts(filter_dir / table, TEACHER_TOKENS, damage) for table in TABLES) else None
 
 
-def _rows(folder: Path, table: str, unit: str) -> Iterator[dict[str, Any]]:
-    """`source, length, prompt` of each row; texts are read only where their length is asked for."""
+def _has_counts(folder: Path, column: str, damage: Damage) -> bool:
+    """Whether any row has a count above 0; read from the footers where they tell."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    text = "text" if table == "dropped" else "completion"
-    wanted = ["source", "num_completion_tokens", "prompt", *([text] if unit == "characters" else [])]
-    for file in sorted(folder.glob("*.parquet")):
-        with pq.ParquetFile(file) as shard:
-            for batch in shard.iter_batches(batch_size=READ_ROWS, columns=wanted):
+    for file in _shards(folder):
+        with damage.tolerate(file), pq.ParquetFile(file) as shard:
+            if column not in shard.schema_arrow.names:
+                continue
+            for batch in shard.iter_batches(columns=[column]):
+                if (pc.max(batch.column(0)).as_py() or 0) > 0:
+                    return True
+    return False
+
+
+def _verdicts(filter_dir: Path, damage: Damage) -> Iterator[dict[str, Any]]:
+    """The verdicts up to the first line that is damaged."""
+    file = filter_dir / VERDICTS
+    if not file.is_file():  # removed since
+        damage.note(file, MISSING)
+        return
+    with damage.tolerate(file), file.open() as stream:
+        for line in stream:
+            verdict = json.loads(line)
+            verdict["problem_id"], verdict["sample_index"], verdict["reasons"], verdict["correct"]
+            yield verdict
+
+
+class _Aligned:
+    """Values with identities, both ascending, to be asked for in the same order; some may be missing."""
+
+    def __init__(self, pairs: Iterable[tuple[SampleKey, Any]]) -> None:
+        self._pairs = iter(pairs)
+        self._next = next(self._pairs, None)
+
+    def at(self, key: SampleKey) -> Any:
+        """The value of an identity, or `None`; those before it are passed over."""
+        while self._next is not None and self._next[0] < key:
+            self._next = next(self._pairs, None)
+        return self._next[1] if self._next is not None and self._next[0] == key else None
+
+
+def _with_rows(run_dir: Path, source: str, counts: str | None, damage: Damage) -> Iterator[tuple[Outcome, Any]]:
+    """Every verdict with its row of the tables; the prompt beside it."""
+    filter_dir = run_dir / "filter"
+    tables = {table: _Aligned(_rows(filter_dir / table, counts, damage)) for table in TABLES}
+    teachers = _Aligned(_teachers(run_dir / source, damage))
+    for verdict in _verdicts(filter_dir, damage):
+        key = (verdict["problem_id"], verdict["sample_index"])
+        table = "dropped" if verdict["reasons"] else "kept"
+        row = tables[table].at(key) or {}
+        teacher = teachers.at(key) or row.get("teacher") or ""
+        place, source_name = row.get("place"), row.get("source") or ""
+        yield Outcome(verdict, table, place, source_name, row.get("length"), teacher), row.get("prompt")
+
+
+def _rows(folder: Path, counts: str | None, damage: Damage) -> Iterator[tuple[SampleKey, dict[str, Any]]]:
+    """`place, source, length, prompt`, and of the kept `teacher`, of each row; no texts are read but the prompts'."""
+    import pyarrow.parquet as pq
+
+    column = {"student": STUDENT_TOKENS, "teacher": TEACHER_TOKENS}.get(counts or "", "")
+    wanted = {"problem_id", "sample_index", "source", "prompt", "teacher", column}
+    for file in _shards(folder):
+        with damage.tolerate(file), pq.ParquetFile(file) as shard:
+            columns = [name for name in shard.schema_arrow.names if name in wanted]
+            number = 0
+            for batch in shard.iter_batches(batch_size=READ_ROWS, columns=columns):
                 for row in batch.to_pylist():
-                    length = row["num_completion_tokens"]
-                    if unit == "characters":
-                        said = row[text]
-                        length = len(said or "") if table == "dropped" else sum(len(m["content"]) for m in said)
-                    yield {"source": row["source"], "length": length, "prompt": row["prompt"]}
+                    key = row.pop("problem_id"), row.pop("sample_index")
+                    yield key, {**row, "place": Place(file.name, number), "length": row.get(column) or None}
+                    number += 1
+
+
+def _teachers(source_dir: Path, damage: Damage) -> Iterator[tuple[SampleKey, str]]:
+    """Who wrote each trace."""
+    for row in stored_columns(source_dir, ("teacher",), damage):
+        yield (row["problem_id"], row["sample_index"]), row["teacher"] or ""
+
+
+def stored_columns(source_dir: Path, names: Iterable[str], damage: Damage) -> Iterator[dict[str, Any]]:
+    """Some columns of all stored traces, beside their identities; shards that cannot be read are passed over."""
+    import pyarrow.parquet as pq
+
+    columns = ["problem_id", "sample_index", *names]
+    files: list[Path] = []
+    with damage.tolerate(source_dir):
+        files = shard_files(source_dir)
+    for file in files:
+        with damage.tolerate(file), pq.ParquetFile(file) as shard:
+            for batch in shard.iter_batches(columns=columns):
+                yield from batch.to_pylist()
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
 
 
 def _count(into: dict[str, int], outcomes: list[Outcome]) -> None:
@@ -138,7 +247,7 @@ def _count(into: dict[str, int], outcomes: list[Outcome]) -> None:
         into[name] = into.get(name, 0) + num
 
 
-def histogram_of(kept: "array[int]", dropped: "array[int]", unit: str) -> dict[str, Any]:
+def histogram_of(kept: "array[int]", dropped: "array[int]", counts: str | None) -> dict[str, Any]:
     """Counts of both over the same bins of round width; the last bin has no end."""
     import numpy as np
 
@@ -148,12 +257,12 @@ def histogram_of(kept: "array[int]", dropped: "array[int]", unit: str) -> dict[s
     high = float(np.quantile(both, 0.98))
     width = _round_width(max(high, 1.0) / NUM_BINS)
     num_bins = max(1, math.ceil((high + 1) / width))
-    counts = {}
+    found = {}
     for name, lengths in (("kept", kept), ("dropped", dropped)):
         bins_N = np.minimum(np.frombuffer(lengths, dtype=np.uint64) // np.uint64(width), num_bins)
-        counts[name] = np.bincount(bins_N.astype(np.int64), minlength=num_bins + 1).tolist()
-        counts[f"median_{name}"] = float(np.median(np.frombuffer(lengths, dtype=np.uint64))) if lengths else None
-    return {"unit": unit, "edges": [width * place for place in range(num_bins + 1)], **counts}
+        found[name] = np.bincount(bins_N.astype(np.int64), minlength=num_bins + 1).tolist()
+        found[f"median_{name}"] = float(np.median(np.frombuffer(lengths, dtype=np.uint64))) if lengths else None
+    return {"unit": "tokens", "counted_by": counts, "edges": [width * n for n in range(num_bins + 1)], **found}
 
 
 def _round_width(rough: float) -> int:
@@ -162,19 +271,20 @@ def _round_width(rough: float) -> int:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
 
 
-def texts_of(filter_dir: Path, outcomes: list[Outcome]) -> Iterator[tuple[Outcome, Mapping[str, Any]]]:
+def texts_of(filter_dir: Path, outcomes: list[Outcome], damage: Damage) -> Iterator[tuple[Outcome, Mapping[str, Any]]]:
     """The wanted rows of both tables, whole, in the tables' order; one row group's texts are in memory at a time."""
     import pyarrow.parquet as pq
 
-    for table in ("kept", "dropped"):
-        wanted = {one.row: one for one in outcomes if one.table == table and one.row >= 0}
-        first = 0
-        for file in sorted((filter_dir / table).glob("*.parquet")):
-            with pq.ParquetFile(file) as shard:
+    for table in TABLES:
+        wanted = {one.place: one for one in outcomes if one.table == table and one.place is not None}
+        for name in sorted({place.file for place in wanted}):
+            file = filter_dir / table / name
+            with damage.tolerate(file), pq.ParquetFile(file) as shard:
+                first = 0
                 for group in range(shard.num_row_groups):
                     num_rows = shard.metadata.row_group(group).num_rows
-                    here = [row for row in range(first, first + num_rows) if row in wanted]
+                    here = [row for row in range(first, first + num_rows) if Place(name, row) in wanted]
                     if here:
                         rows = shard.read_row_group(group).take([row - first for row in here])
-                        yield from zip((wanted[row] for row in here), rows.to_pylist(), strict=True)
+                        yield from zip((wanted[Place(name, row)] for row in here), rows.to_pylist(), strict=True)
                     first += num_rows

@@ -8,7 +8,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from distill.ledger import read_ledger
@@ -22,9 +21,9 @@ from distill.report.cards import (
     filtered_card,
     num_encoded,
 )
-from distill.report.gather import Run, language_wanted, unit_of
+from distill.report.gather import Run, language_wanted, trace_source
 from distill.report.outcomes import outcomes_of, problem_names, texts_of
-from distill.report.questions import read_verdicts, share_right
+from distill.report.questions import Verdicts, read_verdicts, share_right
 from distill.report.wording import mapping
 
 MAX_PROBLEMS = 300
@@ -55,13 +54,24 @@ class Pair:
         return {"problem": problem, "stage": self.stage, "sides": sides}
 
 
-def measured_problems(folder: Path) -> dict[str, Problem]:
+def measured_problems(run: Run) -> dict[str, Problem]:
     """The problems of an evaluation by id; none where there was none."""
-    file = folder / "eval" / "problems.jsonl"
-    if not file.is_file():
-        return {}
-    with file.open() as stream:
-        return {problem.id: problem for line in stream for problem in [Problem.from_json(json.loads(line))]}
+    file = run.folder / "eval" / "problems.jsonl"
+    found: dict[str, Problem] = {}
+    if file.is_file():
+        with run.damage.tolerate(file), file.open() as stream:
+            for line in stream:
+                problem = Problem.from_json(json.loads(line))
+                found[problem.id] = problem
+    return found
+
+
+def student_verdicts(run: Run) -> Verdicts:
+    """The verdicts on the student's answers; none where they cannot be read."""
+    folder = run.folder / "eval" / "student"
+    with run.damage.tolerate(folder / "verdicts.jsonl"):
+        return read_verdicts(folder)
+    return {}
 
 
 def shared_problems(first: Measured, second: Measured) -> list[str]:
@@ -75,12 +85,12 @@ def shared_problems(first: Measured, second: Measured) -> list[str]:
 
 def all_pairs(first: Run, second: Run) -> list[Pair]:
     """What the page of two runs lets its reader read, the most telling first."""
-    return [*_evaluation_pairs(first.folder, second.folder), *_training_pairs(first, second)]
+    return [*_evaluation_pairs(first, second), *_training_pairs(first, second)]
 
 
-def _evaluation_pairs(first: Path, second: Path) -> list[Pair]:
+def _evaluation_pairs(first: Run, second: Run) -> list[Pair]:
     problems, others = measured_problems(first), measured_problems(second)
-    verdicts = [read_verdicts(folder / "eval" / "student") for folder in (first, second)]
+    verdicts = [student_verdicts(run) for run in (first, second)]
     shared = [name for name in shared_problems(problems, others) if all(name in of for of in verdicts)]
 
     def is_the_same(name: str) -> bool:
@@ -89,10 +99,10 @@ def _evaluation_pairs(first: Path, second: Path) -> list[Pair]:
     names = sorted(shared, key=lambda name: (is_the_same(name), _order(name)))[:MAX_PROBLEMS]
     wanted = set(names)
     sides: list[dict[str, list[Card]]] = []
-    for folder, given in zip((first, second), verdicts, strict=True):
+    for run, given in zip((first, second), verdicts, strict=True):
         by_key = {verdict.key: verdict for name in names for verdict in given[name][:MAX_TRACES]}
         cards: dict[str, list[Card]] = defaultdict(list)
-        for trace in read_ledger(folder / "eval" / "student" / "ledger.jsonl"):
+        for trace in read_ledger(run.folder / "eval" / "student" / "ledger.jsonl"):
             if trace.problem_id in wanted and (verdict := by_key.pop(trace.key, None)) is not None:
                 cards[trace.problem_id].append(answer_card(trace, verdict, problems[trace.problem_id]))
         sides.append(cards)
@@ -103,16 +113,18 @@ def _training_pairs(first: Run, second: Run) -> list[Pair]:
     runs = (first, second)
     if not all("filter" in mapping(run.facts["stages"]) for run in runs):
         return []
-    folders = [run.folder / "filter" for run in runs]
-    names = sorted(problem_names(folders[0]) & problem_names(folders[1]), key=_order)[:MAX_PROBLEMS]
+    both = [problem_names(run.folder / "filter", run.damage) for run in runs]
+    names = sorted(both[0] & both[1], key=_order)[:MAX_PROBLEMS]
     sides: list[dict[str, list[Card]]] = []
-    for run, folder in zip(runs, folders, strict=True):
-        unit = unit_of(mapping(run.facts["stages"]))
+    for run in runs:
+        source = trace_source(mapping(run.facts["stages"]))
+        counts = mapping(run.facts["lengths"]).get("counted_by")
         language_of = language_wanted(mapping(run.facts["recipe"]))
+        outcomes = outcomes_of(run.folder, source, set(names), counts, run.damage)
         cards: dict[str, list[Card]] = defaultdict(list)
-        for outcome, row in texts_of(folder, outcomes_of(folder, set(names), unit)):
+        for outcome, row in texts_of(run.folder / "filter", outcomes, run.damage):
             if len(cards[outcome.verdict["problem_id"]]) < 2 * MAX_TRACES:
-                cards[outcome.verdict["problem_id"]].append(filtered_card(outcome, row, language_of, unit))
+                cards[outcome.verdict["problem_id"]].append(filtered_card(outcome, row, language_of))
         sides.append({name: sorted(some, key=lambda card: card.key)[:MAX_TRACES] for name, some in cards.items()})
     return [
         pair

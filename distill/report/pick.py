@@ -1,9 +1,9 @@
 """Which traces of a large run its report shows: every kind of them, the same ones each time, found in one pass.
 
-Enters: each trace's stratum (outcome, source, grade), identity and whatever else is to be kept of it. Leaves: those to
-show, the most telling first. One trace of each stratum in turn, so that rare kinds are shown whole; within a stratum in
-the order of the SHA-256 of the problem's id, so that the same problems come up in each stratum and in another run's
-report, and neither the order of the rows nor their number of files matters.
+Enters: each trace's stratum (outcome, source, grade, who wrote it), identity and whatever else is to be kept of it.
+Leaves: those to show, the most telling first. One trace of each stratum in turn, so that rare kinds are shown whole;
+within a stratum in the order of the SHA-256 of the problem's id, so that the same problems come up in each stratum and
+in another run's report, and neither the order of the rows nor their number of files matters.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ MAX_TRACES = 2_000
 """A report shows no more traces, however short they are."""
 
 RULE = (
-    "Every combination of outcome (kept, or the first reason for the drop), source and grade gives one trace in turn, "
-    "until {num:,} are chosen or the page is full; within a combination, problems come in the order of the SHA-256 of "
-    "their id. So rare outcomes are shown more often than they occur, while all counts and charts on this page are "
-    "those of the whole run."
+    "Every combination of outcome (kept, or the first reason for the drop), source, grade and writer gives one trace "
+    "in turn, until {num:,} are chosen or the page is full; within a combination, problems come in the order of the "
+    "SHA-256 of their id. So rare outcomes are shown more often than they occur, while all counts and charts on "
+    "this page are those of the whole run."
 )
 
 

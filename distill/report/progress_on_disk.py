@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from distill.ledger import index_ledger
+from distill.report.damage import Damage
 from distill.report.wording import mapping, number
-from distill.store import IDENTITY, MANIFEST, read_json
+from distill.store import IDENTITY, read_json
 from distill.trace_store import LEDGER, PROBLEMS, stored_without_repair
 
 
-def begun_stage(folder: Path, names: Sequence[str]) -> dict[str, Any] | None:
+def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str, Any] | None:
     """The last stage that was begun and is not complete, with what of it is there; `None` where there is none.
 
     Args:
         folder: `runs/<name>`.
-        names: of the run's stages, in order.
+        to_do: stages that are not complete, in order.
+        damage: takes note of what cannot be read.
     """
-    for name in reversed(names):
+    for name in reversed(to_do):
         stage = folder / name
-        if (stage / IDENTITY).is_file() and not (stage / MANIFEST).is_file():
-            return {"stage": name, **_PROGRESS.get(name, _nothing)(stage)}
+        if (stage / IDENTITY).is_file():
+            found = _nothing(stage)
+            with damage.tolerate(stage):
+                found = _PROGRESS.get(name, _nothing)(stage)
+            return {"stage": name, **found}
     return None
 
 

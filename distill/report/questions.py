@@ -60,7 +60,7 @@ class Question:
                 "is_right": answer.is_right,
                 "extracted": answer.extracted,
                 "thinking": answer.thinking.within(limit).to_json(),
-                "num_thinking": answer.thinking.length,
+                "thinking_share": answer.thinking.length / max(1, answer.thinking.length + answer.text.length),
                 "text": answer.text.within(limit).to_json(),
                 "finish": answer.finish,
             }

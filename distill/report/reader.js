@@ -1,7 +1,8 @@
-// What the browser shows of one trace, or of one problem in two runs. Texts of models only ever become text nodes.
+// What the browser shows of one trace, or of one problem in two runs. Texts of models only ever become text nodes, and
+// formulas in them what KaTeX builds from parts of its own.
 
-const NUM_HITS = 300;
 const UNTOLD = "\u2013";
+const byId = (id) => document.getElementById(id);
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -11,6 +12,22 @@ function make(tag, attributes, ...children) {
   }
   element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
   return element;
+}
+
+function recall(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+function remember(name, value) {
+  try {
+    localStorage.setItem(name, value);
+  } catch {
+    // A page from a file may have no storage; the choice then lasts as long as the page.
+  }
 }
 
 const whole = (n) => Math.round(n).toLocaleString("en-US");
@@ -24,66 +41,101 @@ const OUTCOMES = {
   wrong: "Wrong",
 };
 const gradeOf = (trace) => (trace.correct === null ? "not graded" : trace.correct ? "right" : "wrong");
-const lengthOf = (trace) => `${whole(trace.length)} ${trace.unit}`;
+const SIGNS = { right: "✓", wrong: "✕", "not graded": "?" };
+const lengthOf = (trace) => (trace.length === null ? UNTOLD : `${whole(trace.length)} tokens`);
 const MARKS = {
-  loop: "the loop that the text ends in",
+  loop: "a loop: one piece over and over",
   repeated: "what was said before, word for word",
   foreign: "words in another language",
 };
 
-// A plain text in pieces, with every occurrence of what is searched for marked.
-function withHits(text, search, hits) {
-  if (!search) return [document.createTextNode(text)];
+// A text in pieces: hits marked, formulas to be drawn. A formula in which something was found stays as it was written.
+function textNodes(text, hits, formulas = formulasIn(text)) {
+  const isFree = (one) => !hits.some(([start, end]) => start < one.end && end > one.start);
+  const special = [
+    ...hits.map(([start, end]) => ({ start, end, node: () => make("mark", { class: "hit" }, text.slice(start, end)) })),
+    ...formulas.filter(isFree).map(({ start, end, tex, isDisplay }) => ({
+      start, end, node: () => formulaNode(text.slice(start, end), tex, isDisplay),
+    })),
+  ].sort((one, other) => one.start - other.start);
   const found = [];
-  const low = text.toLowerCase();
-  // Lower case can change the length of a text; then places in it say nothing about the original.
-  if (low.length !== text.length) return [document.createTextNode(text)];
   let place = 0;
-  for (let at = low.indexOf(search); at >= 0 && hits.num < NUM_HITS; at = low.indexOf(search, place)) {
-    if (at > place) found.push(document.createTextNode(text.slice(place, at)));
-    found.push(make("mark", { class: "hit" }, text.slice(at, at + search.length)));
-    place = at + search.length;
-    hits.num += 1;
+  for (const { start, end, node } of special) {
+    if (start > place) found.push(document.createTextNode(text.slice(place, start)));
+    found.push(node());
+    place = end;
   }
   if (place < text.length) found.push(document.createTextNode(text.slice(place)));
   return found;
 }
 
-// Parts as distill/report/passage.py writes them.
-function passageNodes(parts, search) {
-  const hits = { num: 0 };
+const passageText = (parts) =>
+  parts.map((part) => (typeof part === "string" ? part : typeof part === "number" ? "\0" : part.text)).join("");
+
+// Parts as distill/report/passage.py writes them. What is found may begin in one part and end in another.
+function passageNodes(parts, terms) {
+  const text = passageText(parts);
+  const hits = hitsIn(text, terms);
+  const formulas = formulasIn(text);
+  let first = 0;
   return parts.flatMap((part) => {
+    const length = typeof part === "number" ? 1 : (part.text || part).length;
+    const [start, end] = [first, first + length];
+    first = end;
     if (typeof part === "number") return [make("span", { class: "gap" }, `${whole(part)} characters left out`)];
-    if (typeof part === "string") return withHits(part, search, hits);
-    return [make("mark", { class: part.mark, title: MARKS[part.mark] }, ...withHits(part.text, search, hits))];
+    const here = hits
+      .filter(([from, to]) => from < end && to > start)
+      .map(([from, to]) => [Math.max(from, start) - start, Math.min(to, end) - start]);
+    const within = formulas
+      .filter((one) => one.start >= start && one.end <= end)
+      .map((one) => ({ ...one, start: one.start - start, end: one.end - start }));
+    const nodes = textNodes(part.text || part, here, within);
+    return typeof part === "string" ? nodes : [make("mark", { class: part.mark, title: MARKS[part.mark] }, ...nodes)];
   });
 }
-
-const passageText = (parts) =>
-  parts.map((part) => (typeof part === "string" ? part : typeof part === "number" ? "\n" : part.text)).join("");
 
 const passageLength = (parts) =>
   parts.reduce((sum, part) => sum + (typeof part === "number" ? part : (part.text || part).length), 0);
 
 const marksIn = (parts) => new Set(parts.filter((part) => part.mark).map((part) => part.mark));
 
-function textBox(label, parts, search) {
-  const nodes = parts.length ? passageNodes(parts, search) : [document.createTextNode("(empty)")];
+function textBox(label, parts, state) {
+  const nodes = parts.length ? passageNodes(parts, state.terms) : [document.createTextNode("(empty)")];
   return make("div", { class: "text", dir: "auto", tabindex: "0", role: "region", "aria-label": label }, ...nodes);
+}
+
+// A short text of a list or of a fact.
+const shortNodes = (text, terms) => textNodes(text, hitsIn(text, terms));
+
+function answerNodes(answer, terms) {
+  if (answer === null) return [UNTOLD];
+  const isFormula = isBareFormula(answer) && !hitsIn(answer, terms).length;
+  return isFormula ? [formulaNode(answer, `\\displaystyle ${answer}`, false)] : shortNodes(answer, terms);
 }
 
 function factList(pairs, className) {
   const rows = pairs
     .filter(([, value]) => value !== null && value !== undefined && value !== "")
-    .map(([name, value, kind]) => make("div", { class: kind }, make("dt", {}, name), make("dd", { dir: "auto" }, value)));
+    .map(([name, value, kind]) =>
+      make("div", { class: kind }, make("dt", {}, name), make("dd", { dir: "auto" }, ...[value].flat())));
   return make("dl", { class: className }, ...rows);
 }
 
 const badge = (trace) => make("span", { class: `verdict ${trace.outcome}` }, OUTCOMES[trace.outcome] || trace.outcome);
 
-function reasonList(trace, reasons) {
+// A reason's keys in the recipe, each a link to its place on this page, where the recipe is on it.
+function keyNodes(keys) {
+  return (keys || []).flatMap(({ key, value, at }, place) => [
+    place ? ", " : " Decided by ",
+    at ? make("a", { class: "key-link", href: `#key-${at}` }, make("code", {}, value === null ? key : `${key}: ${value}`))
+      : make("code", {}, key),
+  ]);
+}
+
+function reasonList(trace, { reasons, keys }) {
   const rows = trace.reasons.map((reason) =>
-    make("li", {}, make("code", {}, reason), `: ${reasons[reason] || reason}`, detailOf(trace.details[reason]))
+    make("li", {}, make("code", {}, reason), `: ${reasons[reason] || reason}`, detailOf(trace.details[reason]), ".",
+      ...keyNodes(keys[reason]), (keys[reason] || []).length ? "." : "")
   );
   for (const [name, text] of Object.entries(trace.details)) {
     if (!trace.reasons.includes(name)) rows.push(make("li", {}, make("code", {}, name), `: ${text}`));
@@ -96,13 +148,14 @@ const detailOf = (detail) => (detail ? make("span", { class: "why", dir: "auto" 
 function thinkingBox(trace, state) {
   if (!trace.thinking.length) return make("p", { class: "note" }, "No thinking.");
   const num = passageLength(trace.thinking);
-  const isMarked = marksIn(trace.thinking).size > 0;
+  const share = Math.round((100 * num) / (num + passageLength(trace.text)));
+  const isMarked = marksIn(trace.thinking).size > 0 || hitsIn(passageText(trace.thinking), state.terms).length > 0;
   const isOpen = isMarked || (state.thinking === null ? num <= 4000 : state.thinking);
   const box = make(
     "details",
     { class: "thinking", open: isOpen },
-    make("summary", {}, `Thinking (${whole(num)} characters)`),
-    textBox("Thinking", trace.thinking, state.search)
+    make("summary", {}, `Thinking, ${share}% of the text`),
+    textBox("Thinking", trace.thinking, state)
   );
   box.querySelector("summary").addEventListener("click", () => {
     state.thinking = !box.open;
@@ -111,15 +164,14 @@ function thinkingBox(trace, state) {
 }
 
 // The parts of a trace that stand under its question.
-function traceNodes(trace, problem, state, reasons) {
+function traceNodes(trace, problem, state, words) {
   const marks = [...new Set([...marksIn(trace.thinking), ...marksIn(trace.text)])];
-  const gold = problem.answer === null ? UNTOLD : problem.answer;
   return [
-    reasonList(trace, reasons),
+    reasonList(trace, words),
     factList(
       [
-        ["Expected answer", gold],
-        ["Extracted answer", trace.answer === null ? UNTOLD : trace.answer, gradeOf(trace).replace(" ", "-")],
+        ["Expected answer", answerNodes(problem.answer, state.terms)],
+        ["Extracted answer", answerNodes(trace.answer, state.terms), gradeOf(trace).replace(" ", "-")],
       ],
       "facts answers"
     ),
@@ -127,6 +179,7 @@ function traceNodes(trace, problem, state, reasons) {
       [
         ["Grade", gradeOf(trace) + (["", "rule"].includes(trace.graded_by) ? "" : `, by ${trace.graded_by}`)],
         ["Length", lengthOf(trace)],
+        ["Written by", trace.teacher],
         ["Finish reason", trace.finish],
         ["Source", problem.source],
       ],
@@ -140,10 +193,10 @@ function traceNodes(trace, problem, state, reasons) {
       : null,
     thinkingBox(trace, state),
     make("p", { class: "text-label" }, "Answer"),
-    textBox("Answer", trace.text, state.search),
+    textBox("Answer", trace.text, state),
   ].filter(Boolean);
 }
 
 function questionNodes(problem, state) {
-  return [make("p", { class: "text-label" }, "Question"), textBox("Question", [problem.question], state.search)];
+  return [make("p", { class: "text-label" }, "Question"), textBox("Question", [problem.question], state)];
 }

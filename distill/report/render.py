@@ -8,15 +8,15 @@ the templates escape all of them; the package's own script and style and the esc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distill.recipe_files.text import recipe_yaml
 from distill.records import REASONS
 from distill.report import charts
-from distill.report.cards import Shown, fit
-from distill.report.embed import HERE, asset, embedded_json, policy
+from distill.report.cards import Card, Shown, fit
+from distill.report.embed import FORMULA, HERE, embedded_json, policy, scripts, styles
 from distill.report.gather import STAGES, Run
 from distill.report.headline import figures, headline
 from distill.report.pick import MAX_TRACES, RULE
-from distill.report.questions import shown_questions
+from distill.report.questions import Question, shown_questions
+from distill.report.recipe_keys import reason_keys, recipe_lines
 from distill.report.wording import (
     FILTERS,
     MISSING,
@@ -34,6 +34,7 @@ MAX_BYTES = 5_000_000
 QUESTION_BYTES = 2_400_000
 """Of it for questions gained and lost, at most."""
 SPARE_BYTES = 100_000
+MAX_NAMES = 3
 
 QUANTITIES = {
     "seconds": "time",
@@ -60,6 +61,9 @@ def render_report(run: Run) -> str:
         "headline": headline(facts, benchmarks),
         "figures": figures(facts),
         "stages": rows,
+        "to_do": [row["name"] for row in rows if row["state"] != "complete"],
+        "stage_states": {row["name"]: row["state"] for row in rows},
+        "most_dropped": max(mapping(filtered.get("dropped")).items(), key=_num, default=("", 0))[0],
         "has_cost": any(row["cost"] for row in rows),
         "total_seconds": sum(row["seconds"] or 0.0 for row in rows),
         "finished_at": max((row["metrics"].get("finished_at") or "" for row in rows), default=""),
@@ -68,6 +72,8 @@ def render_report(run: Run) -> str:
         "difficulty": charts.yield_rows(filtered.get("by_pass_rate")),
         "sources": charts.yield_rows(filtered.get("by_source")),
         "languages": charts.yield_rows(facts.get("languages")),
+        "teachers": charts.yield_rows(facts.get("teachers")),
+        "teacher_names": teacher_names(mapping(facts.get("teachers"))),
         "lengths": charts.histogram(mapping(facts.get("lengths"))),
         "loss": charts.step_chart(history, "loss"),
         "rate": charts.step_chart(history, "learning_rate"),
@@ -80,13 +86,22 @@ def render_report(run: Run) -> str:
         "num_lost": max(number(difference.get("num_lost")) or 0, sum(not one.is_gained for one in run.questions)),
         "estimates": estimate_words(facts.get("estimate"), stages),
         "places": places(mapping(facts.get("lineage"))),
-        "recipe_text": recipe_text(facts.get("recipe")),
+        "recipe_lines": recipe_lines(facts.get("recipe")),
+        "reason_keys": (keys := reason_keys(facts.get("recipe"))),
         "rule": RULE.format(num=MAX_TRACES),
     }
     sections = [("inputs", "Inputs"), ("funnel", "Funnel"), ("training", "Training"), ("scores", "Scores")]
     sections += [("traces", "Traces"), ("time", "Time"), ("lineage", "Lineage")]
     title = facts.get("name") or "Run"
-    return page("run.html.jinja", title, sections, values, lambda budget: fit(run.cards, run.num_traces, budget))
+    return page(
+        "run.html.jinja",
+        title,
+        sections,
+        values,
+        lambda budget: fit(run.cards, run.num_traces, budget),
+        {"keys": keys},
+        with_formulas=have_formulas(run.cards, run.questions),
+    )
 
 
 def page(
@@ -95,7 +110,8 @@ def page(
     sections: Sequence[tuple[str, str]],
     values: Mapping[str, Any],
     fill: Any,
-    extra: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any],
+    with_formulas: bool,
 ) -> str:
     """One self-contained file.
 
@@ -106,13 +122,15 @@ def page(
         values: for the template.
         fill: from bytes that are left to `Shown`: the traces of the browser.
         extra: what the script is told besides.
+        with_formulas: whether the page is to draw formulas, which takes half a megabyte.
     """
     environment = _environment()
-    style, script = asset("report.css"), f'"use strict";\n{asset("reader.js")}{asset("report.js")}'
+    style, script = styles(with_formulas), scripts(with_formulas)
     common = {
         **values,
         "title": title,
         "sections": sections,
+        "with_formulas": with_formulas,
         "policy": policy(script, style),
         "style": _own(style),
         "script": _own(script),
@@ -120,10 +138,27 @@ def page(
     body = environment.get_template(template)
     without = body.render(common, shown=Shown(traces=[{}], pairs=[{}]), payload="")
     shown = fill(max(0, MAX_BYTES - SPARE_BYTES - len(without.encode("utf-8", "replace"))))
-    payload = {**shown.to_json(), "reasons": REASONS, **(extra or {})} if shown.traces or shown.pairs else {}
+    payload = {**shown.to_json(), "reasons": REASONS, **extra} if shown.traces or shown.pairs else {}
     readable = {reason for trace in shown.traces for reason in (*trace.get("reasons", ()), trace.get("outcome"))}
     html = body.render(common, shown=shown, readable=readable, payload=_own(embedded_json(payload)))
     return printable(html)
+
+
+def have_formulas(cards: Sequence[Card], questions: Sequence[Question]) -> bool:
+    """Whether any text may hold a formula."""
+    problems = [*(card.problem for card in cards), *(question.problem for question in questions)]
+    passages = [text for card in cards for text in (card.thinking, card.text)]
+    passages += [text for one in questions for answer in one.answers for text in (answer.thinking, answer.text)]
+    asked = (text for problem in problems for text in (problem["question"], problem["answer"] or ""))
+    said = (text for passage in passages for _, text in passage.parts)
+    return any(FORMULA.search(text) for texts in (asked, said) for text in texts)
+
+
+def teacher_names(teachers: Row) -> str:
+    """Who wrote the traces, those of the most first; no more than three by name."""
+    names = sorted(teachers, key=lambda name: (-(number(mapping(teachers[name]).get("num_traces")) or 0), name))
+    more = f" and {count(len(names) - MAX_NAMES)} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def _environment() -> Any:
@@ -156,18 +191,24 @@ def _own(text: str) -> Any:
 
 
 def stage_rows(facts: Row) -> list[dict[str, Any]]:
-    """The run's stages in order, each with its state: `done`, `stopped`, `begun` or `waiting`."""
+    """The run's stages in order, each with its state in the words of docs/json.md, or `waiting`: not begun."""
     stages = mapping(facts.get("stages"))
     names = facts.get("stage_names") or [name for name in STAGES if name != "import"]
     stopped, begun = mapping(facts.get("stopped")).get("stage"), mapping(facts.get("begun")).get("stage")
+    at_work = "running" if facts.get("state") == "running" else "unfinished"
     bars = {row["name"]: row for row in charts.time_bars({name: stages.get(name) for name in names})}
     rows = []
     for name in names:
         metrics = mapping(stages.get(name))
-        state = "done" if name in stages else "stopped" if name == stopped else "begun" if name == begun else "waiting"
+        state = "stopped" if name == stopped else at_work if name == begun else "waiting"
+        state = "complete" if name in stages else state
         rows.append({**bars[name], "label": STAGES.get(name, name), "state": state, "metrics": metrics})
         rows[-1]["cost"] = _money(mapping(metrics.get("cost")))
     return rows
+
+
+def _num(reason: tuple[str, Any]) -> float:
+    return number(reason[1]) or 0.0
 
 
 def _money(cost: Row) -> str:
@@ -177,7 +218,7 @@ def _money(cost: Row) -> str:
 def progress_words(begun: Row) -> str:
     """How far the stage came that is not complete, in a sentence; empty where nobody can tell."""
     done, wanted = number(begun.get("num_done")), number(begun.get("num_wanted"))
-    if done is None:
+    if not done:
         return ""
     of = f" of {count(wanted)}" if wanted else ""
     return f"{count(done)}{of} {begun.get('unit', '')} are done and kept."
@@ -224,8 +265,3 @@ def places(lineage: Row) -> list[tuple[str, str]]:
         add("Commit", stage.get("git_commit"))
         add("Versions", ", ".join(f"{name} {version}" for name, version in mapping(stage.get("versions")).items()))
     return [(name, "; ".join(values)) for name, values in found.items()]
-
-
-def recipe_text(recipe: Any) -> str:
-    """The recipe as YAML."""
-    return recipe_yaml(recipe) if mapping(recipe) else ""

@@ -101,7 +101,13 @@ def engine_name(value: Any) -> str:
     return " ".join(part for part in parts if isinstance(part, str)) or MISSING
 
 
+def capitalised(text: str) -> str:
+    """A text whose first letter is a capital; the others stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
 FILTERS = {
+    "capfirst": capitalised,
     "count": count,
     "percent": percent,
     "points": points,

@@ -20,10 +20,25 @@ from distill.provenance import hardware, package_versions
 from distill.recipe import Recipe
 from distill.records import Problem, Trace, Verdict
 from distill.report import gather_run, render_report
+from distill.report.compare import compare_runs, render_comparison
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
 from distill.store import Manifest, Summary, describe_outputs, fingerprint, only_writer, write_jsonl
 from distill.trace_store import finalise
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESK = {"width": 1280, "height": 900}
 
 PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_tokens": 192, "engine": "vllm 0.31.0"}
 
@@ -316,8 +331,51 @@ def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_ch
     dropped.close()
     (maker.folder / "generate").mkdir()
     (maker.folder / "generate" / "problems.jsonl").write_text("")
-    generated = {"num_completion_tokens": 1_000, "num_problems_by_source": {}, "finish_reasons": {}}
+    generated = {"teacher": "org/teacher", "num_samples": num_problems * num_samples, "num_problems": num_problems}
+    generated |= {"num_completion_tokens": 1_000, "num_problems_by_source": {}, "finish_reasons": {}}
     generated |= {"teacher": "org/teacher", "num_samples": num_problems * num_samples, "num_problems": num_problems}
     maker.complete("generate", Summary(generated, {}), {"teacher": "org/teacher"}, 3_600.0)
     maker.complete("filter", Summary(funnel.to_json(), {}), {"version": 2}, 600.0)
     return maker.folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (apt-get install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def pages(finished_runs, tmp_path_factory):
+    """Addresses of the page of one run and of the page of two."""
+    folder = tmp_path_factory.mktemp("pages")
+    one, other = gather_run(finished_runs("a", {})), gather_run(finished_runs("b", {"skill": 4}))
+    (folder / "one.html").write_text(render_report(one))
+    (folder / "two.html").write_text(render_comparison(one, other, compare_runs(one, other)))
+    return {name: (folder / f"{name}.html").as_uri() for name in ("one", "two")}
+
+
+@pytest.fixture
+def open_page(chromium):
+    """A function that opens a page. Whatever the page says on the console or asks of the network fails the test."""
+    contexts, said = [], []
+
+    def open_at(address, viewport=DESK, colour="light", **context_options):
+        context = chromium.new_context(viewport=viewport, color_scheme=colour, **context_options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith("file:") else None)
+        page.goto(address)
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert said == []

@@ -14,7 +14,7 @@ from distill.prompts import split_reasoning
 from distill.records import REASONS, Problem
 from distill.report import Run, render_report
 from distill.report.cards import filtered_card
-from distill.report.outcomes import Outcome
+from distill.report.outcomes import Outcome, Place
 from distill.report.passage import passage
 from distill.report.questions import Answer, Question
 from distill.report.render import MAX_BYTES
@@ -104,9 +104,9 @@ def card(text=TEXT, reasons=(), correct=True, problem=PROBLEM, **row):
         "graded_by": "rule",
         "details": {},
     } | {key: row.pop(key) for key in ("details", "extracted_answer", "sample_index") if key in row}
-    outcome = Outcome(verdict, "dropped", 0, problem.source, 43)
+    outcome = Outcome(verdict, "dropped", Place("train-00000-of-00001.parquet", 0), problem.source, 43, "org/teacher")
     about = {"text": text, "finish_reason": "stop", "prompt": problem.prompt, "answer": problem.answer, "error": ""}
-    return filtered_card(outcome, about | row, lambda question: "en", "tokens")
+    return filtered_card(outcome, about | row, lambda question: "en")
 
 
 def run_of(summary=SUMMARY, funnel=FUNNEL, cards=(), questions=(), **facts):
@@ -204,7 +204,7 @@ def test_numbers_of_every_stage_are_on_the_page():
 
 def test_the_funnel_names_each_reason_with_count_share_and_explanation():
     shown = page()
-    assert f"wrong_answer {MINUS}880 · 73.3% {REASONS['wrong_answer']}" in shown.text
+    assert f"wrong_answer {MINUS}880 · 73.3% T{REASONS['wrong_answer'][1:]}." in shown.text
     assert "Kept 210 · 17.5%" in shown.text
     assert "duplicate: 100 of 1,200 traces" in shown.charts()
     widths = [a["width"] for tag, a in shown.elements if tag == "rect" and a["class"] == "fill-left"]
@@ -246,14 +246,14 @@ def test_a_training_without_logged_losses_says_so():
 @pytest.mark.parametrize("stage", ["generate", "filter", "sft", "eval"])
 def test_a_missing_stage_is_not_run_yet(stage):
     text = page({key: value for key, value in SUMMARY.items() if key != stage}, [], []).text
-    assert f"{stage} not run yet" in text
-    assert f"{stage}: not run yet" in text
+    assert f"{stage} waiting" in text
+    assert f"{stage}: not begun." in text
 
 
 def test_an_unfinished_run_says_what_is_done():
     run = run_of({"name": "r1", "generate": SUMMARY["generate"]}, [])
     text = Page(render_report(run)).text
-    assert "The student has no score yet (generate done; filter, sft, eval still to run)." in text
+    assert "The run is not complete: generate is complete; still to do: filter, sft, eval." in text
     assert "No traces to show yet." in text
 
 
@@ -264,7 +264,8 @@ def test_a_stopped_run_says_where_and_why():
     text = page(summary, stopped=stopped, begun=begun, state="stopped").text
     assert "Stopped in sft on 2026-11-24 18:40 UTC. 31 steps are done and kept." in text
     assert "CUDA out of <b>memory</b>" in text
-    assert "sft begun, not complete" in text
+    assert "sft stopped" in text
+    assert "sft: stopped, not complete." in text
 
 
 def test_missing_fields_are_dashes():
@@ -333,7 +334,7 @@ def test_questions_gained_and_lost_have_both_answers_to_read():
         < text.index("Is it 9?")
     )
     assert text.count("What is 3 + 4?") == 4
-    assert "Base wrong Answered 7 Thinking (8 characters) I count. It is 7. Student right" in text
+    assert "Base wrong Answered 7 Thinking, 50% of the text I count. It is 7. Student right" in text
 
 
 @pytest.mark.parametrize("letter", ["a", "字", "'"], ids=["ascii", "chinese", "escaped"])

@@ -1,0 +1,54 @@
+// The page around the browser of traces: its theme, its bar, what is folded up.
+
+function startTheme() {
+  const themes = ["system", "light", "dark"];
+  const button = byId("theme");
+  const set = (theme) => {
+    if (theme === "system") document.documentElement.removeAttribute("data-theme");
+    else document.documentElement.setAttribute("data-theme", theme);
+    button.replaceChildren({ system: "◐", light: "○", dark: "●" }[theme],
+      make("span", { class: "button-name" }, { system: " System", light: " Light", dark: " Dark" }[theme]));
+    button.setAttribute("aria-label", `Colours: ${theme}. Change`);
+    button.dataset.theme = theme;
+  };
+  set(themes.includes(recall("distill-theme")) ? recall("distill-theme") : "system");
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const next = themes[(themes.indexOf(button.dataset.theme) + 1) % themes.length];
+    set(next);
+    remember("distill-theme", next);
+  });
+}
+
+// Where the bar has more links than it shows, its ends fade out and bear an arrow.
+function startBar() {
+  const bar = document.querySelector(".bar nav");
+  const links = bar.parentElement;
+  const tell = () => {
+    links.classList.toggle("more-before", bar.scrollLeft > 2);
+    links.classList.toggle("more-after", bar.scrollLeft + bar.clientWidth < bar.scrollWidth - 2);
+  };
+  links.classList.add("scrolls");
+  bar.addEventListener("scroll", tell, { passive: true });
+  new ResizeObserver(tell).observe(bar);
+  tell();
+}
+
+// A link to a place in something that is folded up opens it first.
+function startUnfolding() {
+  const unfold = () => {
+    const target = /^#key-/.test(location.hash) && byId(location.hash.slice(1));
+    const folded = target && target.closest("details:not([open])");
+    if (!folded) return;
+    folded.open = true;
+    target.scrollIntoView({ block: "center" });
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+  document.addEventListener("toggle", ({ target }) => {
+    if (!target.open || target.formulasAreIn || !target.matches("details.group, details.question")) return;
+    target.formulasAreIn = true;
+    for (const part of target.querySelectorAll(target.matches(".group") ? ".ask, .turn" : ".text, .extracted")) formulasInside(part);
+  }, true);
+  for (const group of document.querySelectorAll("details.group[open]")) group.dispatchEvent(new Event("toggle"));
+}

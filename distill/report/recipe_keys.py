@@ -1,0 +1,83 @@
+"""The recipe as it is shown, and which of its keys decide a reason for a drop.
+
+Enters: a run's recipe, JSON-ready. Leaves: its lines of YAML, each with the key that it holds, so that a link can lead
+there; and for each reason
+
+    {"truncated": [{"key": "generate.sampling.max_tokens", "value": "512", "at": "generate.sampling.max_tokens"}]}
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from distill.recipe_files.text import recipe_yaml
+from distill.records import REASON_KEYS
+from distill.report.wording import mapping
+
+MAX_VALUE_CHARS = 40
+
+
+def recipe_lines(recipe: Any) -> list[dict[str, str | None]]:
+    """Lines of YAML, each with its key (dotted; places in lists are numbers) where it has one."""
+    text = recipe_yaml(recipe) if mapping(recipe) else ""
+    lines = text.splitlines()
+    keys: dict[int, str] = {}
+    for line, key in _keys(yaml.compose(text, Loader=yaml.SafeLoader), ()) if text else ():
+        keys.setdefault(line, key)
+    return [{"text": line, "key": keys.get(number)} for number, line in enumerate(lines)]
+
+
+def _keys(node: Any, path: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            yield key.start_mark.line, ".".join(inner)
+            yield from _keys(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for place, item in enumerate(node.value):
+            yield from _keys(item, (*path, str(place)))
+
+
+def reason_keys(recipe: Any) -> dict[str, list[dict[str, str | None]]]:
+    """The keys behind each reason with their values, and the nearest key that the recipe shows; sections that the
+    recipe does not have are left out."""
+    if not mapping(recipe):
+        return plain_keys()
+    found = {}
+    for reason, keys in REASON_KEYS.items():
+        rows = [row for key in keys if (row := _row(recipe, key)) is not None]
+        if rows:
+            found[reason] = rows
+    return found
+
+
+def plain_keys() -> dict[str, list[dict[str, str | None]]]:
+    """The same without a recipe to link to."""
+    return {
+        reason: [{"key": key, "value": None, "at": None} for key in keys]
+        for reason, keys in REASON_KEYS.items()
+        if keys
+    }
+
+
+def _row(recipe: Any, key: str) -> dict[str, str | None] | None:
+    value, at = recipe, []
+    for name in key.split("."):
+        if name not in mapping(value):
+            break
+        value = value[name]
+        at.append(name)
+    if not at or (at[0] == key.partition(".")[0] and len(at) == 1 and value is None):
+        return None
+    is_there = ".".join(at) == key
+    shown = yaml_scalar(value) if is_there else None
+    return {"key": key, "value": shown, "at": ".".join(at)}
+
+
+def yaml_scalar(value: Any) -> str | None:
+    """A number, a word or nothing as YAML has it; `None` for what is longer or has parts."""
+    if isinstance(value, dict | list):
+        return None
+    text = recipe_yaml({"x": value}).removeprefix("x: ").strip()
+    return text if len(text) <= MAX_VALUE_CHARS and "\n" not in text else None
