@@ -104,10 +104,11 @@ def _score_here(problem: Problem, extracted: str) -> float:
     # Compared here, for the scorer of game_of_life_halting takes any text for the expected one.
     if problem.answer is not None and (is_right := yes_or_no(extracted, problem.answer)) is not None:
         return FULL_SCORE if is_right else 0.0
-    best = _best_score(problem, dataset, entry, task, extracted)
-    if isinstance(entry["metadata"], _Untold) and entry["metadata"].was_asked:
-        raise UngradedError("ungraded_entry")
-    return best
+    try:
+        return _best_score(problem, dataset, entry, task, extracted)
+    finally:
+        if isinstance(entry["metadata"], _Untold) and entry["metadata"].was_asked:
+            raise UngradedError("ungraded_entry")
 
 
 def _best_score(problem: Problem, dataset: Any, entry: dict[str, Any], task: str, extracted: str) -> float:

@@ -57,7 +57,8 @@ def readings(answer: str, gold: str | None) -> Iterator[str]:
     seen = {answer}
     yield answer
     plain = without_latex(answer)
-    for reading in (answer.strip(), plain, plain.removesuffix(".").strip()):
+    bold = answer.strip().removesuffix("**").removeprefix("**")  # in Python two stars are a power
+    for reading in (answer.strip(), plain, plain.removesuffix(".").strip(), bold):
         if reading not in seen and reading:
             seen.add(reading)
             yield reading
@@ -108,8 +109,8 @@ def _rows(text: str) -> str:
 
 
 def _says_the_same(answer: str, gold: str) -> bool:
-    """The same but for LaTeX, the same list, or the same words with other spaces around commas and between columns."""
-    if without_latex(answer) == without_latex(gold):
+    """The same but for LaTeX, a last period, or spaces: in a list, around commas, between columns."""
+    if without_latex(answer).removesuffix(".") == without_latex(gold).removesuffix("."):
         return True
     lists = [_as_list(text) for text in (answer, gold)]
     if lists[1] is not None:

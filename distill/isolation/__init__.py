@@ -90,7 +90,10 @@ def shared_server(preload: Sequence[str] = (), read_paths: Sequence[Path] = (), 
     key = (wall or best_wall(), tuple(preload), tuple(read_paths))
     with _lock:
         server = _servers.get(key)
-        if server is None or not server.is_running:
+        if server is not None and not server.is_running:
+            server.close()
+            server = None
+        if server is None:
             # The kernel ends it with the thread that started it, so that is one that lasts.
             _starter = _starter or concurrent.futures.ThreadPoolExecutor(1, "isolation")
             _servers[key] = server = _starter.submit(Server, *key).result()
