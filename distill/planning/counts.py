@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError
+from distill.file_kinds import FILE, kind_of
 from distill.foreign import foreign_traces
 from distill.planning.quantities import Range, total
 from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
 from distill.rows import file_rows
-from distill.sampling_job import num_lines
+from distill.sampling_job import num_lines, num_lines_by_size
 
 CHARS_PER_TOKEN = Range(2.5, 4.2)
 """Characters of a token in mathematics and English prose."""
@@ -176,8 +177,10 @@ def _traces_of_a_row(source: TraceSource) -> tuple[float, float]:
 def _lines_of(path: Path) -> int | None:
     """Rows of a file; `None` where they cannot be counted quickly."""
     try:
+        if kind_of(path) != FILE:
+            return None
         if path.suffix == ".jsonl":
-            return num_lines(path) if path.stat().st_size <= 8 * MAX_FILE_BYTES else _lines_by_size(path)
+            return num_lines(path) if path.stat().st_size <= 8 * MAX_FILE_BYTES else num_lines_by_size(path)
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -187,13 +190,6 @@ def _lines_of(path: Path) -> int | None:
     except Exception:  # pyarrow has errors of its own; the run will name a file that cannot be read
         return None
     return None
-
-
-def _lines_by_size(path: Path) -> int:
-    """Lines of a large file, from the length of its first ones."""
-    with path.open("rb") as stream:
-        first = [len(line) for _, line in zip(range(10_000), stream, strict=False)]
-    return max(1, round(path.stat().st_size / (sum(first) / len(first))))
 
 
 def _cached_rows(name: str, config: str | None, split: str) -> int | None:
