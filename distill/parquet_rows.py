@@ -35,7 +35,7 @@ TIMEOUT_S = 60.0
 MAX_ROWS_PER_BYTE = 100
 """More rows than this times the file's size hold nothing: they would only be counted, for years."""
 MAX_ROW_BYTES = 64 << 20
-MAX_GROWTH, FREE_BYTES = 1_000, 1 << 30
+MAX_GROWTH, FREE_BYTES = 1_000, 256 << 20
 """Decoded, a file may take so many times its size, and in any case so much; texts grow tenfold to a hundredfold."""
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "bytes": base64.b64decode,

@@ -15,6 +15,7 @@ from distill.prompts import split_reasoning, teacher_messages, whole_characters
 from distill.recipe import LoopStop, Sampling, SamplingCompute
 from distill.records import Problem, SampleKey, Trace
 
+SAMPLE_BYTES = 16 << 20
 NUM_LONGEST = 8
 """How many of the longest prompts by characters are tokenised to find the longest by tokens."""
 
@@ -89,6 +90,13 @@ def num_lines(path: Path) -> int:
         while block := stream.read(1 << 20):  # a line may be as long as the file
             num, last = num + block.count(b"\n"), block[-1:]
     return num + (last != b"\n")
+
+
+def num_lines_by_size(path: Path) -> int:
+    """Lines of a large file, from its size and its first megabytes."""
+    with path.open("rb") as stream:
+        first = stream.read(SAMPLE_BYTES)
+    return max(1, round(path.stat().st_size / max(1, len(first)) * first.count(b"\n")))
 
 
 def read_problems(path: Path) -> dict[str, Problem]:

@@ -12,6 +12,7 @@ from distill.foreign import foreign_traces
 from distill.problems import load_problems
 from distill.recipe import ProblemSource, TraceSource
 from distill.recipe_yaml import read_recipe
+from distill.sampling_job import num_lines, num_lines_by_size
 from distill.tokenizers import template_text
 
 RECIPE = """\
@@ -92,3 +93,23 @@ def test_links_in_a_circle_are_refused_in_every_place(tmp_path, line):
         read_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(RecipeError, match=r"leads to itself|symbolic links"):
         read_recipe(tmp_path / "loop")
+
+
+def test_lines_are_counted_without_holding_one(tmp_path, monkeypatch):
+    path = tmp_path / "rows.jsonl"
+    for content, num in ((b"", 0), (b"a", 1), (b"a\nb", 2), (b"a\n\nb\n", 3), (b"x" * 3_000_000 + b"\ny\n", 2)):
+        path.write_bytes(content)
+        assert num_lines(path) == num
+    path.write_bytes(b"0123456789\n" * 1_000)
+    monkeypatch.setattr("distill.sampling_job.SAMPLE_BYTES", 1_100)
+    assert num_lines_by_size(path) == 1_000
+    path.write_bytes(b"x" * 100_000)
+    assert num_lines_by_size(path) == 1
+
+
+def test_a_plan_waits_for_no_pipe(tmp_path, no_file):
+    from distill.planning.counts import workload
+
+    path, _ = no_file
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("file:sums.jsonl", f"file:{path.name}"))
+    assert workload(read_recipe(tmp_path / "recipe.yaml").recipe).train.high > 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DistillError, ProblemError
+from distill.file_kinds import FILE, kind_of
 from distill.filters.packs import load_pack
 from distill.foreign import Skipped, foreign_traces
 from distill.planning.quantities import Range
@@ -18,7 +19,7 @@ from distill.planning.text_tokens import TokenRate
 from distill.problems import DEFAULT_GYM_SIZE, bare_question, has_stand_in, load_problems
 from distill.recipe import ProblemSource, Recipe, TraceSource
 from distill.rows import Row, file_rows
-from distill.sampling_job import num_lines
+from distill.sampling_job import num_lines, num_lines_by_size
 
 MAX_FILE_BYTES = 64 << 20
 """Of larger files the first rows are read."""
@@ -194,8 +195,10 @@ def faults_of_packs(recipe: Recipe) -> list[str]:
 def num_rows(path: Path) -> int | None:
     """Rows of a file; `None` where they cannot be counted quickly."""
     try:
+        if kind_of(path) != FILE:
+            return None
         if path.suffix == ".jsonl":
-            return num_lines(path) if path.stat().st_size <= 8 * MAX_FILE_BYTES else _lines_by_size(path)
+            return num_lines(path) if path.stat().st_size <= 8 * MAX_FILE_BYTES else num_lines_by_size(path)
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -245,13 +248,6 @@ def _extended(num: int, rows: FirstRows, path: Path, limit: int | None) -> Range
 
 def _where(rows: FirstRows, path: Path) -> str:
     return "" if rows.is_whole else f" in the first {rows.num:,} rows of {path.name}"
-
-
-def _lines_by_size(path: Path) -> int:
-    """Lines of a large file, from the length of its first ones."""
-    with path.open("rb") as stream:
-        first = [len(line) for _, line in zip(range(10_000), stream, strict=False)]
-    return max(1, round(path.stat().st_size / (sum(first) / len(first))))
 
 
 def _chars(value: Any) -> int:
