@@ -40,6 +40,9 @@ _LIST_CHARS = 300
 _LAST_FORMULA = re.compile(
     r"[\s*_>]*(?:\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+)\\\]|\\\((?P<d>(?:[^\\]|\\(?!\)))+)\\\))[\s*_.]*"
 )
+_WRAPPED = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*[^{}\s][^{}]*)\}|\$([^$]*[^$\s][^$]*)\$"
+)
 _RETRACTED = re.compile(
     r"[\s.*,;:)\]}$\\!?]{0,12}"
     r"(?:(?:but|however|though|although|wait|no|hmm+|oops|actually|sorry|which|and|yet|because|this|that|it)\b"
@@ -217,7 +220,13 @@ def read_as_math(text: str, found: Found) -> Reading:
 
 
 def read_as_plain(text: str, found: Found) -> Reading:
-    """The reader of any words."""
+    r"""The reader of any words; a wrapper around all of them (`\text{…}`, `$…$`) is left out."""
+    reading = _plain_reading(text, found)
+    wrapped = _WRAPPED.fullmatch(reading.answer) if reading.answer is not None else None
+    return reading if wrapped is None else reading._replace(answer=next(filter(None, wrapped.groups())).strip())
+
+
+def _plain_reading(text: str, found: Found) -> Reading:
     if found.kind in ("final", "announcement", "label", "option", "hashes"):
         return _passage(text, found, read_plain)
     if found.kind == "tag":

@@ -60,16 +60,16 @@ _WHOLE = (
 )
 _ENDS = (
     r"\.(?=\s|$)|[\u3002\uff01\uff1f]|\?(?=\s|$)|!(?=\s+[A-Z*]|\s*$)|;(?!\s*[-+$\\\d])|\uff0c(?=\D)"
-    r"|\*\*(?=[\s.,;:!?)]|$)|</|[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]"
+    r"|</|[\u2600-\u27bf\u2b50\u2b55\U0001f000-\U0001faff\ufe0f]"
     r"|です|である|でした|だ。|とな|にな|입니다|이다|이에요|예요|이며"
 )
 # One step through a passage: what is stepped over whole, brackets, or a mark that the value ends at.
 _STEP = re.compile(
     rf"{_WHOLE}|(?P<end>{_ENDS}|\s[\u2013\u2014-]{{1,2}}\s(?=[A-Za-z]{{3}})|\s(?=:)"
-    rf"|,\s+(?!(?:and|or)\b)(?=[a-z]{{2,}}\b(?!\s*=))|(?<=\S)\s(?=(?:{_REASONS})\b))"
+    rf"|\*\*(?=[\s.,;:!?)]|$)|,\s+(?!(?:and|or)\b)(?=(?:an?\s+)?[a-z]{{2,}}\b(?!\s*=))|(?<=\S)\s(?=(?:{_REASONS})\b))"
 )
 _PLAIN_STEP = re.compile(
-    rf"{_WHOLE}|(?P<end>{_ENDS}|,\s+(?=(?:because|since|as|which|so|where|while|but|not)\b)"
+    rf"{_WHOLE}|(?P<end>{_ENDS}|\*\*(?=[.,;:!?)]*\s*$)|,\s+(?=(?:because|since|as|which|so|where|while|but|not)\b)"
     r"|(?<=\S)\s(?=(?:because|since|due to|and not|rather than|instead of)\b))"
 )
 _ASIDE = re.compile(
@@ -122,9 +122,9 @@ _ANSWER_WORD = re.compile(
     re.IGNORECASE,
 )
 _STRIPPED = " \t\r\n*_`\"'\u2018\u2019\u201c\u201d\u300c\u300d\u300e\u300f\u3010\u3011"
-_NEXT_LINES = re.compile(
-    rf"(?:\s*\n[ \t]*(?:[-*\u2022]|\(?[a-z\d][).])?[ \t]*(?:{_NUMBER}|\$[^$\n]{{1,60}}\$)[ \t]*,?[ \t]*(?=\n|\Z))+"
-)
+_BARE = rf"(?:[A-Za-z](?:_?\w)?\s?=\s?)?{_NUMBER}|\$[^$\n]{{1,60}}\$"
+_NEXT_LINES = re.compile(rf"(?:\s*\n[ \t]*(?:[-*\u2022]|\(?[a-z\d][).])?[ \t]*(?:{_BARE})[ \t]*,?[ \t]*(?=\n|\Z))+")
+_STEPS = re.compile(r"1[.)][ \t]+\S[^\n]*\n+[ \t]*2[.)][ \t]")
 
 
 def read_math(text: str, start: int, limit: int) -> Reading:
@@ -138,6 +138,8 @@ def read_math(text: str, start: int, limit: int) -> Reading:
     value_start = led.end() if led else start
     if _DENIED.match(text, value_start, limit):
         return Reading(None, "says what the answer is not")
+    if _STEPS.match(text, value_start, limit):
+        return Reading(None, "is a list of steps")
     passage = _sentence(text, value_start, limit)
     value = _trimmed(passage)
     if not value:
@@ -264,4 +266,4 @@ def _formula(content: str) -> Reading:
 
 
 def _is_bare(value: str) -> bool:
-    return re.fullmatch(rf"{_NUMBER},?|\$[^$\n]{{1,60}}\$,?", value) is not None
+    return re.fullmatch(rf"(?:{_BARE}),?", value) is not None
