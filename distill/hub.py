@@ -74,6 +74,8 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
         RevisionNotFoundError,
     )
 
+    from distill.publish.hub_errors import download_refusal
+
     try:
         patterns = [pattern for pattern in MODEL_FILES if weights or pattern != WEIGHTS]
         path = _snapshot(name, revision, patterns)
@@ -91,6 +93,8 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
             "`hf auth login`."
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if refusal := download_refusal(error):
+            raise ModelError(f"{name}: not in the local cache, and {refusal}") from None
         raise ModelError(
             f"{name}: not in the local cache, and the Hub cannot be reached ({type(error).__name__}). "
             f"Connect to the network, fetch it once with `hf download {name}`, or give the path of a local copy "
@@ -174,11 +178,18 @@ def _dataset_errors(name: str) -> Iterator[None]:
     """What `datasets` raises, as a ProblemError that tells what to do."""
     import datasets
 
+    from distill.publish.hub_errors import download_refusal, is_gated, status_of
+
     try:
         yield
     except ValueError as error:  # unknown configuration or split; the message lists what there is
         raise ProblemError(f"hf:{name}: {str(error).strip().partition(chr(10))[0]}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
+        if is_gated(error):
+            page = f"https://huggingface.co/datasets/{name}"
+            raise ProblemError(f"hf:{name}: gated. Ask for access on {page}, then `hf auth login`.") from None
+        if status_of(error) not in (None, 401, 404):
+            raise ProblemError(f"hf:{name}: {download_refusal(error)}") from None
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = str(error).strip().partition("\n")[0][:200].rstrip(".")
         raise ProblemError(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.cells import CellError, answer_text
 from distill.errors import ProblemError
 from distill.recipe import ProblemSource, Recipe, TraceSource
 from distill.records import Problem, problem_id
@@ -186,7 +187,10 @@ def _problem_of_row(
             f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Mend or remove the row, or "
             "name another column in columns.problem."
         )
-    answer = _final_answer(row.get(columns[1]), source.answer_after) if columns[1] else None
+    try:
+        answer = _final_answer(row.get(columns[1]), source.answer_after) if columns[1] else None
+    except CellError as error:
+        raise ProblemError(f"{place}: the answer in column {columns[1]!r} {error}. Fix or remove the row.") from None
     options = _options(source, place, row)
     prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options))}]
     task = source.task or "math"
@@ -257,9 +261,9 @@ def _pick_columns(
 
 
 def _final_answer(answer: Any, marker: str | None) -> str | None:
-    if answer is None or isinstance(answer, dict | list):
+    text = answer_text(answer)
+    if text is None:
         return None
-    text = str(answer)
     if marker is not None:
         _, found, text = text.rpartition(marker)
         if not found:

@@ -223,6 +223,8 @@ class TraceColumns(Strict):
     """Column with an id of the problem."""
     model: str | None = None
     """Column with the teacher's name."""
+    system: str | None = None
+    """Column with the system prompt; it is put before chats that have none."""
 
 
 class TraceSource(Strict):
@@ -250,11 +252,19 @@ class TraceSource(Strict):
     """How answers are graded; left out: `math`."""
     teacher: str | None = None
     """Who wrote the traces, where no column tells; left out: the source's name."""
+    think_marks: list[Annotated[str, Field(min_length=1)]] = []
+    """Marks around the thought, e.g. `["<a>", "</a>"]`; two more: those around the answer. Usual ones are known."""
+    system: Literal["keep", "drop"] = "keep"
+    """`drop`: leave system messages and the system column out of the student's prompt."""
 
     @model_validator(mode="after")
     def _template_holds_the_question(self) -> Self:
         if "{problem}" not in self.template:
             raise ValueError("template must hold {problem}, which is where the question goes")
+        if len(self.think_marks) not in (0, 2, 4) or len(set(self.think_marks)) != len(self.think_marks):
+            raise ValueError(
+                "think_marks takes two different marks, before and after the thought, or four: two more for the answer"
+            )
         return self
 
 
@@ -315,6 +325,8 @@ class SamplingCompute(Strict):
     """Tries of one request while others succeed; then its sample is recorded as an error (server)."""
     give_up_after_s: PositiveFloat = 1_800.0
     """Stop once no server has answered anything for so long, in seconds (server)."""
+    max_error_share: Share = 0.5
+    """Stop with an error where more than this share of the samples ended in errors; the same command retries them."""
     drain_s: Annotated[float, Field(ge=0.0)] = 15.0
     """After Ctrl-C or SIGTERM, samples in flight may take so long to finish, in seconds."""
 

@@ -8,11 +8,13 @@ JSONL, Parquet and Hub rows are read a few at a time, whatever the size; a JSON 
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from distill.cells import plain_row
 from distill.errors import ProblemError
 
 Row = tuple[str, Mapping[str, Any]]
@@ -70,8 +72,10 @@ def hub_rows(name: str, config: str | None, split: str, revision: str | None) ->
     """
     from distill.hub import load_hub_dataset
 
-    for number, row in enumerate(load_hub_dataset(name, config, split, revision)):
-        yield f"hf:{name}[{split}] row {number}", row
+    rows = load_hub_dataset(name, config, split, revision)
+    plain = plain_row(rows.features.arrow_schema) if hasattr(rows, "features") else dict
+    for number, row in enumerate(rows):
+        yield f"hf:{name}[{split}] row {number}", plain(row)
 
 
 def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
@@ -87,7 +91,7 @@ def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
             except json.JSONDecodeError as error:
                 on_bad(place, f"not valid JSON: {error.msg}.")
             except (ValueError, RecursionError) as error:
-                on_bad(place, f"not usable JSON: {error}.")
+                on_bad(place, f"not usable JSON: {_unusable(error)}.")
             else:
                 yield place, row
 
@@ -100,10 +104,18 @@ def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     except json.JSONDecodeError as error:
         raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
     except (ValueError, RecursionError) as error:
-        raise ProblemError(f"file:{path}: not usable JSON: {error}.") from None
+        raise ProblemError(f"file:{path}: not usable JSON: {_unusable(error)}.") from None
     if not isinstance(rows, list):
         raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}. Wrap it in [ ].")
     yield from ((f"file:{path} row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _unusable(error: Exception) -> str:
+    """Why valid JSON cannot be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    limit = sys.get_int_max_str_digits()
+    return f"it holds a number of more than {limit:,} digits" if "digits" in str(error) else str(error)
 
 
 def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
@@ -113,26 +125,29 @@ def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     number = 0
     try:
         with closing(pq.ParquetFile(path)) as table:
+            plain = plain_row(table.schema_arrow)
             for batch in table.iter_batches(batch_size=READ_ROWS):
                 for row in _rows_of(batch):
                     number += 1
                     place = f"file:{path} row {number}"
-                    if row is None:
-                        on_bad(place, "its text is not UTF-8.")
+                    if isinstance(row, str):
+                        on_bad(place, row)
                     else:
-                        yield place, row
+                        yield place, plain(row)
     except (pa.ArrowException, OSError) as error:
         after = f" after row {number}" if number else ""
         raise ProblemError(f"file:{path}: not a Parquet file that can be read{after} ({str(error).strip()}).") from None
 
 
-def _rows_of(batch: Any) -> Iterator[dict[str, Any] | None]:
-    """The batch's rows; None stands for one whose bytes are no text (Parquet writers do not all check)."""
+def _rows_of(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """The batch's rows; for one that cannot be read (Parquet writers do not all check), why."""
     try:
         yield from batch.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         for i in range(batch.num_rows):
             try:
                 yield batch.slice(i, 1).to_pylist()[0]
             except UnicodeDecodeError:
-                yield None
+                yield "its text is not UTF-8."
+            except (ValueError, OverflowError) as error:
+                yield f"a date or number of it is out of range ({error})."

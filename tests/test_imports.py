@@ -12,11 +12,13 @@ import distill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
-    {"errors", "records", "prompts", "stats"},
+    {"errors", "records", "marks", "prompts", "chats", "endings", "stats"},
     {"shapes", "students", "recipe", "secrets", "store", "ledger", "loops", "shards", "trace_store", "fact_cache"},
     {
         "problems",
         "rows",
+        "cells",
+        "foreign_texts",
         "foreign",
         "hub",
         "grading",
@@ -30,6 +32,7 @@ LAYERS = (
         "crew",
         "sampling",
         "sampling_job",
+        "sampling_errors",
         "examine",
         "judging",
         "explain",

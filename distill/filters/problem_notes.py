@@ -43,13 +43,13 @@ def notes_on_problems(
     rest = iter(problems)
     while some := list(islice(rest, BATCH)):
         num_problems += len(some)
-        found = decontaminator.hits_of_all(problem.question for problem in some)
+        found = decontaminator.hits_of_all(problem.questions for problem in some)
         hits |= {problem.id: its for problem, its in zip(some, found, strict=True) if its}
         clean = [problem for problem in some if problem.id not in hits]
         if threshold is not None and clean:
             names += [problem.id for problem in clean]
-            keys += [number_key(problem.question) for problem in clean]
-            parts.append(signatures([problem.question for problem in clean]))
+            keys += [number_key(problem.questions) for problem in clean]
+            parts.append(signatures([problem.questions for problem in clean]))
     notes = {name: ProblemNotes(contamination=_in_words(found)) for name, found in hits.items()}
     if threshold is not None and names:
         repeated = near_duplicates(np.concatenate(parts), threshold, keys)

@@ -48,7 +48,7 @@ from distill.store import Summary, disk_errors, replace_folder, sync_tree, write
 from distill.tokenizers import TOKENIZER
 from distill.trace_store import DAMAGED, check_shards, num_rows, shard_files, stored_traces
 
-VERSION = 2
+VERSION = 3
 grows, check = never_grows, nothing_to_check
 
 GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")

@@ -22,7 +22,7 @@ from distill.store import Summary, read_jsonl, write_jsonl
 from distill.tokenizers import chat_template_of
 from distill.trace_store import LEDGER, check_shards, finalise
 
-VERSION = 2
+VERSION = 3
 
 NOT_IDENTITY = {"compute", "teacher", "revision", "price"}
 GROWING = {"problems", "samples_per_problem", "stop_after_correct"}

@@ -26,7 +26,7 @@ CANARY = "sk-canary-4242"
 MODEL = "org/teacher"
 
 
-def reply(content: str | None = "4", finish: str = "stop", **message: Any) -> dict[str, Any]:
+def reply(content: Any = "4", finish: Any = "stop", **message: Any) -> dict[str, Any]:
     """A chat completion as a server sends it."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     return {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
@@ -264,6 +264,175 @@ def test_other_finish_reasons_are_errors_with_that_reason(serve, connect):
     [completion] = drain(connect(serve(lambda body: reply("", "content_filter"))), questions(1))
     assert completion.finish_reason == "error"
     assert "content_filter" in completion.error
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]},
+                     {"type": "text", "text": "4"}]},
+        {"content": [{"type": "reasoning", "text": "2 + 2"}, {"type": "text", "text": "4"}]},
+        {"content": {"parts": [{"text": "2 + 2", "thought": True}, {"text": "4"}]}},
+        {"content": ["4"], "reasoning_details": [{"type": "reasoning.text", "text": "2 + 2"}]},
+        {"content": "<thought>2 + 2</thought>4"},
+        {"content": "[THINK]2 + 2[/THINK]4"},
+    ],
+)  # fmt: skip
+def test_parts_and_other_marks(message):
+    completion = read_answer(("q", 0), reply(**message))
+    assert completion.finish_reason == "stop"
+    assert split_reasoning(completion.text) == ("2 + 2", "4", "closed")
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("eos_token", "stop"), ("end_turn", "stop"), ("STOP", "stop"), ("", "stop"), (None, "stop"),
+     ({"type": "stop"}, "stop"), ("MAX_TOKENS", "length"), ("max_tokens", "length"), ("SAFETY", "error"),
+     ("tool_calls", "error"), ("wandered_off", "stop")],
+)  # fmt: skip
+def test_finish_reasons_of_all_servers(serve, connect, finish, reason):
+    engine = connect(serve(lambda body: reply("4", finish)))
+    [completion] = drain(engine, questions(1))
+    assert completion.finish_reason == reason
+    assert completion.error == (f"finish_reason is {finish}" if reason == "error" else "")
+    unknown = {"wandered_off": 1} if finish == "wandered_off" else None
+    assert engine.settings.get("unknown_finish_reasons") == unknown
+
+
+@pytest.mark.parametrize("finish", [None, "", "wandered_off"])
+def test_an_answer_that_fills_its_tokens_was_cut_off_where_no_known_reason_says_otherwise(finish):
+    payload = reply("4", finish) | {"usage": {"prompt_tokens": 7, "completion_tokens": 64}}
+    assert read_answer(("q", 0), payload, max_tokens=64).finish_reason == "length"
+    assert read_answer(("q", 0), payload, max_tokens=65).finish_reason == "stop"
+
+
+def test_a_finish_reason_under_another_name():
+    payload = reply("4")
+    choice = payload["choices"][0]
+    choice["stop_reason"] = choice.pop("finish_reason") and "max_tokens"
+    assert read_answer(("q", 0), payload).finish_reason == "length"
+    assert read_answer(("q", 0), {"choices": [{"text": "4", "finish_reason": "eos"}]}).text == "4"
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "said"),
+    [
+        ({"refusal": "I cannot help with that."}, "content_filter", "content_filter: I cannot help with that."),
+        ({"content": [{"type": "image_url"}]}, "stop", "the answer holds a part of type 'image_url'"),
+        ({"content": [{"type": "tool_use", "input": {}}]}, "tool_use", "finish_reason is tool_use"),
+    ],
+)
+def test_no_answer_has_the_servers_words(message, finish, said):
+    payload = reply(message.pop("content", None), finish, **message)
+    completion = read_answer(("q", 0), payload)
+    assert completion.finish_reason == "error"
+    assert said in completion.error
+    assert completion.num_completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": "model is sleeping", "type": "server_error"}}, "with an error: model is sleeping"),
+        ({"error": "model is sleeping"}, "model is sleeping"),
+        ({"choices": None, "error": {"detail": "model is sleeping"}}, "model is sleeping"),
+        ({"choices": [], "message": "model is sleeping"}, "model is sleeping"),
+        ({"object": "error", "message": "model is sleeping", "code": 50001}, "model is sleeping"),
+        ({"detail": [{"msg": "model is sleeping"}]}, "model is sleeping"),
+        ({"base_resp": {"status_code": 1002, "status_msg": "model is sleeping"}}, "model is sleeping"),
+        ({"choices": [{"error": {"message": "model is sleeping"}, "finish_reason": "error"}]}, "model is sleeping"),
+        ({"choices": [{"message": {"content": "x"}, "error": {"message": "model is sleeping"}}]}, "model is sleeping"),
+        ("<!doctype html><html><head><title>Model is sleeping</title></head><body>x</body></html>",
+         "the answer is no JSON: Model is sleeping"),
+        ("<html><style>x{}</style><h1>Model</h1> is sleeping</html>", "the answer is no JSON: Model is sleeping"),
+        ("model is sleeping", "the answer is no JSON: model is sleeping"),
+        ('{"choices": [{"mess', 'the answer is no JSON: {"choices": [{"mess'),
+        ({"choices": []}, "no chat completion"),
+        ([], "no chat completion"),
+        (None, "no chat completion"),
+        (reply(None, None), "the answer is empty and has no finish_reason"),
+        (reply("", ""), "the answer is empty and has no finish_reason"),
+    ],
+    ids=range(18),
+)  # fmt: skip
+def test_an_error_with_status_200_is_told_in_the_servers_words(serve, connect, body, said):
+    fake = serve(lambda asked: web.json_response(None) if body is None else body)
+    engine = connect(fake, max_attempts=2, max_in_flight=1)
+    [completion] = drain(engine, questions(1))
+    assert completion.finish_reason == "error"
+    assert said in completion.error
+    assert completion.error.endswith("(2 times)")
+    assert said in engine.trouble
+
+
+def test_nothing_is_said_of_others_where_there_were_none(serve, connect):
+    def script(body: dict[str, Any]) -> Any:
+        return {"error": "sleepy"} if question(body) == "q0" else asyncio.sleep(0.01, reply())
+
+    completions = drain(connect(serve(script), max_in_flight=2, max_attempts=3), questions(9))
+    assert [c.error for c in completions if c.error] == [
+        "the server answers with an error: sleepy (3 times, while others were answered)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        ({"code": 401, "message": "no such user"}, ModelError, "OPENAI_API_KEY"),
+        ({"code": "402", "message": "buy credits"}, StageError, "quota is used up"),
+        ({"code": 400, "message": "seed is not supported"}, ModelError, "refuses every request: HTTP 400: seed"),
+    ],
+)
+def test_a_status_in_the_body_counts_as_one(serve, connect, error, kind, said):
+    with pytest.raises(kind, match=said):
+        drain(connect(serve(lambda body: {"error": error})), questions(2))
+
+
+def test_a_throttle_in_the_body_is_waited_for(serve, connect):
+    seen: Counter[str] = Counter()
+
+    def script(body: dict[str, Any]) -> Any:
+        seen[question(body)] += 1
+        return {"error": {"code": 429, "message": "slow"}} if seen["q0"] == 1 else reply()
+
+    requests = questions(2)
+    assert_each_answered_once(drain(connect(serve(script), max_in_flight=1, max_attempts=1), requests), requests)
+
+
+def test_a_403_about_one_sample_costs_that_sample(serve, connect):
+    fake = serve(lambda body: refusal(403, "Your input was flagged") if question(body) == "q1" else reply())
+    completions = {c.key[0]: c for c in drain(connect(fake, max_in_flight=1), questions(3))}
+    assert completions["q1"].error == "HTTP 403: Your input was flagged"
+    assert {c.finish_reason for name, c in completions.items() if name != "q1"} == {"stop"}
+
+
+def test_a_403_about_everything_stops_with_the_servers_words_and_no_guess_about_the_key(serve, connect):
+    fake = serve(lambda body: refusal(403, "Not available in your country"))
+    with pytest.raises(ModelError, match="refuses every request: HTTP 403: Not available in your country") as caught:
+        drain(connect(fake), questions(2))
+    assert "OPENAI_API_KEY" not in str(caught.value)
+
+
+def test_trouble_is_the_servers_words_until_something_is_answered(serve, connect):
+    stormy = threading.Event()
+    stormy.set()
+    fake = serve(lambda body: refusal(500, "storm \x1b[31m") if stormy.is_set() else reply())
+    engine, requests = connect(fake, max_attempts=1), questions(2)
+    assert engine.trouble == ""
+    for request in requests:
+        engine.submit(request)
+    while not engine.trouble:
+        engine.step()
+    assert engine.trouble == f"{fake.url}: HTTP 500: storm \N{REPLACEMENT CHARACTER}[31m"
+    stormy.clear()
+    while engine.num_in_flight:
+        engine.step()
+    assert engine.trouble == ""
+
+
+@pytest.mark.parametrize("usage", [None, [], "x", {"completion_tokens": "many"}, {"completion_tokens": -3}, {"a": 1}])
+def test_counts_that_are_none_lose_no_answer(usage):
+    assert read_answer(("q", 0), reply("4") | {"usage": usage}) == Completion(("q", 0), "4", "stop", 0, 0)
 
 
 def test_missing_usage_counts_no_tokens():
