@@ -161,7 +161,7 @@ class _Loop:
             while self._grader is not None and self._grader.num_waiting:
                 self._take_grades(wait_s=0.2)
                 progress.advance(0, self._note())
-        self._watch.refuse()
+            self._watch.refuse()
         return {
             "num_sampled": self._num_sampled,
             "num_tokens": self._num_tokens,

@@ -83,7 +83,7 @@ class ErrorWatch:
             StageError: the first samples of this call all ended in errors, and so did all of earlier calls, or they
                 were asked for the first time.
         """
-        if self._is_retry and self._num_answered:
+        if self._max_share >= 1.0 or (self._is_retry and self._num_answered):
             return
         if self._num_samples >= EARLY_ERRORS and self._words.total() == self._num_samples:
             raise StageError(self._report(f"the first {self._num_samples:,} samples all ended in errors"))

@@ -36,7 +36,14 @@ def identity(run: RunContext) -> dict[str, Any]:
     """What decides the student."""
     filtered = run.finished("filter", "sft")
     if filtered["metrics"]["num_kept"] == 0:
-        counts = ", ".join(f"{reason} {num}" for reason, num in filtered["metrics"]["dropped"].items())
+        dropped = filtered["metrics"]["dropped"]
+        counts = ", ".join(f"{reason} {num}" for reason, num in dropped.items())
+        if set(dropped) == {"error"}:
+            raise UserError(
+                f"sft: every one of {filtered['metrics']['num_traces']} traces ended in an error, so there is nothing "
+                f"to learn from. What went wrong: the column error in {run.run_dir / 'filter' / 'dropped'}. Fix that, "
+                "then `distill generate --retry-errors` asks again, or `distill import` reads traces that ended well."
+            )
         raise UserError(
             f"sft: the filter kept none of {filtered['metrics']['num_traces']} traces, so there is nothing to learn "
             f"from. Dropped by: {counts}. Read some in {run.run_dir / 'filter' / 'dropped'}; then loosen filter:, give "
