@@ -22,7 +22,7 @@ THOUGHT_KEYS = (
 """Where a message has its thought beside its content (vLLM, OpenRouter; DeepSeek; Ollama; LiteLLM; Bedrock)."""
 _ROLES = {
     "human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
-    "ai": "assistant", "developer": "system",
+    "ai": "assistant", "prompter": "user", "developer": "system",
 }  # fmt: skip
 _TEXT_TYPES = ("text", "output_text", "input_text", "refusal")
 _THOUGHT_TYPES = (

@@ -308,9 +308,8 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
 
 
 def _before_the_answer(messages: list[Message]) -> list[Message]:
-    """The chat up to its last answer."""
-    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
-    return messages[:last]
+    """The chat up to its last answer; all of it where it ends in a question, which a column of its own answers."""
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 
 def _count(value: Any) -> int:

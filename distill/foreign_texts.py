@@ -112,7 +112,7 @@ def _with_its_thought(answer: Any, thought: Any, source: TraceSource) -> str | N
         text = with_think(_text(answer), source.think_marks)
         beside = with_think(text_of({"content": thought}), source.think_marks) if _holds_text(thought) else ""
     except ChatError as error:
-        raise UnusableError(f"its answer cannot be read: {error}.") from None
+        raise UnusableError(f"its answer cannot be read: it {error}.") from None
     if beside.strip():
         own = split_reasoning(beside)
         beside = own.reasoning if own.state != "none" else beside
@@ -135,13 +135,14 @@ def _text(answer: Any) -> str:
     if isinstance(answer, str):
         return whole_characters(answer)
     if isinstance(answer, bytes):
-        raise ChatError("it is bytes that are no UTF-8 text")
+        raise ChatError("is bytes that are no UTF-8 text")
     if isinstance(answer, dict):
         return text_of(answer)
     if isinstance(answer, list):
         chat = chat_of(answer)
         if chat is None:
             return text_of({"content": answer})
-        said = [message["content"] for message in chat if message["role"] == "assistant"]
-        return said[-1] if said else ""
+        if chat[-1]["role"] != "assistant" and any(message["role"] == "assistant" for message in chat):
+            raise ChatError("is a chat that does not end in one")
+        return chat[-1]["content"] if chat[-1]["role"] == "assistant" else ""
     return ""

@@ -46,7 +46,7 @@ class ErrorWatch:
         is_retry: whether only errors of earlier calls are asked for.
     """
 
-    def __init__(self, title: str, max_share: float, tally: Tally, is_retry: bool) -> None:
+    def __init__(self, title: str, max_share: float, tally: Tally, is_retry: bool = False) -> None:
         self.trouble = ""
         """What the engine says of itself while it gets no answers."""
         self._title, self._max_share, self._tally, self._is_retry = title, max_share, tally, is_retry

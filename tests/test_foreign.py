@@ -262,6 +262,14 @@ def test_all_turns_are_kept_and_earlier_thoughts_have_the_students_marks(write):
     assert (trace.reasoning, trace.content) == ("times 1000", "9000")
 
 
+def test_a_chat_that_ends_in_a_question_is_answered_by_its_own_column_or_by_nobody(write):
+    chat = [*CHAT, {"role": "user", "content": "And doubled?"}]
+    ((problem, trace),) = read(write([{"messages": chat, "response": "<think>\ntwice 4\n</think>\n\n8"}]))
+    assert problem.prompt == chat
+    assert trace.content == "8"
+    assert "it is a chat that does not end in one." in refusal(write([{"messages": chat}]))
+
+
 # --- identities
 
 

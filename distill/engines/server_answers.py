@@ -23,8 +23,9 @@ MAX_ERROR_CHARS = 300
 MAX_PATTERN_TOKENS = 64
 """Longest piece that vLLM looks for to stop a loop: it tries every size at every token."""
 _FINISH_KEYS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "native_finish_reason")
-_PROMPT_KEYS = ("prompt_tokens", "input_tokens")
-_COMPLETION_KEYS = ("completion_tokens", "output_tokens")
+_USAGE_KEYS = ("usage", "usageMetadata")
+_PROMPT_KEYS = ("prompt_tokens", "input_tokens", "inputTokens", "promptTokenCount")
+_COMPLETION_KEYS = ("completion_tokens", "output_tokens", "outputTokens", "candidatesTokenCount")
 _ERROR_KEYS = ("error", "errors", "detail", "error_message", "message", "msg", "base_resp")
 _WORD_KEYS = ("message", "detail", "msg", "error", "status_msg", "error_message", "reason", "description", "code")
 _CODE_KEYS = ("status", "status_code", "http_code", "code")
@@ -97,19 +98,30 @@ def _choice(payload: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     Raises:
         TroubleError: there is none; with the server's words where it sent an error instead.
     """
-    choices = payload.get("choices") if isinstance(payload, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if isinstance(choice, dict):
-        message = choice.get("message")
-        if isinstance(message, dict):
-            return choice, message
-        if isinstance(choice.get("text"), str):
-            return choice, {"content": choice["text"]}
-        if choice.get("error"):
-            return choice, {}
+    choice = _first_choice(payload)
+    message = next((choice[key] for key in ("message", "content") if isinstance(choice.get(key), dict)), None)
+    if message is None and isinstance(choice.get("text"), str):
+        message = {"content": choice["text"]}
+    if message is None and isinstance(choice.get("content"), list):
+        message = choice
+    if message is None and (choice.get("error") or finish_word(_finish_reason(choice))):
+        message = {}  # nothing was written, and why is told
+    if message is not None:
+        return choice, message
     words = told_error(payload)
     why = f"the server answers with an error: {words}" if words else "the answer is no chat completion"
     raise TroubleError(why[:MAX_ERROR_CHARS], of_answer=True)
+
+
+def _first_choice(payload: Any) -> Mapping[str, Any]:
+    """OpenAI's `choices`, Google's `candidates`, or the answer itself (Anthropic's, Ollama's); empty where none."""
+    if not isinstance(payload, dict):
+        return {}
+    for key in ("choices", "candidates"):
+        if key in payload:
+            several = payload[key]
+            return several[0] if isinstance(several, list) and several and isinstance(several[0], dict) else {}
+    return {} if payload.get("error") else payload
 
 
 def _finish_reason(choice: Mapping[str, Any]) -> Any:
@@ -118,14 +130,13 @@ def _finish_reason(choice: Mapping[str, Any]) -> Any:
 
 def unknown_finish_reason(payload: Any) -> str:
     """The finish reason that was sent, where nobody knows the word; else nothing."""
-    told = _finish_reason(payload["choices"][0])
+    told = _finish_reason(_first_choice(payload))
     return "" if ending_of(told).is_known else finish_word(told)[:MAX_ERROR_CHARS]
 
 
 def _num_tokens(payload: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of prompt and answer; 0 where the server does not count them."""
-    usage = payload.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+    usage = next((payload[key] for key in _USAGE_KEYS if isinstance(payload.get(key), dict)), {})
 
     def count(keys: tuple[str, ...]) -> int:
         value = next((usage[key] for key in keys if usage.get(key) is not None), 0)

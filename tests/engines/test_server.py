@@ -315,6 +315,32 @@ def test_a_finish_reason_under_another_name():
 
 
 @pytest.mark.parametrize(
+    "payload",
+    [
+        {"content": [{"type": "thinking", "thinking": "2 + 2"}, {"type": "text", "text": "4"}],
+         "stop_reason": "end_turn", "usage": {"input_tokens": 7, "output_tokens": 3}},
+        {"candidates": [{"content": {"parts": [{"text": "2 + 2", "thought": True}, {"text": "4"}], "role": "model"},
+                         "finishReason": "STOP"}],
+         "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}},
+        {"message": {"role": "assistant", "content": "4", "thinking": "2 + 2"}, "done_reason": "stop",
+         "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+    ],
+    ids=["Anthropic", "Google", "Ollama"],
+)  # fmt: skip
+def test_answers_in_the_servers_own_api(payload):
+    completion = read_answer(("q", 0), payload)
+    assert completion == Completion(("q", 0), "<think>\n2 + 2\n</think>\n\n4", "stop", 7, 3)
+
+
+@pytest.mark.parametrize("message", [{}, {"message": None}])
+def test_a_choice_without_a_message_has_its_reason(message):
+    assert (
+        read_answer(("q", 0), {"choices": [{**message, "finish_reason": "SAFETY"}]}).error == "finish_reason is SAFETY"
+    )
+    assert read_answer(("q", 0), {"choices": [{**message, "finish_reason": "length"}]}).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
     ("message", "finish", "said"),
     [
         ({"refusal": "I cannot help with that."}, "content_filter", "content_filter: I cannot help with that."),
