@@ -91,7 +91,7 @@ def chat_of(value: Any) -> list[Message] | None:
         role = message.get("role") or message.get("from")
         role = _ROLES.get(role.casefold(), role.casefold())
         try:
-            messages.append({"role": whole_characters(role), "content": _content_of(message)})
+            messages.append({"role": whole_characters(role), "content": _content_of(message, role == "assistant")})
         except ChatError as error:
             raise ChatError(f"message {number} ({role}) {error}") from None
     return messages
@@ -101,13 +101,14 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role") or value.get("from"), str)
 
 
-def _content_of(message: Mapping[str, Any]) -> str:
+def _content_of(message: Mapping[str, Any], is_answer: bool) -> str:
     if message.get("tool_calls") or message.get("function_call"):
         raise ChatError("calls a tool, which distill does not train on")
     text = text_of(message)
     keys = [key for key in ("content", "value", "parts", "text") if key in message]
     if not text and not any(isinstance(message[key], str | list) for key in keys):
-        raise ChatError(f"has {keys[0]}: null and no thought" if keys else "has no content")
+        also = " and no thought" if is_answer else ""
+        raise ChatError(f"has {keys[0]}: null{also}" if keys else "has no content")
     return text
 
 

@@ -119,12 +119,12 @@ def _rows(source: TraceSource, skipped: Skipped) -> Iterator[Row]:
 def _nothing_usable(source: TraceSource, skipped: Skipped) -> str:
     if not skipped.counts:
         return f"{source.source}: there are no rows. Check the source, its config and its split."
-    place, reason = skipped.examples[0]
-    columns = skipped.columns.get(reason)
-    named = "" if columns is None else f" Name the columns under columns:. There are: {', '.join(map(str, columns))}."
-    return (
-        f"{source.source}: none of the {skipped.counts.total():,} rows is usable; the first ({place}): {reason}{named}"
-    )
+    counts, columns = skipped.counts, skipped.columns
+    usual = max(counts, key=lambda reason: (counts[reason], reason in columns))
+    place, reason = next((one for one in skipped.examples if one[1] == usual), skipped.examples[0])
+    there = ", ".join(map(str, columns.get(reason, ())))
+    named = f" Name the right ones under `columns:`. There are: {there}." if there else ""
+    return f"{source.source}: none of the {counts.total():,} rows is usable, such as {place}: {reason}{named}"
 
 
 class _Reader:

@@ -109,7 +109,8 @@ def test_what_is_no_chat(value):
 @pytest.mark.parametrize(
     ("message", "why"),
     [
-        ({"role": "user", "content": None}, "message 2 (user) has content: null and no thought"),
+        ({"role": "user", "content": None}, "message 2 (user) has content: null"),
+        ({"role": "assistant", "content": None}, "message 2 (assistant) has content: null and no thought"),
         ({"role": "user"}, "message 2 (user) has no content"),
         ({"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, "message 2 (assistant) calls a tool"),
         ({"role": "user", "content": [{"type": "audio"}]}, "message 2 (user) holds a part of type 'audio'"),

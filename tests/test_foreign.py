@@ -324,7 +324,8 @@ def test_examples_are_bounded_and_counts_are_not(write):
 def test_a_source_without_a_usable_row_is_refused(write):
     message = refusal(write([{"a": 1}, {"a": 2}]))
     assert "none of the 2 rows is usable" in message
-    assert "rows.jsonl:1): it has no question." in message
+    assert "rows.jsonl:1: it has no question." in message
+    assert "There are: b." in refusal(write(b'nonsense\n{"b": 1}\n'))
     assert "columns:" in message
     assert "there are no rows" in refusal(write(b""))
     assert "no such file" in refusal("file:/nowhere/rows.jsonl")
@@ -339,7 +340,7 @@ def test_a_source_without_a_usable_row_is_refused(write):
         (b"{nonsense", "not valid JSON", False),
         (b'{"problem": "q", "text": "t", "n": ' + b"9" * 5_000 + b"}", "a number of more than 4,300 digits", False),
         (b'{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "t"}]}',
-         "its chat cannot be read: message 1 (user) has content: null and no thought.", False),
+         "its chat cannot be read: message 1 (user) has content: null.", False),
         (b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "t"}]}',
          "holds a part of type 'image_url', which is no text.", False),
         (b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [1], "content": null}]}',

@@ -272,7 +272,11 @@ class ServerEngine:
                 why, gives_up = str(refused), True
             except TroubleError as trouble:
                 why, gives_up = self._clean(str(trouble)), False
-                pool.failed(server, began_at, why)
+                if trouble.of_answer and not pool.num_answered:
+                    # It is not down: nothing says yet that it can do better, so the samples end soon, with its words.
+                    server.last_problem = why
+                else:
+                    pool.failed(server, began_at, why)
                 # Before anything else succeeded, a failure says nothing about the sample.
                 if trouble.of_answer or pool.num_answered > num_answered:
                     num_counted += 1

@@ -391,6 +391,21 @@ def test_an_error_with_status_200_is_told_in_the_servers_words(serve, connect, b
     assert said in engine.trouble
 
 
+@pytest.mark.parametrize("body", [{"error": "sleepy"}, "<html>sleepy</html>", {"choices": None, "msg": "sleepy"}])
+def test_a_server_that_never_answers_properly_is_not_waited_for(serve, connect, body):
+    engine = connect(serve(lambda asked: body), give_up_after_s=600.0)
+    completions = drain(engine, questions(60))
+    assert all("sleepy (6 times)" in c.error for c in completions)
+    assert engine.num_servers_out == 0
+
+
+def test_of_two_servers_the_one_that_answers_properly_gets_the_work(serve, connect):
+    sleepy, well = serve(lambda asked: {"error": "sleepy"}), serve(lambda asked: asyncio.sleep(0.01, reply()))
+    requests = questions(200)
+    assert_each_answered_once(drain(connect(sleepy, well, max_in_flight=8), requests), requests)
+    assert len(sleepy.asked) < 100
+
+
 def test_nothing_is_said_of_others_where_there_were_none(serve, connect):
     def script(body: dict[str, Any]) -> Any:
         return {"error": "sleepy"} if question(body) == "q0" else asyncio.sleep(0.01, reply())
