@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.chats import ChatError, chat_of, text_of, with_thought
+from distill.endings import ending_of
 from distill.marks import with_think
 from distill.prompts import split_reasoning, whole_characters
 from distill.recipe import TraceColumns, TraceSource
@@ -68,7 +69,7 @@ def row_texts(row: Mapping[str, Any], source: TraceSource) -> list[tuple[str | N
         told = [reasons] * len(answers)
     thoughts = _thoughts(row, columns, len(answers), is_list)
     return [
-        (_with_its_thought(answer, thought, source), reason)
+        (_with_its_thought(answer, thought, source, ending_of(reason).reason in ("length", "loop")), reason)
         for answer, thought, reason in zip(answers, thoughts, told, strict=True)
     ]
 
@@ -107,18 +108,19 @@ def _thoughts(row: Mapping[str, Any], columns: TraceColumns, num: int, is_list: 
     raise UnusableError(f"it has {len(thought)} thoughts beside {num} answers.", of_columns=True)
 
 
-def _with_its_thought(answer: Any, thought: Any, source: TraceSource) -> str | None:
+def _with_its_thought(answer: Any, thought: Any, source: TraceSource, is_cut: bool) -> str | None:
     try:
-        text = with_think(_text(answer), source.think_marks)
+        text = with_think(_text(answer, is_cut), source.think_marks)
         beside = with_think(text_of({"content": thought}), source.think_marks) if _holds_text(thought) else ""
     except ChatError as error:
-        raise UnusableError(f"its answer cannot be read: it {error}.") from None
+        subject = "" if str(error).startswith("message ") else "it "
+        raise UnusableError(f"its answer cannot be read: {subject}{error}.") from None
     if beside.strip():
         own = split_reasoning(beside)
         beside = own.reasoning if own.state != "none" else beside
         # A usual column's thought is another form of the one in the text; one that the recipe names is wanted.
         if source.columns.reasoning is not None or split_reasoning(text).state == "none":
-            text = with_thought(beside, text)
+            text = with_thought(beside, text, is_cut)
     return text if text.strip() else None
 
 
@@ -126,7 +128,7 @@ def _holds_text(thought: Any) -> bool:
     return isinstance(thought, str | list | dict)
 
 
-def _text(answer: Any) -> str:
+def _text(answer: Any, is_cut: bool) -> str:
     """An answer's text: it may be text, a message, a chat or a content's parts.
 
     Raises:
@@ -137,11 +139,11 @@ def _text(answer: Any) -> str:
     if isinstance(answer, bytes):
         raise ChatError("is bytes that are no UTF-8 text")
     if isinstance(answer, dict):
-        return text_of(answer)
+        return text_of(answer, is_cut)
     if isinstance(answer, list):
         chat = chat_of(answer)
         if chat is None:
-            return text_of({"content": answer})
+            return text_of({"content": answer}, is_cut)
         if chat[-1]["role"] != "assistant" and any(message["role"] == "assistant" for message in chat):
             raise ChatError("is a chat that does not end in one")
         return chat[-1]["content"] if chat[-1]["role"] == "assistant" else ""

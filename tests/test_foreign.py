@@ -180,6 +180,14 @@ def test_thoughts_go_with_their_answers(write):
     assert "it has 2 thoughts beside 3 answers." in refusal(write([bad]))
 
 
+@pytest.mark.parametrize(
+    "row", [{"reasoning": "2 + 2 is", "content": ""}, {"output": {"content": None, "thinking": "2 + 2 is"}}]
+)
+def test_a_thought_that_was_cut_off_stays_open(write, row):
+    ((_, trace),) = read(write([{"problem": "q", "finish_reason": "length", **row}]))
+    assert (trace.text, trace.finish_reason) == ("<think>\n2 + 2 is", "length")
+
+
 def test_named_columns_for_thought_and_answer_count_before_the_usual_text(write):
     row = {"problem": "q", "output": "neither", "why": "t", "final": "a"}
     ((_, trace),) = read(write([row]), columns={"reasoning": "why", "content": "final"})
@@ -345,9 +353,12 @@ def test_a_source_without_a_usable_row_is_refused(write):
          "holds a part of type 'image_url', which is no text.", False),
         (b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [1], "content": null}]}',
          "message 2 (assistant) calls a tool", False),
-        (b'{"problem": "q", "generations": [{"content": [{"type": "audio"}]}]}', "its answer cannot be read:", False),
+        (b'{"problem": "q", "generations": [{"content": [{"type": "audio"}]}]}',
+         "its answer cannot be read: it holds a part of type 'audio', which is no text.", False),
+        (b'{"problem": "q", "completion": [{"role": "assistant", "content": null}]}',
+         "its answer cannot be read: message 1 (assistant) has content: null and no thought.", False),
     ],
-    ids=range(9),
+    ids=range(10),
 )  # fmt: skip
 def test_the_reason_names_what_is_wrong_and_the_columns_only_where_they_may_be_it(write, content, said, has_columns):
     message = refusal(write(content + b"\n"))

@@ -9,6 +9,7 @@ from distill.records import Problem
 from distill.sampling import run_sampling
 from distill.sampling_errors import EARLY_ERRORS
 from distill.sampling_job import SamplingJob
+from distill.status import status_lines
 from distill.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n6 and 3\n</think>\n\n9"]
@@ -166,3 +167,25 @@ def test_the_first_error_is_quoted_at_once(tmp_path, broken, capsys, monkeypatch
     assert f"Nothing has been answered yet: {SAID}" in capsys.readouterr().err
     run_sampling(job(tmp_path, problems(1)), broken(lambda key: False))
     assert SAID not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trouble", ["", "http://host/v1: HTTP 503: loading"])
+def test_the_status_quotes_a_server_that_does_not_answer(trouble):
+    live = {"pid": 1, "updated_at": 1.5, "samples_per_second": 0.0, "tokens_per_second": 0.0, "seconds_left": None}
+    status = {
+        "folder": "runs/x/generate",
+        "state": "running",
+        "teacher": "far/away",
+        "num_wanted": 4,
+        "num_done": 0,
+        "num_not_needed": 0,
+        "finish_reasons": {},
+        "num_prompt_tokens": 0,
+        "num_completion_tokens": 0,
+        "num_damaged_records": 0,
+        "cost": None,
+        "live": {**live, "num_graded": 0, "num_correct": 0, "trouble": trouble},
+    }
+    assert [line for line in status_lines(status) if "trouble" in line] == (
+        [f"  trouble   {trouble}"] if trouble else []
+    )
