@@ -136,7 +136,7 @@ def unknown_finish_reason(payload: Any) -> str:
 
 def _num_tokens(payload: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens of prompt and answer; 0 where the server does not count them."""
-    usage = next((payload[key] for key in _USAGE_KEYS if isinstance(payload.get(key), dict)), {})
+    usage: Mapping[str, Any] = next((payload[key] for key in _USAGE_KEYS if isinstance(payload.get(key), dict)), {})
 
     def count(keys: tuple[str, ...]) -> int:
         value = next((usage[key] for key in keys if usage.get(key) is not None), 0)

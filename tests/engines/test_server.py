@@ -14,10 +14,19 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distill.engines import Completion, EngineSpec, Request, server, server_pool
 from distill.engines.server import ServerEngine
-from distill.engines.server_answers import read_answer, repetition_detection, retry_after_s
+from distill.engines.server_answers import (
+    TroubleError,
+    read_answer,
+    repetition_detection,
+    retry_after_s,
+    told_status,
+    unknown_finish_reason,
+)
 from distill.errors import DistillError, ModelError, StageError
 from distill.prompts import split_reasoning
 from distill.recipe import LoopStop, Sampling, SamplingCompute
@@ -474,6 +483,47 @@ def test_trouble_is_the_servers_words_until_something_is_answered(serve, connect
 @pytest.mark.parametrize("usage", [None, [], "x", {"completion_tokens": "many"}, {"completion_tokens": -3}, {"a": 1}])
 def test_counts_that_are_none_lose_no_answer(usage):
     assert read_answer(("q", 0), reply("4") | {"usage": usage}) == Completion(("q", 0), "4", "stop", 0, 0)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["stop", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "candidates",
+                    "message",
+                    "content",
+                    "finish_reason",
+                    "error",
+                    "usage",
+                    "text",
+                    "type",
+                    "code",
+                ]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(ANYTHING, ANYTHING)
+def test_any_body_is_an_answer_or_trouble(payload, message):
+    for body in (payload, {"choices": [message]}, {"choices": [{"message": message, "finish_reason": payload}]}):
+        told_status(body)
+        try:
+            completion = read_answer(("q", 0), body)
+        except TroubleError as trouble:
+            assert trouble.of_answer  # noqa: PT017 - it may be either
+        else:
+            unknown_finish_reason(body)
+            completion.text.encode()
 
 
 def test_missing_usage_counts_no_tokens():
