@@ -24,12 +24,12 @@ _TAB_COMMANDS = (
     "text", "textbf", "textit", "texttt", "textrm", "textsf", "textsc", "textup", "textnormal", "textstyle",
     "textcolor", "textsuperscript", "textsubscript", "times", "theta", "tfrac", "tau", "tan", "tanh", "to", "top",
     "tag", "tilde", "triangle", "triangleq", "triangleleft", "triangleright", "therefore", "thickapprox", "thicksim",
-    "thinspace", "tbinom", "twoheadrightarrow",
+    "thinspace", "thickspace", "tbinom", "twoheadrightarrow", "tiny", "toprule",
 )  # fmt: skip
 _LINE_COMMANDS = (
     "nabla", "neq", "not", "notin", "newline", "newcommand", "newpage", "nonumber", "notag", "nolimits", "nleq", "ngeq",
     "nless", "ngtr", "nmid", "nparallel", "nsim", "ncong", "nsubseteq", "nsupseteq", "nrightarrow", "nleftarrow",
-    "nearrow", "nwarrow", "nexists", "normalsize", "natural",
+    "nearrow", "nwarrow", "nexists", "normalsize", "natural", "noindent",
 )  # fmt: skip
 _OTHER_COMMANDS = (
     "Lambda", "Leftarrow", "Leftrightarrow", "Longrightarrow", "Longleftarrow", "Large", "LaTeX", "Pi", "Phi", "Psi",
