@@ -35,7 +35,7 @@ from distill.stages import (
 from distill.stats import bootstrap_interval
 from distill.store import Summary, write_jsonl
 
-VERSION = 2
+VERSION = 3
 grows, check = never_grows, nothing_to_check
 
 EXTRACTION = "last \\boxed, else final-answer phrase, else last number; cut-off answers: \\boxed only"
