@@ -23,6 +23,7 @@ from distill.filters.readability import MEASURES_VERSION, Measures, measure
 from distill.grading import GRADER_VERSION, Grade, grade_from, grade_slowly, quick_grade
 from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool, Outcome, PoolTask
 from distill.isolation import wire
+from distill.marks import stray_mark
 from distill.problem_file import ProblemFile
 from distill.prompts import join_reasoning, split_reasoning
 from distill.records import FinishReason, Problem, Record, SampleKey, Trace
@@ -93,6 +94,8 @@ class Facts(Record):
     """`None` for a trace without an answer to measure, and for one that could not be measured."""
     signature: bytes | None = None
     grade: Grade | None = None
+    stray_mark: str = ""
+    """The first mark of a thought inside thought or answer."""
 
     @property
     def key(self) -> SampleKey:
@@ -202,6 +205,7 @@ def bare_facts(trace: Trace) -> Facts:
         has_reasoning=bool(trace.reasoning),
         has_content=bool(trace.content),
         text_hash=content_key(trace.reasoning, trace.content),
+        stray_mark=stray_mark(trace.reasoning, trace.content),
     )
 
 

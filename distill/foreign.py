@@ -16,11 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from distill.cells import CellError, answer_text
+from distill.chats import ChatError, chat_of
+from distill.endings import ending_of
 from distill.errors import ProblemError
+from distill.foreign_texts import CONTENT_COLUMNS, MESSAGES_COLUMNS, TEXT_COLUMNS, UnusableError, row_texts, value_in
+from distill.marks import split_marked, with_think
 from distill.problems import check_gym_recipe, source_label
 from distill.prompts import join_reasoning, split_reasoning, whole_characters
 from distill.recipe import TraceSource
-from distill.records import FinishReason, Message, Problem, Trace, problem_id
+from distill.records import Message, Problem, Trace, problem_id
 from distill.rows import Row, file_rows, hub_rows
 
 NUM_LOOKED = 100
@@ -30,28 +35,9 @@ MAX_EXAMPLES = 20
 
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
 ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "gt")
-TEXT_COLUMNS = ("generations", "text", "generated_solution", "completion", "response", "output", "generation")
-MESSAGES_COLUMNS = ("messages", "conversations")
-REASONING_COLUMNS = ("reasoning", "message_thinking", "reasoning_content", "thinking")
-CONTENT_COLUMNS = ("content", "message_content", "answer")
 ID_COLUMNS = ("uuid", "problem_id", "id")
 MODEL_COLUMNS = ("generation_model", "teacher", "model")
-FINISH_COLUMNS = ("finish_reasons", "finish_reason")
-
-_FINISHED: dict[str, FinishReason] = {
-    "": "stop",
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "max_length": "length",
-    "max_new_tokens": "length",
-    "loop": "loop",
-    "repetition": "loop",
-}
+SYSTEM_COLUMNS = ("system", "system_prompt")
 
 
 @dataclass(slots=True)
@@ -61,9 +47,20 @@ class Skipped:
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[tuple[str, str]] = field(default_factory=list)
     """(place, reason) of the first ones."""
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    """By reason, where naming other columns may help: those of the first row."""
 
-    def add(self, place: str, reason: str) -> None:
+    def add(self, place: str, reason: str, row: Mapping[str, Any] | None = None) -> None:
+        """Count a row, or a trace of it.
+
+        Args:
+            place: where it stands.
+            reason: why it cannot be used, as a sentence.
+            row: where naming other columns may help.
+        """
         self.counts[reason] += 1
+        if row is not None:
+            self.columns.setdefault(reason, list(row))
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append((place, reason))
 
@@ -74,10 +71,6 @@ class Identities:
 
     content_of_id: dict[str, bytes] = field(default_factory=dict)
     num_samples: Counter[str] = field(default_factory=Counter)
-
-
-class _UnusableError(Exception):
-    """Why a row gives no trace."""
 
 
 def foreign_traces(
@@ -103,13 +96,14 @@ def foreign_traces(
     for place, row in _rows(source, skipped) if rows is None else rows:
         try:
             found = reader.read(place, row)
-        except _UnusableError as error:
-            skipped.add(place, str(error))
+        except UnusableError as error:
+            skipped.add(place, str(error), row if error.of_columns else None)
             continue
         for pair in found:
             yield pair
             num_traces += 1
             if num_traces == source.limit:
+                reader.refuse_missing_columns()
                 return
         for reason in reader.left_out:
             skipped.add(place, reason)
@@ -129,11 +123,12 @@ def _rows(source: TraceSource, skipped: Skipped) -> Iterator[Row]:
 def _nothing_usable(source: TraceSource, skipped: Skipped) -> str:
     if not skipped.counts:
         return f"{source.source}: there are no rows. Check the source, its config and its split."
-    place, reason = skipped.examples[0]
-    return (
-        f"{source.source}: none of the {skipped.counts.total():,} rows is usable; the first ({place}): {reason} "
-        "Name the columns under columns:."
-    )
+    counts, columns = skipped.counts, skipped.columns
+    usual = max(counts, key=lambda reason: (counts[reason], reason in columns))
+    place, reason = next((one for one in skipped.examples if one[1] == usual), skipped.examples[0])
+    there = ", ".join(map(str, columns.get(reason, ())))
+    named = f" Name the right ones under `columns:`. There are: {there}." if there else ""
+    return f"{source.source}: none of the {counts.total():,} rows is usable, such as {place}: {reason}{named}"
 
 
 class _Reader:
@@ -155,16 +150,15 @@ class _Reader:
         self._look_for_named_columns(place, row)
         self.left_out = []
         problem = self._problem(row)
-        texts, reasons = self._texts(row)
         pairs = []
-        for text, reason in zip(texts, reasons, strict=True):
-            if not isinstance(text, str) or not text.strip():
+        for text, told in row_texts(row, self._source):
+            if text is None:
                 self.left_out.append("a trace without text.")
                 continue
-            pairs.append((problem, self._trace(problem, row, whole_characters(text), _finish_reason(reason))))
+            pairs.append((problem, self._trace(problem, row, text, told)))
         if not pairs:
             self.left_out = []
-            raise _UnusableError("it has no text.")
+            raise UnusableError("it has no text.", of_columns=True)
         return pairs
 
     def _look_for_named_columns(self, place: str, row: Mapping[str, Any]) -> None:
@@ -186,42 +180,72 @@ class _Reader:
             raise ProblemError(f"{place}: no column {column!r} (columns.{key}). There are: {', '.join(row)}.")
 
     def _value(self, row: Mapping[str, Any], key: str, usual: Sequence[str]) -> Any:
-        named = getattr(self._source.columns, key)
-        if named is not None:
-            return row.get(named)
-        return next((row[column] for column in usual if row.get(column) is not None), None)
+        return value_in(row, self._source.columns, key, usual)
 
     def _problem(self, row: Mapping[str, Any]) -> Problem:
         own = row.get("problem_id")
         if self._known and isinstance(own, str):
             if own not in self._known:
-                raise _UnusableError("its problem_id is not among the problems.")
+                raise UnusableError("its problem_id is not among the problems.")
             known = self._known[own]
             return replace(known, id=self._free_id(own, known.prompt, known.task, known.answer))
-        question = self._value(row, "problem", PROBLEM_COLUMNS)
-        if question is None:
-            question = _before_the_answer(self._value(row, "messages", MESSAGES_COLUMNS))
-        prompt = self._prompt(question)
+        prompt = self._prompt(row)
         answer = self._answer(row)
         task = "math" if self._source.task in (None, "gym") else self._source.task
         return Problem(self._id(row, prompt, task, answer), prompt, answer, task, self._label)
 
-    def _prompt(self, question: Any) -> list[Message]:
+    def _prompt(self, row: Mapping[str, Any]) -> list[Message]:
+        question = self._value(row, "problem", PROBLEM_COLUMNS)
         if isinstance(question, str) and question.strip():
             text = self._source.template.replace("{problem}", question.strip())
-            return [{"role": "user", "content": whole_characters(text)}]
-        messages = _messages(question)
-        if not any(message["role"] == "user" and message["content"].strip() for message in messages):
-            raise _UnusableError("it has no question.")
+            messages = [{"role": "user", "content": whole_characters(text)}]
+        else:
+            messages = self._asked(row, question)
+        system = self._value(row, "system", SYSTEM_COLUMNS)
+        if self._source.system == "drop":
+            return [message for message in messages if message["role"] != "system"]
+        if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
+            return [{"role": "system", "content": whole_characters(system)}, *messages]
         return messages
+
+    def _asked(self, row: Mapping[str, Any], question: Any) -> list[Message]:
+        """The chat that a row asks with: the question itself, or what stands before the chat's last answer.
+
+        Raises:
+            UnusableError: there is none, or it cannot be read.
+        """
+        try:
+            messages = chat_of(question)
+            if question is None:
+                messages = _before_the_answer(chat_of(self._value(row, "messages", MESSAGES_COLUMNS)) or [])
+        except ChatError as error:
+            raise UnusableError(f"its chat cannot be read: {error}.") from None
+        if not messages or not any(m["role"] == "user" and m["content"].strip() for m in messages):
+            named = self._source.columns.problem
+            is_null = named is not None and named in row and question is None
+            why = f"column {named!r} (columns.problem) is null." if is_null else "it has no question."
+            raise UnusableError(why, of_columns=not is_null)
+        return [self._in_think_marks(message) for message in messages]
+
+    def _in_think_marks(self, message: Message) -> Message:
+        """The message; an earlier answer's thought between the marks that the student learns."""
+        if message["role"] != "assistant":
+            return message
+        text = with_think(message["content"], self._source.think_marks)
+        split = split_marked(text)
+        if split is not None and split.state == "closed":
+            text = join_reasoning(split.reasoning, split.content)
+        return {**message, "content": text}
 
     def _answer(self, row: Mapping[str, Any]) -> str | None:
         """The expected answer; none where the row's only answer is the model's own."""
         usual = ANSWER_COLUMNS[1:] if self._answer_is_content(row) else ANSWER_COLUMNS
-        answer = self._value(row, "answer", usual)
-        if answer is None or isinstance(answer, dict | list):
+        try:
+            text = answer_text(self._value(row, "answer", usual))
+        except CellError as error:
+            raise UnusableError(f"its answer {error}.") from None
+        if text is None:
             return None
-        text = str(answer)
         if self._source.answer_after is not None:
             _, marker, text = text.rpartition(self._source.answer_after)
             if not marker:
@@ -248,31 +272,9 @@ class _Reader:
         digest = hashlib.sha256(json.dumps([prompt, task, answer]).encode()).digest()[:16]
         return name if self._identities.content_of_id.setdefault(name, digest) == digest else content
 
-    def _texts(self, row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-        """The row's traces and their finish reasons, one beside the other."""
-        reasons = self._value(row, "finish_reason", FINISH_COLUMNS)
-        text = self._value(row, "text", TEXT_COLUMNS)
-        if isinstance(text, list) and not _messages(text):
-            told = reasons if isinstance(reasons, list) else [reasons] * len(text)
-            complete = row.get("is_reasoning_complete")
-            if reasons is None and isinstance(complete, list):
-                told = ["length" if is_complete is False else None for is_complete in complete]
-            return text, [told[i] if i < len(told) else None for i in range(len(text))]
-        reason = reasons[0] if isinstance(reasons, list) and reasons else reasons
-        if isinstance(text, list):
-            return [_last_answer(text)], [reason]
-        if isinstance(text, str):
-            return [text], [reason]
-        messages = self._value(row, "messages", MESSAGES_COLUMNS)
-        if messages is not None:
-            return [_last_answer(messages)], [reason]
-        reasoning = self._value(row, "reasoning", REASONING_COLUMNS)
-        content = self._value(row, "content", CONTENT_COLUMNS)
-        parts = [part.strip() if isinstance(part, str) else "" for part in (reasoning, content)]
-        return [join_reasoning(*parts)], [reason]
-
-    def _trace(self, problem: Problem, row: Mapping[str, Any], text: str, reason: FinishReason) -> Trace:
+    def _trace(self, problem: Problem, row: Mapping[str, Any], text: str, told: Any) -> Trace:
         split = split_reasoning(text)
+        ending = ending_of(told)
         model = self._value(row, "model", MODEL_COLUMNS)
         teacher = whole_characters(model) if isinstance(model, str) and model else self._source.teacher or self._label
         sample_index = self._identities.num_samples[problem.id]
@@ -285,10 +287,11 @@ class _Reader:
             text,
             split.reasoning,
             split.content,
-            reason,
+            ending.reason,
             _count(row.get("num_prompt_tokens")),
             _count(row.get("num_completion_tokens")),
             _count(row.get("seed")),
+            error=f"finish_reason is {_text(told)}" if ending.reason == "error" else "",
         )
 
 
@@ -328,39 +331,9 @@ def _check_gym(source: TraceSource, place: str, recipe: Any) -> None:
         raise ProblemError(f"{place}: metadata.gym: {error}") from None
 
 
-def _messages(value: Any) -> list[Message]:
-    """Chat messages of either usual form, {role, content} or {from, value}; empty where it is none."""
-    if not isinstance(value, list):
-        return []
-    roles = {"human": "user", "gpt": "assistant"}
-    messages = []
-    for message in value:
-        if not isinstance(message, dict):
-            return []
-        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
-        if not isinstance(role, str) or not isinstance(content, str):
-            return []
-        messages.append({"role": roles.get(role, role), "content": whole_characters(content)})
-    return messages
-
-
-def _before_the_answer(value: Any) -> list[Message]:
-    """The chat up to its last answer."""
-    messages = _messages(value)
-    last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
-    return messages[:last]
-
-
-def _last_answer(value: Any) -> str:
-    answers = [message["content"] for message in _messages(value) if message["role"] == "assistant"]
-    return answers[-1] if answers else ""
-
-
-def _finish_reason(reason: Any) -> FinishReason:
-    """A source's reason in our words; a source that tells none published what had stopped, any other reason is none."""
-    if not isinstance(reason, str):
-        return "stop"
-    return _FINISHED.get(reason.strip().casefold(), "error")
+def _before_the_answer(messages: list[Message]) -> list[Message]:
+    """The chat up to its last answer; all of it where it ends in a question, which a column of its own answers."""
+    return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 
 def _count(value: Any) -> int:

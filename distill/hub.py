@@ -84,6 +84,8 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
         RevisionNotFoundError,
     )
 
+    from distill.publish.hub_errors import download_refusal
+
     try:
         patterns = [pattern for pattern in MODEL_FILES if weights or pattern != WEIGHTS]
         path = _snapshot(name, revision, patterns)
@@ -101,6 +103,8 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
             f"{_folder_hint(name)}"
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        if refusal := download_refusal(error):
+            raise ModelError(f"{name}: not in the local cache, and {refusal}") from None
         raise ModelError(
             f"{name}: not in the local cache, and the Hub cannot be reached ({type(error).__name__}). "
             f"Connect to the network, fetch it once with `hf download {name}`, or give the path of a local copy "
@@ -220,11 +224,18 @@ def _dataset_errors(name: str) -> Iterator[None]:
     import datasets
     from huggingface_hub import constants
 
+    from distill.publish.hub_errors import download_refusal, is_gated, status_of
+
     try:
         yield
     except ValueError as error:  # unknown configuration or split; the message lists what there is
         raise ProblemError(f"hf:{name}: {_first_line(error)}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
+        if is_gated(error):
+            page = f"https://huggingface.co/datasets/{name}"
+            raise ProblemError(f"hf:{name}: gated. Ask for access on {page}, then `hf auth login`.") from None
+        if status_of(error) not in (None, 401, 404):
+            raise ProblemError(f"hf:{name}: {download_refusal(error)}") from None
         offline = " (HF_HUB_OFFLINE is set)" if constants.is_offline_mode() else ""
         raise ProblemError(
             f"hf:{name}: cannot be loaded{offline}: {_first_line(error)}. Check the id and the network; "

@@ -13,8 +13,11 @@ from typing import NamedTuple
 from distill.engines import Completion, Engine, EngineSpec, Request, start_engine
 from distill.fact_cache import FactCache, fact_key
 from distill.grading.judge import JUDGE_VERSION, is_master_key, judge_messages, read_verdict
+from distill.ledger import Tally
+from distill.progress import ProgressBar
 from distill.recipe import Judge
 from distill.records import Message, Problem, SampleKey
+from distill.sampling_errors import ErrorWatch
 
 NUM_LOOKED_UP = 256
 
@@ -29,7 +32,11 @@ class Question(NamedTuple):
 
 
 def ask_judge(
-    questions: Iterable[Question], judge: Judge, cache: FactCache, engine: Engine | None = None
+    questions: Iterable[Question],
+    judge: Judge,
+    cache: FactCache,
+    engine: Engine | None = None,
+    progress: ProgressBar | None = None,
 ) -> Iterator[tuple[SampleKey, bool | None]]:
     """The judge's verdicts, in the order in which they come.
 
@@ -38,14 +45,18 @@ def ask_judge(
         judge: the model, its rubric and servers.
         cache: verdicts given before; new ones are added.
         engine: to ask through; left out: the judge's servers, looked for with the first new question.
+        progress: shows what a judge that does not answer says.
 
     Raises:
-        ModelError, StageError: see the server engine; verdicts given so far are in the cache.
+        ModelError, StageError: see the server engine; or too many of several answers were errors
+            (`compute.max_error_share`). Verdicts given so far are in the cache.
     """
     waiting = iter(questions)
     open_keys: dict[SampleKey, bytes] = {}
     ready: deque[tuple[Request, bytes]] = deque()
     is_ours = engine is None
+    tally = Tally()
+    watch = ErrorWatch(f"judge {judge.model}", judge.compute.max_error_share, tally)
     try:
         while True:
             while not ready and (some := list(islice(waiting, NUM_LOOKED_UP))):
@@ -53,6 +64,8 @@ def ask_judge(
                 yield from known
                 ready.extend(fresh)
             if not ready and not open_keys:
+                if tally.num_samples > 1:  # one alone may be refused for what is in it
+                    watch.refuse()
                 return
             engine = engine or start_engine(_spec(judge))
             refused: list[Completion] = []
@@ -62,7 +75,12 @@ def ask_judge(
                 if (completion := engine.submit(request)) is not None:
                     refused.append(completion)
             for completion in refused + engine.step():
+                tally.add(completion.finish_reason, completion.num_prompt_tokens, completion.num_completion_tokens)
+                watch.add(completion.finish_reason, completion.error)
                 yield completion.key, _keep(completion, open_keys.pop(completion.key), cache)
+            if progress is not None:
+                watch.show(engine, progress)
+            watch.refuse_early()
     finally:
         if is_ours and engine is not None:
             engine.close()

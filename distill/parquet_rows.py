@@ -1,7 +1,7 @@
 """Rows of a Parquet file, decoded in a confined process with limits: a file of 2 kB may stand for terabytes.
 
-Enters: a path. Leaves: rows as plain values, a few megabytes in memory at a time; `None` for a row whose bytes are no
-text.
+Enters: a path. Leaves: rows as plain values (`distill.cells`), a few megabytes in memory at a time; for a row that
+cannot be read, why.
 
 A dictionary, a run or a compressed page may say the same long text any number of times. So the rows of a batch are
 bounded by the largest that each could be, and the process by its address space and its time.
@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from distill.cells import plain_row
 from distill.errors import ProblemError
 from distill.isolation import CrashError, FunctionError, IsolationError, MemoryLimitError, TimeLimitError
 from distill.isolation.kept_worker import KeptWorker
@@ -49,8 +50,8 @@ _MARK = "\0class"
 _MARK_IN_JSON = json.dumps(_MARK)
 
 
-def parquet_rows(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The rows of a Parquet file; `None` stands for one whose bytes are no text (Parquet writers do not all check).
+def parquet_rows(path: Path) -> Iterator[dict[str, Any] | str]:
+    """The rows of a Parquet file; text says why one cannot be read (Parquet writers do not all check).
 
     Raises:
         ProblemError: it is broken, or decoding it takes too much memory or time.
@@ -84,7 +85,7 @@ def _why(error: IsolationError) -> str:
     return f"not a Parquet file that can be read: the process that decodes it ended; {smaller}; it failed"
 
 
-def _decoded(answer: Any) -> list[dict[str, Any] | None]:
+def _decoded(answer: Any) -> list[dict[str, Any] | str]:
     """Rows as they were encoded in the confined process, which may be under somebody else's control by now.
 
     Raises:
@@ -92,7 +93,7 @@ def _decoded(answer: Any) -> list[dict[str, Any] | None]:
     """
     try:
         rows = json.loads(answer, object_hook=_instance if _MARK_IN_JSON in answer else None)
-        if all(row is None or isinstance(row, dict) for row in rows):
+        if all(isinstance(row, dict | str) for row in rows):
             return list(rows)
     except (TypeError, ValueError, ArithmeticError, RecursionError):
         pass
@@ -105,7 +106,7 @@ def _instance(found: dict[str, Any]) -> Any:
 
 # From here on: the confined process.
 
-_rows: Iterator[list[dict[str, Any] | None]] = iter(())
+_rows: Iterator[list[dict[str, Any] | str]] = iter(())
 
 
 def open_table(source: bytes | str) -> None:
@@ -132,8 +133,8 @@ def next_rows(_: None) -> str:
     return "" if rows is None else json.dumps(rows, separators=(",", ":"), default=_as_text)
 
 
-def _answers(table: Any, bytes_left: int) -> Iterator[list[dict[str, Any] | None]]:
-    answer: list[dict[str, Any] | None] = []
+def _answers(table: Any, bytes_left: int) -> Iterator[list[dict[str, Any] | str]]:
+    answer: list[dict[str, Any] | str] = []
     num_bytes = 0
     for group in range(table.num_row_groups):
         about = table.metadata.row_group(group)
@@ -167,13 +168,15 @@ def _without_dictionaries(batch: Any) -> Any:
     return batch
 
 
-def _values(batch: Any) -> list[dict[str, Any] | None]:
+def _values(batch: Any) -> list[dict[str, Any] | str]:
     try:
-        return list(batch.to_pylist())
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            return [None]
-        return [row for i in range(batch.num_rows) for row in _values(batch.slice(i, 1))]
+        return [*map(plain_row(batch.schema), batch.to_pylist())]
+    except (ValueError, OverflowError) as error:
+        if batch.num_rows > 1:
+            return [row for i in range(batch.num_rows) for row in _values(batch.slice(i, 1))]
+        if isinstance(error, UnicodeDecodeError):
+            return ["its text is not UTF-8."]
+        return [f"a date or number of it is out of range ({error})."]
 
 
 def _as_text(value: Any) -> dict[str, str] | str:

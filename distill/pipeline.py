@@ -339,10 +339,15 @@ def _check_disk(run_dir: Path) -> None:
 def headline(stage: str, metrics: dict[str, Any]) -> str:
     """A finished stage in a few words."""
     if stage == "generate":
-        return f"{metrics['num_samples']:,} samples of {metrics['num_problems']:,} problems by {metrics['teacher']}"
+        num_errors = metrics["finish_reasons"]["error"]
+        errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
+        num_answered = metrics["num_samples"] - num_errors
+        return f"{num_answered:,} samples of {metrics['num_problems']:,} problems by {metrics['teacher']}{errors}"
     if stage == "import":
         left_out = f", {metrics['num_skipped']:,} rows left out" if metrics["num_skipped"] else ""
-        return f"{metrics['num_samples']:,} traces of {metrics['num_problems']:,} problems{left_out}"
+        num_errors = metrics["finish_reasons"]["error"]
+        errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
+        return f"{metrics['num_samples']:,} traces of {metrics['num_problems']:,} problems{errors}{left_out}"
     if stage == "filter":
         drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
         return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"

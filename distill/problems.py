@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distill.cells import CellError, answer_text
 from distill.errors import ProblemError
 from distill.isolation import FunctionError, IsolationError, call_isolated
 from distill.recipe import ProblemSource, Recipe, TraceSource, unsafe_texts
@@ -223,7 +224,10 @@ def _read_row(source: ProblemSource, place: str, row: Mapping[str, Any], columns
             "name another column in columns.problem."
         )
     value = row.get(columns[1]) if columns[1] else None
-    answer = _final_answer(value, source.answer_after)
+    try:
+        answer = _final_answer(value, source.answer_after)
+    except CellError as error:
+        raise ProblemError(f"{place}: the answer in column {columns[1]!r} {error}. Fix or remove the row.") from None
     options = _options(source, place, row, question)
     prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options.texts))}]
     own_id = row.get(source.columns.id) if source.columns.id else None
@@ -351,9 +355,9 @@ def _pick_columns(
 
 
 def _final_answer(answer: Any, marker: str | None) -> str | None:
-    if answer is None or isinstance(answer, dict | list):
+    text = answer_text(answer)
+    if text is None:
         return None
-    text = str(answer)
     if marker is not None:
         _, found, text = text.rpartition(marker)
         if not found:

@@ -1,30 +1,21 @@
-"""Messages to the teacher, and text back to (reasoning, content): the one place that knows `<think>`.
+"""Messages to the teacher, and text back to (reasoning, content). Marks other than `<think>`: `distill.marks`.
 
 Enters: a problem's chat messages and the recipe's system prompt and examples; a model's raw text.
 Leaves: the messages to send; `("2 + 2 = 4", "The answer is \\\\boxed{4}.")`.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from distill.marks import THINK_CLOSE as THINK_CLOSE
+from distill.marks import THINK_OPEN as THINK_OPEN
+from distill.marks import Split as Split
+from distill.marks import bare_answer, ends_in_opening_mark, split_marked
 from distill.records import Message
-
-THINK_OPEN = "<think>"
-THINK_CLOSE = "</think>"
-
-
-class Split(NamedTuple):
-    """A model's text taken apart; `state` tells how its thinking was marked."""
-
-    reasoning: str
-    content: str
-    state: str
-    """`closed` (a whole block), `unclosed` (opened, never closed) or `none` (no block at all)."""
 
 
 def opens_thinking(prompt: str) -> bool:
     """Whether a rendered prompt ends in `<think>`, as R1's chat templates do: the completion starts in the thought."""
-    return prompt.rstrip().endswith(THINK_OPEN)
+    return ends_in_opening_mark(prompt)
 
 
 def whole_characters(text: str) -> str:
@@ -52,6 +43,9 @@ def split_reasoning(text: str, opened: bool = False) -> Split:
 
     A text that has `</think>` without an opening is read as opened by the prompt. An unclosed thought has no content.
     """
+    marked = split_marked(text)
+    if marked is not None:
+        return marked
     before, open_tag, rest = text.partition(THINK_OPEN)
     if open_tag and THINK_CLOSE not in before and not (opened and before.strip()):
         if before.strip():  # an answer that comes before the thinking is not a thought
@@ -63,7 +57,7 @@ def split_reasoning(text: str, opened: bool = False) -> Split:
         return Split("", text.strip(), "none")
     reasoning, close_tag, content = body.partition(THINK_CLOSE)
     state = "closed" if close_tag else "unclosed"
-    return Split(reasoning.strip(), content.strip(), state)
+    return Split(reasoning.strip(), bare_answer(content), state)
 
 
 def teacher_messages(

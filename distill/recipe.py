@@ -229,6 +229,8 @@ class TraceColumns(Strict):
     """Column with an id of the problem."""
     model: str | None = None
     """Column with the teacher's name."""
+    system: str | None = None
+    """Column with the system prompt; it is put before chats that have none."""
 
 
 class TraceSource(Strict):
@@ -257,6 +259,10 @@ class TraceSource(Strict):
     tasks' own scorers may be run with the options that the file names."""
     teacher: str | None = None
     """Who wrote the traces, where no column tells; left out: the source's name."""
+    think_marks: list[Annotated[str, Field(min_length=1)]] = []
+    """Marks around the thought, e.g. `["<a>", "</a>"]`; two more: those around the answer. Usual ones are known."""
+    system: Literal["keep", "drop"] = "keep"
+    """`drop`: leave system messages and the system column out of the student's prompt."""
 
     @model_validator(mode="after")
     def _fits_its_rows(self) -> Self:
@@ -264,6 +270,10 @@ class TraceSource(Strict):
             raise ValueError("template must hold {problem}, which is where the question goes")
         if self.task == "gym" and self.problems is None:
             raise ValueError("task: gym needs problems:, which say how their entries are made. Use task: math")
+        if len(self.think_marks) not in (0, 2, 4) or len(set(self.think_marks)) != len(self.think_marks):
+            raise ValueError(
+                "think_marks takes two different marks, before and after the thought, or four: two more for the answer"
+            )
         return self
 
 
@@ -327,6 +337,8 @@ class SamplingCompute(Strict):
     """Attempts at one request while others succeed; then its sample is recorded as an error (server)."""
     give_up_after_s: PositiveFloat = 1_800.0
     """Stop if no server has answered anything for this time, in seconds (server)."""
+    max_error_share: Share = 0.5
+    """Stop with an error where more than this share of the samples ended in errors; the same command retries them."""
     drain_s: Annotated[float, Field(ge=0.0)] = 15.0
     """Time for samples in flight to finish after Ctrl-C or SIGTERM, in seconds."""
 

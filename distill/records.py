@@ -31,6 +31,7 @@ REASONS: dict[str, str] = {
     "loop": "stopped while sampling: its last tokens were one piece over and over",
     "no_think": "no <think> … </think> block",
     "unclosed_think": "<think> was opened and never closed",
+    "several_thinks": "a second thought, one inside another, or a mark such as </think> inside thought or answer",
     "empty_answer": "nothing after </think>",
     "contaminated": "the problem is in an evaluation set (the certificate names the item)",
     "secret": "question or trace holds a key, a token or a password (the detail names its kind)",
@@ -146,10 +147,19 @@ class Problem(Record):
         """The text of the last user message."""
         return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), "")
 
+    @property
+    def questions(self) -> str:
+        """The text of all user messages: a later turn may say no more than "And in metres?"."""
+        return "\n\n".join(m["content"] for m in self.prompt if m["role"] == "user")
+
 
 @dataclass(frozen=True, slots=True)
 class Trace(Record):
-    """One sampled answer: the verbatim text, and the reasoning and content derived from it."""
+    """One answer: its text, and the reasoning and content derived from it.
+
+    The text is verbatim, but for two things: a thought that came apart from the answer (in a field or column of its
+    own) stands before it between `<think>` and `</think>`, and so do marks that `traces[].think_marks` names.
+    """
 
     problem_id: str
     sample_index: int

@@ -9,10 +9,12 @@ folder, a pipe or a device is refused: it may have no end.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from distill.cells import plain_row
 from distill.errors import ProblemError
 from distill.file_kinds import FILE, MISSING, kind_of
 from distill.parquet_rows import parquet_rows
@@ -76,8 +78,10 @@ def hub_rows(name: str, config: str | None, split: str, revision: str | None) ->
     """
     from distill.hub import load_hub_dataset
 
-    for number, row in enumerate(load_hub_dataset(name, config, split, revision)):
-        yield f"hf:{name}[{split}] row {number}", row
+    rows = load_hub_dataset(name, config, split, revision)
+    plain = plain_row(rows.features.arrow_schema) if hasattr(rows, "features") else dict
+    for number, row in enumerate(rows):
+        yield f"hf:{name}[{split}] row {number}", plain(row)
 
 
 def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
@@ -96,7 +100,7 @@ def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
             except json.JSONDecodeError as error:
                 on_bad(place, f"not valid JSON: {error.msg}.")
             except (ValueError, RecursionError) as error:
-                on_bad(place, f"not usable JSON: {error}.")
+                on_bad(place, f"not usable JSON: {_unusable(error)}.")
             else:
                 yield place, row
 
@@ -125,16 +129,24 @@ def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     except json.JSONDecodeError as error:
         raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
     except (ValueError, RecursionError) as error:
-        raise ProblemError(f"file:{path}: not usable JSON: {error}.") from None
+        raise ProblemError(f"file:{path}: not usable JSON: {_unusable(error)}.") from None
     if not isinstance(rows, list):
         raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}. Wrap it in [ ].")
     yield from ((f"file:{path} row {number}", row) for number, row in enumerate(rows, start=1))
 
 
+def _unusable(error: Exception) -> str:
+    """Why valid JSON cannot be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    limit = sys.get_int_max_str_digits()
+    return f"it holds a number of more than {limit:,} digits" if "digits" in str(error) else str(error)
+
+
 def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
     for number, row in enumerate(parquet_rows(path), start=1):
         place = f"file:{path} row {number}"
-        if row is None:
-            on_bad(place, "its text is not UTF-8.")
+        if isinstance(row, str):
+            on_bad(place, row)
         else:
             yield place, row

@@ -20,6 +20,7 @@ from distill.ledger import Ledger, Tally, read_ledger
 from distill.progress import ProgressBar
 from distill.recipe import Price, SamplingCompute
 from distill.records import Problem, SampleKey
+from distill.sampling_errors import ErrorWatch, stopped_by_errors
 from distill.sampling_job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
 from distill.store import read_json, write_json
 from distill.trace_store import stored, stored_traces
@@ -49,13 +50,15 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
 
     Raises:
         ModelError, StoreError: see the engines and the ledger.
+        StageError: more than `compute.max_error_share` of the samples ended in errors.
         KeyboardInterrupt: stopped by a signal; what has finished is in the ledger.
     """
     folder = Path(job.ledger).parent
     problems = read_problems(Path(job.problems))
     with Ledger(Path(job.ledger)) as ledger, _maybe_grader(job) as grader:
         found = stored(folder).with_ledger(ledger.index)
-        again = found.errors if job.retry_errors else set()
+        max_share = SamplingCompute.model_validate(job.compute).max_error_share
+        again = found.errors if job.retry_errors or stopped_by_errors(found, ledger.index, max_share) else set()
         found.tally.finish_reasons["error"] -= len(again)
         keys = missing_keys(list(problems), job.samples_per_problem, found.keys - again, job.stop_after_correct)
         if not keys:
@@ -68,7 +71,7 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         engine = engine or start_engine(engine_spec(job, problems, keys))
         write_json(folder / ENGINE, engine.settings)
         try:
-            return {"engine": engine.settings, **loop.run(engine)}
+            return {**loop.run(engine), "engine": engine.settings}
         finally:
             engine.close()
             (folder / LIVE).unlink(missing_ok=True)
@@ -100,6 +103,7 @@ class _Loop:
         self._total = len(problems) * job.samples_per_problem
         self._price = None if job.price is None else Price.model_validate(job.price)
         self._compute = SamplingCompute.model_validate(job.compute)
+        self._watch = ErrorWatch(job.title, self._compute.max_error_share, tally, again >= set(keys))
         self._num_sampled = self._num_tokens = 0
         self._num_cut = 0
         self._live_at = 0.0
@@ -146,15 +150,18 @@ class _Loop:
                 finished = refused + engine.step()
                 self._store(finished)
                 self._take_grades()
+                self._watch.show(engine, progress)
                 progress.advance(len(finished) + num_skipped, self._note())
                 self._hint(progress)
                 self._write_live()
+                self._watch.refuse_early()
             seconds = time.monotonic() - self._started
             if stop.is_set():
                 raise KeyboardInterrupt
             while self._grader is not None and self._grader.num_waiting:
                 self._take_grades(wait_s=0.2)
                 progress.advance(0, self._note())
+            self._watch.refuse()
         return {
             "num_sampled": self._num_sampled,
             "num_tokens": self._num_tokens,
@@ -194,6 +201,7 @@ class _Loop:
             self._num_sampled += 1
             self._num_tokens += trace.num_completion_tokens
             self._num_cut += trace.finish_reason in ("length", "loop")
+            self._watch.add(trace.finish_reason, trace.error)
             if self._grader is not None:
                 self._grader.submit(self._problems[trace.problem_id], trace)
 
@@ -255,6 +263,7 @@ class _Loop:
             "seconds_left": num_left / samples_per_s if samples_per_s else None,
             "num_graded": self._num_graded,
             "num_correct": self._num_correct,
+            "trouble": self._watch.trouble,
         }
         write_json(Path(self._job.ledger).with_name(LIVE), live, sync=False)
 

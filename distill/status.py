@@ -89,6 +89,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             f"  now       {live['samples_per_second']:.1f} samples/s, {live['tokens_per_second']:,.0f} tokens/s{left} "
             f"(process {live['pid']}, {max(0.0, time.time() - live['updated_at']):.0f} s ago)"
         )
+        if live.get("trouble"):
+            lines.append(f"  trouble   {live['trouble']}")
         if live["num_graded"]:
             lines.append(f"  right     {live['num_correct'] / live['num_graded']:.0%} of {live['num_graded']:,} graded")
     if status["state"] in ("stopped", "unfinished"):

@@ -38,6 +38,7 @@ class Fault:
     hangs: bool = False
     """Say nothing until the client has gone."""
     headers: dict[str, str] = field(default_factory=dict)
+    said: str = "a fault"
 
 
 @dataclass
@@ -155,10 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             if fault is not None and not fault.after_work:
-                raise _Answer(fault.status, {"error": "a fault"}, fault.headers)
+                raise _Answer(fault.status, {"error": fault.said}, fault.headers)
             answer = self._route(path, body)
             if fault is not None:
-                answer = _Answer(fault.status, {"error": "a fault"}, fault.headers)
+                answer = _Answer(fault.status, {"error": fault.said}, fault.headers)
         except _Answer as found:
             answer = found
         if answer.status == 0:

@@ -180,6 +180,150 @@ def test_named_columns_count_before_the_usual_ones(write):
     assert (problem.question, problem.answer, problem.task, trace.text) == ("q Think.", "7", "exact", "t")
 
 
+# --- thoughts
+
+
+THINKING, SAID = "2 + 2 is 4", "It is \\boxed{4}."
+ASKED = {"role": "user", "content": "What is 2 + 2?"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASKED, {"role": "assistant", "content": SAID, "reasoning_content": THINKING}]},
+        {"messages": [ASKED, {"role": "assistant", "content": SAID, "thinking": THINKING}]},
+        {"messages": [ASKED, {"role": "assistant", "content": SAID}], "reasoning": THINKING},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ASKED["content"]}]},
+                      {"role": "assistant", "content": [{"type": "thinking", "thinking": THINKING},
+                                                        {"type": "text", "text": SAID}]}]},
+        {"problem": ASKED["content"], "response": SAID, "thinking": THINKING},
+        {"problem": ASKED["content"], "responses": [SAID], "thinking": [THINKING]},
+        {"problem": ASKED["content"], "responses": [SAID], "thinking": THINKING},
+        {"problem": ASKED["content"], "response": SAID, "thinking": [THINKING]},
+        {"problem": ASKED["content"], "generations": [{"content": SAID, "reasoning_content": THINKING}]},
+        {"problem": ASKED["content"], "completion": {"role": "assistant", "content": SAID, "reasoning": THINKING}},
+        {"problem": ASKED["content"], "generations": [[{"role": "assistant", "content": THOUGHT}]]},
+        {"problem": [{"role": "user", "content": [{"type": "text", "text": ASKED["content"]}]}], "text": THOUGHT},
+        {"problem": ASKED["content"], "output": THOUGHT, "reasoning": "a short form of it"},
+        {"problem": ASKED["content"], "response": SAID, "thinking": f"<think>\n{THINKING}\n</think>"},
+        {"problem": ASKED["content"], "reasoning": [THINKING], "content": [SAID]},
+    ],
+    ids=range(15),
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_thought_is_read_wherever_it_stands(write, row, name):
+    ((problem, trace),) = read(write([row], name))
+    assert problem.prompt == [ASKED]
+    assert (trace.text, trace.reasoning, trace.content) == (THOUGHT, THINKING, SAID)
+
+
+def test_thoughts_go_with_their_answers(write):
+    row = {"problem": "q", "responses": ["a", "b", None], "thinking": ["ta", None, "tc"]}
+    skipped = Skipped()
+    found = [(trace.reasoning, trace.content) for _, trace in read(write([row]), skipped)]
+    assert found == [("ta", "a"), ("", "b"), ("tc", "")]
+    bad = row | {"thinking": ["ta", "tb"]}
+    assert "it has 2 thoughts beside 3 answers." in refusal(write([bad]))
+
+
+@pytest.mark.parametrize(
+    "row", [{"reasoning": "2 + 2 is", "content": ""}, {"output": {"content": None, "thinking": "2 + 2 is"}}]
+)
+def test_a_thought_that_was_cut_off_stays_open(write, row):
+    ((_, trace),) = read(write([{"problem": "q", "finish_reason": "length", **row}]))
+    assert (trace.text, trace.finish_reason) == ("<think>\n2 + 2 is", "length")
+
+
+def test_named_columns_for_thought_and_answer_count_before_the_usual_text(write):
+    row = {"problem": "q", "output": "neither", "why": "t", "final": "a"}
+    ((_, trace),) = read(write([row]), columns={"reasoning": "why", "content": "final"})
+    assert (trace.reasoning, trace.content) == ("t", "a")
+    ((_, trace),) = read(write([row]), columns={"reasoning": "why", "text": "final"})
+    assert (trace.reasoning, trace.content) == ("t", "a")
+
+
+def test_a_named_thought_that_differs_from_the_texts_own_is_not_lost(write):
+    row = {"problem": "q", "output": THOUGHT, "why": "another"}
+    ((_, trace),) = read(write([row]), columns={"reasoning": "why"})
+    assert trace.reasoning == "another"
+    assert trace.content == THOUGHT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<|begin_of_thought|>\n\n{THINKING}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{SAID}\n\n<|end_of_solution|>",
+        f"[THINK]{THINKING}[/THINK]{SAID}",
+        f"<thinking>{THINKING}</thinking>{SAID}",
+        f"<reasoning>\n{THINKING}\n</reasoning>\n<answer>\n{SAID}\n</answer>",
+        f"<|channel|>analysis<|message|>{THINKING}<|end|><|start|>assistant<|channel|>final<|message|>{SAID}<|return|>",
+    ],
+)
+def test_other_marks_are_read_and_the_text_stays_verbatim(write, text):
+    ((_, trace),) = read(write([{"problem": "q", "generation": text}]))
+    assert (trace.text, trace.reasoning, trace.content) == (text, THINKING, SAID)
+
+
+def test_marks_that_the_recipe_names(write):
+    text = f"Here is my thought: {THINKING} Here is my answer: {SAID}"
+    ((_, trace),) = read(
+        write([{"problem": "q", "text": text}]), think_marks=["Here is my thought:", "Here is my answer:"]
+    )
+    assert (trace.text, trace.reasoning, trace.content) == (
+        f"<think> {THINKING} </think> {SAID}",
+        THINKING,
+        SAID,
+    )
+    for wrong in (["<a>"], ["<a>", "<a>"], ["<a>", "</a>", "<b>"], ["", "</a>"]):
+        with pytest.raises(ValueError, match="think_marks"):
+            TraceSource(source="file:x.jsonl", think_marks=wrong)
+
+
+# --- system messages and turns
+
+
+def test_a_system_column_is_put_before_the_question_or_left_out(write):
+    rows = [
+        {"system": "In dozens.", "problem": "q", "text": "t"},
+        {"system_prompt": "In dozens.", "messages": [{"role": "system", "content": "In tens."}, *CHAT]},
+        {"system": None, "problem": "r", "text": "t"},
+    ]
+    kept = [problem.prompt for problem, _ in read(write(rows))]
+    assert kept[0] == [{"role": "system", "content": "In dozens."}, {"role": "user", "content": "q"}]
+    assert [m["content"] for m in kept[1]] == ["In tens.", "What is 2 + 2?"]
+    assert [m["role"] for m in kept[2]] == ["user"]
+    assert [m["role"] for problem, _ in read(write(rows), system="drop") for m in problem.prompt] == ["user"] * 3
+    named = [{"rolle": "In dozens.", "problem": "q", "text": "t"}]
+    ((problem, _),) = read(write(named), columns={"system": "rolle"})
+    assert problem.prompt[0] == {"role": "system", "content": "In dozens."}
+
+
+def test_all_turns_are_kept_and_earlier_thoughts_have_the_students_marks(write):
+    chat = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "How far is it?"},
+        {"role": "assistant", "content": "[THINK]5 and 4[/THINK]9 km"},
+        {"role": "user", "content": "And in metres?"},
+        {"role": "assistant", "content": "9000", "reasoning_content": "times 1000"},
+    ]
+    ((problem, trace),) = read(write([{"messages": chat, "answer": "9000"}]))
+    assert problem.prompt == [
+        *chat[:2],
+        {"role": "assistant", "content": "<think>\n5 and 4\n</think>\n\n9 km"},
+        chat[3],
+    ]
+    assert (problem.question, problem.questions) == ("And in metres?", "How far is it?\n\nAnd in metres?")
+    assert (trace.reasoning, trace.content) == ("times 1000", "9000")
+
+
+def test_a_chat_that_ends_in_a_question_is_answered_by_its_own_column_or_by_nobody(write):
+    chat = [*CHAT, {"role": "user", "content": "And doubled?"}]
+    ((problem, trace),) = read(write([{"messages": chat, "response": "<think>\ntwice 4\n</think>\n\n8"}]))
+    assert problem.prompt == chat
+    assert trace.content == "8"
+    assert "it is a chat that does not end in one." in refusal(write([{"messages": chat}]))
+
+
 # --- identities
 
 
@@ -234,10 +378,79 @@ def test_examples_are_bounded_and_counts_are_not(write):
 def test_a_source_without_a_usable_row_is_refused(write):
     message = refusal(write([{"a": 1}, {"a": 2}]))
     assert "none of the 2 rows is usable" in message
-    assert "rows.jsonl:1): it has no question." in message
+    assert "rows.jsonl:1: it has no question." in message
+    assert "There are: b." in refusal(write(b'nonsense\n{"b": 1}\n'))
     assert "columns:" in message
     assert "there are no rows" in refusal(write(b""))
     assert "no such file" in refusal("file:/nowhere/rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "has_columns"),
+    [
+        (b'{"frage": "q", "text": "t"}', "it has no question.", True),
+        (b'{"problem": "q", "spur": "t"}', "it has no text.", True),
+        (b'{"problem": "q", "text": "caf\xe9"}', "not UTF-8", False),
+        (b"{nonsense", "not valid JSON", False),
+        (b'{"problem": "q", "text": "t", "n": ' + b"9" * 5_000 + b"}", "a number of more than 4,300 digits", False),
+        (b'{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "t"}]}',
+         "its chat cannot be read: message 1 (user) has content: null.", False),
+        (b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "t"}]}',
+         "holds a part of type 'image_url', which is no text.", False),
+        (b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [1], "content": null}]}',
+         "message 2 (assistant) calls a tool", False),
+        (b'{"problem": "q", "generations": [{"content": [{"type": "audio"}]}]}',
+         "its answer cannot be read: it holds a part of type 'audio', which is no text.", False),
+        (b'{"problem": "q", "completion": [{"role": "assistant", "content": null}]}',
+         "its answer cannot be read: message 1 (assistant) has content: null and no thought.", False),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_the_reason_names_what_is_wrong_and_the_columns_only_where_they_may_be_it(write, content, said, has_columns):
+    message = refusal(write(content + b"\n"))
+    assert said in message
+    assert ("There are: " in message) == has_columns
+    assert "set_int_max_str_digits" not in message
+    if has_columns:
+        assert message.endswith(f"There are: {', '.join(json.loads(content))}.")
+
+
+def test_a_null_in_a_named_question_column_is_told(write):
+    message = refusal(write([{"frage": None, "text": "t"}]), columns={"problem": "frage"})
+    assert "column 'frage' (columns.problem) is null." in message
+
+
+def test_a_named_column_is_missed_within_the_limit_too(write):
+    rows = [{"problem": f"{i}?", "text": "t"} for i in range(9)]
+    assert "no column 'who' (columns.model)" in refusal(write(rows), columns={"model": "who"}, limit=3)
+
+
+def test_binary_answers_are_text_or_cost_their_row(tmp_path):
+    path = tmp_path / "rows.parquet"
+    answers = pa.array([b"0.3", b"\xff", b"7"])
+    pq.write_table(pa.table({"problem": ["a", "b", "c"], "text": ["t"] * 3, "answer": answers}), path)
+    skipped = Skipped()
+    assert [problem.answer for problem, _ in read(f"file:{path}", skipped)] == ["0.3", "7"]
+    assert skipped.counts == {"its answer is bytes that are no UTF-8 text.": 1}
+
+
+@pytest.mark.parametrize(("value", "answer"), [(72.0, "72"), (0.3, "0.3"), (None, None), (float("nan"), None)])
+def test_numbers_as_answers(tmp_path, value, answer):
+    for kind in (pa.float32(), pa.float64()):
+        path = tmp_path / "rows.parquet"
+        pq.write_table(pa.table({"problem": ["a"], "text": ["t"], "answer": pa.array([value], kind)}), path)
+        assert read(f"file:{path}")[0][0].answer == answer
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [("STOP", "stop"), ("end_turn", "stop"), (None, "stop"), ("", "stop"), ("MAX_TOKENS", "length"),
+     ("SAFETY", "error"), ("abort", "error")],
+)  # fmt: skip
+def test_finish_reasons_in_any_words(write, told, reason):
+    ((_, trace),) = read(write([{"problem": "q", "text": "t", "finish_reason": told}]))
+    assert trace.finish_reason == reason
+    assert trace.error == (f"finish_reason is {told}" if reason == "error" else "")
 
 
 def test_a_named_column_that_is_not_there_is_refused(write):

@@ -12,7 +12,7 @@ import distill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
-    {"errors", "records", "prompts", "stats", "terminal", "file_kinds", "isolation"},
+    {"errors", "records", "marks", "prompts", "chats", "endings", "stats", "terminal", "file_kinds", "isolation"},
     {
         "hub_names",
         "shapes",
@@ -33,6 +33,8 @@ LAYERS = (
         "problems",
         "rows",
         "parquet_rows",
+        "cells",
+        "foreign_texts",
         "chat_templates",
         "foreign",
         "hub",
@@ -47,6 +49,7 @@ LAYERS = (
         "crew",
         "sampling",
         "sampling_job",
+        "sampling_errors",
         "examine",
         "judging",
         "explain",

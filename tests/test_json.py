@@ -76,7 +76,7 @@ def test_the_status_of_a_running_stage_is_as_documented(distill, generated, docu
     run = RunContext(load_recipe(generated, ["generate.samples_per_problem=3"]), folder.parent)
     StageFolder(folder).claim(generate.identity(run))
     live = {"pid": 1, "updated_at": 1.5, "samples_per_second": 2.0, "tokens_per_second": 9.0, "seconds_left": None}
-    (folder / "live.json").write_text(json.dumps({**live, "num_graded": 2, "num_correct": 1}))
+    (folder / "live.json").write_text(json.dumps({**live, "num_graded": 2, "num_correct": 1, "trouble": ""}))
     with Ledger(folder / "ledger.jsonl") as ledger:
         ledger.append([replace(next(stored_traces(folder)), sample_index=2)])
         status = json.loads(distill("generate", "--status", "--set", price, "--json")[1])

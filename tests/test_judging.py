@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from distill.engines import Completion
+from distill.errors import StageError
 from distill.fact_cache import FactCache
 from distill.judging import Question, ask_judge
 from distill.recipe import Judge
@@ -63,6 +64,23 @@ def test_a_servers_trouble_is_not_remembered(cache, fake_engine):
 
     assert dict(ask_judge([question(0)], JUDGE, cache, Refusing([]))) == {("p", 0): None}
     assert dict(ask_judge([question(0)], JUDGE, cache, fake_engine([RIGHT]))) == {("p", 0): True}
+
+
+def test_a_judge_that_answers_nothing_but_errors_stops_with_its_words(cache, fake_engine):
+    class Sleeping(fake_engine):
+        def step(self):
+            return [Completion(c.key, "", "error", 0, 0, error="HTTP 500: asleep") for c in super().step()]
+
+    def ask(num, engine):
+        return dict(ask_judge([question(i, f"It is Everest {i}.") for i in range(num)], JUDGE, cache, engine))
+
+    with pytest.raises(StageError, match=r"2 of 2 samples ended in errors.*HTTP 500: asleep \(2 times\)"):
+        ask(2, Sleeping([RIGHT]))
+    engine = Sleeping([RIGHT])
+    with pytest.raises(StageError, match="the first 32 samples"):
+        ask(500, engine)
+    assert engine.num_requests < 40
+    assert set(ask(2, fake_engine([RIGHT])).values()) == {True}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -307,8 +307,14 @@ def test_a_run_that_is_named_twice_is_removed_once(distill, small):
 
 
 def test_what_a_recipe_says_cannot_command_the_terminal(distill, generated):
-    generated.write_text(generated.read_text() + 'description: "a\\e[2Jb"\n')
+    plain = generated.read_text()
+    generated.write_text(plain + 'description: "a\\e[2Jb"\n')
+    code, _, err = distill("generate", "--quiet")
+    assert (code, "\x1b" in err) == (2, False)
+    generated.write_text(plain + 'description: "MARK"\n')
     assert distill("generate", "--quiet")[0] == 0
+    summary = generated.parent / "runs" / "small" / "summary.json"
+    summary.write_text(summary.read_text().replace("MARK", "a\\u001b[2Jb"))
     out = distill("runs", "show", "small")[1]
     assert "\x1b" not in out
     assert "a\\x1b[2Jb" in out

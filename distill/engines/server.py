@@ -20,8 +20,9 @@ import random
 import resource
 import threading
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -38,12 +39,17 @@ from distill.engines.server_answers import (
     error_completion,
     error_text,
     first_cause,
+    is_about_key,
     names_no_model,
+    page_words,
     read_answer,
     refuse_other_server,
     repetition_detection,
     retry_after_s,
     root_cause,
+    told_error,
+    told_status,
+    unknown_finish_reason,
     wants_other_key,
 )
 from distill.engines.server_pool import Pool, Server
@@ -127,6 +133,14 @@ class ServerEngine:
     @property
     def num_in_flight(self) -> int:
         return self._num_in_flight
+
+    @property
+    def trouble(self) -> str:
+        """Each server's last words, as long as nothing has been answered or every server is out; else nothing."""
+        pool = self._pool
+        if not any(server.last_problem for server in pool.servers):
+            return ""
+        return pool.problems if pool.num_answered == 0 or pool.num_out == len(pool.servers) else ""
 
     @property
     def num_servers_out(self) -> int:
@@ -237,6 +251,12 @@ class ServerEngine:
             self._num_open -= 1
             self._finished.put(completion)
 
+    def _note_finish_reason(self, payload: Any) -> None:
+        """Count words for how an answer ended that nobody knows, for the manifest."""
+        if word := unknown_finish_reason(payload):
+            counts = self.settings.setdefault("unknown_finish_reasons", {})
+            counts[word] = counts.get(word, 0) + 1
+
     async def _sample(self, request: Request) -> Completion:
         """Ask until there is an answer, or reason to record an error."""
         pool, num_tries, num_counted = self._pool, 0, 0
@@ -248,9 +268,10 @@ class ServerEngine:
             max_tokens_key = server.max_tokens_key
             try:
                 payload = await self._post(server, request.messages, request.seed)
-                completion = read_answer(request.key, payload)
+                completion = read_answer(request.key, payload, self._spec.sampling.max_tokens)
                 pool.succeeded(server)
-                return completion
+                self._note_finish_reason(payload)
+                return replace(completion, error=self._clean(completion.error))
             except ThrottledError as throttled:
                 pool.throttled(server, began_at, throttled.wait_s, str(throttled))
                 self.num_retries += 1
@@ -261,8 +282,12 @@ class ServerEngine:
                     continue
                 why, gives_up = str(refused), True
             except TroubleError as trouble:
-                why, gives_up = str(trouble), False
-                pool.failed(server, began_at, why)
+                why, gives_up = self._clean(str(trouble)), False
+                if trouble.of_answer and not pool.num_answered:
+                    # It is not down: nothing says yet that it can do better, so the samples end soon, with its words.
+                    server.last_problem = why
+                else:
+                    pool.failed(server, began_at, why)
                 # Before anything else succeeded, a failure says nothing about the sample.
                 if trouble.of_answer or pool.num_answered > num_answered:
                     num_counted += 1
@@ -273,7 +298,8 @@ class ServerEngine:
                 pool.succeeded(server, answered=False)
                 return error_completion(request.key, why)
             if num_counted >= self._compute.max_attempts:
-                return error_completion(request.key, f"{why} ({num_counted} times, while others were answered)")
+                others = ", while others were answered" if pool.num_answered else ""
+                return error_completion(request.key, f"{why} ({num_counted} times{others})")
             last, num_answered = server, pool.num_answered
             self.num_retries += 1
             num_tries += 1
@@ -311,7 +337,7 @@ class ServerEngine:
             async with asyncio.timeout(timeout_s):
                 content = json.dumps(body).encode()
                 response = await server.client.post("/chat/completions", content=content, cast_to=httpx2.Response)
-            return json.loads(response.content)
+            payload = json.loads(response.content)
         except TimeoutError:
             raise TroubleError(f"no answer within {timeout_s:g} s") from None
         except openai.APIStatusError as error:
@@ -320,22 +346,32 @@ class ServerEngine:
             self._refuse_redirect(server, error)
             raise TroubleError(self._clean(root_cause(error))) from None
         except (ValueError, RecursionError):
-            raise TroubleError("the answer is no JSON", of_answer=True) from None
+            words = page_words(response.content)
+            why = self._clean(f"the answer is no JSON{': ' + words if words else ''}")
+            raise TroubleError(why, of_answer=True) from None
+        if (status := told_status(payload)) is not None:
+            raise self._meaning(server, status, None, told_error(payload), response.headers)
+        return payload
 
     def _status_error(self, server: Server, error: openai.APIStatusError) -> Exception:
         """What an HTTP status other than 200 means."""
-        status = error.status_code
-        why = self._clean(f"HTTP {status}: {error_text(error)}")
-        if status in (401, 403):
+        return self._meaning(server, error.status_code, error.code, error_text(error), error.response.headers)
+
+    def _meaning(
+        self, server: Server, status: int, code: str | None, words: str, headers: Mapping[str, str]
+    ) -> Exception:
+        """What an error means, of whose status a server tells by HTTP or in its answer."""
+        why = self._clean(f"HTTP {status}: {words}")
+        if status == 401 or (status == 403 and is_about_key(words)):
             return ModelError(f"{server.url} refuses the key ({why}). {self._about_key()}")
-        if status == 402 or error.code == "insufficient_quota":
+        if status == 402 or code == "insufficient_quota":
             return StageError(
                 f"{server.url}: the quota is used up ({why}). What is finished is kept: once there is quota again, "
                 "the same command goes on from there."
             )
         if status == 429:
-            return ThrottledError(why, retry_after_s(error.response.headers))
-        if status == 404 and (error.code == "model_not_found" or names_no_model(why)):
+            return ThrottledError(why, retry_after_s(headers))
+        if status == 404 and (code == "model_not_found" or names_no_model(why)):
             return ModelError(
                 f"{server.url} does not have the model {self._spec.model_name} ({why}). "
                 f"Name one that it serves (`curl {server.url}/models` lists them)."
@@ -391,7 +427,7 @@ class ServerEngine:
         except (RefusedError, ThrottledError):  # it is there; what it says to a sample is dealt with there
             return True
         except TroubleError as trouble:
-            server.last_problem = str(trouble)
+            server.last_problem = self._clean(str(trouble))
         except DistillError as error:
             self._fail(error)
         return False
@@ -454,8 +490,9 @@ class ServerEngine:
         except TimeoutError:
             return f"no answer within {LOOK_TIMEOUT_S:g} s"
         except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise self._status_error(server, error) from None
+            meaning = self._status_error(server, error)
+            if error.status_code in (401, 403) and isinstance(meaning, DistillError):
+                raise meaning from None
             # Not every server lists its models; one that is in trouble will not take requests either.
             return self._clean(f"HTTP {error.status_code}: {error_text(error)}") if error.status_code >= 500 else ""
         except NO_CONNECTION as error:
@@ -498,10 +535,10 @@ class ServerEngine:
         return f"The environment variable {name} is not set: set it to the key, or name another in compute.api_key_env."
 
     def _clean(self, text: str) -> str:
-        """In one line, cut short, and without the key, which some servers repeat."""
+        """In one line, cut short, safe to print, and without the key, which some servers repeat."""
         if len(self._key) >= MIN_SECRET_CHARS:
             text = text.replace(self._key, "***")
-        text = " ".join(text.split())
+        text = "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
         return text if len(text) <= MAX_ERROR_CHARS else text[: MAX_ERROR_CHARS - 1] + "…"
 
 

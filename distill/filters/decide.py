@@ -122,6 +122,8 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         drop("unclosed_think")
     elif config.require_think and (facts.think == "none" or not facts.has_reasoning):
         drop("no_think")
+    if facts.stray_mark and not (config.require_think and facts.think == "none"):
+        drop("several_thinks", f"{facts.stray_mark} stands inside thought or answer")
     if not facts.has_content and facts.think != "unclosed":
         drop("empty_answer")
     if notes.contamination:

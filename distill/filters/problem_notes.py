@@ -41,7 +41,7 @@ def notes_on_problems(
     rest = iter(problems)
     while some := list(islice(rest, BATCH)):
         names += [problem.id for problem in some]
-        questions = [problem.question for problem in some]
+        questions = [problem.questions for problem in some]
         search.add(questions)
         if threshold is not None:
             keys += [number_key(question) for question in questions]

@@ -13,6 +13,7 @@ from distill.hub_names import names_folder
 from distill.planning.checks import MISSING, OK, WARNING, Check, line_of
 from distill.planning.counts import is_cached_dataset
 from distill.planning.models import GIB, local_model, model_facts
+from distill.publish.hub_errors import is_about_token
 from distill.recipe import PushConfig
 
 HTTP_S = 5.0
@@ -126,6 +127,9 @@ def _refused(what: str, name: str, kind: str, status: int, about: Any) -> list[C
     """What an answer other than a description means; nothing where it is one."""
     if status in READY and isinstance(about, Mapping):
         return []
+    words = about.get("error") if isinstance(about, Mapping) else None
+    if status == 403 and isinstance(words, str) and not is_about_token(words):
+        return [Check(what, MISSING, f"{name}: the Hub refuses it (403): {line_of(words)}")]
     if status in (401, 403, 404):
         said = f"{name}: no such {kind} on the Hub, or you may not see it ({status}). Check the spelling, or log in"
         return [Check(what, MISSING, said, LOGIN)]

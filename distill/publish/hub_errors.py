@@ -4,6 +4,7 @@ Enters: any exception of `huggingface_hub`, `httpx` or `hf_xet`. Leaves: a `User
 a `StageError` for what the same command may get over.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,16 @@ CONFLICT = (409, 412)
 """Somebody else has written to the repository in the meantime."""
 MAX_WAIT_S = 600.0
 GO_ON = "What was uploaded is kept, nothing half-done is visible, and the same command goes on from there."
+_ABOUT_TOKEN = re.compile(
+    r"permission|\brights?\b|\btokens?\b|authori[sz]|authenticat|credential|\bscopes?\b|\broles?\b|log(?:ged)? ?in\b"
+    r"|(?:write|read).{0,3}(?:access|only)|not (?:allowed|permitted)|\bmembers?\b|\bforbidden\b",
+    re.IGNORECASE,
+)
+_ABOUT_MORE = re.compile(
+    r"storage|quota|\blimits?\b|exceed|billing|payment|\bpaid\b|subscri|upgrade|credits?\b|\bterms\b|\bpolic(?:y|ies)\b"
+    r"|disabled|suspend|\bbanned\b|flagged|abuse|malware|\bgated\b|restricted|awaiting|review|region|country",
+    re.IGNORECASE,
+)
 LOGIN = "`hf auth login`, or set HF_TOKEN to a token with write access (https://huggingface.co/settings/tokens)"
 
 
@@ -44,11 +55,14 @@ def translated(error: BaseException, what: str) -> DistillError:
     status = status_of(error)
     if status == 401:
         return UserError(f"push: {what}: the Hub does not accept the token (401). Get a new one: {LOGIN}.")
-    if status == 403:
+    if status == 403 and is_about_token(words := hub_words(error)):
         return UserError(
-            f"push: {what}: the token may not write there (403): {_said(error)} Take another token ({LOGIN}), or "
+            f"push: {what}: the token may not write there (403): {_sentence(words)} Take another token ({LOGIN}), or "
             "another push.repo."
         )
+    if status == 403:
+        said = _sentence(words) or "it gives no reason."
+        return UserError(f"push: {what}: the Hub refuses it (403): {said} {GO_ON}")
     if status == 404:
         return UserError(
             f"push: {what}: there is no such repository, or the token may not see it (404). "
@@ -76,6 +90,11 @@ def status_of(error: BaseException) -> int | None:
         if isinstance(status, int):
             return status
     return None
+
+
+def is_gated(error: BaseException) -> bool:
+    """Whether access to a repository has to be asked for first."""
+    return any(cls.__name__ == "GatedRepoError" for one in _chain(error) for cls in type(one).__mro__)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -125,8 +144,60 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         at = at.__cause__ or at.__context__
 
 
+def download_refusal(error: BaseException) -> str | None:
+    """Why the Hub does not hand something out, as a sentence's end; `None` where it has not answered."""
+    status, words = status_of(error), hub_words(error)
+    if status is None:
+        return None
+    if status == 429:
+        return "the Hub's rate limit is reached (429). Wait a while, then run the same command again."
+    if status >= 500:
+        return f"the Hub fails ({status}). Run the same command again later."
+    if status == 401:
+        return "the Hub does not accept the token (401). Get a new one: `hf auth login`, or HF_TOKEN."
+    said = _sentence(words) or "it gives no reason."
+    advice = " Log in with a token that may read it: `hf auth login`, or HF_TOKEN." if is_about_token(words) else ""
+    return f"the Hub refuses it ({status}): {said}{advice}"
+
+
+def is_about_token(words: str) -> bool:
+    """Whether a 403 is about who asks, and not about storage, money, terms or a repository that was shut."""
+    return _ABOUT_TOKEN.search(words) is not None and _ABOUT_MORE.search(words) is None
+
+
+def hub_words(error: BaseException) -> str:
+    """What the Hub itself said, in a line; empty where it said nothing.
+
+    `huggingface_hub` adds a guess about the token to the text of every 403: its text is not looked at.
+    """
+    for one in _chain(error):
+        said = getattr(one, "server_message", None) or _body_words(getattr(one, "response", None))
+        if said:
+            return _in_a_line(said)
+    return ""
+
+
+def _body_words(response: Any) -> str:
+    """The message in an answer's header or body."""
+    try:
+        if header := response.headers.get("X-Error-Message"):
+            return str(header)
+        body = response.json()
+    except Exception:  # no answer, one that was not read, or no JSON
+        return ""
+    words = (body.get("message") or body.get("error")) if isinstance(body, dict) else ""
+    return words if isinstance(words, str) else ""
+
+
 def _said(error: BaseException) -> str:
-    """What the Hub said, in a line and without addresses that hold a signature."""
-    said = getattr(error, "server_message", None) or str(error).strip().partition("\n")[0]
-    text = " ".join(word.partition("?")[0] for word in redact(str(said)).split())
-    return text[:300] or type(error).__name__
+    """What the Hub said, or else the error's first line."""
+    return hub_words(error) or _in_a_line(str(error).strip().partition("\n")[0]) or type(error).__name__
+
+
+def _in_a_line(text: str) -> str:
+    """Without addresses that hold a signature, and cut short."""
+    return " ".join(word.partition("?")[0] if "://" in word else word for word in redact(str(text)).split())[:300]
+
+
+def _sentence(words: str) -> str:
+    return words if not words or words.endswith((".", "!", "?")) else f"{words}."

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from distill.errors import RecipeError
-from distill.publish.hub_errors import status_of
+from distill.publish.hub_errors import download_refusal, hub_words, status_of
 from distill.recipe_files.references import HubReference
 
 TIMEOUT_S = 30.0
@@ -92,6 +92,8 @@ class HubFiles:
             return (
                 f"{self._name}: the repository has no revision {self._reference.revision!r}. Look at {page}/tree/main."
             )
+        if status == 403 and hub_words(error):
+            return f"{self._name}: {download_refusal(error)}"
         if status in (401, 403, 404) or _is(error, "HFValidationError"):
             return (
                 f"{self._name}: no such repository on the Hub, or it is private. Check the spelling; for a private "

@@ -15,6 +15,7 @@ import yaml
 
 from distill.errors import RecipeError
 from distill.file_kinds import FILE, MISSING, kind_of
+from distill.recipe_files.eaten import ESCAPE_HINT, control_in_text, eaten_in_source, eaten_in_text
 from distill.recipe_files.installed import installed_names
 from distill.secrets import secrets_in_text, secrets_in_tree
 
@@ -34,6 +35,15 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's core scalars: `no` and `on` are strings, and 1e-4 is a number."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base declares it
+
+    def __init__(self, text: bytes | str) -> None:
+        super().__init__(text)
+        encoding = self.encoding or "utf-8"
+        self._source = text if isinstance(text, str) else text.decode(encoding, "replace")
+
+    def source_of(self, node: yaml.Node) -> str:
+        """How a scalar stands in the text."""
+        return self._source[node.start_mark.index : node.end_mark.index]
 
 
 for _tag, _pattern, _first in (
@@ -141,6 +151,8 @@ def _plain_key(place: str, key: Any) -> str:
 
 def _check_plain(place: str, value: Any) -> None:
     _check_text(place, value)
+    if isinstance(value, str) and (eaten := eaten_in_text(value)):
+        raise RecipeError(f"{place}: {eaten}")
     for _, kind in secrets_in_text(value) if isinstance(value, str) else ():
         raise _secret(place, kind)
 
@@ -156,14 +168,18 @@ def read_value(option: str, text: str) -> Any:
         RecipeError: it is no YAML.
     """
     place = f"--set {option.partition('=')[0]}"
+    if eaten := eaten_in_text(text):
+        raise RecipeError(f"{place}: {eaten}")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
         return None if node is None else _construct(loader, node, (), place, {})
     except RecipeError as error:
         raise RecipeError(str(error).replace(f"{place}:1: ", f"{place}: ")) from None
-    except (yaml.YAMLError, RecursionError):
-        raise RecipeError(f"--set {option}: the value is not valid YAML. Quote it: --set 'key=\"…\"'") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or ""
+        hint = ESCAPE_HINT if "escape" in problem else "Quote it: --set 'key=\"…\"'"
+        raise RecipeError(f"--set {option}: the value is not valid YAML. {hint}") from None
 
 
 def refuse_secret_option(key: str, value: Any, place: str) -> None:
@@ -229,7 +245,8 @@ def _not_yaml(name: str, text: bytes, error: yaml.YAMLError) -> RecipeError:
             )
     line = f":{mark.line + 1}" if mark else ""
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return RecipeError(f"{name}{line}: not valid YAML: {what}.")
+    hint = f" {ESCAPE_HINT}." if "escape" in what else ""
+    return RecipeError(f"{name}{line}: not valid YAML: {what}.{hint}")
 
 
 def _unreadable(text: bytes, error: yaml.reader.ReaderError) -> tuple[str, str]:
@@ -281,7 +298,10 @@ def _construct(loader: _Loader, node: yaml.Node, at: KeyPath, name: str, places:
         raise _tagged(line, node) from None
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{line}: {short(node.value)} is not a finite number.")
-    _check_text(line, value)
+    place = f"{line}: {'.'.join(map(str, at))}" if at else line
+    if isinstance(node, yaml.ScalarNode) and node.style == '"' and (eaten := eaten_in_source(loader.source_of(node))):
+        raise RecipeError(f"{place}: {eaten}")
+    _check_text(place, value)
     return value
 
 
@@ -289,9 +309,13 @@ def _tagged(line: str, node: yaml.Node) -> RecipeError:
     return RecipeError(f"{line}: the tag {short(node.tag)} is not allowed: a recipe is plain text, numbers and lists.")
 
 
-def _check_text(line: str, value: Any) -> None:
-    if isinstance(value, str) and _UNUSABLE.search(value):
-        raise RecipeError(f"{line}: a text may not hold NUL or half of a surrogate pair.")
+def _check_text(place: str, value: Any) -> None:
+    if not isinstance(value, str):
+        return
+    if _UNUSABLE.search(value):
+        raise RecipeError(f"{place}: a text may not hold NUL or half of a surrogate pair.")
+    if found := control_in_text(value):
+        raise RecipeError(f"{place}: {found}")
 
 
 def short(value: Any) -> str:

@@ -22,6 +22,8 @@ class _Dumper(yaml.SafeDumper):
         first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *implicit_resolvers().get(first, [])]
         for first in yaml.SafeDumper.yaml_implicit_resolvers.keys() | implicit_resolvers().keys()
     }
+    # A tab as \x09: \t before letters may read as a command of LaTeX, which a recipe is refused for.
+    ESCAPE_REPLACEMENTS = {'"': '"', "\\": "\\"}  # type: ignore[misc]  # noqa: RUF012
 
 
 def _text_node(dumper: _Dumper, value: str) -> yaml.ScalarNode:

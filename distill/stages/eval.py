@@ -16,7 +16,7 @@ from distill.grading.boxes import boxes_alone
 from distill.grading.pool import GradingPool
 from distill.hub import Model, resolve_model
 from distill.launch import run_job
-from distill.ledger import index_ledger, read_ledger
+from distill.ledger import index_ledger, read_at
 from distill.problems import problems_fingerprint
 from distill.records import EvalResult, Problem, Trace, Verdict
 from distill.sampling_job import SamplingJob
@@ -180,8 +180,8 @@ def _grade(run: RunContext, role: str, model: Model, problems: dict[str, Problem
     config = run.recipe.eval
     assert config is not None
     wanted = {(name, i) for name in problems for i in range(config.samples_per_problem)}
-    ledger = read_ledger(folder / role / LEDGER)
-    traces = sorted((t for t in ledger if t.key in wanted), key=lambda t: t.key)
+    places = index_ledger(folder / role / LEDGER).places  # of a sample that was asked for twice, the one that counts
+    traces = list(read_at(folder / role / LEDGER, (places[key] for key in sorted(wanted & places.keys()))))
     with GradingPool(timeout_s=config.grade_timeout_s) as pool:
         answers = ((problems[t.problem_id], _gradable(t)) for t in traces)
         grades = list(grade_all(answers, pool, last_number=True))

@@ -205,7 +205,7 @@ def _ask(
         FactCache(run.run_dir / CACHE, write=True) as cache,
         ProgressBar(f"filter: ask {judge.model}", num, "answers") as progress,
     ):
-        for key, verdict in ask_judge(questions(), judge, cache):
+        for key, verdict in ask_judge(questions(), judge, cache, progress=progress):
             judged[key[0]][key] = verdict
             progress.advance()
         if num_silent := sum(word is None for found in judged.values() for word in found.values()):

@@ -23,7 +23,7 @@ from distill.store import Summary, read_jsonl, write_jsonl
 from distill.tokenizers import chat_template_of
 from distill.trace_store import LEDGER, check_stored, clear, finalise, stored_without_repair
 
-VERSION = 2
+VERSION = 3
 ready = nothing_to_read
 
 NOT_IDENTITY = {"compute", "teacher", "revision", "price"}

@@ -21,7 +21,7 @@ from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows, nothing_to
 from distill.store import Summary, disk_errors, sha256_of, write_json
 from distill.trace_store import check_stored, clear, finalise, shard_files
 
-VERSION = 1
+VERSION = 2
 grows, ready = never_grows, nothing_to_read
 
 SKIPPED = "skipped.json"
@@ -101,7 +101,8 @@ def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]
     identities = Identities()
     for source in run.recipe.traces:
         for problem, trace in foreign_traces(source, skipped, identities):
-            if bare_question(problem.question, source.template) in measured:
+            asked = [message["content"] for message in problem.prompt if message["role"] == "user"]
+            if any(bare_question(question, source.template) in measured for question in asked):
                 skipped.add(problem.id, "its problem is in an evaluation set (eval.benchmarks).")
             else:
                 yield problem, trace

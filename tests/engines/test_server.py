@@ -16,15 +16,20 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distill.engines import Completion, EngineSpec, Request, server, server_pool
 from distill.engines.server import ServerEngine
 from distill.engines.server_answers import (
     RedirectedError,
+    TroubleError,
     read_answer,
     refuse_other_server,
     repetition_detection,
     retry_after_s,
+    told_status,
+    unknown_finish_reason,
 )
 from distill.errors import DistillError, ModelError, StageError
 from distill.prompts import split_reasoning
@@ -34,7 +39,7 @@ CANARY = "sk-canary-4242"
 MODEL = "org/teacher"
 
 
-def reply(content: str | None = "4", finish: str = "stop", **message: Any) -> dict[str, Any]:
+def reply(content: Any = "4", finish: Any = "stop", **message: Any) -> dict[str, Any]:
     """A chat completion as a server sends it."""
     choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
     return {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
@@ -272,6 +277,257 @@ def test_other_finish_reasons_are_errors_with_that_reason(serve, connect):
     [completion] = drain(connect(serve(lambda body: reply("", "content_filter"))), questions(1))
     assert completion.finish_reason == "error"
     assert "content_filter" in completion.error
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]},
+                     {"type": "text", "text": "4"}]},
+        {"content": [{"type": "reasoning", "text": "2 + 2"}, {"type": "text", "text": "4"}]},
+        {"content": {"parts": [{"text": "2 + 2", "thought": True}, {"text": "4"}]}},
+        {"content": ["4"], "reasoning_details": [{"type": "reasoning.text", "text": "2 + 2"}]},
+        {"content": "<thought>2 + 2</thought>4"},
+        {"content": "[THINK]2 + 2[/THINK]4"},
+    ],
+)  # fmt: skip
+def test_parts_and_other_marks(message):
+    completion = read_answer(("q", 0), reply(**message))
+    assert completion.finish_reason == "stop"
+    assert split_reasoning(completion.text) == ("2 + 2", "4", "closed")
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("eos_token", "stop"), ("end_turn", "stop"), ("STOP", "stop"), ("", "stop"), (None, "stop"),
+     ({"type": "stop"}, "stop"), ("MAX_TOKENS", "length"), ("max_tokens", "length"), ("SAFETY", "error"),
+     ("tool_calls", "error"), ("wandered_off", "stop")],
+)  # fmt: skip
+def test_finish_reasons_of_all_servers(serve, connect, finish, reason):
+    engine = connect(serve(lambda body: reply("4", finish)))
+    [completion] = drain(engine, questions(1))
+    assert completion.finish_reason == reason
+    assert completion.error == (f"finish_reason is {finish}" if reason == "error" else "")
+    unknown = {"wandered_off": 1} if finish == "wandered_off" else None
+    assert engine.settings.get("unknown_finish_reasons") == unknown
+
+
+@pytest.mark.parametrize("finish", [None, "", "wandered_off"])
+def test_an_answer_that_fills_its_tokens_was_cut_off_where_no_known_reason_says_otherwise(finish):
+    payload = reply("4", finish) | {"usage": {"prompt_tokens": 7, "completion_tokens": 64}}
+    assert read_answer(("q", 0), payload, max_tokens=64).finish_reason == "length"
+    assert read_answer(("q", 0), payload, max_tokens=65).finish_reason == "stop"
+
+
+def test_a_finish_reason_under_another_name():
+    payload = reply("4")
+    choice = payload["choices"][0]
+    choice["stop_reason"] = choice.pop("finish_reason") and "max_tokens"
+    assert read_answer(("q", 0), payload).finish_reason == "length"
+    assert read_answer(("q", 0), {"choices": [{"text": "4", "finish_reason": "eos"}]}).text == "4"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"content": [{"type": "thinking", "thinking": "2 + 2"}, {"type": "text", "text": "4"}],
+         "stop_reason": "end_turn", "usage": {"input_tokens": 7, "output_tokens": 3}},
+        {"candidates": [{"content": {"parts": [{"text": "2 + 2", "thought": True}, {"text": "4"}], "role": "model"},
+                         "finishReason": "STOP"}],
+         "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}},
+        {"message": {"role": "assistant", "content": "4", "thinking": "2 + 2"}, "done_reason": "stop",
+         "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+    ],
+    ids=["Anthropic", "Google", "Ollama"],
+)  # fmt: skip
+def test_answers_in_the_servers_own_api(payload):
+    completion = read_answer(("q", 0), payload)
+    assert completion == Completion(("q", 0), "<think>\n2 + 2\n</think>\n\n4", "stop", 7, 3)
+
+
+@pytest.mark.parametrize("message", [{}, {"message": None}])
+def test_a_choice_without_a_message_has_its_reason(message):
+    assert (
+        read_answer(("q", 0), {"choices": [{**message, "finish_reason": "SAFETY"}]}).error == "finish_reason is SAFETY"
+    )
+    assert read_answer(("q", 0), {"choices": [{**message, "finish_reason": "length"}]}).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "said"),
+    [
+        ({"refusal": "I cannot help with that."}, "content_filter", "content_filter: I cannot help with that."),
+        ({"content": [{"type": "image_url"}]}, "stop", "the answer holds a part of type 'image_url'"),
+        ({"content": [{"type": "tool_use", "input": {}}]}, "tool_use", "finish_reason is tool_use"),
+    ],
+)
+def test_no_answer_has_the_servers_words(message, finish, said):
+    payload = reply(message.pop("content", None), finish, **message)
+    completion = read_answer(("q", 0), payload)
+    assert completion.finish_reason == "error"
+    assert said in completion.error
+    assert completion.num_completion_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": {"message": "model is sleeping", "type": "server_error"}}, "with an error: model is sleeping"),
+        ({"error": "model is sleeping"}, "model is sleeping"),
+        ({"choices": None, "error": {"detail": "model is sleeping"}}, "model is sleeping"),
+        ({"choices": [], "message": "model is sleeping"}, "model is sleeping"),
+        ({"object": "error", "message": "model is sleeping", "code": 50001}, "model is sleeping"),
+        ({"detail": [{"msg": "model is sleeping"}]}, "model is sleeping"),
+        ({"base_resp": {"status_code": 1002, "status_msg": "model is sleeping"}}, "model is sleeping"),
+        ({"choices": [{"error": {"message": "model is sleeping"}, "finish_reason": "error"}]}, "model is sleeping"),
+        ({"choices": [{"message": {"content": "x"}, "error": {"message": "model is sleeping"}}]}, "model is sleeping"),
+        ("<!doctype html><html><head><title>Model is sleeping</title></head><body>x</body></html>",
+         "the answer is no JSON: Model is sleeping"),
+        ("<html><style>x{}</style><h1>Model</h1> is sleeping</html>", "the answer is no JSON: Model is sleeping"),
+        ("model is sleeping", "the answer is no JSON: model is sleeping"),
+        ('{"choices": [{"mess', 'the answer is no JSON: {"choices": [{"mess'),
+        ({"choices": []}, "no chat completion"),
+        ([], "no chat completion"),
+        (None, "no chat completion"),
+        (reply(None, None), "the answer is empty and has no finish_reason"),
+        (reply("", ""), "the answer is empty and has no finish_reason"),
+    ],
+    ids=range(18),
+)  # fmt: skip
+def test_an_error_with_status_200_is_told_in_the_servers_words(serve, connect, body, said):
+    fake = serve(lambda asked: web.json_response(None) if body is None else body)
+    engine = connect(fake, max_attempts=2, max_in_flight=1)
+    [completion] = drain(engine, questions(1))
+    assert completion.finish_reason == "error"
+    assert said in completion.error
+    assert completion.error.endswith("(2 times)")
+    assert said in engine.trouble
+
+
+@pytest.mark.parametrize("body", [{"error": "sleepy"}, "<html>sleepy</html>", {"choices": None, "msg": "sleepy"}])
+def test_a_server_that_never_answers_properly_is_not_waited_for(serve, connect, body):
+    engine = connect(serve(lambda asked: body), give_up_after_s=600.0)
+    completions = drain(engine, questions(60))
+    assert all("sleepy (6 times)" in c.error for c in completions)
+    assert engine.num_servers_out == 0
+
+
+def test_of_two_servers_the_one_that_answers_properly_gets_the_work(serve, connect):
+    sleepy, well = serve(lambda asked: {"error": "sleepy"}), serve(lambda asked: asyncio.sleep(0.01, reply()))
+    requests = questions(200)
+    assert_each_answered_once(drain(connect(sleepy, well, max_in_flight=8), requests), requests)
+    assert len(sleepy.asked) < 100
+
+
+def test_nothing_is_said_of_others_where_there_were_none(serve, connect):
+    def script(body: dict[str, Any]) -> Any:
+        return {"error": "sleepy"} if question(body) == "q0" else asyncio.sleep(0.01, reply())
+
+    completions = drain(connect(serve(script), max_in_flight=2, max_attempts=3), questions(9))
+    assert [c.error for c in completions if c.error] == [
+        "the server answers with an error: sleepy (3 times, while others were answered)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        ({"code": 401, "message": "no such user"}, ModelError, "OPENAI_API_KEY"),
+        ({"code": "402", "message": "buy credits"}, StageError, "quota is used up"),
+        ({"code": 400, "message": "seed is not supported"}, ModelError, "refuses every request: HTTP 400: seed"),
+    ],
+)
+def test_a_status_in_the_body_counts_as_one(serve, connect, error, kind, said):
+    with pytest.raises(kind, match=said):
+        drain(connect(serve(lambda body: {"error": error})), questions(2))
+
+
+def test_a_throttle_in_the_body_is_waited_for(serve, connect):
+    seen: Counter[str] = Counter()
+
+    def script(body: dict[str, Any]) -> Any:
+        seen[question(body)] += 1
+        return {"error": {"code": 429, "message": "slow"}} if seen["q0"] == 1 else reply()
+
+    requests = questions(2)
+    assert_each_answered_once(drain(connect(serve(script), max_in_flight=1, max_attempts=1), requests), requests)
+
+
+def test_a_403_about_one_sample_costs_that_sample(serve, connect):
+    fake = serve(lambda body: refusal(403, "Your input was flagged") if question(body) == "q1" else reply())
+    completions = {c.key[0]: c for c in drain(connect(fake, max_in_flight=1), questions(3))}
+    assert completions["q1"].error == "HTTP 403: Your input was flagged"
+    assert {c.finish_reason for name, c in completions.items() if name != "q1"} == {"stop"}
+
+
+def test_a_403_about_everything_stops_with_the_servers_words_and_no_guess_about_the_key(serve, connect):
+    fake = serve(lambda body: refusal(403, "Not available in your country"))
+    with pytest.raises(ModelError, match="refuses every request: HTTP 403: Not available in your country") as caught:
+        drain(connect(fake), questions(2))
+    assert "OPENAI_API_KEY" not in str(caught.value)
+
+
+def test_trouble_is_the_servers_words_until_something_is_answered(serve, connect):
+    stormy = threading.Event()
+    stormy.set()
+    fake = serve(lambda body: refusal(500, "storm \x1b[31m") if stormy.is_set() else reply())
+    engine, requests = connect(fake, max_attempts=1), questions(2)
+    assert engine.trouble == ""
+    for request in requests:
+        engine.submit(request)
+    while not engine.trouble:
+        engine.step()
+    assert engine.trouble == f"{fake.url}: HTTP 500: storm \N{REPLACEMENT CHARACTER}[31m"
+    stormy.clear()
+    while engine.num_in_flight:
+        engine.step()
+    assert engine.trouble == ""
+
+
+@pytest.mark.parametrize("usage", [None, [], "x", {"completion_tokens": "many"}, {"completion_tokens": -3}, {"a": 1}])
+def test_counts_that_are_none_lose_no_answer(usage):
+    assert read_answer(("q", 0), reply("4") | {"usage": usage}) == Completion(("q", 0), "4", "stop", 0, 0)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["stop", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "candidates",
+                    "message",
+                    "content",
+                    "finish_reason",
+                    "error",
+                    "usage",
+                    "text",
+                    "type",
+                    "code",
+                ]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(ANYTHING, ANYTHING)
+def test_any_body_is_an_answer_or_trouble(payload, message):
+    for body in (payload, {"choices": [message]}, {"choices": [{"message": message, "finish_reason": payload}]}):
+        told_status(body)
+        try:
+            completion = read_answer(("q", 0), body)
+        except TroubleError as trouble:
+            assert trouble.of_answer  # noqa: PT017 - it may be either
+        else:
+            unknown_finish_reason(body)
+            completion.text.encode()
 
 
 def test_missing_usage_counts_no_tokens():

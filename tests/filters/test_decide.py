@@ -9,6 +9,7 @@ from distill.filters.decide import ProblemNotes, decide, is_for_the_judge
 from distill.filters.dedup import content_key, signature
 from distill.filters.readability import measure
 from distill.grading import Grade
+from distill.marks import stray_mark
 from distill.prompts import join_reasoning, split_reasoning
 from distill.recipe import FilterConfig
 from distill.records import Problem
@@ -40,6 +41,7 @@ def trace(text=THOUGHT + "\\boxed{4}", finish_reason="stop", opened=False, index
         num_tokens,
         measure(split.reasoning, split.content, language),
         signature(whole),
+        stray_mark=stray_mark(split.reasoning, split.content),
     )
 
 
@@ -83,6 +85,31 @@ def reasons_of(facts, **more):
             ("unclosed_think", "no_answer"),
             id="never closed, none asked for",
         ),
+        # several thoughts
+        pytest.param(trace(f"{THOUGHT}No. {THOUGHT}4"), RIGHT, {}, ("several_thinks",), id="a second thought"),
+        pytest.param(trace(f"<think>\n{THOUGHT}4"), RIGHT, {}, ("several_thinks",), id="a thought in a thought"),
+        pytest.param(
+            trace("<think>\nThe tag </think> ends it. Two.\n</think>\n\n4"),
+            RIGHT,
+            {},
+            ("several_thinks",),
+            id="a quoted mark",
+        ),
+        pytest.param(trace(f"{THOUGHT}4 [/THINK]"), RIGHT, {}, ("several_thinks",), id="another model's mark"),
+        pytest.param(
+            trace(f"{THOUGHT}4 </think>"), RIGHT, {"require_think": False}, ("several_thinks",), id="none asked for"
+        ),
+        pytest.param(
+            trace(f"Sure! {THOUGHT}4"), RIGHT, {"require_think": False}, ("several_thinks",), id="after the answer"
+        ),
+        pytest.param(
+            trace("<think>\nA <think> B", "length"),
+            NOTHING,
+            {},
+            ("truncated", "unclosed_think", "several_thinks", "no_answer"),
+            id="in a thought that was cut off",
+        ),
+        pytest.param(trace("[THINK]Two.[/THINK]4"), RIGHT, {}, (), id="one thought between another model's marks"),
         # a chat template that ends in <think>
         pytest.param(trace("Two.\n</think>\n\n4", opened=True), RIGHT, {}, (), id="opened by the prompt"),
         pytest.param(

@@ -242,13 +242,22 @@ def test_an_upload_that_keeps_failing_tells_why(hub, make_run, Fault, waits, cap
     assert "signed-secret" not in str(caught.value) + capfd.readouterr().err
 
 
+@pytest.mark.parametrize("path", ["objects/batch", COMMIT])
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "does not accept the token"), (403, "may not write there"), (413, "refuses it")]
+    ("status", "words", "said"),
+    [
+        (401, "", "does not accept the token"),
+        (403, "You don't have the rights to write here", "may not write there"),
+        (403, "Private repository storage limit reached", "refuses it (403): Private repository storage limit reached"),
+        (413, "", "refuses it"),
+    ],
 )
-def test_a_refusal_in_the_middle_is_told_at_once(hub, make_run, Fault, waits, status, said):
-    hub.faults = [Fault("POST", "objects/batch", status=status)]
-    with pytest.raises(UserError, match=said):
+def test_a_refusal_in_the_middle_is_told_at_once(hub, make_run, Fault, waits, path, status, words, said):
+    hub.faults = [Fault("POST", path, status=status, said=words)]
+    with pytest.raises(UserError) as caught:
         push.run(make_run())
+    assert said in str(caught.value)
+    assert ("HF_TOKEN" in str(caught.value)) == ("storage" not in words and status != 413)
     assert not waits
     assert hub.num_commits(*MODEL) == 0
 

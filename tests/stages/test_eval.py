@@ -225,6 +225,15 @@ def test_run_grades_both_models_on_all_benchmarks(run):
     assert summary.outputs == {eval.PROBLEMS: 4, "base/verdicts.jsonl": 8, "student/verdicts.jsonl": 8}
 
 
+def test_a_sample_that_was_asked_for_again_counts_once(run):
+    with Ledger(run.folder("eval").path / "base" / eval.LEDGER) as ledger:
+        ledger.append([Trace("d", 0, "base", "r", "\\boxed{4}", "", "\\boxed{4}", "stop", 5, 7, 0)])
+    summary = eval.run(run)
+    verdicts = read_jsonl(run.folder("eval").path / "base" / eval.VERDICTS)
+    assert summary.outputs["base/verdicts.jsonl"] == len(verdicts) == 8
+    assert [v["reasons"] for v in verdicts if (v["problem_id"], v["sample_index"]) == ("d", 0)] != [["error"]]
+
+
 def test_the_reasons_of_what_is_not_right(run):
     eval.run(run)
     rows = read_jsonl(run.folder("eval").path / "base" / eval.VERDICTS)

@@ -52,6 +52,46 @@ def test_rows_become_problems_and_traces_that_the_filter_takes(tmp_path, documen
     assert (folder / "report.html").exists()
 
 
+def test_several_thoughts_are_a_reason_of_their_own(tmp_path):
+    thought = "<think>\nTwice 5 is 10, I think, so that is it.\n</think>\n\n"
+    texts = {
+        "one": f"{thought}\\boxed{{10}}",
+        "two": f"{thought}No.\n\n{thought}\\boxed{{10}}",
+        "nested": f"<think>\n{thought}\\boxed{{10}}",
+        "quoted": "<think>\nThe tag </think> would end it. Twice 5 is 10.\n</think>\n\n\\boxed{10}",
+        "marks": "[THINK]Twice 5 is 10, I think, so that is it.[/THINK]\\boxed{10}",
+    }
+    rows = [{"id": name, "problem": f"{name} 5?", "answer": "10", "text": text} for name, text in texts.items()]
+    run_recipe(recipe_of(tmp_path, rows), tmp_path / "runs", ["import", "filter"])
+    verdicts = read_jsonl(tmp_path / "runs" / "made" / "filter" / "verdicts.jsonl")
+    assert {v["problem_id"]: v["reasons"] for v in verdicts} == {
+        "one": [],
+        "two": ["several_thinks"],
+        "nested": ["several_thinks"],
+        "quoted": ["several_thinks"],
+        "marks": [],
+    }
+
+
+def test_a_chats_earlier_turns_count_where_problems_are_told_apart_and_measured_on(tmp_path):
+    def row(name, first):
+        answer = {"role": "assistant", "content": f"{first} km"}
+        last = {"role": "assistant", "content": f"<think>\nThousand times {first}.\n</think>\n\n\\boxed{{{first}000}}"}
+        ask = [{"role": "user", "content": f"How far is {first} km?"}, answer]
+        return {
+            "id": name,
+            "messages": [*ask, {"role": "user", "content": "And in metres?"}, last],
+            "answer": f"{first}000",
+        }
+
+    rows = [row("a", 3), row("b", 4), row("c", 5)]
+    write_jsonl(tmp_path / "exam.jsonl", [{"problem": "How far is 5 km?", "answer": "5"}])
+    exam = {"benchmarks": [{"source": f"file:{tmp_path / 'exam.jsonl'}"}], "sampling": {"max_tokens": 512}}
+    summary = run_recipe(recipe_of(tmp_path, rows, eval=exam), tmp_path / "runs", ["import", "filter"])
+    assert (summary["import"]["num_problems"], summary["import"]["num_skipped"]) == (2, 1)
+    assert summary["filter"]["dropped"] == {}
+
+
 def test_a_second_run_skips_and_a_changed_file_is_refused(tmp_path):
     said = []
     run_recipe(recipe_of(tmp_path), tmp_path / "runs", ["import"])
