@@ -115,11 +115,10 @@ def _read(text: str, depth: int) -> RealSet:
             read = [_read(part, depth + 1) for part in parts]
             excluded = any(split_relations(part).signs == ("!=",) for part in parts)
             pieces = [one.pieces for one in read]
-            together = _union(pieces)
-            # x>1, x<5 is both at once: either would be all numbers
-            return RealSet(
-                _intersection(pieces) if excluded or together == (EVERYTHING,) else together, _one_variable(read)
-            )
+            either = _union(pieces)
+            # x>1, x<5 is both at once: either of them would be all numbers
+            both_at_once = excluded or either == (EVERYTHING,)
+            return RealSet(_intersection(pieces) if both_at_once else either, _one_variable(read))
         return _inequality(relations.sides, relations.signs)
     raise _NoSetError
 
