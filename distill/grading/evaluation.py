@@ -69,7 +69,7 @@ def digits_needed(node: Node) -> int:
             base = max(leaves, default=Fraction(1))
             if exponent.op == "num" and isinstance(exponent.value, Fraction) and base > 0:
                 bits = max(base.numerator, base.denominator).bit_length()
-                largest = max(largest, int(min(exponent.value, 100_000) * bits))
+                largest = max(largest, bits * int(min(exponent.value, Fraction(100_000))))
         waiting.extend(one.args)
     return min(MAX_DIGITS, DIGITS + largest)  # 3.3 bits a digit: three times what is there
 

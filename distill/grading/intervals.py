@@ -29,6 +29,7 @@ _ALL = re.compile(
     r"(?:x is )?(?:the set of )?(?:all )?(?:the )?real numbers?(?: x)?|all real values(?: of x)?"
 )
 _MEMBER = re.compile(r"\s*([a-zA-Z]|\\[a-zA-Z]+)\s*\\in(?![a-zA-Z])")
+_ABSOLUTE = re.compile(r"(?:\||\\lvert)([^|]*?)(?:\||\\rvert)")
 _BUILDER = re.compile(
     r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:|\\mid|\\vert|\\colon)\s*(.*)\\\}", re.DOTALL
 )
@@ -52,6 +53,9 @@ class RealSet(NamedTuple):
 
 class _NoSetError(ValueError):
     """The text is no set that can be read."""
+
+
+EVERYTHING = Piece(None, None, False, False)
 
 
 def looks_like_a_set(text: str) -> bool:
@@ -92,7 +96,7 @@ def _read(text: str, depth: int) -> RealSet:
     if found := _MEMBER.match(text):
         return _read(text[found.end() :], depth + 1)._replace(variable=found[1])
     if _ALL.fullmatch(" ".join(text.split())):
-        return RealSet((Piece(None, None, False, False),))
+        return RealSet((EVERYTHING,))
     for pattern, together in ((_UNION, _union), (_BOTH, _intersection), (_WITHOUT, _difference)):
         parts = split_top(text, pattern)
         if len(parts) > 1:
@@ -109,9 +113,12 @@ def _read(text: str, depth: int) -> RealSet:
         parts = split_top(text, re.compile("[,;]"))
         if len(parts) > 1 and all(split_relations(part).signs for part in parts):
             read = [_read(part, depth + 1) for part in parts]
-            excluded = all(split_relations(part).signs == ("!=",) for part in parts)
+            excluded = any(split_relations(part).signs == ("!=",) for part in parts)
             pieces = [one.pieces for one in read]
-            return RealSet(_intersection(pieces) if excluded else _union(pieces), _one_variable(read))
+            either = _union(pieces)
+            # x>1, x<5 is both at once: either of them would be all numbers
+            both_at_once = excluded or either == (EVERYTHING,)
+            return RealSet(_intersection(pieces) if both_at_once else either, _one_variable(read))
         return _inequality(relations.sides, relations.signs)
     raise _NoSetError
 
@@ -171,7 +178,9 @@ def _inequality(sides: tuple[str, ...], signs: tuple[str, ...]) -> RealSet:
         excluded = split_top(sides[1], re.compile("[,;]"))
         read = [_inequality((sides[0], part), signs) for part in excluded]
         return RealSet(_intersection([one.pieces for one in read]), read[0].variable)
-    pieces: tuple[Piece, ...] = (Piece(None, None, False, False),)
+    if len(signs) == 1 and (found := _ABSOLUTE.fullmatch(sides[0])) and signs[0] != "!=":
+        return _within(found[1], signs[0], sides[1])
+    pieces: tuple[Piece, ...] = (EVERYTHING,)
     variables = set()
     for left, sign, right in zip(sides, signs, sides[1:], strict=False):
         solved, variable = _solved(read_expression(left), sign, read_expression(right))
@@ -180,6 +189,14 @@ def _inequality(sides: tuple[str, ...], signs: tuple[str, ...]) -> RealSet:
     if len(variables) != 1:
         raise _NoSetError
     return RealSet(pieces, variables.pop())
+
+
+def _within(inside: str, sign: str, size: str) -> RealSet:
+    """`|x-2| < 3`."""
+    opposite = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}[sign]
+    read = [_inequality((inside, size), (sign,)), _inequality((inside, f"-({size})"), (opposite,))]
+    pieces = [one.pieces for one in read]
+    return RealSet(_intersection(pieces) if sign in ("<", "<=") else _union(pieces), read[0].variable)
 
 
 def _solved(left: Node, sign: str, right: Node) -> tuple[tuple[Piece, ...], str]:

@@ -82,8 +82,8 @@ _ACCENTS = (
 STYLE = re.compile(rf"\\(?:{STYLES})\s*\*?\{{\s*([a-zA-Z]+)\s*\}}")
 ACCENT = re.compile(rf"\\({_ACCENTS})(?![a-zA-Z])\s*")
 SHAPE = re.compile(r"\\(angle|triangle|measuredangle|odot|square)(?![a-zA-Z])\s*\{?\s*([A-Z]{1,4}|\d)\}?")
-NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
-PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+")
+NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+")
+PLAIN = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 MIXED = re.compile(
     r"\s*\\frac\s*(?:\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d)(\d)|(\d)\s*\{\s*(\d+)\s*\}|\{\s*(\d+)\s*\}(\d))"
 )

@@ -46,6 +46,7 @@ RIGHT = {
         ("2 hours 10 minutes", "2 hours and 10 minutes"),
         (r"21^\circ 30'", r"21.5^\circ"),
         (r"(90-x)^\circ", "90-x"),
+        (r"4 \mathrm{~A}", r"4 \text{ amperes}"),
     ],
     "times and dates": [
         ("7:05 p.m.", "7:05 PM"),
@@ -84,6 +85,10 @@ RIGHT = {
         ("(4,9]", "]4,9]"),
         (r"\{t \mid t \ge 6\}", r"[6,\infty)"),
         ("2x+2y<10", "5>x+y"),
+        ("k>3 or k<-3", "|k|>3"),
+        ("|x-1|<4", "(-3,5)"),
+        (r"x \ge -2, x \ne 5", r"[-2,5)\cup(5,\infty)"),
+        ("x>2, x<6", "(2,6)"),
         (r"[-2,0)\cup(0,2]", r"[-2,2]\setminus\{0\}"),
     ],
     "names": [
@@ -209,6 +214,7 @@ WRONG = {
         ("(4,9]", "]4,9["),
         (r"(-\infty,4)", r"[-\infty,4)"),
         ("7", "x > 7"),
+        ("|x-1|<4", "(-3,6)"),
     ],
     "names": [
         ("14=y", "13=y"),
@@ -345,7 +351,7 @@ def documented():
                     yield gold, answer, cells[4] == "✓"
 
 
-@pytest.mark.parametrize(("expected", "given_", "right"), documented())
+@pytest.mark.parametrize(("expected", "given_", "right"), list(documented()))
 def test_the_documented_table_is_true(expected, given_, right):
     assert compare(expected, given_) is right
 
