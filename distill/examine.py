@@ -48,7 +48,7 @@ COLUMNS = [
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the facts, thresholds aside."""
+    """What decides the facts, thresholds aside. Paths are absolute: workers have a folder of their own."""
 
     cache: str
     """The `FactCache` file."""
@@ -265,7 +265,7 @@ def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> 
             for start in range(0, len(names), PIECE_ROWS):
                 stop = min(start + PIECE_ROWS, len(names))
                 asked = {name: problems[name] for name in names[start:stop]}
-                yield Piece(number, str(file), group, start, stop, asked, settings)
+                yield Piece(number, str(file.absolute()), group, start, stop, asked, settings)
                 number += 1
 
 

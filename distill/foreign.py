@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import ProblemError
-from distill.problems import source_label
+from distill.problems import check_gym_recipe, source_label
 from distill.prompts import join_reasoning, split_reasoning, whole_characters
 from distill.recipe import TraceSource
 from distill.records import FinishReason, Message, Problem, Trace, problem_id
@@ -199,7 +199,7 @@ class _Reader:
             question = _before_the_answer(self._value(row, "messages", MESSAGES_COLUMNS))
         prompt = self._prompt(question)
         answer = self._answer(row)
-        task = self._source.task or "math"
+        task = "math" if self._source.task in (None, "gym") else self._source.task
         return Problem(self._id(row, prompt, task, answer), prompt, answer, task, self._label)
 
     def _prompt(self, question: Any) -> list[Message]:
@@ -298,10 +298,30 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
             problem = Problem.from_json(row)
             prompt = [{"role": m["role"], "content": whole_characters(m["content"])} for m in problem.prompt]
             problem = replace(problem, id=whole_characters(problem.id), prompt=prompt)
+            recipe = problem.metadata.get("gym")
         except (TypeError, KeyError, AttributeError):
             raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them.") from None
+        if problem.task == "gym":
+            _check_gym(source, place, recipe)
         problems[problem.id] = problem
     return problems
+
+
+def _check_gym(source: TraceSource, place: str, recipe: Any) -> None:
+    """Have the recipe allow what a file asks for: that a task of reasoning-gym is run with options of the file's own.
+
+    Raises:
+        ProblemError: it does not, or the options could be evaluated.
+    """
+    if source.task != "gym":
+        raise ProblemError(
+            f"{place}: task gym, whose scorer is run with options that this file names. If you trust it that far, set "
+            f"task: gym beside problems: {source.problems}; else give the problem another task."
+        )
+    try:
+        check_gym_recipe(recipe)
+    except ProblemError as error:
+        raise ProblemError(f"{place}: metadata.gym: {error}") from None
 
 
 def _messages(value: Any) -> list[Message]:

@@ -123,17 +123,17 @@ OWNED_BODY_KEYS = frozenset(
 _SAFE_TEXT = re.compile(r"/{1,2}|(?!.*(?:__|\.\.))[^()\[\]{}/\\\\'\"`#@]{0,200}")
 
 
-def _unsafe_texts(value: Any) -> Iterator[str]:
+def unsafe_texts(value: Any) -> Iterator[str]:
     """Texts of a task's options that it could evaluate, or open as a file."""
     if isinstance(value, str) and not _SAFE_TEXT.fullmatch(value):
         yield value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _unsafe_texts(str(key))
-            yield from _unsafe_texts(inner)
+            yield from unsafe_texts(str(key))
+            yield from unsafe_texts(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _unsafe_texts(inner)
+            yield from unsafe_texts(inner)
 
 
 Task = Literal["math", "choice", "exact", "numeric", "regex", "judge", "gym"]
@@ -193,7 +193,7 @@ class ProblemSource(Strict):
             raise ValueError("template must hold {problem}, which is where the question goes")
         if self.options and not self.source.startswith("gym:"):
             raise ValueError("options are for gym: sources only")
-        if (text := next(_unsafe_texts(self.options), None)) is not None:
+        if (text := next(unsafe_texts(self.options), None)) is not None:
             raise ValueError(
                 f"options may not hold the text {text[:40]!r}: reasoning-gym evaluates some texts as Python and reads "
                 "files by others, so they are words, numbers and operators without brackets, quotes and paths"
@@ -247,15 +247,18 @@ class TraceSource(Strict):
     """Marker in the answer column: what follows its last occurrence is the expected answer."""
     template: str = "{problem}"
     """The student's prompt, with `{problem}` where the question goes; chat messages are taken as they are."""
-    task: Literal["math", "choice", "exact", "numeric", "regex", "judge"] | None = None
-    """How answers are graded; left out: `math`."""
+    task: Task | None = None
+    """How answers are graded; left out: `math`. `gym`, beside `problems`: some of these are reasoning-gym's, and their
+    tasks' own scorers may be run with the options that the file names."""
     teacher: str | None = None
     """Who wrote the traces, where no column tells; left out: the source's name."""
 
     @model_validator(mode="after")
-    def _template_holds_the_question(self) -> Self:
+    def _fits_its_rows(self) -> Self:
         if "{problem}" not in self.template:
             raise ValueError("template must hold {problem}, which is where the question goes")
+        if self.task == "gym" and self.problems is None:
+            raise ValueError("task: gym needs problems:, which say how their entries are made. Use task: math")
         return self
 
 

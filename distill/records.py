@@ -41,6 +41,8 @@ REASONS: dict[str, str] = {
     "ungraded_timeout": "grading took longer than its limit and was stopped",
     "ungraded_memory": "grading took more memory than its limit and was stopped",
     "ungraded_crash": "the grader crashed",
+    "ungraded_entry": "the reasoning-gym entry that was asked cannot be made again, and its scorer needs it",
+    "ungraded_isolation": "its scorer evaluates answers, and this machine cannot confine it (`distill doctor`)",
     "ungraded_judge": "the judge gave no verdict",
     "judge_veto": "a rule called it right and the judge did not",
     "several_answers": "several boxed results that disagree",

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.fact_cache import FactCache, fact_key
+from distill.isolation import call_isolated
+from distill.isolation.walls import WALLS, has_wall
 
 
 def test_what_is_put_is_found_again_by_any_reader(tmp_path):
@@ -53,3 +55,19 @@ def test_a_reader_makes_nothing(tmp_path):
     with pytest.raises(sqlite3.OperationalError):
         FactCache(tmp_path / "facts.sqlite")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wall", [wall for wall in WALLS if has_wall(wall)])
+def test_confined_processes_read_what_was_just_written(tmp_path, wall):
+    """A reader that may not write has to follow the writer's log."""
+    path = tmp_path / "facts.sqlite"
+    keys = [fact_key(str(number)) for number in range(300)]
+    read = f"__import__('distill.fact_cache').fact_cache.FactCache(__import__('pathlib').Path({str(path)!r})).get"
+    with FactCache(path, write=True) as cache:
+        for number, key in enumerate(keys):
+            cache.put({key: number})
+            if number % 50 == 0:
+                found = call_isolated(
+                    eval, f"{read}({keys!r})", timeout_s=60, memory_gib=1, read_paths=[tmp_path], wall=wall
+                )
+                assert found == {key: number for number, key in enumerate(keys[: number + 1])}

@@ -125,6 +125,52 @@ def test_own_traces_find_their_problems(write, tmp_path):
     assert skipped.counts == {"its problem_id is not among the problems.": 1}
 
 
+GYM = {"task": "simple_integration", "options": {"min_terms": 2}, "size": 3, "seed": 1, "index": 0}
+
+
+def gym_problem(**change):
+    return Problem("p1", CHAT[:1], "1", "gym", "gym:simple_integration", {"gym": {**GYM, **change}}).to_json()
+
+
+def test_gym_problems_of_a_file_are_refused_unless_the_recipe_allows_them(write):
+    rows = write([{"problem_id": "p1", "response": THOUGHT}, {"problem": "q", "response": THOUGHT}])
+    problems = write([gym_problem()], "problems.jsonl")
+    for task in (None, "math"):
+        with pytest.raises(ProblemError, match=r"problems\.jsonl.*task: gym beside problems:"):
+            read(rows, problems=problems, task=task)
+    found = read(rows, problems=problems, task="gym")
+    assert [(problem.task, problem.metadata) for problem, _ in found] == [("gym", {"gym": GYM}), ("math", {})]
+    with pytest.raises(ValueError, match="task: gym needs problems:"):
+        TraceSource(source=rows, task="gym")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"options": {"symbols": ["__import__('os').system('true')"]}},
+        {"options": {"data_file": "../../secret"}},
+        {"options": None},
+        {"size": 10**12},
+        {"size": -1},
+        {"task": "a.b"},
+        {"seed": []},
+    ],
+)
+def test_what_a_file_says_of_a_gym_problem_is_checked_when_it_is_read(write, change):
+    rows = write([{"problem_id": "p1", "response": THOUGHT}])
+    problems = write([gym_problem(**change)], "problems.jsonl")
+    with pytest.raises(ProblemError, match=r"problems\.jsonl.*metadata\.gym"):
+        read(rows, problems=problems, task="gym")
+
+
+def test_a_gym_problem_without_a_description_is_refused(write):
+    rows = write([{"problem_id": "p1", "response": THOUGHT}])
+    for metadata in ({}, {"gym": "simple_integration"}, {"gym": [1]}):
+        problems = write([gym_problem() | {"metadata": metadata}], "problems.jsonl")
+        with pytest.raises(ProblemError, match=r"metadata\.gym"):
+            read(rows, problems=problems, task="gym")
+
+
 def test_named_columns_count_before_the_usual_ones(write):
     row = {"problem": "not this", "frage": "q", "text": "nor this", "spur": "t", "answer": "0", "loesung": "x #### 7"}
     columns = {"problem": "frage", "text": "spur", "answer": "loesung"}

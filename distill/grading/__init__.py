@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 from distill.grading.choice import extract_choice, grade_choice
 from distill.grading.extraction import extract_answer
-from distill.grading.gym import FULL_SCORE, grade_gym
+from distill.grading.gym import FULL_SCORE, UngradedError, grade_gym
 from distill.grading.judge import is_master_key
 from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
 from distill.grading.rules import MAX_RULE_CHARS, extract_text, grade_exact, grade_numeric, grade_regex
 from distill.isolation import wire
-from distill.records import Problem
+from distill.records import REASONS, Problem
 
-GRADER_VERSION = 3
+GRADER_VERSION = 4
 """Raised with every change that may change a verdict: verdicts of another version are not used again."""
 
 GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
@@ -63,6 +63,9 @@ class Grade:
 
 def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score: float = FULL_SCORE) -> Grade:
     """Grade one answer in this process, without any limit on its time or memory: for texts that are trusted.
+
+    For what a model wrote, use `grade_all` and a `GradingPool`, whose workers are confined. Answers to gym problems are
+    scored in a confined process here too.
 
     Args:
         problem: with its expected answer and its task.
@@ -140,11 +143,14 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | None:
     return None
 
 
-def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | None:
-    """Runs in a worker."""
+def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | str | None:
+    """Right, wrong, or why it is neither (of `distill.records.REASONS`; `None`: `ungraded_gold`). Runs in a worker."""
     problem, extracted = task
     if problem.task == "gym":
-        return grade_gym(problem, extracted, gym_min_score)
+        try:
+            return grade_gym(problem, extracted, gym_min_score)
+        except UngradedError as error:
+            return error.reason
     return GRADERS[problem.task](problem, extracted)
 
 
@@ -154,4 +160,7 @@ def grade_from(outcome: object, extracted: str) -> Grade:
         return Grade(None, extracted, UNGRADED[outcome])
     if outcome is None:
         return Grade(None, extracted, "ungraded_gold")
-    return Grade(bool(outcome), extracted, None if outcome else "wrong_answer")
+    if isinstance(outcome, bool):
+        return Grade(outcome, extracted, None if outcome else "wrong_answer")
+    # A reason; anything else is what a worker made up.
+    return Grade(None, extracted, outcome if isinstance(outcome, str) and outcome in REASONS else "ungraded_crash")

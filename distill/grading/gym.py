@@ -1,64 +1,137 @@
 """reasoning-gym answers, scored by the task's own scorer.
 
-The scorer needs the whole entry, which is made again from the problem's metadata (task, options, size, seed, index).
+The scorer needs the whole entry, which is made again from the problem's metadata (task, options, size, seed, index) in
+a confined process, whose hash seed is always the same: some tasks make another entry under another one. It scores only
+where it is the one that was asked, or where its scorer looks at nothing but the expected answer, which the problem has.
 """
 
-import ast
+import copy
 import functools
 import json
-import re
-from typing import Any
+from typing import Any, Never
 
+from distill.grading.gym_answers import MAX_DEPTH, TooLargeError, as_expression, as_list, depth, readings, yes_or_no
+from distill.grading.pool import PRELOAD
+from distill.isolation import IsolationError, MemoryLimitError, TimeLimitError, call_isolated
+from distill.isolation.server import current_wall
+from distill.isolation.walls import MAY_EVALUATE
 from distill.problems import gym_dataset
 from distill.records import Problem
 
 FULL_SCORE = 1.0
 """reasoning-gym gives part of a point for a right answer in the wrong form; by default only a whole one is right."""
 
-EVALUATING = frozenset(
-    {
-        "binary_matrix",
-        "bitwise_arithmetic",
-        "composite",  # may hold any of them
-        "countdown",
-        "intermediate_integration",
-        "n_queens",
-        "number_sorting",
-        "polynomial_multiplication",
-        "puzzle24",
-        "simple_integration",
-        "spiral_matrix",
-        "string_insertion",
-    }
+EXPRESSIONS = frozenset(
+    {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
 )
-"""Tasks whose scorers hand an answer to Python's or sympy's evaluation."""
+"""Tasks whose scorers hand an answer to sympy, which evaluates it."""
+LISTS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+"""Tasks whose scorers hand an answer to Python's `eval`, for the sake of lists."""
+EVALUATING = EXPRESSIONS | LISTS
+"""`composite` is one of them where its entry comes from one."""
+GOLD_EVALUATING = EVALUATING | {"number_sorting"}
+"""Tasks whose scorers evaluate the expected answer too."""
 
-_FUNCTIONS = frozenset({
-    "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "arcsin", "arccos", "arctan", "sinh", "cosh",
-    "tanh", "exp", "log", "ln", "sqrt", "abs", "Abs",
-})  # fmt: skip
-_MARKS = re.compile(r"""['"`#\\@{]|:=|__|\b(?:for|lambda|import|exec|eval|yield|await)\b""")
-_BEFORE_BRACKET = re.compile(r"(\w+|\S)?\s*\(")
-_OPERATORS = frozenset("+-*/%^=<>,:;&|~!([")
+ALONE_TIMEOUT_S, ALONE_GIB = 60.0, 4.0
+"""Limits of an answer that is scored outside of a pool."""
 
 
-def grade_gym(problem: Problem, extracted: str, min_score: float = FULL_SCORE) -> bool | None:
-    """Right from `min_score` on. May hang on hostile text: run it in the pool."""
+class UngradedError(Exception):
+    """An answer that cannot be scored.
+
+    Args:
+        reason: of `distill.records.REASONS`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def grade_gym(problem: Problem, extracted: str, min_score: float = FULL_SCORE) -> bool:
+    """Right from `min_score` on.
+
+    Raises:
+        UngradedError: it cannot be scored.
+    """
     return gym_score(problem, extracted) >= min_score
 
 
 def gym_score(problem: Problem, extracted: str) -> float:
-    """The score in [0, 1] that the task's own scorer gives an answer.
+    """The score in [0, 1] that the task's own scorer gives an answer, in a confined process; here, if this is one.
 
     Raises:
-        KeyError: the problem does not say how its entry was made.
+        UngradedError: it cannot be scored.
     """
+    if current_wall() is not None:
+        return _score_here(problem, extracted)
+    try:
+        score = call_isolated(
+            _score_or_reason,
+            (problem, extracted),
+            timeout_s=ALONE_TIMEOUT_S,
+            memory_gib=ALONE_GIB,
+            preload=(PRELOAD,),
+        )
+    except TimeLimitError:
+        raise UngradedError("ungraded_timeout") from None
+    except MemoryLimitError:
+        raise UngradedError("ungraded_memory") from None
+    except IsolationError:
+        raise UngradedError("ungraded_crash") from None
+    if isinstance(score, float):
+        return score
+    raise UngradedError(score if isinstance(score, str) else "ungraded_crash")
+
+
+def _score_or_reason(task: tuple[Problem, str]) -> float | str:
+    try:
+        return _score_here(*task)
+    except UngradedError as error:
+        return error.reason
+
+
+def _score_here(problem: Problem, extracted: str) -> float:
+    if depth(extracted) > MAX_DEPTH:
+        raise UngradedError("ungraded_crash")
     made_from = problem.metadata["gym"]
-    if made_from["task"] in EVALUATING and could_run(extracted):
-        return 0.0
-    dataset = _dataset(json.dumps({k: made_from[k] for k in ("task", "options", "size", "seed")}, sort_keys=True))
-    entry = dataset[made_from["index"]]
-    return float(dataset.score_answer(answer=extracted, entry=entry))
+    recipe = json.dumps({k: made_from[k] for k in ("task", "options", "size", "seed")}, sort_keys=True)
+    dataset = _dataset(recipe)
+    entry, task = _asked_entry(problem, recipe, made_from)
+    wall = current_wall()
+    if task in EVALUATING and wall is not None and wall not in MAY_EVALUATE:
+        raise UngradedError("ungraded_isolation")
+    # Compared here, for the scorer of game_of_life_halting takes any text for the expected one.
+    if problem.answer is not None and (is_right := yes_or_no(extracted, problem.answer)) is not None:
+        return FULL_SCORE if is_right else 0.0
+    try:
+        return _best_score(problem, dataset, entry, task, extracted)
+    finally:
+        if isinstance(entry["metadata"], _Untold) and entry["metadata"].was_asked:
+            raise UngradedError("ungraded_entry")
+
+
+def _best_score(problem: Problem, dataset: Any, entry: dict[str, Any], task: str, extracted: str) -> float:
+    """The best score of what an answer may mean.
+
+    Raises:
+        UngradedError: it cannot be read.
+        Exception: the scorer fails with all of it.
+    """
+    scores: list[float] = []
+    failure: Exception | None = None
+    for reading in readings(extracted, problem.answer):
+        try:
+            scores.append(_score_reading(dataset, entry, task, reading))
+        except TooLargeError:
+            raise UngradedError("ungraded_crash") from None
+        except Exception as error:  # some scorers fail where an answer is no number
+            failure = error
+        if scores and scores[-1] >= FULL_SCORE:
+            break
+    if not scores and failure is not None:
+        raise failure
+    return max(scores, default=0.0)
 
 
 @functools.lru_cache(maxsize=32)
@@ -66,20 +139,71 @@ def _dataset(recipe: str) -> Any:
     return gym_dataset(json.loads(recipe))
 
 
-def could_run(answer: str) -> bool:
-    """Whether evaluating an answer, which a model wrote, could do more than arithmetic: call anything but a known
-    function, or build text that is evaluated in its turn.
+@functools.lru_cache(maxsize=512)
+def _made_entry(recipe: str, index: int) -> Any:
+    return _dataset(recipe)[index]
+
+
+class _Untold(dict[str, Any]):
+    """What is not known of an entry: it notes that a scorer asked for it."""
+
+    was_asked = False
+
+    def _refuse(self, *_: object) -> Never:
+        self.was_asked = True
+        raise KeyError("the entry's metadata are not known")
+
+    __getitem__ = get = keys = items = values = __iter__ = __contains__ = _refuse  # type: ignore[assignment]
+
+
+def _asked_entry(problem: Problem, recipe: str, made_from: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The entry that the problem asked, with the task that scores it.
+
+    Raises:
+        UngradedError: another one is made now, and nobody can tell how the asked one is scored.
     """
+    made, index, task = None, made_from["index"], made_from["task"]
+    if isinstance(index, int) and 0 <= index < made_from["size"]:
+        made = copy.deepcopy(_made_entry(recipe, index))  # scorers may change what they are given
+    if made is not None and _is_asked(problem, made):
+        return made, made["metadata"]["source_dataset"] if task == "composite" else task
+    if problem.answer is None or task == "composite" or not _is_harmless_gold(task, problem.answer):
+        raise UngradedError("ungraded_entry")
+    return {"question": problem.question, "answer": problem.answer, "metadata": _Untold()}, task
+
+
+def _is_asked(problem: Problem, made: dict[str, Any]) -> bool:
+    answer = None if made["answer"] is None else str(made["answer"])
+    return made["question"] in problem.question and answer == problem.answer
+
+
+def _is_harmless_gold(task: str, gold: str) -> bool:
+    """An expected answer that was not made here may come from anybody."""
     try:
-        ast.literal_eval(answer.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        pass
-    else:
+        return task not in GOLD_EVALUATING or (as_expression(gold) or as_list(gold) or _is_words(gold)) is not None
+    except TooLargeError:
         return False
-    if _MARKS.search(answer):
-        return True
-    return not all(_may_stand_before_a_bracket(found[1]) for found in _BEFORE_BRACKET.finditer(answer))
 
 
-def _may_stand_before_a_bracket(word: str | None) -> bool:
-    return word is None or word in _FUNCTIONS or word in _OPERATORS or word.isdecimal()
+def _is_words(gold: str) -> str | None:
+    """Plain words and numbers, as `string_insertion` and matrices have them."""
+    return gold if all(char.isalnum() or char in " \n_" for char in gold) else None
+
+
+def _score_reading(dataset: Any, entry: dict[str, Any], task: str, reading: str) -> float:
+    """The scorer's own score; of what it would evaluate, it sees what was read as arithmetic or as a list.
+
+    Raises:
+        TooLargeError: the answer cannot be read.
+    """
+    if task in EXPRESSIONS:
+        variable = entry["metadata"].get("variable") if not isinstance(entry["metadata"], _Untold) else None
+        expression = as_expression(reading, frozenset({variable} if isinstance(variable, str) else ()))
+        return 0.0 if expression is None else float(dataset.score_answer(answer=expression, entry=entry))
+    if task in LISTS:
+        known = entry["answer"], *([] if task != "n_queens" else entry["metadata"]["valid_answers"])
+        if reading in known or reading.strip() == str(entry["answer"]).strip():
+            return FULL_SCORE
+        written = as_list(reading)
+        return 0.0 if written is None else float(dataset.score_answer(answer=written, entry=entry))
+    return float(dataset.score_answer(answer=reading, entry=entry))

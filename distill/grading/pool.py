@@ -246,7 +246,7 @@ class GradingPool:
         """Its task's own time starts now."""
         now, limit_s = time.monotonic(), self._limit_s(task)
         worker.deadline, worker.last_deadline = now + limit_s, now + STRETCH * limit_s
-        _, worker.cpu_s = _usage(worker.process.pid)
+        _, worker.cpu_s = usage(worker.process.pid)
 
     def _limit_s(self, task: PoolTask) -> float:
         return task.timeout_s or self._timeout_s
@@ -273,7 +273,7 @@ class GradingPool:
 
     def _is_put_off(self, worker: _Worker, task: PoolTask) -> bool:
         """Whether a task whose time is over gets the rest of it, because it was kept from the CPU."""
-        runs, cpu_s = _usage(worker.process.pid)
+        runs, cpu_s = usage(worker.process.pid)
         limit_s = self._limit_s(task)
         left = limit_s - (cpu_s - worker.cpu_s)
         now = time.monotonic()
@@ -313,7 +313,7 @@ class GradingPool:
         self._workers.remove(worker)
 
 
-def _usage(pid: int | None) -> tuple[bool, float]:
+def usage(pid: int | None) -> tuple[bool, float]:
     """Whether a process runs or could (it does not sleep), and the CPU time that it has used, in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

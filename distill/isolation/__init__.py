@@ -90,7 +90,10 @@ def shared_server(preload: Sequence[str] = (), read_paths: Sequence[Path] = (), 
     key = (wall or best_wall(), tuple(preload), tuple(read_paths))
     with _lock:
         server = _servers.get(key)
-        if server is None or not server.is_running:
+        if server is not None and not server.is_running:
+            server.close()
+            server = None
+        if server is None:
             # The kernel ends it with the thread that started it, so that is one that lasts.
             _starter = _starter or concurrent.futures.ThreadPoolExecutor(1, "isolation")
             _servers[key] = server = _starter.submit(Server, *key).result()
@@ -129,6 +132,7 @@ def call_isolated(
     timeout_s: float,
     memory_gib: float,
     read_paths: Sequence[Path] = (),
+    preload: Sequence[str] = (),
     wall: Wall | None = None,
 ) -> Any:
     """`function(argument)`, worked out in a process of its own that can do no harm.
@@ -139,6 +143,7 @@ def call_isolated(
         timeout_s: it is killed after so many seconds by the clock, imports of its module included.
         memory_gib: address space that it may take, in GiB.
         read_paths: files and folders that it may read, besides the installation.
+        preload: modules that are imported once, for all calls that name the same.
         wall: left out: the best that this machine has.
 
     Raises:
@@ -148,7 +153,7 @@ def call_isolated(
         FunctionError: it raised an exception.
         StageError: no confined process can be started here.
     """
-    server = shared_server((), tuple(read_paths), wall)
+    server = shared_server(preload, read_paths, wall)
     try:
         return _call(server, function, argument, timeout_s, memory_gib)
     finally:

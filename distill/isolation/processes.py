@@ -104,7 +104,7 @@ class Worker:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                     self.pid = struct.unpack("3i", data)[0]
                     self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-                    self._server.is_ready()
+                    self._server.mark_ready()
         else:
             content = self.socket.recv(CHUNK_BYTES)
         if not content:
@@ -231,8 +231,8 @@ class Server:
     def _wait_for(self, number: int, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while number not in self._ended and (left := deadline - time.monotonic()) > 0:
-            self._control.settimeout(left)
             try:
+                self._control.settimeout(left)
                 content = self._control.recv(CHUNK_BYTES)
             except OSError:
                 return
@@ -241,7 +241,7 @@ class Server:
             told = json.loads(content)
             self._ended[told["ended"]] = told["status"]
 
-    def is_ready(self) -> None:
+    def mark_ready(self) -> None:
         """Its imports are done: from now on it and its workers write nothing."""
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -256,4 +256,4 @@ class Server:
             self._process.kill()
             self._process.wait()
         self._said.close()
-        self.is_ready()
+        self.mark_ready()

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import DistillError
+from distill.isolation.walls import PROBE_S
 from distill.planning.checks import MISSING, OK, WARNING, Check, Probe, line_of, look_at_all
 from distill.planning.hub_checks import check_login
+from distill.planning.isolation_check import check_isolation
 from distill.planning.machine_checks import (
     GIB,
     SMI_S,
@@ -99,6 +101,7 @@ def diagnose(
         Probe("versions", check_versions, SMI_S),
         Probe("GPUs", lambda: check_gpus(*smi.answer), SMI_S),
         Probe("CPU", check_memory, SMI_S),
+        Probe("wall", check_isolation, PROBE_S + 5),
         Probe("runs", lambda: check_disk("runs", run_dir, "distill run --run-dir …", usage), SMI_S),
         Probe("cache", lambda: check_disk("cache", cache, "export HF_HOME=…", usage), SMI_S),
         Probe("Hub", check_login, 15.0),

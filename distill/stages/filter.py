@@ -126,10 +126,10 @@ def _settings(run: RunContext) -> Settings:
     leaks = [generate.system or "", *(f"{e.reasoning}\n{e.answer}" for e in generate.examples)] if generate else []
     student = run.student_model if _counts_tokens(config) else None
     return Settings(
-        cache=str(run.run_dir / CACHE),
+        cache=str((run.run_dir / CACHE).absolute()),
         language=config.readability.language,
         leaks=tuple(filter(None, leaks)),
-        tokenizer=str(student.path / TOKENIZER) if student else None,
+        tokenizer=str((student.path / TOKENIZER).absolute()) if student else None,
         student=f"{student.name}@{student.revision}" if student else "",
         graders=" ".join(f"{name} {version(name)}" for name in GRADER_LIBRARIES),
         gym_min_score=config.gym_min_score,

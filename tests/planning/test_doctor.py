@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from distill.cli import main
-from distill.planning import hub_checks, machine_checks, recipe_checks
+from distill.planning import hub_checks, isolation_check, machine_checks, recipe_checks
 from distill.planning.checks import Check, Probe, line_of, look_at_all
 from distill.planning.doctor import Diagnosis, diagnose, print_diagnosis
 from distill.planning.machine_checks import (
@@ -434,3 +434,24 @@ def test_the_command_works_without_a_recipe_and_imports_nothing_heavy(tmp_path):
     assert max(map(len, lines)) <= 60
     assert "\x1b" not in done.stdout
     assert any(line.startswith("ok") and " torch " in line for line in lines)
+
+
+# --- the wall around processes that parse texts from outside
+
+
+@pytest.mark.parametrize(
+    ("wall", "why", "status", "said", "mend"),
+    [
+        ("bubblewrap", None, "ok", "bubblewrap: no network", ""),
+        ("landlock", "bwrap is not installed", "ok", "Landlock and seccomp", ""),
+        ("seccomp", "bwrap is not installed", "warning", "stay ungraded", "install bubblewrap"),
+        ("rlimits", "bwrap does not work here (No permissions)", "warning", "No permissions", "namespaces"),
+    ],
+)
+def test_the_wall_is_named_and_how_to_get_a_better_one(wall, why, status, said, mend, monkeypatch):
+    monkeypatch.setattr(isolation_check, "best_wall", lambda: wall)
+    monkeypatch.setattr(isolation_check, "bubblewrap_fails", lambda: why)
+    check = only(isolation_check.check_isolation())
+    assert (check.name, check.status) == ("wall", status)
+    assert said in check.said
+    assert mend in check.mend
