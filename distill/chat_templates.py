@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from distill.errors import ModelError
-from distill.isolation import CrashError, FunctionError, MemoryLimitError, TimeLimitError
+from distill.isolation import CrashError, FunctionError, IsolationError, MemoryLimitError, TimeLimitError
 from distill.isolation.kept_worker import KeptWorker
 from distill.records import Message
 
@@ -158,7 +158,7 @@ def _words(name: str, said: str) -> str:
     return said if name in ("", "TemplateError") and said else f"{name}: {said}" if said else name
 
 
-def _limit_in_words(error: Exception) -> str:
+def _limit_in_words(error: IsolationError) -> str:
     return {
         TimeLimitError: f"it takes longer than {TIMEOUT_S:g} s",
         MemoryLimitError: f"it takes more than {MEMORY_GIB:g} GiB of memory",

@@ -415,7 +415,7 @@ def test_the_story_of_a_trace_cannot_command_the_terminal(distill, generated, tm
     trace = {
         "problem_id": hostile, "sample_index": 0, "kept": False, "teacher": hostile, "num_completion_tokens": 3,
         "finish_reason": "stop", "extracted_answer": hostile, "correct": False, "graded_by": hostile,
-        "reasons": ["incorrect"], "details": {"incorrect": hostile, "note": hostile}, "text": hostile,
+        "reasons": ["wrong_answer"], "details": {"wrong_answer": hostile, "note": hostile}, "text": hostile,
     }  # fmt: skip
     told = "\n".join(story({"problem": problem, "traces": [trace], "wanted": 0}))
     assert not set(hostile) & set(told) - set("[2J")
