@@ -96,7 +96,7 @@ def _print(explanation: "Explanation") -> None:
     from rich.text import Text
 
     from distill.cli.tables import print_table
-    from distill.recipe_files.trust import printable  # a model wrote the text
+    from distill.terminal import printable  # a model wrote the text
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "place", "kind", "says", "why"):
