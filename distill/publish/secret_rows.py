@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.errors import UserError
 from distill.secrets import SecretFinder
+from distill.shards import readable
 
 BATCH_ROWS = 64
 NUM_SHOWN = 10
@@ -37,11 +38,15 @@ def refuse_secrets(folders: list[Path], finder: SecretFinder) -> None:
 
 
 def rows_with_secrets(folder: Path, finder: SecretFinder) -> Iterator[tuple[str, str]]:
-    """The rows of a folder's Parquet files with a secret in any of their texts: id and kind."""
+    """The rows of a folder's Parquet files with a secret in any of their texts: id and kind.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
     import pyarrow.parquet as pq
 
     for file in sorted(folder.glob("*.parquet")):
-        with pq.ParquetFile(file) as table:
+        with readable(file), pq.ParquetFile(file) as table:
             for batch in table.iter_batches(batch_size=BATCH_ROWS):
                 for row in batch.to_pylist():
                     kind = next((kind for text in _texts(row) if (kind := finder.kind_in(text))), None)
