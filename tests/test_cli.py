@@ -263,7 +263,7 @@ def test_options_that_do_not_go_together_are_refused(distill, recipe, words, sai
 
 
 def test_a_mistyped_command_gets_a_suggestion(distill):
-    assert "Did you mean 'generate'?" in refused(distill("genrate"))
+    assert "Did you mean 'generate', 'grade'?" in refused(distill("genrate"))
 
 
 def test_commands_in_messages_have_the_options_that_were_given(distill, recipe, tmp_path):

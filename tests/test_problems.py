@@ -638,3 +638,50 @@ def test_what_is_held_out_has_answers(tmp_path):
     sets = load_problem_sets(Recipe.model_validate(recipe))
     assert [p.answer for p in sets.benchmarks["held-out"]] == ["1", "1"]
     assert len(sets.train) == 18
+
+
+def choice(question, options, answer, column="choices"):
+    return {"question": question, column: options, "answer": answer}
+
+
+METALS = ["zinc", "gold", "tin", "lead"]
+
+
+def test_answers_that_are_indices_become_letters(write):
+    rows = [choice("How many moons?", ["2", "3", "4", "5"], 2), choice("Which shines?", METALS, 1)]
+    found = load(write(rows), task="choice", columns={"options": "choices"})
+    assert [p.answer for p in found] == ["C", "B"]
+    assert [p.answer for p in load(write(rows), task="choice")] == ["C", "B"]  # choices is one of the usual names
+    assert found[0].question.endswith("A) 2\nB) 3\nC) 4\nD) 5")
+
+
+def test_an_index_that_may_be_a_text_is_refused_until_the_recipe_says_what_it_is(write):
+    path = write([choice("How many moons?", ["2", "3", "4", "5"], "2")])
+    said = refusal(path, task="choice")
+    assert "rows.jsonl:1" in said
+    assert "answer_index" in said
+    assert [p.answer for p in load(path, task="choice", answer_index=1)] == ["B"]
+
+
+def test_an_expected_answer_that_names_no_option_is_refused_with_its_row(write):
+    rows = [choice("Which shines?", METALS, "B"), choice("Which rusts?", METALS, "iron")]
+    said = refusal(write(rows), task="choice")
+    assert "rows.jsonl:2" in said
+    assert "rows.jsonl:1)" not in said
+
+
+def test_options_with_labels_of_their_own(write):
+    rows = [choice("Which shines?", {"text": METALS, "label": ["1", "2", "3", "4"]}, "2")]
+    (found,) = load(write(rows), task="choice")
+    assert (found.answer, found.metadata) == ("B", {"options": METALS})
+
+
+def test_options_that_the_question_lists_are_not_listed_twice(write):
+    rows = [choice("Which shines? A) zinc B) gold C) tin", ["zinc", "gold", "tin"], 1)]
+    (found,) = load(write(rows), task="choice")
+    assert (found.question, found.answer) == (rows[0]["question"], "B")
+
+
+def test_a_damaged_expected_answer_keeps_its_control_character_so_that_it_is_seen(write):
+    (found,) = load(write([{"problem": "Half of one?", "answer": "\frac{1}{2}"}]))
+    assert found.answer == "\frac{1}{2}"
