@@ -22,6 +22,7 @@ from distill.cli.completion import complete_run
 from distill.cli.stages import score_table
 from distill.cli.tables import print_table
 from distill.errors import UserError
+from distill.terminal import printable
 
 WIDE = 80
 """A narrower terminal is not shown the students."""
@@ -189,8 +190,8 @@ def _print_story(run: dict[str, Any]) -> None:
     shown = console()
 
     def line(text: str = "", indent: int = 0) -> None:
-        # A recipe of somebody else's may have written some of it.
-        shown.print(Padding(Text(text), (0, 0, 0, indent), expand=False) if text else "")
+        # Somebody else's recipe may have written some of it; made safe first, as the layout counts characters.
+        shown.print(Padding(Text(printable(text)), (0, 0, 0, indent), expand=False) if text else "")
 
     progress, _, at_work = _stage_words(run).partition(", ")
     head = [f"{run['name']}: {progress} stages done", at_work, f"student {run['student']}" if run["student"] else ""]
