@@ -88,7 +88,7 @@ def said(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a dict"
     if isinstance(origin, type) and issubclass(origin, Iterable):
-        return f"a list, of which each is {said(args[0])}" if args else "a list"
+        return f"a list ({said(args[0])} each)" if args else "a list"
     if origin is not None:
         return "a function" if "Callable" in str(hint) else str(hint)
     return _WORDS.get(hint) or f"a {getattr(hint, '__name__', hint)}"

@@ -1,4 +1,4 @@
-"""One trace's whole story, from a finished filter: what it says, how it was graded, why it was kept or dropped.
+"""One trace in detail, from a finished filter: what it says, how it was graded, why it was kept or dropped.
 
 Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words.
 """

@@ -5,6 +5,7 @@ stage was made from stands in its manifest: the whole recipe, and the hashes of 
 """
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from distill.trace_store import TRACES
 
 KEPT, STUDENT = "kept", "student"
 NUM_SHOWN = 8
+MAX_VALUE_CHARS = 60
 Manifests = Mapping[str, Mapping[str, Any]]
 
 PARTS: dict[str, tuple[str, ...]] = {
@@ -176,8 +178,6 @@ def as_made(recipe: Recipe, manifests: Manifests) -> Recipe:
 
 
 def _refusal(stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str) -> str:
-    shown = [f"  {key}: {_short(old)} -> {_short(new)}" for key, (old, new) in list(changed.items())[:NUM_SHOWN]]
-    more = [f"  and {len(changed) - NUM_SHOWN} more"] if len(changed) > NUM_SHOWN else []
     it, are = ("it", "is") if stage == "sft" else ("them", "are")
     head = (
         f"{wanted_by}: the recipe has changed since {stage} was run, so it is not what made the {MADE[stage]} that "
@@ -187,7 +187,7 @@ def _refusal(stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str)
         f"Put the old values back, or make {it} again with `distill {stage} --force` (what no longer fits is moved "
         "aside)."
     )
-    return "\n".join([head, *shown, *more, way])
+    return "\n".join([head, change_lines(changed), way])
 
 
 def _links(recipe: Recipe, manifests: Manifests) -> list[tuple[str, str, Any, Any]]:
@@ -251,6 +251,13 @@ def _hash_once(path: Path, num_bytes: int, changed_ns: int) -> str:
     return sha256_of(path)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def change_lines(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """What has changed, a line each: `  sft.epochs: 2 -> 3`; values as a recipe spells them."""
+    shown = [f"  {key}: {_spelled(old)} -> {_spelled(new)}" for key, (old, new) in list(changed.items())[:NUM_SHOWN]]
+    more = [f"  and {len(changed) - NUM_SHOWN} more"] if len(changed) > NUM_SHOWN else []
+    return "\n".join([*shown, *more])
+
+
+def _spelled(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"

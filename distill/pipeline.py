@@ -7,7 +7,7 @@ import resource
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from distill.engines import pick_engine
 from distill.engines.memory import check_memory
 from distill.errors import DistillError, StoreError, UserError
 from distill.filters.nothing_kept import has_kept_nothing
-from distill.lineage import PARTS, as_made, changed_settings, files_of
+from distill.lineage import PARTS, as_made, change_lines, changed_settings, files_of
+from distill.plurals import counted
 from distill.provenance import git_commit, hardware, package_versions
 from distill.ranks import Leader
 from distill.recipe import Recipe
@@ -67,7 +68,7 @@ class Decision:
     """What is to be done with a stage."""
 
     action: str
-    """`skip`, `run` (new, or going on with what is there) or `refuse`."""
+    """`skip`, `run` (new, or resumed) or `refuse`."""
     changed: dict[str, tuple[Any, Any]]
     """Identity keys that differ from what the folder was made from."""
 
@@ -232,7 +233,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
             say(f"{name}: the recipe has changed; the old results are in {aside}")
     stage.ready(run)
     if goes_on and folder.identity is not None:
-        say(f"{name}: going on with what is there")
+        say(f"{name}: resuming with what is there")
         with _said(say):
             note_going_on(run.run_dir, name)
     _check_disk(run.run_dir)
@@ -314,17 +315,10 @@ def _section(recipe: Recipe, stage: str) -> Any:
 
 
 def _refusal(run: RunContext, name: str, decision: Decision) -> str:
-    shown = [f"  {key}: {_short(old)} -> {_short(new)}" for key, (old, new) in decision.changed.items()]
     return (
-        f"{name}: {run.run_dir / name} was made from something else. What changed:\n"
-        + "\n".join(shown)
-        + "\nGive the new run a name of its own (--set name=…), or move the old results aside with --force."
+        f"{name}: {run.run_dir / name} was made from something else. What changed:\n{change_lines(decision.changed)}\n"
+        "Give the new run a name of its own (--set name=…), or move the old results aside with --force."
     )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _check_disk(run_dir: Path) -> None:
@@ -336,30 +330,42 @@ def _check_disk(run_dir: Path) -> None:
         )
 
 
+def _left_out(num: int, reasons: Mapping[str, int]) -> str:
+    """How many of a source's rows could not be used, and mostly why."""
+    if not num:
+        return ""
+    usual = max(reasons, key=lambda reason: reasons[reason], default="")
+    why = f" ({'mostly: ' if len(reasons) > 1 else ''}{usual.rstrip('.')})" if usual else ""
+    return f", {counted(num, 'row')} left out{why}"
+
+
 def headline(stage: str, metrics: dict[str, Any]) -> str:
     """A finished stage in a few words."""
     if stage == "generate":
         num_errors = metrics["finish_reasons"]["error"]
         errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
         num_answered = metrics["num_samples"] - num_errors
-        return f"{num_answered:,} samples of {metrics['num_problems']:,} problems by {metrics['teacher']}{errors}"
+        return (
+            f"{counted(num_answered, 'sample')} of {counted(metrics['num_problems'], 'problem')} by "
+            f"{metrics['teacher']}{errors}"
+        )
     if stage == "import":
-        left_out = f", {metrics['num_skipped']:,} rows left out" if metrics["num_skipped"] else ""
+        left_out = _left_out(metrics["num_skipped"], metrics.get("skipped", {}))
         num_errors = metrics["finish_reasons"]["error"]
         errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
-        return f"{metrics['num_samples']:,} traces of {metrics['num_problems']:,} problems{errors}{left_out}"
+        traces = counted(metrics["num_samples"], "trace")
+        return f"{traces} of {counted(metrics['num_problems'], 'problem')}{errors}{left_out}"
     if stage == "filter":
         drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
         return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
     if stage == "sft":
-        return (
-            f"{metrics['num_rows']:,} rows, {metrics['num_steps']:,} steps, loss {metrics['final_loss']:.3f}"
-            + _closing_words(metrics.get("closing_check"))
-        )
+        steps = counted(metrics["num_steps"], "step")
+        loss = f"loss {metrics['final_loss']:.3f}"
+        return f"{counted(metrics['num_rows'], 'row')}, {steps}, {loss}" + _closing_words(metrics.get("closing_check"))
     if stage == "push":
         if metrics["already_there"]:
             return f"already there: {metrics['url']}"
-        return f"{metrics['num_files_changed']:,} of {metrics['num_files']:,} files to {metrics['url']}"
+        return f"{metrics['num_files_changed']:,} of {counted(metrics['num_files'], 'file')} to {metrics['url']}"
     gain = metrics["difference"]
     return (
         f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "

@@ -479,4 +479,4 @@ def check_gym_recipe(recipe: Any) -> None:
 
 def _refused(recipe: Mapping[str, Any], error: Exception) -> ProblemError:
     options = dict(recipe["options"])
-    return ProblemError(f"gym:{recipe['task']}: options {options} are refused: {str(error)[:500]}. Mend options:.")
+    return ProblemError(f"gym:{recipe['task']}: options {options} are refused: {str(error)[:500]}. Fix options:.")

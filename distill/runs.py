@@ -228,7 +228,7 @@ def _size_and_change(folder: Path) -> tuple[int, float]:
 
 
 def describe_run(folder: str | Path) -> dict[str, Any]:
-    """A run's whole story.
+    """A run in detail.
 
     Args:
         folder: `runs/<name>`.

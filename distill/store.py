@@ -335,7 +335,7 @@ class StageFolder:
         if found is not None and (what := fault_of(found, self.path.name)):
             raise StoreError(
                 f"{self.path / MANIFEST}: damaged ({what}). Remove the file and run `distill {self.path.name}` again: "
-                "it takes up what is there."
+                "it reuses what is there."
             )
         return found
 

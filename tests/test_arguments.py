@@ -31,7 +31,7 @@ RECIPE = {
         (lambda: distill.plan(3), "plan: recipe is 3, and should be"),
         (
             lambda: distill.run("r.yaml", stages="filter"),
-            "run: stages is 'filter', and should be a list, of which each",
+            r"run: stages is 'filter', and should be a list \(",
         ),
         (lambda: distill.run("r.yaml", stages=[3]), r"stages is \[3\], and should be a list"),
         (lambda: distill.run(RECIPE, stages=[]), "stages names none"),
@@ -47,7 +47,7 @@ RECIPE = {
         (lambda: distill.make_trace(PROBLEM, "x", num_completion_tokens=-1), "may be below 0"),
         (lambda: distill.make_problem("q", 7), "answer is 7, and should be a text or None"),
         (lambda: distill.make_problem("q", "7", task="maths"), "task is 'maths', and should be one of math, choice"),
-        (lambda: distill.score([1], [2]), r"score: traces is \[1\], and should be a list, of which each is a Trace"),
+        (lambda: distill.score([1], [2]), r"score: traces is \[1\], and should be a list \(a Trace each\)"),
         (lambda: distill.judge_traces(PROBLEM, [], {"max_tokens": 3}), "config is .* a FilterConfig or None"),
         (lambda: distill.grade(PROBLEM, None), "grade: "),
         (lambda: distill.open_run("b", run_dir=3), "run_dir is 3"),

@@ -12,7 +12,19 @@ import distill
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
 LAYERS = (
-    {"errors", "records", "marks", "prompts", "chats", "endings", "stats", "terminal", "file_kinds", "isolation"},
+    {
+        "errors",
+        "records",
+        "plurals",
+        "marks",
+        "prompts",
+        "chats",
+        "endings",
+        "stats",
+        "terminal",
+        "file_kinds",
+        "isolation",
+    },
     {
         "hub_names",
         "shapes",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -194,3 +195,11 @@ def test_every_reason_names_the_keys_of_the_recipe_that_decide_it():
         for key in keys:
             assert _has_key(Recipe, key), f"{reason}: {key}"
     assert not _has_key(Recipe, "filter.select.nonsense")
+
+
+def test_the_page_of_the_filter_lists_every_reason_with_its_keys():
+    page = (Path(__file__).parents[1] / "docs" / "filter.md").read_text().partition("## Reasons")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    listed = [(reason.strip("`"), meaning.replace("`", "")) for reason, meaning, _ in rows]
+    assert listed == [(reason, meaning.replace("`", "")) for reason, meaning in REASONS.items()]
+    assert [tuple(re.findall(r"`([^`]+)`", keys)) for *_, keys in rows] == list(REASON_KEYS.values())

@@ -10,16 +10,16 @@ ROOT = Path(__file__).parents[1]
 PLAIN = {
     r"\boverrul\w+": "override",
     r"\bof like length\b": "of similar length",
-    r"\bgone on (with|from)\b": "resumed",
-    r"\b(an|the|no) whole story\b": "details",
+    r"\bgone on (with|from)\b|\bgoing on with what\b": "resumed",
+    r"\bwhole story\b": "details",
     r"(?<![.\"`{])\bmend(s|ed)?\b(?!\s*[:=]|`|\"|\)| or | \|)": "fix",
 }
 """What not to write -> what to write."""
 FILES = [
     ROOT / name
     for name in subprocess.run(
-        ["git", "ls-files", "README.md", "docs/*.md", "recipes/*.yaml", "distill/cli/*.py",
-         "distill/planning/*.py", "distill/recipe*"],
+        ["git", "ls-files", "README.md", "docs/*.md", "recipes/*.yaml", "distill/*.py",
+         "distill/*.jinja", "distill/report/*.js"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     ).stdout.split()
 ]  # fmt: skip

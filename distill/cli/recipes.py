@@ -77,7 +77,7 @@ def ls(as_json: JsonOption = False) -> None:
     shown = console()
     shown.print(table)
     shown.print(
-        "distill recipes show NAME tells all of one, distill run NAME runs it, distill recipes cp NAME copies it."
+        "distill recipes show NAME shows one in full, distill run NAME runs it, distill recipes cp NAME copies it."
     )
 
 

@@ -6,6 +6,7 @@ Enters: the filter's counts and the recipe. Leaves: a text of several lines; the
 from collections.abc import Mapping
 from typing import Any
 
+from distill.plurals import counted
 from distill.recipe import Recipe
 from distill.records import REASON_KEYS, REASONS
 
@@ -28,12 +29,12 @@ def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> 
     """
     num_traces, reasons = metrics["num_traces"], metrics.get("reasons") or metrics["dropped"]
     if num_traces and reasons.get("error") == num_traces:
-        return f"{wanted_by}: the filter kept none of {num_traces:,} traces, for {_all_errors(recipe)}"
+        return f"{wanted_by}: the filter kept none of {counted(num_traces, 'trace')}, for {_all_errors(recipe)}"
     most = sorted(reasons.items(), key=lambda pair: -pair[1])[:NUM_REASONS]
-    lines = [f"{wanted_by}: the filter kept none of {num_traces:,} traces, so there is nothing to learn from."]
+    lines = [f"{wanted_by}: the filter kept none of {counted(num_traces, 'trace')}, so there is nothing to learn from."]
     lines += [f"  {reason} {num:,}: {REASONS.get(reason, '')}{_keys(reason, recipe)}" for reason, num in most]
     lines.append(
-        "`distill filter --explain ID` tells one trace's whole story; filter/dropped has all of them. Change the "
+        "`distill filter --explain ID` explains one trace; filter/dropped has all of them. Change the "
         "recipe and filter again: as nothing was kept, that needs no --force. Where the traces themselves are at "
         "fault, give the teacher examples, or take a stronger one."
     )

@@ -10,7 +10,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
@@ -135,8 +135,3 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (None, types.NoneType):
         return value is None
     return type(value) is hint and (is_dataclass(hint) or isinstance(value, bool | int | str | bytes))
-
-
-def names_of_results() -> Collection[str]:
-    """The closed list of classes whose instances may come back."""
-    return _RESULTS.keys()

@@ -13,8 +13,9 @@ from typing import Any
 
 from distill.errors import DistillError
 from distill.planning.local_data import LocalFile, faults_of_packs, num_rows, read_problems, read_traces
-from distill.planning.quantities import Range, counted, short, total
+from distill.planning.quantities import Range, short, total
 from distill.planning.text_tokens import TokenRate, tokens_of
+from distill.plurals import counted
 from distill.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 from distill.recipe import ProblemSource, Recipe, TraceSource
 

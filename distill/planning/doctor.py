@@ -30,8 +30,8 @@ from distill.planning.machine_checks import (
     check_vllm,
     gpus_by_smi,
 )
-from distill.planning.quantities import counted
 from distill.planning.recipe_checks import recipe_probes
+from distill.plurals import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,11 @@ from typing import Any
 
 from distill.planning.counts import TEMPLATE_TOKENS
 from distill.planning.machine import GPUS_A_MACHINE, busy_cores, usable_memory_gib
-from distill.planning.quantities import Range, counted, short, span
+from distill.planning.quantities import Range, short, span
 from distill.planning.remedies import Seen, ways_to_fit
 from distill.planning.stage import DONE, MEMORY
 from distill.planning.text_tokens import tokens_of
+from distill.plurals import counted
 from distill.students import find_student
 
 FULL_SHARE = 0.9

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from distill.engines.memory import free_memory_gib, visible_gpus
 from distill.errors import UserError
-from distill.planning.quantities import Range, counted
+from distill.planning.quantities import Range
+from distill.plurals import counted
 from distill.provenance import hardware
 from distill.training.planner import CPU_CORE_TFLOPS, peak_tflops
 

@@ -18,7 +18,7 @@ from distill.planning.machine import Machine
 from distill.planning.measured import Measured, measure
 from distill.planning.models import GIB, ModelFacts, model_facts
 from distill.planning.prices import Prices
-from distill.planning.quantities import Range, counted, number_of, span, total
+from distill.planning.quantities import Range, number_of, span, total
 from distill.planning.remedies import Seen
 from distill.planning.sampling_cost import (
     REASONING,
@@ -46,6 +46,7 @@ from distill.planning.stage import (
 from distill.planning.standing import standings
 from distill.planning.text_tokens import TokenRate
 from distill.planning.training_cost import Rows, expected_rows, training_quantities
+from distill.plurals import counted
 from distill.recipe import Recipe, SamplingCompute
 from distill.stages import RunContext
 from distill.store import free_bytes

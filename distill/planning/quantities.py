@@ -103,11 +103,6 @@ def number_of(range_: Range, one: str) -> str:
     return f"{number} {one}{'' if number == '1' else 's'}"
 
 
-def counted(number: int, one: str) -> str:
-    """`1 GPU`, `2 GPUs`."""
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
-
-
 def duration(seconds: float) -> str:
     """`40 s`, `7 min`, `3.5 h`, `2 days`."""
     if seconds < 90:

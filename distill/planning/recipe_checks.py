@@ -20,8 +20,8 @@ from distill.planning.local_data import is_small_and_local, read_problems, read_
 from distill.planning.machine import Machine, this_machine
 from distill.planning.plan import plan_recipe
 from distill.planning.prices import load_prices
-from distill.planning.quantities import counted
 from distill.planning.text_tokens import TokenRate
+from distill.plurals import counted
 from distill.problems import gym_dataset, has_stand_in, load_problem_sets, load_problems
 from distill.recipe import ProblemSource, Recipe, SamplingCompute, TraceSource
 from distill.students import STUDENTS, find_student

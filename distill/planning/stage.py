@@ -5,7 +5,8 @@ from typing import Any
 
 from distill.planning.machine import Machine
 from distill.planning.prices import Prices
-from distill.planning.quantities import Range, counted
+from distill.planning.quantities import Range
+from distill.plurals import counted
 
 TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK = (
     "tokens", "seconds", "gpu_hours", "cpu_hours", "cost", "memory_gib", "disk_gib",

@@ -11,9 +11,10 @@ from distill.planning.counts import TEMPLATE_TOKENS, Workload
 from distill.planning.machine import GPUS_A_MACHINE, Machine
 from distill.planning.measured import Measured
 from distill.planning.models import GIB, ModelFacts, is_reasoner, nearest_shape
-from distill.planning.quantities import Range, counted, number_of, span
+from distill.planning.quantities import Range, number_of, span
 from distill.planning.stage import DISK, MEMORY, SECONDS, TOKENS
 from distill.planning.text_tokens import tokens_of
+from distill.plurals import counted
 from distill.recipe import Recipe, SftConfig
 from distill.training.job import KEPT_CHECKPOINTS
 from distill.training.layout import Layout, plan_layout

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distill.plurals import counted
 from distill.recipe_files.reading import short
 
 Details = Mapping[str, Any]
@@ -30,7 +31,7 @@ WANTED: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "string_type": "text",
     "string_unicode": "text",
     "string_too_long": lambda of: f"at most {of['max_length']} characters long",
-    "string_too_short": lambda of: f"at least {_counted(of['min_length'], 'character')} long",
+    "string_too_short": lambda of: f"at least {counted(of['min_length'], 'character')} long",
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": _KEYS,
@@ -43,8 +44,8 @@ WANTED: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "less_than": lambda of: f"less than {of['lt']:g}",
     "less_than_equal": lambda of: f"at most {of['le']:g}",
     "none_required": "left out",
-    "too_short": lambda of: f"of at least {_counted(of['min_length'], 'entry', 'entries')}",
-    "too_long": lambda of: f"of at most {_counted(of['max_length'], 'entry', 'entries')}",
+    "too_short": lambda of: f"of at least {counted(of['min_length'], 'entry', 'entries')}",
+    "too_long": lambda of: f"of at most {counted(of['max_length'], 'entry', 'entries')}",
 }
 """Kind of error -> what follows "must be"."""
 
@@ -113,7 +114,3 @@ def _instead(several: Sequence[Details], value: Any) -> str:
     if kinds == {"string_type"}:
         return f' Put it in quotes: "{text}".'
     return ""
-
-
-def _counted(number: int, one: str, more: str | None = None) -> str:
-    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -29,7 +29,7 @@ grows = never_grows
 
 
 def check(run: RunContext) -> list[str]:
-    """Move damaged checkpoints aside; the one before them is gone on from."""
+    """Move damaged checkpoints aside; training resumes from the one before them."""
     return set_damaged_aside(run.folder("sft").path / CHECKPOINTS)
 
 

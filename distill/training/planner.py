@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from distill.plurals import counted
 from distill.recipe import Lora, SftConfig
 from distill.shapes import ModelShape
 from distill.training.layout import Layout
@@ -61,7 +62,7 @@ class Choice:
         """The layout in words: `fsdp, 1 row x 8 passes, 2 GPUs a row, offloaded`."""
         setting = self.setting
         words: list[str] = [setting.sharding] if setting.sharding != "none" else []
-        words.append(f"{_counted(setting.rows, 'row')} x {_counted(setting.accumulation, 'pass')}")
+        words.append(f"{counted(setting.rows, 'row')} x {counted(setting.accumulation, 'pass', 'passes')}")
         words += [f"{setting.sequence_parallel} GPUs a row"] if setting.sequence_parallel > 1 else []
         return ", ".join(words + (["offloaded"] if setting.cpu_offload else []))
 
@@ -75,11 +76,6 @@ class Choice:
             "sequence_parallel": setting.sequence_parallel,
             "cpu_offload": setting.cpu_offload,
         }
-
-
-def _counted(number: int, what: str) -> str:
-    plural = what + ("es" if what.endswith("s") else "s")
-    return f"{number} {what if number == 1 else plural}"
 
 
 def setting_of(config: SftConfig, row_tokens: int | None = None, num_processes: int = 1) -> Setting:

@@ -1,0 +1,42 @@
+"""A finished stage in a few words."""
+
+import pytest
+
+from distill.pipeline import headline
+from distill.plurals import counted
+
+NO_ERRORS = {"finish_reasons": {"error": 0}}
+
+
+@pytest.mark.parametrize(
+    ("skipped", "says"),
+    [
+        ({}, "1 trace of 1 problem"),
+        ({"it has no text.": 1}, "1 trace of 1 problem, 1 row left out (it has no text)"),
+        (
+            {"it has no text.": 1, "it has no question.": 3},
+            "1 trace of 1 problem, 4 rows left out (mostly: it has no question)",
+        ),
+    ],
+)
+def test_an_import_says_why_it_left_rows_out(skipped, says):
+    metrics = {"num_samples": 1, "num_problems": 1, "num_skipped": sum(skipped.values()), "skipped": skipped}
+    assert headline("import", {**metrics, **NO_ERRORS}) == says
+
+
+def test_an_import_of_an_older_distill_counts_without_reasons():
+    metrics = {"num_samples": 2, "num_problems": 2, "num_skipped": 2, **NO_ERRORS}
+    assert headline("import", metrics) == "2 traces of 2 problems, 2 rows left out"
+
+
+@pytest.mark.parametrize(("num", "says"), [(1, "1 sample of 1 problem by t"), (4, "4 samples of 1 problem by t")])
+def test_one_of_a_kind_is_not_written_as_several(num, says):
+    assert headline("generate", {"num_samples": num, "num_problems": 1, "teacher": "t", **NO_ERRORS}) == says
+
+
+def test_nouns_follow_their_number():
+    assert [counted(1, "pass", "passes"), counted(0, "row"), counted(2_400, "trace")] == [
+        "1 pass",
+        "0 rows",
+        "2,400 traces",
+    ]
