@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from distill import __version__
 from distill.errors import ModelError, RecipeError
 from distill.hub_names import names_folder
+from distill.plurals import counted
 from distill.recipe import Recipe
 from distill.recipe_files.fence import Fence
 from distill.recipe_files.installed import installed_path, unknown_name
@@ -300,6 +301,12 @@ def _is_list(tree: Any, at: KeyPath) -> bool:
     return isinstance(tree, list)
 
 
+def _no_such_entry(place: str, at: list[Any]) -> RecipeError:
+    return RecipeError(
+        f"{place}: there is no such place; the list has {counted(len(at), 'entry', 'entries')}, counted from 0."
+    )
+
+
 def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: Places) -> None:
     if not all(dotted.split(".")):
         raise RecipeError(f"{place}: expected keys with single dots between them, e.g. sft.epochs")
@@ -312,6 +319,8 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: P
             if at.get(str(key)) is None:  # an absent or empty section
                 at[str(key)] = {}
             at = at[str(key)]
+        elif isinstance(at, list):
+            raise _no_such_entry(place, at)
         else:
             raise RecipeError(f"{place}: {'.'.join(map(str, keys[: depth + 1]))} holds nothing that could be set.")
     last = keys[-1]
@@ -320,7 +329,7 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: P
     elif isinstance(at, dict):
         at[str(last)] = value
     else:
-        raise RecipeError(f"{place}: there is no such place; the list has {len(at)} entries, counted from 0.")
+        raise _no_such_entry(place, at)
     for below in [at for at in places if at[: len(keys)] == tuple(keys)]:
         del places[below]
     places[tuple(keys)] = place

@@ -130,9 +130,10 @@ def load_tokenizer(
     try:
         tail = _turn_tail(tokenizer)
     except TemplateError as error:
+        whose = "the template that sft.chat_template names" if template is not None else f"{path}: the chat template"
         raise ModelError(
-            f"{path}: the chat template cannot render a question and an answer ({error.why}). Give it another template "
-            "(sft.chat_template), or use another model."
+            f"{whose} cannot render a question and an answer ({error.why}). Give another one in sft.chat_template, or "
+            "use another model."
         ) from None
     stop = stop_token or _turn_end(tokenizer, tail)
     if stop is None or not _is_token(tokenizer, stop):

@@ -603,3 +603,11 @@ def test_any_text_gives_a_recipe_or_a_message(write, text):
 @given(key=SET_KEYS, value=SET_VALUES)
 def test_any_override_gives_a_recipe_or_a_message(write, key, value):
     assert message_or_none(write(MINIMAL), [f"{key}={value}"]) != ""
+
+
+@pytest.mark.parametrize("key", ["problems.1", "problems.1.limit"])
+def test_an_entry_beyond_the_end_of_a_list_is_told_with_its_length(tmp_path, key):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: a\nstudent: smollm2-135m\nproblems: [{source: 'gym:chain_sum', size: 2}]\n")
+    with pytest.raises(RecipeError, match=r"there is no such place; the list has 1 entry, counted from 0\."):
+        load_recipe(path, [f"{key}=1"])

@@ -52,7 +52,9 @@ def ways_to_fit(seen: Seen, stage: str) -> str:
         shows = (
             f"`distill sft --plan --gpus {seen.machine.num_gpus}` shows what fits. " if seen.machine.num_gpus else ""
         )
-        return shows + (f"Any of these would do: {', '.join(ways)}." if ways else _larger(seen, "student"))
+        if not ways:
+            return shows + _larger(seen, "student")
+        return shows + (f"Any of these would do: {', '.join(ways)}." if len(ways) > 1 else f"{ways[0]} would do.")
     if stage == "filter":
         return "Fewer filter.compute.workers would do."
     if not seen.machine.num_gpus:

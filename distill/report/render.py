@@ -242,8 +242,10 @@ def estimate_words(estimate: Any, stages: Row) -> list[dict[str, Any]]:
 
 def _quantity(value: Any) -> str:
     n = number(value)
-    if n is None or abs(n) >= 100 or n == 0:
+    if n is None or n == 0:
         return plain(value)
+    if abs(n) >= 100:
+        return count(n)
     return "under 0.01" if 0 < n < 0.01 else f"{n:.2g}"
 
 

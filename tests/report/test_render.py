@@ -279,6 +279,7 @@ def test_an_estimate_stands_beside_what_it_took_and_is_left_out_where_there_is_n
     quantities = {
         "seconds": {"low": 60, "high": 180, "actual": 240},
         "cost": {"low": 1.0, "high": 2.0, "actual": 1.5},
+        "tokens": {"low": 900, "high": 12_600, "actual": 1_060},
         "memory_gib": {"low": 2.0, "high": 3.0, "actual": None},
         "disk_gib": {"low": 0.001, "high": 0.5, "basis": "texts in Parquet", "actual": 0.2},
     }
@@ -286,6 +287,7 @@ def test_an_estimate_stands_beside_what_it_took_and_is_left_out_where_there_is_n
     text = page(estimate=estimate).text
     assert "generate time 1 min 0 s to 3 min 0 s 4 min 0 s more than expected" in text
     assert "generate cost, USD 1 to 2 1.5 as expected" in text
+    assert "generate tokens 900 to 12,600 1,060 as expected" in text
     assert f"generate memory, GiB 2 to 3 {DASH} not measured" in text
     assert "disk, GiB texts in Parquet under 0.01 to 0.5 0.2 as expected" in text
     assert "at prices of 2026-11-01" in text

@@ -293,7 +293,6 @@ def test_a_template_that_writes_todays_date_is_remarked_on(check):
 
 @pytest.mark.parametrize("template", ["{{ raise_exception('boo') }}", "{{ messages.x.y }}", "{{ 'x' * 3000000000 }}"])
 def test_a_template_that_raises_is_refused_with_its_words(smollm2, template):
-    with pytest.raises(
-        ModelError, match=r"cannot render a question and an answer \((boo|UndefinedError|it takes more)"
-    ):
+    says = r"^the template that sft\.chat_template names cannot render .* \((boo|UndefinedError|it takes more)"
+    with pytest.raises(ModelError, match=says):
         load_tokenizer(smollm2.path, None, template=template)
