@@ -72,6 +72,7 @@ REASON_KEYS: dict[str, tuple[str, ...]] = {
     "loop": ("generate.loops",),
     "no_think": ("filter.require_think",),
     "unclosed_think": (),
+    "several_thinks": (),
     "empty_answer": (),
     "contaminated": ("filter.decontaminate",),
     "secret": (),
@@ -97,6 +98,7 @@ REASON_KEYS: dict[str, tuple[str, ...]] = {
     "long_paragraph": ("filter.readability.max_paragraph_chars",),
     "repetition": (
         "filter.readability.max_loop_repeats",
+        "filter.readability.max_loop_chars",
         "filter.readability.max_compression_ratio",
         "filter.readability.max_repeated_share",
     ),
