@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from distill.cli.tables import SafeConsole
+from distill.cli.safe_console import SafeConsole
 from distill.progress import QUIET, ProgressBar, note
 from distill.publish.licences import Flag
 from distill.publish.plan import Plan
