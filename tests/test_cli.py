@@ -414,8 +414,9 @@ def test_the_story_of_a_trace_cannot_command_the_terminal(distill, generated, tm
     problem = {"id": hostile, "source": hostile, "task": "math", "prompt": [{"content": hostile}], "answer": hostile}
     trace = {
         "problem_id": hostile, "sample_index": 0, "kept": False, "teacher": hostile, "num_completion_tokens": 3,
+        "num_student_tokens": None, "address": None,
         "finish_reason": "stop", "extracted_answer": hostile, "correct": False, "graded_by": hostile,
         "reasons": ["wrong_answer"], "details": {"wrong_answer": hostile, "note": hostile}, "text": hostile,
     }  # fmt: skip
-    told = "\n".join(story({"problem": problem, "traces": [trace], "wanted": 0}))
+    told = "\n".join(story({"problem": problem, "traces": [trace], "wanted": 0, "num_in_report": None}))
     assert not set(hostile) & set(told) - set("[2J")

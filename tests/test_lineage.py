@@ -450,7 +450,8 @@ def test_a_filter_that_keeps_nothing_stops_the_run_and_names_the_keys(tmp_path, 
 
 
 def test_where_the_teacher_only_failed_that_is_said(make_recipe, tmp_path, fake_engine, finish_generate):
-    recipe = changed(make_recipe(), generate={"compute": {"max_error_share": 1.0}})
+    generate = {**make_recipe().generate.model_dump(exclude_unset=True), "compute": {"max_error_share": 1.0}}
+    recipe = make_recipe(generate=generate)
     engine = fake_engine([])
     engine.submit = lambda request: engine.requests.append(request) or _failed(request)
     finish_generate(recipe, tmp_path / "runs", engine)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from distill.cli.tables import SafeConsole
-from distill.progress import ProgressBar, note
+from distill.cli.safe_console import SafeConsole
+from distill.progress import QUIET, ProgressBar, note
 from distill.publish.licences import Flag
 from distill.publish.plan import Plan
 from distill.publish.preview import plan_text
@@ -56,7 +56,8 @@ def test_tables_and_texts_of_the_console_are_safe(hostile):
     assert "x" in stream.getvalue()
 
 
-def test_progress_is_safe(capsys):
+def test_progress_is_safe(capsys, monkeypatch):
+    monkeypatch.delenv(QUIET, raising=False)  # a command that ran in this process may have set it
     note("a\x1b[2Jb")
     with ProgressBar("sample", 2, "samples") as bar:
         bar.say("server says \u202e\x1b]0;x\x07")

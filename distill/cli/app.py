@@ -230,7 +230,7 @@ def console() -> "Console":
 
     Into a file or a pipe nothing is wrapped, so that names and numbers stay whole; COLUMNS sets a width all the same.
     """
-    from distill.cli.tables import SafeConsole
+    from distill.cli.safe_console import SafeConsole
 
     shown = SafeConsole(highlight=False)
     if not shown.is_terminal and not os.environ.get("COLUMNS"):

@@ -91,16 +91,20 @@ _SYMBOLS = {
 
 def fold(text: str) -> str:
     """The text in one case and one way of writing numbers, fractions and symbols."""
-    text = text.casefold()
-    if not text.isascii():
-        text = _NOT_ASCII.sub(_ascii_form, text)
+    text = fold_characters(text)
     for pattern, form in _TEXT_SPELLINGS:
         text = pattern.sub(form, text)
     return _THOUSANDS.sub("", text)
 
 
+def fold_characters(text: str) -> str:
+    """The text in one case, its symbols as ASCII writes them; of other characters only letters are left."""
+    text = text.casefold()
+    return text if text.isascii() else _NOT_ASCII.sub(_ascii_form, text)
+
+
 def fold_bytes(text: bytes) -> bytes:
-    """ASCII text and what `fold` made of other text, as `fold` leaves it, but for the commas of thousands."""
+    """The rest of `fold`, but for the commas of thousands, on ASCII text or what `fold_characters` made of other."""
     text = text.lower()
     for pattern, form in _BYTES_SPELLINGS:
         text = pattern.sub(form, text)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.filters.math_words import COMMANDS, IGNORED, fold, fold_bytes
+from distill.filters.math_words import COMMANDS, IGNORED, fold_bytes, fold_characters
 from distill.filters.shingles import SEGMENT_BYTES, mix
 
 # B = bytes of a segment, N = tokens
@@ -59,7 +59,7 @@ def _folded_segments(texts: Sequence[str]) -> Iterator[bytes]:
 
     A longer text is cut at spaces from its own begin on, so that its tokens do not depend on the texts before it.
     """
-    encoded = [text.encode() if text.isascii() else fold(text).encode(errors="replace") for text in texts]
+    encoded = [text.encode() if text.isascii() else fold_characters(text).encode(errors="replace") for text in texts]
     joined = _TEXT_END.join([*encoded, b""])
     if joined.count(_TEXT_END) > len(encoded):
         joined = _TEXT_END.join([*(text.replace(_TEXT_END, b" ") for text in encoded), b""])

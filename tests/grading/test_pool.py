@@ -283,7 +283,10 @@ def test_closing_leaves_no_process():
 
 
 def test_closing_ends_a_worker_that_hangs():
-    with GradingPool(2, timeout_s=60.0) as pool, contextlib.closing(pool.map(eval, ["0", FOREVER])) as answers:
+    pool = GradingPool(2, timeout_s=60.0)
+    slow = ["__import__('time').sleep(0.3)"] * 4  # so that both workers are there
+    with pool, contextlib.closing(pool.map(eval, [*slow, "0", FOREVER])) as answers:
+        assert [next(answers) for _ in slow] == [None] * 4
         assert next(answers) == 0
         found = pids(pool)
         assert all(map(is_running, found))

@@ -46,12 +46,19 @@ def filtered(tmp_path, rows_file):
             {"name": "small", "student": "smollm2-135m", "traces": [{"source": source}], "sft": {"epochs": 1}}
         )
         run_dir = tmp_path / "runs" / "small"
-        imported = {"num_samples": NUM_ROWS, "num_completion_tokens": 0}
+        imported = {
+            "num_samples": NUM_ROWS,
+            "num_problems": NUM_ROWS,
+            "num_problems_by_source": {"file:rows.jsonl": NUM_ROWS},
+            "num_completion_tokens": 0,
+            "num_skipped": 0,
+            "finish_reasons": {"stop": NUM_ROWS},
+        }
         finish(run_dir / "import", {"traces": [{"limit": None}]}, imported)
         finish(
             run_dir / "filter",
             recipe.filter.model_dump(mode="json", exclude={"compute", "judge"}) | {"judge": None},
-            {"num_kept": NUM_ROWS, "num_traces": NUM_ROWS, **metrics},
+            {"num_kept": NUM_ROWS, "num_traces": NUM_ROWS, "dropped": {}, **metrics},
         )
         kept = run_dir / "filter" / "kept"
         kept.mkdir()

@@ -135,7 +135,7 @@ def test_a_dataset_that_is_refused(monkeypatch, status):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr(datasets, "load_dataset_builder", fail)
     with pytest.raises(ProblemError) as caught:
         hub.load_hub_dataset("org/rows", None, "train", None)
     assert str(status) in str(caught.value)
@@ -152,7 +152,7 @@ def test_a_gated_dataset_tells_where_to_ask(monkeypatch):
     def fail(*args, **kwargs):
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'org/rows' is a gated dataset on the Hub.") from gate
 
-    monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr(datasets, "load_dataset_builder", fail)
     with pytest.raises(ProblemError, match=r"gated\. Ask for access on https://huggingface\.co/datasets/org/rows"):
         hub.load_hub_dataset("org/rows", None, "train", None)
 
