@@ -102,7 +102,7 @@ def diagnose(
         Probe("versions", check_versions, SMI_S),
         Probe("GPUs", lambda: check_gpus(*smi.answer), SMI_S),
         Probe("CPU", check_memory, SMI_S),
-        Probe("wall", check_isolation, PROBE_S + 5),
+        Probe("isolation", check_isolation, PROBE_S + 5),
         Probe("runs", lambda: check_disk("runs", run_dir, "distill run --run-dir …", usage), SMI_S),
         Probe("cache", lambda: check_disk("cache", cache, "export HF_HOME=…", usage), SMI_S),
         Probe("Hub", check_login, 15.0),

@@ -1,4 +1,4 @@
-"""Which wall this machine has around the processes that parse and score texts from outside.
+"""How this machine can confine the processes that parse and score texts from outside.
 
 Enters: nothing but the machine. Leaves: a `Check`.
 """
@@ -9,8 +9,8 @@ from distill.planning.checks import OK, WARNING, Check
 INSTALL = "apt-get install bubblewrap  # or your system's package of that name"
 ALLOW = "sysctl user.max_user_namespaces kernel.apparmor_restrict_unprivileged_userns  # namespaces must be allowed"
 HOLDS = {
-    "bubblewrap": "bubblewrap: no network, no secrets, files only as far as needed and only to read",
-    "landlock": "Landlock and seccomp: no network, no secrets, files only as far as needed and only to read",
+    "bubblewrap": "bubblewrap: no network, no secrets; only the files that are needed, read-only",
+    "landlock": "Landlock and seccomp: no network, no secrets; only the files that are needed, read-only",
     "seccomp": "seccomp alone: no network, no programs, no writing; this user's files can be read",
     "rlimits": "limits of memory and file sizes alone",
 }
@@ -21,8 +21,8 @@ def check_isolation() -> list[Check]:
     wall, why = best_wall(), bubblewrap_fails()
     said = HOLDS[wall]
     if why is None:
-        return [Check("wall", OK, said)]
+        return [Check("isolation", OK, said)]
     mend = INSTALL if "not installed" in why else ALLOW
     if wall in MAY_EVALUATE:
-        return [Check("wall", OK, f"{said} ({why})")]
-    return [Check("wall", WARNING, f"{said} ({why}); gym tasks that evaluate answers stay ungraded", mend)]
+        return [Check("isolation", OK, f"{said} ({why})")]
+    return [Check("isolation", WARNING, f"{said} ({why}); gym tasks that evaluate answers stay ungraded", mend)]

@@ -448,10 +448,10 @@ def test_the_command_works_without_a_recipe_and_imports_nothing_heavy(tmp_path):
         ("rlimits", "bwrap does not work here (No permissions)", "warning", "No permissions", "namespaces"),
     ],
 )
-def test_the_wall_is_named_and_how_to_get_a_better_one(wall, why, status, said, mend, monkeypatch):
+def test_the_isolation_is_named_and_how_to_get_a_better_one(wall, why, status, said, mend, monkeypatch):
     monkeypatch.setattr(isolation_check, "best_wall", lambda: wall)
     monkeypatch.setattr(isolation_check, "bubblewrap_fails", lambda: why)
     check = only(isolation_check.check_isolation())
-    assert (check.name, check.status) == ("wall", status)
+    assert (check.name, check.status) == ("isolation", status)
     assert said in check.said
     assert mend in check.mend
