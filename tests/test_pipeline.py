@@ -65,7 +65,7 @@ def test_a_changed_recipe_is_refused_with_what_changed_and_force_moves_the_old_a
     stricter = make_recipe(filter={"max_tokens": 3, "compute": {"workers": 1}})
     with pytest.raises(StoreError) as caught:
         run_recipe(stricter, tmp_path / "runs", ["filter"])
-    assert "max_tokens: None -> 3" in str(caught.value)
+    assert "max_tokens: not set -> 3" in str(caught.value)
     assert "--force" in str(caught.value)
     assert "--set name=" in str(caught.value)
     with pytest.raises(UserError, match="kept none of 12"):
