@@ -12,8 +12,10 @@ import yaml
 from rich.console import Console
 
 from distill.errors import ModelError, UserError
+from distill.lineage import files_of
 from distill.recipe import Recipe
 from distill.sft_check import check_sft, example_text, print_check
+from distill.store import describe_outputs
 from distill.training.preflight import Example, Segment
 
 pytestmark = pytest.mark.slow
@@ -43,8 +45,17 @@ def filtered(tmp_path, make_recipe):
         rows = [kept_row(i) for i in range(12)] if rows is None else rows
         pq.write_table(pa.Table.from_pylist(rows), folder / "kept" / "train-00000-of-00001.parquet")
         manifest = {
+            "stage": "filter",
+            "fingerprint": "f",
+            "identity": {},
+            "config": {},
+            "recipe": recipe.model_dump(mode="json"),
+            "files": files_of(recipe),
             "metrics": {"num_kept": len(rows) if num_kept is None else num_kept, "num_traces": 20, "dropped": {}},
-            "outputs": {"kept": {"sha256": "0" * 64, "num_rows": len(rows)}},
+            "outputs": describe_outputs(folder, {"kept": len(rows)}),
+            "seconds": 1.0,
+            "peak_memory_gib": 1.0,
+            "finished_at": "2026-01-01T00:00:00+00:00",
         }
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return recipe

@@ -206,11 +206,12 @@ def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
     num = metrics["num_kept"]
     said = f"{num:,} row{'' if num == 1 else 's'}, kept by this run"
     files = sorted((run_dir / "filter" / KEPT).glob("*.parquet"))
-    is_little = sum(file.stat().st_size for file in files) <= QUICK_BYTES
+    is_little = False
     prompts: list[str] = []
     completions: list[str] = []
     longest = ""
     try:
+        is_little = sum(file.stat().st_size for file in files) <= QUICK_BYTES
         for row in islice(_rows(files), None if is_little else SHOWN_ROWS):
             prompt, completion = _text(row["prompt"]), _text(row["completion"])
             longest = max(longest, prompt + completion, key=len)

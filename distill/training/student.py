@@ -298,6 +298,8 @@ def _load_afresh(folder: Path) -> tuple[Tokenizer, Any]:
             f"{folder}: the saved student cannot be loaded ({str(error)[:300]}). If it is "
             "damaged, move the sft folder away and train again with `distill sft`."
         ) from error
+    if tokenizer.pad_token is None:  # some bases have none; attention leaves padding out whatever it is
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model.eval()
 
 
