@@ -3,12 +3,14 @@
 Enters: a text, or a tree of keys and values. Leaves: where a secret stands and of what kind it is, never itself.
 """
 
+import json
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 MIN_SECRET_CHARS = 8
 MIN_FOUND_CHARS = 16
@@ -19,41 +21,66 @@ MIN_RANDOM_BITS = 4.2
 
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
+# Not after a letter or digit, but after an escape, as JSON inside a text has it: `\nhf_…`, `\u003dhf_…`. Neither after
+# a Latin word alone: Chinese has no spaces, and `\b` sees none before `hf_` there.
+_FRONT = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
 KEY_KINDS = {
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}",
-    "an API key (sk-…)": r"\bsk-[A-Za-z0-9_-]{20,}",
-    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})",
-    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "an AWS access key": r"\bAKIA[0-9A-Z]{16}\b",
-    "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}",
-    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    "an API key (nvapi-…)": r"\bnvapi-[A-Za-z0-9_-]{20,}",
-    "an API key (gsk_…)": r"\bgsk_[A-Za-z0-9]{20,}",
-    "a JSON web token": r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
-    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a Hugging Face token": _FRONT + r"(?:hf_(?:oauth_)?|api_org_)[A-Za-z0-9]{20,}",
+    "an API key (sk-…)": _FRONT + r"sk-[A-Za-z0-9_-]{20,}",
+    "a Stripe key": _FRONT + r"[rs]k_live_[A-Za-z0-9]{20,}",
+    "a GitHub token": _FRONT + r"(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})",
+    "a GitLab token": _FRONT + r"glpat-[A-Za-z0-9_-]{20,}",
+    "an AWS access key": _FRONT + r"A(?:KIA|SIA)[0-9A-Z]{16}(?![A-Za-z0-9])",
+    "a Google API key": _FRONT + r"AIza[0-9A-Za-z_-]{35}",
+    "a Google client's secret": _FRONT + r"GOCSPX-[0-9A-Za-z_-]{24,}",
+    "a Slack token": _FRONT + r"(?:xox[abeprs]|xapp)-[A-Za-z0-9-]{10,}",
+    "an API key (nvapi-…)": _FRONT + r"nvapi-[A-Za-z0-9_-]{20,}",
+    "an API key (gsk_…)": _FRONT + r"gsk_[A-Za-z0-9]{20,}",
+    "an API key (xai-…)": _FRONT + r"xai-[A-Za-z0-9]{40,}",
+    "an API key (pplx-…)": _FRONT + r"pplx-[A-Za-z0-9]{32,}",
+    "an API key (tgp_v1_…)": _FRONT + r"tgp_v1_[A-Za-z0-9_-]{30,}",
+    "a Replicate token": _FRONT + r"r8_[A-Za-z0-9]{30,}",
+    "an npm token": _FRONT + r"npm_[A-Za-z0-9]{30,}",
+    "a PyPI token": _FRONT + r"pypi-AgE[A-Za-z0-9_-]{40,}",
+    "a DigitalOcean token": _FRONT + r"do[opr]_v1_[a-f0-9]{40,}",
+    "a SendGrid key": _FRONT + r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
+    "a JSON web token": _FRONT + r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----",
 }
 KEYS = re.compile("|".join(f"(?:{pattern})" for pattern in KEY_KINDS.values()))
 HERE = "the value of an environment variable that holds a secret"
 # The key itself must follow: texts about keys quote the first line alone.
-_PEM = r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,200}?[A-Za-z0-9+/]{40}"
+_PEM = r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,200}?[A-Za-z0-9+/]{40}"
 _ROW_KINDS = {kind: re.compile(pattern) for kind, pattern in {**KEY_KINDS, "a private key": _PEM}.items()}
 _BEGINNINGS = {
-    "hf_": "a Hugging Face token",
+    **dict.fromkeys(("hf_", "api_org_"), "a Hugging Face token"),
     "sk-": "an API key (sk-…)",
+    **dict.fromkeys(("sk_live_", "rk_live_"), "a Stripe key"),
     **dict.fromkeys(("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"), "a GitHub token"),
     "glpat-": "a GitLab token",
-    "AKIA": "an AWS access key",
+    **dict.fromkeys(("AKIA", "ASIA"), "an AWS access key"),
     "AIza": "a Google API key",
-    "xox": "a Slack token",
+    "GOCSPX-": "a Google client's secret",
+    **dict.fromkeys(("xox", "xapp-"), "a Slack token"),
     "nvapi-": "an API key (nvapi-…)",
     "gsk_": "an API key (gsk_…)",
+    "xai-": "an API key (xai-…)",
+    "pplx-": "an API key (pplx-…)",
+    "tgp_v1_": "an API key (tgp_v1_…)",
+    "r8_": "a Replicate token",
+    "npm_": "an npm token",
+    "pypi-": "a PyPI token",
+    **dict.fromkeys(("doo_v1_", "dop_v1_", "dor_v1_"), "a DigitalOcean token"),
+    "SG.": "a SendGrid key",
     "eyJ": "a JSON web token",
     "-----BEGIN ": "a private key",
 }
 """What each known kind of key begins with. Finding these first is tens of times faster than the patterns alone."""
-_RARE = ("AKIA", "AIza", "eyJ", "-----BEGIN ")
+_RARE = ("AKIA", "ASIA", "AIza", "SG.", "eyJ", "-----BEGIN ")
 _JOINED = (re.compile("_[A-Za-z0-9_]{20}"), re.compile("-[A-Za-z0-9_-]{10}"))
 """Each known key has a rare beginning, or a long run after `_` or `-`: six looks at a text that holds none."""
+_HIDDEN = re.compile(r"\\(?=[_.-])|[\u00ad\u200b-\u200d\u2060\ufeff]")
+"""What may stand within a key without being seen: LaTeX's and Markdown's `\\_`, and characters without a width."""
 MIN_KEY_BITS = 3.0
 """Entropy of a character in a key; `xxxxxxxx` has none, 20 drawn letters and digits have 3.7 or more."""
 JWT_EXAMPLE = ".eyJzdWIiOiIxMjM0NTY3ODkwI"
@@ -88,12 +115,17 @@ class SecretFinder:
 
     def __init__(self, values: Iterable[str]) -> None:
         values = list(values)
-        self._values = [value for value in values if len(value) >= MIN_FOUND_CHARS]
+        long = [value for value in values if len(value) >= MIN_FOUND_CHARS]
+        self._values = list(dict.fromkeys(form for value in long for form in (value, *_written(value))))
         short = [value for value in values if MIN_SECRET_CHARS <= len(value) < MIN_FOUND_CHARS and _is_mixed(value)]
         self._short = {value: re.compile(rf"(?<!\w){re.escape(value)}(?!\w)") for value in short}
 
     def kind_in(self, text: str) -> str | None:
         """Name the kind of the first secret in a text, never the secret; `None` where there is none."""
+        plain = _HIDDEN.sub("", text)
+        return self._kind_in(text) or (self._kind_in(plain) if plain != text else None)
+
+    def _kind_in(self, text: str) -> str | None:
         if any(value in text for value in self._values):
             return HERE
         if any(value in text and pattern.search(text) for value, pattern in self._short.items()):
@@ -101,6 +133,12 @@ class SecretFinder:
         if not (any(rare in text for rare in _RARE) or any(pattern.search(text) for pattern in _JOINED)):
             return None
         return next((kind for beginning, kind in _BEGINNINGS.items() if _holds_key(text, beginning, kind)), None)
+
+
+def _written(value: str) -> tuple[str, ...]:
+    """A secret as JSON and as an address write it."""
+    quoted = json.dumps(value)[1:-1]
+    return quoted, json.dumps(quoted)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")
 
 
 def _holds_key(text: str, beginning: str, kind: str) -> bool:

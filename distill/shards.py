@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import StoreError
-from distill.store import sha256_of
+from distill.store import refuse_pipe, sha256_of
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,6 +30,7 @@ def readable(path: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:
+        refuse_pipe(path)
         yield
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         why = str(error).partition("\n")[0][:200]

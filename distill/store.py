@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from distill.errors import DiskError, StoreError
+from distill.file_kinds import FILE, LOOP, MISSING, kind_of
 from distill.manifest_shape import fault_of
 
 MANIFEST = "manifest.json"
@@ -229,6 +230,17 @@ def write_json(path: Path, value: Any, sync: bool = True) -> None:
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n", sync)
 
 
+def refuse_pipe(path: Path) -> None:
+    """Refuse what is neither a file nor a folder: opened, a pipe waits for its writer, and a device may never end.
+
+    Raises:
+        StoreError: it is a pipe, a socket or a device.
+        OSError: the system does not tell.
+    """
+    if (kind := kind_of(path)) not in (FILE, MISSING, LOOP, "a folder"):
+        raise StoreError(f"{path}: is {kind}, where distill keeps a file. Remove it and run the command again.")
+
+
 def read_json(path: Path) -> Any:
     """A JSON file's value, or `None` where there is no such file.
 
@@ -236,6 +248,7 @@ def read_json(path: Path) -> Any:
         StoreError: the file is not valid JSON, which distill never writes, or cannot be read.
     """
     try:
+        refuse_pipe(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
@@ -282,6 +295,7 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The same, a row at a time."""
     num_read = 0
     try:
+        refuse_pipe(path)
         with path.open(encoding="utf-8") as stream:
             for line in stream:
                 num_read += 1
@@ -370,7 +384,10 @@ class StageFolder:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, however far it came."""
-    return folder.is_dir() and any((folder / name).exists() for name in (LOCK, SUMMARY))
+    try:
+        return folder.is_dir() and any((folder / name).exists() for name in (LOCK, SUMMARY))
+    except (OSError, ValueError):  # a name too long, a NUL
+        return False
 
 
 def writer_of(run_dir: Path) -> int | None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import StoreError
+from distill.manifest_shape import COUNT, TEXT, fault
 from distill.store import read_json, sha256_of, write_json
 
 SEAL = "distill_seal.json"
 """Written into a checkpoint last: whose it is, and size and sha256 of every file."""
+_SEAL_SHAPE = {"owner": TEXT, "files": {"*": {"bytes": COUNT, "sha256": TEXT}}}
 MAX_HASHERS = 16
 
 
@@ -61,7 +63,10 @@ def newest_checkpoint(folder: Path, owner: str) -> Path | None:
     sealed = _sealed(folder)
     if not sealed:
         return None
-    if read_json(sealed[-1] / SEAL)["owner"] != owner:
+    told = read_json(sealed[-1] / SEAL)
+    if wrong := fault(told, _SEAL_SHAPE):
+        raise StoreError(f"{sealed[-1] / SEAL}: {wrong}, so nobody can tell whose it is. Move the checkpoint away.")
+    if told["owner"] != owner:
         raise StoreError(
             f"{folder} holds checkpoints of another training (other rows, student or settings). Move the folder away "
             "to start anew, or go back to the recipe that they were made with."
@@ -83,15 +88,21 @@ def step_of(checkpoint: Path) -> int:
 
 def _sealed(folder: Path) -> list[Path]:
     """Sealed checkpoints, oldest first."""
-    return sorted((path.parent for path in folder.glob(f"checkpoint-*/{SEAL}")), key=step_of)
+    sealed = (path.parent for path in folder.glob(f"checkpoint-*/{SEAL}"))
+    return sorted((one for one in sealed if one.name.removeprefix("checkpoint-").isdecimal()), key=step_of)
 
 
 def _damage(checkpoint: Path) -> str | None:
     """What is wrong with a sealed checkpoint."""
     try:
-        listed: dict[str, dict[str, Any]] = read_json(checkpoint / SEAL)["files"]
-    except (StoreError, KeyError, TypeError):
+        told = read_json(checkpoint / SEAL)
+    except StoreError:
         return f"{SEAL} cannot be read"
+    if wrong := fault(told, _SEAL_SHAPE):
+        return f"{SEAL} cannot be read ({wrong})"
+    listed: dict[str, dict[str, Any]] = told["files"]
+    if (odd := next((name for name in listed if not _lies_within(name)), None)) is not None:
+        return f"{SEAL} names {odd!r}, which is no file of the checkpoint"
     wrong_size = (name for name, facts in listed.items() if _size(checkpoint / name) != facts["bytes"])
     if (name := next(wrong_size, None)) is not None:
         return f"{name} is missing" if not (checkpoint / name).exists() else f"{name} was cut short or has grown"
@@ -102,8 +113,12 @@ def _damage(checkpoint: Path) -> str | None:
     return None if name is None else f"the content of {name} has changed"
 
 
+def _lies_within(name: str) -> bool:
+    return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
 def _size(file: Path) -> int | None:
-    return file.stat().st_size if file.exists() else None
+    return file.stat().st_size if file.is_file() else None
 
 
 def _files(folder: Path) -> list[Path]:
