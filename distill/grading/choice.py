@@ -59,6 +59,7 @@ _SECOND = re.compile(
     r"|\\text\s*\{\s*,?\s*(?:or|and)\s*\})+\s*(?:both\s+)?(?:or\s+|and\s+)?(?:options?\s+|choices?\s+|maybe\s+|possibly\s+)*"
     r"[*_(\[$\"]*(?P<letter>[A-Z])(?![A-Za-z0-9_'\u2019])(?P<rest>[)\]*_\"$]*\s*(?:is|are|was|were|says|would)\b)?"
 )
+_MORE_LETTERS = re.compile(r"(?:\s+[A-Z](?![A-Za-z0-9_'\u2019.)]))+(?=\s*\Z)")
 _LATER = re.compile(r"\b(?:or|and)\s+(?:option\s+)?\(([A-Z])\)")
 _REASON = re.compile(
     r"[.;!?\u3002\uff1b\n]|,\s+(?:as|because|since|which|so|where|while|but)\b|\s(?:because|since|as|which|while|but)\s"
@@ -245,6 +246,8 @@ def _letter_at(rest: str, kind: Kind, options: Sequence[str]) -> Reading | None:
         return None
     if not letter_exists(named, options):
         return None
+    if (row := _MORE_LETTERS.match(rest, end)) and all(letter_exists(other, options) for other in row[0].split()):
+        return Reading(", ".join([named, *row[0].split()]))
     second = _SECOND.match(rest, end)
     if (
         second is not None
@@ -301,7 +304,8 @@ def _statements(text: str) -> Iterator[Found]:
     end = len(text.rstrip())
     tail_start = max(end - MAX_LINE_CHARS, text.rfind("\n", 0, end) + 1)
     for found in _IS_CORRECT.finditer(text) if " is " in text or " be " in text or "seems" in text else ():
-        is_named = found["word"] or "(" in found["open"] or "**" in found["open"] or found["noun"]
+        is_line = found.start() == tail_start or text[:end].endswith("\n", 0, found.start())
+        is_named = is_line or found["word"] or "(" in found["open"] or "**" in found["open"] or found["noun"]
         is_last = found.start() >= tail_start and not re.search(r"[.!?]\s+\S", text[found.end() : end])
         before = text[max(0, found.start() - 20) : found.start()]
         if is_named and (found["noun"] or found[0].endswith("answer") or is_last) and not _JOINED_BEFORE.search(before):

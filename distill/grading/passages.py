@@ -30,12 +30,12 @@ class Reading(NamedTuple):
 
 
 _SKIPPED = re.compile(
-    r"(?:[^\S\t\r\f\v]|[\t\r](?![a-z])|[:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2248\u2192]"
+    r"(?:[^\S\t\r\f\v]|[\t\r](?![a-z])|[:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=}\u2248\u2192]"
     r"|\\approx(?![a-zA-Z])|\\(?:quad|;|,| |!)"
     r"|(?<=\n)[-\u2022]\s+|#{2,6}\s+)*+"
 )
-_PLAIN_SKIPPED = re.compile(rf"(?:[-=]>|(?![>=]){_SKIPPED.pattern.removesuffix('*+')})*+")
-"""The same but for `>` and `=`, which may be what the answer begins with."""
+_PLAIN_SKIPPED = re.compile(rf"(?:[-=]>|(?![>=}}]){_SKIPPED.pattern.removesuffix('*+')})*+")
+"""The same but for `>`, `=` and `}`, which may be what the answer begins with."""
 _LEAD = re.compile(
     r"(?:(?:approximately|approx\.?|about|around|roughly|exactly|simply|just|therefore|thus|then|hence|indeed|actually|"
     r"now|clearly|obviously|definitely|equal\s+to|equals|given\s+by|found\s+to\s+be|that|still|also|either|both|is|are|"

@@ -152,6 +152,8 @@ def clean(answer: str) -> str:
     )
     text = re.sub(r"(?<=\d) ?(?:\.{3}|…)", r"\\ldots", text)
     text = re.sub(r"\\frac\{\\(text|mathrm)\{([^{}]+)\}\}\{\\\1\{([^{}]+)\}\}$", r"\\text{ \2/\3}", text)
+    text = re.sub(r"\\(?:text)?color\s*\{\w+\}|\\(?:large|Large|LARGE|huge|Huge|small)(?![a-zA-Z])", " ", text)
+    text = re.sub(r"\\begin\{(aligned|gathered)\}((?:(?!\\begin|\\\\).)*)\\end\{\1\}", r"\2", text, flags=re.DOTALL)
     text = re.sub(r"\\[hv]?phantom(?![a-zA-Z])\s*(?:\{[^{}]*\}|.)", "", text)
     text = re.sub(r"\{ ?\\(rm|bf|it|sf|tt) +([^{}]*)\}", r"\\text{\2}", text)
     text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
@@ -161,7 +163,7 @@ def clean(answer: str) -> str:
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"(?<!\\)(?<!^)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
-    text = re.sub(r"(?<!\\)\$", "", text)
+    text = re.sub(r"(?<!\\)\$|(?<!\\)\\$", "", text)
     text = re.sub(r"^\s*(?:\\approx(?![a-zA-Z])|≈)", "", text)
     return _tidy(text)
 

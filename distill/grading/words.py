@@ -81,6 +81,8 @@ def same_words(given: str, expected: str) -> bool | None:
     """Compare two cleaned answers by their words; `None` where they are not words."""
     left, right = unwrap_text(given), unwrap_text(expected)
     low_left, low_right = left.casefold().rstrip("."), right.casefold().rstrip(".")
+    if low_left == low_right and low_right in ("no", "yes"):
+        return True
     if _is_words(right) and (
         _without_article(low_left) == _without_article(low_right) or _items(low_left) == _items(low_right)
     ):
