@@ -21,7 +21,7 @@ from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
 from distill.grading import GRADER_VERSION, Grade, grade_from, grade_slowly, quick_grade
-from distill.grading.pool import CRASHED, TIMED_OUT, GradingPool, Outcome, PoolTask
+from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT, GradingPool, Outcome, PoolTask
 from distill.isolation import wire
 from distill.marks import stray_mark
 from distill.problem_file import ProblemFile
@@ -35,6 +35,8 @@ PIECE_TIMEOUT_S = 300.0
 BARE, GRADED, FULL = range(3)
 MAX_FAILED_ALIKE = 16
 """So many single traces that cannot be examined, and not one that can: it is not their fault."""
+MAX_SLOW = 256
+"""So many gradings may wait for their second try, whose pieces stay in memory."""
 COLUMNS = [
     "problem_id",
     "sample_index",
@@ -317,6 +319,7 @@ class _Asked(NamedTuple):
     row: int
     key: bytes
     extracted: str
+    is_last_try: bool
 
 
 class _Examination:
@@ -329,6 +332,8 @@ class _Examination:
         self._open: dict[int, _Open] = {}
         self._urgent: deque[PoolTask] = deque()
         """What belongs to pieces that are open already."""
+        self._slow: deque[PoolTask] = deque()
+        """Gradings that a first, short limit was too short for."""
         self._num_pieces = self._num_examined = self._num_given_up = 0
 
     def run(self, pool: GradingPool) -> int:
@@ -342,9 +347,9 @@ class _Examination:
     def _next_task(self) -> PoolTask | None:
         if self._urgent:
             return self._urgent.popleft()
-        piece = next(self._pieces, None)
+        piece = next(self._pieces, None) if len(self._slow) < MAX_SLOW else None
         if piece is None:
-            return None
+            return self._slow.popleft() if self._slow else None
         num_rows = piece.stop - piece.start
         self._open[piece.number] = _Open(piece, [None] * num_rows, num_rows)
         self._num_pieces += 1
@@ -366,10 +371,8 @@ class _Examination:
         opened.facts[offset : offset + len(outcome.facts)] = outcome.facts
         opened.num_missing += len(outcome.ungraded) - len(outcome.facts)
         for row, key, extracted in outcome.ungraded:
-            problem = piece.problems[outcome.facts[row].problem_id]
-            tag = _Asked(piece.number, offset + row, key, extracted)
-            grade = functools.partial(grade_slowly, gym_min_score=piece.settings.gym_min_score)
-            self._urgent.append(PoolTask(tag, grade, (problem, extracted)))
+            is_last = piece.settings.timeout_s <= FIRST_LIMIT_S
+            self._urgent.append(self._grading(_Asked(piece.number, offset + row, key, extracted, is_last)))
         self._finish(opened)
 
     def _give_up_if_all_fail(self, piece: Piece, outcome: Outcome) -> None:
@@ -385,7 +388,18 @@ class _Examination:
                 "the student's tokenizer, the installation and filter.grade_memory_gib."
             )
 
+    def _grading(self, asked: _Asked) -> PoolTask:
+        opened = self._open[asked.number]
+        facts, piece = opened.facts[asked.row], opened.piece
+        assert facts is not None
+        grade = functools.partial(grade_slowly, gym_min_score=piece.settings.gym_min_score)
+        limit_s = None if asked.is_last_try else FIRST_LIMIT_S
+        return PoolTask(asked, grade, (piece.problems[facts.problem_id], asked.extracted), limit_s)
+
     def _take_grade(self, asked: _Asked, outcome: object) -> None:
+        if outcome is TIMED_OUT and not asked.is_last_try:
+            self._slow.append(self._grading(asked._replace(is_last_try=True)))
+            return
         opened = self._open[asked.number]
         facts, grade = opened.facts[asked.row], grade_from(outcome, asked.extracted)
         assert facts is not None

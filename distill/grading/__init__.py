@@ -21,7 +21,7 @@ from distill.grading.rules import MAX_RULE_CHARS, grade_exact, grade_numeric, gr
 from distill.isolation import wire
 from distill.records import REASONS, Problem
 
-GRADER_VERSION = 4
+GRADER_VERSION = 5
 """Raised with every change that may change a verdict: verdicts of another version are not used again."""
 
 GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {

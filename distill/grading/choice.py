@@ -51,12 +51,15 @@ _LETTER = re.compile(
     r"(?![A-Za-z0-9_'\u2019])"
 )
 _CLOSERS = r"[\s.)\]}*_\"'\u2019\u201d$:\uff09]|\\\)|\\\]"
+_BUT = re.compile(r"not\s[^.;!?\n]{1,60}?,?\s+but\s+(?:rather\s+|instead\s+)?", re.IGNORECASE)
+"""`not (A) but` of "The answer is not (A) but (B)"."""
 _ONLY_A_LETTER = re.compile(r"\(?([A-Z])\)?[\s.*_$]*")
 _SECOND = re.compile(
     rf"(?:{_CLOSERS})*?\s*(?P<joint>,|/|&|\b(?:or|and|und|oder|et|ou|y|o|e|\u0438|\u0438\u043b\u0438)\b|\u548c|\u6216|\u3001"
     r"|\\text\s*\{\s*,?\s*(?:or|and)\s*\})+\s*(?:both\s+)?(?:or\s+|and\s+)?(?:options?\s+|choices?\s+|maybe\s+|possibly\s+)*"
     r"[*_(\[$\"]*(?P<letter>[A-Z])(?![A-Za-z0-9_'\u2019])(?P<rest>[)\]*_\"$]*\s*(?:is|are|was|were|says|would)\b)?"
 )
+_MORE_LETTERS = re.compile(r"(?:\s+[A-Z](?![A-Za-z0-9_'\u2019.)]))+(?=\s*\Z)")
 _LATER = re.compile(r"\b(?:or|and)\s+(?:option\s+)?\(([A-Z])\)")
 _REASON = re.compile(
     r"[.;!?\u3002\uff1b\n]|,\s+(?:as|because|since|which|so|where|while|but)\b|\s(?:because|since|as|which|while|but)\s"
@@ -77,22 +80,24 @@ _IS_CORRECT = re.compile(
     r"(?P<noun>\s+(?:answer|option|choice|one|statement)\b)?|answer\b)"
 )
 _JOINED_BEFORE = re.compile(
-    r"(?:\b(?:and|or|nor|not|than|if|whether)|[,&/])\s*(?:option\s*|choice\s*)?\Z", re.IGNORECASE
+    r"(?:\b(?:and|or|nor|not|than|if|whether)|(?<![A-Za-z])\(?[A-Z]\)?[*_]*\s*[,&/])\s*(?:option\s*|choice\s*)?\Z",
+    re.IGNORECASE,
 )
 _AT_THE_END = re.compile(
-    r"\b(?:option|choice|answer|letter|which is|closest is|corresponds to|matches|matching)\s+"
+    r"\b(?:option|choice|answer|letter|(?:think|believe|guess|say)\s+(?:it['\u2019]s|it\s+is)|"
+    r"which is|closest is|corresponds to|matches|matching)\s+"
     r"(?:option\s+|choice\s+|answer\s+)?[*_$]{0,2}(?:\((?P<marked>[A-Z])\)|(?P<bare>[A-Z])(?![A-Za-z0-9]))[*_$.\s)]*\Z",
     re.IGNORECASE,
 )
 _LEADS_TO = re.compile(
-    r"(?:\A|[.,:=\n\u2192]|\b(?:so|thus|hence|therefore|is|be|to|with|the|one|value|result|closest|also))\s*[*_]*\Z",
+    r"(?:\A|[.,:=\n\u2192]|\b(?:I|so|thus|hence|therefore|is|be|to|with|the|one|value|result|closest|also))\s*[*_]*\Z",
     re.IGNORECASE,
 )
 _THEREFORE = re.compile(
     r"(?:so|thus|hence|therefore|ergo|in conclusion|\\therefore|\u2234|finally)[\s,:]+", re.IGNORECASE
 )
 _SYMBOLS = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff\ufe0f]")
-_NAMED = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:\(([A-Za-z])\)|([A-Za-z]))\**[.:)]?\**", re.IGNORECASE)
+_NAMED = re.compile(r"(?:(?:option|choice|answer)\s+)?(?:[\[(]([A-Za-z])[\])]|([A-Za-z]))\**[.:)]?\**", re.IGNORECASE)
 _LABELLED = re.compile(r"\(?([A-Z])[).:]\**\s+(\S.*)", re.DOTALL)
 _OPTION_LINE = re.compile(r"[\s>*_-]*\(?[A-Z][).:]\**\s+\S")
 _BOX_JOINT = re.compile(r"\\(?:text|mathrm)\s*\{\s*,?\s*(?:or|and)\s*\}|\b(?:or|and)\b|[,;/&]")
@@ -210,6 +215,8 @@ def _read_passage(text: str, found: Found, options: Sequence[str]) -> Reading:
     by_text = _by_text(passage, options) or _by_text(rest, options)
     if by_text is not None:
         return by_text
+    if (instead := _BUT.match(rest)) is not None:
+        rest = rest[instead.end() :]
     if _DENIED.match(rest):
         return Reading(passage.strip(" *_"), "says what the answer is not", is_weak=True)
     letter = _letter_at(rest, found.kind, options)
@@ -239,6 +246,8 @@ def _letter_at(rest: str, kind: Kind, options: Sequence[str]) -> Reading | None:
         return None
     if not letter_exists(named, options):
         return None
+    if (row := _MORE_LETTERS.match(rest, end)) and all(letter_exists(other, options) for other in row[0].split()):
+        return Reading(", ".join([named, *row[0].split()]))
     second = _SECOND.match(rest, end)
     if (
         second is not None
@@ -295,7 +304,8 @@ def _statements(text: str) -> Iterator[Found]:
     end = len(text.rstrip())
     tail_start = max(end - MAX_LINE_CHARS, text.rfind("\n", 0, end) + 1)
     for found in _IS_CORRECT.finditer(text) if " is " in text or " be " in text or "seems" in text else ():
-        is_named = found["word"] or "(" in found["open"] or "**" in found["open"] or found["noun"]
+        is_line = found.start() == tail_start or text[:end].endswith("\n", 0, found.start())
+        is_named = is_line or found["word"] or "(" in found["open"] or "**" in found["open"] or found["noun"]
         is_last = found.start() >= tail_start and not re.search(r"[.!?]\s+\S", text[found.end() : end])
         before = text[max(0, found.start() - 20) : found.start()]
         if is_named and (found["noun"] or found[0].endswith("answer") or is_last) and not _JOINED_BEFORE.search(before):

@@ -381,6 +381,10 @@ class _Parser(Cursor):
             if name not in ("log", "lg"):
                 raise UnreadableError
             args = (*args, base)
+        if name == "cis":
+            sine, cosine = (self.node("fn", *args, value=part) for part in ("sin", "cos"))
+            node = self.node("add", cosine, self.node("mul", self.node("sym", value="i"), sine))
+            return node if power is None else self.node("pow", node, power)
         op = "call" if name in ("Re", "Im", "arg") and any(map(has_letters, args)) else "fn"
         node = self.node(op, *args, value=name)
         return node if power is None else self.node("pow", node, power)

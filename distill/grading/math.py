@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from distill.grading.expression import read_expression
+from distill.grading.families import same_family
 from distill.grading.intervals import looks_like_a_set, same_set
 from distill.grading.latex import MAX_ANSWER_CHARS, is_damaged, is_tame, repaired, stripped
 from distill.grading.notation import UnreadableError
+from distill.grading.piecewise import same_cases
 from distill.grading.quantities import (
     PERCENT,
     Quantity,
@@ -25,11 +27,13 @@ from distill.grading.quantities import (
     split_unit,
     unwrap_text,
 )
+from distill.grading.relations import split_relations
 from distill.grading.single import all_right, equal_single, parses
 from distill.grading.structure import (
     RELATION,
     Structure,
     assigned,
+    read_matrix,
     separate,
     take_apart,
     usual_brackets,
@@ -38,11 +42,8 @@ from distill.grading.values import constant_value
 from distill.grading.words import same_words
 from distill.records import Problem
 
-_WHOLE_NUMBERS = re.compile(
-    r"[,;]?\s*\(?\s*(?:\\text\s*\{\s*(?:where|for|with)?\s*\}|where|for|with)?\s*[kmn]\s*\\in\s*\\(?:mathbb|mathbf|bf)\s*\{?\s*Z\s*\}?\s*\)?\s*[.$]*\s*$"
-)
-"""What the letter of a general solution stands for, which many leave out."""
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
+_CONSTANT = re.compile(r"\+ ?(?:[cKk]|C_(?:\d|\{\d\}))$")
 _DERIVATIVE = re.compile(r"\\frac\{d([a-zA-Z])\}\{d([a-zA-Z])\}")
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,100}")
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.,])")
@@ -95,15 +96,22 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
     if not is_tame(extracted):
         # so many brackets are no answer, but what they hold may be the right one
         return None if settle(stripped(extracted), gold) else False
-    given, expected = (
-        usual_brackets(clean(separate(_WHOLE_NUMBERS.sub("", text)))) for text in (repaired(extracted), gold)
-    )
+    is_same, given, expected = same_family(repaired(extracted), gold)
+    if is_same:
+        return True
+    given, expected = (usual_brackets(clean(separate(text))) for text in (given, expected))
+    given = _same_constant_letter(given, expected)
     return _equivalent(_same_derivatives(_same_style(given, expected), expected), expected)
 
 
 def _same_style(given: str, expected: str) -> str:
     """Bold letters without their style where the other text has none."""
     return given if _BOLD.search(expected) else _BOLD.sub(r"{\1}", given)
+
+
+def _same_constant_letter(given: str, expected: str) -> str:
+    """`+ C` of `+ k` or `+ C_1`, where the expected answer ends with a constant of integration."""
+    return _CONSTANT.sub("+C", given) if re.search(r"\+ ?C$", expected) else given
 
 
 def _same_derivatives(given: str, expected: str) -> str:
@@ -119,6 +127,8 @@ def _equivalent(given: str, expected: str) -> bool | None:
     """Compare two answers part by part; `None` where the expected one cannot be parsed."""
     if (verdict := settle(given, expected)) is not None:
         return verdict
+    if "\\begin" in expected and (verdict := same_cases(given, expected, _equivalent)) is not None:
+        return verdict
     values, golds = _same_side(given, expected)
     if (values, golds) != ((given,), (expected,)):
         return _equal_chains(values, golds)
@@ -133,6 +143,7 @@ def _equivalent(given: str, expected: str) -> bool | None:
     is_set = looks_like_a_set(given) or looks_like_a_set(expected)
     if is_set and (verdict := same_set(given, expected)) is not None:
         return verdict
+    given, expected = _assignments(given), _assignments(expected)
     given, expected = _without_membership(given, expected), _without_membership(expected, given)
     left, right = take_apart(given), take_apart(expected)
     if right.kind in ("list", "set") and "," in given and read_quantity(given) is not None:
@@ -142,6 +153,19 @@ def _equivalent(given: str, expected: str) -> bool | None:
     if "one" in (left.kind, right.kind):
         return _equal_whole(given, expected, left, right)
     return _equal_parts(left, right)
+
+
+def _assignments(text: str) -> str:
+    """`x=1, y=2` of `(x,y)=(1,2)`."""
+    sides = split_relations(text)
+    if sides.signs != ("=",):
+        return text
+    names, values = (take_apart(side) for side in sides.sides)
+    if names.kind != "()" or values.kind != "()" or len(names.parts) != len(values.parts):
+        return text
+    if not all(re.fullmatch(r"[a-zA-Z](?:_\w)?", name) for name in names.parts):
+        return text
+    return ", ".join(f"{name}={value}" for name, value in zip(names.parts, values.parts, strict=True))
 
 
 def _without_membership(text: str, other: str) -> str:
@@ -272,9 +296,29 @@ def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -
     for one, other in ((left, right), (right, left)):
         if one.kind == "set" and len(one.parts) == 1 and other.kind == "one":
             return _equivalent(left.parts[0], right.parts[0])
+    if left.kind == "list" and all(_equivalent(part, expected) for part in left.parts):
+        return True  # the same value in several forms: 3/4, or 0.75
+    if (verdict := _equal_vectors(given, expected, left, right)) is not None:
+        return verdict
     if "list" in (left.kind, right.kind) or "{" in (given[:1], expected[:1]):
         return None if right.kind != "one" and not parses(right) else False
     return equal_single(given, expected, _equivalent)
+
+
+def _equal_vectors(given: str, expected: str, left: Structure, right: Structure) -> bool | None:
+    """A matrix of one row or column beside its entries in parentheses; `None` where the two are anything else."""
+    for text, tuple_ in ((given, right), (expected, left)):
+        if tuple_.kind == "()" and (matrix := read_matrix(text)) is not None and not matrix.factor:
+            cells = tuple(cell for row in matrix.rows for cell in row)
+            if (
+                matrix.is_determinant
+                or len(cells) != len(tuple_.parts)
+                or 1 not in (len(matrix.rows), len(matrix.rows[0]))
+            ):
+                return False
+            pairs = zip(cells, tuple_.parts, strict=True)
+            return all_right(_equivalent(*(pair if text is given else pair[::-1])) for pair in pairs)
+    return None
 
 
 def _is_whole(gold: str) -> bool:

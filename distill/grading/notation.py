@@ -13,7 +13,7 @@ FUNCTIONS = frozenset({
     "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "arcsin", "arccos", "arctan", "arccot",
     "arcsinh", "arccosh", "arctanh", "arsinh", "arcosh", "artanh", "log", "ln", "lg", "exp", "max", "min", "gcd", "lcm",
     "tg", "ctg", "arctg", "arcctg", "sh", "ch", "th", "cosec", "Re", "Im", "arg", "det", "tr", "rank", "dim", "deg",
-    "ker", "sgn", "sign", "Var", "Cov",
+    "ker", "sgn", "sign", "Var", "Cov", "cis",
 })  # fmt: skip
 INVERSE = {"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"}
 WORD = re.compile(

@@ -101,10 +101,16 @@ def same_texts(answer: str, options: Sequence[str]) -> list[str]:
     """The letters of all options whose text this is: whatever the case, or as a number of the same value."""
     if not options:
         return []
-    given = plain(_without_label(answer)).casefold()
+    known = tuple(options[:26])
+    if labelled := _LABELLED.fullmatch(answer.strip()):
+        # A letter with the text of another option says two things.
+        letter = (labelled[1] or labelled[2]).upper()
+        named = [other for other, text in zip(string.ascii_uppercase, known, strict=False) if text == answer.strip()]
+        texts = named or same_texts(labelled[3], options)
+        return texts if named or letter in texts or not letter_exists(letter, options) else []
+    given = plain(answer).casefold()
     if not given:
         return []
-    known = tuple(options[:26])
     exact = [letter for letter, text in _texts(known) if text == given]
     if exact:
         return exact

@@ -30,10 +30,12 @@ class Reading(NamedTuple):
 
 
 _SKIPPED = re.compile(
-    r"(?:[^\S\t\r\f\v]|[\t\r](?![a-z])|[:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2248\u2192]"
+    r"(?:[^\S\t\r\f\v]|[\t\r](?![a-z])|[:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=}\u2248\u2192]"
     r"|\\approx(?![a-zA-Z])|\\(?:quad|;|,| |!)"
     r"|(?<=\n)[-\u2022]\s+|#{2,6}\s+)*+"
 )
+_PLAIN_SKIPPED = re.compile(rf"(?:[-=]>|(?![>=}}]){_SKIPPED.pattern.removesuffix('*+')})*+")
+"""The same but for `>`, `=` and `}`, which may be what the answer begins with."""
 _LEAD = re.compile(
     r"(?:(?:approximately|approx\.?|about|around|roughly|exactly|simply|just|therefore|thus|then|hence|indeed|actually|"
     r"now|clearly|obviously|definitely|equal\s+to|equals|given\s+by|found\s+to\s+be|that|still|also|either|both|is|are|"
@@ -46,6 +48,8 @@ _DENIED = re.compile(
     r"(?:not|neither|never|nor|none of (?:the|these)|isn['\u2019]t|no longer)\b(?!\s+(?:enough|possible|real|defined))",
     re.I,
 )
+_BUT = re.compile(r"\s[^.;!?\n]{1,60}?,?\s+but\s+(?:rather\s+|instead\s+)?", re.IGNORECASE)
+"""What stands between "not" and what the answer is instead."""
 _DISPLAY = re.compile(r"\$\$(.*?)\$\$|\\\[(.*?)\\\]|\\begin\{(\w+\*?)\}(.*?)\\end\{\3\}", re.DOTALL)
 
 _REASONS = (
@@ -61,7 +65,7 @@ _WHOLE = (
 _ENDS = (
     r"\.(?=\s|$)|[\u3002\uff01\uff1f]|\?(?=\s|$)|!(?=\s+[A-Z*]|\s*$)|;(?!\s*[-+$\\\d])|\uff0c(?=\D)"
     r"|</|[\u2600-\u27bf\u2b50\u2b55\U0001f000-\U0001faff\ufe0f]"
-    r"|です|である|でした|だ。|とな|にな|입니다|이다|이에요|예요|이며"
+    r"|です|である|でした|だ。|とな|にな|\s(?:है|हैं)(?!\w)|입니다|이다|이에요|예요|이며"
 )
 # One step through a passage: what is stepped over whole, brackets, or a mark that the value ends at.
 _STEP = re.compile(
@@ -136,8 +140,10 @@ def read_math(text: str, start: int, limit: int) -> Reading:
         return _formula(next(filter(None, (display[1], display[2], display[4])), ""))
     led = _LEAD.match(text, start, limit)
     value_start = led.end() if led else start
-    if _DENIED.match(text, value_start, limit):
-        return Reading(None, "says what the answer is not")
+    if denied := _DENIED.match(text, value_start, limit):
+        if (instead := _BUT.match(text, denied.end(), limit)) is None:
+            return Reading(None, "says what the answer is not")
+        value_start = instead.end()
     if _STEPS.match(text, value_start, limit):
         return Reading(None, "is a list of steps")
     passage = _sentence(text, value_start, limit)
@@ -155,11 +161,13 @@ def read_math(text: str, start: int, limit: int) -> Reading:
 
 def read_plain(text: str, start: int, limit: int) -> Reading:
     """Whatever is said up to the end of the sentence, its reason left out, for tasks whose answers may be any words."""
-    start = _skip(text, start, limit)
+    start = _skip(text, start, limit, _PLAIN_SKIPPED)
     if start >= limit:
         return Reading(None, "nothing follows")
-    if _DENIED.match(text, start, limit):
-        return Reading(None, "says what the answer is not")
+    if denied := _DENIED.match(text, start, limit):
+        if (instead := _BUT.match(text, denied.end(), limit)) is None:
+            return Reading(None, "says what the answer is not")
+        start = instead.end()
     value = _trimmed(_sentence(text, start, limit, is_plain=True))
     if not value or is_blank(value):
         return Reading(None, "nothing follows")
@@ -187,8 +195,8 @@ _CLAUSE_LEAD = re.compile(
 )
 
 
-def _skip(text: str, start: int, limit: int) -> int:
-    skipped = _SKIPPED.match(text, start, limit)
+def _skip(text: str, start: int, limit: int, pattern: re.Pattern[str] = _SKIPPED) -> int:
+    skipped = pattern.match(text, start, limit)
     return skipped.end() if skipped else start
 
 

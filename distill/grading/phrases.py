@@ -62,7 +62,7 @@ _KEYS = re.compile(
     "|option|Option|OPTION|choice|Choice|CHOICE|closest|Closest"
     "|correct (?:one|statement|response|letter|match)\\b|right (?:one|response)\\b|best (?:one|response|match)\\b"
     "|final (?:result|solution|response)|Final (?:result|solution|response|Result|Solution)"
-    "|choose|select|pick|go with|going with"
+    "|choose|select|pick|Choose|Select|Pick|go with|going with"
 )
 _CHOOSES = re.compile(r"\s{0,20}:?\s{1,20}(?=(?:option|choice|answer|letter)?\s*[*_]{0,2}\(?[A-Z]\b)", re.IGNORECASE)
 

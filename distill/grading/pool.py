@@ -9,6 +9,7 @@ import math
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,9 @@ START_S = 120.0
 """A worker may have to wait for the import of sympy and reasoning-gym; its task's time counts from when it is ready."""
 
 MAX_FAILED_STARTS = 5
+
+FIRST_LIMIT_S = 1.0
+"""Each task first gets so long; one that takes longer is begun again with the whole limit once the others are done."""
 
 STRETCH = 3.0
 """A task that other processes keep from the CPU may take so many times its limit; it must not depend on their load."""
@@ -151,6 +155,10 @@ class GradingPool:
         """
         source = enumerate(tasks)
         results: dict[int, Any] = {}
+        first_s = FIRST_LIMIT_S if self._timeout_s > FIRST_LIMIT_S else None
+        begun: dict[int, PoolTask] = {}
+        """What is in its first try."""
+        again: deque[PoolTask] = deque()
         next_in = next_out = 0
         more = True
 
@@ -163,12 +171,17 @@ class GradingPool:
                     break
                 next_in = index + 1
                 if not isinstance(task, Settled):
-                    return PoolTask(index, function, task)
+                    begun[index] = PoolTask(index, function, task, first_s)
+                    return begun[index]
                 results[index] = task.value
-            return None
+            return again.popleft() if again else None
 
         while more or next_out < next_in:
             for index, outcome in self.run(next_task):
+                tried = begun.pop(index, None)
+                if outcome is TIMED_OUT and tried is not None and first_s is not None:
+                    again.append(tried._replace(timeout_s=None))
+                    continue
                 results[index] = outcome
                 while next_out in results:
                     yield results.pop(next_out)

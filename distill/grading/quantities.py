@@ -40,7 +40,7 @@ _CURRENCY = re.compile(r"\\\$|[$€£¥₹]")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?\.\d+")
 _FRACTION = re.compile(r"([-+]?)(?:(\d+)/(\d+)|\\frac\{([-+]?\d+)\}\{(\d+)\}|\\frac(\d)(\d))")
 _MIXED = re.compile(r"([-+]?)(\d+)(?: (\d+)/(\d+)| ?\\frac\{(\d+)\}\{(\d+)\}| ?\\frac(\d)(\d))")
-_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)(?:\\overline\{(\d+)\}|\((\d+)\))")
 _FLOAT = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d{1,3})")
 _DEGREES = re.compile(
     r"([-+]?)(\d+) ?(?:\^\{? ?\\circ ?\}?|°) ?(\d{1,2}(?:\.\d+)?) ?(?:'|\^\{? ?\\prime ?\}?|′|’)"
@@ -52,6 +52,8 @@ _BRACKETED_UNIT = re.compile(
     re.DOTALL,
 )
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
+_TRIGONOMETRIC = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)h?(?![a-z])")
+"""Degrees behind one of these are its argument's, not the value's."""
 _DEGREE = r"\^ ?\{? ?\\circ ?\}?|°|\\degree"
 _BASE_WORDS = {
     word: str(base)
@@ -150,15 +152,18 @@ def clean(answer: str) -> str:
     )
     text = re.sub(r"(?<=\d) ?(?:\.{3}|…)", r"\\ldots", text)
     text = re.sub(r"\\frac\{\\(text|mathrm)\{([^{}]+)\}\}\{\\\1\{([^{}]+)\}\}$", r"\\text{ \2/\3}", text)
+    text = re.sub(r"\\(?:text)?color\s*\{\w+\}|\\(?:large|Large|LARGE|huge|Huge|small)(?![a-zA-Z])", " ", text)
+    text = re.sub(r"\\begin\{(aligned|gathered)\}((?:(?!\\begin|\\\\).)*)\\end\{\1\}", r"\2", text, flags=re.DOTALL)
     text = re.sub(r"\\[hv]?phantom(?![a-zA-Z])\s*(?:\{[^{}]*\}|.)", "", text)
     text = re.sub(r"\{ ?\\(rm|bf|it|sf|tt) +([^{}]*)\}", r"\\text{\2}", text)
     text = re.sub(r"(?<!\\)\\[!()\[\]]", "", text).strip().strip("*`")
     text = re.sub(r"(?<!\\)\\[,;: ]|~", " ", text)
     text = re.sub(r"\{ ?, ?\}", ",", text)
+    text = re.sub(r"\\var(phi|epsilon|theta|rho|sigma)(?![a-zA-Z])", r"\\\1", text)
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"(?<!\\)(?<!^)\{\d{1,3}(?:,\d{3})+\}", lambda m: m[0].replace(",", ""), text)
     text = re.sub(r"\\(lbrace|rbrace)(?![a-zA-Z])", lambda m: "\\{" if m[1] == "lbrace" else "\\}", text)
-    text = re.sub(r"(?<!\\)\$", "", text)
+    text = re.sub(r"(?<!\\)\$|(?<!\\)\\$", "", text)
     text = re.sub(r"^\s*(?:\\approx(?![a-zA-Z])|≈)", "", text)
     return _tidy(text)
 
@@ -194,8 +199,10 @@ def split_unit(text: str) -> tuple[str, str]:
         spelled = len(words) > 1 or (words in CANONICAL and wrapped[2].startswith(" "))
         if spelled and re.fullmatch(r"[^\W\d_][^\d(){}=<>,]*", words) and not VOID.search(words.replace(" per ", " ")):
             return wrapped[1].strip(), unit_name(words, power)
-    if value.count("circ") == 1 and (
-        marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL)
+    if (
+        value.count("circ") == 1
+        and not _TRIGONOMETRIC.search(value)
+        and (marked := re.fullmatch(r"(.*[\w})]) ?\^(?:\{ ?\\circ ?\}|\\circ)", value, re.DOTALL))
     ):
         return marked[1].strip(), "degree"
     return value, ""
@@ -229,7 +236,7 @@ def _read_number(text: str) -> Quantity | None:
     if found := _DOTS.fullmatch(text):
         text = _with_cycle(found)
     if found := _REPEATING.fullmatch(text):
-        fixed, cycle = found[3], found[4]
+        fixed, cycle = found[3], found[4] or found[5]
         tail = Fraction(int(cycle), 10 ** len(fixed) * (10 ** len(cycle) - 1))
         value = Fraction(int((found[2] or "0") + fixed), 10 ** len(fixed)) + tail
         return Quantity(-value if found[1] == "-" else value)

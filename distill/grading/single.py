@@ -22,7 +22,7 @@ from distill.grading.words import as_fraction
 Compare = Callable[[str, str], bool | None]
 
 MAX_DETERMINANT = 4
-_ANGLE = re.compile(r"sin|cos|tan|cot|sec|csc|tg|pi")
+_ANGLE = re.compile(r"sin|cos|tan|cot|sec|csc|cis|tg|pi")
 _DEGREES = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![a-zA-Z]))|°|\\degree(?![a-zA-Z])")
 _BEYOND = re.compile(
     r"\\(?:sum|prod|i*nt|oint|lim|sup|inf|[bp]?mod|det|begin|cup|cap|\{|[gl]eq?|[gl]t|operatorname|Re|Im)(?![a-zA-Z])|[<>|]"

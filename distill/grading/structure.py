@@ -3,6 +3,7 @@ r"""Answers taken apart: lists, sets, tuples, matrices, and what stands beside a
 Enters: `"x=1, y=2"`, `"\{1, 2\}"`, `"(1, 2]"`, `"8=x"`. Leaves: parts, names and values, as text.
 """
 
+import itertools
 import re
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from distill.grading.quantities import read_quantity
 
 MAX_PARTS = 50
 """Longer lists are compared as they stand."""
+
+MAX_SIGNS = 3
+"""So many plus-or-minus signs of one part are worked out."""
 
 _LETTER = r"(?:[a-zA-Z]|\\[a-zA-Z]+)"
 _NAME = re.compile(
@@ -175,10 +179,14 @@ def split_list(text: str) -> list[str]:
 
 def _both_signs(part: str) -> list[str]:
     part = part.replace("±", "\\pm ")
-    signs = len(re.findall(r"\\pm(?![a-zA-Z])", part))
-    if signs != 1 or "\\mp" in part:
+    pieces = re.split(r"\\pm(?![a-zA-Z])\s*", part)
+    if not 1 < len(pieces) <= MAX_SIGNS + 1 or "\\mp" in part:
         return [part]
-    return [re.sub(r"\\pm(?![a-zA-Z])\s*", sign, part).strip().removeprefix("+") for sign in "+-"]
+    # Each sign may be either, whatever the others are.
+    return [
+        "".join(a + b for a, b in zip(pieces, (*signs, ""), strict=True)).strip().removeprefix("+")
+        for signs in itertools.product("+-", repeat=len(pieces) - 1)
+    ]
 
 
 def read_matrix(text: str) -> Matrix | None:

@@ -158,12 +158,12 @@ def _same_infinity(given: Node, expected: Node) -> bool | None:
 def _coordinate(seed: str, name: str, attempt: int, whole: bool) -> Fraction:
     """A number drawn from the texts that are compared, which whoever writes one of them does not know.
 
-    The first points are positive, where roots and logarithms are defined; then come negative ones.
+    The first points are positive, where roots and logarithms are defined; then come negative ones. One of three is
+    below 1, where inverse sines and the like are.
     """
     digest = hashlib.sha256(f"{seed}\0{name}\0{attempt}".encode()).digest()
     drawn = int.from_bytes(digest[:8], "big")
     if whole:
         return Fraction(2 + drawn % 19)
-    size = 1 if attempt % 3 else 40
-    value = Fraction(1 + drawn % 100_003, 10_007) / (1 if attempt % 3 else Fraction(size, 13))
+    value = Fraction(1 + drawn % 100_003, 10_007) / (Fraction(40, 13), 1, 11)[attempt % 3]
     return -value if attempt % 2 and digest[9] % 2 else value

@@ -29,7 +29,7 @@ _DAY_FIRST = re.compile(rf"{_DAY} (?:of )?{_MONTH}(?:,? (\d{{4}}))?")
 _CLOCK = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(a\.?m\.?|p\.?m\.?)?|(\d{1,2}) ?(a\.?m\.?|p\.?m\.?)", re.IGNORECASE
 )
-_RATIO = re.compile(r"(-?[\d.]+) ?(?::| to |\\colon) ?(-?[\d.]+)")
+_RATIO = re.compile(r"(-?[\d.]+) ?(?::|(?:to|in|out of)\b|\\colon) ?(-?[\d.]+)")
 _BETWEEN_MEASURES = re.compile(r"(?<=[a-z.])(?: ?, ?| )(?:and )?(?=\d)")
 _NUMBER_WORDS = {
     word: str(number)
@@ -59,6 +59,10 @@ _NUMBER_WORDS = {
         ]
     )
 }
+_TENS = {
+    word: 10 * number
+    for number, word in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], 2)
+}
 _NOTHING = re.compile(
     r"(?:x ?\\in ?)?(?:\\emptyset|\\varnothing|∅|\\\{ ?\\\}|\{ ?\})|(?:the )?empty set|"
     r"(?:there (?:is|are) )?no (?:real |such )?(?:solutions?|roots?)(?: exists?)?"
@@ -77,7 +81,13 @@ def same_words(given: str, expected: str) -> bool | None:
     """Compare two cleaned answers by their words; `None` where they are not words."""
     left, right = unwrap_text(given), unwrap_text(expected)
     low_left, low_right = left.casefold().rstrip("."), right.casefold().rstrip(".")
-    numbers = [_NUMBER_WORDS.get(text, text) for text in (low_left, low_right)]
+    if low_left == low_right and low_right in ("no", "yes"):
+        return True
+    if _is_words(right) and (
+        _without_article(low_left) == _without_article(low_right) or _items(low_left) == _items(low_right)
+    ):
+        return True
+    numbers = [_number(text) for text in (low_left, low_right)]
     if numbers != [low_left, low_right] and all(number.isdecimal() for number in numbers):
         return numbers[0] == numbers[1]
     for nothing in (_NOTHING, _NO_LIMIT):
@@ -98,6 +108,27 @@ def same_words(given: str, expected: str) -> bool | None:
     if _CAPITALS.fullmatch(right) and _CAPITALS.fullmatch(left):
         return left == right  # an order or a figure, no product
     return None
+
+
+def _without_article(text: str) -> str:
+    """`ellipse` of `an ellipse`, and `2 lines` of `two lines`; a single letter stays as it is."""
+    text = re.sub(r"^(?:an?|the) (?=[a-z][a-z-])", "", text)
+    first, space, rest = text.partition(" ")
+    return _number(first) + space + rest if re.match("[a-z]{3}", rest) else text
+
+
+def _items(text: str) -> list[str]:
+    """The members of "red, green and blue", sorted, for "and" gives them no order; `Paris` by itself."""
+    parts = re.split(r",? and |, ?", text)
+    return sorted(parts) if " and " in text else parts
+
+
+def _number(text: str) -> str:
+    """`72` of `seventy-two`; anything else as it is."""
+    tens, joint, ones = text.replace("-", " ").partition(" ")
+    if tens in _TENS and (not joint or ones in list(_NUMBER_WORDS)[1:10]):
+        return str(_TENS[tens] + int(_NUMBER_WORDS.get(ones, 0)))
+    return _NUMBER_WORDS.get(text, text)
 
 
 def as_fraction(text: str) -> str:

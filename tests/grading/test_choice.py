@@ -292,3 +292,31 @@ def test_megabytes_take_linear_time(text):
     extract_choice(problem("B"), text)
     grade_choice(problem("B", None, text), text)
     assert time.monotonic() - started < 20  # quadratic time would be hours
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is not (A) but (B).", "B"),
+        ("Therefore, (B) is correct.", "B"),
+        ("Hence, in this case, (B) is correct.", "B"),
+        ("I think it's B.", "B"),
+        ("[B]", "B"),
+        ("So the answer is B) Paris.", "B"),
+    ],
+)
+def test_an_option_that_is_said_in_other_words(text, letter):
+    assert extract_choice(problem(letter), text) == letter
+
+
+@pytest.mark.parametrize(
+    "text", ["So the answer is B) London.", r"\boxed{B. London}", "(B) London", "A, (B) is correct."]
+)
+def test_a_letter_with_the_text_of_another_option_is_neither(text):
+    assert grade(problem("A"), text).correct is False
+    assert grade(problem("B"), text).correct is False
+
+
+def test_an_option_may_begin_with_what_looks_like_a_letter():
+    options = ["I. only", "II only", *"abcdefgh"]
+    assert choice_of("I. only", options) == "A"

@@ -478,3 +478,22 @@ def test_time_grows_with_the_length_of_the_text_and_not_with_its_square(unit):
 )
 def test_long_runs_of_spaces_take_no_longer_than_their_length(text):
     assert extract(math("5"), text, last_number=True) in (None, "x", "5")
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "text"),
+    [
+        ("math", "13", "The answer is not 12 but 13."),
+        ("exact", "valid", "So the answer is not invalid, but rather valid."),
+        ("math", "72", "उत्तर 72 है"),
+        ("exact", "> ] )", "So the answer is > ] )."),
+        ("exact", ">", "So the answer is: >"),
+        ("exact", "No", "No."),
+    ],
+)
+def test_what_comes_after_but_and_signs_that_an_answer_begins_with(task, gold, text):
+    assert grade(problem(gold, task), text).correct is True
+
+
+def test_what_is_only_denied_is_no_answer():
+    assert extract_answer("The answer is not 12, which is too small, but it is close.") is None
