@@ -29,14 +29,10 @@ def read_as_number(text: str, found: Found) -> Reading:
 
 
 def grade_exact(problem: Problem, extracted: str) -> bool | None:
-    """The same characters, but for spaces, line breaks and the full stop of a sentence.
-
-    At the ends no spaces count, elsewhere many count as one.
-    """
+    """The same characters, but for spaces and line breaks: at the ends none count, elsewhere many count as one."""
     if problem.answer is None or not problem.answer.strip():
         return None
-    gold = _folded(problem.answer)
-    return len(extracted) <= MAX_RULE_CHARS and _folded(extracted) in (gold, f"{gold}.")
+    return len(extracted) <= MAX_RULE_CHARS and _folded(extracted) == _folded(problem.answer)
 
 
 def grade_numeric(problem: Problem, extracted: str) -> bool | None:

@@ -273,6 +273,20 @@ def test_importing_the_graders_does_not_count_as_grading():
         assert list(pool.map(operator.neg, [1])) == [-1]
 
 
+def test_a_slow_task_gets_its_whole_limit_after_the_others_and_its_place_among_the_answers():
+    slow = "(__import__('time').sleep(1.5), __import__('time').monotonic())[1]"
+    quick = "__import__('time').monotonic()"
+    with GradingPool(1, timeout_s=20.0) as pool:
+        first, *others = pool.map(eval, [slow, quick, quick])
+    assert isinstance(first, float)
+    assert first > max(others)
+
+
+def test_a_task_that_never_ends_is_given_up_after_its_whole_limit():
+    with GradingPool(1, timeout_s=1.5) as pool:
+        assert list(pool.map(eval, ["1", FOREVER, "2"])) == [1, TIMED_OUT, 2]
+
+
 def test_closing_leaves_no_process():
     with GradingPool(2) as pool:
         list(pool.map(eval, [PID] * 10))
