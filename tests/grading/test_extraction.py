@@ -488,7 +488,6 @@ def test_long_runs_of_spaces_take_no_longer_than_their_length(text):
         ("math", "72", "उत्तर 72 है"),
         ("exact", "> ] )", "So the answer is > ] )."),
         ("exact", ">", "So the answer is: >"),
-        ("exact", "No", "No."),
     ],
 )
 def test_what_comes_after_but_and_signs_that_an_answer_begins_with(task, gold, text):
