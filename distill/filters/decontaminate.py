@@ -110,8 +110,8 @@ class Decontaminator:
         self.keys_W = self.index.keys()
         short = [item for item, found in enumerate(words) if len(found) < 2 * NUM_WORDS]
         self._short = ShortItems((item, self._names_of(starts[item], ends[item])) for item in short)
-        sums = [self._hash_of_fixed[self._words[starts[item] : ends[item]]].sum(dtype=np.uint64) for item in short]
-        self._short_sums = np.unique(np.array(sums, np.uint64))
+        sums_N = _sums(self._hash_of_fixed[self._words])
+        self._short_sums = np.unique(sums_N[[ends[item] for item in short]] - sums_N[[starts[item] for item in short]])
 
     def __reduce__(self) -> tuple[type["Decontaminator"], tuple[tuple[Pack, ...]]]:
         return type(self), (self.packs,)
@@ -157,10 +157,7 @@ class Decontaminator:
         """(text, line) of short lines with the fixed words of some short item; line None is a whole text of several."""
         marks_S: Ints = np.flatnonzero((lines_N == LINE_END) | (lines_N == TEXT_END))
         ends_T: Ints = np.flatnonzero(lines_N == TEXT_END)
-        text_of_S: Ints = np.searchsorted(ends_T, marks_S)
-        first_of_T: Ints = np.searchsorted(text_of_S, np.arange(len(ends_T)))
-        # Beginning with an unsigned zero: together with a signed one, numpy would make floats of them.
-        sums_N: Hashes = np.append(np.zeros(1, np.uint64), np.cumsum(self._hash_of_fixed[lines_N], dtype=np.uint64))
+        sums_N = _sums(self._hash_of_fixed[lines_N])
         unknown_N: Ints = np.append(0, np.cumsum(lines_N == UNKNOWN_WORD))
         for are_texts, marks in ((False, marks_S), (True, ends_T)):
             starts: Ints = np.concatenate([[0], marks[:-1] + 1]).astype(np.int64)
@@ -171,11 +168,12 @@ class Decontaminator:
                 & np.isin(sums_N[marks] - sums_N[starts], self._short_sums)
             )
             for segment in np.flatnonzero(likely).tolist():
+                text = segment if are_texts else int(np.searchsorted(ends_T, marks[segment]))
+                first_line = int(np.searchsorted(marks_S, ends_T[text - 1], "right")) if text else 0
                 if not are_texts:
-                    text = int(text_of_S[segment])
-                    yield text, segment - int(first_of_T[text])
-                elif np.searchsorted(text_of_S, segment, "right") - first_of_T[segment] > 1:
-                    yield segment, None
+                    yield text, segment - first_line
+                elif np.searchsorted(marks_S, ends_T[text]) > first_line:
+                    yield text, None
 
     def hit(self, item: int, kind: Kind, window: int | None = None) -> Hit:
         """A hit of an item, or of one of its windows."""
@@ -197,6 +195,12 @@ class Decontaminator:
 
     def _names_of(self, start: int, end: int) -> list[str]:
         return [self._names[number] for number in self._words[start:end].tolist()]
+
+
+def _sums(hash_N: Hashes) -> Hashes:
+    """The sum of all hashes before each place, and of all: (N + 1,)."""
+    # Beginning with an unsigned zero: together with a signed one, numpy would make floats of them.
+    return np.append(np.zeros(1, np.uint64), np.cumsum(hash_N, dtype=np.uint64))
 
 
 class Search:

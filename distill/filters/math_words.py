@@ -26,14 +26,16 @@ _TOKEN = re.compile(
 )
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
 _SPELLINGS = (
-    (r"\{,\}(?=\d{3}(?!\d))", ","),
-    (r"\\,(?=\d{3}(?!\d))", ","),
-    (r",\\!(?=\d{3}(?!\d))", ","),
-    (r"frac(\d)(?=[\d{])", r"frac \1 "),
+    ("{,}", r"\{,\}(?=\d{3}(?!\d))", ","),
+    ("\\,", r"\\,(?=\d{3}(?!\d))", ","),
+    (",\\!", r",\\!(?=\d{3}(?!\d))", ","),
+    ("frac", r"frac(\d)(?=[\d{])", r"frac \1 "),
 )
-"""Ways of writing thousands and fractions, each pattern with a literal beginning, which makes the search fast."""
-_TEXT_SPELLINGS = tuple((re.compile(pattern), form) for pattern, form in _SPELLINGS)
-_BYTES_SPELLINGS = tuple((re.compile(pattern.encode()), form.encode()) for pattern, form in _SPELLINGS)
+"""Ways of writing thousands and fractions: what each begins with, which is searched first, its pattern, its form."""
+_TEXT_SPELLINGS = tuple((begin, re.compile(pattern), form) for begin, pattern, form in _SPELLINGS)
+_BYTES_SPELLINGS = tuple(
+    (begin.encode(), re.compile(pattern.encode()), form.encode()) for begin, pattern, form in _SPELLINGS
+)
 _NOT_ASCII = re.compile(r"[⁰¹²³⁴-⁹⁺⁻]+|[^\x00-\x7f]")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 
@@ -92,9 +94,10 @@ _SYMBOLS = {
 def fold(text: str) -> str:
     """The text in one case and one way of writing numbers, fractions and symbols."""
     text = fold_characters(text)
-    for pattern, form in _TEXT_SPELLINGS:
-        text = pattern.sub(form, text)
-    return _THOUSANDS.sub("", text)
+    for begin, pattern, form in _TEXT_SPELLINGS:
+        if begin in text:
+            text = pattern.sub(form, text)
+    return _THOUSANDS.sub("", text) if "," in text else text
 
 
 def fold_characters(text: str) -> str:
@@ -106,8 +109,9 @@ def fold_characters(text: str) -> str:
 def fold_bytes(text: bytes) -> bytes:
     """The rest of `fold`, but for the commas of thousands, on ASCII text or what `fold_characters` made of other."""
     text = text.lower()
-    for pattern, form in _BYTES_SPELLINGS:
-        text = pattern.sub(form, text)
+    for begin, pattern, form in _BYTES_SPELLINGS:
+        if begin in text:
+            text = pattern.sub(form, text)
     return text
 
 

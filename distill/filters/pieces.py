@@ -27,8 +27,8 @@ MIN_WHOLE_TOKENS = 4
 """A short item with fewer tokens and no number (`Find x.`) is looked for as a whole text only."""
 SEED_SIZES = (8, 4, 2)
 BITS_PER_SEED = 16
-SLOTS_PER_WORD = 16
-"""Slots in the table of words for each of them: the more, the fewer share one."""
+SLOTS_PER_WORD = 4
+"""Slots in the table of words for each of them: with more, fewer words share one, and the table fills the cache."""
 
 UNKNOWN_WORD, LINE_END, TEXT_END, FIRST_WORD = range(4)
 _MULTIPLIERS = [np.uint64(m) for m in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)]
