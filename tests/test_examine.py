@@ -12,7 +12,7 @@ import pytest
 from distill.errors import StageError
 from distill.examine import FULL, GRADED, PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
 from distill.fact_cache import FactCache
-from distill.grading.pool import CRASHED, TIMED_OUT
+from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT
 from distill.ledger import Ledger
 from distill.problem_file import ProblemFile
 from distill.prompts import split_reasoning
@@ -133,6 +133,23 @@ def test_a_grading_that_ran_out_of_time_is_tried_again_under_wider_limits(
     assert any(e.ungraded for e in same) is not remembered  # a crash may have been the machine's
     wider = [examine_piece(piece) for piece in pieces_of(source, replace(settings, timeout_s=30.0))]
     assert any(e.ungraded for e in wider)
+
+
+def test_a_slow_grading_gets_its_whole_limit_after_all_pieces(source, tmp_path):
+    limits = []
+
+    def fails(task):
+        if isinstance(task.argument, Piece):
+            limits.append("piece")
+            return None
+        limits.append(task.timeout_s)
+        return TIMED_OUT if task.timeout_s == FIRST_LIMIT_S else None
+
+    facts = examined(source, tmp_path, InThisProcess(fails), settings_of(tmp_path))
+    assert facts == examined(source, tmp_path, InThisProcess(), settings_of(tmp_path), "at once")
+    num_slow = limits.count(FIRST_LIMIT_S)
+    assert num_slow == limits.count(None) > 0
+    assert None not in limits[: len(limits) - limits[::-1].index("piece")]
 
 
 def test_what_fails_for_every_trace_stops_the_stage(source, tmp_path):

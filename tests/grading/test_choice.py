@@ -303,6 +303,8 @@ def test_megabytes_take_linear_time(text):
         ("I think it's B.", "B"),
         ("[B]", "B"),
         ("So the answer is B) Paris.", "B"),
+        ("We compare all of them.\nB is correct.", "B"),
+        ("Choose B.", "B"),
     ],
 )
 def test_an_option_that_is_said_in_other_words(text, letter):

@@ -483,3 +483,8 @@ def _equal_by_chance(gold, changed):
 def test_which_of_two_values_is_expected_does_not_matter(left, right):
     if "=" not in left + right and "e-" not in left + right:
         assert (compare(left, right) is True) == (compare(right, left) is True)
+
+
+@pytest.mark.parametrize("answer", [r"\color{blue} 6", r"\large 6", r"\begin{aligned} x &= 6 \end{aligned}", "6\\,"])
+def test_what_only_changes_how_an_answer_looks_is_ignored(answer):
+    assert grade_math(Problem("p", [], "6", "math", "test"), answer) is True
