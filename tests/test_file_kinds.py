@@ -109,6 +109,31 @@ def test_what_lies_in_the_place_of_a_runs_file_is_not_waited_for(no_file, read):
         read(path)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan {}", "recipes show {}", "recipes diff {} {}", "recipes diff recipe.yaml {}", "recipes cp {} y",
+        "report {}", "runs show {}", "grade --file {} --gold 1",
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_a_mistake_and_no_traceback(distill, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    code, _, said = distill(*words.format(*["x" * 300] * 2).split())
+    assert code == 2
+    assert "xxx" in said
+
+
+def test_a_source_that_no_file_can_have_is_named(distill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(
+        f"name: small\nstudent: smollm2-135m\ntraces: [{{source: 'file:{'x' * 300}.jsonl'}}]\nsft: {{max_length: 512}}\n"
+    )
+    code, _, said = distill("import", "recipe.yaml")
+    assert code == 2
+    assert "no such file" in said.replace("\n", " ")
+
+
 def test_a_runs_name_that_is_no_name_is_no_run(tmp_path):
     assert not is_run(tmp_path / ("x" * 300))
     assert not is_run(tmp_path / "a\0b")
