@@ -29,6 +29,9 @@ BATCH_CONVERSATIONS = 64
 BATCH_CHARS = 2 << 20
 MAX_TEXT_CHARS = 32 << 20
 """Of a batch's texts together."""
+MAX_GROWTH, FREE_CHARS = 8, 1 << 20
+"""A conversation's text may be so many times as long as its messages, and in any case so much longer: who tokenises a
+text of 30 million characters waits for minutes."""
 MAX_SAID_CHARS = 200
 DATES = ("2001-02-03T04:05:06", "2032-11-29T22:33:44")
 """Rendered as of these two, a text that has today's date in it differs."""
@@ -191,6 +194,10 @@ def render_confined(told: dict[str, Any]) -> Any:
         except Exception as error:  # templates run code of their own, and raise what they like
             return {"failed": place, "name": type(error).__name__, "said": str(error)}
         texts += rendered
+        most = FREE_CHARS + MAX_GROWTH * sum(len(message["content"]) for message in conversation)
+        if len(texts[-1]) > most:
+            said = f"it writes more than {most:,} characters for these messages"
+            return {"failed": place, "name": "", "said": said}
         if sum(map(len, texts)) > MAX_TEXT_CHARS:
             return {"failed": place, "name": "", "said": f"it writes more than {MAX_TEXT_CHARS:,} characters"}
     return texts

@@ -38,3 +38,12 @@ def kind_of(path: Path) -> str:
     except ValueError:  # a NUL in the name
         return MISSING
     return next((name for test, name in _KINDS if test(mode)), "no file")
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a regular file lies at a path, links followed; a name that no file can have is none.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    return kind_of(path) == FILE

@@ -14,17 +14,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill.cells import CellError, answer_text
 from distill.chats import ChatError, chat_of
 from distill.endings import ending_of
 from distill.errors import ProblemError
 from distill.foreign_texts import CONTENT_COLUMNS, MESSAGES_COLUMNS, TEXT_COLUMNS, UnusableError, row_texts, value_in
+from distill.manifest_shape import PROBLEM, fault
 from distill.marks import split_marked, with_think
 from distill.problems import check_gym_recipe, source_label
 from distill.prompts import join_reasoning, split_reasoning, whole_characters
-from distill.recipe import TraceSource
+from distill.recipe import Task, TraceSource
 from distill.records import Message, Problem, Trace, problem_id
 from distill.rows import Row, file_rows, hub_rows
 
@@ -308,6 +309,10 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
             recipe = problem.metadata.get("gym")
         except (TypeError, KeyError, AttributeError):
             raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them.") from None
+        if wrong := fault(problem.to_json(), PROBLEM):
+            raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them ({wrong}).")
+        if problem.task not in get_args(Task):
+            raise ProblemError(f"{place}: unknown task {problem.task!r:.60}. Known: {', '.join(get_args(Task))}.")
         if problem.task == "gym":
             _check_gym(source, place, recipe)
         problems[problem.id] = problem

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from distill import __version__
 from distill.errors import ModelError, RecipeError
+from distill.file_kinds import is_file
 from distill.hub_names import names_folder
 from distill.plurals import counted
 from distill.recipe import Recipe
@@ -253,7 +254,7 @@ def parent_path(path: Path, parent: str, fence: Fence | None = None) -> Path:
     """
     beside = path.parent / expanded(Path(parent), str(path))
     installed = installed_path(parent)
-    if installed is not None and not ("\0" not in parent and beside.is_file()):
+    if installed is not None and not is_file(beside):
         return installed
     if fence is not None and not fence.holds(beside):
         raise fence.refusal(f"extends: {parent}")

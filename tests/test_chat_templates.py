@@ -98,6 +98,18 @@ def test_a_template_that_fails_or_would_not_end_says_why(tokenizer, monkeypatch,
     assert render_all(tokenizer(TURNS), [CHAT[1:2]], False) == ["[user]What is <2> + 'é'?\n<e>"]
 
 
+def test_a_text_far_longer_than_its_messages_is_refused_before_it_is_tokenised(tokenizer):
+    added = "{% if 'long' in messages[0].content %}{{ 'x' * 3000000 }}{% endif %}"
+    rows = [[{"role": "user", "content": text}] for text in ("a short one", "a long one")]
+    with pytest.raises(TemplateError, match=r"writes more than 1,048,656 characters") as caught:
+        render_all(tokenizer("{{ messages[0].content }}" + added), rows, False)
+    assert caught.value.index == 1
+    (text,) = render_all(
+        tokenizer("{{ messages[0].content }}"), [[{"role": "user", "content": "y" * 3_000_000}]], False
+    )
+    assert len(text) == 3_000_000
+
+
 def test_the_row_that_fails_is_named(tokenizer, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT_S", 2.0)
     rows = [SourceRow(f"p{i}/0", [{"role": "user", "content": str(i)}], [CHAT[2]]) for i in range(200)]

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from distill.errors import ModelError, ProblemError, RecipeError
+from distill.errors import ModelError, ProblemError, RecipeError, StoreError
 from distill.file_kinds import FILE, LOOP, MISSING, kind_of
 from distill.filters.packs import load_pack
 from distill.foreign import foreign_traces
@@ -13,6 +13,8 @@ from distill.problems import load_problems
 from distill.recipe import ProblemSource, TraceSource
 from distill.recipe_yaml import read_recipe
 from distill.sampling_job import num_lines, num_lines_by_size
+from distill.shards import readable
+from distill.store import is_run, read_json, read_jsonl
 from distill.tokenizers import template_text
 
 RECIPE = """\
@@ -93,6 +95,48 @@ def test_links_in_a_circle_are_refused_in_every_place(tmp_path, line):
         read_recipe(tmp_path / "recipe.yaml")
     with pytest.raises(RecipeError, match=r"leads to itself|symbolic links"):
         read_recipe(tmp_path / "loop")
+
+
+def _open_shard(path):
+    with readable(path):
+        path.read_bytes()
+
+
+@pytest.mark.parametrize("read", [read_json, read_jsonl, _open_shard])
+def test_what_lies_in_the_place_of_a_runs_file_is_not_waited_for(no_file, read):
+    path, kind = no_file
+    with pytest.raises(StoreError, match="cannot be read" if kind == "a folder" else f"is {kind}"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan {}", "recipes show {}", "recipes diff {} {}", "recipes diff recipe.yaml {}", "recipes cp {} y",
+        "report {}", "runs show {}", "grade --file {} --gold 1",
+    ],
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_a_mistake_and_no_traceback(distill, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    code, _, said = distill(*words.format(*["x" * 300] * 2).split())
+    assert code == 2
+    assert "xxx" in said
+
+
+def test_a_source_that_no_file_can_have_is_named(distill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(
+        f"name: small\nstudent: smollm2-135m\ntraces: [{{source: 'file:{'x' * 300}.jsonl'}}]\nsft: {{max_length: 512}}\n"
+    )
+    code, _, said = distill("import", "recipe.yaml")
+    assert code == 2
+    assert "no such file" in said.replace("\n", " ")
+
+
+def test_a_runs_name_that_is_no_name_is_no_run(tmp_path):
+    assert not is_run(tmp_path / ("x" * 300))
+    assert not is_run(tmp_path / "a\0b")
 
 
 def test_lines_are_counted_without_holding_one(tmp_path, monkeypatch):

@@ -163,6 +163,16 @@ def test_what_a_file_says_of_a_gym_problem_is_checked_when_it_is_read(write, cha
         read(rows, problems=problems, task="gym")
 
 
+@pytest.mark.parametrize(
+    "change", [{"task": ["gym"]}, {"task": "gym:"}, {"task": "Gym"}, {"answer": 7}, {"source": None}, {"id": 3}]
+)
+def test_a_problem_that_filter_could_not_read_is_refused_when_it_is_imported(write, change):
+    rows = write([{"problem_id": "p1", "response": THOUGHT}])
+    problems = write([Problem("p1", CHAT[:1], "4", "math", "x").to_json() | change], "problems.jsonl")
+    with pytest.raises(ProblemError, match=r"problems\.jsonl:1: (not a problem as|unknown task)"):
+        read(rows, problems=problems)
+
+
 def test_a_gym_problem_without_a_description_is_refused(write):
     rows = write([{"problem_id": "p1", "response": THOUGHT}])
     for metadata in ({}, {"gym": "simple_integration"}, {"gym": [1]}):

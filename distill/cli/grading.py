@@ -8,6 +8,7 @@ import typer
 
 from distill.cli.app import RESULTS_PANEL, JsonOption, command, console, print_json
 from distill.errors import UserError
+from distill.file_kinds import is_file
 
 if TYPE_CHECKING:
     from distill.grading.explanation import Explanation
@@ -79,7 +80,7 @@ def _text(answer: str | None, file: Path | None) -> str:
         raise UserError("Give the answer either as an argument (- for standard input) or with --file.")
     if file is None:
         return sys.stdin.read(MAX_BYTES) if answer == "-" else answer or ""
-    if not file.is_file():
+    if not is_file(file):
         raise UserError(f"--file: {file} is no file.")
     try:
         if file.stat().st_size > MAX_BYTES:

@@ -8,6 +8,7 @@ import typer
 from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say, tell
 from distill.cli.completion import complete_run
 from distill.errors import UserError
+from distill.file_kinds import FILE, MISSING, is_file, kind_of
 
 if TYPE_CHECKING:
     from distill.report import Run
@@ -87,7 +88,6 @@ def _may_replace(path: Path) -> Path:
     Raises:
         UserError: something else lies there.
     """
-    from distill.file_kinds import FILE, MISSING, kind_of
     from distill.report import is_report
 
     try:
@@ -117,7 +117,7 @@ def _find(given: str, run_dir: Path) -> "Run":
     from distill.store import is_run
 
     path = Path(given)
-    if path.is_file():
+    if is_file(path):
         recipe = load_recipe(path)
         return gather_run(run_dir / recipe.name, recipe.model_dump(mode="json"))
     folder = next((one for one in (run_dir / given, path) if is_run(one)), None)

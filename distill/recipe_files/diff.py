@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from distill.errors import RecipeError
+from distill.file_kinds import MISSING, kind_of
 from distill.recipe import Lora, Recipe
 from distill.recipe_files.mistakes import explain
 from distill.recipe_files.sources import FILE
@@ -55,8 +56,8 @@ def recipe_of(reference: str, runs_dir: Path) -> tuple[str, Recipe]:
         RecipeError: it is neither.
     """
     for folder in (Path(reference), runs_dir / reference):
-        if folder == Path(reference) or not Path(reference).exists():
-            summary = read_json(folder / SUMMARY) if folder.is_dir() else None
+        if folder == Path(reference) or kind_of(Path(reference)) == MISSING:
+            summary = read_json(folder / SUMMARY) if kind_of(folder) == "a folder" else None
             if isinstance(summary, dict) and (folder == Path(reference) or not _is_recipe(reference)):
                 return f"the run {folder}", _ran(folder, summary)
     return reference, read_recipe(reference).recipe

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import RecipeError
+from distill.file_kinds import MISSING, is_file, kind_of
 
 SUFFIXES = (".yaml", ".yml")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -42,12 +43,12 @@ def installed_path(reference: str) -> Path | None:
     if not _NAME.fullmatch(reference) or reference.endswith(SUFFIXES):
         return None
     path = installed_folder() / f"{reference}.yaml"
-    return path if path.is_file() else None
+    return path if is_file(path) else None
 
 
 def unknown_name(reference: str) -> RecipeError | None:
     """What to tell where a reference looks like a name and is none; `None` for a path."""
-    if not _NAME.fullmatch(reference) or reference.endswith(SUFFIXES) or Path(reference).exists():
+    if not _NAME.fullmatch(reference) or reference.endswith(SUFFIXES) or kind_of(Path(reference)) != MISSING:
         return None
     near = difflib.get_close_matches(reference, installed_names(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

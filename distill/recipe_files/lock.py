@@ -11,6 +11,7 @@ from typing import Any
 
 from distill import __version__
 from distill.errors import RecipeError
+from distill.file_kinds import is_file
 from distill.hub import loaded_commit
 from distill.problems import source_label
 from distill.publish.facts import RunFacts, is_hub_id
@@ -70,7 +71,7 @@ def run_lock(
             }
             for asked, source in zip(_hub_sources(recipe), _hub_sources(pinned), strict=True)
         ],
-        "files": {name: sha256_of(Path(name)) for name in file_sources(tree) if Path(name).is_file()},
+        "files": {name: sha256_of(Path(name)) for name in file_sources(tree) if is_file(Path(name))},
         "problems_sha256": manifests.get(facts.source, {}).get("outputs", {}).get("problems.jsonl", {}).get("sha256"),
         "evaluation_sets": [
             {key: one.get(key) for key in ("name", "source", "revision", "sha256")}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.file_kinds import is_file
 from distill.recipe_files.lock import results_of
 from distill.store import differences, sha256_of
 
@@ -38,7 +39,7 @@ def compare(lock: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]])
         "changed_files": [
             name
             for name, sha256 in (lock.get("files") or {}).items()
-            if Path(name).is_file() and sha256_of(Path(name)) != sha256
+            if is_file(Path(name)) and sha256_of(Path(name)) != sha256
         ],
         "versions": {
             package: list(pair)

@@ -51,7 +51,7 @@ from distill.store import Summary, disk_errors, replace_folder, sync_tree, write
 from distill.tokenizers import TOKENIZER
 from distill.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
-VERSION = 3
+VERSION = 4
 grows = never_grows
 
 GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
@@ -247,16 +247,16 @@ def _decide(
 
 
 def _secret_kinds(source: Path, problems: ProblemFile, finder: SecretFinder) -> Iterator[str | None]:
-    """The kind of secret that each trace or its problem holds, in the traces' order.
+    """The kind of secret that each trace or its problem holds, in the traces' order: in any text that is published.
 
     Found here and not by the workers, which must not know the secrets of the environment.
     """
     for name, traces in groupby(stored_traces(source), key=attrgetter("problem_id")):
         problem = problems[name]
-        asked = "\n".join([problem.answer or "", *(message["content"] for message in problem.prompt)])
-        of_problem = finder.kind_in(asked)
+        known_by = [problem.id, problem.source, json.dumps(problem.metadata, ensure_ascii=False), problem.answer or ""]
+        of_problem = finder.kind_in("\n".join([*known_by, *(text for one in problem.prompt for text in one.values())]))
         for trace in traces:
-            yield of_problem or finder.kind_in(trace.text)
+            yield of_problem or finder.kind_in(f"{trace.teacher}\n{trace.teacher_revision}\n{trace.text}")
 
 
 def _write(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import UserError
+from distill.file_kinds import is_file
 from distill.foreign import Identities, Skipped, foreign_traces
 from distill.ledger import Ledger
 from distill.problems import bare_question
@@ -112,4 +113,4 @@ def _by_content(source: str | None) -> str | None:
     """A file's name and SHA-256 instead of its place on this machine; anything else as it is."""
     kind, _, name = (source or "").partition(":")
     path = Path(name)
-    return f"file:{path.name} {sha256_of(path)}" if kind == "file" and path.is_file() else source
+    return f"file:{path.name} {sha256_of(path)}" if kind == "file" and is_file(path) else source

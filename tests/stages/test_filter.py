@@ -1,6 +1,7 @@
 """Every drop has its reasons, and what is kept trains anywhere."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -167,6 +168,24 @@ def test_a_row_with_a_secret_is_dropped_for_it_and_another_is_chosen(tmp_path, r
     ]
     for file in ("verdicts.jsonl", "decontamination.json"):
         assert "opensesame" not in (tmp_path / "filter" / file).read_text()
+
+
+def test_a_secret_in_any_text_that_is_published_drops_its_row(tmp_path, recipe):
+    key = "hf_" + "QwzTnVbKpLmRsXcYdFgHjEuAoiWvBzNtMq"
+    ask = [{"role": "user", "content": "2 + 2?"}]
+    problems = {
+        "id": Problem(f"of {key}", ask, "4", "math", "x"),
+        "source": Problem("b", ask, "4", "math", f"file:{key}.jsonl"),
+        "metadata": Problem("c", ask, "4", "math", "x", {"log": {"line": [f"a\n{key}"]}}),
+        "plain": Problem("d", ask, "4", "math", "x"),
+    }
+    traces = [trace(problem_id=one.id, index=0) for one in problems.values()]
+    traces.append(replace(trace(problem_id="d", index=1), teacher=f"org/{key}"))
+    run = generated(tmp_path, recipe, traces, {one.id: one for one in problems.values()})
+    filter.run(run)
+    verdicts = [Verdict.from_json(row) for row in read_jsonl(tmp_path / "filter" / "verdicts.jsonl")]
+    secret = {(v.problem_id, v.sample_index) for v in verdicts if "secret" in v.reasons}
+    assert secret == {(f"of {key}", 0), ("b", 0), ("c", 0), ("d", 1)}
 
 
 def test_run_writes_what_is_kept_for_plain_trl(tmp_path, recipe):

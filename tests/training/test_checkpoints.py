@@ -5,6 +5,8 @@ import pytest
 from distill.errors import StoreError
 from distill.training.checkpoints import SEAL, newest_checkpoint, remove_unsealed, seal, set_damaged_aside
 
+OUTSIDE = '{"owner": "mine", "files": {"../checkpoint-6/model.safetensors": {"bytes": 1001, "sha256": ""}}}'
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -30,6 +32,9 @@ def test_the_newest_by_step_is_taken(folder):
         (lambda ck: (ck / "inner" / "rng.pth").unlink(), "inner/rng.pth is missing"),
         (lambda ck: (ck / SEAL).write_text("{"), "cannot be read"),
         (lambda ck: (ck / SEAL).write_text("[]"), "cannot be read"),
+        (lambda ck: (ck / SEAL).write_text('{"files": {}}'), "owner is missing"),
+        (lambda ck: (ck / SEAL).write_text('{"owner": "mine", "files": {"a": 1}}'), "not an object"),
+        (lambda ck: (ck / SEAL).write_text(OUTSIDE), "names '../checkpoint-6/model.safetensors'"),
     ],
 )
 def test_a_damaged_one_is_moved_aside_and_the_one_before_it_taken(folder, damage, words):
@@ -40,6 +45,15 @@ def test_a_damaged_one_is_moved_aside_and_the_one_before_it_taken(folder, damage
     assert newest_checkpoint(folder, "mine").name == "checkpoint-6"
     assert (folder / "damaged-checkpoint-12").is_dir()
     assert set_damaged_aside(folder) == []
+
+
+def test_a_seal_without_an_owner_and_a_folder_without_a_step_are_no_tracebacks(folder):
+    (folder / "checkpoint-best").mkdir()
+    (folder / "checkpoint-best" / SEAL).write_text("{}")
+    assert newest_checkpoint(folder, "mine").name == "checkpoint-12"
+    (folder / "checkpoint-12" / SEAL).write_text('{"files": {}}')
+    with pytest.raises(StoreError, match="owner is missing"):
+        newest_checkpoint(folder, "mine")
 
 
 def test_all_damaged_means_a_new_start(folder):
