@@ -127,7 +127,8 @@ def test_a_name_that_no_file_can_have_is_a_mistake_and_no_traceback(distill, tmp
 def test_a_source_that_no_file_can_have_is_named(distill, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(
-        f"name: small\nstudent: smollm2-135m\ntraces: [{{source: 'file:{'x' * 300}.jsonl'}}]\nsft: {{max_length: 512}}\n"
+        f"name: small\nstudent: smollm2-135m\ntraces: [{{source: 'file:{'x' * 300}.jsonl'}}]\n"
+        "sft: {max_length: 512}\n"
     )
     code, _, said = distill("import", "recipe.yaml")
     assert code == 2
