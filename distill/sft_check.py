@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.cpu.products import measured_in_child
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError
 from distill.provenance import hardware
@@ -172,12 +173,16 @@ def _setting(config: SftConfig, layout: Layout, fullest: tuple[int, int], on_gpu
 
 def _hours(shape: ModelShape, setting: Setting, config: SftConfig, lengths: Any, gpus: list[str]) -> float | None:
     if setting.device == "cpu":
-        num, tflops = len(os.sched_getaffinity(0)), CPU_CORE_TFLOPS
+        speed = measured_in_child(((shape.hidden, shape.hidden), (shape.intermediate, shape.hidden)))
+        dtype = "bfloat16" if config.compute.dtype == "bfloat16" else "float32"
+        tflops = CPU_CORE_TFLOPS if speed is None else speed.of(dtype) / 1_000
+        num = len(os.sched_getaffinity(0))
     else:
         peaks = [peak_tflops(name) for name in gpus]
         if not peaks or None in peaks:
             return None
-        num, tflops = setting.num_processes, min(peak for peak in peaks if peak is not None)
+        num = setting.num_processes
+        tflops = min(peak for peak in peaks if peak is not None)
     num_tokens = int(lengths.sum())
     mean_row = float((lengths.astype(float) ** 2).sum() / num_tokens)  # as a token sees it
     return training_hours(shape, round(num_tokens * config.epochs), num, tflops, mean_row, config.method)

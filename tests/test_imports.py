@@ -36,6 +36,7 @@ LAYERS = (
         "manifest_shape",
         "store",
         "ledger",
+        "cpu",
         "loops",
         "shards",
         "trace_store",

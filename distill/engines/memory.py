@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from distill.cpu.products import ProductSpeed, measure, shapes_of
 from distill.errors import ModelError
 from distill.hub import Model
 from distill.recipe import SamplingCompute
@@ -108,6 +109,27 @@ def weights_gib(folder: Path, dtype: str) -> float:
     return sum(_num_weights(file) for file in files) * BYTES_PER_WEIGHT[dtype] / 2**30
 
 
+def pick_cpu_dtype(folder: Path, wanted: str, memory_share: float = 1.0) -> tuple[str, ProductSpeed | None]:
+    """The number format that a model is sampled in on CPU, measured in this process where the recipe leaves it open.
+
+    Args:
+        folder: the model's.
+        wanted: `compute.dtype`.
+        memory_share: share of the free memory that the weights may count on.
+
+    Returns:
+        The format, and the speeds that decided (`None`: the recipe or the weights did).
+    """
+    if wanted != "auto":
+        return wanted, None
+    config = read_json(folder / "config.json") or {}
+    if config.get("quantization_config"):
+        return "bfloat16", None
+    speed = measure(shapes_of(config))
+    fits = weights_gib(folder, speed.faster) * HEADROOM <= free_memory_gib() * memory_share
+    return speed.faster if fits else "bfloat16", speed
+
+
 def _num_weights(file: Path) -> int:
     """Numbers in a safetensors file: the shapes in its header.
 
@@ -125,16 +147,17 @@ def _num_weights(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def kv_gib_needed(config: Any, num_tokens: int) -> float:
-    """KV cache in GiB for `num_tokens` in bfloat16: keys and values of every layer and KV head.
+def kv_gib_needed(config: Any, num_tokens: int, dtype: str) -> float:
+    """KV cache in GiB for `num_tokens`: keys and values of every layer and KV head.
 
     Args:
         config: the model's transformers configuration.
         num_tokens: tokens held at once, over all requests.
+        dtype: the format that the model computes in.
     """
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    num_bytes = 2 * 2 * config.num_hidden_layers * num_kv_heads * head_dim * num_tokens
+    num_bytes = 2 * BYTES_PER_WEIGHT[dtype] * config.num_hidden_layers * num_kv_heads * head_dim * num_tokens
     return float(num_bytes / 2**30)
 
 

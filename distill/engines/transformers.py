@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from distill.chat_templates import TemplateError
+from distill.cpu.load import LoadFollower
 from distill.engines import (
     STEP_S,
     Completion,
@@ -28,7 +29,7 @@ from distill.engines import (
     refuse_long_prompt,
     refuse_prompt,
 )
-from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed
+from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed, pick_cpu_dtype
 from distill.engines.padded_attention import PADDED, set_paged_attention
 from distill.errors import ModelError, StageError
 from distill.loops import CHECK_EVERY, loop_period
@@ -103,11 +104,17 @@ class TransformersEngine:
         if spec.compute.cpu_threads is not None:
             torch.set_num_threads(spec.compute.cpu_threads)
         on_gpu = torch.cuda.is_available()
-        dtype = torch.bfloat16 if spec.compute.dtype == "auto" else getattr(torch, spec.compute.dtype)
+        name: str = "bfloat16" if spec.compute.dtype == "auto" else spec.compute.dtype
+        speed = None
+        self._load: LoadFollower | None = None
+        if not on_gpu:
+            name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
+            # The number of threads is one of the thread that computes, which with continuous batching is not this one.
+            self._load = LoadFollower()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
         check_template(self._tokenizer, spec)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            spec.model_path, dtype=dtype, trust_remote_code=False
+            spec.model_path, dtype=getattr(torch, name), trust_remote_code=False
         )
         model.to("cuda" if on_gpu else "cpu").eval()
         # `generate` fills what a request leaves open from here: a repetition penalty that nobody asked for, for one.
@@ -132,11 +139,12 @@ class TransformersEngine:
             "name": "transformers",
             "version": transformers.__version__,
             "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": name,
             "batching": batching,
             "attention": model.config.get_text_config()._attn_implementation,
             "max_num_seqs": spec.compute.max_num_seqs or DEFAULT_BATCH,
             **({} if on_gpu else {"threads": torch.get_num_threads()}),
+            **({} if speed is None else {"gflops": speed.to_json()}),
         }
 
     @property
@@ -157,11 +165,15 @@ class TransformersEngine:
         return None
 
     def step(self) -> list[Completion]:
+        if self._load is not None:
+            self._load.follow()
         finished = [self._completion(drawn) for drawn in self._batcher.step()]
         self._num_in_flight -= len(finished)
         return finished
 
     def close(self) -> None:
+        if self._load is not None:
+            self._load.close()
         self._batcher.close()
         del self._batcher
 
@@ -360,7 +372,7 @@ def _is_looping(ids: Sequence[int], loops: LoopStop | None) -> bool:
 
 def _cpu_cache_tokens(spec: EngineSpec, model: Any, batch: int, longest: int) -> int:
     """Tokens in the KV cache: what a full batch needs, within the recipe's size or a share of the free memory."""
-    gib_per_token = kv_gib_needed(model.config.get_text_config(), 1) * model.dtype.itemsize / 2
+    gib_per_token = kv_gib_needed(model.config.get_text_config(), 1, str(model.dtype).removeprefix("torch."))
     if spec.compute.kv_cache_gib is not None:
         most = int(spec.compute.kv_cache_gib / gib_per_token)
     else:

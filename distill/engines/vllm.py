@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.chat_templates import TemplateError
+from distill.cpu.load import LoadFollower
 from distill.engines import (
     Completion,
     EngineSpec,
@@ -19,7 +20,7 @@ from distill.engines import (
     refuse_long_prompt,
     refuse_prompt,
 )
-from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed
+from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed, pick_cpu_dtype
 from distill.errors import ModelError
 from distill.loops import CHECK_EVERY, loop_period
 from distill.prompts import opens_thinking
@@ -38,20 +39,18 @@ GPU_ENVIRONMENT = {
 }
 
 
-def cpu_environment(kv_cache_gib: float, num_threads: int | None = None) -> dict[str, str]:
+def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
     """Environment variables that vLLM reads on import, for a machine without GPU.
 
-    One process on all cores: vLLM's defaults reserve a core for a second process (`benchmarks/generate_cpu.py`).
+    One process on all cores, with threads that no core is tied to: vLLM's defaults reserve a core for a second process
+    and bind threads to cores, where they stay beside a busy neighbour (`benchmarks/generate_cpu.py`, `neighbour.py`).
 
     Args:
         kv_cache_gib: size of the KV cache; vLLM takes whole GiB.
-        num_threads: cores to use; left out: all that this process may run on.
     """
-    cores = sorted(os.sched_getaffinity(0))[:num_threads]
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-        "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(kv_cache_gib)),
     }
 
@@ -73,10 +72,16 @@ class VllmEngine:
         config = AutoConfig.from_pretrained(spec.model_path, trust_remote_code=False).get_text_config()
         check_template(self._tokenizer, spec)
         max_model_len = _context_needed(spec, self._tokenizer, config)
-        arguments = _engine_arguments(spec, max_model_len, on_gpu)
-        environment = GPU_ENVIRONMENT
+        dtype: str = spec.compute.dtype
+        speed = None
         if not on_gpu:
-            environment = cpu_environment(_cpu_kv_gib(spec, config, arguments), spec.compute.cpu_threads)
+            dtype, speed = pick_cpu_dtype(spec.model_path, dtype, spec.memory_share)
+        arguments = _engine_arguments(spec, max_model_len, dtype, on_gpu)
+        environment = GPU_ENVIRONMENT
+        self._load: LoadFollower | None = None
+        if not on_gpu:
+            self._load = LoadFollower(spec.compute.cpu_threads or len(os.sched_getaffinity(0)))
+            environment = cpu_environment(_cpu_kv_gib(spec, config, arguments))
         for key, value in environment.items():
             os.environ.setdefault(key, value)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -106,6 +111,8 @@ class VllmEngine:
             "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
             **{key: value for key, value in arguments.items() if key not in hidden},
             **{key: os.environ[key] for key in environment},
+            **({} if self._load is None else {"threads": self._load.num_threads}),
+            **({} if speed is None else {"gflops": speed.to_json()}),
         }
 
     @property
@@ -151,9 +158,13 @@ class VllmEngine:
         )
 
     def close(self) -> None:
+        if self._load is not None:
+            self._load.close()
         self._engine.engine_core.shutdown()
 
     def step(self) -> list[Completion]:
+        if self._load is not None:
+            self._load.follow()
         finished = []
         for output in self._engine.step():
             if not output.finished:
@@ -222,7 +233,8 @@ def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> flo
     if spec.compute.kv_cache_gib is not None:
         return spec.compute.kv_cache_gib
     most = max(1.0, math.floor(free_memory_gib() * CPU_KV_SHARE * spec.memory_share))
-    return min(most, kv_gib_needed(config, arguments["max_num_seqs"] * arguments["max_model_len"]))
+    num_tokens = arguments["max_num_seqs"] * arguments["max_model_len"]
+    return min(most, kv_gib_needed(config, num_tokens, arguments["dtype"]))
 
 
 def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
@@ -240,12 +252,12 @@ def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
     return min(context, max(prompts, default=0) + spec.sampling.max_tokens)
 
 
-def _engine_arguments(spec: EngineSpec, max_model_len: int, on_gpu: bool) -> dict[str, Any]:
+def _engine_arguments(spec: EngineSpec, max_model_len: int, dtype: str, on_gpu: bool) -> dict[str, Any]:
     compute = spec.compute
     arguments: dict[str, Any] = {
         "model": str(spec.model_path),
         "tokenizer": str(spec.model_path),
-        "dtype": compute.dtype if compute.dtype != "auto" or on_gpu else "bfloat16",
+        "dtype": dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": compute.max_num_seqs or (256 if on_gpu else CPU_MAX_NUM_SEQS),
         "tensor_parallel_size": compute.tensor_parallel or 1,

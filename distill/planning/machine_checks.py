@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from distill.cpu.products import measured_in_child
 from distill.engines.memory import free_memory_gib
 from distill.planning.checks import MISSING, OK, WARNING, Check, line_of
 from distill.planning.machine import BUSY_SHARE
@@ -91,7 +92,9 @@ def check_torch(num_gpus: Callable[[], int]) -> list[Check]:
             Check("torch", OK, f"{about['version']}, CUDA {about['cuda']}: {len(about['devices'])} x {names}, {bf16}")
         ]
     if num_gpus() == 0:
-        return [Check("torch", OK, f"{about['version']} on CPU")]
+        speed = measured_in_child()
+        said = f": samples in {speed.faster} ({speed.describe()})" if speed else ""
+        return [Check("torch", OK, f"{about['version']} on CPU{said}")]
     if about["cuda"] is None:
         said = f"{about['version']} is built for CPU, and this machine has GPUs"
         return [Check("torch", MISSING, said, "rm -rf .venv && make install")]

@@ -74,12 +74,16 @@ class ModelFacts:
     """Where it lies on this machine, weights included; `None`: it has to be fetched, or is served elsewhere."""
     basis: str
     """`7.6B parameters`, with where that comes from if not from its own config."""
+    is_quantised: bool = False
+    """Whether its weights keep a format of their own, whatever it computes in."""
+    dtype: str = "auto"
+    """The format that it is sampled in."""
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """KV cache of one token in bfloat16; of an unknown shape that of the student nearest in size."""
+        """KV cache of one token; of an unknown shape that of the student nearest in size."""
         shape = self.shape or nearest_shape(self.active_parameters or 8e9)
-        return 2 * 2 * shape.layers * shape.kv_width
+        return 2 * BYTES_PER_WEIGHT[self.dtype] * shape.layers * shape.kv_width
 
     def flops_per_token(self, context: float) -> float:
         """Floating-point operations of one token's forward pass; infinite where the size is not known."""
@@ -122,7 +126,8 @@ def model_facts(name: str, revision: str | None = None, dtype: str = "auto", wei
         per_weight = 1 if any(part in hub_id.lower() for part in FP8_MODELS) else BYTES_PER_WEIGHT[dtype]
         gib = number * (per_weight if _is_mixture(hub_id) else BYTES_PER_WEIGHT[dtype]) / GIB
     is_seen = bool(config) or student is not None
-    return ModelFacts(hub_id, number, active, shape, context, gib, is_seen, local, said)
+    is_quantised = bool((config or {}).get("quantization_config"))
+    return ModelFacts(hub_id, number, active, shape, context, gib, is_seen, local, said, is_quantised, dtype)
 
 
 def _size(hub_id: str, shape: ModelShape | None, local: Model | None) -> tuple[float | None, float | None, str]:

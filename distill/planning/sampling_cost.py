@@ -4,7 +4,7 @@ Enters: how many samples of which model, and where. Leaves: quantities with thei
 
 The speed on a GPU is that of a roofline: a step of decoding reads the weights and the KV cache of all requests once, or
 computes their products, whichever takes longer; a share of it is reached. On CPU products decide: `CPU_REACHED` of
-`CPU_CORE_TFLOPS` a core. Neither is fitted; `docs/planning.md` says what they were held against.
+what a core multiplies. Neither is fitted; `docs/planning.md` says what they were held against.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from distill.engines import pick_engine
 from distill.engines.memory import CPU_KV_SHARE, HEADROOM, pick_tensor_parallel
 from distill.errors import DistillError
 from distill.planning.counts import TEMPLATE_TOKENS, Workload
+from distill.planning.cpu_speed import as_sampled, core_tflops, product_speed
 from distill.planning.machine import GPUS_A_MACHINE, Machine, usable_memory_gib
 from distill.planning.measured import Sampled
 from distill.planning.models import GIB, ModelFacts, is_reasoner
@@ -20,6 +21,7 @@ from distill.planning.prices import Prices
 from distill.planning.quantities import Range, span
 from distill.planning.stage import COST, DISK, MEMORY, SECONDS, TOKENS
 from distill.planning.text_tokens import tokens_of
+from distill.plurals import counted
 from distill.recipe import EvalConfig, GenerateConfig, Sampling, SamplingCompute
 
 REASONING = Range(2_000, 12_000, "R1-style traces of 2,000 to 12,000 tokens")
@@ -45,8 +47,10 @@ TRANSFORMERS_STEP_S = Range(0.02, 0.06)
 PREFILL_REACHED = Range(0.3, 0.6)
 """Assumed: share of the peak that reading prompts reaches."""
 CPU_REACHED = Range(0.4, 1.3)
-"""Share of a core's float32 peak that vLLM's decoding reaches on CPU; SmolLM2-135M at 400 to 840 tokens/s on 2 cores of
-an AMD EPYC (Zen 5) is 0.58 to 1.22: cores with bfloat16 products of their own go beyond the peak of float32."""
+"""Share of an assumed core's float32 peak that vLLM's decoding reaches; SmolLM2-135M at 400 to 840 tokens/s on 2 cores
+of an AMD EPYC (Zen 5) is 0.58 to 1.22: cores with bfloat16 products of their own go beyond the peak of float32."""
+MEASURED_REACHED = Range(0.2, 1.1)
+"""The same of measured products: low on cores whose products are so fast that all else takes the time."""
 SERVED_SPEED = Range(10, 60)
 """Assumed: tokens a second that a server gives each request in flight."""
 IN_FLIGHT_PER_URL = 256
@@ -150,6 +154,7 @@ def sampling_quantities(
     Returns:
         The quantities, what could not be worked out, GPUs that are used.
     """
+    model = as_sampled(model, compute.dtype, machine)
     is_picked = compute.tensor_parallel is None
     compute = placed(compute, model, machine)
     num_gpus = gpus_of_a_copy(compute) * compute.replicas if machine.num_gpus else 0
@@ -213,9 +218,10 @@ def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine
         return None
     if not machine.num_gpus:
         cores = min(compute.cpu_threads or machine.num_cores, machine.num_cores)
-        reached = CPU_REACHED if is_vllm else TRANSFORMERS_REACHED
+        reached = _cpu_reached(model, machine) if is_vllm else TRANSFORMERS_REACHED
+        tflops, each = core_tflops(model, machine, model.dtype)
         speed = Range.exact(cores * 1e12).by(tflops).by(reached)
-        basis = f"{cores} cores, {reached.low:.0%} to {reached.high:.0%} of {1_000 * tflops.low:.0f} GFLOPS each"
+        basis = f"{counted(cores, 'core')}, {reached.low:.0%} to {reached.high:.0%} of {each}"
         return speed.times(1 / model.flops_per_token(context)).because(basis)
     bandwidth = machine.gb_per_second
     seqs = requests_at_once(model, compute, machine, asked, is_vllm)
@@ -233,6 +239,10 @@ def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine
     step_s = Range(min(bounds), max(bounds)).over(reached).plus(STEP_S if is_vllm else TRANSFORMERS_STEP_S)
     basis = f"{seqs:.0f} requests at once, {reached.low:.0%} to {reached.high:.0%} of the roofline"
     return Range.exact(seqs * compute.replicas).over(step_s).because(basis)
+
+
+def _cpu_reached(model: ModelFacts, machine: Machine) -> Range:
+    return CPU_REACHED if product_speed(model, machine) is None else MEASURED_REACHED
 
 
 def requests_at_once(
@@ -274,7 +284,9 @@ def _prefill(asked: Asked, model: ModelFacts, machine: Machine, num_gpus: int) -
     if tflops is None or model.active_parameters is None:
         return Range(0, 0)
     units = num_gpus or machine.num_cores
-    speed = tflops.times(units * 1e12).by(PREFILL_REACHED if num_gpus else CPU_REACHED)
+    if not num_gpus:
+        tflops, _ = core_tflops(model, machine, model.dtype)
+    speed = tflops.times(units * 1e12).by(PREFILL_REACHED if num_gpus else _cpu_reached(model, machine))
     work = asked.num_samples.by(asked.fresh_tokens).times(model.flops_per_token(asked.prompt_tokens.middle / 2))
     return work.over(speed)
 
@@ -295,7 +307,9 @@ def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked
     batch = (compute.max_num_seqs or CPU_SEQS) * longest * model.kv_bytes_per_token / GIB
     most = max(1.0, CPU_KV_SHARE * usable_memory_gib(machine))
     kv = compute.kv_cache_gib or max(1.0, min(most, batch))
-    basis = f"weights {model.weights_gib:.1f} GiB, KV cache up to {kv:.1f}, processes {span(PROCESS_GIB)}"
+    basis = (
+        f"weights {model.weights_gib:.1f} GiB in {model.dtype}, KV cache up to {kv:.1f}, processes {span(PROCESS_GIB)}"
+    )
     copies = compute.replicas
     return Range(copies * model.weights_gib, copies * (model.weights_gib + kv)).plus(PROCESS_GIB).because(basis)
 

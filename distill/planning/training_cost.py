@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from distill.errors import ModelError
 from distill.planning.counts import TEMPLATE_TOKENS, Workload
+from distill.planning.cpu_speed import core_tflops, product_speed
 from distill.planning.machine import GPUS_A_MACHINE, Machine
 from distill.planning.measured import Measured
 from distill.planning.models import GIB, ModelFacts, is_reasoner, nearest_shape
@@ -36,8 +37,10 @@ PASS_S = Range(0.03, 0.15)
 LIKE_ANOTHER = (0.7, 1.4)
 """A model of unknown shape takes so many times the memory of the student nearest in size."""
 CPU_MFU = Range(0.5, 0.95)
-"""Share of the cores' float32 peak that training reaches; SmolLM2-135M at 170 to 220 tokens/s on 2 cores of an AMD EPYC
-(Zen 5) is 0.7 to 0.9."""
+"""Share of the cores' assumed float32 peak that training reaches; SmolLM2-135M at 170 to 220 tokens/s on 2 cores of an
+AMD EPYC (Zen 5) is 0.7 to 0.9."""
+MEASURED_MFU = Range(0.35, 0.95)
+"""The same of measured products; at 140 tokens/s on 2 cores of an Intel Xeon (Sapphire Rapids) 0.6."""
 START_S = {"gpu": Range(60, 300), "cpu": Range(20, 90)}
 """Starting, loading the model, saving the student and asking it some prompts, in seconds."""
 PROCESS_GIB = Range(0.8, 1.6)
@@ -192,8 +195,11 @@ def training_speed(
         reached = MFU if units <= GPUS_A_MACHINE else MFU_FAR
         where = f"of {span(tflops)} TFLOPS on each of {counted(units, 'GPU')}"
     else:
-        units, reached = machine.num_cores, CPU_MFU
-        where = f"of {1_000 * tflops.low:.0f} GFLOPS on each of {counted(units, 'core')}"
+        units = machine.num_cores
+        reached = CPU_MFU if product_speed(model, machine) is None else MEASURED_MFU
+        dtype = "bfloat16" if config.compute.dtype == "bfloat16" else "float32"
+        tflops, each = core_tflops(model, machine, dtype)
+        where = f"of {each}, on each of {counted(units, 'core')}"
     passes = 3 if config.method == "full" else 2
     flops = passes * model.flops_per_token(rows.row_tokens.middle / 2)
     basis = f"{model.basis}, {reached.low:.0%} to {reached.high:.0%} {where}"

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, TrainerCallback
+
+from distill.cpu.load import LoadFollower
 
 ROW_BY_ROW = "distill_row_by_row"
 """Name under which `attend_row_by_row` is known to transformers."""
@@ -206,3 +208,22 @@ class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
         if share.numel() == 0:
             share = grad_N.new_zeros(1)
         return grad_hidden * share, None if grad_weight is None else grad_weight.mul_(share), None, None
+
+
+class FollowLoad(TrainerCallback):  # type: ignore[misc]
+    """Lets threads wait for each other asleep while other processes use the cores.
+
+    Their number stays: with another one sums are added up in another order, and a training would not repeat.
+    """
+
+    def __init__(self) -> None:
+        self._load = LoadFollower()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._load.follow()
+
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
+        self._load.follow()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self._load.close()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from distill.cpu.products import measure, shapes_of
 from distill.errors import ModelError, StageError
 from distill.progress import note
 from distill.recipe import SftConfig
@@ -23,7 +24,13 @@ from distill.tokenizers import Tokenizer, load_tokenizer
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed
-from distill.training.cpu import ROW_BY_ROW, keep_freed_memory, score_completions_once, set_attention_row_by_row
+from distill.training.cpu import (
+    ROW_BY_ROW,
+    FollowLoad,
+    keep_freed_memory,
+    score_completions_once,
+    set_attention_row_by_row,
+)
 from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
@@ -56,6 +63,8 @@ def train(job: TrainJob) -> dict[str, Any]:
     device = pick_device(config, Path(job.model_path))
     if device.kernels and not device.on_gpu:
         keep_freed_memory()
+    if device.dtype == "bfloat16" and not device.on_gpu:
+        _warn_if_slow(Path(job.model_path))
     os.environ.update(environment(layout, config, device.on_gpu))
     arguments = training_arguments(job, config, layout, device, count_rows(Path(job.rows)), tokenizer.eos_token)
     with arguments.main_process_first(local=False):  # one process makes the rows, the others read them
@@ -79,6 +88,13 @@ def train(job: TrainJob) -> dict[str, Any]:
         "history": reporter.history,
         **_gpu_memory(),
     }
+
+
+def _warn_if_slow(model_path: Path) -> None:
+    """Say so where this CPU multiplies bfloat16, which the recipe asks for, more slowly than float32."""
+    speed = measure(shapes_of(read_json(model_path / "config.json") or {}))
+    if speed.faster == "float32":
+        note(f"sft.compute.dtype: bfloat16 is slow on this CPU ({speed.describe()}). Leave it out for float32.")
 
 
 def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any) -> dict[str, Any]:
@@ -113,8 +129,10 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=lora_config(config),
     )
-    if device.kernels and not device.on_gpu:
-        score_completions_once(trainer)
+    if not device.on_gpu:
+        trainer.add_callback(FollowLoad())
+        if device.kernels:
+            score_completions_once(trainer)
     return trainer
 
 

@@ -1,0 +1,132 @@
+"""Threads that follow the load: beside busy processes fewer of them compute, and they wait for each other asleep.
+
+The threads that share a matrix product meet at its end, thousands of times a second. libgomp lets them wait awake
+there, which is fastest on idle cores. Beside a busy process it is the slowest way: the thread that waits holds the core
+that the thread it waits for needs, and each meeting lasts as long as a time slice of the scheduler.
+`benchmarks/neighbour.py` measures both.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+LOOK_EVERY_S = 0.5
+NEIGHBOUR = 0.2
+"""Cores that other processes use, from which on threads wait asleep."""
+BUSY_NEIGHBOUR = 0.5
+"""Cores that other processes use, from which on fewer threads compute."""
+TICKS = os.sysconf("SC_CLK_TCK")
+BUSY_FIELDS = (0, 1, 2, 5, 6, 7)
+"""Of a line of /proc/stat: user, nice, system, irq, softirq, steal. https://docs.kernel.org/filesystems/proc.html"""
+
+
+class LoadFollower:
+    """Adapts the computing threads of this process to what other processes take of its cores.
+
+    Create it in the thread that computes, and before vLLM is loaded, which takes `torch.set_num_threads` away.
+
+    Args:
+        max_threads: that compute where nothing disturbs them; left out: their number is never changed.
+    """
+
+    def __init__(self, max_threads: int | None = None) -> None:
+        import torch
+
+        self._set_num_threads = torch.set_num_threads
+        self._max_threads = max_threads
+        self.num_threads = max_threads
+        """That compute now; `None`: left alone."""
+        if max_threads is not None:
+            self._set_num_threads(max_threads)
+        self._cores = os.sched_getaffinity(0)
+        self._team: _IdleTeam | None = None
+        self._looked_at = time.monotonic()
+        self._before = self._used_by_others_s()
+
+    @property
+    def waits_asleep(self) -> bool:
+        return self._team is not None
+
+    def follow(self) -> None:
+        """Look at the load, at most every `LOOK_EVERY_S`, and adapt. Call it between two steps of computing."""
+        now = time.monotonic()
+        elapsed = now - self._looked_at
+        if elapsed < LOOK_EVERY_S:
+            return
+        used_s = self._used_by_others_s()
+        self._adapt(max(0.0, used_s - self._before) / elapsed)
+        self._looked_at, self._before = now, used_s
+
+    def _adapt(self, others: float) -> None:
+        """Adapt to so many cores' worth of other processes."""
+        was_asleep = self.waits_asleep
+        if others < NEIGHBOUR:
+            self.close()
+        elif self._team is None:
+            self._team = _IdleTeam()
+        # Threads that wait awake keep others from running, so that how much these want shows only afterwards.
+        if self._max_threads is not None and (was_asleep or not self.waits_asleep):
+            num = threads_beside(others, len(self._cores), self._max_threads)
+            if num != self.num_threads:
+                self._set_num_threads(num)
+                self.num_threads = num
+
+    def close(self) -> None:
+        """Let threads wait awake again."""
+        if self._team is not None:
+            self._team.close()
+            self._team = None
+
+    def _used_by_others_s(self) -> float:
+        """CPU seconds that other processes and, under a hypervisor, other machines have taken of these cores so far."""
+        used = 0
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *fields = line.split()
+            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in self._cores:
+                used += sum(int(fields[i]) for i in BUSY_FIELDS)
+        return used / TICKS - time.process_time()
+
+
+def threads_beside(others: float, num_cores: int, max_threads: int) -> int:
+    """How many threads compute fastest beside other processes.
+
+    Args:
+        others: cores' worth of CPU time that other processes use.
+        num_cores: cores of this process.
+        max_threads: threads at most.
+
+    Returns:
+        One for each core that is left; all of them where no core is left whole, which takes more of the cores' time.
+    """
+    if others < BUSY_NEIGHBOUR:
+        return max_threads
+    num_free = int(num_cores - others + 0.1)
+    return min(num_free, max_threads) if num_free >= 1 else max_threads
+
+
+class _IdleTeam:
+    """OpenMP threads that only sleep, which makes all the process's OpenMP threads wait asleep.
+
+    libgomp has no call for its way of waiting, but one rule: while a process has more OpenMP threads than cores, they
+    wait awake for a moment only (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). A second thread that
+    has used OpenMP keeps a team of its own, and takes it along when it ends. Other OpenMP libraries do not mind.
+    """
+
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="idle-openmp-team", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def _run(self, ready: threading.Event) -> None:
+        import torch
+
+        torch.zeros(1 << 18).add_(1)  # large enough to be shared among threads
+        ready.set()
+        self._end.wait()
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
