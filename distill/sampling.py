@@ -5,13 +5,10 @@ Enters: a `SamplingJob` (as JSON, in a process of its own). Leaves: one durable 
 
 import contextlib
 import os
-import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from distill.engines import Completion, Engine, start_engine
@@ -22,6 +19,7 @@ from distill.recipe import Price, SamplingCompute
 from distill.records import Problem, SampleKey
 from distill.sampling_errors import ErrorWatch, stopped_by_errors
 from distill.sampling_job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
+from distill.stopping import Stopping
 from distill.store import read_json, write_json
 from distill.trace_store import stored, stored_traces
 
@@ -39,7 +37,8 @@ HINT_SHARE = 0.9
 def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
     """Sample what is missing and store it.
 
-    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`.
+    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`; a step of the engine that takes
+    longer is broken off.
 
     Args:
         job: what to sample.
@@ -73,8 +72,8 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         try:
             return {**loop.run(engine), "engine": engine.settings}
         finally:
+            (folder / LIVE).unlink(missing_ok=True)  # first: whoever waits for the engine to end may kill this process
             engine.close()
-            (folder / LIVE).unlink(missing_ok=True)
 
 
 class _Loop:
@@ -133,21 +132,13 @@ class _Loop:
         self._started = time.monotonic()
         done_before = self._total - len(self._waiting)
         with (
-            stop_signals() as stop,
             ProgressBar(self._job.title, self._total, "samples", done=done_before) as progress,
+            Stopping(self._compute.drain_s, lambda: self._say_stopping(engine, progress)) as stop,
         ):
-            drain_until: float | None = None
-            while (self._waiting and not stop.is_set()) or engine.num_in_flight:
-                if stop.is_set() and drain_until is None:
-                    drain_until = time.monotonic() + self._compute.drain_s
-                    progress.say(
-                        f"Stopping: up to {self._compute.drain_s:.0f} s for the {engine.num_in_flight} samples in "
-                        "flight to finish. Once more stops at once."
-                    )
-                if drain_until is not None and time.monotonic() > drain_until:
-                    break
-                refused, num_skipped = ([], 0) if stop.is_set() else self._fill(engine)
-                finished = refused + engine.step()
+            while ((self._waiting and not stop.is_asked) or engine.num_in_flight) and not stop.is_over:
+                refused, num_skipped = ([], 0) if stop.is_asked else self._fill(engine)
+                with stop.interruptible():
+                    finished = refused + engine.step()
                 self._store(finished)
                 self._take_grades()
                 self._watch.show(engine, progress)
@@ -156,7 +147,7 @@ class _Loop:
                 self._write_live()
                 self._watch.refuse_early()
             seconds = time.monotonic() - self._started
-            if stop.is_set():
+            if stop.is_asked:
                 raise KeyboardInterrupt
             while self._grader is not None and self._grader.num_waiting:
                 self._take_grades(wait_s=0.2)
@@ -169,6 +160,12 @@ class _Loop:
             "num_graded": self._num_graded,
             "num_correct": self._num_correct,
         }
+
+    def _say_stopping(self, engine: Engine, progress: ProgressBar) -> None:
+        progress.say(
+            f"Stopping: up to {self._compute.drain_s:g} s for the {engine.num_in_flight} samples in flight to finish. "
+            "Once more stops at once."
+        )
 
     def _fill(self, engine: Engine) -> tuple[list[Completion], int]:
         """Give the engine all that it takes; the requests it can never answer, and how many are not needed any more."""
@@ -266,29 +263,6 @@ class _Loop:
             "trouble": self._watch.trouble,
         }
         write_json(Path(self._job.ledger).with_name(LIVE), live, sync=False)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Set an event on the first SIGINT or SIGTERM instead of breaking off; the second one breaks off as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield stop
-        return
-    before: dict[signal.Signals, Any] = {}
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, note)
-    try:
-        yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def cost(tally: Tally, price: Price) -> float:

@@ -63,6 +63,7 @@ LAYERS = (
         "sampling",
         "sampling_job",
         "sampling_errors",
+        "stopping",
         "examine",
         "judging",
         "explain",

@@ -149,7 +149,7 @@ class ReplicatedEngine:
     def close(self) -> None:
         for one in self._replicas:
             one.pipe.close()  # a replica ends when its pipe does
-            if not one.max_in_flight:  # loading a model would not notice
+            if one.in_flight or not one.max_in_flight:  # in the middle of a step, or loading, it would not notice
                 _kill(one.process)
         deadline = time.monotonic() + CLOSE_WITHIN_S
         for one in self._replicas:
