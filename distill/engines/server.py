@@ -135,6 +135,11 @@ class ServerEngine:
         return self._num_in_flight
 
     @property
+    def num_tokens_in_flight(self) -> None:
+        """Answers come whole."""
+        return None
+
+    @property
     def trouble(self) -> str:
         """Each server's last words, as long as nothing has been answered or every server is out; else nothing."""
         pool = self._pool

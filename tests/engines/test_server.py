@@ -484,6 +484,11 @@ def test_trouble_is_the_servers_words_until_something_is_answered(serve, connect
     assert engine.trouble == ""
 
 
+def test_nobody_knows_the_tokens_of_an_answer_that_has_not_come(serve, connect):
+    engine = connect(serve())
+    assert engine.num_tokens_in_flight is None
+
+
 @pytest.mark.parametrize("usage", [None, [], "x", {"completion_tokens": "many"}, {"completion_tokens": -3}, {"a": 1}])
 def test_counts_that_are_none_lose_no_answer(usage):
     assert read_answer(("q", 0), reply("4") | {"usage": usage}) == Completion(("q", 0), "4", "stop", 0, 0)
