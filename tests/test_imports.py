@@ -54,6 +54,7 @@ LAYERS = (
         "grading",
         "filters",
         "engines",
+        "forecast",
         "progress",
         "tokenizers",
         "provenance",
