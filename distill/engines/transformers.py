@@ -114,7 +114,7 @@ class TransformersEngine:
         self._load: LoadFollower | None = None
         if not on_gpu:
             name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
-            # The number of threads is one of the thread that computes, which with continuous batching is not this one.
+            # The number of threads is one of the thread that computes, which is not this one.
             self._load = LoadFollower()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
         check_template(self._tokenizer, spec)
