@@ -19,8 +19,10 @@ from distill.errors import StageError
 from distill.progress import PROGRESS_FD, QUIET
 from distill.store import disk_errors
 
-STOP_WITHIN_S = 30.0
-"""How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed."""
+STOP_WITHIN_S = 5.0
+"""How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed.
+
+Little, since somebody waits, and since what is finished is on the disk."""
 
 LAST_WORDS_S = 2.0
 """How long the others may go on when one has failed, so that the one which knows why can say it."""

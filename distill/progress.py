@@ -3,9 +3,11 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from distill.forecast import Rate
 from distill.terminal import printable
 
 if TYPE_CHECKING:
@@ -35,11 +37,27 @@ class ProgressBar:
     """Counts `total` things (`None`: nobody knows how many); shows rate and time left, and a note such as `loss 0.43`.
 
     Use as a context manager; `advance` may be called with 0 to show a new note.
+
+    Args:
+        title: what goes on.
+        total: how many things there are.
+        unit: what they are, in the plural.
+        done: how many are done before.
+        forecast: the seconds left as somebody else knows them, `None` where they cannot be told; left out: what is left
+            takes as long as what was done last.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str, done: int = 0) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        unit: str,
+        done: int = 0,
+        forecast: Callable[[], float | None] | None = None,
+    ) -> None:
         self.title, self.total, self.unit, self.num_done = title, total, unit, done
         self._num_before = done
+        self._forecast = forecast or self._seconds_left
         self._has_said_once = False
         self._stream = None if os.environ.get(QUIET) else terminal()
         self._stream_is_ours = bool(os.environ.get(PROGRESS_FD))
@@ -48,6 +66,7 @@ class ProgressBar:
 
     def __enter__(self) -> Self:
         self._started = self._last_line = time.monotonic()
+        self._rate = Rate(self._started, self.num_done)
         if self._stream is not None and self._stream.isatty():
             self._start_live(self._stream)
         elif self._stream is not None:
@@ -57,7 +76,7 @@ class ProgressBar:
 
     def _start_live(self, stream: TextIO) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._live = Progress(
             TextColumn("{task.description}"),
@@ -65,29 +84,35 @@ class ProgressBar:
             MofNCompleteColumn(),
             TextColumn(self.unit),
             TextColumn("[dim]{task.fields[note]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("[cyan]{task.fields[left]}"),
             console=Console(file=stream),
-            speed_estimate_period=60,
         )
-        self._task = self._live.add_task(self.title, total=self.total, completed=self.num_done, note="")
+        self._task = self._live.add_task(self.title, total=self.total, completed=self.num_done, note="", left="")
         self._live.start()
 
     def advance(self, num: int = 1, note: str = "") -> None:
         """`num` more are done."""
         self.num_done += num
+        now = time.monotonic()
+        self._rate.note(now, self.num_done)
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=self.num_done, note=printable(note))
-        elif self._stream is not None and time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            self.say(self._line(note))
+            self._live.update(self._task, completed=self.num_done, note=printable(note), left=self._left())
+        elif self._stream is not None and now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            parts = [f"{self._count()} {self.unit}", f"{self.per_s:.1f}/s", note, self._left()]
+            self.say(f"{self.title}: {', '.join(filter(None, parts))}")
 
-    def _line(self, note: str) -> str:
-        elapsed = time.monotonic() - self._started
-        rate = (self.num_done - self._num_before) / max(elapsed, 1e-9)
-        knows_end = rate > 0 and self.total is not None
-        left = f", {duration(((self.total or 0) - self.num_done) / rate)} left" if knows_end else ""
-        suffix = f", {note}" if note else ""
-        return f"{self.title}: {self._count()} {self.unit}, {rate:.1f}/s{suffix}{left}"
+    @property
+    def per_s(self) -> float:
+        """Things done in a second, of late."""
+        return self._rate.per_s
+
+    def _seconds_left(self) -> float | None:
+        return None if self.total is None or not self.per_s else (self.total - self.num_done) / self.per_s
+
+    def _left(self) -> str:
+        seconds = self._forecast()
+        return "" if seconds is None else f"{duration(seconds)} left"
 
     def _count(self) -> str:
         return f"{self.num_done}" if self.total is None else f"{self.num_done}/{self.total}"
@@ -109,7 +134,8 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, left=f"in {duration(time.monotonic() - self._started)}")
             self._live.stop()
         elif kind is None and self.num_done > self._num_before:
             elapsed = time.monotonic() - self._started

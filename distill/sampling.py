@@ -5,23 +5,22 @@ Enters: a `SamplingJob` (as JSON, in a process of its own). Leaves: one durable 
 
 import contextlib
 import os
-import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from distill.engines import Completion, Engine, start_engine
+from distill.forecast import Drawn, Outlook, SamplingForecast
 from distill.grading.background import BackgroundGrader
 from distill.ledger import Ledger, Tally, read_ledger
 from distill.progress import ProgressBar
-from distill.recipe import Price, SamplingCompute
+from distill.recipe import Price, Sampling, SamplingCompute
 from distill.records import Problem, SampleKey
 from distill.sampling_errors import ErrorWatch, stopped_by_errors
 from distill.sampling_job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
+from distill.stopping import Stopping
 from distill.store import read_json, write_json
 from distill.trace_store import stored, stored_traces
 
@@ -29,7 +28,8 @@ ENGINE = "engine.json"
 """The settings of the engine that drew last, beside the ledger."""
 LIVE = "live.json"
 """What the running process last said about its progress, beside the ledger; gone when it ends."""
-LIVE_EVERY_S = 5.0
+SHOW_EVERY_S = 1.0
+"""How often the figures of the live view and of `live.json` are worked out."""
 
 HINT_AFTER = 64
 HINT_SHARE = 0.9
@@ -39,7 +39,8 @@ HINT_SHARE = 0.9
 def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
     """Sample what is missing and store it.
 
-    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`.
+    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`; a step of the engine that takes
+    longer is broken off.
 
     Args:
         job: what to sample.
@@ -73,8 +74,8 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         try:
             return {**loop.run(engine), "engine": engine.settings}
         finally:
+            (folder / LIVE).unlink(missing_ok=True)  # first: whoever waits for the engine to end may kill this process
             engine.close()
-            (folder / LIVE).unlink(missing_ok=True)
 
 
 class _Loop:
@@ -104,9 +105,16 @@ class _Loop:
         self._price = None if job.price is None else Price.model_validate(job.price)
         self._compute = SamplingCompute.model_validate(job.compute)
         self._watch = ErrorWatch(job.title, self._compute.max_error_share, tally, again >= set(keys))
-        self._num_sampled = self._num_tokens = 0
+        self._num_sampled = self._num_errors = self._num_tokens = 0
         self._num_cut = 0
-        self._live_at = 0.0
+        self._num_waiting_of = Counter(name for name, _ in keys)
+        """Waiting samples by problem."""
+        self._num_needless = 0
+        """Waiting samples of problems that have enough right answers."""
+        self._shown_at = 0.0
+        self._outlook = Outlook(0.0, None)
+        self._note = ""
+        """The live view's figures, beside the bar's own."""
 
     def count_earlier_right_answers(self, folder: Path) -> None:
         """Grade what earlier calls drew for problems that still lack samples: it decides which ones are needed."""
@@ -131,36 +139,33 @@ class _Loop:
     def run(self, engine: Engine) -> dict[str, Any]:
         """Sample until nothing is waiting or in flight, or until a signal."""
         self._started = time.monotonic()
-        done_before = self._total - len(self._waiting)
+        self._forecast = SamplingForecast(Sampling.model_validate(self._job.sampling).max_tokens, self._started)
         with (
-            stop_signals() as stop,
-            ProgressBar(self._job.title, self._total, "samples", done=done_before) as progress,
+            ProgressBar(
+                self._job.title,
+                self._total,
+                "samples",
+                done=self._total - len(self._waiting),
+                forecast=lambda: self._outlook.seconds_left,
+            ) as progress,
+            Stopping(self._compute.drain_s, lambda: self._say_stopping(engine, progress)) as stop,
         ):
-            drain_until: float | None = None
-            while (self._waiting and not stop.is_set()) or engine.num_in_flight:
-                if stop.is_set() and drain_until is None:
-                    drain_until = time.monotonic() + self._compute.drain_s
-                    progress.say(
-                        f"Stopping: up to {self._compute.drain_s:.0f} s for the {engine.num_in_flight} samples in "
-                        "flight to finish. Once more stops at once."
-                    )
-                if drain_until is not None and time.monotonic() > drain_until:
-                    break
-                refused, num_skipped = ([], 0) if stop.is_set() else self._fill(engine)
-                finished = refused + engine.step()
+            while ((self._waiting and not stop.is_asked) or engine.num_in_flight) and not stop.is_over:
+                refused, num_skipped = ([], 0) if stop.is_asked else self._fill(engine)
+                with stop.interruptible():
+                    finished = refused + engine.step()
                 self._store(finished)
                 self._take_grades()
                 self._watch.show(engine, progress)
-                progress.advance(len(finished) + num_skipped, self._note())
+                self._show(engine, progress, len(finished) + num_skipped)
                 self._hint(progress)
-                self._write_live()
                 self._watch.refuse_early()
             seconds = time.monotonic() - self._started
-            if stop.is_set():
+            if stop.is_asked:
                 raise KeyboardInterrupt
             while self._grader is not None and self._grader.num_waiting:
                 self._take_grades(wait_s=0.2)
-                progress.advance(0, self._note())
+                self._show(engine, progress, 0)
             self._watch.refuse()
         return {
             "num_sampled": self._num_sampled,
@@ -170,13 +175,21 @@ class _Loop:
             "num_correct": self._num_correct,
         }
 
+    def _say_stopping(self, engine: Engine, progress: ProgressBar) -> None:
+        progress.say(
+            f"Stopping: up to {self._compute.drain_s:g} s for the {engine.num_in_flight} samples in flight to finish. "
+            "Once more stops at once."
+        )
+
     def _fill(self, engine: Engine) -> tuple[list[Completion], int]:
         """Give the engine all that it takes; the requests it can never answer, and how many are not needed any more."""
         refused: list[Completion] = []
         needless: list[SampleKey] = []
         while self._waiting and engine.num_in_flight < engine.max_in_flight:
             key = self._waiting.popleft()
+            self._num_waiting_of[key[0]] -= 1
             if self._has_enough(key[0]):
+                self._num_needless -= 1
                 needless.append(key)
                 continue
             completion = engine.submit(make_request(self._job, self._problems[key[0]], key))
@@ -199,6 +212,7 @@ class _Loop:
         for trace in traces:
             self._tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
             self._num_sampled += 1
+            self._num_errors += trace.finish_reason == "error"
             self._num_tokens += trace.num_completion_tokens
             self._num_cut += trace.finish_reason in ("length", "loop")
             self._watch.add(trace.finish_reason, trace.error)
@@ -211,16 +225,43 @@ class _Loop:
         for (name, _), grade in self._grader.ready(wait_s):
             self._num_graded += grade.correct is not None
             self._num_correct += grade.correct is True
-            self._num_right[name] += grade.correct is True
+            if grade.correct is True:
+                had_enough = self._has_enough(name)
+                self._num_right[name] += 1
+                if self._has_enough(name) and not had_enough:
+                    self._num_needless += self._num_waiting_of[name]
 
     def _cost(self) -> float | None:
         return None if self._price is None else cost(self._tally, self._price)
 
-    def _note(self) -> str:
-        """The live view's figures, beside the bar's own."""
+    def _show(self, engine: Engine, progress: ProgressBar, num_settled: int) -> None:
+        """Move the bar on; every so often tell it and `--status` the same figures."""
+        now = time.monotonic()
+        if now - self._shown_at >= SHOW_EVERY_S:
+            self._shown_at = now
+            self._outlook = self._forecast.look(self._drawn(engine), now)
+            self._note = self._figures()
+        progress.advance(num_settled, self._note)
+        if self._shown_at == now:
+            self._write_live(progress)
+
+    def _drawn(self, engine: Engine) -> Drawn:
+        return Drawn(
+            num_finished=self._num_sampled - self._num_errors,
+            num_errors=self._num_errors,
+            num_tokens=self._num_tokens,
+            num_in_flight=engine.num_in_flight,
+            num_tokens_in_flight=engine.num_tokens_in_flight,
+            num_waiting=len(self._waiting) - self._num_needless,
+        )
+
+    def _figures(self) -> str:
         tally, spent = self._tally, self._cost()
-        num = max(1, tally.num_samples)
-        parts = [f"{self._rates()[1]:,.0f} tokens/s", f"{tally.finish_reasons['length'] / num:.0%} cut off"]
+        num, parts = max(1, tally.num_samples), []
+        if self._outlook.tokens_per_s:
+            parts.append(f"{self._outlook.tokens_per_s:,.0f} tokens/s")
+        if tally.num_samples:
+            parts.append(f"{tally.finish_reasons['length'] / num:.0%} cut off")
         seldom = [reason for reason in ("loop", "error") if tally.finish_reasons[reason]]
         parts += [f"{tally.finish_reasons[reason] / num:.1%} {reason}" for reason in seldom]
         if self._num_skipped:
@@ -235,11 +276,6 @@ class _Loop:
                 parts.append(f"{own / self._num_correct:.4f} each right one")
         return ", ".join(parts)
 
-    def _rates(self) -> tuple[float, float]:
-        """Samples and tokens a second, of this call."""
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        return self._num_sampled / elapsed, self._num_tokens / elapsed
-
     def _hint(self, progress: ProgressBar) -> None:
         if self._num_sampled >= HINT_AFTER and self._num_cut >= HINT_SHARE * self._num_sampled:
             progress.say_once(
@@ -247,48 +283,19 @@ class _Loop:
                 "max_tokens may be too low, or the model does not follow its chat template (a base model, say)."
             )
 
-    def _write_live(self) -> None:
+    def _write_live(self, progress: ProgressBar) -> None:
         """For `--status`, which reads files alone."""
-        now = time.monotonic()
-        if now - self._live_at < LIVE_EVERY_S:
-            return
-        self._live_at = now
-        samples_per_s, tokens_per_s = self._rates()
-        num_left = len(self._waiting)
         live = {
             "pid": os.getpid(),
             "updated_at": time.time(),
-            "samples_per_second": samples_per_s,
-            "tokens_per_second": tokens_per_s,
-            "seconds_left": num_left / samples_per_s if samples_per_s else None,
+            "samples_per_second": progress.per_s,
+            "tokens_per_second": self._outlook.tokens_per_s,
+            "seconds_left": self._outlook.seconds_left,
             "num_graded": self._num_graded,
             "num_correct": self._num_correct,
             "trouble": self._watch.trouble,
         }
         write_json(Path(self._job.ledger).with_name(LIVE), live, sync=False)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Set an event on the first SIGINT or SIGTERM instead of breaking off; the second one breaks off as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield stop
-        return
-    before: dict[signal.Signals, Any] = {}
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        before[signum] = signal.signal(signum, note)
-    try:
-        yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def cost(tally: Tally, price: Price) -> float:

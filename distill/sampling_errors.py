@@ -20,6 +20,8 @@ NUM_WORDS = 3
 """So many different errors are quoted."""
 TROUBLE_EVERY_S = 60.0
 """An engine that cannot get answers is quoted at once, then so often."""
+NEW_WORDS_EVERY_S = 15.0
+"""Other words than those last quoted are shown after so long at least: some servers number them."""
 
 
 def stopped_by_errors(found: Stored, index: LedgerIndex, max_share: float) -> bool:
@@ -53,23 +55,28 @@ class ErrorWatch:
         self._num_samples = 0
         self._words: Counter[str] = Counter()
         """This call's errors, by what was said."""
-        self._shown_at = -math.inf
+        self._num_in_row, self._last = 0, ""
+        """Errors since the last sample that was answered, and what was said of the last one."""
+        self._shown, self._shown_at = "", -math.inf
 
     def add(self, finish_reason: str, error: str) -> None:
         """Note how a sample of this call ended."""
         self._num_samples += 1
-        if finish_reason == "error":
-            self._words[error or "no reason given"] += 1
+        if finish_reason != "error":
+            self._num_in_row = 0
+            return
+        self._num_in_row, self._last = self._num_in_row + 1, error or "no reason given"
+        self._words[self._last] += 1
 
     def show(self, engine: Engine, progress: ProgressBar) -> None:
-        """Quote an engine that gets no answers, and the first sample that ended in an error before any was answered."""
+        """Quote an engine that gets no answers, or whose samples end in errors: the first ones, or many in a row."""
         said: str = getattr(engine, "trouble", "")  # servers have it; other engines answer or fail
-        if not said and self._words.total() == self._num_samples:
-            said = next(iter(self._words), "")
-        is_new = bool(said) and not self.trouble
+        if not said and self._num_in_row >= min(self._num_samples, EARLY_ERRORS):
+            said = self._last
         self.trouble = said
-        if is_new or (said and time.monotonic() - self._shown_at >= TROUBLE_EVERY_S):
-            self._shown_at = time.monotonic()
+        every_s = TROUBLE_EVERY_S if said == self._shown else NEW_WORDS_EVERY_S
+        if said and time.monotonic() - self._shown_at >= every_s:
+            self._shown, self._shown_at = said, time.monotonic()
             progress.say(f"No answers: {said}" if self._num_answered else f"Nothing has been answered yet: {said}")
 
     @property
@@ -85,7 +92,7 @@ class ErrorWatch:
         """
         if self._max_share >= 1.0 or (self._is_retry and self._num_answered):
             return
-        if self._num_samples >= EARLY_ERRORS and self._words.total() == self._num_samples:
+        if self._num_samples >= EARLY_ERRORS and self._num_in_row == self._num_samples:
             raise StageError(self._report(f"the first {self._num_samples:,} samples all ended in errors"))
 
     def refuse(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from distill.errors import StoreError, UserError
 from distill.ledger import Tally, index_ledger, is_being_written
 from distill.manifest_shape import COUNT, TEXT, fault
+from distill.progress import duration
 from distill.recipe import Price
 from distill.sampling import LIVE, cost
 from distill.sampling_job import num_lines
@@ -84,7 +85,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         lines.append(f"  cost      {status['cost']['amount']:,.2f} {status['cost']['currency']}")
     live = status["live"]
     if live:
-        left = f", {live['seconds_left'] / 60:.0f} min left" if live["seconds_left"] is not None else ""
+        left = f", {duration(live['seconds_left'])} left" if live["seconds_left"] is not None else ""
         lines.append(
             f"  now       {live['samples_per_second']:.1f} samples/s, {live['tokens_per_second']:,.0f} tokens/s{left} "
             f"(process {live['pid']}, {max(0.0, time.time() - live['updated_at']):.0f} s ago)"

@@ -93,6 +93,10 @@ class FakeEngine:
     def num_in_flight(self) -> int:
         return len(self._in_flight)
 
+    @property
+    def num_tokens_in_flight(self) -> int | None:
+        return 0  # all of a sample's tokens come at once
+
     def submit(self, request: Request) -> Completion | None:
         self.requests.append(request)
         if "too long" in request.messages[-1]["content"]:

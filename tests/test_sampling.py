@@ -7,10 +7,12 @@ import pytest
 
 from distill.engines import Completion
 from distill.ledger import Tally, index_ledger, read_ledger
+from distill.progress import duration
 from distill.recipe import Price
 from distill.records import Problem
 from distill.sampling import cost, run_sampling
 from distill.sampling_job import SamplingJob, make_request, missing_keys, sample_seed
+from distill.status import status_lines
 from distill.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n2+2\n</think>\n\n4", "5"]
@@ -174,6 +176,8 @@ class StoppedEngine:
     def num_in_flight(self):
         return len(self.in_flight)
 
+    num_tokens_in_flight = 0
+
     def submit(self, request):
         self.submitted_late += self.num_done >= 3
         self.in_flight.append(request)
@@ -213,6 +217,98 @@ def test_progress_can_be_read_from_files_alone_and_ends_with_the_process(tmp_pat
     live = next(value for value in seen if value)
     assert live["pid"] == os.getpid()
     assert not (tmp_path / "live.json").exists()
+
+
+class ClockedEngine:
+    """Answers one sample of ten tokens in each step, which takes 15 seconds; each other one gets a token then."""
+
+    settings = {"name": "fake", "version": "1"}  # noqa: RUF012 - a constant of the test
+
+    def __init__(self, tmp_path, forward, max_in_flight=4, num_slow=0, text="5"):
+        self.tmp_path, self.forward, self.max_in_flight, self.num_slow = tmp_path, forward, max_in_flight, num_slow
+        self.in_flight, self.lives, self.statuses, self.text = [], [], [], text
+
+    @property
+    def num_in_flight(self):
+        return len(self.in_flight)
+
+    @property
+    def num_tokens_in_flight(self):
+        return sum(num for _, num in self.in_flight)
+
+    def submit(self, request):
+        self.in_flight.append([request, 0])
+
+    def step(self):
+        if live := read_json(self.tmp_path / "live.json"):
+            self.lives.append(live)
+        self.forward(15.0)
+        for one in self.in_flight:
+            one[1] += 1
+        if self.num_slow or not self.in_flight:
+            self.num_slow -= bool(self.num_slow)
+            return []
+        request, _ = self.in_flight.pop(0)
+        return [Completion(request.key, self.text, "stop", 10, 10)]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def forward(monkeypatch):
+    """A function that moves the clock, which stands still otherwise."""
+    now = [1_000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def move(seconds):
+        now[0] += seconds
+
+    return move
+
+
+def live_status(live):
+    """The line of `--status` about a running process."""
+    shown = {"folder": "f", "state": "running", "teacher": "t", "num_wanted": 1, "num_done": 0, "num_not_needed": 0}
+    counts = {"finish_reasons": {}, "num_prompt_tokens": 0, "num_completion_tokens": 0, "num_damaged_records": 0}
+    return next(x for x in status_lines(shown | counts | {"cost": None, "live": live}) if x.startswith("  now"))
+
+
+def test_the_bar_and_the_status_say_the_same_and_nothing_before_it_can_be_told(tmp_path, forward, capsys, monkeypatch):
+    monkeypatch.setenv("DISTILL_QUIET", "")
+    engine = ClockedEngine(tmp_path, forward, num_slow=4)
+    run_sampling(job(tmp_path, [problem(i) for i in range(10)]), engine)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "/s" in line]
+    assert len(lines) == 24
+    assert len(engine.lives) == 23
+    for line, live in zip(lines, engine.lives, strict=False):
+        left = None if live["seconds_left"] is None else f"{duration(live['seconds_left'])} left"
+        for told in (line, live_status(live)):
+            assert left in told if left else "left" not in told
+        assert f"{live['samples_per_second']:.1f}/s, {live['tokens_per_second']:,.0f} tokens/s" in line
+    assert [live["seconds_left"] is None for live in engine.lives] == [True] * 4 + [False] * 19
+    assert engine.lives[0]["tokens_per_second"] == pytest.approx(4 / 15)
+
+
+def test_an_engine_that_cannot_tell_its_tokens_is_forecast_by_the_samples_that_have_finished(tmp_path, forward):
+    class Served(ClockedEngine):
+        num_tokens_in_flight = None
+
+    engine = Served(tmp_path, forward)
+    run_sampling(job(tmp_path, [problem(i) for i in range(10)]), engine)
+    left = [live["seconds_left"] for live in engine.lives]
+    assert left[:2] == [None, None]
+    assert left[2:] == pytest.approx([15.0 * (20 - i) for i in range(3, 20)])
+
+
+def test_samples_that_are_known_not_to_be_needed_take_no_time(tmp_path, forward):
+    engine = ClockedEngine(tmp_path, forward, max_in_flight=1, text=RIGHT)
+    problems = [problem(i) for i in range(30)]
+    run_sampling(job(tmp_path, problems, samples=8, **GRADED), engine)
+    # Half of the first two samples of each are drawn: 15 problems need no more of their eight.
+    live = engine.lives[29]
+    assert live["num_correct"] == 30
+    assert live["seconds_left"] == pytest.approx(15.0 * 15 * 8, rel=0.01)
 
 
 def test_cost_counts_prompt_and_completion_tokens():

@@ -1,13 +1,16 @@
 """Samples that end in errors: quoted at once, a reason to stop where they are too many, and asked for again."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 
 from distill.engines import Completion
 from distill.errors import StageError
-from distill.ledger import index_ledger
+from distill.ledger import Tally, index_ledger
 from distill.records import Problem
 from distill.sampling import run_sampling
-from distill.sampling_errors import EARLY_ERRORS
+from distill.sampling_errors import EARLY_ERRORS, NEW_WORDS_EVERY_S, TROUBLE_EVERY_S, ErrorWatch
 from distill.sampling_job import SamplingJob
 from distill.status import status_lines
 from distill.store import read_json, write_jsonl
@@ -159,6 +162,51 @@ def test_the_engines_trouble_is_shown_at_once_and_kept_for_status(tmp_path, brok
     stop(job(tmp_path, problems(1)), Silent(ANSWERS))
     assert "Nothing has been answered yet: http://host/v1: HTTP 503: loading" in capsys.readouterr().err
     assert next(live for live in lives if live)["trouble"] == "http://host/v1: HTTP 503: loading"
+
+
+class Scripted:
+    """An engine as an `ErrorWatch` sees it."""
+
+    trouble = ""
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """A function: what is said when the engine says that, so many seconds later."""
+    now, engine, said = [1_000.0], Scripted(), []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watched = ErrorWatch("test", 0.5, Tally())
+    progress = SimpleNamespace(say=said.append)
+
+    def show(trouble="", later_s=0.0, ended=()):
+        now[0] += later_s
+        engine.trouble = trouble
+        for reason, error in ended:
+            watched.add(reason, error)
+        said.clear()
+        watched.show(engine, progress)
+        return list(said)
+
+    return show
+
+
+def test_trouble_that_comes_and_goes_is_not_repeated_at_each_turn(watch):
+    assert watch("HTTP 503") == ["Nothing has been answered yet: HTTP 503"]
+    assert watch("HTTP 503", 5) == watch("", 5) == watch("HTTP 503", 5) == watch("", 5) == []
+    assert watch("HTTP 503", TROUBLE_EVERY_S) == ["Nothing has been answered yet: HTTP 503"]
+
+
+def test_other_words_are_shown_soon_but_not_each_of_many(watch):
+    assert watch("HTTP 500: request 1")
+    assert not watch("HTTP 500: request 2", 1)
+    assert watch("out of memory", NEW_WORDS_EVERY_S) == ["Nothing has been answered yet: out of memory"]
+
+
+def test_errors_in_a_row_after_answers_are_quoted_once_they_are_many(watch):
+    refused = [("error", "HTTP 403: account suspended")]
+    assert not watch(ended=[("stop", "")] * 3 + refused * (EARLY_ERRORS - 1))
+    assert watch(ended=refused)[0].endswith("HTTP 403: account suspended")
+    assert not watch(ended=[("stop", ""), *refused], later_s=2 * TROUBLE_EVERY_S)
 
 
 def test_the_first_error_is_quoted_at_once(tmp_path, broken, capsys, monkeypatch):

@@ -202,6 +202,7 @@ class Engine:
     @property
     def num_in_flight(self):
         return len(self.waiting)
+    num_tokens_in_flight = 0
     def submit(self, request):
         print(*request.key, file=self.asked, flush=True)
         self.waiting.append(request)

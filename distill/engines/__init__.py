@@ -1,7 +1,7 @@
 """Engines turn requests into completions; `ENGINES` is the table of them.
 
 An engine is fed with `submit` and drained with `step`, so that a finished request is replaced at once and no batch
-waits for its slowest member. Tests use a fake one with the same three methods.
+waits for its slowest member. Tests use a fake one with the same methods.
 """
 
 import importlib.util
@@ -76,6 +76,10 @@ class Engine(Protocol):
     @property
     def num_in_flight(self) -> int:
         """Requests submitted and not yet returned by `step`."""
+
+    @property
+    def num_tokens_in_flight(self) -> int | None:
+        """Completion tokens that those have so far, `None` where it cannot tell. A look at each: not for every step."""
 
     def submit(self, request: Request) -> Completion | None:
         """Queue a request. One that can never be answered comes back at once as an `error` completion."""

@@ -4,8 +4,8 @@ Enters: requests, one by one. Leaves: completions, from whichever copy finishes 
 the most free places, so that a slow copy never holds up the others. A copy that dies is started again, and what it
 was working on is asked again.
 
-Between the processes go, as pickles through one pipe a copy: `Request` to it; `Ready`, `Failed` and lists of
-`Completion` from it.
+Between the processes go, as pickles through one pipe a copy: `Request` to it; `Ready`, `Failed`, `InFlight` and lists
+of `Completion` from it.
 """
 
 import contextlib
@@ -38,6 +38,8 @@ MAX_RESTARTS = 2
 """How often a replica that died is started again."""
 MAX_DEATHS = 3
 """A request in flight at so many deaths is given up: it may be what kills them."""
+TELL_EVERY_S = 1.0
+"""How often a replica tells how many tokens it has in flight."""
 CLOSE_WITHIN_S = 10.0
 """How long replicas may take to end by themselves before they are killed."""
 
@@ -68,6 +70,13 @@ class Failed:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """Completion tokens that a replica has so far of what it is working on; `None`: its engine cannot tell."""
+
+    num_tokens: int | None
+
+
 @dataclass(slots=True)
 class _Replica:
     """The parent's view of one copy."""
@@ -79,6 +88,8 @@ class _Replica:
     """0 until its engine is up."""
     num_restarts: int = 0
     in_flight: dict[SampleKey, Request] = field(default_factory=dict)
+    num_tokens: int | None = 0
+    """As it last told, less those of the completions that have come since."""
 
     @property
     def num_free(self) -> int:
@@ -128,6 +139,11 @@ class ReplicatedEngine:
     def num_in_flight(self) -> int:
         return len(self._queue) + sum(len(one.in_flight) for one in self._replicas)
 
+    @property
+    def num_tokens_in_flight(self) -> int | None:
+        told = [one.num_tokens for one in self._replicas if one.in_flight]
+        return None if None in told else sum(filter(None, told))
+
     def submit(self, request: Request) -> Completion | None:
         self._queue.append(request)
         self._hand_out()
@@ -149,7 +165,7 @@ class ReplicatedEngine:
     def close(self) -> None:
         for one in self._replicas:
             one.pipe.close()  # a replica ends when its pipe does
-            if not one.max_in_flight:  # loading a model would not notice
+            if one.in_flight or not one.max_in_flight:  # in the middle of a step, or loading, it would not notice
                 _kill(one.process)
         deadline = time.monotonic() + CLOSE_WITHIN_S
         for one in self._replicas:
@@ -217,17 +233,21 @@ class ReplicatedEngine:
         finished: list[Completion] = []
         try:
             while one.pipe.poll():
-                message: Ready | Failed | list[Completion] = one.pipe.recv()
+                message: Ready | Failed | InFlight | list[Completion] = one.pipe.recv()
                 if isinstance(message, Ready):
                     self._mark_ready(one, message)
                 elif isinstance(message, Failed):
                     sys.stderr.write(
                         f"The replica on {one.place.name} cannot start again: {printable(message.message)}\n"
                     )
+                elif isinstance(message, InFlight):
+                    one.num_tokens = message.num_tokens
                 else:
                     finished += message
                     for completion in message:
                         del one.in_flight[completion.key]
+                        if one.num_tokens is not None:
+                            one.num_tokens = max(0, one.num_tokens - completion.num_completion_tokens)
                         self._num_deaths.pop(completion.key, None)
         except (EOFError, OSError):
             finished += self._bury(one)
@@ -358,6 +378,7 @@ def _answer(pipe: "Connection[Any, Any]", engine: Engine) -> None:
     # Reading on the side: if both ends waited for the other to read, they would wait for ever.
     threading.Thread(target=_read_all, args=(pipe, inbox), daemon=True).start()
     pipe.send(Ready(engine.settings, engine.max_in_flight))
+    told_at = time.monotonic()
     while True:
         finished = []
         for request in _arrived(inbox, block=not engine.num_in_flight):
@@ -370,6 +391,9 @@ def _answer(pipe: "Connection[Any, Any]", engine: Engine) -> None:
             finished += engine.step()
         if finished:
             pipe.send(finished)
+        if time.monotonic() - told_at >= TELL_EVERY_S:
+            told_at = time.monotonic()
+            pipe.send(InFlight(engine.num_tokens_in_flight))
 
 
 def _read_all(pipe: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Request | None]") -> None:

@@ -135,12 +135,15 @@ class ServerEngine:
         return self._num_in_flight
 
     @property
+    def num_tokens_in_flight(self) -> None:
+        """Answers come whole."""
+        return None
+
+    @property
     def trouble(self) -> str:
-        """Each server's last words, as long as nothing has been answered or every server is out; else nothing."""
+        """Each server's last words, as long as none answers; else nothing."""
         pool = self._pool
-        if not any(server.last_problem for server in pool.servers):
-            return ""
-        return pool.problems if pool.num_answered == 0 or pool.num_out == len(pool.servers) else ""
+        return pool.problems if pool.is_silent and any(server.last_problem for server in pool.servers) else ""
 
     @property
     def num_servers_out(self) -> int:

@@ -20,6 +20,8 @@ MAX_COOL_DOWN_S = 60.0
 """The longest cool-down, and the longest pause of a server that says it is asked too much, in seconds."""
 WINDOW_CUT, WINDOW_GROWTH = 0.8, 0.1
 """Requests that a server which is asked too much gets at once: cut to this share, grown by so much at each answer."""
+SILENT_S = 10.0
+"""Servers that have refused or failed, all of them, since they last answered are silent after so long, in seconds."""
 QUIET_S = 120.0
 """A server with requests in flight and no failure for so long is taken to be at work on them, in seconds."""
 
@@ -68,12 +70,22 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self.answered_at = self._loop.time()
         """When a server last showed that it works."""
+        self._sample_at: float | None = None
+        """When a sample was last answered."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def num_out(self) -> int:
         return sum(server.out for server in self.servers)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no sample is answered: none has been yet, or none is likely to be now."""
+        if self._sample_at is None or self.num_out == len(self.servers):
+            return True
+        has_failed = all(server.num_failures or server.num_pauses for server in self.servers)
+        return has_failed and self._loop.time() - self._sample_at >= SILENT_S
 
     @property
     def problems(self) -> str:
@@ -106,6 +118,8 @@ class Pool:
     def succeeded(self, server: Server, answered: bool = True) -> None:
         """The server dealt with a sample: it answered, or (`answered` false) refused it for what was in it."""
         self.note_alive(answered)
+        if answered:
+            self._sample_at = self.answered_at
         server.num_failures = server.num_pauses = 0
         server.cool_down_s = 0.0
         if server.window < self._most:

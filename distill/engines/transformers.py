@@ -3,8 +3,8 @@
 Enters: requests, one by one. Leaves: completions, in the order in which they finish.
 
 Two ways of batching, told by `settings["batching"]`. `continuous`, transformers' own continuous batching: a request
-enters as soon as another one leaves. `static`, for models that it cannot run: `generate` on whole batches, each of
-which ends with its longest member, so that `step` takes as long as that. Neither knows a seed for each request:
+enters as soon as another one leaves. `static`, for models that it cannot run: `generate` on whole batches, whose
+answers come all at once, with that of the longest member. Neither knows a seed for each request:
 continuous batching draws all of them from one stream, and a static batch draws under one seed made from its requests'
 seeds. A sample therefore repeats only together with its batch (static) or not at all (continuous).
 """
@@ -14,6 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -76,11 +77,15 @@ class Batcher(Protocol):
 
     max_in_flight: int
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens drawn so far for the requests that are queued and not finished."""
+
     def add(self, asked: Asked) -> None:
         """Queue a request."""
 
     def step(self) -> list[Drawn]:
-        """Work on what is queued; what finished."""
+        """Work on what is queued, for at most `STEP_S` where nothing finishes; what finished."""
 
     def close(self) -> None:
         """End threads of its own."""
@@ -109,7 +114,7 @@ class TransformersEngine:
         self._load: LoadFollower | None = None
         if not on_gpu:
             name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
-            # The number of threads is one of the thread that computes, which with continuous batching is not this one.
+            # The number of threads is one of the thread that computes, which is not this one.
             self._load = LoadFollower()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
         check_template(self._tokenizer, spec)
@@ -150,6 +155,10 @@ class TransformersEngine:
     @property
     def num_in_flight(self) -> int:
         return self._num_in_flight
+
+    @property
+    def num_tokens_in_flight(self) -> int:
+        return self._batcher.num_tokens
 
     def submit(self, request: Request) -> Completion | None:
         try:
@@ -242,6 +251,19 @@ class ContinuousBatcher:
         )
         self._engine.start()
 
+    @property
+    def num_tokens(self) -> int:
+        if self._engine.batch_processor is None:  # its thread has not begun
+            return 0
+        scheduler, num_tokens = self._engine.batch_processor.scheduler, 0
+        for name, asked in self._asked.items():
+            # Single look-ups: the thread that generates changes both. One that had to make room waits again, with its
+            # tokens behind the prompt.
+            state = scheduler.active_requests.get(name) or scheduler.waiting_requests.get(name)
+            if state is not None:
+                num_tokens += len(state.initial_tokens) + len(state.generated_tokens) - len(asked.ids)
+        return num_tokens
+
     def add(self, asked: Asked) -> None:
         # Streaming hands over the tokens so far at each step: how else would a loop be seen before its end?
         name = self._engine.add_request(asked.ids, max_new_tokens=asked.room, streaming=self._loops is not None)
@@ -290,7 +312,7 @@ class ContinuousBatcher:
 
 
 class StaticBatcher:
-    """`generate` on whole batches. Implements `Batcher`."""
+    """`generate` on whole batches, in a thread beside. Implements `Batcher`."""
 
     def __init__(self, model: Any, tokenizer: Any, spec: EngineSpec) -> None:
         self._model = model
@@ -298,38 +320,63 @@ class StaticBatcher:
         self._tokenizer.padding_side = "left"
         self._loops = spec.loops
         self._waiting: deque[Asked] = deque()
+        self._thread = ThreadPoolExecutor(1, "static-batches")
+        self._batch: Future[list[Drawn]] | None = None
+        self._ends: RowEnds | None = None
+        """Of the batch that is being drawn."""
+        self._is_closed = False
         self.max_in_flight = spec.compute.max_num_seqs or DEFAULT_BATCH
+
+    @property
+    def num_tokens(self) -> int:
+        ends = self._ends
+        return 0 if ends is None else ends.num_tokens
 
     def add(self, asked: Asked) -> None:
         self._waiting.append(asked)
 
     def close(self) -> None:
+        self._is_closed = True
+        self._thread.shutdown()
         del self._model
 
     def step(self) -> list[Drawn]:
+        if self._batch is None and self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(self.max_in_flight, len(self._waiting)))]
+            self._batch = self._thread.submit(self._draw, batch)
+        if self._batch is None or not wait([self._batch], STEP_S).done:
+            return []
+        done, self._batch, self._ends = self._batch, None, None
+        return done.result()
+
+    def _draw(self, batch: list[Asked]) -> list[Drawn]:
         import torch
         from transformers import StoppingCriteriaList
 
-        batch = [self._waiting.popleft() for _ in range(min(self.max_in_flight, len(self._waiting)))]
-        if not batch:
-            return []
         # B = requests in the batch, P = longest prompt, T = completion tokens
         inputs_BP = self._tokenizer.pad({"input_ids": [asked.ids for asked in batch]}, return_tensors="pt")
         inputs_BP = inputs_BP.to(self._model.device)
         num_prompt = inputs_BP["input_ids"].shape[1]
-        ends = RowEnds([asked.room for asked in batch], num_prompt, self._tokenizer.eos_token_id, self._loops)
+        rooms = [asked.room for asked in batch]
+        ends = self._ends = RowEnds(rooms, num_prompt, self._tokenizer.eos_token_id, self._loops)
         seeds = ",".join(str(asked.request.seed) for asked in batch)
         torch.manual_seed(int.from_bytes(hashlib.sha256(seeds.encode()).digest()[:7]))
         with torch.inference_mode():
             output_BT = self._model.generate(
                 **inputs_BP,
-                max_new_tokens=max(asked.room for asked in batch),
-                stopping_criteria=StoppingCriteriaList([ends]),
+                max_new_tokens=max(rooms),
+                stopping_criteria=StoppingCriteriaList([ends, self._break_off]),
             )[:, num_prompt:]
         return [
             Drawn(asked, ends.cut(row, output_T), looped=row in ends.looped)
             for row, (asked, output_T) in enumerate(zip(batch, output_BT.tolist(), strict=True))
         ]
+
+    def _break_off(self, ids_BT: Any, scores: Any, **_: Any) -> Any:
+        """A stopping criterion: end all rows when nobody waits for them any more."""
+        import torch
+
+        return ids_BT.new_full(ids_BT.shape[:1], self._is_closed, dtype=torch.bool)
 
 
 class RowEnds:
@@ -346,10 +393,19 @@ class RowEnds:
         self._rooms, self._num_prompt, self._eos, self._loops = rooms, num_prompt, eos, loops
         self.looped: dict[int, int] = {}
         """Row -> number of completion tokens when it was found in a loop."""
+        self._ids_BT: Any = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all rows so far, what follows their ends left out."""
+        if self._ids_BT is None:
+            return 0
+        return sum(len(self.cut(row, ids)) for row, ids in enumerate(self._ids_BT[:, self._num_prompt :].tolist()))
 
     def __call__(self, ids_BT: Any, scores: Any, **_: Any) -> Any:
         import torch
 
+        self._ids_BT = ids_BT
         num_tokens = ids_BT.shape[1] - self._num_prompt
         if self._loops is not None and num_tokens % CHECK_EVERY == 0:
             for row, ids in enumerate(ids_BT[:, self._num_prompt :].tolist()):

@@ -119,6 +119,11 @@ class VllmEngine:
     def num_in_flight(self) -> int:
         return len(self._in_flight)
 
+    @property
+    def num_tokens_in_flight(self) -> int:
+        states = self._engine.output_processor.request_states
+        return sum(states[s.inner_name].detokenizer.num_output_tokens() for s in self._in_flight.values())
+
     def submit(self, request: Request) -> Completion | None:
         from vllm.inputs import TokensPrompt
 

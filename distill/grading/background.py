@@ -3,6 +3,7 @@
 What comparing strings settles is settled at once; the rest goes to a worker process through a thread that only waits.
 """
 
+import contextlib
 import queue
 import threading
 from types import TracebackType
@@ -79,5 +80,9 @@ class BackgroundGrader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:  # somebody waits for the end and nobody for grades
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._tasks.get_nowait()
         self._tasks.put(None)
         self._thread.join(CLOSE_S)  # a hung grading does not hold up the end; its worker ends itself

@@ -105,14 +105,14 @@ def _check_split(run: RunContext) -> None:
 def run(run: RunContext) -> Summary:
     """Sample both models (each in a child process), grade, compare."""
     assert run.recipe.eval is not None
-    folder = run.folder("eval").path
+    folder, drain_s = run.folder("eval").path, run.recipe.eval.compute.drain_s
     benchmarks = run.problem_sets.benchmarks
     problems = {p.id: p for set_ in benchmarks.values() for p in set_}
     write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems.values()))
     models = {"base": run.student_model, "student": resolve_model(run.folder("sft").path / STUDENT)}
     graded, engines, peaks = {}, {}, []
     for role, model in models.items():
-        sampled, peak = run_job("sample", _job(run, role, model, folder), folder / role)
+        sampled, peak = run_job("sample", _job(run, role, model, folder), folder / role, drain_s=drain_s)
         peaks.append(peak)
         engines[role] = sampled["engine"]
         graded[role] = _grade(run, role, model, problems, folder)

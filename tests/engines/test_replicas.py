@@ -45,6 +45,11 @@ class Echo:
     def num_in_flight(self):
         return len(self.waiting)
 
+    @property
+    def num_tokens_in_flight(self):
+        each = self.options.get("tokens_each", 0)
+        return None if each is None else each * len(self.waiting)
+
     def submit(self, request):
         if "too long" in request.messages[0]["content"]:
             return Completion(request.key, "", "error", 9, 0, error="too long")
@@ -166,6 +171,24 @@ def test_a_copy_that_stands_still_holds_up_only_what_it_has(replicas, tmp_path):
     late = drain(engine, answers).keys()
     assert len(late) == 20
     assert sum(completion.text == "1" for completion in answers.values()) == 2
+
+
+def test_tokens_in_flight_are_those_of_all_copies_and_go_with_what_has_finished(replicas, tmp_path):
+    go = tmp_path / "go"
+    engine = replicas(2, go=str(go), held=["0", "1"], tokens_each=7)
+    assert engine.num_tokens_in_flight == 0
+    submit_all(engine, [request(f"p{i}") for i in range(4)])
+    assert not step_until(engine, lambda _: engine.num_tokens_in_flight == 28)
+    go.touch()
+    step_until(engine, lambda finished: len(finished) == 4)
+    assert engine.num_tokens_in_flight == 0
+
+
+def test_an_engine_that_cannot_tell_what_is_in_flight_says_so_through_copies(replicas, tmp_path):
+    engine = replicas(1, go=str(tmp_path / "never"), held=["0"], tokens_each=None)
+    submit_all(engine, [request("p")])
+    step_until(engine, lambda _: engine.num_tokens_in_flight is None)
+    assert engine.num_in_flight == 1
 
 
 def test_a_refusal_comes_back_as_an_error(replicas):

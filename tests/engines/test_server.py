@@ -484,6 +484,52 @@ def test_trouble_is_the_servers_words_until_something_is_answered(serve, connect
     assert engine.trouble == ""
 
 
+def test_nobody_knows_the_tokens_of_an_answer_that_has_not_come(serve, connect):
+    engine = connect(serve())
+    assert engine.num_tokens_in_flight is None
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_server_that_stops_answering_is_quoted_while_it_is_retried(serve, connect, monkeypatch, status):
+    monkeypatch.setattr(server_pool, "SILENT_S", 0.3)
+    stormy = threading.Event()
+    headers = {"Retry-After": "0.05"}
+    fake = serve(lambda body: refusal(status, "too much for me", headers) if stormy.is_set() else reply())
+    engine = connect(fake, max_attempts=1_000, max_in_flight=2)
+    drain(engine, questions(4))
+    assert engine.trouble == ""
+    stormy.set()
+    began = time.monotonic()
+    for request in questions(2):
+        engine.submit(request)
+    while not engine.trouble:
+        assert not engine.step()
+        assert time.monotonic() - began < 5
+    assert engine.trouble == f"{fake.url}: HTTP {status}: too much for me"
+    stormy.clear()
+    while engine.num_in_flight:
+        engine.step()
+    assert engine.trouble == ""
+
+
+def test_a_server_that_now_and_then_refuses_is_no_trouble(serve, connect, monkeypatch):
+    monkeypatch.setattr(server_pool, "SILENT_S", 0.3)
+    turns = Counter()
+
+    def script(body):
+        turns["asked"] += 1
+        return refusal(429, "too fast", {"Retry-After": "0.01"}) if turns["asked"] % 3 == 0 else reply()
+
+    engine, said = connect(serve(script), max_in_flight=4), set()
+    drain(engine, questions(1))
+    for request in questions(40):
+        engine.submit(request)
+    while engine.num_in_flight:
+        engine.step()
+        said.add(engine.trouble)
+    assert said == {""}
+
+
 @pytest.mark.parametrize("usage", [None, [], "x", {"completion_tokens": "many"}, {"completion_tokens": -3}, {"a": 1}])
 def test_counts_that_are_none_lose_no_answer(usage):
     assert read_answer(("q", 0), reply("4") | {"usage": usage}) == Completion(("q", 0), "4", "stop", 0, 0)

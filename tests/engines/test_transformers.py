@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from distill.engines import STEP_S, EngineSpec, Request
-from distill.engines.transformers import RowEnds, TransformersEngine
+from distill.engines.transformers import Asked, ContinuousBatcher, RowEnds, TransformersEngine
 from distill.errors import ModelError
 from distill.loops import CHECK_EVERY
 from distill.recipe import LoopStop, Sampling, SamplingCompute
@@ -229,6 +230,44 @@ def test_step_comes_back_in_time_and_an_answer_does_not_wait_for_a_longer_one(st
 
 @both
 @pytest.mark.slow
+def test_tokens_in_flight_are_counted_and_no_step_takes_long(start, tiny_llama, batching):
+    engine = start(make_spec(tiny_llama, max_tokens=400, max_num_seqs=2, temperature=1.0), batching)
+    assert engine.num_tokens_in_flight == 0
+    questions = QUESTIONS[:4]
+    for i, question in enumerate(questions):
+        assert engine.submit(Request((question, i), messages(question), i)) is None
+    counts, num_finished = [], 0
+    while engine.num_in_flight:
+        counts.append(engine.num_tokens_in_flight)
+        started = time.monotonic()
+        num_finished += sum(completion.num_completion_tokens for completion in engine.step())
+        assert time.monotonic() - started < STEP_S + 1.0
+        assert engine.num_tokens_in_flight <= 400 * engine.num_in_flight
+    assert max(counts) > 50
+    assert engine.num_tokens_in_flight == 0
+    assert max(counts) <= num_finished
+
+
+def test_tokens_of_a_request_that_had_to_make_room_still_count():
+    """It waits again, with what it has drawn as part of its prompt."""
+    from transformers.generation.continuous_batching.requests import RequestState
+
+    batcher = object.__new__(ContinuousBatcher)
+    prompt = [5, 6, 7, 8]
+    batcher._asked = {name: Asked(None, prompt, 9, False) for name in ("runs", "waits", "queued")}
+    runs, waits = (RequestState(name, prompt[:], generated_tokens=[1, 2, 3]) for name in ("runs", "waits"))
+    again = waits.create_equivalent_initial_request()
+    scheduler = SimpleNamespace(active_requests={"runs": runs}, waiting_requests={"waits": again})
+    batcher._engine = SimpleNamespace(batch_processor=SimpleNamespace(scheduler=scheduler))
+    assert batcher.num_tokens == 6
+    again.generated_tokens.append(4)
+    assert batcher.num_tokens == 7
+    batcher._engine.batch_processor = None
+    assert batcher.num_tokens == 0
+
+
+@both
+@pytest.mark.slow
 def test_a_loop_is_stopped_and_the_others_are_not(start, tiny_llama, batching):
     """The random model's greedy answers end in loops; with high thresholds they do not count as such."""
     strict = LoopStop(min_repeats=3, min_tokens=16, max_period=64)
@@ -256,17 +295,35 @@ def test_a_cache_too_small_for_one_sample_is_refused(start, tiny_llama):
         start(make_spec(tiny_llama, max_tokens=100, kv_cache_gib=1e-6))
 
 
+@both
 @pytest.mark.slow
-def test_close_ends_the_thread_while_requests_are_in_flight(tiny_llama):
+def test_close_ends_the_thread_while_requests_are_in_flight(tiny_llama, batching):
     import threading
 
     before = set(threading.enumerate())
-    engine = TransformersEngine(make_spec(tiny_llama, max_tokens=400))
+    engine = TransformersEngine(make_spec(tiny_llama, max_tokens=470), batching)
     for i in range(8):
         engine.submit(Request((f"p{i}", 0), messages("word"), i))
-    engine.step()
+    while not engine.num_tokens_in_flight:
+        engine.step()
+    assert engine.num_in_flight == 8
+    began = time.monotonic()
     engine.close()
+    assert time.monotonic() - began < 1.0
     assert set(threading.enumerate()) == before
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_static_batch_is_raised_by_step(start, tiny_llama, monkeypatch):
+    engine = start(make_spec(tiny_llama), "static")
+
+    def fail(**_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(engine._batcher._model, "generate", fail)
+    engine.submit(Request(("p", 0), messages("word"), 0))
+    with pytest.raises(MemoryError, match="no room"):
+        engine.step()
 
 
 def test_rows_end_at_their_room_at_the_stop_token_or_in_a_loop():
@@ -282,7 +339,9 @@ def test_rows_end_at_their_room_at_the_stop_token_or_in_a_loop():
         long,
     ]
     ids_BT = torch.tensor([[0, 0, *row] for row in rows])
+    assert ends.num_tokens == 0
     assert ends(ids_BT, None).tolist() == [True, True, False, False]
     assert ends.looped == {0: CHECK_EVERY}
+    assert ends.num_tokens == CHECK_EVERY + 3 + 2 + CHECK_EVERY
     padded = [row + [0] * 10 for row in rows]
     assert [ends.cut(i, row) for i, row in enumerate(padded)] == [rows[0], [1, 2, 3], [5, 9], long + [0] * 10]

@@ -271,3 +271,19 @@ def test_a_student_trained_under_another_split_is_not_measured(run):
     changed = {**run.recipe.model_dump(), "eval": {**run.recipe.eval.model_dump(), "held_out": 1}}
     with pytest.raises(UserError, match="trained under another split"):
         eval.identity(RunContext(Recipe.model_validate(changed), run.run_dir))
+
+
+def test_samples_in_flight_have_as_long_as_the_recipe_says(make_recipe, tmp_path, monkeypatch):
+    recipe = make_recipe(eval={"held_out": 2, "compute": {"drain_s": 77.0}})
+    run, given = RunContext(recipe, tmp_path / "runs" / recipe.name), []
+
+    def note(kind, job, folder, drain_s=0.0):
+        given.append(drain_s)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(eval, "run_job", note)
+    monkeypatch.setattr(eval, "resolve_model", lambda _: run.student_model)
+    run.folder("eval").path.mkdir(parents=True)
+    with pytest.raises(UserError, match="far enough"):
+        eval.run(run)
+    assert given == [77.0]
