@@ -305,7 +305,8 @@ class SamplingCompute(Strict):
     engine: Literal["auto", "vllm", "server", "transformers"] = "auto"
     """`auto`: the server where base_urls is set; else vLLM where it is installed, else transformers."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Number format of the weights for sampling."""
+    """Number format that is computed in; auto: the model's own on a GPU, on CPU what it multiplies faster: bfloat16 or
+    float32."""
     tensor_parallel: PositiveInt | None = None
     """GPUs that share each layer of one copy of the model; left out: as few as hold its weights and leave room for a
     KV cache (vllm)."""
@@ -324,7 +325,7 @@ class SamplingCompute(Strict):
     enforce_eager: bool | None = None
     """Skip compilation and CUDA graphs; left out: true on CPU, false on GPU (vllm)."""
     cpu_threads: PositiveInt | None = None
-    """CPU cores of one copy; left out: all, divided among the replicas (no GPU)."""
+    """Threads that compute, of one copy; left out: as many as cores, divided among the replicas (no GPU)."""
     base_urls: list[Url] = []
     """OpenAI-compatible endpoints, e.g. `http://host:8000/v1`; requests go to whichever has room (server)."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
