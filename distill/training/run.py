@@ -24,7 +24,7 @@ from distill.training.arguments import Device, lora_config, pick_device, trainin
 from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed
 from distill.training.cpu import ROW_BY_ROW, keep_freed_memory, score_completions_once, set_attention_row_by_row
-from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
+from distill.training.job import CHECKPOINTS, KEPT_CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
@@ -106,6 +106,7 @@ def _trainer(
         layout=layout,
         lengths=rows["length"],
         owner=job.owner,
+        num_kept=None if job.keep_checkpoints else KEPT_CHECKPOINTS,
         group_by_length=config.compute.group_by_length,
         model=load_model(job, config, device),
         args=arguments,
