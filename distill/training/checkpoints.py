@@ -24,7 +24,7 @@ SEAL = "distill_seal.json"
 _SEAL_SHAPE = {"owner": TEXT, "files": {"*": {"bytes": COUNT, "sha256": TEXT}}}
 
 CORES_A_HASHER = 4
-"""While training goes on, a hasher for so many cores: on two cores, two of them slow it down more than one."""
+"""While training goes on, a hasher for so many cores, so that most of them stay training's alone."""
 PIECE_BYTES = 1 << 20
 """Hashed at once. A hasher that others keep from a core holds up those who wait for it for a piece at most."""
 
