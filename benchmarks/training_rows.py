@@ -11,6 +11,7 @@ import math
 import random
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,13 @@ class StepClock:
     the tokens that go through the model as well, and those of them that are padding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
+        """Measure nothing yet.
+
+        Args:
+            between: called before the first step and after each, outside the clock.
+        """
+        self._between = between
         self.seconds: list[float] = []
         self.num_computed = 0
         """Tokens that went through the model."""
@@ -150,6 +157,7 @@ class StepClock:
 
         def timed_step(trainer: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
             if self._began is None:
+                self._between()
                 self._began = time.perf_counter()
             if not self._is_in_step:
                 self.tokens.append(0)
@@ -176,4 +184,5 @@ class StepClock:
         now = time.perf_counter()
         assert self._began is not None
         self.seconds.append(now - self._began)
-        self._began, self._is_in_step = now, False
+        self._between()
+        self._began, self._is_in_step = time.perf_counter(), False

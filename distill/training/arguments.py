@@ -14,7 +14,7 @@ import torch
 from distill.errors import ModelError
 from distill.recipe import Lora, SftConfig, TrainCompute
 from distill.training.cpu import ROW_BY_ROW, can_attend_row_by_row
-from distill.training.job import CHECKPOINTS, KEPT_CHECKPOINTS, TrainJob
+from distill.training.job import CHECKPOINTS, TrainJob
 from distill.training.layout import Layout
 from distill.training.sharding import layer_names, sharding_arguments
 
@@ -163,7 +163,7 @@ def training_arguments(
             logging_nan_inf_filter=False,  # it would show a diverged step as loss 0
             save_strategy="steps",
             save_steps=config.compute.save_every_steps or max(10, num_steps // 10),
-            save_total_limit=None if job.keep_checkpoints else KEPT_CHECKPOINTS,
+            save_total_limit=None,  # `Sealing` removes older ones, once a newer one is sealed
             report_to=_trackers(config.compute),
             disable_tqdm=True,
             trackio_static_space_id=False,  # nothing leaves this machine unasked

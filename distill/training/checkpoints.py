@@ -4,37 +4,136 @@ Enters: the folder of a stage's checkpoints (`checkpoint-<step>/`, as transforme
 newest one that is whole. One without a seal was cut short; one that differs from its seal is moved aside, not used.
 """
 
+import contextlib
+import hashlib
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Event
+from types import TracebackType
+from typing import Any, Self
 
 from distill.errors import StoreError
 from distill.manifest_shape import COUNT, TEXT, fault
-from distill.store import read_json, sha256_of, write_json
+from distill.store import MAX_HASHERS, read_json, sha256_of, write_json
 
 SEAL = "distill_seal.json"
 """Written into a checkpoint last: whose it is, and size and sha256 of every file."""
 _SEAL_SHAPE = {"owner": TEXT, "files": {"*": {"bytes": COUNT, "sha256": TEXT}}}
-MAX_HASHERS = 16
+
+CORES_A_HASHER = 4
+"""While training goes on, a hasher for so many cores, so that most of them stay training's alone."""
+PIECE_BYTES = 1 << 20
+"""Hashed at once. A hasher that others keep from a core holds up those who wait for it for a piece at most."""
 
 
-def seal(folder: Path, owner: str) -> None:
-    """Declare a checkpoint complete.
+class Sealing:
+    """Declares checkpoints complete, each in the background while training goes on, and then removes older ones.
 
-    Args:
-        folder: the checkpoint, every file of it written.
-        owner: fingerprint of what is trained; only the same training goes on from here.
+    A checkpoint is removed only once a newer one is sealed. Use as a context manager around training: at its end all
+    that was begun is sealed.
     """
-    files = _files(folder)
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_HASHERS)) as pool:
-        hashes = list(pool.map(sha256_of, files))
-    listed = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256}
-        for file, sha256 in zip(files, hashes, strict=True)
-    }
-    write_json(folder / SEAL, {"owner": owner, "files": listed})
+
+    def __init__(self, owner: str, num_kept: int | None) -> None:
+        """Begin nothing yet.
+
+        Args:
+            owner: fingerprint of what is trained; only the same training goes on from its checkpoints.
+            num_kept: sealed checkpoints that stay, the newest; `None`: all.
+        """
+        self._owner, self._num_kept = owner, num_kept
+        self._thread = ThreadPoolExecutor(1, "seal")
+        self._hurry = Event()
+        self._checkpoint, self._hashes = Path(), list[_FileHash]()
+        self._background: Future[bool] | None = None
+
+    def start(self, checkpoint: Path) -> None:
+        """Begin to seal a checkpoint, every file of it written; the one before it must be finished."""
+        assert self._background is None
+        self._checkpoint, self._hashes = checkpoint, [_FileHash(file) for file in _files(checkpoint)]
+        self._hurry.clear()
+        hashers = _hashers(_num_cores() // CORES_A_HASHER, _give_way)
+        self._background = self._thread.submit(self._seal, hashers, self._hurry)
+
+    def check(self) -> None:
+        """Raise what sealing has failed with so far; wait for nothing."""
+        if self._background is not None and self._background.done():
+            self._background.result()
+
+    def finish(self) -> None:
+        """Seal what was begun, now with all cores; raise what that fails with."""
+        background, self._background = self._background, None
+        if background is not None:
+            self._hurry.set()
+            if not background.result():
+                self._seal(_hashers(_num_cores()), Event())
+
+    def _seal(self, hashers: ThreadPoolExecutor, stop: Event) -> bool:
+        """Hash what is left, write the seal, remove older checkpoints; `False`: stopped before all was hashed."""
+        with hashers:
+            are_hashed = list(hashers.map(lambda one: one.go_on(stop), self._hashes))
+        if not all(are_hashed):
+            return False
+        files = {
+            one.file.relative_to(self._checkpoint).as_posix(): {"bytes": one.num_bytes, "sha256": one.sha256}
+            for one in self._hashes
+        }
+        write_json(self._checkpoint / SEAL, {"owner": self._owner, "files": files})
+        if self._num_kept is not None:
+            for old in _sealed(self._checkpoint.parent)[: -self._num_kept]:
+                (old / SEAL).unlink()  # first, so that what a kill leaves of it is not taken for whole
+                shutil.rmtree(old, ignore_errors=True)
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.finish()
+            elif issubclass(kind, Exception):
+                with contextlib.suppress(Exception):  # what has ended training is what must be heard of
+                    self.finish()
+        finally:
+            self._hurry.set()
+            self._thread.shutdown(wait=False)
+
+
+class _FileHash:
+    """SHA-256 of a file, begun by one thread and finished by another."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.num_bytes = 0
+        """Hashed so far."""
+        self._hash = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def go_on(self, stop: Event) -> bool:
+        """Hash to the end of the file, or until told to stop; whether the end is reached."""
+        piece = memoryview(bytearray(PIECE_BYTES))
+        with self.file.open("rb", buffering=0) as stream:
+            stream.seek(self.num_bytes)
+            while num_read := stream.readinto(piece):
+                self._hash.update(piece[:num_read])
+                self.num_bytes += num_read
+                if stop.is_set():
+                    return False
+        return True
+
+
+def _give_way() -> None:
+    """Let this thread run on cores that nobody else wants: training's threads wait for the slowest of them."""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def set_damaged_aside(folder: Path) -> list[str]:
@@ -106,7 +205,7 @@ def _damage(checkpoint: Path) -> str | None:
     wrong_size = (name for name, facts in listed.items() if _size(checkpoint / name) != facts["bytes"])
     if (name := next(wrong_size, None)) is not None:
         return f"{name} is missing" if not (checkpoint / name).exists() else f"{name} was cut short or has grown"
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_HASHERS)) as pool:
+    with _hashers(_num_cores()) as pool:
         hashes = pool.map(sha256_of, (checkpoint / name for name in listed))
         changed = (name for name, now in zip(listed, hashes, strict=True) if now != listed[name]["sha256"])
         name = next(changed, None)
@@ -119,6 +218,14 @@ def _lies_within(name: str) -> bool:
 
 def _size(file: Path) -> int | None:
     return file.stat().st_size if file.is_file() else None
+
+
+def _hashers(num: int, at_start: Callable[[], None] | None = None) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(max(1, num), MAX_HASHERS), "hash", at_start)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _files(folder: Path) -> list[Path]:

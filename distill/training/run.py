@@ -31,7 +31,7 @@ from distill.training.cpu import (
     score_completions_once,
     set_attention_row_by_row,
 )
-from distill.training.job import CHECKPOINTS, METRICS, TOKENS, TrainJob
+from distill.training.job import CHECKPOINTS, KEPT_CHECKPOINTS, METRICS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
@@ -122,6 +122,7 @@ def _trainer(
         layout=layout,
         lengths=rows["length"],
         owner=job.owner,
+        num_kept=None if job.keep_checkpoints else KEPT_CHECKPOINTS,
         group_by_length=config.compute.group_by_length,
         model=load_model(job, config, device),
         args=arguments,

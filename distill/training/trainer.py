@@ -7,7 +7,7 @@ from typing import Any
 from trl.trainer.sft_trainer import SFTTrainer
 
 from distill.training.batches import StepBatches
-from distill.training.checkpoints import seal
+from distill.training.checkpoints import Sealing
 from distill.training.layout import Layout
 
 
@@ -15,7 +15,13 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains on token rows, the last of which is the empty one that `StepBatches` fills up with."""
 
     def __init__(
-        self, layout: Layout, lengths: Sequence[int], owner: str, group_by_length: bool, **arguments: Any
+        self,
+        layout: Layout,
+        lengths: Sequence[int],
+        owner: str,
+        num_kept: int | None,
+        group_by_length: bool,
+        **arguments: Any,
     ) -> None:
         """Take SFTTrainer's `arguments`.
 
@@ -23,10 +29,12 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             layout: processes, rows at once, accumulation.
             lengths: tokens of each row, the empty one left out.
             owner: fingerprint that checkpoints bear.
+            num_kept: checkpoints that stay, the newest; `None`: all.
             group_by_length: whether rows of similar length go through the model together.
             arguments: SFTTrainer's own.
         """
-        self._layout, self._lengths, self._owner, self._group = layout, lengths, owner, group_by_length
+        self._layout, self._lengths, self._group = layout, lengths, group_by_length
+        self._sealing = Sealing(owner, num_kept)
         super().__init__(**arguments)
 
     def batches(self) -> StepBatches:
@@ -53,9 +61,20 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         self._sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **arguments)
 
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """Train; all checkpoints are sealed when it returns."""
+        with self._sealing:
+            return super().train(*arguments, **named)
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        self._sealing.check()
+        return super().training_step(*arguments, **named)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # One at a time: the checkpoint before is there whole, whatever happens to this one.
+        self._sealing.finish()
         super()._save_checkpoint(model, trial)
         # The other processes write files of their own into the checkpoint.
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self._owner)
+            self._sealing.start(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")

@@ -1,6 +1,7 @@
 """Training a tiny random model for real: what is learnt from, what is refused, what resumes."""
 
 import dataclasses
+import errno
 import json
 import shutil
 import signal
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from distill.errors import ModelError, StageError, StoreError
+from distill.errors import DiskError, ModelError, StageError, StoreError
 from distill.recipe import SftConfig
+from distill.store import write_json
 from distill.training.checkpoints import newest_checkpoint, set_damaged_aside, step_of
 from distill.training.job import TrainJob
 from distill.training.layout import plan_layout
@@ -87,27 +89,37 @@ def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, 
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from distill import launch
-from distill.training import reporter, trainer
+from distill.training import checkpoints, reporter
 
 what, step = sys.argv[1], int(sys.argv[2])
-on_log, seal = reporter.Reporter.on_log, trainer.seal
+on_log, write_json, remove = reporter.Reporter.on_log, checkpoints.write_json, checkpoints.shutil.rmtree
 
 def log_and_die(self, args, state, control, **kwargs):
     on_log(self, args, state, control, **kwargs)
     if state.global_step == step:
+        while not os.path.exists(f"{args.output_dir}/checkpoint-{step - 1}/{checkpoints.SEAL}"):
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGKILL)
 
-def die_before_seal(folder, owner):
-    if folder.name == f"checkpoint-{step}":
+def die_before_seal(path, value):
+    if path.parent.name == f"checkpoint-{step}":
         os.kill(os.getpid(), signal.SIGKILL)
-    seal(folder, owner)
+    write_json(path, value)
+
+def die_amid_removal(folder, **how):
+    if os.path.basename(folder) == f"checkpoint-{step}":
+        os.unlink(f"{folder}/model.safetensors")
+        os.kill(os.getpid(), signal.SIGKILL)
+    remove(folder, **how)
 
 if what == "log":
     reporter.Reporter.on_log = log_and_die
+elif what == "seal":
+    checkpoints.write_json = die_before_seal
 else:
-    trainer.seal = die_before_seal
+    checkpoints.shutil.rmtree = die_amid_removal
 launch.main("train", sys.argv[3], sys.argv[4])
 """
 
@@ -138,14 +150,40 @@ def assert_same_as_unbroken(tmp_path, result, unbroken):
 
 
 def test_kills_at_any_place_leave_the_run_bit_for_bit_what_an_unbroken_one_is(tmp_path, tiny_llama, unbroken):
-    """Mid-epoch 0 while a checkpoint is written, just after the epoch's end, mid-epoch 1."""
+    """Mid-epoch 0 before a seal, just after the epoch's end, while an old checkpoint is removed, mid-epoch 1."""
     broken = job(tmp_path, tiny_llama, out="broken", compute={"save_every_steps": 2})
-    for what, step, left in (("seal", 4, 2), ("log", 7, 6), ("log", 11, 10)):
+    for what, step, left in (("seal", 4, 2), ("log", 7, 6), ("removal", 4, 8), ("log", 11, 10)):
         assert start(broken, tmp_path / "broken", "-c", KILLED, what, str(step)).wait() == -signal.SIGKILL
         assert newest_checkpoint(tmp_path / "broken/checkpoints", "test").name == f"checkpoint-{left}"
     result = train(broken)
     assert result["resumed_from_step"] == 10
     assert_same_as_unbroken(tmp_path, result, unbroken)
+    left = (path.name for path in (tmp_path / "broken/checkpoints").iterdir() if path.is_dir())
+    assert sorted(left) == ["checkpoint-10", "checkpoint-12"]
+
+
+def test_the_last_checkpoint_is_sealed_when_training_returns(tmp_path, tiny_llama, unbroken):
+    checkpoints = tmp_path / "whole/checkpoints"
+    assert newest_checkpoint(checkpoints, "test").name == "checkpoint-12"
+    assert set_damaged_aside(checkpoints) == []
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_sealed_ends_training_clearly(tmp_path, tiny_llama, monkeypatch):
+    def full(path, value):
+        if path.parent.name == "checkpoint-4":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, value)
+
+    monkeypatch.setattr("distill.training.checkpoints.write_json", full)
+    write_rows(tmp_path / "rows")
+    broken = job(tmp_path, tiny_llama, out="broken", compute={"save_every_steps": 2})
+    with pytest.raises(DiskError, match=r"the disk is full. Free some space.*the same command goes on from here"):
+        train(broken)
+    assert len(losses(tmp_path, "broken")) in (4, 5, 6), "at the next checkpoint at the latest"
+    assert not (tmp_path / "broken/student").exists()
+    assert newest_checkpoint(tmp_path / "broken/checkpoints", "test").name == "checkpoint-2"
+    monkeypatch.undo()
+    assert train(broken)["resumed_from_step"] == 2
 
 
 def test_sigterm_saves_and_ends_and_a_damaged_checkpoint_is_passed_over(tmp_path, tiny_llama, unbroken):
