@@ -143,7 +143,7 @@ def training() -> tuple[Work, Any]:
                 follower.follow()
             model(input_ids=ids, labels=ids).loss.backward()
             model.zero_grad()
-        return NUM_PASSES * ids.numel() / (time.monotonic() - started)
+        return float(NUM_PASSES * ids.numel()) / (time.monotonic() - started)
 
     run(None)
     return run, LoadFollower()
