@@ -20,11 +20,12 @@ ifeq ($(FLAVOUR),cpu)
 UV_OPTIONS := --override cpu-overrides.txt $(if $(FIND_LINKS),--find-links "$(FIND_LINKS)",--torch-backend cpu)
 endif
 
-.PHONY: help install quickstart test lint format clean
+.PHONY: help install quickstart test gpu-check lint format clean
 
 help:
 	@echo "make quickstart  install, then run $(RECIPE): minutes on 2 cores"
 	@echo "make test        install, then run all tests"
+	@echo "make gpu-check   what a GPU makes of it, in nine minutes, with what is installed (OPTIONS=--help)"
 	@echo "make lint        ruff and mypy"
 	@echo "make format      let ruff format the code"
 	@echo "make clean       remove the environment; runs/ stays"
@@ -46,6 +47,10 @@ quickstart: install
 test: install
 	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
 	@$(BIN)/python -m pytest
+
+# Installs nothing: a machine without network has what it has.
+gpu-check:
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -W ignore scripts/gpu_check.py $(OPTIONS)
 
 lint: install
 	@$(BIN)/ruff check .

@@ -26,6 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from random_models import random_model
+
 from distill.errors import ModelError
 from distill.hub import resolve_model
 from distill.shapes import ModelShape, shape_from_config
@@ -131,10 +133,10 @@ def measure(name: str, setting: Setting) -> float:
     if setting.sharding == "fsdp":
         return _measure_shared_out(SHAPES[name], setting)
     torch.manual_seed(0)
-    _train(_random_model(TINY), TINY.vocab, _small(setting))
+    _train(random_model(TINY), TINY.vocab, _small(setting))
     before = _memory("VmRSS")
     if name in SHAPES:
-        model = _random_model(SHAPES[name])
+        model = random_model(SHAPES[name])
     else:
         path = resolve_model(find_student(name).hub_id).path
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -189,7 +191,7 @@ def _shared_out(shape: ModelShape, setting: Setting) -> Any:
 
     from distill.training.sharding import wrap_policy
 
-    model = _random_model(shape).train()
+    model = random_model(shape).train()
     if setting.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
@@ -211,24 +213,6 @@ def _train_share(model: Any, setting: Setting) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-
-
-def _random_model(shape: ModelShape) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=shape.vocab,
-            hidden_size=shape.hidden,
-            intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_dim,
-            tie_word_embeddings=shape.tied,
-            max_position_embeddings=8_192,
-        )
-    )
 
 
 def _train(model: Any, vocab: int, setting: Setting) -> None:

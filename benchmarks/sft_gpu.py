@@ -8,14 +8,14 @@ process of its own, taking turns:
   of their pass, and the same rows a pass.
 
 Tokens are those of the rows, padding left out. MFU counts the multiplications that the rows need once forward and
-twice backward (recomputed ones do not count) over the GPU's bfloat16 peak. Packing efficiency is the share of the
-tokens that went through the model that are no padding. The first step, which picks kernels, is left out of speed
-and MFU. Rows longer than a model's context cost what they cost and are trained on all the same.
+twice backward (recomputed ones do not count) over the GPU's bfloat16 peak, where that is known. Packing efficiency is
+the share of the tokens that went through the model that are no padding. The first step, which picks kernels, is left
+out of speed and MFU. Rows longer than a model's context cost what they cost and are trained on all the same.
 
     python benchmarks/sft_gpu.py [--rounds 3] [--rows 64] [--lengths 8192 16384] [--models …]
 
 The last line is JSON: the smallest of ours over trl, ours' lowest packing efficiency, and every setting. Without a GPU
-nothing is measured, and it says so.
+nothing is measured, and it says so; `--device cpu` tries the script there, with short rows and a tiny model.
 """
 
 import argparse
@@ -53,9 +53,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64, help="rows to train on")
     parser.add_argument("--lengths", type=int, nargs="+", default=[8_192, 16_384], help="longest rows, in tokens")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="Hub ids or folders")
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: try the script")
     parser.add_argument("--child", nargs=3, metavar=("WAY", "MODEL", "LENGTH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not visible_gpus():
+    if options.device == "gpu" and not visible_gpus():
         print(json.dumps({"skipped": "no NVIDIA GPU here: nothing was measured"}))
         return
     if options.child:
@@ -82,7 +83,8 @@ def compare(model: str, length: int, options: argparse.Namespace) -> dict[str, A
             run = _in_a_child(way, model, length)
             runs[way].append(run)
             print(
-                f"{model} at {length:,}, {way:>4}: {run['tokens_per_second']:,.0f} tokens/s, MFU {run['mfu']:.1%}, "
+                f"{model} at {length:,}, {way:>4}: {run['tokens_per_second']:,.0f} tokens/s, "
+                f"MFU {run.get('mfu', math.nan):.1%}, "
                 f"{run['peak_gib']:.1f} GiB, packing {run['packing_efficiency']:.1%}",
                 flush=True,
             )
@@ -102,10 +104,10 @@ def measure(way: str, model: str, length: int, num_rows: int) -> dict[str, float
     seconds, num_tokens = sum(clock.seconds[NUM_WARM:]), sum(clock.tokens[NUM_WARM:])
     config = read_json(small_model(model).path / "config.json") or {}
     flops = training_flops(shape_from_config(config, model), lengths) * num_tokens / sum(lengths)
-    peak = peak_tflops(torch.cuda.get_device_name())
+    peak = peak_tflops(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return {
         "tokens_per_second": num_tokens / seconds,
-        "mfu": math.nan if peak is None else flops / seconds / (peak * 1e12),
+        **({} if peak is None else {"mfu": flops / seconds / (peak * 1e12)}),
         "peak_gib": clock.peak_bytes / 2**30,
         "packing_efficiency": clock.num_real / clock.num_computed,
     }
@@ -139,6 +141,7 @@ def _ours(rows: list[Any], folder: Path, model: str, length: int) -> list[int]:
 
 
 def _trl(rows: list[Any], folder: Path, model: str, length: int) -> list[int]:
+    import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -154,6 +157,7 @@ def _trl(rows: list[Any], folder: Path, model: str, length: int) -> list[int]:
             per_device_train_batch_size=PER_DEVICE,
             gradient_accumulation_steps=BATCH_SIZE // PER_DEVICE,
             seed=42,
+            use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
             report_to="none",
         ),
@@ -180,7 +184,7 @@ def _at_hand(models: Sequence[str]) -> list[str]:
 def _in_a_child(way: str, model: str, length: int) -> dict[str, float]:
     quiet = {**os.environ, "DISTILL_QUIET": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     # One GPU for either side; the Trainer would take all that it sees.
-    quiet["CUDA_VISIBLE_DEVICES"] = next(iter(visible_gpus()))
+    quiet["CUDA_VISIBLE_DEVICES"] = next(iter(visible_gpus()), "")
     command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--child", way, model, str(length)]
     done = subprocess.run(command, capture_output=True, text=True, env=quiet)
     if done.returncode:

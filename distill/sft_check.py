@@ -28,6 +28,7 @@ from distill.training.planner import (
     ASSUMED_MFU,
     CPU_CORE_TFLOPS,
     fits,
+    flash_is_here,
     on_cpu,
     peak_tflops,
     setting_of,
@@ -110,7 +111,7 @@ def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
         cache = Path(job.out_dir) / TOKENS
         rows = token_rows(Path(job.rows), tokenizer, cache)
         found = preflight(Path(job.rows), rows, tokenizer, recipe.sft, model_config, job.context)
-        needs = _needs(job, recipe.sft, model_config, found, row_lengths(rows))
+        needs = training_needs(job, recipe.sft, model_config, row_lengths(rows))
         if run.folder("sft").is_complete:  # nothing will read them again
             shutil.rmtree(cache, ignore_errors=True)
     return SftCheck(
@@ -126,7 +127,15 @@ def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
     )
 
 
-def _needs(job: TrainJob, config: SftConfig, model_config: dict[str, Any], found: Preflight, lengths: Any) -> Needs:
+def training_needs(job: TrainJob, config: SftConfig, model_config: dict[str, Any], lengths: Any) -> Needs:
+    """What training will take on this machine.
+
+    Args:
+        job: what is trained.
+        config: its `sft:`.
+        model_config: config.json of the student.
+        lengths: tokens of each row, shape (N,).
+    """
     gpus = visible_gpus()
     device = "gpu" if gpus else "cpu"
     layout, machine = Layout(**job.layout), hardware()
@@ -163,7 +172,7 @@ def _setting(config: SftConfig, layout: Layout, fullest: tuple[int, int], on_gpu
     """The layout as the memory of its fullest pass sees it; on CPU as training chooses there."""
     rows, row_tokens = fullest
     setting = replace(
-        setting_of(config, row_tokens, layout.num_processes),
+        setting_of(config, row_tokens, layout.num_processes, flash_is_here()),
         rows=rows,
         accumulation=layout.accumulation,
         sharding=layout.sharding,

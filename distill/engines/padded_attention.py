@@ -55,7 +55,9 @@ class PaddedAttention:
         out_QHD = torch.empty_like(query_QHD)
         for new, seen, mask in layout.prompts:
             query, key, value = (x.transpose(0, 1)[None] for x in (query_QHD[new], key_KGD[seen], value_KGD[seen]))
-            attended = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True)
+            attended = scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+            )
             out_QHD[new] = attended[0].transpose(0, 1)
         if layout.singles is not None:
             new_N, seen_NL, mask_NL = layout.singles
@@ -110,10 +112,12 @@ class _Layout:
                 starts.append(ends_k[i])
                 lengths.append(num_seen)
                 continue
-            # A new token sees those before it, cached ones included, and no more of them than the window holds.
-            mask = torch.ones(num_new, num_seen, dtype=torch.bool, device=device).tril(num_seen - num_new)
-            if window:
-                mask = mask.triu(num_seen - num_new - window + 1)
+            mask = None  # plainly causal, for which there are kernels that hold no scores
+            if num_new < num_seen or 0 < window < num_seen:
+                # A new token sees those before it, cached ones included, and no more of them than the window holds.
+                mask = torch.ones(num_new, num_seen, dtype=torch.bool, device=device).tril(num_seen - num_new)
+                if window:
+                    mask = mask.triu(num_seen - num_new - window + 1)
             self.prompts.append((slice(ends_q[i], ends_q[i + 1]), slice(ends_k[i], ends_k[i + 1]), mask))
         if new:
             columns_L = torch.arange(max(lengths), device=device)

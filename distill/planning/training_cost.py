@@ -20,7 +20,7 @@ from distill.recipe import Recipe, SftConfig
 from distill.training.job import KEPT_CHECKPOINTS
 from distill.training.layout import Layout, plan_layout
 from distill.training.memory import ADAMW, BF16, FP32, plan
-from distill.training.planner import auto_sharding, on_cpu, rows_that_fit, setting_of
+from distill.training.planner import auto_sharding, flash_is_here, on_cpu, rows_that_fit, setting_of
 
 KEPT_OF_REASONER = Range(0.4, 0.9, "40 to 90% of a reasoning model's traces are right and readable")
 KEPT_OF_OTHERS = Range(0.05, 0.6, "5 to 60% of the traces are right and readable")
@@ -124,13 +124,18 @@ def training_layout(config: SftConfig, model: ModelFacts, machine: Machine) -> L
     """
     if not machine.num_gpus:
         return plan_layout(config, 0)
-    gib = machine.gpu_gib
+    gib, has_flash = machine.gpu_gib, _has_flash(machine)
     layout = plan_layout(
         config,
         machine.num_gpus,
-        lambda num: auto_sharding(model.shape, setting_of(config, num_processes=num), gib),
+        lambda num: auto_sharding(model.shape, setting_of(config, num_processes=num, has_flash=has_flash), gib),
     )
-    return rows_that_fit(layout, config, model.shape, gib)
+    return rows_that_fit(layout, config, model.shape, gib, has_flash)
+
+
+def _has_flash(machine: Machine) -> bool:
+    """FlashAttention is assumed of a machine that is only named."""
+    return flash_is_here() if machine.is_this else True
 
 
 def training_quantities(
@@ -211,7 +216,7 @@ def _memory(config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, 
     if model.shape is None:
         return None
     setting = replace(
-        setting_of(config, num_processes=layout.num_processes),
+        setting_of(config, num_processes=layout.num_processes, has_flash=_has_flash(machine)),
         rows=layout.per_device_batch_size,
         accumulation=layout.accumulation,
         sharding=layout.sharding,

@@ -20,7 +20,7 @@ from distill.tokenizers import template_text
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
-from distill.training.planner import auto_sharding, rows_that_fit, setting_of
+from distill.training.planner import auto_sharding, flash_is_here, rows_that_fit, setting_of
 from distill.training.rope import rope_of, rope_patch
 from distill.training.student import ADAPTER, StudentCheck
 
@@ -126,17 +126,18 @@ def layout_of(run: RunContext) -> Layout:
         shape = shape_from_config(run.student_model.config, run.student.alias)
     except ModelError:
         shape = None  # of a kind that memory is not worked out for
-    gpu_gib = min(gpus.values())
+    gpu_gib, has_flash = min(gpus.values()), flash_is_here()
     return rows_that_fit(
         plan_layout(
             config,
             len(gpus),
-            lambda num: auto_sharding(shape, setting_of(config, num_processes=num), gpu_gib),
+            lambda num: auto_sharding(shape, setting_of(config, num_processes=num, has_flash=has_flash), gpu_gib),
             world_size,
         ),
         config,
         shape,
         gpu_gib,
+        has_flash,
     )
 
 

@@ -272,7 +272,14 @@ def _activations(shape: ModelShape, setting: Setting) -> float:
     )
     # The last norm, its output, and the hidden states that the loss takes.
     end = _saved_by_norm(shape.hidden, setting.stream_bytes if setting.method == "full" else 0, 1)
-    return setting.tokens * (shape.layers * per_token + end + setting.stream_bytes * shape.hidden)
+    return setting.tokens * (shape.layers * per_token + end + setting.stream_bytes * shape.hidden + _mask(setting))
+
+
+def _mask(setting: Setting) -> float:
+    """The mask that all layers share, which says for each token of a row which others it sees."""
+    if setting.attention == "sdpa" and setting.padded:
+        return setting.row_tokens  # as booleans
+    return setting.compute_bytes * setting.row_tokens if setting.attention == "eager" else 0.0
 
 
 def _layer_backward(shape: ModelShape, setting: Setting) -> float:

@@ -7,6 +7,7 @@ layout with its estimate, the smallest number of GPUs, hours.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from distill.plurals import counted
 from distill.recipe import Lora, SftConfig
@@ -78,16 +79,26 @@ class Choice:
         }
 
 
-def setting_of(config: SftConfig, row_tokens: int | None = None, num_processes: int = 1) -> Setting:
+def flash_is_here() -> bool:
+    """Whether training on this machine's GPUs finds FlashAttention for `attention: auto`."""
+    return find_spec("flash_attn") is not None
+
+
+def setting_of(
+    config: SftConfig, row_tokens: int | None = None, num_processes: int = 1, has_flash: bool = True
+) -> Setting:
     """The setting on GPUs that a recipe's `sft:` stands for, its sharding `none` where that is left open.
 
     Args:
         config: `sft:`.
         row_tokens: longest row, in tokens; left out: `sft.max_length`.
         num_processes: GPUs.
+        has_flash: whether FlashAttention is there for `attention: auto`; else rows are padded, under a mask.
     """
     compute, lora = config.compute, config.lora or Lora()
     checkpointing, attention = compute.gradient_checkpointing, compute.attention
+    if attention == "auto" and (not has_flash or compute.dtype == "float32"):
+        attention = "sdpa"
     rows = compute.per_device_batch_size or 1
     return Setting(
         method=config.method,
@@ -141,7 +152,9 @@ def auto_sharding(shape: ModelShape | None, setting: Setting, gpu_gib: float) ->
     return "none" if fits(whole, gpu_gib) else "fsdp"
 
 
-def rows_that_fit(layout: Layout, config: SftConfig, shape: ModelShape | None, gpu_gib: float) -> Layout:
+def rows_that_fit(
+    layout: Layout, config: SftConfig, shape: ModelShape | None, gpu_gib: float, has_flash: bool = True
+) -> Layout:
     """The layout with as many rows a pass as fit in memory, where the recipe leaves them open; at least one.
 
     Args:
@@ -149,11 +162,13 @@ def rows_that_fit(layout: Layout, config: SftConfig, shape: ModelShape | None, g
         config: `sft:`; rows of `max_length` tokens are reckoned with.
         shape: the model's; `None` where it cannot be worked out: one row.
         gpu_gib: memory of the smallest GPU.
+        has_flash: as for `setting_of`.
     """
     if config.compute.per_device_batch_size is not None:
         return layout
     per_process = layout.per_device_batch_size * layout.accumulation
-    setting = replace(setting_of(config, num_processes=layout.num_processes), sharding=layout.sharding)
+    setting = setting_of(config, num_processes=layout.num_processes, has_flash=has_flash)
+    setting = replace(setting, sharding=layout.sharding)
     for rows in range(layout.per_device_batch_size, 1, -1):
         accumulation = per_process // rows
         tried = replace(setting, rows=rows, accumulation=accumulation)

@@ -64,6 +64,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._step_began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the GPU works on after the call that gave it its work has returned
         self._step_took = time.monotonic() - self._step_began
 
     def on_log(

@@ -205,3 +205,15 @@ def test_a_mask_costs_memory_with_the_square_of_the_row():
 
     repeated = 2 * 2 * (QWEN.query_width - QWEN.kv_width)
     assert extra(2_048) - repeated * 2_048 == 4 * (extra(1_024) - repeated * 1_024)
+
+
+def test_the_mask_that_layers_share_is_a_byte_for_each_pair_of_tokens():
+    def step(padded):
+        return plan(
+            QWEN, Setting(row_tokens=8_192, rows=2, attention="sdpa", padded=padded, gradient_checkpointing=False)
+        )
+
+    in_layers = saved_per_layer(QWEN, Setting(row_tokens=8_192, rows=2, attention="sdpa", padded=True))
+    in_layers -= saved_per_layer(QWEN, Setting(row_tokens=8_192, rows=2, attention="sdpa"))
+    extra = (step(True).activations - step(False).activations) * GIB / (2 * 8_192)
+    assert extra == pytest.approx(QWEN.layers * in_layers + 8_192)

@@ -160,6 +160,21 @@ def test_as_many_rows_go_through_together_as_fit(alias, gpu_gib, rows):
     assert (layout.per_device_batch_size, layout.batch_size) == (rows, 64)
 
 
+def test_without_flash_attention_rows_are_padded_and_fewer_fit():
+    config = SftConfig(max_length=16_384, batch_size=64)
+    setting = setting_of(config, has_flash=False)
+    assert (setting.attention, setting.padded) == ("sdpa", True)
+    shape = STUDENTS["qwen-1.5b"].shape
+    assert rows_that_fit(Layout(1, 8, 8), config, shape, 80, has_flash=False).per_device_batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("compute", "attention"), [({}, "flash"), ({"dtype": "float32"}, "sdpa"), ({"attention": "eager"}, "eager")]
+)
+def test_flash_attention_is_reckoned_with_where_training_would_pick_it(compute, attention):
+    assert setting_of(SftConfig(compute=compute)).attention == attention
+
+
 def test_rows_that_the_recipe_names_are_kept():
     config = SftConfig(max_length=16_384, batch_size=64, compute={"per_device_batch_size": 8})
     assert rows_that_fit(Layout(1, 8, 8), config, STUDENTS["llama-70b"].shape, 80).per_device_batch_size == 8

@@ -1,4 +1,4 @@
-"""The whole training under FSDP2: on gloo where there is no GPU, and on all GPUs where there are some.
+"""The whole training under FSDP2, on gloo: `tests/test_on_gpu.py` has it on GPUs.
 
 accelerate offers FSDP on GPUs alone. On CPU one of its branches is replaced, the one that picks the kind of
 distribution; all that FSDP2 then does is its own: the units, the shares, the collectives, the checkpoints.
@@ -110,18 +110,3 @@ def check_checkpoint(folder, student):
     found = load_file(folder / "whole" / "model.safetensors")
     assert found.keys() == student.keys()
     assert all(torch.equal(found[name], student[name]) for name in student)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_fsdp2_on_gpus_learns_what_one_gpu_does(tmp_path, tiny_llama, make_job, write_sums, method):
-    """As a recipe starts it; a machine with one GPU makes a group of one."""
-    num_gpus = 2 if torch.cuda.device_count() > 1 else 1
-    write_sums(tmp_path / "rows", 12)
-    compute = {"save_every_steps": 2, "dtype": "float32"}
-    shared = make_job(tiny_llama, "two", Layout(num_gpus, 2, 2 // num_gpus, "fsdp"), compute, method=method)
-    launch.run_job("train", shared, tmp_path / "two", num_processes=num_gpus, is_group=True)
-    one = make_job(tiny_llama, "one", Layout(1, 2, 2), compute, method=method)
-    launch.run_job("train", one, tmp_path / "one")
-    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-3)
-    assert len(list((tmp_path / "two" / "student").glob("*.safetensors"))) == 1
