@@ -46,7 +46,8 @@ quickstart: install
 
 test: install
 	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest -m "slow or gpu"
 
 # Installs nothing: a machine without network has what it has.
 gpu-check:
