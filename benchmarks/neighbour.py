@@ -19,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
+
+from distill.provenance import hardware
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 NEIGHBOURS = (0, 1, 3)
@@ -45,7 +46,7 @@ def main() -> None:
         print(json.dumps(measure(JOBS[options.child](), options.rounds)))
         return
     found = {job: _in_a_child(job, options.rounds) for job in JOBS if options.only in (None, job)}
-    print(json.dumps({"cpu": _cpu_name(), **{job: summary(rates) for job, rates in found.items()}}))
+    print(json.dumps({"cpu": hardware()["cpu"], **{job: summary(rates) for job, rates in found.items()}}))
 
 
 def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _let_settle(load: Any, way: str) -> None:
         if way == "follow":
             load.follow()
     if way == "plain":
-        load._adapt(0.0)
+        load.close()
 
 
 @contextlib.contextmanager
@@ -160,11 +161,6 @@ def _in_a_child(job: str, rounds: int) -> dict[str, list[float]]:
         sys.exit(f"{job} failed")
     found: dict[str, list[float]] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

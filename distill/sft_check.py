@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.cpu.products import measured_in_child
+from distill.cpu.products import block_shapes, measured_in_child
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError
 from distill.provenance import hardware
@@ -182,8 +182,8 @@ def _setting(config: SftConfig, layout: Layout, fullest: tuple[int, int], on_gpu
 
 def _hours(shape: ModelShape, setting: Setting, config: SftConfig, lengths: Any, gpus: list[str]) -> float | None:
     if setting.device == "cpu":
-        speed = measured_in_child(((shape.hidden, shape.hidden), (shape.intermediate, shape.hidden)))
-        dtype = "bfloat16" if config.compute.dtype == "bfloat16" else "float32"
+        speed = measured_in_child(block_shapes(shape.hidden, shape.intermediate))
+        dtype = "bfloat16" if setting.bf16 else "float32"
         tflops = CPU_CORE_TFLOPS if speed is None else speed.of(dtype) / 1_000
         num = len(os.sched_getaffinity(0))
     else:

@@ -14,7 +14,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
@@ -93,13 +92,14 @@ def _missing_module(error: BaseException | None) -> str | None:
 
 def machine(report: Report) -> str:
     """What is here."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    report.note(versions=versions, cpu=_cpu(), num_cores=len(os.sched_getaffinity(0)), commit=_commit())
+    from distill.provenance import hardware, package_versions
+
+    report.note(
+        versions=package_versions(PACKAGES),
+        cpu=hardware()["cpu"] or platform.machine(),
+        num_cores=len(os.sched_getaffinity(0)),
+        commit=_commit(),
+    )
     if not report.on_gpu:
         return f"{report.figures['cpu']}, {report.figures['num_cores']} cores"
     _refuse_without_gpu()
@@ -118,11 +118,6 @@ def machine(report: Report) -> str:
     report.note(bfloat16_tflops=_product_tflops())
     tflops = f"{report.figures['bfloat16_tflops']:.0f} TFLOPS in bfloat16"
     return f"{about.name}, {about.total_memory / GIB:.0f} GiB, {tflops}"
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _commit() -> str | None:

@@ -66,17 +66,20 @@ class LoadFollower:
         elif self._team is None:
             self._team = _IdleTeam()
         # Threads that wait awake keep others from running, so that how much these want shows only afterwards.
-        if self._max_threads is not None and (was_asleep or not self.waits_asleep):
-            num = threads_beside(others, len(self._cores), self._max_threads)
-            if num != self.num_threads:
-                self._set_num_threads(num)
-                self.num_threads = num
+        if self._max_threads is not None and was_asleep and self.waits_asleep:
+            self._compute_with(threads_beside(others, len(self._cores), self._max_threads))
+
+    def _compute_with(self, num_threads: int | None) -> None:
+        if num_threads is not None and num_threads != self.num_threads:
+            self._set_num_threads(num_threads)
+            self.num_threads = num_threads
 
     def close(self) -> None:
-        """Let threads wait awake again."""
+        """Let all threads compute again, and wait awake."""
         if self._team is not None:
             self._team.close()
             self._team = None
+        self._compute_with(self._max_threads)
 
     def _used_by_others_s(self) -> float:
         """CPU seconds that other processes and, under a hypervisor, other machines have taken of these cores so far."""

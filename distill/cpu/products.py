@@ -66,7 +66,12 @@ def shapes_of(config: Mapping[str, Any]) -> Shapes:
     hidden, inner = config.get("hidden_size"), config.get("intermediate_size")
     if not (isinstance(hidden, int) and isinstance(inner, int) and hidden > 0 and inner > 0):
         return UNKNOWN
-    return ((hidden, hidden), (inner, hidden), (hidden, inner))
+    return block_shapes(hidden, inner)
+
+
+def block_shapes(hidden: int, intermediate: int) -> Shapes:
+    """The linear layers of a block that is `hidden` wide, with an MLP of `intermediate`."""
+    return ((hidden, hidden), (intermediate, hidden), (hidden, intermediate))
 
 
 def measure(shapes: Shapes) -> ProductSpeed:

@@ -5,7 +5,7 @@ Enters: a machine, a model. Leaves: GFLOP/s of a core, and the format that a mod
 
 from dataclasses import replace
 
-from distill.cpu.products import UNKNOWN, ProductSpeed, measured_in_child
+from distill.cpu.products import UNKNOWN, ProductSpeed, block_shapes, measured_in_child
 from distill.engines.memory import BYTES_PER_WEIGHT
 from distill.planning.machine import Machine
 from distill.planning.models import ModelFacts
@@ -19,8 +19,7 @@ def product_speed(model: ModelFacts, machine: Machine) -> ProductSpeed | None:
         return None
     if model.shape is None:
         return measured_in_child(UNKNOWN)
-    hidden, inner = model.shape.hidden, model.shape.intermediate
-    return measured_in_child(((hidden, hidden), (inner, hidden), (hidden, inner)))
+    return measured_in_child(block_shapes(model.shape.hidden, model.shape.intermediate))
 
 
 def core_tflops(model: ModelFacts, machine: Machine, dtype: str) -> tuple[Range, str]:

@@ -112,7 +112,6 @@ def test_a_team_that_sleeps_makes_all_threads_wait_asleep_and_its_end_undoes_it(
     script = """
 import time, torch
 from distill.cpu.load import _IdleTeam
-weight, rows = torch.ones(64, 64), torch.ones(96, 64)
 wide = torch.ones(1 << 17)
 def cpu_share():
     began, used = time.monotonic(), time.process_time()
