@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distill.filters.decontaminate import Decontaminator
-from distill.filters.packs import make_pack
 from distill.filters.pieces import NUM_WORDS
-from distill.rows import file_rows
+from distill.sources.evaluation_sets import make_pack
+from distill.sources.tables import file_rows
 
 EVALUATION = ("math500.json", "aime24.jsonl", "aime25.jsonl", "gsm8k_test.jsonl")
 TRAINING = ("math_train.json", "gsm8k_train.jsonl")

@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.ledger import Ledger
-from distill.prompts import split_reasoning
-from distill.recipe import Recipe
-from distill.records import Problem, Trace
+from distill.core.records import Problem, Trace
+from distill.core.thinking import split_reasoning
+from distill.recipe.sections import Recipe
 from distill.stages import PROBLEMS, RunContext, filter
-from distill.store import describe_outputs, write_json
-from distill.trace_store import LEDGER, finalise, stored_traces
+from distill.storage.ledger import Ledger
+from distill.storage.store import describe_outputs, write_json
+from distill.storage.trace_store import LEDGER, finalise, stored_traces
 
 NUM_CHARS = 8_000
 BLOCK_CHARS = 400

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from distill.recipe import Sampling, SamplingCompute
+from distill.recipe.sections import Sampling, SamplingCompute
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_TOKENS = 64
@@ -61,7 +61,7 @@ def measure(which: str, num_requests: int) -> float:
 def _ours(prompts: list[str]) -> float:
     from distill.engines import EngineSpec, Request
     from distill.engines.vllm import VllmEngine
-    from distill.hub import resolve_model
+    from distill.models.hub import resolve_model
 
     messages = [[{"role": "user", "content": prompt}] for prompt in prompts]
     model = resolve_model(MODEL)
@@ -78,7 +78,7 @@ def _ours(prompts: list[str]) -> float:
 def _defaults(prompts: list[str], dtype: str) -> float:
     import vllm
 
-    from distill.hub import resolve_model
+    from distill.models.hub import resolve_model
 
     # Not about speed: with its default of 0.92 vLLM refuses to start where the page cache holds some of the memory.
     path = str(resolve_model(MODEL).path)

@@ -27,15 +27,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distill.core.records import Problem
 from distill.engines import EngineSpec, Request
 from distill.engines.vllm import VllmEngine
-from distill.hub import resolve_model
-from distill.ledger import read_ledger
-from distill.recipe import LoopStop, Sampling, SamplingCompute
-from distill.records import Problem
-from distill.sampling import run_sampling
-from distill.sampling_job import SamplingJob, sample_seed
-from distill.store import write_jsonl
+from distill.models.hub import resolve_model
+from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+from distill.sampling.job import SamplingJob, sample_seed
+from distill.sampling.loop import run_sampling
+from distill.storage.ledger import read_ledger
+from distill.storage.store import write_jsonl
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CHUNK = 64

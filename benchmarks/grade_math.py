@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 from symbolic_answers import make_pairs
 
+from distill.core.records import Problem
+from distill.core.thinking import join_reasoning, split_reasoning
 from distill.grading import grade
-from distill.prompts import join_reasoning, split_reasoning
-from distill.records import Problem
 
 ANSWERS = "graded_math_cot_100.jsonl"
 REASONING = ("sample_ollama_outputs.json", "sample_openrouter_outputs.json")

@@ -15,12 +15,12 @@ import random
 import statistics
 import time
 
+from distill.core.records import Problem
 from distill.grading import grade_all
 from distill.grading.pool import GradingPool, usage
 from distill.isolation.walls import Wall, best_wall
-from distill.problems import load_problems
-from distill.recipe import ProblemSource
-from distill.records import Problem
+from distill.recipe.sections import ProblemSource
+from distill.sources.problems import load_problems
 
 
 def main() -> None:

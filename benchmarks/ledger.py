@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from distill.ledger import Ledger
-from distill.records import Trace
+from distill.core.records import Trace
+from distill.storage.ledger import Ledger
 
 RECORD_BYTES = 50_000
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.hub import resolve_model
-from distill.loops import CHECK_EVERY, loop_period
-from distill.recipe import LoopStop
-from distill.tokenizers import load_tokenizer
+from distill.engines.loops import CHECK_EVERY, loop_period
+from distill.models.hub import resolve_model
+from distill.models.tokenizers import load_tokenizer
+from distill.recipe.sections import LoopStop
 
 MIN_CHARACTERS = 400
 

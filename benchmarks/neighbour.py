@@ -1,9 +1,9 @@
 """Tokens per second of sampling and training on CPU beside busy processes, over the libraries' own way of waiting.
 
 One process loads the model and goes through all loads, taking turns: threads that follow the load (what distill does,
-`distill.cpu.load`), and threads left as libgomp and torch have them (all of them, waiting awake). A busy neighbour is a
-process that only counts. Sampling: vLLM with distill's settings, SmolLM2-135M-Instruct; training: forward and backward
-passes of the same model in float32, as `distill sft` runs them.
+`distill.execution.cpu_load`), and threads left as libgomp and torch have them (all of them, waiting awake). A busy
+neighbour is a process that only counts. Sampling: vLLM with distill's settings, SmolLM2-135M-Instruct; training:
+forward and backward passes of the same model in float32, as `distill sft` runs them.
 
     python benchmarks/neighbour.py [--rounds 2] [--only sampling]
 
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from distill.provenance import hardware
+from distill.core.provenance import hardware
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 NEIGHBOURS = (0, 1, 3)
@@ -100,8 +100,8 @@ def sampling() -> tuple[Work, Any]:
     """Requests of our vLLM engine, whose own follower is the one that is switched on and off."""
     from distill.engines import EngineSpec, Request
     from distill.engines.vllm import VllmEngine
-    from distill.hub import resolve_model
-    from distill.recipe import Sampling, SamplingCompute
+    from distill.models.hub import resolve_model
+    from distill.recipe.sections import Sampling, SamplingCompute
 
     messages = [[{"role": "user", "content": f"Tell me a story about the number {i}."}] for i in range(NUM_REQUESTS)]
     sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=MAX_TOKENS)
@@ -131,8 +131,8 @@ def training() -> tuple[Work, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from distill.cpu.load import LoadFollower
-    from distill.hub import resolve_model
+    from distill.execution.cpu_load import LoadFollower
+    from distill.models.hub import resolve_model
 
     model = AutoModelForCausalLM.from_pretrained(resolve_model(MODEL).path, dtype=torch.float32)
     ids = torch.randint(0, 40_000, (ROWS, ROW_TOKENS), generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ and memory of a model do not depend on what its weights are; what it says does, 
 from pathlib import Path
 from typing import Any
 
-from distill.shapes import ModelShape
+from distill.models.shapes import ModelShape
 
 TINY = ModelShape(64, 2, 2, 1, 32, 128, 512, tied=True)
 SMALL = ModelShape(512, 8, 8, 4, 64, 1_408, 49_152, tied=True)
@@ -20,7 +20,7 @@ HALF_BILLION = ModelShape(896, 24, 14, 2, 64, 4_864, 151_936, tied=True, qkv_bia
 NUM_WORDS = 500
 """Tokens of `make_tokenizer`'s vocabulary, at most."""
 CONTEXT = 32_768
-TEMPLATE = Path(__file__).parents[1] / "distill" / "templates" / "chatml.jinja"
+TEMPLATE = Path(__file__).parents[1] / "distill" / "models" / "templates" / "chatml.jinja"
 STOP, PAD = "<|im_end|>", "<|endoftext|>"
 SAYINGS = (
     "What is the sum of these numbers? Think step by step, then put the final answer in a box.",

@@ -34,10 +34,10 @@ from training_rows import SMOLLM2, StepClock, long_rows, small_model, train_job,
 
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError
-from distill.shapes import ModelShape, shape_from_config
-from distill.store import read_json
+from distill.estimates.training_layouts import peak_tflops
+from distill.models.shapes import ModelShape, shape_from_config
+from distill.storage.store import read_json
 from distill.training.job import TOKENS
-from distill.training.planner import peak_tflops
 
 WAYS = ("ours", "trl")
 MODELS = (SMOLLM2, "Qwen/Qwen2.5-0.5B")
@@ -119,7 +119,7 @@ def training_flops(shape: ModelShape, lengths: Sequence[int]) -> float:
 
 
 def _ours(rows: list[Any], folder: Path, model: str, length: int) -> list[int]:
-    from distill.tokenizers import load_tokenizer
+    from distill.models.tokenizers import load_tokenizer
     from distill.training.rows import token_rows
     from distill.training.run import train
 

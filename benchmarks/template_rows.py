@@ -16,8 +16,8 @@ from typing import Any
 
 from training_rows import SMOLLM2, worked_sums
 
-from distill.hub import resolve_model
-from distill.tokenizers import encode_all, load_tokenizer
+from distill.models.hub import resolve_model
+from distill.models.tokenizers import encode_all, load_tokenizer
 from distill.training.rows import BATCH_ROWS, SourceRow, render_rows, tokenise
 
 

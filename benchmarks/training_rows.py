@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.hub import Model, resolve_model
-from distill.recipe import SftConfig
+from distill.models.hub import Model, resolve_model
+from distill.recipe.sections import SftConfig
 from distill.training.job import TrainJob
 from distill.training.layout import plan_layout
 

@@ -17,50 +17,80 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distill.api import RunResult, make_problem, make_trace, open_run, run, score
-    from distill.errors import (
-        DistillError,
-        ModelError,
-        ProblemError,
-        RecipeError,
-        StageError,
-        StoreError,
-        UserError,
+    from distill.api import (
+        RunResult,
+        compare,
+        diff,
+        doctor,
+        make_problem,
+        make_trace,
+        open_run,
+        plan,
+        run,
+        score,
+        write_report,
     )
+    from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
+    from distill.core.statistics import bootstrap_interval
+    from distill.core.thinking import join_reasoning, split_reasoning
+    from distill.errors import DistillError, ModelError, ProblemError, RecipeError, StageError, StoreError, UserError
+    from distill.estimates.training_report import plan_memory
     from distill.filters.readability import Measures, measure, unreadable
     from distill.filters.select import Candidate, over_limits, per_problem
+    from distill.filters.verdicts import judge_traces
     from distill.grading import Grade, grade
-    from distill.looking import compare, diff, doctor, plan, write_report
-    from distill.problems import ProblemSets, load_problem_sets, load_problems
-    from distill.prompts import join_reasoning, split_reasoning
-    from distill.recipe import EvalConfig, FilterConfig, GenerateConfig, ProblemSource, PushConfig, Recipe, SftConfig
-    from distill.recipe_yaml import load_recipe
-    from distill.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
-    from distill.runs import describe_run, list_runs
-    from distill.stats import bootstrap_interval
-    from distill.students import STUDENTS, Student, find_student
-    from distill.training.plan_report import plan_memory
-    from distill.verdicts import judge_traces
+    from distill.models.students import STUDENTS, Student, find_student
+    from distill.recipe.loading import load_recipe
+    from distill.recipe.sections import (
+        EvalConfig,
+        FilterConfig,
+        GenerateConfig,
+        ProblemSource,
+        PushConfig,
+        Recipe,
+        SftConfig,
+    )
+    from distill.runs.listing import describe_run, list_runs
+    from distill.sources.problems import ProblemSets, load_problem_sets, load_problems
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("RunResult", "make_problem", "make_trace", "open_run", "run", "score"),
+    "api": (
+        "RunResult",
+        "compare",
+        "diff",
+        "doctor",
+        "make_problem",
+        "make_trace",
+        "open_run",
+        "plan",
+        "run",
+        "score",
+        "write_report",
+    ),
     "errors": ("DistillError", "ModelError", "ProblemError", "RecipeError", "StageError", "StoreError", "UserError"),
     "filters.readability": ("Measures", "measure", "unreadable"),
     "filters.select": ("Candidate", "over_limits", "per_problem"),
     "grading": ("Grade", "grade"),
-    "looking": ("compare", "diff", "doctor", "plan", "write_report"),
-    "problems": ("ProblemSets", "load_problem_sets", "load_problems"),
-    "prompts": ("join_reasoning", "split_reasoning"),
-    "recipe": ("EvalConfig", "FilterConfig", "GenerateConfig", "ProblemSource", "PushConfig", "Recipe", "SftConfig"),
-    "recipe_yaml": ("load_recipe",),
-    "records": ("REASONS", "REASON_KEYS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
-    "runs": ("describe_run", "list_runs"),
-    "stats": ("bootstrap_interval",),
-    "students": ("STUDENTS", "Student", "find_student"),
-    "training.plan_report": ("plan_memory",),
-    "verdicts": ("judge_traces",),
+    "sources.problems": ("ProblemSets", "load_problem_sets", "load_problems"),
+    "core.thinking": ("join_reasoning", "split_reasoning"),
+    "recipe.sections": (
+        "EvalConfig",
+        "FilterConfig",
+        "GenerateConfig",
+        "ProblemSource",
+        "PushConfig",
+        "Recipe",
+        "SftConfig",
+    ),
+    "recipe.loading": ("load_recipe",),
+    "core.records": ("REASONS", "REASON_KEYS", "EvalResult", "Problem", "Trace", "Verdict", "rl_row", "sft_row"),
+    "runs.listing": ("describe_run", "list_runs"),
+    "core.statistics": ("bootstrap_interval",),
+    "models.students": ("STUDENTS", "Student", "find_student"),
+    "estimates.training_report": ("plan_memory",),
+    "filters.verdicts": ("judge_traces",),
 }
 """Module -> the names that are fetched from it."""
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -135,7 +165,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'distill' has no attribute {name!r}; dir(distill) lists what it has")
     value = getattr(importlib.import_module(f"distill.{_HOME_OF[name]}"), name)
     if isinstance(value, types.FunctionType):
-        value = importlib.import_module("distill.arguments").checked(value)
+        value = importlib.import_module("distill.core.call_checks").checked(value)
     globals()[name] = value
     return value
 

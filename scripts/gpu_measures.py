@@ -15,7 +15,7 @@ SEED = 42
 
 
 def _model(path: str) -> Any:
-    from distill.hub import Model
+    from distill.models.hub import Model
 
     return Model(Path(path).name, Path(path), "0")
 
@@ -28,7 +28,7 @@ def sample(report: Report, engine: Literal["vllm", "transformers"]) -> str:
     from training_rows import worked_sums
 
     from distill.engines import EngineSpec, start_engine
-    from distill.recipe import Sampling, SamplingCompute
+    from distill.recipe.sections import Sampling, SamplingCompute
 
     size = report.size
     prompts = [row["prompt"] for row in worked_sums(max(num for _, num in size.batches), [8] * 1_000)]
@@ -91,9 +91,9 @@ def memory(report: Report, method: str, compute: dict[str, Any]) -> str:
     """What `distill sft --check` estimates for a training against what it takes."""
     from training_rows import long_rows
 
-    from distill.recipe import SftConfig
-    from distill.sft_check import training_needs
-    from distill.training.memory import CUDA_CONTEXT_GIB, FRAGMENTATION
+    from distill.estimates.training_memory import CUDA_CONTEXT_GIB, FRAGMENTATION
+    from distill.recipe.sections import SftConfig
+    from distill.runs.sft_check import training_needs
     from distill.training.rows import row_lengths
 
     size = report.size
@@ -179,7 +179,7 @@ def _train(
     """Train as `distill sft` does, in this process; the job, what it returned, the token rows."""
     from training_rows import train_job, write_rows
 
-    from distill.tokenizers import load_tokenizer
+    from distill.models.tokenizers import load_tokenizer
     from distill.training.job import TOKENS
     from distill.training.rows import token_rows
     from distill.training.run import train

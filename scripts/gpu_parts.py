@@ -92,7 +92,7 @@ def _missing_module(error: BaseException | None) -> str | None:
 
 def machine(report: Report) -> str:
     """What is here."""
-    from distill.provenance import hardware, package_versions
+    from distill.core.provenance import hardware, package_versions
 
     report.note(
         versions=package_versions(PACKAGES),
@@ -152,8 +152,8 @@ def model(report: Report) -> str:
         shape = HALF_BILLION if report.on_gpu else TINY
         path, said = save_random_model(shape, report.folder / "model"), f"random, {shape.num_parameters / 1e6:,.1f}M"
     else:
-        from distill.hub import resolve_model
-        from distill.students import find_student
+        from distill.models.hub import resolve_model
+        from distill.models.students import find_student
 
         found = resolve_model(find_student(report.settings["model"]).hub_id)
         path, said = found.path, found.name

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from distill.cli import main
+from distill.core.progress import QUIET
 from distill.engines import Completion, Request
-from distill.hub import Model, resolve_model
-from distill.progress import QUIET
-from distill.recipe import Recipe
-from distill.recipe_yaml import load_recipe
+from distill.models.hub import Model, resolve_model
+from distill.recipe.loading import load_recipe
+from distill.recipe.sections import Recipe
 from distill.stages import RunContext, generate
-from distill.store import Manifest, describe_outputs, fingerprint
+from distill.storage.store import Manifest, describe_outputs, fingerprint
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Runs of the tests do not belong among the user's own.

@@ -10,9 +10,9 @@ import pytest
 
 import distill
 from distill.api import as_recipe
+from distill.core.progress import QUIET
 from distill.errors import UserError
-from distill.progress import QUIET
-from distill.store import read_json
+from distill.storage.store import read_json
 
 pytestmark = pytest.mark.usefixtures("here")
 STAGES = ["generate", "filter"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import distill
-from distill.arguments import fits
+from distill.core.call_checks import fits
 
 PROBLEM = distill.make_problem("What is 3 + 4?", "7")
 RECIPE = {

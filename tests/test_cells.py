@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.cells import CellError, answer_text, plain_row
+from distill.core.table_cells import CellError, answer_text, plain_row
 from distill.errors import ProblemError
-from distill.problems import load_problems
-from distill.recipe import ProblemSource
-from distill.rows import file_rows
+from distill.recipe.sections import ProblemSource
+from distill.sources.problems import load_problems
+from distill.sources.tables import file_rows
 
 DAY = datetime.date(2031, 5, 17)
 MIDNIGHT = datetime.datetime.fromisoformat("2031-05-17")

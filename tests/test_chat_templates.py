@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from distill import chat_templates as module
-from distill.chat_templates import TemplateError, lost_message, render_all, writes_date
 from distill.engines import EngineSpec, check_template
 from distill.errors import ModelError
-from distill.recipe import Sampling, SamplingCompute
-from distill.tokenizers import template_text
+from distill.models import chat_templates as module
+from distill.models.chat_templates import TemplateError, lost_message, render_all, writes_date
+from distill.models.tokenizers import template_text
+from distill.recipe.sections import Sampling, SamplingCompute
 from distill.training.rows import SourceRow, render_rows
 
 TEMPLATES = Path(module.__file__).parent / "templates"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.chats import ChatError, chat_of, text_of, with_thought
-from distill.prompts import split_reasoning
+from distill.core.chat_messages import ChatError, chat_of, text_of, with_thought
+from distill.core.thinking import split_reasoning
 
 TEXT = "<think>\n6 and 3\n</think>\n\nIt is 9."
 SAID = {"type": "text", "text": "It is 9."}

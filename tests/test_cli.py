@@ -13,11 +13,11 @@ from dataclasses import replace
 import pytest
 
 from distill import __version__
-from distill.ledger import Ledger
-from distill.recipe_yaml import load_recipe
+from distill.recipe.loading import load_recipe
 from distill.stages import RunContext, generate
-from distill.store import StageFolder, read_json
-from distill.trace_store import stored_traces
+from distill.storage.ledger import Ledger
+from distill.storage.store import StageFolder, read_json
+from distill.storage.trace_store import stored_traces
 
 COMMANDS = ["run", "generate", "filter", "sft", "eval", "push"]
 pytestmark = pytest.mark.usefixtures("here")
@@ -395,7 +395,7 @@ def test_a_login_in_a_recipe_is_refused_with_its_line_and_not_printed(distill, r
 
 
 def test_a_full_disk_says_how_much_is_needed(distill, recipe, monkeypatch):
-    monkeypatch.setattr("distill.pipeline.free_bytes", lambda path: 3 << 20)
+    monkeypatch.setattr("distill.runs.runner.free_bytes", lambda path: 3 << 20)
     code, _, err = distill("generate", recipe)
     assert code != 0
     assert re.search(r"only 3 MiB free on its disk, and \d+ MiB are needed", err)
@@ -408,7 +408,7 @@ def test_a_copy_that_cannot_be_written_names_another_place(distill):
 
 
 def test_the_story_of_a_trace_cannot_command_the_terminal(distill, generated, tmp_path):
-    from distill.explain import story
+    from distill.runs.explain import story
 
     hostile = "\x1b[2J\u202e\u200b"
     problem = {"id": hostile, "source": hostile, "task": "math", "prompt": [{"content": hostile}], "answer": hostile}

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from distill.crew import Crew
 from distill.errors import ModelError, StageError
+from distill.execution.process_group import Crew
 
 ANSWER = """
 import json, os, signal, sys, time
@@ -107,7 +107,7 @@ time.sleep(60)
 
 
 def test_who_does_not_stop_in_time_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.crew.STOP_WITHIN_S", 0.2)
+    monkeypatch.setattr("distill.execution.process_group.STOP_WITHIN_S", 0.2)
     script = f"""
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(f"{tmp_path}/pid{{rank}}", "w").write(str(os.getpid()))

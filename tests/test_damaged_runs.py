@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.core.json_shape import METRICS
 from distill.errors import StageError, StoreError
-from distill.manifest_shape import METRICS
-from distill.recipe_files.text import recipe_yaml
-from distill.store import StageFolder
+from distill.recipe.text import recipe_yaml
+from distill.storage.store import StageFolder
 
 
 def _load(path):
@@ -114,8 +114,8 @@ def small(make_run, tmp_path, monkeypatch):
     """A finished run of which nothing is trained or sampled anew, and its recipe beside it."""
     run = make_run()
     (tmp_path / "r.yaml").write_text(recipe_yaml(run.recipe.model_dump(mode="json", exclude_none=True)))
-    from distill.pipeline import write_report, write_summary
-    from distill.runs import note_command
+    from distill.runs.listing import note_command
+    from distill.runs.runner import write_report, write_summary
 
     write_summary(run)
     write_report(run, print)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from distill.ledger import read_ledger
-from distill.trace_store import stored_traces
+from distill.storage.ledger import read_ledger
+from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow
 

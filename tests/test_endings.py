@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.endings import Ending, ending_of
+from distill.core.finish_reasons import Ending, ending_of
 
 
 @pytest.mark.parametrize(

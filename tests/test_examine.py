@@ -9,16 +9,16 @@ from dataclasses import replace
 
 import pytest
 
+from distill.core.records import Problem, Trace
+from distill.core.thinking import split_reasoning
 from distill.errors import StageError
-from distill.examine import FULL, GRADED, PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
-from distill.fact_cache import FactCache
+from distill.filters.facts import FULL, GRADED, PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
 from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT
-from distill.ledger import Ledger
-from distill.problem_file import ProblemFile
-from distill.prompts import split_reasoning
-from distill.records import Problem, Trace
-from distill.store import write_jsonl
-from distill.trace_store import PROBLEMS, finalise, shard_files
+from distill.storage.fact_cache import FactCache
+from distill.storage.ledger import Ledger
+from distill.storage.problem_file import ProblemFile
+from distill.storage.store import write_jsonl
+from distill.storage.trace_store import PROBLEMS, finalise, shard_files
 
 TEXTS = [
     "<think>\nFirst two, then two more, makes four.\n</think>\n\nThe answer is \\boxed{4}.",

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.fact_cache import FactCache, fact_key
 from distill.isolation import call_isolated
 from distill.isolation.walls import WALLS, has_wall
+from distill.storage.fact_cache import FactCache, fact_key
 
 
 def test_what_is_put_is_found_again_by_any_reader(tmp_path):
@@ -30,7 +30,7 @@ def test_keys_tell_their_parts_apart(first, second):
 
 def test_a_killed_writer_leaves_whole_facts(tmp_path):
     script = (
-        "import os, sys; from pathlib import Path; from distill.fact_cache import FactCache, fact_key\n"
+        "import os, sys; from pathlib import Path; from distill.storage.fact_cache import FactCache, fact_key\n"
         "cache = FactCache(Path(sys.argv[1]), write=True)\n"
         "cache.put({fact_key('a'): 1})\n"
         "cache._connection.execute('INSERT INTO facts VALUES (?, ?)', (fact_key('b'), '2'))\n"
@@ -62,7 +62,10 @@ def test_confined_processes_read_what_was_just_written(tmp_path, wall):
     """A reader that may not write has to follow the writer's log."""
     path = tmp_path / "facts.sqlite"
     keys = [fact_key(str(number)) for number in range(300)]
-    read = f"__import__('distill.fact_cache').fact_cache.FactCache(__import__('pathlib').Path({str(path)!r})).get"
+    read = (
+        "__import__('distill.storage.fact_cache', fromlist=['FactCache'])"
+        f".FactCache(__import__('pathlib').Path({str(path)!r})).get"
+    )
     with FactCache(path, write=True) as cache:
         for number, key in enumerate(keys):
             cache.put({key: number})

@@ -5,17 +5,17 @@ import socket
 
 import pytest
 
+from distill.core.file_kinds import FILE, LOOP, MISSING, kind_of
 from distill.errors import ModelError, ProblemError, RecipeError, StoreError
-from distill.file_kinds import FILE, LOOP, MISSING, kind_of
-from distill.filters.packs import load_pack
-from distill.foreign import foreign_traces
-from distill.problems import load_problems
-from distill.recipe import ProblemSource, TraceSource
-from distill.recipe_yaml import read_recipe
-from distill.sampling_job import num_lines, num_lines_by_size
-from distill.shards import readable
-from distill.store import is_run, read_json, read_jsonl
-from distill.tokenizers import template_text
+from distill.models.tokenizers import template_text
+from distill.recipe.loading import read_recipe
+from distill.recipe.sections import ProblemSource, TraceSource
+from distill.sampling.job import num_lines, num_lines_by_size
+from distill.sources.evaluation_sets import load_pack
+from distill.sources.imported_traces import foreign_traces
+from distill.sources.problems import load_problems
+from distill.storage.shards import readable
+from distill.storage.store import is_run, read_json, read_jsonl
 
 RECIPE = """\
 name: small
@@ -146,14 +146,14 @@ def test_lines_are_counted_without_holding_one(tmp_path, monkeypatch):
         path.write_bytes(content)
         assert num_lines(path) == num
     path.write_bytes(b"0123456789\n" * 1_000)
-    monkeypatch.setattr("distill.sampling_job.SAMPLE_BYTES", 1_100)
+    monkeypatch.setattr("distill.sampling.job.SAMPLE_BYTES", 1_100)
     assert num_lines_by_size(path) == 1_000
     path.write_bytes(b"x" * 100_000)
     assert num_lines_by_size(path) == 1
 
 
 def test_a_plan_waits_for_no_pipe(tmp_path, no_file):
-    from distill.planning.counts import workload
+    from distill.estimates.counts import workload
 
     path, _ = no_file
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("file:sums.jsonl", f"file:{path.name}"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.forecast import NUM_MARKS, RECENT_S, Drawn, Rate, SamplingForecast, tokens_left
+from distill.core.forecast import NUM_MARKS, RECENT_S, Drawn, Rate, SamplingForecast, tokens_left
 
 
 def drawn(**changes):

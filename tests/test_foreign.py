@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem, Trace, problem_id
 from distill.errors import ProblemError
-from distill.foreign import MAX_EXAMPLES, Skipped, foreign_traces
-from distill.recipe import TraceSource
-from distill.records import Problem, Trace, problem_id
+from distill.recipe.sections import TraceSource
+from distill.sources.imported_traces import MAX_EXAMPLES, Skipped, foreign_traces
 
 THOUGHT = "<think>\n2 + 2 is 4\n</think>\n\nIt is \\boxed{4}."
 OPEN_R1 = {

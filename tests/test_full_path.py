@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.ledger import read_ledger
-from distill.store import read_json
-from distill.trace_store import stored_traces
+from distill.storage.ledger import read_ledger
+from distill.storage.store import read_json
+from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow
 

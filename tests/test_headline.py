@@ -2,8 +2,8 @@
 
 import pytest
 
-from distill.pipeline import headline
-from distill.plurals import counted
+from distill.core.plurals import counted
+from distill.runs.runner import headline
 
 NO_ERRORS = {"finish_reasons": {"error": 0}}
 

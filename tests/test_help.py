@@ -10,8 +10,8 @@ import pytest
 import typer
 
 from distill.cli import app
-from distill.recipe import Recipe
-from distill.students import STUDENTS
+from distill.models.students import STUDENTS
+from distill.recipe.sections import Recipe
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import ProblemError
-from distill.hub_names import LOADERS, dataset_fault, names_folder, split_evaluation_set
+from distill.models.hub_names import LOADERS, dataset_fault, names_folder, split_evaluation_set
 
 HUB_SERVER = Path(__file__).parent / "hub_server.py"
 TOKEN = "hf_test_canary_0123456789abcdef"
@@ -105,7 +105,7 @@ def test_names_of_the_hub_are_taken(name):
      "x" * 97, "zip://a::b", "buckets/a/b", "a/b?x", "a/%2e%2e", "json", "parquet", "text"],
 )  # fmt: skip
 def test_what_is_not_a_name_of_the_hub_is_refused(name):
-    from distill.hub import load_hub_dataset
+    from distill.models.hub import load_hub_dataset
 
     assert f"hf:{name}" in dataset_fault(name)
     with pytest.raises(ProblemError):

@@ -169,9 +169,9 @@ def heavy_after(script):
 
 def test_only_what_runs_in_a_child_process_imports_something_heavy():
     light = [module for module in MODULES if module not in LATE]
-    assert {"distill.cli", "distill.pipeline", "distill.engines.transformers"} <= set(light)
+    assert {"distill.cli", "distill.runs.runner", "distill.engines.transformers"} <= set(light)
     light.remove("distill.__main__")
-    load = "from distill.recipe_yaml import load_recipe; load_recipe('recipes/quickstart.yaml')"
+    load = "from distill.recipe.loading import load_recipe; load_recipe('recipes/quickstart.yaml')"
     assert heavy_after(f"import {', '.join(light)}\n{load}") == []
 
 

@@ -7,11 +7,11 @@ import pytest
 import typer
 
 from distill.cli import app
-from distill.ledger import Ledger
-from distill.recipe_yaml import load_recipe
+from distill.recipe.loading import load_recipe
 from distill.stages import RunContext, generate
-from distill.store import StageFolder
-from distill.trace_store import stored_traces
+from distill.storage.ledger import Ledger
+from distill.storage.store import StageFolder
+from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -6,12 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from distill.core.records import Problem
 from distill.engines import Completion
 from distill.errors import StageError
-from distill.fact_cache import FactCache
-from distill.judging import Question, ask_judge
-from distill.recipe import Judge
-from distill.records import Problem
+from distill.recipe.sections import Judge
+from distill.sampling.judging import Question, ask_judge
+from distill.storage.fact_cache import FactCache
 
 JUDGE = Judge.model_validate({"model": "judge", "compute": {"base_urls": ["http://localhost:1/v1"]}})
 RIGHT, WRONG = "It matches.\nVERDICT: CORRECT", "It does not.\nVERDICT: WRONG"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from distill.core.records import Problem
 from distill.errors import ModelError, StageError, StoreError
-from distill.launch import run_job
-from distill.records import Problem
-from distill.sampling_job import SamplingJob
-from distill.store import write_jsonl
+from distill.execution.jobs import run_job
+from distill.sampling.job import SamplingJob
+from distill.storage.store import write_jsonl
 
 
 def job(tmp_path, model, **changes):
@@ -66,7 +66,7 @@ def test_a_stage_error_in_the_child_keeps_its_kind(tmp_path):
 def test_a_child_dies_with_its_parent(tmp_path):
     """kill -9 of the caller must not leave a process that goes on writing."""
     child = (
-        "import time; from distill.launch import end_with_parent\n"
+        "import time; from distill.execution.jobs import end_with_parent\n"
         "end_with_parent(); print('up', flush=True); time.sleep(60)"
     )
     parent = (

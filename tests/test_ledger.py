@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from distill.core.records import Trace
 from distill.errors import StoreError
-from distill.ledger import Ledger, index_ledger, is_being_written, read_at, read_ledger
-from distill.records import Trace
+from distill.storage.ledger import Ledger, index_ledger, is_being_written, read_at, read_ledger
 
 
 def trace(i, text="<think>\n1\n</think>\n\n2"):
@@ -106,7 +106,7 @@ def test_a_full_disk_keeps_the_earlier_records_and_the_work_goes_on_later(tmp_pa
     """A file size limit makes the kernel refuse the write half-way, as a full disk does."""
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from distill.ledger import Ledger; from distill.records import Trace\n"
+        "from distill.storage.ledger import Ledger; from distill.core.records import Trace\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         "with Ledger(Path(sys.argv[1])) as ledger:\n"
@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_earlier_records_and_the_work_goes_on_later(tmp_pa
 def test_a_killed_writer_loses_nothing_that_it_reported(tmp_path):
     script = (
         "import itertools, sys; from pathlib import Path\n"
-        "from distill.ledger import Ledger; from distill.records import Trace\n"
+        "from distill.storage.ledger import Ledger; from distill.core.records import Trace\n"
         "with Ledger(Path(sys.argv[1])) as ledger:\n"
         "    for i in itertools.count(len(ledger.index.places)):\n"
         "        ledger.append([Trace(f'p{i}', 0, 't', 'r', 'x' * 5000, '', '', 'stop', 1, 1, i)])\n"
@@ -156,7 +156,7 @@ def test_a_broken_disk_keeps_the_earlier_records(tmp_path, failing):
     """EIO from the kernel, and a write that takes only some of the bytes before it fails."""
     script = (
         "import errno, io, os, sys; from pathlib import Path\n"
-        "import distill.ledger as ledger_module; from distill.records import Trace\n"
+        "import distill.storage.ledger as ledger_module; from distill.core.records import Trace\n"
         "calls = 0\n"
         "def fails(real):\n"
         "    def wrapped(*arguments):\n"

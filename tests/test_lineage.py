@@ -6,18 +6,18 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
+from distill.core.records import Trace
 from distill.errors import StageError, StoreError, UserError
-from distill.ledger import Ledger
-from distill.lineage import changed_settings
-from distill.pipeline import run_recipe, write_summary
-from distill.recipe import Recipe
-from distill.recipe_files.reading import read_tree
-from distill.records import Trace
-from distill.runs import describe_run, note_command
-from distill.sft_check import check_sft
+from distill.recipe.lineage import changed_settings
+from distill.recipe.sections import Recipe
+from distill.recipe.yaml_tree import read_tree
+from distill.runs.listing import describe_run, note_command
+from distill.runs.runner import run_recipe, write_summary
+from distill.runs.sft_check import check_sft
 from distill.stages import RunContext, eval, filter, generate, import_traces, sft
-from distill.store import Manifest, describe_outputs, fingerprint, read_json, sha256_of, write_jsonl
-from distill.trace_store import stored_traces
+from distill.storage.ledger import Ledger
+from distill.storage.store import Manifest, describe_outputs, fingerprint, read_json, sha256_of, write_jsonl
+from distill.storage.trace_store import stored_traces
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
 FAST = {"workers": 1}

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.loops import loop_period
-from distill.recipe import LoopStop
+from distill.engines.loops import loop_period
+from distill.recipe.sections import LoopStop
 
 SMALL = LoopStop(min_repeats=3, min_tokens=16, max_period=20)
 

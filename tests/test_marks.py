@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.marks import ends_in_opening_mark, stray_mark, with_think
-from distill.prompts import join_reasoning, split_reasoning
+from distill.core.thinking import join_reasoning, split_reasoning
+from distill.core.thought_marks import ends_in_opening_mark, stray_mark, with_think
 
 HARMONY = "<|channel|>analysis<|message|>6 and 3<|end|>"
 FINAL = "<|start|>assistant<|channel|>final<|message|>It is 9."

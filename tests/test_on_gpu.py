@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import launch
 from distill.engines import EngineSpec, Request
 from distill.engines.memory import visible_gpus
 from distill.engines.transformers import TransformersEngine
-from distill.hub import Model
-from distill.recipe import Sampling, SamplingCompute, SftConfig
-from distill.sft_check import training_needs
-from distill.tokenizers import encode, load_tokenizer, render_prompt
+from distill.estimates.training_memory import CUDA_CONTEXT_GIB
+from distill.execution import jobs as launch
+from distill.models.hub import Model
+from distill.models.tokenizers import encode, load_tokenizer, render_prompt
+from distill.recipe.sections import Sampling, SamplingCompute, SftConfig
+from distill.runs.sft_check import training_needs
 from distill.training.job import TOKENS
-from distill.training.memory import CUDA_CONTEXT_GIB
 from distill.training.rows import row_lengths, token_rows
 from distill.training.run import train
 from distill.training.student import STUDENT, StudentCheck, check_student

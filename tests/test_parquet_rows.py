@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill import parquet_rows as module
 from distill.errors import ProblemError
 from distill.isolation import CrashError
-from distill.parquet_rows import parquet_rows
-from distill.rows import file_rows
+from distill.sources import parquet_tables as module
+from distill.sources.parquet_tables import parquet_rows
+from distill.sources.tables import file_rows
 
 ROWS = [
     {
@@ -143,7 +143,7 @@ def test_what_is_no_list_of_rows_is_refused(answer):
 
 
 def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.rows.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("distill.sources.tables.MAX_LINE_BYTES", 100)
     path = tmp_path / "rows.jsonl"
     long = json.dumps({"x": "y" * 500})
     path.write_text(f'{{"x": 1}}\n{long}\n{{"x": 2}}\n{long}')
@@ -156,7 +156,7 @@ def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path, monkeypa
 
 
 def test_a_json_file_too_large_to_be_read_whole_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.rows.MAX_JSON_BYTES", 100)
+    monkeypatch.setattr("distill.sources.tables.MAX_JSON_BYTES", 100)
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([{"x": "y" * 200}]))
     with pytest.raises(ProblemError, match="Save it as JSONL"):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from distill.core.records import Problem
 from distill.errors import StageError, StoreError, UserError
-from distill.pipeline import STAGES, decide, run_recipe, write_summary
-from distill.recipe_files.reading import read_tree
-from distill.records import Problem
+from distill.recipe.yaml_tree import read_tree
+from distill.runs.runner import STAGES, decide, run_recipe, write_summary
 from distill.stages import RunContext, generate, never_grows, traces_fingerprint
-from distill.store import StageFolder, read_json, read_jsonl
+from distill.storage.store import StageFolder, read_json, read_jsonl
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{%s}."
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from distill.core.records import problem_id
 from distill.errors import ProblemError
-from distill.problems import HELD_OUT, draw, gym_dataset, load_problem_sets, load_problems, problems_fingerprint
-from distill.recipe import ProblemSource, Recipe
-from distill.records import problem_id
+from distill.recipe.sections import ProblemSource, Recipe
+from distill.sources.problems import HELD_OUT, draw, gym_dataset, load_problem_sets, load_problems, problems_fingerprint
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 SMALL_SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
@@ -558,7 +558,7 @@ def test_options_that_a_gym_task_does_not_take_are_refused(options):
 
 def test_a_hub_dataset_offline_names_the_id_and_the_way_out(tmp_path):
     script = (
-        "from distill.problems import load_problems; from distill.recipe import ProblemSource\n"
+        "from distill.sources.problems import load_problems; from distill.recipe.sections import ProblemSource\n"
         "from distill.errors import ProblemError\n"
         "try: load_problems(ProblemSource(source='hf:org/no-such-set'), 0)\n"
         "except ProblemError as error: print(error)"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from distill.progress import LINE_EVERY_S, PROGRESS_FD, QUIET, ProgressBar
+from distill.core.progress import LINE_EVERY_S, PROGRESS_FD, QUIET, ProgressBar
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

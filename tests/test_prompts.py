@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.prompts import join_reasoning, split_reasoning, teacher_messages
+from distill.core.thinking import join_reasoning, split_reasoning, teacher_messages
 
 SYSTEM = {"role": "system", "content": "Answer in French."}
 QUESTION = {"role": "user", "content": "What is 2 + 2?"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from distill import ranks
 from distill.errors import StageError, UserError
-from distill.ranks import Place, joined, launched_place
+from distill.execution import launchers as ranks
+from distill.execution.launchers import Place, joined, launched_place
 
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_NTASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}

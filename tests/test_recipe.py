@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import ModelError
-from distill.recipe import OWNED_TRL_KEYS, ProblemSource, Recipe, Sampling, SftConfig, cross_stage_problems
-from distill.recipe_yaml import load_recipe
-from distill.students import STUDENTS, find_student
+from distill.models.students import STUDENTS, find_student
+from distill.recipe.loading import load_recipe
+from distill.recipe.sections import OWNED_TRL_KEYS, ProblemSource, Recipe, Sampling, SftConfig, cross_stage_problems
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 FULL = {
@@ -472,7 +472,7 @@ def test_columns_are_left_to_the_data_unless_they_are_named():
     ],
 )
 def test_what_sampling_cannot_do_is_refused(generate, message):
-    from distill.recipe import GenerateConfig
+    from distill.recipe.sections import GenerateConfig
 
     with pytest.raises(ValidationError, match=message):
         GenerateConfig.model_validate({"teacher": "org/teacher", **generate})

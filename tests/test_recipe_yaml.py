@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from distill.errors import RecipeError, UserError
-from distill.recipe import Recipe
-from distill.recipe_yaml import load_recipe
+from distill.recipe.loading import load_recipe
+from distill.recipe.sections import Recipe
 
 MINIMAL = """\
 name: tiny

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.recipe import Recipe
-from distill.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, problem_id, rl_row, sft_row
-from distill.store import read_jsonl, write_jsonl
+from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, problem_id, rl_row, sft_row
+from distill.recipe.sections import Recipe
+from distill.storage.store import read_jsonl, write_jsonl
 
 
 def _json_keeps(text):

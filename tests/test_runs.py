@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from distill.recipe_yaml import load_recipe
-from distill.store import only_writer
+from distill.recipe.loading import load_recipe
+from distill.storage.store import only_writer
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -80,7 +80,7 @@ def test_the_command_to_go_on_with_has_a_commands_own_flags(distill, small, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("distill.pipeline.run_recipe", stopped)
+        patch.setattr("distill.runs.runner.run_recipe", stopped)
         code, _, _ = distill("push", "--repo", "me/math", "--public", "--accept-licence", "--set", "seed=3")
         assert code == 130
     words = shlex.split(json.loads(distill("runs", "show", "small", "--json")[1])["next_command"])

@@ -5,15 +5,15 @@ import time
 
 import pytest
 
+from distill.core.progress import duration
+from distill.core.records import Problem
 from distill.engines import Completion
-from distill.ledger import Tally, index_ledger, read_ledger
-from distill.progress import duration
-from distill.recipe import Price
-from distill.records import Problem
-from distill.sampling import cost, run_sampling
-from distill.sampling_job import SamplingJob, make_request, missing_keys, sample_seed
-from distill.status import status_lines
-from distill.store import read_json, write_jsonl
+from distill.recipe.sections import Price
+from distill.sampling.job import SamplingJob, make_request, missing_keys, sample_seed
+from distill.sampling.loop import cost, run_sampling
+from distill.sampling.status import status_lines
+from distill.storage.ledger import Tally, index_ledger, read_ledger
+from distill.storage.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n2+2\n</think>\n\n4", "5"]
 

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from distill.core.records import Problem
 from distill.engines import Completion
 from distill.errors import StageError
-from distill.ledger import Tally, index_ledger
-from distill.records import Problem
-from distill.sampling import run_sampling
-from distill.sampling_errors import EARLY_ERRORS, NEW_WORDS_EVERY_S, TROUBLE_EVERY_S, ErrorWatch
-from distill.sampling_job import SamplingJob
-from distill.status import status_lines
-from distill.store import read_json, write_jsonl
+from distill.sampling.errors import EARLY_ERRORS, NEW_WORDS_EVERY_S, TROUBLE_EVERY_S, ErrorWatch
+from distill.sampling.job import SamplingJob
+from distill.sampling.loop import run_sampling
+from distill.sampling.status import status_lines
+from distill.storage.ledger import Tally, index_ledger
+from distill.storage.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n6 and 3\n</think>\n\n9"]
 SAID = "HTTP 500: the model is sleeping"

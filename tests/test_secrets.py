@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.secrets import HERE, SecretFinder, hide_logins, secrets_in_text
+from distill.core.secrets import HERE, SecretFinder, hide_logins, secrets_in_text
 
 # Drawn at random; none was ever valid. In two parts, so that no scanner takes this file for a leak.
 KEYS = {

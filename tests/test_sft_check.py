@@ -12,10 +12,10 @@ import yaml
 from rich.console import Console
 
 from distill.errors import ModelError, UserError
-from distill.lineage import files_of
-from distill.recipe import Recipe
-from distill.sft_check import check_sft, example_text, print_check
-from distill.store import describe_outputs
+from distill.recipe.lineage import files_of
+from distill.recipe.sections import Recipe
+from distill.runs.sft_check import check_sft, example_text, print_check
+from distill.storage.store import describe_outputs
 from distill.training.preflight import Example, Segment
 
 pytestmark = pytest.mark.slow

@@ -3,8 +3,8 @@
 import pytest
 
 from distill.errors import ModelError
-from distill.shapes import ModelShape, shape_from_config
-from distill.students import STUDENTS
+from distill.models.shapes import ModelShape, shape_from_config
+from distill.models.students import STUDENTS
 
 # Billions, in all and without embeddings, from the models' cards
 PUBLISHED = {

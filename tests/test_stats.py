@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.stats import bootstrap_interval
+from distill.core.statistics import bootstrap_interval
 
 
 def test_same_seed_same_interval():

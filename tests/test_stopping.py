@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from distill.core.records import Problem
+from distill.core.stop_signals import Stopping
 from distill.engines import Completion
+from distill.execution.jobs import run_job
 from distill.grading.background import BackgroundGrader
-from distill.launch import run_job
-from distill.ledger import index_ledger
-from distill.records import Problem
-from distill.sampling_job import SamplingJob, make_trace
-from distill.stopping import Stopping
-from distill.store import write_jsonl
+from distill.sampling.job import SamplingJob, make_trace
+from distill.storage.ledger import index_ledger
+from distill.storage.store import write_jsonl
 
 LONG_S = 60.0
 
@@ -210,7 +210,7 @@ def test_the_deadline_holds_in_the_middle_of_a_step_and_what_has_finished_is_kep
 
 
 def test_the_deadline_holds_where_the_engine_hears_no_signal(tmp_path, slow_engine, monkeypatch):
-    monkeypatch.setattr("distill.crew.STOP_WITHIN_S", 1.0)
+    monkeypatch.setattr("distill.execution.process_group.STOP_WITHIN_S", 1.0)
     took_s = interrupted(job(tmp_path, "slow in C", drain_s=0.5), tmp_path, num_stuck=1)
     assert 1.4 < took_s < 4.0
     assert len(index_ledger(tmp_path / "ledger.jsonl").places) == 2

@@ -5,7 +5,7 @@ from dataclasses import astuple
 import pytest
 
 from distill.errors import DistillError, ModelError
-from distill.students import DEFAULT_LEARNING_RATE, STUDENTS, find_student
+from distill.models.students import DEFAULT_LEARNING_RATE, STUDENTS, find_student
 
 # DeepSeek-R1 (arXiv:2501.12948), table 5, and the learning rates of the Nature version's supplement
 PUBLISHED = {

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.cli.safe_console import SafeConsole
-from distill.progress import QUIET, ProgressBar, note
+from distill.core.progress import QUIET, ProgressBar, note
+from distill.core.terminal import HIDING, printable, printable_line
 from distill.publish.licences import Flag
 from distill.publish.plan import Plan
 from distill.publish.preview import plan_text
-from distill.terminal import HIDING, printable, printable_line
 
 HOSTILE = (
     "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x90q\x9c", "\r", "\b", "\x7f", "\u202e", "\u2066", "\u200e", "\u200f",

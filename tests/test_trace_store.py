@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from distill import shards
-from distill.ledger import Ledger, index_ledger
-from distill.records import Trace
-from distill.trace_store import check_shards, finalise, stored, stored_traces
+from distill.core.records import Trace
+from distill.storage import shards
+from distill.storage.ledger import Ledger, index_ledger
+from distill.storage.trace_store import check_shards, finalise, stored, stored_traces
 
 SAMPLING = {"temperature": 0.6, "top_p": 1.0, "top_k": 0, "max_tokens": 8}
 

@@ -20,14 +20,14 @@ import typer
 from distill import __version__
 from distill.cli.completion import complete_recipe, complete_setting, complete_student
 from distill.cli.help import HelpfulCommand, HelpfulGroup
+from distill.core.terminal import printable
 from distill.errors import DistillError
-from distill.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distill.recipe import Recipe
-    from distill.recipe_yaml import LoadedRecipe
+    from distill.recipe.loading import LoadedRecipe
+    from distill.recipe.sections import Recipe
 
 PROGRAM = "distill"
 DEFAULT_RECIPE = "recipe.yaml"
@@ -149,8 +149,8 @@ class Given:
 
     def look(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
         """The same without asking whether a recipe from outside is accepted: to show it, never to run it."""
-        from distill.progress import QUIET
-        from distill.recipe_yaml import read_recipe
+        from distill.core.progress import QUIET
+        from distill.recipe.loading import read_recipe
 
         if self.quiet:
             os.environ[QUIET] = "1"

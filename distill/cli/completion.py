@@ -42,14 +42,14 @@ def _recipe_files(incomplete: str) -> Offers:
 
 def complete_student(incomplete: str) -> Offers:
     """Aliases of the student table."""
-    from distill.students import STUDENTS
+    from distill.models.students import STUDENTS
 
     return [(name, one.hub_id) for name, one in STUDENTS.items() if name.startswith(incomplete)]
 
 
 def complete_run(ctx: Any, incomplete: str) -> Offers:
     """Runs in `--run-dir`, as far as it stands before."""
-    from distill.store import is_run
+    from distill.storage.store import is_run
 
     run_dir = Path(ctx.params.get("run_dir") or "runs")
     taken = ctx.params.get("names") or ()
@@ -77,7 +77,7 @@ def complete_setting(incomplete: str) -> Offers:
 
 def _fields(section: str) -> Iterator[tuple[str, Any, str]]:
     """Name, type and description of each key in a section (`generate.sampling`; nothing: the recipe's own)."""
-    from distill.recipe import Recipe
+    from distill.recipe.sections import Recipe
 
     model: Any = Recipe
     for part in section.split(".") if section else ():

@@ -17,8 +17,8 @@ import typer
 from typer import TyperException
 
 from distill.cli.app import PROGRAM, app, print_json, say
+from distill.core.secrets import hide_logins
 from distill.errors import DistillError, UserError
-from distill.secrets import hide_logins
 
 STOPPED_BY_CTRL_C, STOPPED_BY_SIGTERM = 130, 143
 
@@ -58,7 +58,7 @@ def _run() -> int:
 
 def same_command() -> str | None:
     """What goes on with what was begun: the command line as it was given; `None` where a launcher gave it."""
-    from distill.ranks import launched_place
+    from distill.execution.launchers import launched_place
 
     with contextlib.suppress(UserError):
         if launched_place() is not None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distill.cli.app import RESULTS_PANEL, JsonOption, command, console, print_json
+from distill.core.file_kinds import is_file
 from distill.errors import UserError
-from distill.file_kinds import is_file
 
 if TYPE_CHECKING:
     from distill.grading.explanation import Explanation
@@ -49,11 +49,11 @@ def grade(
     as_json: JsonOption = False,
 ) -> None:
     """Grade one answer and show why."""
+    from distill.core.records import Problem
+    from distill.core.thinking import split_reasoning
     from distill.grading import grade_all
     from distill.grading.explanation import explain
     from distill.grading.pool import GradingPool
-    from distill.prompts import split_reasoning
-    from distill.records import Problem
 
     if task not in TASKS:
         raise UserError(f"--task: {task!r} is none of {', '.join(TASKS)}.")
@@ -97,7 +97,7 @@ def _print(explanation: "Explanation") -> None:
     from rich.text import Text
 
     from distill.cli.tables import print_table
-    from distill.terminal import printable  # a model wrote the text
+    from distill.core.terminal import printable  # a model wrote the text
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "place", "kind", "says", "why"):

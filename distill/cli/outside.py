@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from distill.core.terminal import printable_line
 from distill.errors import RecipeError
-from distill.terminal import printable_line
 
 if TYPE_CHECKING:
-    from distill.recipe_yaml import LoadedRecipe
+    from distill.recipe.loading import LoadedRecipe
 
 
 def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
@@ -23,7 +23,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
         RecipeError: it is not accepted.
     """
     from distill.cli.app import say
-    from distill.recipe_files.trust import MIN_HASH_CHARS, accept, is_accepted, refuse_unaccepted
+    from distill.recipe.trust import MIN_HASH_CHARS, accept, is_accepted, refuse_unaccepted
 
     fetched = loaded.outside
     if fetched is None:
@@ -48,8 +48,8 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
 
 def description(loaded: "LoadedRecipe") -> str:
     """A recipe from outside and what it would reach, for a terminal."""
-    from distill.recipe_files.text import recipe_yaml, relative_sources
-    from distill.recipe_files.trust import MIN_HASH_CHARS, touches
+    from distill.recipe.text import recipe_yaml, relative_sources
+    from distill.recipe.trust import MIN_HASH_CHARS, touches
 
     fetched = loaded.outside
     assert fetched is not None
@@ -71,7 +71,7 @@ def description(loaded: "LoadedRecipe") -> str:
 
 def outside_json(loaded: "LoadedRecipe") -> dict[str, Any] | None:
     """Where a recipe comes from and what it would reach; `None` for one of this machine."""
-    from distill.recipe_files.trust import is_accepted, touches
+    from distill.recipe.trust import is_accepted, touches
 
     fetched = loaded.outside
     if fetched is None:

@@ -44,10 +44,10 @@ def plan(
     ] = None,
 ) -> None:
     """Show what a run will take."""
-    from distill.planning.machine import chosen_machine
-    from distill.planning.plan import plan_recipe
-    from distill.planning.prices import load_prices
-    from distill.planning.table import print_plan
+    from distill.estimates.machine import chosen_machine
+    from distill.estimates.prices import load_prices
+    from distill.runs.plan import plan_recipe
+    from distill.runs.plan_table import print_plan
 
     # Planning sends nothing to anybody that the recipe names, so that nobody need have accepted it.
     recipe = given.look().recipe
@@ -71,8 +71,8 @@ def plan(
 )
 def doctor(given: Given) -> None:
     """Look at the machine and the recipe."""
-    from distill.planning.checks import MISSING
-    from distill.planning.doctor import diagnose, print_diagnosis
+    from distill.runs.checks import MISSING
+    from distill.runs.doctor import diagnose, print_diagnosis
 
     has_recipe = given.recipe != DEFAULT_RECIPE or Path(DEFAULT_RECIPE).exists()
     found = diagnose(given.load if has_recipe else None, given.run_dir, given.recipe)

@@ -23,7 +23,7 @@ from distill.cli.completion import complete_recipe
 from distill.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
-    from distill.recipe_files.diff import Difference
+    from distill.recipe.diff import Difference
 
 REFERENCE_HELP = "An installed recipe's name, a file, hf:org/repo/recipe.yaml@revision or git+https://…@revision#path."
 
@@ -61,7 +61,7 @@ SetOption = Annotated[
 )
 def ls(as_json: JsonOption = False) -> None:
     """List the installed recipes."""
-    from distill.recipe_files.listing import installed_entries
+    from distill.recipe.listing import installed_entries
 
     entries = installed_entries()
     if as_json:
@@ -100,10 +100,10 @@ def show(
 ) -> None:
     """Show a recipe."""
     from distill.cli.outside import description, outside_json
-    from distill.recipe_files.text import recipe_yaml
-    from distill.recipe_files.text import resolved as all_of
-    from distill.recipe_files.trust import MIN_HASH_CHARS
-    from distill.recipe_yaml import read_recipe
+    from distill.recipe.loading import read_recipe
+    from distill.recipe.text import recipe_yaml
+    from distill.recipe.text import resolved as all_of
+    from distill.recipe.trust import MIN_HASH_CHARS
 
     loaded = read_recipe(recipe, overrides or ())
     if as_json:
@@ -135,7 +135,7 @@ def cp(
     as_json: JsonOption = False,
 ) -> None:
     """Copy a recipe."""
-    from distill.recipe_files.copying import copy_recipe
+    from distill.recipe.copying import copy_recipe
 
     copied = copy_recipe(recipe, target, force)
     if as_json:
@@ -164,8 +164,8 @@ def validate(
 ) -> None:
     """Check recipes."""
     from distill.cli.app import DEFAULT_RECIPE
-    from distill.recipe_files.listing import summary_line
-    from distill.recipe_yaml import read_recipe
+    from distill.recipe.listing import summary_line
+    from distill.recipe.loading import read_recipe
 
     found: list[dict[str, Any]] = []
     for reference in references or [DEFAULT_RECIPE]:
@@ -200,7 +200,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Compare two recipes."""
-    from distill.recipe_files.diff import EFFECTS, recipe_differences, recipe_of
+    from distill.recipe.diff import EFFECTS, recipe_differences, recipe_of
 
     (name, one), (other_name, other) = recipe_of(before, run_dir), recipe_of(after, run_dir)
     found = recipe_differences(one, other)
@@ -216,7 +216,7 @@ def diff(
 
 
 def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str], before: str, after: str) -> None:
-    from distill.recipe_files.diff import flow
+    from distill.recipe.diff import flow
 
     tell(f"{before} -> {after}")
     for effect, said in effects.items():
@@ -247,8 +247,8 @@ def pull(
 ) -> None:
     """Fetch a recipe from outside."""
     from distill.cli.outside import description, outside_json
-    from distill.recipe_files.sharing import pull as write
-    from distill.recipe_yaml import read_recipe
+    from distill.publish.recipe_sharing import pull as write
+    from distill.recipe.loading import read_recipe
 
     loaded = read_recipe(recipe)
     if loaded.outside is None:
@@ -286,8 +286,8 @@ def push(
     as_json: JsonOption = False,
 ) -> None:
     """Share a recipe."""
-    from distill.recipe_files.sharing import push as send
-    from distill.recipe_yaml import read_recipe
+    from distill.publish.recipe_sharing import push as send
+    from distill.recipe.loading import read_recipe
 
     shared = send(read_recipe(recipe), repo, kind and kind.value, path, not public, with_files, keep_addresses)
     if as_json:
@@ -314,8 +314,8 @@ def schema(
     as_json: JsonOption = False,
 ) -> None:
     """Print the schema."""
-    from distill.recipe_files.reference_page import field_reference
-    from distill.recipe_files.schema import recipe_schema, schema_text
+    from distill.recipe.reference_page import field_reference
+    from distill.recipe.schema import recipe_schema, schema_text
 
     if markdown and as_json:
         raise UserError("distill recipes schema: --markdown prints a page to read, --json an object. Give one of them.")

@@ -7,8 +7,8 @@ import typer
 
 from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say, tell
 from distill.cli.completion import complete_run
+from distill.core.file_kinds import FILE, MISSING, is_file, kind_of
 from distill.errors import UserError
-from distill.file_kinds import FILE, MISSING, is_file, kind_of
 
 if TYPE_CHECKING:
     from distill.report import Run
@@ -53,7 +53,7 @@ def report(
     """Write the page, and say where it is."""
     from distill.report import render_report
     from distill.report.compare import compare_runs, render_comparison
-    from distill.store import atomic_write
+    from distill.storage.store import atomic_write
 
     if runs is not None and len(runs) > 2:
         raise UserError(f"distill report: {len(runs)} runs were given. It shows one, or puts two side by side.")
@@ -111,10 +111,10 @@ def _find(given: str, run_dir: Path) -> "Run":
     Raises:
         UserError: there is none.
     """
-    from distill.recipe_yaml import load_recipe
+    from distill.recipe.loading import load_recipe
     from distill.report import gather_run
-    from distill.runs import find_run
-    from distill.store import is_run
+    from distill.runs.listing import find_run
+    from distill.storage.store import is_run
 
     path = Path(given)
     if is_file(path):
@@ -127,7 +127,7 @@ def _find(given: str, run_dir: Path) -> "Run":
 def _newest(run_dir: Path) -> "Run":
     from distill.report import gather_run
     from distill.report.gather import last_change
-    from distill.runs import run_folders
+    from distill.runs.listing import run_folders
 
     there = run_folders(run_dir)
     if not there:

@@ -21,8 +21,8 @@ from distill.cli.app import (
 from distill.cli.completion import complete_run
 from distill.cli.stages import score_table
 from distill.cli.tables import print_table
+from distill.core.terminal import printable
 from distill.errors import UserError
-from distill.terminal import printable
 
 WIDE = 80
 """A narrower terminal is not shown the students."""
@@ -55,7 +55,7 @@ RunNames = Annotated[
 )
 def ls(run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> None:
     """List the runs."""
-    from distill.runs import SCHEMA_VERSION, list_runs
+    from distill.runs.listing import SCHEMA_VERSION, list_runs
 
     found = list_runs(run_dir)
     if as_json:
@@ -76,7 +76,7 @@ def ls(run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> 
 )
 def show(name: RunName, run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> None:
     """Show a run."""
-    from distill.runs import describe_run, find_run
+    from distill.runs.listing import describe_run, find_run
 
     run = describe_run(find_run(run_dir, name))
     if as_json:
@@ -107,7 +107,7 @@ def rm(
     as_json: JsonOption = False,
 ) -> None:
     """Remove runs."""
-    from distill.runs import SCHEMA_VERSION, find_run, finish_removal, remove_run, what_would_go
+    from distill.runs.listing import SCHEMA_VERSION, find_run, finish_removal, remove_run, what_would_go
 
     left = [name for name in names if not dry_run and finish_removal(run_dir, name) and not (run_dir / name).exists()]
     found = [find_run(run_dir, name) for name in names if name not in left]
@@ -184,7 +184,7 @@ def _print_story(run: dict[str, Any]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from distill.progress import duration
+    from distill.core.progress import duration
     from distill.publish.preview import size_text
 
     shown = console()

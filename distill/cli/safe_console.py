@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from distill.terminal import printable
+from distill.core.terminal import printable
 
 
 class SafeConsole(Console):

@@ -14,7 +14,7 @@ from distill.cli.tables import print_table
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from distill.recipe import Recipe
+    from distill.recipe.sections import Recipe
 
 
 @recipe_command(
@@ -219,9 +219,9 @@ def run_stages(
 ) -> None:
     """Run one stage (`None`: all that the recipe has) and show the result."""
     from distill.errors import RecipeError
-    from distill.pipeline import run_recipe
-    from distill.ranks import Follower, joined, launched_place
-    from distill.runs import note_command
+    from distill.execution.launchers import Follower, joined, launched_place
+    from distill.runs.listing import note_command
+    from distill.runs.runner import run_recipe
 
     place = launched_place()
     if place is not None and stage != "sft":
@@ -252,7 +252,7 @@ def run_stages(
     elif not given.quiet:
         _print_closing(recipe, summary, given.run_dir)
         if comparison is not None:
-            from distill.recipe_files.repeat import comparison_lines
+            from distill.runs.repetition import comparison_lines
 
             tell("\n".join(comparison_lines(comparison)))
 
@@ -265,9 +265,9 @@ def _as_settings(flags: Mapping[str, Any]) -> list[str]:
 
 def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     """How a repetition came out beside the run that its lock is of; kept in its folder."""
-    from distill.pipeline import STAGES
-    from distill.recipe_files.repeat import COMPARISON_FILE, compare
-    from distill.store import StageFolder, write_json
+    from distill.runs.repetition import COMPARISON_FILE, compare
+    from distill.runs.runner import STAGES
+    from distill.storage.store import StageFolder, write_json
 
     found = {name: StageFolder(run_dir / name).manifest for name in STAGES}
     comparison = compare(lock, {name: manifest for name, manifest in found.items() if manifest is not None})
@@ -276,7 +276,7 @@ def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
 
 
 def _check_sft(given: Given) -> None:
-    from distill.sft_check import check_sft, print_check
+    from distill.runs.sft_check import check_sft, print_check
 
     found = check_sft(given.load(), given.run_dir)
     if given.as_json:
@@ -304,7 +304,7 @@ def _show_publication(given: Given, flags: dict[str, Any]) -> None:
 
 
 def _show_status(given: Given) -> None:
-    from distill.status import sampling_status, status_lines
+    from distill.sampling.status import sampling_status, status_lines
 
     recipe = given.load()
     price = recipe.generate.price if recipe.generate else None
@@ -316,7 +316,7 @@ def _show_status(given: Given) -> None:
 
 
 def _explain(given: Given, wanted: str) -> None:
-    from distill.explain import explain, story
+    from distill.runs.explain import explain, story
 
     recipe = given.load()
     found = explain(given.run_dir / recipe.name, recipe.traces_stage, wanted)
@@ -332,7 +332,7 @@ def _silent(text: str) -> None:
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
     """The result in a small table, and where everything is."""
-    from distill.store import SUMMARY
+    from distill.storage.store import SUMMARY
 
     folder = run_dir / recipe.name
     if "eval" in summary:

@@ -18,7 +18,7 @@ from distill.cli.tables import print_table
 )
 def students(as_json: JsonOption = False) -> None:
     """List the students."""
-    from distill.training.plan_report import student_entries, student_tables
+    from distill.estimates.training_report import student_entries, student_tables
 
     entries = student_entries()
     if as_json:
@@ -30,10 +30,10 @@ def students(as_json: JsonOption = False) -> None:
 def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -> None:
     """What training takes on GPUs, from the recipe's `sft:` or its defaults."""
     from distill.engines.memory import visible_gpus
-    from distill.recipe import SftConfig
-    from distill.recipe_yaml import read_recipe
-    from distill.students import STUDENTS
-    from distill.training.plan_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
+    from distill.estimates.training_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
+    from distill.models.students import STUDENTS
+    from distill.recipe.loading import read_recipe
+    from distill.recipe.sections import SftConfig
 
     named = [given.student] if given.student not in (None, "all") else []
     if given.recipe == DEFAULT_RECIPE and not Path(DEFAULT_RECIPE).exists() and not given.overrides:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill.chat_templates import TemplateError, lost_message, writes_date
+from distill.core.progress import note
+from distill.core.records import FinishReason, Message, SampleKey
 from distill.errors import ModelError
-from distill.progress import note
-from distill.recipe import LoopStop, Sampling, SamplingCompute
-from distill.records import FinishReason, Message, SampleKey
-from distill.tokenizers import Tokenizer, render_prompt
+from distill.models.chat_templates import TemplateError, lost_message, writes_date
+from distill.models.tokenizers import Tokenizer, render_prompt
+from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
 
 STEP_S = 0.5
 """An engine that only waits (for a server, for other processes) returns from `step` after so long, in seconds."""
@@ -54,7 +54,7 @@ class EngineSpec:
     sampling: Sampling
     compute: SamplingCompute
     chat_format: str | None
-    """Template in `distill/templates/` for a model that has none of its own."""
+    """Template in `distill/models/templates/` for a model that has none of its own."""
     longest_messages: list[list[Message]]
     """The longest conversations by characters, at least one: they decide how much context is set up."""
     loops: LoopStop | None = None

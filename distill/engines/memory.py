@@ -11,11 +11,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from distill.cpu.products import ProductSpeed, measure, shapes_of
 from distill.errors import ModelError
-from distill.hub import Model
-from distill.recipe import SamplingCompute
-from distill.store import read_json
+from distill.execution.cpu_products import ProductSpeed, measure, shapes_of
+from distill.models.hub import Model
+from distill.recipe.sections import SamplingCompute
+from distill.storage.store import read_json
 
 BYTES_PER_WEIGHT = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 HEADROOM = 1.1

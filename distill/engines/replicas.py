@@ -26,13 +26,13 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from distill import errors
+from distill.core.records import SampleKey
+from distill.core.terminal import printable
 from distill.engines import STEP_S, Completion, Engine, EngineSpec, Request
 from distill.engines.memory import visible_gpus
 from distill.errors import DistillError, ModelError, StageError
-from distill.launch import end_with_parent
-from distill.recipe import SamplingCompute
-from distill.records import SampleKey
-from distill.terminal import printable
+from distill.execution.jobs import end_with_parent
+from distill.recipe.sections import SamplingCompute
 
 MAX_RESTARTS = 2
 """How often a replica that died is started again."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import openai
 
-from distill.chats import ChatError, text_of
-from distill.endings import ending_of, finish_word
+from distill.core.chat_messages import ChatError, text_of
+from distill.core.finish_reasons import ending_of, finish_word
+from distill.core.records import SampleKey
 from distill.engines import Completion
-from distill.recipe import LoopStop
-from distill.records import SampleKey
+from distill.recipe.sections import LoopStop
 
 MAX_ERROR_CHARS = 300
 MAX_PATTERN_TOKENS = 64

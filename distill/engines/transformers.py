@@ -18,8 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from distill.chat_templates import TemplateError
-from distill.cpu.load import LoadFollower
+from distill.core.records import FinishReason
+from distill.core.thinking import opens_thinking
 from distill.engines import (
     STEP_S,
     Completion,
@@ -30,14 +30,14 @@ from distill.engines import (
     refuse_long_prompt,
     refuse_prompt,
 )
+from distill.engines.loops import CHECK_EVERY, loop_period
 from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed, pick_cpu_dtype
 from distill.engines.padded_attention import PADDED, set_paged_attention
 from distill.errors import ModelError, StageError
-from distill.loops import CHECK_EVERY, loop_period
-from distill.prompts import opens_thinking
-from distill.recipe import LoopStop
-from distill.records import FinishReason
-from distill.tokenizers import encode, load_tokenizer, render_prompt
+from distill.execution.cpu_load import LoadFollower
+from distill.models.chat_templates import TemplateError
+from distill.models.tokenizers import encode, load_tokenizer, render_prompt
+from distill.recipe.sections import LoopStop
 
 Batching = Literal["continuous", "static"]
 

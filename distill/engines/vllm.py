@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from distill.chat_templates import TemplateError
-from distill.cpu.load import LoadFollower
+from distill.core.records import FinishReason, SampleKey
+from distill.core.thinking import opens_thinking
 from distill.engines import (
     Completion,
     EngineSpec,
@@ -20,13 +20,13 @@ from distill.engines import (
     refuse_long_prompt,
     refuse_prompt,
 )
+from distill.engines.loops import CHECK_EVERY, loop_period
 from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed, pick_cpu_dtype
 from distill.errors import ModelError
-from distill.loops import CHECK_EVERY, loop_period
-from distill.prompts import opens_thinking
-from distill.recipe import LoopStop
-from distill.records import FinishReason, SampleKey
-from distill.tokenizers import encode, load_tokenizer, render_prompt
+from distill.execution.cpu_load import LoadFollower
+from distill.models.chat_templates import TemplateError
+from distill.models.tokenizers import encode, load_tokenizer, render_prompt
+from distill.recipe.sections import LoopStop
 
 CPU_MAX_NUM_SEQS = 128
 MIN_BATCHED_TOKENS = 4_096

@@ -7,14 +7,14 @@ Enters: the facts about all traces of one problem. Leaves: a `Verdict` a trace. 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from distill.examine import Facts
+from distill.core.records import GradedBy, Problem, SampleKey, Verdict
 from distill.filters.dedup import near_duplicates, similarity
+from distill.filters.facts import Facts
 from distill.filters.readability import Measures, unreadable
 from distill.filters.select import Candidate, in_band, majority, pass_rate, per_problem, vote
 from distill.grading.judge import combine
 from distill.grading.math import settle
-from distill.recipe import FilterConfig, Majority, Select
-from distill.records import GradedBy, Problem, SampleKey, Verdict
+from distill.recipe.sections import FilterConfig, Majority, Select
 
 
 @dataclass(frozen=True, slots=True)

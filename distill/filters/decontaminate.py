@@ -6,7 +6,7 @@ Enters: evaluation packs, then the texts of training problems. Leaves: `Hit`s th
     [Hit(set_name="math-500", item_id="test/algebra/7.json", kind="ngram", matched="x ^ 2 + 3 x …")]
 
 The rule is that of open-r1 and Light-R1 (any 8 words in a row that also stand in an item), on text in one form
-(`distill.filters.math_words`), so that typesetting hides nothing. Pieces that many of the checked problems have are set
+(`distill.sources.math_words`), so that typesetting hides nothing. Pieces that many of the checked problems have are set
 aside (`distill.filters.boilerplate`), and the certificate names them.
 
 Speed: the tokens of all texts are cut, hashed and numbered by the items' own vocabulary as arrays
@@ -28,8 +28,6 @@ from distill.filters.boilerplate import (
     Weighed,
     weigh,
 )
-from distill.filters.math_words import VERSION, fold, is_fixed, tokens
-from distill.filters.packs import Pack
 from distill.filters.pieces import (
     FIRST_WORD,
     LINE_END,
@@ -45,6 +43,8 @@ from distill.filters.pieces import (
     windows_of,
 )
 from distill.filters.short_items import FILLERS, ShortItems, standing_alone
+from distill.sources.evaluation_sets import Pack
+from distill.sources.math_words import VERSION, fold, is_fixed, tokens
 
 # N = tokens, T = texts, S = segments (lines)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.records import REASONS, Verdict
+from distill.core.records import REASONS, Verdict
 
 PASS_RATES = ("none right", "up to 25%", "up to 50%", "up to 75%", "under 100%", "all right", "ungraded")
 """Bins of the share of a problem's graded traces that are right."""

@@ -6,9 +6,9 @@ Enters: the filter's counts and the recipe. Leaves: a text of several lines; the
 from collections.abc import Mapping
 from typing import Any
 
-from distill.plurals import counted
-from distill.recipe import Recipe
-from distill.records import REASON_KEYS, REASONS
+from distill.core.plurals import counted
+from distill.core.records import REASON_KEYS, REASONS
+from distill.recipe.sections import Recipe
 
 NUM_REASONS = 3
 _ABSENT = object()

@@ -38,7 +38,7 @@ class Vocabulary:
     """Numbers for the items' tokens; any other token is UNKNOWN_WORD.
 
     Args:
-        names: canonical tokens (`distill.filters.math_words`).
+        names: canonical tokens (`distill.sources.math_words`).
     """
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from distill.core.records import Problem
 from distill.filters.decide import ProblemNotes
 from distill.filters.decontaminate import Decontaminator, Hit, certificate
 from distill.filters.dedup import near_duplicates, number_key, signatures
-from distill.filters.packs import Pack
-from distill.recipe import Duplicates
-from distill.records import Problem
+from distill.recipe.sections import Duplicates
+from distill.sources.evaluation_sets import Pack
 
 BATCH = 1_024
 

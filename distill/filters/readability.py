@@ -1,7 +1,7 @@
 """What makes a trace unreadable: measured once, judged by any recipe.
 
 Enters: a trace's reasoning and content. Leaves: `Measures`, plain numbers without a threshold in them, which may be
-cached; `unreadable` turns them into reasons (see `distill.records.REASONS`).
+cached; `unreadable` turns them into reasons (see `distill.core.records.REASONS`).
 
     unreadable(measure("Then we 计算 the sum.", "4", "en"), Readability()) == ["mixed_language"]
 """
@@ -9,13 +9,13 @@ cached; `unreadable` turns them into reasons (see `distill.records.REASONS`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distill.core.records import Record
 from distill.filters.form import boxed_answers, longest_paragraph, num_code_blocks, prompt_leak, refuses
 from distill.filters.language import LanguageMeasures, measure_language
 from distill.filters.repetition import measure_repetition, tail_repeats
 from distill.filters.tandem import find_runs
 from distill.isolation import wire
-from distill.recipe import Readability
-from distill.records import Record
+from distill.recipe.sections import Readability
 
 MEASURES_VERSION = 2
 """Raised when a measure changes: measures of another version are not reused."""

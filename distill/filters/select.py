@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill.core.records import FinishReason, SampleKey
 from distill.filters.dedup import as_matrix
 from distill.grading.latex import MAX_ANSWER_CHARS
 from distill.grading.math import normalise, same_answer
-from distill.recipe import Majority, Select
-from distill.records import FinishReason, SampleKey
+from distill.recipe.sections import Majority, Select
 
 
 @dataclass(frozen=True, slots=True)

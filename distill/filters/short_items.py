@@ -1,6 +1,6 @@
 """Short evaluation items found again after a small edit: other words of asking, a typo, a word more or less.
 
-Enters: the tokens of items (`distill.filters.math_words`), then those of a short text. Leaves: the items it is like.
+Enters: the tokens of items (`distill.sources.math_words`), then those of a short text. Leaves: the items it is like.
 
     "What is $3 + 4$?" is like "Compute 3 + 4." and unlike "What is 3 + 5?"
 
@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from distill.filters.math_words import is_fixed, places
+from distill.sources.math_words import is_fixed, places
 
 _WAYS_OF_ASKING = (
     "what whats is are the a an of find compute evaluate calculate determine give please value result answer "

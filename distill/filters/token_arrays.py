@@ -17,8 +17,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.filters.math_words import COMMANDS, IGNORED, fold_bytes, fold_characters
 from distill.filters.shingles import SEGMENT_BYTES, mix
+from distill.sources.math_words import COMMANDS, IGNORED, fold_bytes, fold_characters
 
 # B = bytes of a segment, N = tokens
 Hashes: TypeAlias = NDArray[np.uint64]

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from distill.core.records import REASONS, Problem
 from distill.grading.choice import extract_choice, grade_choice
 from distill.grading.extraction import Reader, answer_of, choose, read_as_math, read_as_plain
 from distill.grading.golds import EATEN_ESCAPE
@@ -19,7 +20,6 @@ from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
 from distill.grading.rules import MAX_RULE_CHARS, grade_exact, grade_numeric, grade_regex, read_as_number
 from distill.isolation import wire
-from distill.records import REASONS, Problem
 
 GRADER_VERSION = 5
 """Raised with every change that may change a verdict: verdicts of another version are not used again."""
@@ -58,7 +58,7 @@ UNGRADED: dict[Outcome, str] = {
 @wire.result
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What grading said of one answer; `reason` names why it is not right (see `distill.records.REASONS`)."""
+    """What grading said of one answer; `reason` names why it is not right (see `distill.core.records.REASONS`)."""
 
     correct: bool | None
     extracted_answer: str | None
@@ -161,7 +161,7 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unset
 
 
 def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | str | None:
-    """Right, wrong, or why it is neither (of `distill.records.REASONS`; `None`: `ungraded_gold`). Runs in a worker."""
+    """Right, wrong, or why it is neither (of `records.REASONS`; `None`: `ungraded_gold`). Runs in a worker."""
     problem, extracted = task
     if problem.task == "gym":
         try:

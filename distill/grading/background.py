@@ -9,9 +9,9 @@ import threading
 from types import TracebackType
 from typing import Self
 
+from distill.core.records import Problem, SampleKey, Trace
 from distill.grading import Grade, grade_from, grade_slowly, quick_grade
 from distill.grading.pool import GradingPool
-from distill.records import Problem, SampleKey, Trace
 
 NUM_WORKERS = 1
 """Leaves the cores to the engine: a grading takes milliseconds, a sample seconds."""

@@ -7,19 +7,12 @@ Leaves: right.
 import re
 from collections.abc import Iterator, Sequence
 
+from distill.core.records import Problem
 from distill.grading.boxes import box_groups, find_boxes, is_blank
 from distill.grading.extraction import MAX_READ, Candidate, Found, Reader, passages_of, read
-from distill.grading.options import (
-    choice_of,
-    letter_exists,
-    named_by_text,
-    options_of,
-    plain,
-    same_texts,
-)
+from distill.grading.options import choice_of, letter_exists, named_by_text, options_of, plain, same_texts
 from distill.grading.passages import Reading
 from distill.grading.phrases import Kind, find_announcements, find_tags
-from distill.records import Problem
 
 RANKS: tuple[tuple[Kind, ...], ...] = (
     ("box", "tag", "final", "announcement", "option", "hashes", "closing", "label"),

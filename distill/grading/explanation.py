@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from distill.core.records import REASONS, Problem
 from distill.grading import READERS, WHOLE_TEXT, Grade
 from distill.grading.choice import RANKS as CHOICE_RANKS
 from distill.grading.choice import all_option_candidates, choose_option
 from distill.grading.extraction import RANKS, Candidate, all_candidates, choose, read_as_math
 from distill.grading.options import options_of
-from distill.records import REASONS, Problem
 
 MAX_SHOWN_CHARS = 200
 

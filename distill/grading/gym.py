@@ -10,13 +10,13 @@ import functools
 import json
 from typing import Any, Never
 
+from distill.core.records import Problem
 from distill.grading.gym_answers import MAX_DEPTH, TooLargeError, as_expression, as_list, depth, readings, yes_or_no
 from distill.grading.pool import PRELOAD
 from distill.isolation import IsolationError, MemoryLimitError, TimeLimitError, call_isolated
 from distill.isolation.server import current_wall
 from distill.isolation.walls import MAY_EVALUATE
-from distill.problems import gym_dataset
-from distill.records import Problem
+from distill.sources.problems import gym_dataset
 
 FULL_SCORE = 1.0
 """reasoning-gym gives part of a point for a right answer in the wrong form; by default only a whole one is right."""
@@ -40,7 +40,7 @@ class UngradedError(Exception):
     """An answer that cannot be scored.
 
     Args:
-        reason: of `distill.records.REASONS`.
+        reason: of `distill.core.records.REASONS`.
     """
 
     def __init__(self, reason: str) -> None:

@@ -8,9 +8,9 @@ import hashlib
 import re
 import unicodedata
 
-from distill.prompts import THINK_CLOSE, THINK_OPEN, whole_characters
-from distill.recipe import Judge
-from distill.records import Message, Problem
+from distill.core.records import Message, Problem
+from distill.core.thinking import THINK_CLOSE, THINK_OPEN, whole_characters
+from distill.recipe.sections import Judge
 
 JUDGE_VERSION = 1
 """Raised with every change to how a verdict is read: verdicts of another version are not used again."""

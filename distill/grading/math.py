@@ -12,35 +12,19 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from distill.core.records import Problem
 from distill.grading.expression import read_expression
 from distill.grading.families import same_family
 from distill.grading.intervals import looks_like_a_set, same_set
 from distill.grading.latex import MAX_ANSWER_CHARS, is_damaged, is_tame, repaired, stripped
 from distill.grading.notation import UnreadableError
 from distill.grading.piecewise import same_cases
-from distill.grading.quantities import (
-    PERCENT,
-    Quantity,
-    clean,
-    read_quantity,
-    same_quantity,
-    split_unit,
-    unwrap_text,
-)
+from distill.grading.quantities import PERCENT, Quantity, clean, read_quantity, same_quantity, split_unit, unwrap_text
 from distill.grading.relations import split_relations
 from distill.grading.single import all_right, equal_single, parses
-from distill.grading.structure import (
-    RELATION,
-    Structure,
-    assigned,
-    read_matrix,
-    separate,
-    take_apart,
-    usual_brackets,
-)
+from distill.grading.structure import RELATION, Structure, assigned, read_matrix, separate, take_apart, usual_brackets
 from distill.grading.values import constant_value
 from distill.grading.words import same_words
-from distill.records import Problem
 
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{([a-zA-Z])\}")
 _CONSTANT = re.compile(r"\+ ?(?:[cKk]|C_(?:\d|\{\d\}))$")

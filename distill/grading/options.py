@@ -9,8 +9,8 @@ import re
 import string
 from collections.abc import Sequence
 
+from distill.core.records import Problem
 from distill.grading.quantities import Quantity, clean, read_quantity, same_quantity, unwrap_text
-from distill.records import Problem
 
 MAX_OPTION_CHARS = 2_000
 """Longer texts are no option."""

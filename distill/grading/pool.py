@@ -66,7 +66,7 @@ ORPHAN_AFTER_S = 5.0
 
 PRELOAD = "distill.grading.preload"
 """Imported once by the process that workers are forked from, so that a killed worker is replaced in an instant."""
-READER_PRELOAD = "distill.examine"
+READER_PRELOAD = "distill.filters.facts"
 """The same for workers that read files."""
 
 

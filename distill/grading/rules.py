@@ -7,10 +7,10 @@ the expected one is no number or no pattern.
 import math
 import re
 
+from distill.core.records import Problem
 from distill.grading.extraction import Found, read_as_math
 from distill.grading.passages import Reading
 from distill.grading.quantities import PERCENT, clean, read_quantity
-from distill.records import Problem
 
 MAX_RULE_CHARS = 10_000
 """Longer answers are wrong, longer patterns unreadable."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
+from distill.models.hub_errors import LOGIN, hub_errors, patiently, status_of
 from distill.publish.files import CARD, FILE_LIST
-from distill.publish.hub_errors import LOGIN, hub_errors, patiently, status_of
 from distill.publish.model_card import MARKER
-from distill.recipe import PushConfig
+from distill.recipe.sections import PushConfig
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

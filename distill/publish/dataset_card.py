@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill import __version__
+from distill.core.redaction import local_name, redact
 from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, render
 from distill.publish.model_card import MARKER, funnel, language_metadata, sources
-from distill.publish.scrub import local_name, redact
 
 TEMPLATE = "dataset_card.md.jinja"
 KEPT_COLUMNS = {

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distill.problems import HELD_OUT, benchmark_name
 from distill.publish.facts import RunFacts, is_hub_id
 from distill.publish.files import PublishedFile, text_file
 from distill.publish.markdown import one_line
-from distill.recipe import ProblemSource
+from distill.recipe.sections import ProblemSource
+from distill.sources.problems import HELD_OUT, benchmark_name
 
 FOLDER = ".eval_results"
 TASK_IDS = {("openai/gsm8k", "main"): "gsm8k"}
@@ -48,7 +48,7 @@ def benchmark_places(facts: RunFacts) -> dict[str, Place]:
     for source in facts.recipe.eval.benchmarks if facts.recipe.eval else []:
         name = benchmark_name(source)
         while name in names:
-            name += "+"  # as distill.problems tells two sets of one name apart
+            name += "+"  # as distill.sources.problems tells two sets of one name apart
         names.add(name)
         kind, _, dataset = source.source.partition(":")
         if kind == "hf" and is_hub_id(dataset):

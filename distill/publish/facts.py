@@ -9,15 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distill.core.json_shape import ANY, TEXT, fault
+from distill.core.redaction import local_name
 from distill.errors import StoreError
-from distill.hub_names import names_folder
-from distill.lineage import check_made_by
-from distill.manifest_shape import ANY, TEXT, fault
-from distill.problems import source_label
-from distill.publish.scrub import local_name
-from distill.recipe import ProblemSource, Recipe, TraceSource
-from distill.shards import readable
-from distill.store import read_object
+from distill.models.hub_names import names_folder
+from distill.recipe.lineage import check_made_by
+from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.sources.problems import source_label
+from distill.storage.shards import readable
+from distill.storage.store import read_object
 
 KEPT, DROPPED, STUDENT, ADAPTER = "kept", "dropped", "student", "adapter"
 CERTIFICATE = "decontamination.json"
@@ -101,7 +101,7 @@ def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, A
     """The facts of a run.
 
     Raises:
-        StoreError, UserError: see `distill.lineage.check_made_by`.
+        StoreError, UserError: see `distill.recipe.lineage.check_made_by`.
     """
     check_made_by(recipe, manifests, list(manifests), "push")
     return RunFacts(recipe, run_dir, manifests)

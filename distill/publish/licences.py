@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.hub_names import names_folder
-from distill.students import find_student
+from distill.models.hub_names import names_folder
+from distill.models.students import find_student
 
 Outputs = Literal["free", "terms", "forbidden", "unknown"]
 """What a licence says of training another model on the licensed model's output."""

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from distill import __version__
-from distill.problems import source_label
+from distill.core.records import REASONS
+from distill.core.redaction import local_name, redact, scrub
 from distill.publish.eval_results import benchmark_places, scores_by_benchmark
 from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id, shown_sources
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, one_line, render
-from distill.publish.scrub import local_name, redact, scrub
-from distill.recipe import EvalSampling, Language, Lora
-from distill.records import REASONS
-from distill.store import read_json
+from distill.recipe.sections import EvalSampling, Language, Lora
+from distill.sources.problems import source_label
+from distill.storage.store import read_json
 
 TEMPLATE = "model_card.md.jinja"
 MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"

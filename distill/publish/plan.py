@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from distill.core.redaction import local_name, secrets
+from distill.core.secrets import SecretFinder
 from distill.errors import UserError
 from distill.publish.dataset_card import dataset_card
 from distill.publish.eval_results import eval_result_files
@@ -36,10 +38,8 @@ from distill.publish.licences import (
 from distill.publish.markdown import front_matter
 from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
-from distill.publish.scrub import local_name, secrets
 from distill.publish.secret_rows import refuse_secrets
-from distill.recipe import PushConfig
-from distill.secrets import SecretFinder
+from distill.recipe.sections import PushConfig
 
 Kind = Literal["model", "dataset"]
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
+from distill.core.redaction import local_name, scrub
 from distill.publish.facts import RunFacts
 from distill.publish.files import PublishedFile, json_file, text_file
-from distill.publish.scrub import local_name, scrub
-from distill.recipe_files.lock import LOCK_FILE, read_lock, run_lock
-from distill.recipe_files.sources import map_sources
-from distill.recipe_files.text import recipe_yaml
+from distill.recipe.sources import map_sources
+from distill.recipe.text import recipe_yaml
+from distill.runs.lock import LOCK_FILE, read_lock, run_lock
 
 FOLDER = "distill"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from distill.core.secrets import SecretFinder
 from distill.errors import UserError
-from distill.secrets import SecretFinder
-from distill.shards import readable
+from distill.storage.shards import readable
 
 BATCH_ROWS = 64
 NUM_SHOWN = 10

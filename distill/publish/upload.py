@@ -17,11 +17,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from distill import __version__
+from distill.core.progress import ProgressBar
 from distill.errors import StageError
-from distill.progress import ProgressBar
+from distill.models.hub_errors import CONFLICT, NUM_TRIES, hub_errors, is_transient, patiently, status_of, wait_s
 from distill.publish.access import Target, check_readme, check_repository, remote_hashes, remote_text
 from distill.publish.files import CARD, FILE_LIST, PublishedFile
-from distill.publish.hub_errors import CONFLICT, NUM_TRIES, hub_errors, is_transient, patiently, status_of, wait_s
 from distill.publish.model_card import MARKER
 from distill.publish.plan import Publication
 

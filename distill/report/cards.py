@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distill.prompts import split_reasoning
-from distill.publish.scrub import redact, scrub_text
-from distill.records import Problem, SampleKey, Trace, Verdict
+from distill.core.formatting import printable
+from distill.core.records import Problem, SampleKey, Trace, Verdict
+from distill.core.redaction import redact, scrub_text
+from distill.core.thinking import split_reasoning
 from distill.report.embed import embedded_json
 from distill.report.outcomes import Outcome, question_of
 from distill.report.passage import Passage, marks_of, passage
-from distill.report.wording import printable
 
 LIMITS = (100_000, 60_000, 40_000, 25_000, 16_000, 12_000, 9_000, 7_000, 5_000)
 """Characters of a thinking or an answer that are shown, tried in turn."""

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.records import REASONS
-from distill.report.wording import Row, count, interval, mapping, number, plain
+from distill.core.formatting import Row, count, interval, mapping, number, plain
+from distill.core.records import REASONS
 
 MAX_ROWS = 40
 """A table of yields has no more rows, and one for the rest."""

@@ -6,16 +6,16 @@ Enters: two `Run`s. Leaves: a comparison, JSON-ready, and one page.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.records import REASONS
+from distill.core.formatting import Row, count, duration, mapping, number, percent, plain, points, points_range
+from distill.core.records import REASONS
+from distill.core.statistics import bootstrap_interval
 from distill.report import charts
 from distill.report.gather import Run
 from distill.report.pairs import RULE, all_pairs, fit_pairs, measured_problems, shared_problems, student_verdicts
 from distill.report.questions import share_right
 from distill.report.recipe_keys import plain_keys
 from distill.report.render import have_formulas, page, teacher_names
-from distill.report.wording import Row, count, duration, mapping, number, percent, plain, points, points_range
-from distill.stats import bootstrap_interval
-from distill.store import differences
+from distill.storage.store import differences
 
 COMPARISON_VERSION = 1
 

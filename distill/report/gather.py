@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill.core.formatting import Row, mapping, number
+from distill.core.records import SampleKey, Trace
+from distill.core.redaction import scrub, scrub_text
 from distill.errors import UserError
 from distill.filters.language import prompt_language
-from distill.ledger import read_ledger
-from distill.problem_file import ProblemFile
-from distill.publish.scrub import scrub, scrub_text
-from distill.records import SampleKey, Trace
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
-from distill.report.damage import Damage
-from distill.report.next_step import next_command, noted_command
 from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
 from distill.report.pick import MAX_TRACES, Picker
-from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
-from distill.report.wording import Row, mapping, number
-from distill.store import IDENTITY, MANIFEST, StageFolder, is_run, read_object, writer_of
-from distill.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
+from distill.runs.damage import Damage
+from distill.runs.next_step import next_command, noted_command
+from distill.runs.progress_on_disk import begun_stage, run_state
+from distill.storage.ledger import read_ledger
+from distill.storage.problem_file import ProblemFile
+from distill.storage.store import IDENTITY, MANIFEST, StageFolder, is_run, read_object, writer_of
+from distill.storage.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
 
 FACTS_VERSION = 1
 SUMMARY, LOCK = "summary.json", "recipe.lock.yaml"

@@ -6,7 +6,7 @@ Enters: a run's facts. Leaves: "The student solves 43.5% of 200 held-out problem
 from collections.abc import Sequence
 from typing import Any
 
-from distill.report.wording import (
+from distill.core.formatting import (
     Row,
     count,
     duration,

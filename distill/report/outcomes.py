@@ -14,11 +14,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distill.core.records import SampleKey
 from distill.filters.language import prompt_language
-from distill.records import SampleKey
-from distill.report.damage import MISSING, Damage
 from distill.report.pick import Picker
-from distill.trace_store import shard_files
+from distill.runs.damage import MISSING, Damage
+from distill.storage.trace_store import shard_files
 
 NUM_BINS = 32
 """Most bins of lengths; rounding their width leaves 13 or more."""

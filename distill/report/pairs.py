@@ -10,21 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.ledger import read_ledger
-from distill.records import Problem
-from distill.report.cards import (
-    LIMITS,
-    SMALL_LIMITS,
-    Card,
-    Shown,
-    answer_card,
-    filtered_card,
-    num_encoded,
-)
+from distill.core.formatting import mapping
+from distill.core.records import Problem
+from distill.report.cards import LIMITS, SMALL_LIMITS, Card, Shown, answer_card, filtered_card, num_encoded
 from distill.report.gather import Run, language_wanted, trace_source
 from distill.report.outcomes import outcomes_of, problem_names, texts_of
 from distill.report.questions import Verdicts, read_verdicts, share_right
-from distill.report.wording import mapping
+from distill.storage.ledger import read_ledger
 
 MAX_PROBLEMS = 300
 """Of each kind, training and evaluation."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distill.core.formatting import printable
 from distill.filters.language import foreign_spans
 from distill.filters.repetition import loop_spans, repeated_spans
-from distill.report.wording import printable
 
 MAX_CHARS = 100_000
 """No text is shown longer, even where there is room."""

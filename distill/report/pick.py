@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from itertools import islice, zip_longest
 from typing import Generic, TypeVar
 
-from distill.records import SampleKey
+from distill.core.records import SampleKey
 
 MAX_TRACES = 2_000
 """A report shows no more traces, however short they are."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.ledger import read_ledger
-from distill.publish.scrub import redact
-from distill.records import Problem, SampleKey, Trace, Verdict
+from distill.core.records import Problem, SampleKey, Trace, Verdict
+from distill.core.redaction import redact
 from distill.report.cards import problem_entry, shortened
 from distill.report.passage import Passage, passage
+from distill.storage.ledger import read_ledger
 
 ROLES = ("base", "student")
 MAX_QUESTIONS = 1_000

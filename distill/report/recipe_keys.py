@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from distill.recipe_files.text import recipe_yaml
-from distill.records import REASON_KEYS
-from distill.report.wording import mapping
+from distill.core.formatting import mapping
+from distill.core.records import REASON_KEYS
+from distill.recipe.text import recipe_yaml
 
 MAX_VALUE_CHARS = 40
 

@@ -8,7 +8,8 @@ the templates escape all of them; the package's own script and style and the esc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distill.records import REASONS
+from distill.core.formatting import FILTERS, MISSING, Row, count, duration, mapping, number, plain, printable
+from distill.core.records import REASONS
 from distill.report import charts
 from distill.report.cards import Card, Shown, fit
 from distill.report.embed import FORMULA, HERE, embedded_json, policy, scripts, styles
@@ -17,17 +18,6 @@ from distill.report.headline import figures, headline
 from distill.report.pick import MAX_TRACES, RULE
 from distill.report.questions import Question, shown_questions
 from distill.report.recipe_keys import reason_keys, recipe_lines
-from distill.report.wording import (
-    FILTERS,
-    MISSING,
-    Row,
-    count,
-    duration,
-    mapping,
-    number,
-    plain,
-    printable,
-)
 
 MAX_BYTES = 5_000_000
 """No page is larger."""

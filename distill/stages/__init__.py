@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import StoreError, UserError
-from distill.filters.packs import Pack, load_packs
-from distill.hub import Model, resolve_model
-from distill.lineage import check_made_by, stages_before
-from distill.problems import ProblemSets, load_problem_sets
-from distill.ranks import Leader
-from distill.recipe import GenerateConfig, Recipe
-from distill.store import StageFolder, damaged_outputs, fingerprint
-from distill.students import STUDENTS, Student, find_student
-from distill.trace_store import LEDGER as LEDGER
-from distill.trace_store import PROBLEMS as PROBLEMS
-from distill.trace_store import TRACES
+from distill.execution.launchers import Leader
+from distill.models.hub import Model, resolve_model
+from distill.models.students import STUDENTS, Student, find_student
+from distill.recipe.lineage import check_made_by, stages_before
+from distill.recipe.sections import GenerateConfig, Recipe
+from distill.sources.evaluation_sets import Pack, load_packs
+from distill.sources.problems import ProblemSets, load_problem_sets
+from distill.storage.store import StageFolder, damaged_outputs, fingerprint
+from distill.storage.trace_store import LEDGER as LEDGER
+from distill.storage.trace_store import PROBLEMS as PROBLEMS
+from distill.storage.trace_store import TRACES
 
 # Files that one stage leaves for another, relative to the stage's folder.
 SKIPPED = "skipped.jsonl"
@@ -72,7 +72,7 @@ class RunContext:
 
         Args:
             stage: the stage.
-            same_split: see `distill.lineage.check_made_by`.
+            same_split: see `distill.recipe.lineage.check_made_by`.
 
         Raises:
             UserError: one is not complete, or the recipe has changed since.

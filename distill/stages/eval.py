@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.core.records import EvalResult, Problem, Trace, Verdict
+from distill.core.statistics import bootstrap_interval
 from distill.errors import UserError
+from distill.execution.jobs import run_job
 from distill.grading import Grade, grade_all
 from distill.grading.boxes import boxes_alone
 from distill.grading.pool import GradingPool
-from distill.hub import Model, resolve_model
-from distill.launch import run_job
-from distill.ledger import index_ledger, read_at
-from distill.problems import problems_fingerprint
-from distill.records import EvalResult, Problem, Trace, Verdict
-from distill.sampling_job import SamplingJob
+from distill.models.hub import Model, resolve_model
+from distill.sampling.job import SamplingJob
+from distill.sources.problems import problems_fingerprint
 from distill.stages import (
     LEDGER,
     PROBLEMS,
@@ -30,8 +30,8 @@ from distill.stages import (
     never_grows,
     nothing_to_check,
 )
-from distill.stats import bootstrap_interval
-from distill.store import Summary, write_jsonl
+from distill.storage.ledger import index_ledger, read_at
+from distill.storage.store import Summary, write_jsonl
 
 VERSION = 3
 grows, check = never_grows, nothing_to_check

@@ -4,8 +4,8 @@ Enters: the traces of `generate` (or `import`). Leaves: `kept/` (TRL's prompt an
 columns), `dropped/` (the text and every reason), both Parquet that `datasets.load_dataset` takes, `verdicts.jsonl`, and
 `decontamination.json`, the certificate of the evaluation sets that were checked against.
 
-Texts are looked at in worker processes (`distill.examine`), and then once more to be written; in between only facts are
-held, a problem at a time.
+Texts are looked at in worker processes (`distill.filters.facts`), and then once more to be written; in between only
+facts are held, a problem at a time.
 """
 
 import json
@@ -20,23 +20,21 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
+from distill.core.progress import ProgressBar
+from distill.core.records import Problem, SampleKey, Trace, Verdict, sft_row
+from distill.core.redaction import secrets
+from distill.core.secrets import SecretFinder
 from distill.errors import StoreError, UserError
-from distill.examine import Facts, Settings, examine, pieces, read_facts
-from distill.fact_cache import FactCache
 from distill.filters.decide import ProblemNotes, candidate, decide, is_for_the_judge, with_reason
+from distill.filters.facts import Facts, Settings, examine, pieces, read_facts
 from distill.filters.funnel import Funnel
 from distill.filters.nothing_kept import nothing_kept
 from distill.filters.problem_notes import notes_on_problems
 from distill.filters.select import Candidate, over_limits
 from distill.grading.pool import GradingPool
-from distill.judging import Question, ask_judge
-from distill.problem_file import ProblemFile
-from distill.progress import ProgressBar
-from distill.publish.scrub import secrets
-from distill.recipe import FilterConfig
-from distill.records import Problem, SampleKey, Trace, Verdict, sft_row
-from distill.secrets import SecretFinder
-from distill.shards import ShardWriter
+from distill.models.tokenizers import TOKENIZER
+from distill.recipe.sections import FilterConfig
+from distill.sampling.judging import Question, ask_judge
 from distill.stages import (
     DROPPED,
     KEPT,
@@ -47,9 +45,11 @@ from distill.stages import (
     remake_damaged,
     traces_fingerprint,
 )
-from distill.store import Summary, disk_errors, replace_folder, sync_tree, write_json
-from distill.tokenizers import TOKENIZER
-from distill.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
+from distill.storage.fact_cache import FactCache
+from distill.storage.problem_file import ProblemFile
+from distill.storage.shards import ShardWriter
+from distill.storage.store import Summary, disk_errors, replace_folder, sync_tree, write_json
+from distill.storage.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
 VERSION = 4
 grows = never_grows

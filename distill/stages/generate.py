@@ -1,7 +1,7 @@
 """Stage 1: the teacher answers each problem several times.
 
 Enters: the recipe's problems. Leaves: `problems.jsonl` and `traces/*.parquet`, one row a `Trace`, sorted by identity
-(see `distill.trace_store`). While it runs, a ledger grows instead.
+(see `distill.storage.trace_store`). While it runs, a ledger grows instead.
 """
 
 import hashlib
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.core.records import Problem
 from distill.engines import Engine
 from distill.errors import StoreError, UserError
-from distill.launch import run_job
-from distill.ledger import Tally, index_ledger
-from distill.problems import problems_fingerprint
-from distill.records import Problem
-from distill.sampling import cost, run_sampling
-from distill.sampling_job import SamplingJob
+from distill.execution.jobs import run_job
+from distill.models.tokenizers import chat_template_of
+from distill.sampling.job import SamplingJob
+from distill.sampling.loop import cost, run_sampling
+from distill.sources.problems import problems_fingerprint
 from distill.stages import PROBLEMS, SKIPPED, RunContext, chat_format_of, nothing_to_read
-from distill.store import Summary, read_jsonl, write_jsonl
-from distill.tokenizers import chat_template_of
-from distill.trace_store import LEDGER, check_stored, clear, finalise, stored_without_repair
+from distill.storage.ledger import Tally, index_ledger
+from distill.storage.store import Summary, read_jsonl, write_jsonl
+from distill.storage.trace_store import LEDGER, check_stored, clear, finalise, stored_without_repair
 
 VERSION = 3
 ready = nothing_to_read

@@ -1,6 +1,6 @@
 """Stage 1 without a teacher: traces made elsewhere, in the form that sampling leaves them in.
 
-Enters: the recipe's `traces:`. Leaves: `problems.jsonl`, `traces/*.parquet` (see `distill.trace_store`), and
+Enters: the recipe's `traces:`. Leaves: `problems.jsonl`, `traces/*.parquet` (see `distill.storage.trace_store`), and
 `skipped.json`, which counts the rows that could not be used and shows the first of them.
 """
 
@@ -11,16 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from distill.core.file_kinds import is_file
+from distill.core.progress import ProgressBar
+from distill.core.records import Problem, Trace
 from distill.errors import UserError
-from distill.file_kinds import is_file
-from distill.foreign import Identities, Skipped, foreign_traces
-from distill.ledger import Ledger
-from distill.problems import bare_question
-from distill.progress import ProgressBar
-from distill.records import Problem, Trace
+from distill.sources.imported_traces import Identities, Skipped, foreign_traces
+from distill.sources.problems import bare_question
 from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows, nothing_to_read
-from distill.store import Summary, disk_errors, sha256_of, write_json
-from distill.trace_store import check_stored, clear, finalise, shard_files
+from distill.storage.ledger import Ledger
+from distill.storage.store import Summary, disk_errors, sha256_of, write_json
+from distill.storage.trace_store import check_stored, clear, finalise, shard_files
 
 VERSION = 2
 grows, ready = never_grows, nothing_to_read

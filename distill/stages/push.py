@@ -15,9 +15,9 @@ from distill.publish.licences import Flag, flags, licence_of
 from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
-from distill.recipe import PushConfig
+from distill.recipe.sections import PushConfig
 from distill.stages import RunContext, nothing_to_read
-from distill.store import Summary, atomic_write, write_json
+from distill.storage.store import Summary, atomic_write, write_json
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -9,19 +9,19 @@ from typing import Any
 
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError, UserError
+from distill.estimates.training_layouts import auto_sharding, flash_is_here, rows_that_fit, setting_of
+from distill.execution.jobs import follow, run_job
+from distill.execution.launchers import Follower
 from distill.filters.nothing_kept import nothing_kept
-from distill.launch import follow, run_job
-from distill.ranks import Follower
-from distill.shapes import shape_from_config
+from distill.models.rope import rope_of, rope_patch
+from distill.models.shapes import shape_from_config
+from distill.models.students import LORA_LEARNING_RATE
+from distill.models.tokenizers import template_text
 from distill.stages import KEPT, STUDENT, RunContext, never_grows
-from distill.store import Summary, fingerprint, read_jsonl
-from distill.students import LORA_LEARNING_RATE
-from distill.tokenizers import template_text
+from distill.storage.store import Summary, fingerprint, read_jsonl
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
-from distill.training.planner import auto_sharding, flash_is_here, rows_that_fit, setting_of
-from distill.training.rope import rope_of, rope_patch
 from distill.training.student import ADAPTER, StudentCheck
 
 VERSION = 2

@@ -15,9 +15,9 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
+from distill.core.json_shape import COUNT, TEXT, fault
 from distill.errors import StoreError
-from distill.manifest_shape import COUNT, TEXT, fault
-from distill.store import MAX_HASHERS, read_json, sha256_of, write_json
+from distill.storage.store import MAX_HASHERS, read_json, sha256_of, write_json
 
 SEAL = "distill_seal.json"
 """Written into a checkpoint last: whose it is, and size and sha256 of every file."""

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, TrainerCallback
 
-from distill.cpu.load import LoadFollower
+from distill.execution.cpu_load import LoadFollower
 
 ROW_BY_ROW = "distill_row_by_row"
 """Name under which `attend_row_by_row` is known to transformers."""

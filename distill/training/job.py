@@ -28,7 +28,7 @@ class TrainJob:
     chat_template: str | None
     """Text of the template that replaces the model's own."""
     chat_format: str | None
-    """The template in `distill/templates/` for a model that has none."""
+    """The template in `distill/models/templates/` for a model that has none."""
     stop_token: str | None
     learning_rate: float
     rope: dict[str, Any] | None

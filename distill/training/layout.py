@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from distill.errors import ModelError
-from distill.recipe import SftConfig, TrainCompute
+from distill.recipe.sections import SftConfig, TrainCompute
 
 Sharding = Literal["none", "fsdp", "zero3"]
 

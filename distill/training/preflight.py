@@ -16,10 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from distill.core.progress import ProgressBar
 from distill.errors import ModelError
-from distill.progress import ProgressBar
-from distill.recipe import OWNED_TRL_KEYS, SftConfig
-from distill.tokenizers import Tokenizer
+from distill.models.tokenizers import Tokenizer
+from distill.recipe.sections import OWNED_TRL_KEYS, SftConfig
 from distill.training.row_checks import SHOWN_ROWS, Finding, RowChecker, Tally, decode, rows_text
 from distill.training.rows import IGNORED, SourceRow, render_rows, row_lengths, source_row, source_rows
 

@@ -20,8 +20,8 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from distill.progress import ProgressBar
-from distill.store import atomic_write
+from distill.core.progress import ProgressBar
+from distill.storage.store import atomic_write
 
 HISTORY_KEYS = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from distill.chat_templates import lost_message, writes_date
-from distill.prompts import THINK_CLOSE, split_reasoning
-from distill.tokenizers import Tokenizer, encode
+from distill.core.thinking import THINK_CLOSE, split_reasoning
+from distill.models.chat_templates import lost_message, writes_date
+from distill.models.tokenizers import Tokenizer, encode
 from distill.training.rows import IGNORED, SourceRow, render_rows
 
 if TYPE_CHECKING:

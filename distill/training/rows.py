@@ -27,17 +27,17 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.chat_templates import TemplateError, render_all
+from distill.core.progress import ProgressBar
 from distill.errors import ModelError, ProblemError
-from distill.launch import end_with_parent
-from distill.progress import ProgressBar
-from distill.store import disk_errors, read_json, replace_folder, sha256_of, sync_tree, write_json
-from distill.tokenizers import Tokenizer, encode_all
+from distill.execution.jobs import end_with_parent
+from distill.models.chat_templates import TemplateError, render_all
+from distill.models.tokenizers import Tokenizer, encode_all
+from distill.storage.store import disk_errors, read_json, replace_folder, sha256_of, sync_tree, write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from distill.records import Message
+    from distill.core.records import Message
 
 VERSION = 1
 """Raised when the same rows and tokenizer give other token rows."""

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distill.cpu.products import measure, shapes_of
+from distill.core.progress import note
 from distill.errors import ModelError, StageError
-from distill.progress import note
-from distill.recipe import SftConfig
-from distill.store import disk_errors, read_json
-from distill.tokenizers import Tokenizer, load_tokenizer
+from distill.execution.cpu_products import measure, shapes_of
+from distill.models.rope import RopePatch, apply_rope
+from distill.models.tokenizers import Tokenizer, load_tokenizer
+from distill.recipe.sections import SftConfig
+from distill.storage.store import disk_errors, read_json
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed
@@ -35,7 +36,6 @@ from distill.training.job import CHECKPOINTS, KEPT_CHECKPOINTS, METRICS, TOKENS,
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder
-from distill.training.rope import RopePatch, apply_rope
 from distill.training.rows import count_rows, token_rows
 from distill.training.sharding import environment, gathered_weights
 from distill.training.student import Base, save_student

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from distill.errors import ModelError
-from distill.recipe import SftConfig
-from distill.store import replace_folder
+from distill.recipe.sections import SftConfig
+from distill.storage.store import replace_folder
 from distill.training.layout import Layout
 
 SHARDED_WEIGHTS = "pytorch_model_fsdp_0"

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.thinking import THINK_CLOSE, THINK_OPEN, opens_thinking, split_reasoning
 from distill.errors import StageError
-from distill.hub_names import names_folder
-from distill.prompts import THINK_CLOSE, THINK_OPEN, opens_thinking, split_reasoning
-from distill.store import disk_errors, read_json, replace_folder, sync_tree, write_json
-from distill.tokenizers import Tokenizer, render_prompt
+from distill.models.hub_names import names_folder
+from distill.models.tokenizers import Tokenizer, render_prompt
+from distill.storage.store import disk_errors, read_json, replace_folder, sync_tree, write_json
 from distill.training.rows import source_row
 
 if TYPE_CHECKING:

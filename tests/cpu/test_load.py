@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.cpu import load
-from distill.cpu.load import LoadFollower, threads_beside
+from distill.execution import cpu_load as load
+from distill.execution.cpu_load import LoadFollower, threads_beside
 
 
 @pytest.mark.parametrize(

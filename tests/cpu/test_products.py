@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from distill.cpu.products import UNKNOWN, ProductSpeed, measure, measured_in_child, shapes_of
 from distill.engines import memory
 from distill.engines.memory import kv_gib_needed, pick_cpu_dtype
+from distill.execution.cpu_products import UNKNOWN, ProductSpeed, measure, measured_in_child, shapes_of
 
 SLOW_BF16, FAST_BF16 = ProductSpeed(4.5, 27.0), ProductSpeed(300.0, 90.0)
 
@@ -41,7 +41,7 @@ def test_a_slow_format_is_found_by_measuring(monkeypatch):
     """Without AVX-512 torch multiplies bfloat16 in a plain loop; the same limits in a process of its own."""
     script = (
         "import json, torch\n"
-        "from distill.cpu.products import measure\n"
+        "from distill.execution.cpu_products import measure\n"
         "print(json.dumps([torch.backends.cpu.get_cpu_capability(), measure(((576, 576), (1536, 576))).faster]))"
     )
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
@@ -54,7 +54,8 @@ def test_a_slow_format_is_found_by_measuring(monkeypatch):
 
 
 def test_the_child_measures_without_torch_in_this_process():
-    script = "import sys; from distill.cpu.products import measured_in_child as m; print(m(), 'torch' in sys.modules)"
+    module = "distill.execution.cpu_products"
+    script = f"import sys; from {module} import measured_in_child as measure; print(measure(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ProductSpeed(")
     assert done.stdout.split()[-1] == "False"

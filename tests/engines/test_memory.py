@@ -15,8 +15,8 @@ from distill.engines.memory import (
     with_tensor_parallel,
 )
 from distill.errors import ModelError
-from distill.hub import Model
-from distill.recipe import SamplingCompute
+from distill.models.hub import Model
+from distill.recipe.sections import SamplingCompute
 
 
 def model_of(folder, num_weights, **config):

@@ -13,7 +13,7 @@ import pytest
 from distill.engines import EngineSpec, Request, start_engine
 from distill.engines.replicas import ReplicatedEngine, find_places
 from distill.errors import ModelError, StageError
-from distill.recipe import Sampling, SamplingCompute
+from distill.recipe.sections import Sampling, SamplingCompute
 
 WITHIN_S = 60.0
 
@@ -277,7 +277,7 @@ def test_copies_end_with_their_parent(start, tmp_path):
         "from pathlib import Path\n"
         "from distill.engines import EngineSpec\n"
         "from distill.engines.replicas import ReplicatedEngine\n"
-        "from distill.recipe import Sampling, SamplingCompute\n"
+        "from distill.recipe.sections import Sampling, SamplingCompute\n"
         "import echo_engine\n"
         "if __name__ == '__main__':\n"
         "    spec = EngineSpec(Path('none'), 'echo', Sampling(), SamplingCompute(replicas=2), None, [])\n"

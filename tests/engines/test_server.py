@@ -19,6 +19,7 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.core.thinking import split_reasoning
 from distill.engines import Completion, EngineSpec, Request, server, server_pool
 from distill.engines.server import ServerEngine
 from distill.engines.server_answers import (
@@ -32,8 +33,7 @@ from distill.engines.server_answers import (
     unknown_finish_reason,
 )
 from distill.errors import DistillError, ModelError, StageError
-from distill.prompts import split_reasoning
-from distill.recipe import LoopStop, Sampling, SamplingCompute
+from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
 
 CANARY = "sk-canary-4242"
 MODEL = "org/teacher"

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from distill.engines import STEP_S, EngineSpec, Request
+from distill.engines.loops import CHECK_EVERY
 from distill.engines.transformers import Asked, ContinuousBatcher, RowEnds, TransformersEngine
 from distill.errors import ModelError
-from distill.loops import CHECK_EVERY
-from distill.recipe import LoopStop, Sampling, SamplingCompute
-from distill.tokenizers import encode, load_tokenizer, render_prompt
+from distill.models.tokenizers import encode, load_tokenizer, render_prompt
+from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
 
 WITHIN_S = 120.0
 EOS = 2

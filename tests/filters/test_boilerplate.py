@@ -4,7 +4,7 @@ import random
 
 from distill.filters.boilerplate import MIN_COMMON_PROBLEMS
 from distill.filters.decontaminate import Decontaminator, certificate
-from distill.filters.packs import make_pack
+from distill.sources.evaluation_sets import make_pack
 
 CLOSING = "where $m$ and $n$ are relatively prime positive integers. Find $m+n$."
 dice = random.Random(3)

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from distill.examine import Facts
+from distill.core.records import Problem
+from distill.core.thinking import join_reasoning, split_reasoning
+from distill.core.thought_marks import stray_mark
 from distill.filters.decide import ProblemNotes, decide, is_for_the_judge
 from distill.filters.dedup import content_key, signature
+from distill.filters.facts import Facts
 from distill.filters.readability import measure
 from distill.grading import Grade
-from distill.marks import stray_mark
-from distill.prompts import join_reasoning, split_reasoning
-from distill.recipe import FilterConfig
-from distill.records import Problem
+from distill.recipe.sections import FilterConfig
 
 RIGHT = Grade(True, "4", None)
 WRONG = Grade(False, "5", "wrong_answer")

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from distill.filters.decontaminate import Decontaminator, certificate
-from distill.filters.math_words import tokens
-from distill.filters.packs import make_pack
+from distill.sources.evaluation_sets import make_pack
+from distill.sources.math_words import tokens
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LONG = "Find the number of positive divisors of $2^{10}\\cdot 3$ that are not divisible by $\\dfrac{12}{2}$ at all."

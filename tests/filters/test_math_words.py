@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.filters.math_words import fold, places, tokens
+from distill.sources.math_words import fold, places, tokens
 
 PIECES = [*"ab1290 \n$\\{},.^_!-+²½—éЖ中\ud800\0\u0301", "\\frac", "\\left", ",000", "\\,", "{,}", "1{,}000"]
 LATEX = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from distill import hub
 from distill.errors import ProblemError
-from distill.filters.packs import NAMED, load_pack, load_packs, make_pack
+from distill.models import hub
+from distill.sources.evaluation_sets import NAMED, load_pack, load_packs, make_pack
 
 
 def write(path, rows):
@@ -59,7 +59,7 @@ def test_a_name_that_the_hub_does_not_give_is_refused(monkeypatch):
     def cannot(name, config, split, revision):
         raise ProblemError(f"hf:{name}: cannot be loaded: gated.")
 
-    monkeypatch.setattr("distill.filters.packs.load_hub_dataset", cannot)
+    monkeypatch.setattr("distill.sources.evaluation_sets.load_hub_dataset", cannot)
     message = refusal("gpqa-diamond")
     assert "gpqa-diamond cannot be loaded, so nothing would be kept out" in message
     assert "hf auth login" in message
@@ -75,7 +75,7 @@ def test_a_named_set_takes_its_column_and_the_commit_of_the_cache(monkeypatch):
         asked.append(place)
         return Rows([{"question": "not this", "Question": "What is a quark?", "Record ID": "rec1"}])
 
-    monkeypatch.setattr("distill.filters.packs.load_hub_dataset", rows)
+    monkeypatch.setattr("distill.sources.evaluation_sets.load_hub_dataset", rows)
     pack = load_pack("gpqa-diamond")
     assert asked == [("Idavidrein/gpqa", "gpqa_diamond", "train", None)]
     assert pack.items == (("rec1", "What is a quark?"),)
@@ -87,7 +87,7 @@ def test_a_named_set_takes_its_column_and_the_commit_of_the_cache(monkeypatch):
 
 
 def test_a_dataset_of_several_splits_without_test_is_refused(monkeypatch):
-    monkeypatch.setattr("distill.filters.packs.dataset_splits", lambda name, config: ["train", "dev"])
+    monkeypatch.setattr("distill.sources.evaluation_sets.dataset_splits", lambda name, config: ["train", "dev"])
     assert "no split 'test' but train, dev" in refusal("hf:org/dataset")
     assert "is no dataset" in refusal("hf:dataset")
 

@@ -1,9 +1,9 @@
 """Which problems are dropped with all their traces."""
 
-from distill.filters.packs import make_pack
+from distill.core.records import Problem
 from distill.filters.problem_notes import notes_on_problems
-from distill.recipe import Duplicates
-from distill.records import Problem
+from distill.recipe.sections import Duplicates
+from distill.sources.evaluation_sets import make_pack
 
 STORY = (
     "A farmer has {n} sheep and sells all but nine of them at the market on Monday morning. How many are left to him?"

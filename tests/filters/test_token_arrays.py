@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distill.filters.math_words import tokens
 from distill.filters.token_arrays import END, LINE, hash_tokens, hash_words
+from distill.sources.math_words import tokens
 
 LETTERS = "aB12 $\\{}^_,.-!?&\n\t\0\x1fé²½—’Ж３٣中。\ud800\N{COMBINING ACUTE ACCENT}"
 COMMANDS = [

@@ -16,10 +16,10 @@ import sys
 import types
 from dataclasses import replace
 
+from distill.core.records import Problem
 from distill.grading import gym
 from distill.isolation import server
-from distill.problems import gym_questions, import_gym
-from distill.records import Problem
+from distill.sources.problems import gym_questions, import_gym
 
 MARKER = sys.argv[1]
 CANARY = "canary_of_this_test"

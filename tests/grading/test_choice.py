@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem
 from distill.grading import Grade, grade
 from distill.grading.choice import extract_choice, grade_choice
 from distill.grading.options import choice_of, options_of
-from distill.records import Problem
 
 CITIES = ["London", "Paris", "Rome", "Berlin"]
 any_text = st.text(st.characters(exclude_categories=()))

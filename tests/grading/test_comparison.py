@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem
 from distill.grading.math import grade_math
-from distill.records import Problem
 
 
 def compare(expected, given_):

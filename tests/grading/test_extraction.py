@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem
 from distill.grading import Grade, extract, grade
 from distill.grading.boxes import boxes_alone, find_boxes
 from distill.grading.extraction import all_candidates, choose, extract_answer, read_as_math, read_as_plain
 from distill.grading.phrases import find_announcements
-from distill.records import Problem
 
 any_text = st.text(st.characters(exclude_categories=()))
 pieces = [

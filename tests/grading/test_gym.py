@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill import grading
+from distill.core.records import Problem
 from distill.errors import ProblemError
 from distill.grading import Grade, grade_all
 from distill.grading.gym import grade_gym, gym_score
 from distill.grading.gym_answers import TooLargeError, as_expression, as_list, without_latex
 from distill.grading.pool import GradingPool
 from distill.isolation.walls import has_wall
-from distill.problems import MAX_GYM_SIZE, gym_dataset, load_problems
-from distill.recipe import ProblemSource
-from distill.records import Problem
+from distill.recipe.sections import ProblemSource
+from distill.sources.problems import MAX_GYM_SIZE, gym_dataset, load_problems
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_every_scorer_that_evaluates_is_known_and_guarded():
     import inspect
 
     from distill.grading.gym import GOLD_EVALUATING
-    from distill.problems import import_gym
+    from distill.sources.problems import import_gym
 
     evaluating = set()
     for name, (dataset, _) in import_gym().DATASETS.items():
@@ -300,7 +300,8 @@ def test_options_are_checked_where_they_are_used(change, pool):
 def made_under(hash_seed, task):
     """Problems of a task as another process makes them."""
     code = (
-        "import json; from distill.problems import load_problems; from distill.recipe import ProblemSource\n"
+        "import json; from distill.sources.problems import load_problems\n"
+        "from distill.recipe.sections import ProblemSource\n"
         f"made = load_problems(ProblemSource(source='gym:{task}', limit=3), seed=5)\n"
         "print(json.dumps([problem.to_json() for problem in made]))"
     )

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem
 from distill.grading import Grade, grade
 from distill.grading.judge import combine, is_master_key, judge_messages, read_verdict, shown
-from distill.recipe import Judge
-from distill.records import Problem
+from distill.recipe.sections import Judge
 
 any_text = st.text(st.characters(exclude_categories=()))
 JUDGE = Judge(model="m", compute={"base_urls": ["http://localhost:1/v1"]})

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem
 from distill.grading import Grade, grade_all
 from distill.grading import grade as grade_one
 from distill.grading.latex import is_tame
 from distill.grading.math import normalise, same_answer, settle
 from distill.grading.pool import LOOK_AHEAD, GradingPool
-from distill.records import Problem
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 MINUS = "\N{MINUS SIGN}"
@@ -594,7 +594,7 @@ def test_grading_writes_nothing_to_the_terminal():
     code = (
         "from distill.grading import grade_all\n"
         "from distill.grading.pool import GradingPool\n"
-        "from distill.records import Problem\n"
+        "from distill.core.records import Problem\n"
         "with GradingPool(1) as pool:\n"
         r"    print(*grade_all([(Problem('p', [], '2', 'math', 's'), r'\boxed{\sqrt{4}}')], pool))"
     )

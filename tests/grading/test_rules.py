@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.core.records import Problem
 from distill.grading import Grade, grade, grade_all
 from distill.grading.pool import GradingPool
 from distill.grading.rules import grade_exact, grade_numeric, grade_regex, read_number
-from distill.records import Problem
 
 any_text = st.text(st.characters(exclude_categories=()))
 

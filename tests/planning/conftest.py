@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from distill.planning.machine import Machine
-from distill.planning.plan import plan_recipe
-from distill.planning.prices import load_prices
-from distill.recipe import Recipe
+from distill.estimates.machine import Machine
+from distill.estimates.prices import load_prices
+from distill.recipe.sections import Recipe
+from distill.runs.plan import plan_recipe
 
 TWO_CORES = Machine((), "2 CPU cores", 0, 0.0, 2, 24.0, False)
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from distill.planning.machine import KINDS
-from distill.planning.prices import load_prices
-from distill.planning.stage import QUANTITIES
+from distill.estimates.machine import KINDS
+from distill.estimates.prices import load_prices
+from distill.estimates.stage import QUANTITIES
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "planning.md").read_text()

@@ -18,10 +18,11 @@ import pytest
 from rich.console import Console
 
 from distill.cli import main
-from distill.planning import hub_checks, isolation_check, machine_checks, recipe_checks
-from distill.planning.checks import Check, Probe, line_of, look_at_all
-from distill.planning.doctor import Diagnosis, diagnose, print_diagnosis
-from distill.planning.machine_checks import (
+from distill.recipe.sections import Recipe
+from distill.runs import hub_checks, isolation_check, machine_checks, recipe_checks
+from distill.runs.checks import Check, Probe, line_of, look_at_all
+from distill.runs.doctor import Diagnosis, diagnose, print_diagnosis
+from distill.runs.machine_checks import (
     check_disk,
     check_gpus,
     check_torch,
@@ -30,8 +31,7 @@ from distill.planning.machine_checks import (
     gpus_by_smi,
     installed,
 )
-from distill.planning.recipe_checks import check_server
-from distill.recipe import Recipe
+from distill.runs.recipe_checks import check_server
 
 TOKEN = "hf_test_canary_0123456789abcdef"
 KEY = "sk-canary-0123456789abcdefghij"
@@ -301,7 +301,7 @@ def test_a_gated_model_without_access_is_said_to_be_one(hub, monkeypatch):
 
 
 def test_pushing_where_you_may_not_write_is_missing(hub):
-    from distill.recipe import PushConfig
+    from distill.recipe.sections import PushConfig
 
     assert only(hub_checks.check_push(PushConfig(repo="my-org/new"))).status == "ok"
     found = only(hub_checks.check_push(PushConfig(repo="their-org/new")))
@@ -377,7 +377,7 @@ def test_everything_that_a_recipe_lacks_is_found_at_once(hub, tmp_path):
 
 
 def test_a_recipe_that_cannot_be_read_is_one_finding(tmp_path, monkeypatch):
-    from distill.recipe_yaml import load_recipe
+    from distill.recipe.loading import load_recipe
 
     (tmp_path / "bad.yaml").write_text("name: [")
     found = diagnose(lambda: load_recipe(tmp_path / "bad.yaml"), tmp_path, "bad.yaml")
@@ -395,7 +395,7 @@ def test_warnings_are_counted_in_words(capsys, num_warnings, says):
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warning", 0), ("missing", 2)])
 def test_exit_codes_tell_warnings_from_what_is_missing(tmp_path, monkeypatch, capsys, status, code, documented):
-    from distill.planning import doctor
+    from distill.runs import doctor
 
     found = Diagnosis({"This machine": [Check("torch", status, "as it is", "pip install torch")]})
     monkeypatch.setattr(doctor, "diagnose", lambda *args: found)

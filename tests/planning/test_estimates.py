@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import UserError
-from distill.planning.counts import UNKNOWN_ROWS, workload
-from distill.planning.limits import half_width_points
-from distill.planning.machine import KINDS, Machine, chosen_machine, kinds_of
-from distill.planning.models import is_reasoner, model_facts
-from distill.planning.plan import plan_recipe
-from distill.planning.prices import load_prices
-from distill.planning.quantities import Range, duration_span, number_of, short, span
-from distill.planning.sampling_cost import Asked, decoding_speed
-from distill.recipe import Recipe, SamplingCompute
-from distill.recipe_yaml import load_recipe
+from distill.estimates.counts import UNKNOWN_ROWS, workload
+from distill.estimates.limits import half_width_points
+from distill.estimates.machine import KINDS, Machine, chosen_machine, kinds_of
+from distill.estimates.models import is_reasoner, model_facts
+from distill.estimates.prices import load_prices
+from distill.estimates.quantities import Range, duration_span, number_of, short, span
+from distill.estimates.sampling_cost import Asked, decoding_speed
+from distill.recipe.loading import load_recipe
+from distill.recipe.sections import Recipe, SamplingCompute
+from distill.runs.plan import plan_recipe
 
 EPYC = Machine((), "2 CPU cores", 0, 0.0, 2, 24.0, False)
 H100 = chosen_machine(1, "h100", None)
@@ -257,7 +257,7 @@ def test_machines_are_named_by_options():
     ],
 )
 def test_a_models_size_is_read_from_its_name(name, billions, active, thinks, monkeypatch):
-    monkeypatch.setattr("distill.planning.models._snapshot", lambda *_: None)  # whatever lies in this machine's cache
+    monkeypatch.setattr("distill.estimates.models._snapshot", lambda *_: None)  # whatever lies in this machine's cache
     facts = model_facts(name)
     assert facts.num_parameters == (billions and pytest.approx(billions * 1e9))
     assert facts.active_parameters == (active and pytest.approx(active * 1e9))

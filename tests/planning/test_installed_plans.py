@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from distill.planning.machine import Machine, chosen_machine
-from distill.planning.plan import plan_recipe
-from distill.planning.prices import load_prices
-from distill.recipe_files.installed import installed_folder, installed_names, notes_of
-from distill.recipe_yaml import load_recipe
+from distill.estimates.machine import Machine, chosen_machine
+from distill.estimates.prices import load_prices
+from distill.recipe.installed import installed_folder, installed_names, notes_of
+from distill.recipe.loading import load_recipe
+from distill.runs.plan import plan_recipe
 
 NOTES = {name: notes_of((installed_folder() / f"{name}.yaml").read_text()) for name in installed_names()}
 ADVERTISED = [(name, *layout) for name, said in NOTES.items() for layout in said.layouts]
@@ -91,7 +91,7 @@ def test_lora_is_not_advised_where_it_is_lora_nor_a_smaller_batch_for_weights_th
 def test_time_that_cannot_be_told_is_said_to_be_unknown(tmp_path, capsys):
     from rich.console import Console
 
-    from distill.planning.table import print_plan
+    from distill.runs.plan_table import print_plan
 
     plan = planned(tmp_path, "r1-lora", "llama-70b", machine_of(1, "h100"))
     print_plan(plan, Console(width=120), "r1-lora")

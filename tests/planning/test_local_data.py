@@ -7,15 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import ProblemError
-from distill.foreign import Skipped
-from distill.planning import local_data
-from distill.planning.counts import workload
-from distill.planning.local_data import FirstRows, is_small, read_traces
-from distill.planning.models import model_facts
-from distill.planning.recipe_checks import recipe_probes
-from distill.planning.text_tokens import TokenRate
-from distill.problems import load_problem_sets
-from distill.recipe import ProblemSource, Recipe, TraceSource
+from distill.estimates import local_data
+from distill.estimates.counts import workload
+from distill.estimates.local_data import FirstRows, is_small, read_traces
+from distill.estimates.models import model_facts
+from distill.estimates.text_tokens import TokenRate
+from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.runs.recipe_checks import recipe_probes
+from distill.sources.imported_traces import Skipped
+from distill.sources.problems import load_problem_sets
 from distill.stages import RunContext
 from distill.stages.import_traces import _pairs
 

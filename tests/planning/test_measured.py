@@ -4,12 +4,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from distill.planning.measured import measure
-from distill.planning.record import _tokens
-from distill.planning.stage import TOKENS
-from distill.planning.text_tokens import TokenRate
-from distill.recipe import Recipe
-from distill.store import Manifest, StageFolder, fingerprint
+from distill.estimates.measured import measure
+from distill.estimates.stage import TOKENS
+from distill.estimates.text_tokens import TokenRate
+from distill.recipe.sections import Recipe
+from distill.runs.plan_record import _tokens
+from distill.storage.store import Manifest, StageFolder, fingerprint
 
 COMPLETION = "<think>\nFirst add 3 and 4, which gives 7.\n</think>\n\nThe answer is \\boxed{7}."
 NUM_ROWS = 40

@@ -10,14 +10,14 @@ from rich.console import Console
 
 from distill.cli import main
 from distill.errors import UserError
-from distill.pipeline import run_recipe
-from distill.planning.machine import Machine, this_machine
-from distill.planning.plan import plan_recipe
-from distill.planning.prices import load_prices
-from distill.planning.record import FILE
-from distill.planning.table import print_plan
+from distill.estimates.machine import Machine, this_machine
+from distill.estimates.prices import load_prices
+from distill.runs.plan import plan_recipe
+from distill.runs.plan_record import FILE
+from distill.runs.plan_table import print_plan
+from distill.runs.runner import run_recipe
 from distill.stages import RunContext, generate
-from distill.store import Manifest, describe_outputs, fingerprint, read_json
+from distill.storage.store import Manifest, describe_outputs, fingerprint, read_json
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
 
@@ -138,7 +138,7 @@ def test_a_broken_plan_stops_no_run(make_recipe, tmp_path, fake_engine, content)
 
 
 def test_an_estimate_that_fails_is_said_and_stops_no_run(make_recipe, tmp_path, fake_engine, monkeypatch):
-    from distill.planning import record
+    from distill.runs import plan_record as record
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("never mind")

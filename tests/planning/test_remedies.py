@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill.planning import remedies
+from distill.estimates import remedies
 
 
 @pytest.mark.parametrize(

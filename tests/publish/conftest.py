@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from distill.pipeline import _section, run_recipe
-from distill.recipe import Recipe
+from distill.recipe.sections import Recipe
+from distill.runs.runner import _section, run_recipe
 from distill.stages import RunContext, generate
-from distill.store import Manifest, describe_outputs, fingerprint
+from distill.storage.store import Manifest, describe_outputs, fingerprint
 
 TOKEN = "hf_test_canary_0123456789abcdef"
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."

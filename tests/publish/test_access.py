@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from distill.errors import UserError
-from distill.pipeline import run_recipe
 from distill.publish.access import check_access, connect
-from distill.recipe import PushConfig
+from distill.recipe.sections import PushConfig
+from distill.runs.runner import run_recipe
 
 TOKEN = "hf_test_canary_0123456789abcdef"
 

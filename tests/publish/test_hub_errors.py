@@ -5,9 +5,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 from huggingface_hub.utils import hf_raise_for_status
 
-from distill import hub
 from distill.errors import ModelError, ProblemError, StageError, UserError
-from distill.publish.hub_errors import download_refusal, hub_errors, hub_words, is_about_token, translated
+from distill.models import hub
+from distill.models.hub_errors import download_refusal, hub_errors, hub_words, is_about_token, translated
 
 STORAGE = "Private repository storage limit reached, please upgrade your plan to increase it"
 NOT_THE_TOKEN = [

@@ -8,13 +8,13 @@ import shutil
 import pytest
 import yaml
 
-from distill import hub
 from distill.errors import RecipeError
-from distill.pipeline import STAGES, write_summary
-from distill.recipe import Recipe
-from distill.recipe_files.lock import LOCK_FILE, read_lock, run_lock, write_lock
-from distill.recipe_files.repeat import compare, comparison_lines
-from distill.recipe_yaml import read_recipe
+from distill.models import hub
+from distill.recipe.loading import read_recipe
+from distill.recipe.sections import Recipe
+from distill.runs.lock import LOCK_FILE, read_lock, run_lock, write_lock
+from distill.runs.repetition import compare, comparison_lines
+from distill.runs.runner import STAGES, write_summary
 from distill.stages import push
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -5,15 +5,15 @@ import json
 import pytest
 import yaml
 
+from distill.core.redaction import local_name, scrub
 from distill.errors import StoreError, UserError
 from distill.publish.files import hashes_of, model_files
 from distill.publish.licences import flags as licence_flags
 from distill.publish.licences import licence_of, named_licence, student_licence
 from distill.publish.markdown import code, escape, front_matter, paragraph
 from distill.publish.preview import plan_json, plan_text
-from distill.publish.scrub import local_name, scrub
 from distill.stages import push
-from distill.store import sha256_of
+from distill.storage.store import sha256_of
 
 BOTH = {"repo": "me/small", "dataset": "me/small-data", "dropped": True}
 

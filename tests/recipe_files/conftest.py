@@ -9,7 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants  # noqa: F401 - its cache is where HOME is when it is imported
 import pytest
 
-from distill.progress import QUIET
+from distill.core.progress import QUIET
 
 TOKEN = "hf_test_canary_0123456789abcdef"
 RECIPE = """\

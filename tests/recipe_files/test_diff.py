@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from distill.recipe import Recipe
-from distill.recipe_files.diff import flow, recipe_differences
-from distill.recipe_yaml import load_recipe
+from distill.recipe.diff import flow, recipe_differences
+from distill.recipe.loading import load_recipe
+from distill.recipe.sections import Recipe
 
 BASE = {
     "name": "a",

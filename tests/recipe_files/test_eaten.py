@@ -3,8 +3,8 @@ r"""Backslashes that escapes have eaten: `"\boxed"` in double quotes is a backsp
 import pytest
 
 from distill.errors import RecipeError
-from distill.recipe_files.eaten import eaten_in_source, eaten_in_text
-from distill.recipe_yaml import load_recipe, recipe_of_dict
+from distill.recipe.loading import load_recipe, recipe_of_dict
+from distill.recipe.lost_backslashes import eaten_in_source, eaten_in_text
 
 TREE = {
     "name": "tiny",

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from distill.pipeline import run_recipe
-from distill.recipe_files.copying import copy_recipe
-from distill.recipe_files.installed import installed_folder, installed_names, installed_path, notes_of
-from distill.recipe_yaml import load_recipe, read_recipe
+from distill.estimates.training_layouts import setting_of, smallest_layout
+from distill.estimates.training_report import known_shape
+from distill.models.students import STUDENTS, find_student
+from distill.recipe.copying import copy_recipe
+from distill.recipe.installed import installed_folder, installed_names, installed_path, notes_of
+from distill.recipe.loading import load_recipe, read_recipe
+from distill.runs.runner import run_recipe
 from distill.stages import RunContext, generate
-from distill.store import Manifest, describe_outputs, fingerprint
-from distill.students import STUDENTS, find_student
-from distill.training.plan_report import known_shape
-from distill.training.planner import setting_of, smallest_layout
+from distill.storage.store import Manifest, describe_outputs, fingerprint
 
 NAMES = installed_names()
 R1 = ["qwen-1.5b", "qwen-7b", "llama-8b", "qwen-14b", "qwen-32b", "llama-70b"]
@@ -94,7 +94,7 @@ def test_lora_is_one_option_away(name, student):
 
 
 def test_the_numbers_in_the_comment_of_r1_are_those_of_the_planner():
-    from distill.training.planner import training_hours
+    from distill.estimates.training_layouts import training_hours
 
     shapes = [STUDENTS[alias].shape for alias in R1]
     hours = [round(training_hours(shape, 3 * 100_000 * 5_000, 1, 989.0)) for shape in shapes]
@@ -330,7 +330,7 @@ def test_a_pinned_model_that_is_here_needs_no_network(smollm2, monkeypatch):
     from huggingface_hub import constants
 
     from distill.errors import ModelError
-    from distill.hub import resolve_model
+    from distill.models.hub import resolve_model
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert resolve_model(smollm2.name, smollm2.revision) == smollm2

@@ -11,11 +11,11 @@ from pydantic_core import PydanticCustomError
 from pydantic_core._pydantic_core import list_all_errors
 
 from distill.errors import RecipeError, UserError
-from distill.planning.prices import load_prices
-from distill.recipe import Recipe
-from distill.recipe_files.mistakes import known_keys
-from distill.recipe_files.sentences import ANOTHER_FORM, FORMS, sentence
-from distill.recipe_yaml import load_recipe, recipe_of_dict
+from distill.estimates.prices import load_prices
+from distill.recipe.loading import load_recipe, recipe_of_dict
+from distill.recipe.mistakes import known_keys
+from distill.recipe.sections import Recipe
+from distill.recipe.value_errors import ANOTHER_FORM, FORMS, sentence
 
 BASE = {
     "name": "tiny",

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from distill.errors import ModelError, RecipeError, UserError
-from distill.hub import resolve_model
-from distill.recipe_files import git_files, outside
-from distill.recipe_files.references import GitReference, HubReference, parse_reference
-from distill.recipe_files.trust import touches
-from distill.recipe_yaml import load_recipe, read_recipe
+from distill.models.hub import resolve_model
+from distill.recipe import git_files
+from distill.recipe import remote as outside
+from distill.recipe.loading import load_recipe, read_recipe
+from distill.recipe.references import GitReference, HubReference, parse_reference
+from distill.recipe.trust import touches
 
 SECRET_FILE = "/etc/passwd"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from distill.core.secrets import secrets_in_text, secrets_in_tree
 from distill.errors import RecipeError
-from distill.recipe_yaml import load_recipe
-from distill.secrets import secrets_in_text, secrets_in_tree
+from distill.recipe.loading import load_recipe
 
 ALPHABET = string.ascii_letters + string.digits
 RANDOM = "".join(random.Random(3).choices(ALPHABET, k=48))
@@ -201,7 +201,7 @@ def test_a_file_without_suffix_is_found_where_no_recipe_is_called_so(tmp_path, t
 @given(reference=st.text(max_size=30) | st.from_regex(r"(hf:|git\+[a-z]*:)[\w/@#.-]{0,20}", fullmatch=True))
 def test_any_reference_gives_a_recipe_or_a_message(reference, monkeypatch):
     from distill.errors import UserError
-    from distill.recipe_files import git_files, hub_files
+    from distill.recipe import git_files, hub_files
 
     monkeypatch.setattr(git_files, "TIMEOUT_S", 2.0)
     monkeypatch.setattr(hub_files.HubFiles, "_about", _unreachable)

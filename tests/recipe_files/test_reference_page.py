@@ -8,8 +8,8 @@ from typer.main import get_command
 
 import distill.recipe as recipe_models
 from distill.cli import app
-from distill.recipe import Recipe
-from distill.recipe_files.reference_page import START, field_reference
+from distill.recipe.reference_page import START, field_reference
+from distill.recipe.sections import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from distill.recipe_files.schema import SCHEMA_FILE, recipe_schema, schema_line, schema_text
+from distill.recipe.schema import SCHEMA_FILE, recipe_schema, schema_line, schema_text
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SCHEMA = jsonschema.Draft202012Validator(recipe_schema())

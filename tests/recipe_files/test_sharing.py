@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.recipe_yaml import load_recipe, read_recipe
+from distill.recipe.loading import load_recipe, read_recipe
 
 SERVED = "generate: {compute: {base_urls: ['http://10.0.0.7:8000/v1']}, "
 

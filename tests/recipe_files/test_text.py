@@ -5,8 +5,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from distill.recipe_files.reading import read_tree
-from distill.recipe_files.text import recipe_yaml
+from distill.recipe.text import recipe_yaml
+from distill.recipe.yaml_tree import read_tree
 
 READABLE = st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\t\n\x85")
 """What a recipe may hold."""

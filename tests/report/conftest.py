@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
+from distill.core.provenance import hardware, package_versions
+from distill.core.records import Problem, Trace, Verdict
+from distill.core.thinking import split_reasoning
 from distill.filters.funnel import Funnel
-from distill.hub import Model
-from distill.ledger import Ledger
-from distill.pipeline import write_summary
-from distill.prompts import split_reasoning
-from distill.provenance import hardware, package_versions
-from distill.recipe import Recipe
-from distill.records import Problem, Trace, Verdict
+from distill.models.hub import Model
+from distill.recipe.sections import Recipe
 from distill.report import gather_run, render_report
 from distill.report.compare import compare_runs, render_comparison
+from distill.runs.runner import write_summary
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
-from distill.store import Manifest, Summary, describe_outputs, fingerprint, only_writer, write_jsonl
-from distill.trace_store import finalise
+from distill.storage.ledger import Ledger
+from distill.storage.store import Manifest, Summary, describe_outputs, fingerprint, only_writer, write_jsonl
+from distill.storage.trace_store import finalise
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -293,9 +293,9 @@ def make_sums_run(tmp_path: Path, finished_runs: Callable[..., Path]) -> Callabl
 
 def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_chars: int = 4_000) -> Path:
     """A filtered run of `num_problems * num_samples` traces, written without grading them."""
-    from distill.records import REASONS
-    from distill.shards import ShardWriter
+    from distill.core.records import REASONS
     from distill.stages.filter import _dropped_row, _dropped_schema, _kept_row, _kept_schema
+    from distill.storage.shards import ShardWriter
 
     draw = random.Random(5)
     maker = RunMaker(recipe_of("big"), runs)

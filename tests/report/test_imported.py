@@ -10,16 +10,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from distill.ledger import Ledger
-from distill.prompts import split_reasoning
-from distill.records import Trace
+from distill.core.records import Trace
+from distill.core.thinking import split_reasoning
 from distill.report import gather_run, render_report
 from distill.report.charts import MAX_ROWS, yield_rows
 from distill.report.compare import compare_runs, glance, render_comparison
 from distill.report.render import estimate_words, teacher_names
 from distill.stages import filter
-from distill.store import Summary, write_jsonl
-from distill.trace_store import finalise
+from distill.storage.ledger import Ledger
+from distill.storage.store import Summary, write_jsonl
+from distill.storage.trace_store import finalise
 
 TEACHERS = ("big/thinker", "small/solver", "small/solver", "")
 

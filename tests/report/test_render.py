@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.prompts import split_reasoning
-from distill.records import REASONS, Problem
+from distill.core.records import REASONS, Problem
+from distill.core.thinking import split_reasoning
 from distill.report import Run, render_report
 from distill.report.cards import filtered_card
 from distill.report.outcomes import Outcome, Place

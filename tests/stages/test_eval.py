@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from distill.core.records import EvalResult, Problem, Trace, Verdict
+from distill.core.thinking import split_reasoning
 from distill.errors import UserError
-from distill.hub import Model
-from distill.ledger import Ledger
-from distill.problems import problems_fingerprint
-from distill.prompts import split_reasoning
-from distill.recipe import Recipe
-from distill.records import EvalResult, Problem, Trace, Verdict
+from distill.models.hub import Model
+from distill.recipe.sections import Recipe
+from distill.sources.problems import problems_fingerprint
 from distill.stages import KEPT, RunContext, eval, traces_fingerprint
 from distill.stages.eval import Graded, compare, problem_scores, score
-from distill.store import read_jsonl, write_json, write_jsonl
+from distill.storage.ledger import Ledger
+from distill.storage.store import read_jsonl, write_json, write_jsonl
 
 THOUGHT = "<think>\nTwo and two.\n</think>\n\n"
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from distill.core.records import Problem, Trace, Verdict
+from distill.core.thinking import split_reasoning
 from distill.errors import ProblemError, StoreError, UserError
-from distill.explain import explain, story
-from distill.ledger import Ledger
-from distill.prompts import split_reasoning
-from distill.recipe import Recipe
-from distill.records import Problem, Trace, Verdict
+from distill.recipe.sections import Recipe
+from distill.runs.explain import explain, story
 from distill.stages import RunContext, filter, generate
-from distill.store import describe_outputs, read_json, read_jsonl, write_json, write_jsonl
-from distill.trace_store import finalise
+from distill.storage.ledger import Ledger
+from distill.storage.store import describe_outputs, read_json, read_jsonl, write_json, write_jsonl
+from distill.storage.trace_store import finalise
 
 THOUGHT = "<think>\nTwo and two make four.\n</think>\n\n"
 ONE_WORKER = {"workers": 1}

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from distill.core.records import Trace
 from distill.errors import UserError
-from distill.ledger import Ledger
-from distill.records import Trace
 from distill.stages import RunContext, generate
-from distill.store import differences, read_json, read_jsonl
-from distill.trace_store import stored, stored_traces
+from distill.storage.ledger import Ledger
+from distill.storage.store import differences, read_json, read_jsonl
+from distill.storage.trace_store import stored, stored_traces
 
 ANSWERS = ["<think>\n1\n</think>\n\n\\boxed{1}", "<think>\nhm"]
 

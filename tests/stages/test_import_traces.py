@@ -3,11 +3,11 @@
 import pytest
 
 from distill.errors import ProblemError, UserError
-from distill.pipeline import run_recipe
-from distill.recipe import Recipe
+from distill.recipe.sections import Recipe
+from distill.runs.runner import run_recipe
 from distill.stages import RunContext, filter, import_traces
-from distill.store import read_json, read_jsonl, write_jsonl
-from distill.trace_store import stored_traces
+from distill.storage.store import read_json, read_jsonl, write_jsonl
+from distill.storage.trace_store import stored_traces
 
 ROWS = [
     {

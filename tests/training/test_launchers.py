@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from distill.pipeline import run_recipe
-from distill.recipe_yaml import load_recipe
+from distill.recipe.loading import load_recipe
+from distill.runs.runner import run_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from distill.shapes import ModelShape
-from distill.students import STUDENTS
-from distill.training.memory import ADAMW, FP32, GIB, PARTS, Setting, plan, saved_per_layer, trained_parameters
+from distill.estimates.training_memory import (
+    ADAMW,
+    FP32,
+    GIB,
+    PARTS,
+    Setting,
+    plan,
+    saved_per_layer,
+    trained_parameters,
+)
+from distill.models.shapes import ModelShape
+from distill.models.students import STUDENTS
 
 QWEN = STUDENTS["qwen-7b"].shape
 SMALL = {"hidden": 48, "layers": 2, "heads": 6, "kv_heads": 2, "head_dim": 20, "intermediate": 100, "vocab": 256}

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from distill.cli import app
 from distill.errors import ModelError
-from distill.recipe import SftConfig
-from distill.students import STUDENTS, Student
-from distill.training.plan_report import known_shape, plan_entry, plan_tables, student_entries, student_tables
+from distill.estimates.training_report import known_shape, plan_entry, plan_tables, student_entries, student_tables
+from distill.models.students import STUDENTS, Student
+from distill.recipe.sections import SftConfig
 
 RECIPE = """
 name: small

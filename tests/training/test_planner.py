@@ -2,11 +2,7 @@
 
 import pytest
 
-from distill.recipe import Lora, SftConfig, TrainCompute
-from distill.students import STUDENTS
-from distill.training.layout import Layout
-from distill.training.memory import Setting, plan
-from distill.training.planner import (
+from distill.estimates.training_layouts import (
     CPU_CORE_TFLOPS,
     auto_sharding,
     best_layout,
@@ -17,6 +13,10 @@ from distill.training.planner import (
     smallest_layout,
     training_hours,
 )
+from distill.estimates.training_memory import Setting, plan
+from distill.models.students import STUDENTS
+from distill.recipe.sections import Lora, SftConfig, TrainCompute
+from distill.training.layout import Layout
 
 R1_ROWS = 32_768
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import ModelError, StageError
-from distill.launch import run_job
+from distill.execution.jobs import run_job
 from distill.training.layout import Layout
 
 pytestmark = pytest.mark.slow

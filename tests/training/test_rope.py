@@ -5,8 +5,8 @@ import json
 import pytest
 
 from distill.errors import ModelError
-from distill.students import Student, find_student
-from distill.training.rope import Rope, RopePatch, apply_rope, rope_of, rope_patch
+from distill.models.rope import Rope, RopePatch, apply_rope, rope_of, rope_patch
+from distill.models.students import Student, find_student
 
 QWEN_MATH = {"model_type": "qwen2", "max_position_embeddings": 4_096, "rope_theta": 10_000}
 LLAMA = {

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import ModelError, ProblemError, StoreError
-from distill.tokenizers import load_tokenizer
+from distill.models.tokenizers import load_tokenizer
 from distill.training import rows as rows_module
 from distill.training.rows import row_lengths, source_row, source_rows, token_rows
 

@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file
 
 from distill.errors import DiskError, ModelError, StageError, StoreError
-from distill.recipe import SftConfig
-from distill.store import write_json
+from distill.recipe.sections import SftConfig
+from distill.storage.store import write_json
 from distill.training.checkpoints import newest_checkpoint, set_damaged_aside, step_of
 from distill.training.job import TrainJob
 from distill.training.layout import plan_layout
@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_sealed_ends_training_clearly(t
 
 def test_sigterm_saves_and_ends_and_a_damaged_checkpoint_is_passed_over(tmp_path, tiny_llama, unbroken):
     broken = job(tmp_path, tiny_llama, out="broken", compute={"save_every_steps": 2})
-    child = start(broken, tmp_path / "broken", "-m", "distill.launch", "train")
+    child = start(broken, tmp_path / "broken", "-m", "distill.execution.jobs", "train")
     metrics = tmp_path / "broken/metrics.jsonl"
     while child.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
         time.sleep(0.005)

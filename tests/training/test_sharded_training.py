@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill import launch
-from distill.crew import Crew
+from distill.execution import jobs as launch
+from distill.execution.process_group import Crew
 from distill.training.layout import Layout
 from distill.training.sharding import SHARDED_WEIGHTS, consolidate
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distill.errors import StageError
-from distill.launch import JOBS
-from distill.tokenizers import load_tokenizer, template_text
+from distill.execution.jobs import JOBS
+from distill.models.tokenizers import load_tokenizer, template_text
 from distill.training import student
 from distill.training.student import Base, StudentCheck, check_student, save_student
 
@@ -277,7 +277,7 @@ def test_a_student_that_does_not_load_or_is_not_finite_fails_the_stage(graduate,
 
 def test_the_closing_check_is_a_job_of_its_own(graduate, kept, tmp_path):
     """In a process of its own it starts without training's memory, and as a stranger would."""
-    from distill.launch import run_job
+    from distill.execution.jobs import run_job
 
     assert JOBS["check_student"] == ("distill.training.student", "StudentCheck", "check_student")
     result, _ = run_job("check_student", StudentCheck(str(graduate), str(kept), 3, 48, 0), Path(tmp_path))

@@ -1,0 +1,154 @@
+"""How a long stage shows that it moves: a live bar on a terminal, a line every so often elsewhere, nothing if quiet."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from distill.core.forecast import Rate
+from distill.core.terminal import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+LINE_EVERY_S = 15.0
+PROGRESS_FD = "DISTILL_PROGRESS_FD"
+QUIET = "DISTILL_QUIET"
+
+
+def terminal() -> TextIO:
+    """Where progress goes: the file descriptor that the parent process handed over, else standard error."""
+    handed = os.environ.get(PROGRESS_FD)
+    return os.fdopen(os.dup(int(handed)), "w") if handed else sys.stderr
+
+
+def note(text: str) -> None:
+    """Show a line where progress goes."""
+    if not os.environ.get(QUIET):
+        stream = terminal()
+        print(printable(text), file=stream, flush=True)
+        if stream is not sys.stderr:
+            stream.close()
+
+
+class ProgressBar:
+    """Counts `total` things (`None`: nobody knows how many); shows rate and time left, and a note such as `loss 0.43`.
+
+    Use as a context manager; `advance` may be called with 0 to show a new note.
+
+    Args:
+        title: what goes on.
+        total: how many things there are.
+        unit: what they are, in the plural.
+        done: how many are done before.
+        forecast: the seconds left as somebody else knows them, `None` where they cannot be told; left out: what is left
+            takes as long as what was done last.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        unit: str,
+        done: int = 0,
+        forecast: Callable[[], float | None] | None = None,
+    ) -> None:
+        self.title, self.total, self.unit, self.num_done = title, total, unit, done
+        self._num_before = done
+        self._forecast = forecast or self._seconds_left
+        self._has_said_once = False
+        self._stream = None if os.environ.get(QUIET) else terminal()
+        self._stream_is_ours = bool(os.environ.get(PROGRESS_FD))
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._started = self._last_line = time.monotonic()
+        self._rate = Rate(self._started, self.num_done)
+        if self._stream is not None and self._stream.isatty():
+            self._start_live(self._stream)
+        elif self._stream is not None:
+            resumed = f", {self.num_done} done before" if self.num_done else ""
+            self.say(f"{self.title}: {'' if self.total is None else f'{self.total} '}{self.unit}{resumed}")
+        return self
+
+    def _start_live(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(self.unit),
+            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("[cyan]{task.fields[left]}"),
+            console=Console(file=stream),
+        )
+        self._task = self._live.add_task(self.title, total=self.total, completed=self.num_done, note="", left="")
+        self._live.start()
+
+    def advance(self, num: int = 1, note: str = "") -> None:
+        """`num` more are done."""
+        self.num_done += num
+        now = time.monotonic()
+        self._rate.note(now, self.num_done)
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=self.num_done, note=printable(note), left=self._left())
+        elif self._stream is not None and now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            parts = [f"{self._count()} {self.unit}", f"{self.per_s:.1f}/s", note, self._left()]
+            self.say(f"{self.title}: {', '.join(filter(None, parts))}")
+
+    @property
+    def per_s(self) -> float:
+        """Things done in a second, of late."""
+        return self._rate.per_s
+
+    def _seconds_left(self) -> float | None:
+        return None if self.total is None or not self.per_s else (self.total - self.num_done) / self.per_s
+
+    def _left(self) -> str:
+        seconds = self._forecast()
+        return "" if seconds is None else f"{duration(seconds)} left"
+
+    def _count(self) -> str:
+        return f"{self.num_done}" if self.total is None else f"{self.num_done}/{self.total}"
+
+    def say(self, text: str) -> None:
+        """Show a line above the bar; a server or a file name may have written some of it."""
+        text = printable(text)
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
+        elif self._stream is not None:
+            print(text, file=self._stream, flush=True)
+
+    def say_once(self, text: str) -> None:
+        """Show a line the first time that anything is said this way."""
+        if not self._has_said_once:
+            self._has_said_once = True
+            self.say(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, left=f"in {duration(time.monotonic() - self._started)}")
+            self._live.stop()
+        elif kind is None and self.num_done > self._num_before:
+            elapsed = time.monotonic() - self._started
+            self.say(f"{self.title}: {self._count()} {self.unit} in {duration(elapsed)}")
+        if self._stream is not None and self._stream_is_ours:
+            self._stream.close()
+            self._stream = None
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s`, `2 h 07 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,267 @@
+"""The records that travel between stages, and their converters to TRL rows.
+
+Enters and leaves: plain JSON objects, one a line, for example a trace
+
+    {"problem_id": "9f2c…", "sample_index": 0, "teacher": "org/model", "teacher_revision": "f48b…",
+     "text": "<think>\\n2 + 2 = 4\\n</think>\\n\\n4", "reasoning": "2 + 2 = 4", "content": "4",
+     "finish_reason": "stop", "num_prompt_tokens": 31, "num_completion_tokens": 19, "seed": 7, "sampling": {…}}
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
+
+Message = dict[str, str]
+"""A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
+
+FinishReason = Literal["stop", "length", "loop", "error"]
+"""Stopped by itself, cut off at `max_tokens`, stopped because it only repeated itself, or never answered."""
+
+GradedBy = Literal["rule", "majority", "judge", ""]
+"""Whose word a grade is: a rule's, the problem's other traces', a judge model's; empty where there is none."""
+
+SampleKey = tuple[str, int]
+"""A sample's identity: `(problem_id, sample_index)`, whatever its place in a file."""
+
+REASONS: dict[str, str] = {
+    "error": "the engine could not answer (the trace says why)",
+    "truncated": "cut off at max_tokens before the model stopped by itself",
+    "loop": "stopped while sampling: its last tokens were one piece over and over",
+    "no_think": "no <think> … </think> block",
+    "unclosed_think": "<think> was opened and never closed",
+    "several_thinks": "a second thought, one inside another, or a mark such as </think> inside thought or answer",
+    "empty_answer": "nothing after </think>",
+    "contaminated": "the problem is in an evaluation set (the certificate names the item)",
+    "secret": "question or trace holds a key, a token or a password (the detail names its kind)",
+    "duplicate_problem": "the problem is the same as, or nearly the same as, another one",
+    "no_answer": "no final answer could be found",
+    "wrong_answer": "the final answer is not the expected one",
+    "ungraded_gold": "the expected answer is missing, damaged or could not be parsed",
+    "damaged_answer": "the final answer holds a control character where a LaTeX command lost its backslash",
+    "ungraded_timeout": "grading took longer than its limit and was stopped",
+    "ungraded_memory": "grading took more memory than its limit and was stopped",
+    "ungraded_crash": "the grader crashed",
+    "ungraded_entry": "the reasoning-gym entry that was asked cannot be made again, and its scorer needs it",
+    "ungraded_isolation": "its scorer evaluates answers, and this machine cannot confine it (`distill doctor`)",
+    "ungraded_judge": "the judge gave no verdict",
+    "judge_veto": "a rule called it right and the judge did not",
+    "several_answers": "several boxed results that disagree",
+    "too_short": "shorter than filter.min_tokens",
+    "too_long": "longer than filter.max_tokens",
+    "refusal": "the answer refuses to answer",
+    "prompt_leak": "it repeats the system prompt or a worked example",
+    "code_block": "it holds a fenced code block",
+    "unmeasured": "the text could not be measured: that took too long or crashed",
+    "long_paragraph": "a paragraph is longer than filter.readability.max_paragraph_chars",
+    "repetition": "the text repeats itself",
+    "mixed_language": "too much of the text is in another language than asked for",
+    "duplicate": "same text as another good trace of the problem",
+    "near_duplicate": "nearly the same text as another good trace of the problem",
+    "pass_rate": "the teacher solves the problem too seldom or too often (filter.select)",
+    "not_selected": "a good trace, but the problem has its share already (filter.select)",
+    "over_source_cap": "a good trace, but its source has its share already (filter.select)",
+    "over_budget": "a good trace, but the token budget is full (filter.select)",
+}
+"""The closed vocabulary of reasons for a drop, in the order in which the funnel counts them."""
+
+REASON_KEYS: dict[str, tuple[str, ...]] = {
+    "error": (),
+    "truncated": ("generate.sampling.max_tokens",),
+    "loop": ("generate.loops",),
+    "no_think": ("filter.require_think",),
+    "unclosed_think": (),
+    "several_thinks": (),
+    "empty_answer": (),
+    "contaminated": ("filter.decontaminate",),
+    "secret": (),
+    "duplicate_problem": ("filter.duplicates.problems",),
+    "no_answer": (),
+    "wrong_answer": (),
+    "ungraded_gold": ("filter.unanswered", "filter.majority", "filter.judge"),
+    "damaged_answer": (),
+    "ungraded_timeout": ("filter.grade_timeout_s",),
+    "ungraded_memory": ("filter.grade_memory_gib",),
+    "ungraded_crash": (),
+    "ungraded_entry": (),
+    "ungraded_isolation": (),
+    "ungraded_judge": ("filter.judge",),
+    "judge_veto": ("filter.judge.role",),
+    "several_answers": ("filter.readability.several_answers",),
+    "too_short": ("filter.min_tokens",),
+    "too_long": ("filter.max_tokens",),
+    "refusal": ("filter.readability.refusals",),
+    "prompt_leak": ("filter.readability.max_prompt_leak",),
+    "code_block": ("filter.readability.code_blocks",),
+    "unmeasured": (),
+    "long_paragraph": ("filter.readability.max_paragraph_chars",),
+    "repetition": (
+        "filter.readability.max_loop_repeats",
+        "filter.readability.max_loop_chars",
+        "filter.readability.max_compression_ratio",
+        "filter.readability.max_repeated_share",
+    ),
+    "mixed_language": (
+        "filter.readability.language",
+        "filter.readability.min_language_share",
+        "filter.readability.max_foreign_words",
+    ),
+    "duplicate": ("filter.duplicates",),
+    "near_duplicate": ("filter.duplicates.traces",),
+    "pass_rate": ("filter.select.min_pass_rate", "filter.select.max_pass_rate"),
+    "not_selected": ("filter.select.per_problem",),
+    "over_source_cap": ("filter.select.per_source",),
+    "over_budget": ("filter.select.token_budget",),
+}
+"""The recipe's keys that decide each reason, the one to look at first in front; empty where no key does."""
+
+
+class Record:
+    """What all records share: plain JSON in and out."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON-ready dict, its fields in order."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The record in `row`; keys that are not its fields are left aside.
+
+        Raises:
+            TypeError: a field without a default is missing.
+        """
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{key: value for key, value in row.items() if key in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem(Record):
+    """One question with its expected answer, as the student will see it."""
+
+    id: str
+    prompt: list[Message]
+    answer: str | None
+    task: str
+    source: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """The text of the last user message."""
+        return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), "")
+
+    @property
+    def questions(self) -> str:
+        """The text of all user messages: a later turn may say no more than "And in metres?"."""
+        return "\n\n".join(m["content"] for m in self.prompt if m["role"] == "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Record):
+    """One answer: its text, and the reasoning and content derived from it.
+
+    The text is verbatim, but for two things: a thought that came apart from the answer (in a field or column of its
+    own) stands before it between `<think>` and `</think>`, and so do marks that `traces[].think_marks` names.
+    """
+
+    problem_id: str
+    sample_index: int
+    teacher: str
+    teacher_revision: str
+    text: str
+    reasoning: str
+    content: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    seed: int
+    sampling: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+    @property
+    def told_tokens(self) -> int | None:
+        """Completion tokens as the teacher counts them; `None` where nobody told, as of most traces made elsewhere."""
+        return self.num_completion_tokens if self.num_completion_tokens or not self.text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """What grading and filtering said of one trace.
+
+    `correct` is `None` where the trace could not be graded, which is not the same as wrong. `reasons` holds every
+    reason for a drop, in the order of `REASONS`; a trace without reasons is kept. `graded_by` says whose word `correct`
+    is, and `details` says more on some reasons: what was measured, which other trace or evaluation item it is.
+    `num_student_tokens` is the length of reasoning and answer in the student's tokens, where the filter counts them.
+
+    Raises:
+        ValueError: a reason that is not in `REASONS`.
+    """
+
+    problem_id: str
+    sample_index: int
+    correct: bool | None
+    extracted_answer: str | None
+    reasons: tuple[str, ...] = ()
+    graded_by: GradedBy = ""
+    details: dict[str, str] = field(default_factory=dict)
+    num_student_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.reasons) - REASONS.keys():
+            raise ValueError(f"unknown reasons {sorted(unknown)}; known are {list(REASONS)}")
+        object.__setattr__(self, "reasons", tuple(sorted(set(self.reasons), key=list(REASONS).index)))
+
+    @property
+    def kept(self) -> bool:
+        return not self.reasons
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult(Record):
+    """One model's score on one problem set. Shares and pass@1 lie in [0, 1]."""
+
+    model: str
+    num_problems: int
+    samples_per_problem: int
+    pass_at_1: float
+    interval_95: tuple[float, float]
+    truncated_share: float
+    num_ungraded: int
+    mean_completion_tokens: float
+
+    def __post_init__(self) -> None:
+        low, high = self.interval_95  # JSON knows no tuples
+        object.__setattr__(self, "interval_95", (low, high))
+
+
+def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
+    """A content hash (16 hex digits): the same problem has the same id in any order and any data set."""
+    content = json.dumps([prompt, task, answer], ensure_ascii=True, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def sft_row(problem: Problem, trace: Trace) -> dict[str, Any]:
+    """A row of TRL's conversational prompt/completion format: the loss falls on the completion alone.
+
+    Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
+    """
+    from distill.core.thinking import join_reasoning
+
+    completion = join_reasoning(trace.reasoning, trace.content)
+    return {"prompt": problem.prompt, "completion": [{"role": "assistant", "content": completion}]}
+
+
+def rl_row(problem: Problem) -> dict[str, Any]:
+    """A row for TRL's GRPOTrainer: the prompt alone, with what a reward function needs."""
+    return {"prompt": problem.prompt, "solution": problem.answer, "task": problem.task}

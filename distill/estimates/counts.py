@@ -1,0 +1,238 @@
+"""How many problems a recipe has, and how long their prompts are, without loading a dataset from the Hub.
+
+Enters: the recipe's sources, the run folder. Leaves: a `Workload`. Numbers are exact where the run folder or a local
+source tells; of Hub datasets the local cache's own counts, the `limit`, or the dataset's card.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.core.plurals import counted
+from distill.errors import DistillError
+from distill.estimates.local_data import LocalFile, faults_of_packs, num_rows, read_problems, read_traces
+from distill.estimates.quantities import Range, short, total
+from distill.estimates.text_tokens import TokenRate, tokens_of
+from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.sources.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
+
+TEMPLATE_TOKENS = 20
+"""What a chat template puts around a message, about."""
+
+KNOWN_ROWS = {
+    ("openai/gsm8k", "train"): 7_473,
+    ("openai/gsm8k", "test"): 1_319,
+    ("HuggingFaceH4/MATH-500", "test"): 500,
+    ("HuggingFaceH4/aime_2024", "train"): 30,
+    ("yentinglin/aime_2025", "train"): 30,
+    ("Idavidrein/gpqa", "train"): 198,
+    ("open-r1/OpenR1-Math-220k", "train"): 93_733,
+    ("open-r1/Mixture-of-Thoughts", "train"): 349_317,
+}
+"""(dataset, split) -> rows, as the dataset cards have them (of OpenR1-Math the `default` configuration, of
+Mixture-of-Thoughts `all`, of GPQA its diamond set)."""
+KNOWN_TRACES = {"open-r1/OpenR1-Math-220k": (2, 4)}
+"""Data set -> how many traces a row holds, at least and at most, as its card says; others hold one."""
+KNOWN_CONFIGS = {"Idavidrein/gpqa": "gpqa_diamond", "open-r1/OpenR1-Math-220k": "default"}
+
+UNKNOWN_ROWS = Range(1_000, 100_000, "number of rows unknown: the dataset is not on this machine, and no limit is set")
+TYPICAL_CHARS = Range(80, 1_200, "problems of 80 to 1,200 characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked."""
+
+    train: Range
+    """Problems that the teacher answers, or traces that are imported."""
+    num_problems: Range
+    """Problems that these traces answer."""
+    benchmarks: dict[str, Range]
+    """Evaluation problems by set; the held-out ones come first."""
+    prompt_chars: Range
+    """Characters of a problem on average."""
+    longest_chars: float | None
+    """Of the longest prompt; `None`: not looked at."""
+    trace_tokens: Range | None = None
+    """Student tokens of an imported trace, on average; `None`: not looked at."""
+    longest_trace_tokens: float | None = None
+    """Of the longest one; `None`: not looked at."""
+    unknown: tuple[str, ...] = ()
+    """Sources of which nobody knows how many rows they have."""
+    faults: tuple[str, ...] = ()
+    """Why local files cannot be used, as the run would say it."""
+
+    @property
+    def num_measured(self) -> Range:
+        """Evaluation problems over all sets."""
+        return total(self.benchmarks.values())
+
+    @property
+    def prompt_tokens(self) -> Range:
+        """Tokens of a prompt on average, with the chat template's own."""
+        return tokens_of(self.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
+
+
+def workload(
+    recipe: Recipe, sets: ProblemSets | None = None, rate: TokenRate | None = None, quick: bool = False
+) -> Workload:
+    """Count what a recipe asks.
+
+    Args:
+        recipe: the recipe.
+        sets: its problems where they are loaded; left out: counted from outside.
+        rate: counts the tokens of texts; left out: by their characters.
+        quick: read less of the recipe's files, and leave out those of `filter.decontaminate`.
+    """
+    look = _Counted(recipe, rate or TokenRate(), quick, sets)
+    own = look.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
+    benchmarks = _benchmarks(recipe, sets, look)
+    num, num_problems = total(one.num for one in own), total(one.num_problems for one in own)
+    if sets is not None and sets.train:
+        num = num_problems = Range.exact(len(sets.train), f"{counted(len(sets.train), 'problem')}, counted")
+    elif recipe.eval and recipe.eval.held_out:
+        held_out = recipe.eval.held_out
+        num = num_problems = Range(max(1.0, num.low - held_out), max(1.0, num.high - held_out))
+    bases = dict.fromkeys(one.num.basis for one in own if one.num.basis)
+    chars, longest = _prompt_chars(sets, own)
+    lengths, longest_trace = _trace_tokens(recipe, own)
+    return Workload(
+        train=num.because(num.basis or "; ".join(bases)),
+        num_problems=num_problems,
+        benchmarks=benchmarks,
+        prompt_chars=chars,
+        longest_chars=longest,
+        trace_tokens=lengths,
+        longest_trace_tokens=longest_trace,
+        unknown=tuple(dict.fromkeys(look.unknown)),
+        faults=tuple(dict.fromkeys([*look.faults, *([] if quick else faults_of_packs(recipe))])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is known of one source."""
+
+    num: Range
+    num_problems: Range
+    local: LocalFile | None = None
+
+
+@dataclass
+class _Counted:
+    """Sources counted one by one, with what came up."""
+
+    recipe: Recipe
+    rate: TokenRate
+    quick: bool
+    sets: ProblemSets | None
+    unknown: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def sources(self, sources: Sequence[ProblemSource | TraceSource], is_measured: bool = False) -> list[_Source]:
+        return [self._source(source, is_measured) for source in sources]
+
+    def _source(self, source: ProblemSource | TraceSource, is_measured: bool) -> _Source:
+        kind, _, name = source.source.partition(":")
+        if kind == "gym":
+            number = source.limit or DEFAULT_GYM_SIZE
+            num = Range(0.5 * number, number, f"{number:,} made by {source.source}, repeats dropped")
+            return _Source(num, num)
+        local = self._local(source, is_measured) if kind == "file" else None
+        if local is not None:
+            return _Source(local.num, local.num_problems, local)
+        there = num_rows(Path(name)) if kind == "file" else _cached_rows(name, source.config, source.split)
+        if there is None and source.limit is None:
+            if kind == "hf" or not self.faults:
+                self.unknown.append(source.source)
+            return _Source(UNKNOWN_ROWS, UNKNOWN_ROWS)
+        label = source.source if kind == "hf" else Path(name).name
+        if there is None:
+            num = Range.exact(source.limit or 1, f"limit {source.limit:,} of {label}")
+            return _Source(num, num)
+        each = KNOWN_TRACES.get(name, (1, 1)) if isinstance(source, TraceSource) else (1, 1)
+        low, high = (min(there * number, source.limit or there * number) for number in each)
+        said = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        return _Source(Range(low, high, f"{said} of {label}"), Range.exact(min(there, high)))
+
+    def _local(self, source: ProblemSource | TraceSource, is_measured: bool) -> LocalFile | None:
+        try:
+            if isinstance(source, ProblemSource):
+                return read_problems(source, self.recipe, is_measured, self.quick)
+            measured = self.sets.measured_questions if self.sets else frozenset[str]()
+            return read_traces(source, self.rate, measured, self.quick)
+        except DistillError as error:
+            self.faults.append(str(error))
+        except OSError as error:
+            self.faults.append(f"{source.source}: cannot be read ({error.strerror}).")
+        return None
+
+
+def _benchmarks(recipe: Recipe, sets: ProblemSets | None, look: _Counted) -> dict[str, Range]:
+    if sets is not None:
+        found = sets.benchmarks.items()
+        return {name: Range.exact(len(one), f"{counted(len(one), 'problem')}, counted") for name, one in found}
+    if recipe.eval is None:
+        return {}
+    held_out = recipe.eval.held_out
+    benchmarks = {HELD_OUT: Range.exact(held_out, f"{held_out:,} held out")} if held_out else {}
+    for source, one in zip(recipe.eval.benchmarks, look.sources(recipe.eval.benchmarks, True), strict=True):
+        benchmarks[benchmark_name(source)] = one.num
+    return benchmarks
+
+
+def _prompt_chars(sets: ProblemSets | None, own: Sequence[_Source]) -> tuple[Range, float | None]:
+    """Mean and greatest length of prompts."""
+    if sets is not None and sets.train:
+        lengths = [sum(len(message["content"]) for message in problem.prompt) for problem in sets.train]
+        mean = sum(lengths) / len(lengths)
+        return Range.exact(mean, f"problems of {mean:,.0f} characters on average"), max(lengths)
+    looked = [one.local for one in own if one.local is not None]
+    if not looked:
+        return TYPICAL_CHARS, None
+    means = [local.prompt_chars for local in looked]
+    is_whole = all(local.is_whole for local in looked)
+    low, high = (min(means), max(means)) if is_whole else (0.8 * min(means), 1.2 * max(means))
+    said = (
+        f"problems of {short(low)} to {short(high)} characters" if low < high else f"problems of {low:,.0f} characters"
+    )
+    return Range(low, high, said), max(local.longest_prompt_chars for local in looked)
+
+
+def _trace_tokens(recipe: Recipe, own: Sequence[_Source]) -> tuple[Range | None, float | None]:
+    """Mean and greatest length of the traces; unknown where a source was not looked into."""
+    looked = [one.local for one in own if one.local is not None and one.local.trace_tokens is not None]
+    if not recipe.traces or len(looked) < len(recipe.traces):
+        return None, None
+    means = [local.trace_tokens for local in looked if local.trace_tokens is not None]
+    mean = Range(min(one.low for one in means), max(one.high for one in means), means[0].basis)
+    is_whole = all(local.is_whole for local in looked)
+    return mean, max(local.longest_trace_tokens for local in looked) if is_whole else None
+
+
+def _cached_rows(name: str, config: str | None, split: str) -> int | None:
+    """Rows of a Hub dataset's split: as its copy in the cache says, else as its card does."""
+    for info in sorted(_cache_folder().glob(f"{name.replace('/', '___')}/*/*/*/dataset_info.json")):
+        try:
+            about: dict[str, Any] = json.loads(info.read_text())
+            if config in (None, about.get("config_name")) and split in (about.get("splits") or {}):
+                return int(about["splits"][split]["num_examples"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    if config not in (None, "main", "all", KNOWN_CONFIGS.get(name)):
+        return None
+    return KNOWN_ROWS.get((name, split))
+
+
+def _cache_folder() -> Path:
+    """Where `datasets` keeps what it has made ready."""
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    return Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
+
+
+def is_cached_dataset(name: str) -> bool:
+    """Whether a copy of a Hub dataset is here."""
+    return any(_cache_folder().glob(f"{name.replace('/', '___')}/*"))

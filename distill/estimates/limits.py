@@ -1,0 +1,238 @@
+"""Limits of one stage that are tight for another, or for the machine: allowed, and likely to hurt.
+
+Enters: a recipe, its estimates, the machine. Leaves: `Tight` findings, the gravest first.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from distill.core.plurals import counted
+from distill.estimates.counts import TEMPLATE_TOKENS
+from distill.estimates.machine import GPUS_A_MACHINE, busy_cores, usable_memory_gib
+from distill.estimates.quantities import Range, short, span
+from distill.estimates.remedies import Seen, ways_to_fit
+from distill.estimates.stage import DONE, MEMORY
+from distill.estimates.text_tokens import tokens_of
+from distill.models.students import find_student
+
+FULL_SHARE = 0.9
+"""Of memory or of a length, from which on a limit is called tight."""
+CONTEXT_SHARE = 0.97
+"""The same of a context, of which the longest prompt is known only about."""
+WIDE_POINTS = 5.0
+"""Half-width of a 95% interval from which on it is called wide, in points."""
+Z_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Tight:
+    """A limit that is close."""
+
+    kind: str
+    message: str
+    """What, where, and what would help."""
+    stops: bool = False
+    """Whether the run would stop there, as far as can be told."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "message": self.message, "stops": self.stops}
+
+
+def tight_limits(seen: Seen) -> list[Tight]:
+    """All that is tight, what stops the run first."""
+    found = [
+        *_data(seen),
+        *_lengths(seen),
+        *_memory(seen),
+        *_disk(seen),
+        *_gpus(seen),
+        *_busy(seen),
+        *_statistics(seen),
+    ]
+    return sorted(found, key=lambda tight: not tight.stops)
+
+
+def _data(seen: Seen) -> Iterator[Tight]:
+    for fault in seen.work.faults:
+        yield Tight("data", fault, stops=True)
+
+
+def _lengths(seen: Seen) -> Iterator[Tight]:
+    recipe = seen.recipe
+    longest_chars = seen.work.longest_chars or seen.work.prompt_chars.high
+    prompt = tokens_of(Range.exact(longest_chars)).low + TEMPLATE_TOKENS
+    kept, row = recipe.filter.max_tokens, recipe.sft.max_length
+    if kept is not None and kept + prompt > row:
+        yield Tight(
+            "row_length",
+            f"filter.max_tokens ({kept:,}) and a prompt of {prompt:,.0f} tokens exceed sft.max_length ({row:,}): such "
+            f"a row stops training. Lower filter.max_tokens to {max(1, int(row - 1.5 * prompt)):,}, or raise "
+            "sft.max_length.",
+        )
+    elif kept is not None and kept + prompt > FULL_SHARE * row and row - kept < 64:
+        yield Tight("row_length", f"filter.max_tokens ({kept:,}) leaves {row - kept:,} tokens of sft.max_length.")
+    if recipe.generate is not None and seen.asked is not None:
+        yield from _teacher_lengths(seen, prompt)
+    if recipe.eval is not None:
+        yield from _eval_lengths(seen, prompt)
+
+
+def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
+    config, asked = seen.recipe.generate, seen.asked
+    assert config is not None
+    assert asked is not None
+    most = config.sampling.max_tokens
+    length = asked.completion_tokens
+    if length.high >= FULL_SHARE * most and math.sqrt(length.low * length.high) >= 0.5 * most:
+        yield Tight(
+            "cut_off",
+            f"generate.sampling.max_tokens ({most:,}) may cut off many traces ({asked.completion_tokens.basis}), which "
+            "are then dropped. `distill generate --status` shows how many.",
+        )
+    context = seen.teacher.context if seen.teacher else None
+    longest = asked.prompt_tokens.low - asked.fresh_tokens.low + prompt + most
+    if context is not None and longest > CONTEXT_SHARE * context:
+        yield Tight(
+            "teacher_context",
+            f"the longest prompt and generate.sampling.max_tokens ({most:,}) need {longest:,.0f} of the teacher's "
+            f"{context:,} tokens of context.",
+            stops=most >= context,
+        )
+
+
+def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
+    config = seen.recipe.eval
+    assert config is not None
+    most = config.sampling.max_tokens
+    student = find_student(seen.recipe.student)
+    context = seen.student.context
+    if student.rope_theta and student.long_context and seen.recipe.sft.max_length > (student.context or 0):
+        context = student.long_context
+    if seen.recipe.sft.rope_theta and context is not None:
+        context = max(context, seen.recipe.sft.max_length)
+    if context is not None and most + prompt > CONTEXT_SHARE * context:
+        yield Tight(
+            "eval_context",
+            f"eval.sampling.max_tokens ({most:,}) and the longest prompt need {most + prompt:,.0f} of the student's "
+            f"{context:,} tokens of context.",
+            stops=most >= context,
+        )
+    length = seen.rows.completion_tokens
+    if most < length.high:
+        yield Tight(
+            "eval_cut_off",
+            f"the student learns from traces of up to {length.high:,.0f} tokens, and eval.sampling.max_tokens "
+            f"({most:,}) would cut such answers off. Raise it.",
+        )
+
+
+def _memory(seen: Seen) -> Iterator[Tight]:
+    machine = seen.machine
+    for name, stage in seen.stages.items():
+        memory = stage.quantities.get(MEMORY)
+        if memory is None or stage.standing.state == DONE:
+            continue
+        there = machine.gpu_gib if machine.num_gpus else usable_memory_gib(machine)
+        if not math.isfinite(there) or memory.high <= FULL_SHARE * there + 1e-9:
+            continue
+        needed, free = span(memory), short(there)
+        if free in needed.split(" to "):  # 80.1 and 79.6 would read the same
+            needed, free = f"{memory.low:.1f} to {memory.high:.1f}", f"{there:.1f}"
+        has = f"each GPU has {free} GiB" if machine.num_gpus else f"{free} GiB are free"
+        takes = f"{name} needs {' to '.join(dict.fromkeys(needed.split(' to ')))} GiB, and {has}"
+        if memory.low > there:
+            yield Tight("memory", f"{takes}: it does not fit. {ways_to_fit(seen, name)}", stops=True)
+        elif name == "sft" or not machine.num_gpus:
+            yield Tight("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, name)}")
+        elif memory.low > FULL_SHARE * there:
+            yield Tight("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, name)}")
+
+
+def _disk(seen: Seen) -> Iterator[Tight]:
+    if seen.free_gib is None or seen.disk_gib.high <= FULL_SHARE * seen.free_gib:
+        return
+    need = f"the run needs {span(seen.disk_gib)} GiB of disk"
+    yield Tight(
+        "disk",
+        f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or use another disk: --run-dir, and HF_HOME for "
+        "models.",
+        stops=seen.disk_gib.low > seen.free_gib,
+    )
+
+
+def _gpus(seen: Seen) -> Iterator[Tight]:
+    machine = seen.machine
+    in_one = min(machine.num_gpus, GPUS_A_MACHINE)  # a stage that samples runs in one machine
+    for name, stage in seen.stages.items():
+        if name not in ("generate", "eval") or stage.standing.state == DONE or not stage.num_gpus:
+            continue
+        if stage.num_gpus > in_one:
+            yield Tight(
+                "gpus",
+                f"{name}.compute asks for {stage.num_gpus} GPUs of one machine, and there are {in_one}.",
+                stops=True,
+            )
+        elif stage.num_gpus <= machine.num_gpus // 2:
+            config = getattr(seen.recipe, name).compute
+            memory = stage.quantities.get(MEMORY)
+            if memory is not None and memory.low > machine.gpu_gib:
+                continue  # no copy fits, so that there cannot be more of them
+            replicas = in_one * config.replicas // stage.num_gpus
+            more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
+            uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
+            if replicas > config.replicas or machine.num_gpus > in_one:
+                yield Tight("idle_gpus", f"{uses}{more if replicas > config.replicas else ''}.")
+    sft = seen.stages.get("sft")
+    if seen.layout is None and sft is not None and sft.notes:
+        yield Tight("layout", sft.notes[0], stops=True)
+
+
+def _busy(seen: Seen) -> Iterator[Tight]:
+    load = busy_cores(seen.machine)
+    if load is not None and any(stage.standing.state != DONE for stage in seen.stages.values()):
+        cores = seen.machine.num_cores
+        yield Tight(
+            "busy_cores",
+            f"other processes are running (load {load:.1f} on {counted(cores, 'core')}): the times assume idle cores, "
+            f"and may be {load / cores:.0f} times longer.",
+        )
+
+
+def half_width_points(num_problems: float, samples_per_problem: int) -> tuple[float, float]:
+    """Half-width of the 95% interval of a pass@1 of 50%, the widest there is, in points.
+
+    Returns:
+        Where all samples of a problem differ as if they were of different problems, and where they all agree.
+    """
+    widest = 100 * Z_95 * 0.5
+    return widest / math.sqrt(num_problems * samples_per_problem), widest / math.sqrt(num_problems)
+
+
+def _statistics(seen: Seen) -> Iterator[Tight]:
+    config = seen.recipe.eval
+    if config is not None:
+        for name, number in seen.work.benchmarks.items():
+            num = max(1.0, number.middle)
+            least, most = half_width_points(num, config.samples_per_problem)
+            if most > WIDE_POINTS:
+                width = f"{least:.1f} to {most:.1f}" if config.samples_per_problem > 1 else f"{most:.1f}"
+                k = config.samples_per_problem
+                yield Tight(
+                    "wide_interval",
+                    f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "
+                    f"pass@1 will be up to ±{width} points wide.",
+                )
+    if seen.rows.num.high < seen.recipe.sft.batch_size:
+        yield Tight(
+            "few_rows",
+            f"at most {counted(round(seen.rows.num.high), 'row')} may be kept, less than one step of sft.batch_size "
+            f"({seen.recipe.sft.batch_size}). More problems or samples would help, or a smaller batch.",
+        )
+    for source in seen.work.unknown:
+        yield Tight(
+            "unknown_size",
+            f"{source} is not on this machine, and its number of rows is not known: 1,000 to 100,000 are assumed. Set "
+            "its limit: to plan for a number.",
+        )

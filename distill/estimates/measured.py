@@ -1,0 +1,266 @@
+"""What a run folder has shown so far: lengths, speeds, shares kept. It counts for more than any rule of thumb.
+
+Enters: a run folder, started or not. Leaves: a `Measured` whose parts are `None` where nothing is there yet.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from distill.errors import DistillError
+from distill.estimates.quantities import Range
+from distill.estimates.text_tokens import TokenRate
+from distill.models.students import STUDENTS, find_student
+from distill.recipe.sections import Recipe
+from distill.sampling.status import sampling_status
+from distill.sources.tables import file_rows
+from distill.stages import KEPT
+from distill.storage.ledger import index_ledger
+from distill.storage.store import StageFolder
+from distill.storage.trace_store import LEDGER, stored_traces
+
+QUICK_BYTES = 32 << 20
+"""A larger ledger is not read where no time may be lost."""
+MIN_SAMPLES = 8
+"""So many samples have to be there before their mean counts."""
+LAST_STEPS = 50
+SHOWN_ROWS = 500
+"""Of stored texts, so many are looked at for their length."""
+
+NOT_LENGTHS = {"teacher", "revision", "samples_per_problem", "stop_after_correct", "price", "compute"}
+NOT_TRAINING_SPEED = {"compute", "epochs", "learning_rate", "min_learning_rate_share", "warmup_share", "weight_decay"}
+NOT_ANSWERS = {"held_out", "benchmarks", "samples_per_problem", "grade_timeout_s", "compute"}
+"""Settings that change neither lengths nor speeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What samples were like."""
+
+    num_samples: int
+    prompt_tokens: float
+    """Mean of a sample."""
+    completion_tokens: float
+    """Mean of a sample."""
+    tokens_per_second: float | None
+    """While drawing; `None`: not noted."""
+
+    @property
+    def are_enough(self) -> bool:
+        """Whether their means count."""
+        return self.num_samples >= MIN_SAMPLES
+
+    @property
+    def basis(self) -> str:
+        return f"measured by this run so far: {self.num_samples:,} samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was imported."""
+
+    num_traces: int
+    completion_tokens: Range
+    """Student tokens of a trace, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the filter has kept."""
+
+    num_rows: int
+    completion_tokens: Range
+    """Student tokens of a kept row's completion, on average."""
+    prompt_tokens: Range
+    """The same of its prompt, without what the chat template adds."""
+    longest_tokens: float | None
+    """Of the longest row, at most; `None`: there are too many to look at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known from the run itself."""
+
+    traces: Sampled | None = None
+    imported: Imported | None = None
+    kept: Kept | None = None
+    training_speed: float | None = None
+    """Tokens of rows that training goes through in a second."""
+    answers: Sampled | None = None
+    """Of the evaluation."""
+
+
+def measure(run_dir: Path, recipe: Recipe, rate: TokenRate, quick: bool = False) -> Measured:
+    """Look at a run folder; what was made under other settings than the recipe's is left out.
+
+    Args:
+        run_dir: `runs/<name>`; it need not exist.
+        recipe: what is planned.
+        rate: counts the tokens of texts that nobody has counted.
+        quick: leave out what may take more than a moment.
+    """
+    if not run_dir.is_dir():
+        return Measured()
+    source = run_dir / recipe.traces_stage
+    same_traces = _is_same_source(recipe, _identity(source))
+    same_filter = same_traces and _agrees(recipe.filter, _identity(run_dir / "filter"), {"compute", "judge"})
+    same_training = _agrees(recipe.sft, _identity(run_dir / "sft"), NOT_TRAINING_SPEED)
+    student = find_student(recipe.student).hub_id
+    same_training = same_training and (_identity(run_dir / "sft") or {}).get("student") == student
+    same_eval = recipe.eval is not None and _agrees(recipe.eval, _identity(run_dir / "eval"), NOT_ANSWERS)
+    is_drawn = recipe.generate is not None
+    return Measured(
+        traces=_traces(source, quick) if same_traces and is_drawn else None,
+        imported=_imported(source, rate) if same_traces and not is_drawn else None,
+        kept=_kept(run_dir, rate) if same_filter else None,
+        training_speed=_training_speed(run_dir / "sft" / "metrics.jsonl") if same_training else None,
+        answers=_answers(run_dir / "eval", quick) if same_eval else None,
+    )
+
+
+def _identity(folder: Path) -> dict[str, Any] | None:
+    try:
+        return StageFolder(folder).identity
+    except DistillError:
+        return None
+
+
+def _agrees(config: BaseModel, identity: dict[str, Any] | None, without: set[str]) -> bool:
+    """Whether a stage was made under these settings, some of them aside."""
+    wanted = config.model_dump(mode="json", exclude=without)
+    return identity is not None and all(identity.get(key) == value for key, value in wanted.items())
+
+
+def _is_same_source(recipe: Recipe, identity: dict[str, Any] | None) -> bool:
+    """Whether traces were drawn as the recipe draws them, or imported from as many sources with the same limits."""
+    if identity is None:
+        return False
+    if recipe.generate is None:
+        limits = [source.get("limit") for source in identity.get("traces", [])]
+        return limits == [source.limit for source in recipe.traces]
+    teacher = recipe.generate.teacher
+    hub_id = STUDENTS[teacher].hub_id if teacher in STUDENTS else teacher
+    return identity.get("teacher") == hub_id and _agrees(recipe.generate, identity, NOT_LENGTHS)
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        return StageFolder(folder).manifest
+    except DistillError:  # damaged; the run will say so
+        return None
+
+
+def _traces(folder: Path, quick: bool) -> Sampled | None:
+    manifest = _manifest(folder)
+    if manifest is not None:
+        metrics = manifest["metrics"]
+        num = metrics.get("num_samples", 0)
+        if not num or not metrics.get("num_completion_tokens"):
+            return None
+        prompt = metrics.get("num_prompt_tokens", 0) / num
+        speed = metrics.get("tokens_per_second")
+        return Sampled(num, prompt, metrics["num_completion_tokens"] / num, speed)
+    if folder.name != "generate" or not folder.is_dir() or (quick and _is_large(folder)):
+        return None
+    try:
+        status = sampling_status(folder)
+    except (DistillError, OSError, KeyError):
+        return None
+    num = sum(status["finish_reasons"].values())
+    if not num:
+        return None
+    speed = (status["live"] or {}).get("tokens_per_second") or None
+    return Sampled(num, status["num_prompt_tokens"] / num, status["num_completion_tokens"] / num, speed)
+
+
+def _is_large(folder: Path) -> bool:
+    ledger = folder / LEDGER
+    size = ledger.stat().st_size if ledger.exists() else 0
+    return size + sum(file.stat().st_size for file in folder.glob("traces/*.parquet")) > QUICK_BYTES
+
+
+def _imported(folder: Path, rate: TokenRate) -> Imported | None:
+    manifest = _manifest(folder)
+    num = manifest["metrics"].get("num_samples") if manifest else None
+    if not manifest or not num:
+        return None
+    said = f"{num:,} traces, imported by this run"
+    # Of traces made elsewhere the tokens are known only where their source tells them.
+    if counted := manifest["metrics"].get("num_completion_tokens"):
+        return Imported(num, Range.exact(counted / num, said))
+    texts = [trace.text for trace in islice(stored_traces(folder), SHOWN_ROWS)]
+    return Imported(num, _mean_tokens(texts, rate, said))
+
+
+def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
+    manifest = _manifest(run_dir / "filter")
+    if manifest is None:
+        return None
+    metrics = manifest["metrics"]
+    num = metrics["num_kept"]
+    said = f"{num:,} row{'' if num == 1 else 's'}, kept by this run"
+    files = sorted((run_dir / "filter" / KEPT).glob("*.parquet"))
+    is_little = False
+    prompts: list[str] = []
+    completions: list[str] = []
+    longest = ""
+    try:
+        is_little = sum(file.stat().st_size for file in files) <= QUICK_BYTES
+        for row in islice(_rows(files), None if is_little else SHOWN_ROWS):
+            prompt, completion = _text(row["prompt"]), _text(row["completion"])
+            longest = max(longest, prompt + completion, key=len)
+            if len(prompts) < SHOWN_ROWS:
+                prompts.append(prompt)
+                completions.append(completion)
+    except (DistillError, OSError, KeyError, TypeError):  # damaged; the run will say so
+        is_little = False
+    if counted := metrics.get("num_kept_tokens"):
+        tokens = Range.exact(counted / max(1, num), said)
+    else:
+        tokens = _mean_tokens(completions, rate, said)
+    most = rate.of([longest]).high * len(longest) if is_little else None
+    return Kept(num, tokens, _mean_tokens(prompts, rate, said), most)
+
+
+def _rows(files: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
+    for file in files:
+        yield from (row for _, row in file_rows(file))
+
+
+def _text(messages: Any) -> str:
+    return "".join(str(message["content"]) for message in messages)
+
+
+def _mean_tokens(texts: Sequence[str], rate: TokenRate, basis: str) -> Range:
+    """Mean tokens of texts; nothing is known without any."""
+    mean = sum(map(len, texts)) / max(1, len(texts))
+    return rate.of(texts).times(mean).because(basis)
+
+
+def _training_speed(file: Path) -> float | None:
+    try:
+        with file.open() as stream:
+            lines = deque(stream, LAST_STEPS)
+        speeds = [json.loads(line)["tokens_per_second"] for line in lines]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return sum(speeds) / len(speeds) if speeds else None
+
+
+def _answers(folder: Path, quick: bool) -> Sampled | None:
+    num = prompt = completion = 0
+    for role in ("base", "student"):
+        ledger = folder / role / LEDGER
+        if not ledger.exists() or (quick and ledger.stat().st_size > QUICK_BYTES):
+            continue
+        tally = index_ledger(ledger).tally
+        num += tally.num_samples
+        prompt += tally.num_prompt_tokens
+        completion += tally.num_completion_tokens
+    return Sampled(num, prompt / num, completion / num, None) if num else None

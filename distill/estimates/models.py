@@ -1,0 +1,223 @@
+"""What is known of a model without asking the network: its size, shape, context, whether it lies here.
+
+Enters: a name as in a recipe. Leaves: a `ModelFacts`, from a local folder, the Hub's cache, the student table or, where
+nothing else is there, the size that stands in its name (`…-7B`, `…-30B-A3B`).
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.engines.memory import BYTES_PER_WEIGHT, weights_gib
+from distill.errors import DistillError, ModelError
+from distill.models.hub import CONFIG, WEIGHTS, Model, resolve_model
+from distill.models.hub_names import names_folder
+from distill.models.rope import rope_of
+from distill.models.shapes import ModelShape, shape_from_config
+from distill.models.students import STUDENTS
+
+GIB = 2**30
+_SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b|m)(?:-a(\d+(?:\.\d+)?)b)?(?![a-z0-9])")
+
+MIXTURES = {
+    "deepseek-r1": (671e9, 37e9),
+    "deepseek-v3": (671e9, 37e9),
+    "deepseek-reasoner": (671e9, 37e9),
+    "gpt-oss-120b": (117e9, 5.1e9),
+    "gpt-oss-20b": (21e9, 3.6e9),
+    "kimi-k2": (1_040e9, 32e9),
+    "glm-4.5": (355e9, 32e9),
+}
+"""Part of a name -> parameters in all, and active for each token, as the model cards have them."""
+FP8_MODELS = ("deepseek-r1", "deepseek-v3", "deepseek-reasoner", "kimi-k2")
+"""Published with weights of a byte each."""
+
+REASONERS = (
+    "r1",
+    "qwq",
+    "thinking",
+    "reason",
+    "qwen3",
+    "gpt-oss",
+    "magistral",
+    "kimi",
+    "glm",
+    "o1",
+    "o3",
+    "s1",
+    "think",
+)
+"""Words in the names of models that write long chains of thought."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model as far as it is known."""
+
+    name: str
+    """The Hub id, or the folder."""
+    num_parameters: float | None
+    """In all; `None`: not known."""
+    active_parameters: float | None
+    """Those that each token goes through; fewer than all for a mixture of experts."""
+    shape: ModelShape | None
+    context: int | None
+    """Longest sequence, in tokens; `None`: not known."""
+    weights_gib: float | None
+    """Once loaded for sampling."""
+    is_seen: bool
+    """Whether its config.json has been read, or it is in the student table."""
+    local: Model | None
+    """Where it lies on this machine, weights included; `None`: it has to be fetched, or is served elsewhere."""
+    basis: str
+    """`7.6B parameters`, with where that comes from if not from its own config."""
+    is_quantised: bool = False
+    """Whether its weights keep a format of their own, whatever it computes in."""
+    dtype: str = "auto"
+    """The format that it is sampled in."""
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """KV cache of one token; of an unknown shape that of the student nearest in size."""
+        shape = self.shape or nearest_shape(self.active_parameters or 8e9)
+        return 2 * BYTES_PER_WEIGHT[self.dtype] * shape.layers * shape.kv_width
+
+    def flops_per_token(self, context: float) -> float:
+        """Floating-point operations of one token's forward pass; infinite where the size is not known."""
+        if self.shape is not None:
+            return self.shape.flops_per_token(context)
+        if self.active_parameters is None:
+            return math.inf
+        shape = nearest_shape(self.active_parameters)
+        return 2 * self.active_parameters + 4 * shape.layers * shape.query_width * context
+
+
+def model_facts(name: str, revision: str | None = None, dtype: str = "auto", weights: bool = True) -> ModelFacts:
+    """All that is known of a model here.
+
+    Args:
+        name: an alias, a Hub id or a folder.
+        revision: on the Hub.
+        dtype: the format that its weights are sampled in.
+        weights: whether it counts as being here only with its weights.
+    """
+    hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
+    local = local_model(hub_id, revision, weights)
+    config = local.config if local else _cached_config(hub_id, revision)
+    student = next((s for s in STUDENTS.values() if s.hub_id == hub_id), None)
+    shape, context = student.shape if student else None, student.context if student else None
+    if config:
+        context = rope_of(config).context or context
+        try:
+            shape = shape_from_config(config, name)
+        except ModelError:
+            shape = None  # of a kind that is not worked out
+    number, active, said = _size(hub_id, shape, local)
+    gib = None
+    if local is not None and weights:
+        try:
+            gib = weights_gib(local.path, dtype) or None
+        except (DistillError, OSError):
+            gib = None
+    if gib is None and number is not None:
+        per_weight = 1 if any(part in hub_id.lower() for part in FP8_MODELS) else BYTES_PER_WEIGHT[dtype]
+        gib = number * (per_weight if _is_mixture(hub_id) else BYTES_PER_WEIGHT[dtype]) / GIB
+    is_seen = bool(config) or student is not None
+    is_quantised = bool((config or {}).get("quantization_config"))
+    return ModelFacts(hub_id, number, active, shape, context, gib, is_seen, local, said, is_quantised, dtype)
+
+
+def _size(hub_id: str, shape: ModelShape | None, local: Model | None) -> tuple[float | None, float | None, str]:
+    """Parameters in all, active ones, and that in words."""
+    if shape is not None:
+        return shape.num_parameters, shape.num_parameters, f"{_billions(shape.num_parameters)} parameters"
+    low = hub_id.lower()
+    if _is_mixture(hub_id):
+        number, active = next(sizes for part, sizes in MIXTURES.items() if part in low)
+        return number, active, f"{_billions(active)} active of {_billions(number)} parameters"
+    found = _SIZE.search(low.rpartition("/")[2])
+    if found:
+        number = float(found[1]) * (1e9 if found[2] == "b" else 1e6)
+        active = float(found[3]) * 1e9 if found[3] else number
+        of = f"{_billions(active)} active of " if found[3] else ""
+        return number, active, f"{of}{_billions(number)} parameters, by its name"
+    if local is not None:
+        try:
+            number = weights_gib(local.path, "bfloat16") * GIB / 2
+        except (DistillError, OSError):
+            number = 0.0
+        if number:
+            return number, number, f"{_billions(number)} parameters, by its files"
+    return None, None, "a model of unknown size"
+
+
+def _is_mixture(hub_id: str) -> bool:
+    low = hub_id.lower()
+    return "distill" not in low.rpartition("/")[2] and any(part in low for part in MIXTURES)
+
+
+def local_model(hub_id: str, revision: str | None = None, weights: bool = True) -> Model | None:
+    """A model that lies on this machine whole, found without the network; `None` where it does not."""
+    if names_folder(hub_id):
+        try:
+            return resolve_model(hub_id, weights=weights)
+        except DistillError:
+            return None
+    path = _snapshot(hub_id, revision)
+    if path is None or not (path / CONFIG).exists() or (weights and not _has_weights(path)):
+        return None
+    return Model(hub_id, path, path.name)
+
+
+def _has_weights(path: Path) -> bool:
+    """Whether all shards that the index names are there."""
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return False
+        return all((path / name).exists() for name in names)
+    return any(path.glob(WEIGHTS))
+
+
+def _snapshot(hub_id: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(hub_id, CONFIG, revision=revision)
+    except (HFValidationError, ValueError, OSError):
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _cached_config(hub_id: str, revision: str | None) -> dict[str, Any] | None:
+    path = _snapshot(hub_id, revision)
+    try:
+        return json.loads((path / CONFIG).read_text()) if path else None
+    except (OSError, ValueError):
+        return None
+
+
+def nearest_shape(num_parameters: float) -> ModelShape:
+    """The shape of the student nearest in size, for a model whose own is not known."""
+    shapes = [student.shape for student in STUDENTS.values() if student.shape is not None]
+    return min(shapes, key=lambda shape: abs(math.log(shape.num_parameters / num_parameters)))
+
+
+def is_reasoner(name: str) -> bool:
+    """Whether a model of this name writes long chains of thought."""
+    words = re.split(r"[^a-z0-9]+", name.lower().rpartition("/")[2])
+    return any(word in REASONERS or word.startswith(("think", "reason", "qwq", "qwen3")) for word in words) or any(
+        part in name.lower() for part in ("gpt-oss", "deepseek-reasoner")
+    )
+
+
+def _billions(number: float) -> str:
+    if number >= 1e9:
+        return f"{number / 1e9:.3g}B"
+    return f"{number / 1e6:.0f}M"

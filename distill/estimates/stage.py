@@ -1,0 +1,92 @@
+"""What is planned of one stage, and the words in which it is shown."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from distill.core.plurals import counted
+from distill.estimates.machine import Machine
+from distill.estimates.prices import Prices
+from distill.estimates.quantities import Range
+
+TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK = (
+    "tokens", "seconds", "gpu_hours", "cpu_hours", "cost", "memory_gib", "disk_gib",
+)  # fmt: skip
+QUANTITIES = (TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK)
+"""`tokens`: written by a model, or gone through in training; `cpu_hours`: of one core; `memory_gib`: of each GPU, on
+CPU of the machine; `disk_gib`: at its fullest."""
+ADDS_UP = (TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST)
+"""Those of which a run takes the sum over its stages; of the others see `plan.totals`."""
+
+NEW, DONE, PARTLY, CHANGED, DEPENDS = "new", "done", "partly", "changed", "depends"
+"""`partly`: goes on or is extended; `changed`: would be refused; `depends`: on what an earlier stage will give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a stage is."""
+
+    state: str
+    why: str = ""
+    remaining: float = 1.0
+    """Share of the work that is left, about."""
+    seconds: float | None = None
+    """What a finished stage took."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"state": self.state, "why": self.why, "remaining": round(self.remaining, 4), "seconds": self.seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class StageEstimate:
+    """What a stage takes from its beginning to its end."""
+
+    stage: str
+    quantities: dict[str, Range]
+    """Of `QUANTITIES` those that are known."""
+    notes: tuple[str, ...] = ()
+    """What could not be worked out, and why."""
+    num_gpus: int = 0
+    """GPUs that it uses."""
+    standing: Standing = field(default_factory=lambda: Standing(NEW))
+
+    @property
+    def left(self) -> dict[str, Range]:
+        """What is still to be spent: nothing for a stage that is done."""
+        if self.standing.state == DONE:
+            return {}
+        share = self.standing.remaining
+        return {name: r.times(share) if name in ADDS_UP else r for name, r in self.quantities.items()}
+
+    def is_unknown(self, quantity: str) -> bool:
+        """Whether the stage takes some of a quantity, and nobody can tell how much."""
+        if self.standing.state == DONE or quantity in self.quantities:
+            return False
+        if quantity == COST:
+            takes = GPU_HOURS in self.quantities or CPU_HOURS in self.quantities or self.stage == "generate"
+            return takes or self.is_unknown(SECONDS)
+        if quantity in (GPU_HOURS, CPU_HOURS):
+            return self.is_unknown(SECONDS)
+        return quantity == SECONDS or (quantity == MEMORY and self.num_gpus > 0)
+
+    def at(self, standing: Standing) -> "StageEstimate":
+        """The same, with how far it is."""
+        return replace(self, standing=standing)
+
+
+def priced(quantities: dict[str, Range], machine: Machine, num_gpus: int, prices: Prices) -> dict[str, Range]:
+    """With GPU-hours or core-hours from the seconds, and the money for them where a price is known."""
+    seconds = quantities.get(SECONDS)
+    if seconds is None:
+        return quantities
+    if machine.num_gpus:
+        hours = seconds.times(num_gpus / 3_600)
+        price = prices.gpu(machine.kinds)
+        found = {GPU_HOURS: hours.because(counted(num_gpus, "GPU"))}
+    else:
+        hours = seconds.times(machine.num_cores / 3_600)
+        per_core = prices.cpu_core_hour
+        price = per_core.range(f"{prices.currency} a core-hour ({prices.dated})") if per_core else None
+        found = {CPU_HOURS: hours.because(counted(machine.num_cores, "core"))}
+    if price is not None:
+        found[COST] = hours.by(price).because(price.basis)
+    return {**quantities, **found}

@@ -1,0 +1,1 @@
+"""How work is started: child processes, groups of them, launchers, CPU threads. Imports `storage` and below."""

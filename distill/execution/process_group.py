@@ -1,0 +1,254 @@
+"""The child processes that do one job together: started, watched, stopped; one that dies stops all of them."""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from distill import errors
+from distill.core.progress import PROGRESS_FD, QUIET
+from distill.errors import StageError
+from distill.storage.store import disk_errors
+
+STOP_WITHIN_S = 5.0
+"""How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed.
+
+Little, since somebody waits, and since what is finished is on the disk."""
+
+LAST_WORDS_S = 2.0
+"""How long the others may go on when one has failed, so that the one which knows why can say it."""
+
+LISTEN_S = 0.5
+CHECK_EVERY_S = 2.0
+"""How often other machines are looked after."""
+NUM_LOG_LINES = 12
+STORE_FD = "DISTILL_STORE_FD"
+"""Environment variable: the bound socket on which the first of a group serves torch.distributed's store."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """A child, and what is known of its end."""
+
+    rank: int
+    process: subprocess.Popen[bytes]
+    pipe: int
+    """Takes the result; a pipe and not a file, since a child has to be able to say that the disk is full."""
+    log: Path
+    answer: bytearray = field(default_factory=bytearray)
+    ended_at: float | None = None
+    killed_by_us: bool = False
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What it has answered, once it has ended; `None` if it died without."""
+        parsed: dict[str, Any] | None = json.loads(self.answer) if self.answer else None
+        return parsed
+
+    @property
+    def has_failed(self) -> bool:
+        return self.ended_at is not None and (self.result is None or self.result["error"] is not None)
+
+
+class Crew:
+    """The processes of one job on this machine."""
+
+    def __init__(
+        self, kind: str, command: Sequence[str], folder: Path, environment: Mapping[str, str], drain_s: float
+    ) -> None:
+        """Start nobody yet.
+
+        Args:
+            kind: what they do, in a word.
+            command: starts one of them, once the file descriptor that takes its result is put behind.
+            folder: where their logs are kept.
+            environment: what all of them are told.
+            drain_s: how long they may go on after a signal, in seconds.
+        """
+        self._kind, self._command, self._folder, self._environment = kind, command, folder, environment
+        self._drain_s = drain_s
+        self._workers: list[Worker] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Ctrl-C, or SIGTERM as raised by the CLI: let them store what they have. After an error there is no use in it.
+        is_signal = error is not None and not isinstance(error, Exception)
+        self._stop(self._drain_s + STOP_WITHIN_S if is_signal else 0.0)
+
+    def start(self, environment: Mapping[str, str], rank: int = 0, store: socket.socket | None = None) -> None:
+        """Start one process.
+
+        Args:
+            environment: what it is told beside what all are told.
+            rank: its number; only rank 0 shows progress.
+            store: the socket on which it is to serve the group's store.
+        """
+        log_file = self._folder / (f"{self._kind}.rank{rank}.log" if rank else f"{self._kind}.log")
+        from_child, to_parent = os.pipe()
+        progress = os.dup(2)
+        environment = {**self._environment, **environment, PROGRESS_FD: str(progress)}
+        passed = [progress, to_parent]
+        if store is not None:
+            environment[STORE_FD] = str(store.fileno())
+            passed.append(store.fileno())
+        if rank:
+            environment[QUIET] = "1"
+        try:
+            with disk_errors(log_file), log_file.open("w") as log:
+                child = subprocess.Popen(
+                    [*self._command, str(to_parent)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=passed,
+                    env=environment,
+                    process_group=0,  # Ctrl-C in a terminal goes to this process alone, which then stops them in order
+                )
+        except BaseException:
+            os.close(from_child)
+            raise
+        finally:
+            os.close(to_parent)
+            os.close(progress)
+        os.set_blocking(from_child, False)
+        self._workers.append(Worker(rank, child, from_child, log_file))
+
+    def wait(self, check: Callable[[], None] | None = None) -> tuple[dict[str, Any], float]:
+        """Wait until all have ended.
+
+        Args:
+            check: raises when the job cannot succeed for reasons that do not lie here.
+
+        Returns:
+            The first process's value, and the peak resident memory of all in GiB.
+
+        Raises:
+            DistillError: what one of them raised, or StageError with the end of the log of the one that died first.
+        """
+        self._watch(check or _nothing)
+        failed = [worker for worker in self._workers if worker.has_failed]
+        if failed:
+            raise self._cause(failed)
+        results = [worker.result or {} for worker in self._workers]
+        return results[0]["value"], sum(result["peak_memory_gib"] for result in results)
+
+    def _watch(self, check: Callable[[], None]) -> None:
+        """Until all have ended: read what they say, and let none outlive a failed one for long."""
+        first_failure: float | None = None
+        next_check = 0.0
+        while running := [worker for worker in self._workers if worker.ended_at is None]:
+            _listen(running)
+            now = time.monotonic()
+            if first_failure is not None:
+                if now - first_failure > LAST_WORDS_S:
+                    _kill(running)
+            elif any(worker.has_failed for worker in self._workers):
+                first_failure = now
+            elif now > next_check:
+                next_check = now + CHECK_EVERY_S
+                check()
+
+    def _stop(self, within_s: float) -> None:
+        """Ask all to end; a second signal meanwhile, or the time running out, kills them."""
+        for worker in self._workers:
+            _close(worker)  # nobody listens any more: an answer must not wait for us until the time has run out
+        running = [worker for worker in self._workers if worker.process.poll() is None]
+        deadline = time.monotonic() + within_s
+        try:
+            for worker in running if within_s else ():
+                worker.process.terminate()
+            for worker in running if within_s else ():
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            _kill(running)
+            for worker in running:
+                worker.process.wait()
+
+    def _cause(self, failed: list[Worker]) -> errors.DistillError:
+        """Why the job failed: an error that explains itself goes before a death, the first death before the next."""
+        for worker in failed:
+            if worker.result is not None:
+                error = worker.result["error"]
+                kind_of_error: type[errors.DistillError] = getattr(errors, error["type"], StageError)
+                return kind_of_error(error["message"])
+        first = min(failed, key=lambda w: (w.killed_by_us, w.process.returncode >= 0, w.ended_at))
+        return StageError(_death_notice(self._kind, first, len(self._workers)))
+
+
+def _listen(running: list[Worker]) -> None:
+    """Take in what workers say, for a moment; note which have ended."""
+    with selectors.DefaultSelector() as selector:
+        for worker in running:
+            selector.register(worker.pipe, selectors.EVENT_READ, worker)
+        for key, _ in selector.select(LISTEN_S):
+            _read(key.data)
+    for worker in running:
+        # Beside the closed pipe, since what the child has forked may hold it open.
+        if worker.ended_at is None and worker.process.poll() is not None:
+            _read(worker)
+            _end(worker)
+
+
+def _read(worker: Worker) -> None:
+    while worker.ended_at is None:
+        try:
+            piece = os.read(worker.pipe, 1 << 16)
+        except BlockingIOError:
+            return
+        if not piece:
+            _end(worker)
+        worker.answer += piece
+
+
+def _end(worker: Worker) -> None:
+    worker.ended_at = time.monotonic()
+    worker.process.wait()
+    _close(worker)
+
+
+def _close(worker: Worker) -> None:
+    if worker.pipe >= 0:
+        os.close(worker.pipe)
+        worker.pipe = -1
+
+
+def _kill(workers: list[Worker]) -> None:
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.killed_by_us = True
+            worker.process.kill()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _death_notice(kind: str, worker: Worker, num_workers: int) -> str:
+    code = worker.process.returncode
+    cause = f"exit code {code}"
+    if code < 0:
+        cause = signal.Signals(-code).name
+        if code == -signal.SIGKILL:
+            cause += "; if you did not kill it, memory may have run out"
+    with worker.log.open(errors="replace") as stream:
+        tail = "".join(deque(stream, NUM_LOG_LINES)).rstrip()
+    which = f"{kind} process" if num_workers == 1 else f"{kind} process of rank {worker.rank} (of {num_workers} here)"
+    return (
+        f"the {which} died ({cause}). What it finished is kept: the same command goes on from there.\n"
+        f"The end of {worker.log}:\n{tail}"
+    )

@@ -1,0 +1,477 @@
+"""What is found out about each trace once, whatever a recipe then makes of it: grade, measures, length, signature.
+
+Enters: shards of traces and their problems. Leaves: `Facts` in the traces' order, a file for each `PIECE_ROWS` of them.
+
+Worker processes read the shards themselves, so that texts never travel. What the cache knows is not worked out again;
+what a comparison of strings does not settle is graded as a task of its own, which can hang without holding up others.
+"""
+
+import functools
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill.core.records import FinishReason, Problem, Record, SampleKey, Trace
+from distill.core.thinking import join_reasoning, split_reasoning
+from distill.core.thought_marks import stray_mark
+from distill.errors import StageError
+from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
+from distill.filters.language import prompt_language
+from distill.filters.readability import MEASURES_VERSION, Measures, measure
+from distill.grading import GRADER_VERSION, Grade, grade_from, grade_slowly, quick_grade
+from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT, GradingPool, Outcome, PoolTask
+from distill.isolation import wire
+from distill.storage.fact_cache import FactCache, fact_key
+from distill.storage.problem_file import ProblemFile
+
+PIECE_ROWS = 256
+"""Traces in a task: enough for its overhead not to matter, few enough to keep all cores busy to the end."""
+PIECE_TIMEOUT_S = 300.0
+"""Measuring takes time in proportion to a text; a piece that takes longer is gone through trace by trace."""
+BARE, GRADED, FULL = range(3)
+MAX_FAILED_ALIKE = 16
+"""So many single traces that cannot be examined, and not one that can: it is not their fault."""
+MAX_SLOW = 256
+"""So many gradings may wait for their second try, whose pieces stay in memory."""
+COLUMNS = [
+    "problem_id",
+    "sample_index",
+    "text",
+    "reasoning",
+    "content",
+    "finish_reason",
+    "num_completion_tokens",
+    "error",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the facts, thresholds aside. Paths are absolute: workers have a folder of their own."""
+
+    cache: str
+    """The `FactCache` file."""
+    language: str | None
+    """ISO 639-1 code; `prompt`: the prompt's own; `None`: no language is measured."""
+    leaks: tuple[str, ...]
+    """The system prompt and the worked examples that the teacher was shown."""
+    tokenizer: str | None
+    """The student's `tokenizer.json`; `None`: lengths in its tokens are not asked for."""
+    student: str
+    """Name and revision of the model that the tokenizer belongs to."""
+    graders: str
+    """Versions of the libraries that decide verdicts."""
+    gym_min_score: float
+    timeout_s: float
+    memory_gib: float
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the facts about a text, as text."""
+        return json.dumps([SIGNATURE_VERSION, MEASURES_VERSION, self.leaks, self.student])
+
+
+@wire.result
+@dataclass(frozen=True, slots=True)
+class Facts(Record):
+    """What is known about one trace."""
+
+    problem_id: str
+    sample_index: int
+    finish_reason: FinishReason
+    error: str
+    num_completion_tokens: int
+    think: str
+    """`closed`, `unclosed` or `none`; see `distill.core.thinking.split_reasoning`."""
+    has_reasoning: bool
+    has_content: bool
+    text_hash: bytes
+    num_tokens: int | None = None
+    """Of reasoning and answer, in the student's tokens."""
+    measures: Measures | None = None
+    """`None` for a trace without an answer to measure, and for one that could not be measured."""
+    signature: bytes | None = None
+    grade: Grade | None = None
+    stray_mark: str = ""
+    """The first mark of a thought inside thought or answer."""
+
+    @property
+    def key(self) -> SampleKey:
+        return (self.problem_id, self.sample_index)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of one row group of a shard."""
+
+    number: int
+    """Its place among all pieces, in the traces' order."""
+    path: str
+    group: int
+    start: int
+    stop: int
+    problems: Mapping[str, Problem]
+    settings: Settings
+    effort: int = FULL
+    """`FULL`; `GRADED`: measuring was given up; `BARE`: grading too."""
+
+
+@wire.result
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What came of a piece."""
+
+    facts: list[Facts]
+    fresh: list[tuple[bytes, Any]]
+    """For the cache."""
+    ungraded: list[tuple[int, bytes, str]]
+    """Row, cache key and extracted answer of the grades that a task of their own must settle."""
+
+
+def examine_piece(piece: Piece) -> Examined:
+    """Find out what is not known yet. Runs in a worker."""
+    traces = [
+        Trace(teacher="", teacher_revision="", num_prompt_tokens=0, seed=0, **row)
+        for row in _rows(piece.path, piece.group)[piece.start : piece.stop]
+    ]
+    facts = [bare_facts(trace) for trace in traces]
+    if piece.effort == BARE:
+        return Examined(facts, [], [])
+    answered = [row for row, trace in enumerate(traces) if trace.finish_reason != "error"]
+    keys = {row: _keys(piece.problems[traces[row].problem_id], traces[row], piece.settings) for row in answered}
+    known = _known(piece.settings, list({key for pair in keys.values() for key in pair}))
+    unknown = {keys[row][0]: row for row in answered if keys[row][0] not in known}
+    fresh = _about_texts(piece, traces, unknown) if piece.effort == FULL else {}
+    ungraded: list[tuple[int, bytes, str]] = []
+    for row in answered:
+        problem, content = piece.problems[traces[row].problem_id], traces[row].content
+        text_key, grade_key = keys[row]
+        if (about := known.get(text_key) or fresh.get(text_key)) is not None:
+            facts[row] = _with_text(facts[row], about)
+        grade = known.get(grade_key) or fresh.get(grade_key)
+        if grade is None or _was_stopped_sooner(grade, piece.settings):
+            quick = quick_grade(problem, content, last_number=False)
+            if not isinstance(quick, Grade):
+                ungraded.append((row, grade_key, quick.extracted_answer))
+                continue
+            grade = fresh[grade_key] = asdict(quick)
+        facts[row] = replace(facts[row], grade=_read_grade(grade))
+    return Examined(facts, list(fresh.items()), ungraded)
+
+
+def _known(settings: Settings, keys: list[bytes]) -> dict[bytes, Any]:
+    """What the cache has; nothing where its file is damaged, for all of it can be found out again."""
+    try:
+        with FactCache(Path(settings.cache)) as cache:
+            return cache.get(keys)
+    except sqlite3.DatabaseError:
+        return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _rows(path: str, group: int) -> list[dict[str, Any]]:
+    """A row group, kept for the pieces of it that follow."""
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read_row_group(group, columns=COLUMNS).to_pylist()
+    return rows
+
+
+def _keys(problem: Problem, trace: Trace, settings: Settings) -> tuple[bytes, bytes]:
+    """Keys of the facts about a trace's text, and of its grade."""
+    language = _language(problem, settings) or ""
+    text = fact_key("text", settings.fingerprint, language, problem.question, trace.reasoning, trace.content)
+    gold = json.dumps([problem.task, problem.answer, problem.metadata, settings.gym_min_score], sort_keys=True)
+    question = problem.question if problem.task == "choice" else ""
+    return text, fact_key("grade", str(GRADER_VERSION), settings.graders, gold, question, trace.content)
+
+
+def _language(problem: Problem, settings: Settings) -> str | None:
+    return prompt_language(problem.question) if settings.language == "prompt" else settings.language
+
+
+def bare_facts(trace: Trace) -> Facts:
+    """What a trace tells of itself, before anything is found out about its text."""
+    split = split_reasoning(trace.text, opened=bool(trace.reasoning))
+    return Facts(
+        problem_id=trace.problem_id,
+        sample_index=trace.sample_index,
+        finish_reason=trace.finish_reason,
+        error=trace.error,
+        num_completion_tokens=trace.num_completion_tokens,
+        think=split.state,
+        has_reasoning=bool(trace.reasoning),
+        has_content=bool(trace.content),
+        text_hash=content_key(trace.reasoning, trace.content),
+        stray_mark=stray_mark(trace.reasoning, trace.content),
+    )
+
+
+def _about_texts(piece: Piece, traces: Sequence[Trace], rows: Mapping[bytes, int]) -> dict[bytes, Any]:
+    """What is found out about the texts of some rows, by key, as JSON for the cache."""
+    settings = piece.settings
+    texts = [join_reasoning(traces[row].reasoning, traces[row].content) for row in rows.values()]
+    about = {}
+    for key, row, text, signature in zip(rows, rows.values(), texts, signatures(texts), strict=True):
+        trace, problem = traces[row], piece.problems[traces[row].problem_id]
+        language = _language(problem, settings)
+        measures = measure(trace.reasoning, trace.content, language, settings.leaks, problem.question)
+        about[key] = {
+            "measures": asdict(measures),
+            "num_tokens": None if settings.tokenizer is None else _num_tokens(settings.tokenizer, text),
+            "signature": signature.tobytes().hex(),
+        }
+    return about
+
+
+def _with_text(facts: Facts, about: Mapping[str, Any]) -> Facts:
+    return replace(
+        facts,
+        measures=Measures(**about["measures"]),
+        num_tokens=about["num_tokens"],
+        signature=bytes.fromhex(about["signature"]),
+    )
+
+
+def _num_tokens(file: str, text: str) -> int:
+    return len(_tokenizer(file).encode(text, add_special_tokens=False))
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(file: str) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(file)
+
+
+def _read_grade(cached: Mapping[str, Any]) -> Grade:
+    """A grade as the cache holds it."""
+    return Grade(cached["correct"], cached["extracted_answer"], cached["reason"])
+
+
+def _was_stopped_sooner(grade: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether a cached grading was given up under tighter limits than those of now."""
+    limits = grade.get("limits")
+    return limits is not None and (settings.timeout_s > limits[0] or settings.memory_gib > limits[1])
+
+
+def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> Iterator[Piece]:
+    """The shards, cut up, in the traces' order."""
+    import pyarrow.parquet as pq
+
+    number = 0
+    for file in files:
+        shard = pq.ParquetFile(file)
+        for group in range(shard.num_row_groups):
+            names = shard.read_row_group(group, columns=["problem_id"])["problem_id"].to_pylist()
+            for start in range(0, len(names), PIECE_ROWS):
+                stop = min(start + PIECE_ROWS, len(names))
+                asked = {name: problems[name] for name in names[start:stop]}
+                yield Piece(number, str(file.absolute()), group, start, stop, asked, settings)
+                number += 1
+
+
+def examine(
+    pieces: Iterable[Piece], pool: GradingPool, cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
+) -> int:
+    """Work through pieces, in whatever order their workers finish.
+
+    Args:
+        pieces: what to examine.
+        pool: the workers.
+        cache: where new facts are kept.
+        folder: an empty folder, for a file of facts a piece.
+        advance: told of each finished piece's facts.
+
+    Returns:
+        The number of pieces.
+    """
+    return _Examination(iter(pieces), cache, folder, advance).run(pool)
+
+
+def read_facts(folder: Path, num_pieces: int) -> Iterator[Facts]:
+    """The facts that `examine` left, in the traces' order."""
+    for number in range(num_pieces):
+        with _facts_file(folder, number).open() as stream:
+            for line in stream:
+                yield _facts_from_json(json.loads(line))
+
+
+@dataclass(slots=True)
+class _Open:
+    """A piece that is being worked on."""
+
+    piece: Piece
+    facts: list[Facts | None]
+    num_missing: int
+    """Facts and grades that are still to come."""
+
+
+class _Asked(NamedTuple):
+    """A grade that a task of its own settles."""
+
+    number: int
+    """Of the piece."""
+    row: int
+    key: bytes
+    extracted: str
+    is_last_try: bool
+
+
+class _Examination:
+    """Hands out tasks, takes what comes of them."""
+
+    def __init__(
+        self, pieces: Iterator[Piece], cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
+    ) -> None:
+        self._pieces, self._cache, self._folder, self._advance = pieces, cache, folder, advance
+        self._open: dict[int, _Open] = {}
+        self._urgent: deque[PoolTask] = deque()
+        """What belongs to pieces that are open already."""
+        self._slow: deque[PoolTask] = deque()
+        """Gradings that a first, short limit was too short for."""
+        self._num_pieces = self._num_examined = self._num_given_up = 0
+
+    def run(self, pool: GradingPool) -> int:
+        for tag, outcome in pool.run(self._next_task):
+            if isinstance(tag, Piece):
+                self._take_piece(tag, outcome)
+            else:
+                self._take_grade(tag, outcome)
+        return self._num_pieces
+
+    def _next_task(self) -> PoolTask | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        piece = next(self._pieces, None) if len(self._slow) < MAX_SLOW else None
+        if piece is None:
+            return self._slow.popleft() if self._slow else None
+        num_rows = piece.stop - piece.start
+        self._open[piece.number] = _Open(piece, [None] * num_rows, num_rows)
+        self._num_pieces += 1
+        return _piece_task(piece)
+
+    def _take_piece(self, piece: Piece, outcome: object) -> None:
+        if not isinstance(outcome, Outcome | Examined) or (
+            isinstance(outcome, Examined) and not _is_of(piece, outcome)
+        ):
+            outcome = CRASHED
+        if isinstance(outcome, Outcome):
+            self._give_up_if_all_fail(piece, outcome)
+            self._urgent.extend(_piece_task(part) for part in _smaller(piece))
+            return
+        self._num_examined += piece.effort == FULL
+        self._cache.put(outcome.fresh)
+        opened = self._open[piece.number]
+        offset = piece.start - opened.piece.start
+        opened.facts[offset : offset + len(outcome.facts)] = outcome.facts
+        opened.num_missing += len(outcome.ungraded) - len(outcome.facts)
+        for row, key, extracted in outcome.ungraded:
+            is_last = piece.settings.timeout_s <= FIRST_LIMIT_S
+            self._urgent.append(self._grading(_Asked(piece.number, offset + row, key, extracted, is_last)))
+        self._finish(opened)
+
+    def _give_up_if_all_fail(self, piece: Piece, outcome: Outcome) -> None:
+        """A broken tokenizer or installation must not pass for broken traces.
+
+        Raises:
+            StageError: no trace can be examined.
+        """
+        self._num_given_up += piece.stop - piece.start == 1
+        if self._num_given_up >= MAX_FAILED_ALIKE and not self._num_examined:
+            raise StageError(
+                f"the first {self._num_given_up} traces cannot be examined ({outcome}). That is not their fault: check "
+                "the student's tokenizer, the installation and filter.grade_memory_gib."
+            )
+
+    def _grading(self, asked: _Asked) -> PoolTask:
+        opened = self._open[asked.number]
+        facts, piece = opened.facts[asked.row], opened.piece
+        assert facts is not None
+        grade = functools.partial(grade_slowly, gym_min_score=piece.settings.gym_min_score)
+        limit_s = None if asked.is_last_try else FIRST_LIMIT_S
+        return PoolTask(asked, grade, (piece.problems[facts.problem_id], asked.extracted), limit_s)
+
+    def _take_grade(self, asked: _Asked, outcome: object) -> None:
+        if outcome is TIMED_OUT and not asked.is_last_try:
+            self._slow.append(self._grading(asked._replace(is_last_try=True)))
+            return
+        opened = self._open[asked.number]
+        facts, grade = opened.facts[asked.row], grade_from(outcome, asked.extracted)
+        assert facts is not None
+        settings = opened.piece.settings
+        cached = asdict(grade)
+        if outcome is TIMED_OUT:
+            cached["limits"] = [settings.timeout_s, settings.memory_gib]
+        if outcome is TIMED_OUT or not isinstance(outcome, Outcome):  # a crash may be the machine's; it is tried again
+            self._cache.put({asked.key: cached})
+        opened.facts[asked.row] = replace(facts, grade=grade)
+        opened.num_missing -= 1
+        self._finish(opened)
+
+    def _finish(self, opened: _Open) -> None:
+        if opened.num_missing:
+            return
+        facts = [one for one in opened.facts if one is not None]
+        with _facts_file(self._folder, opened.piece.number).open("w") as stream:
+            stream.writelines(json.dumps(_facts_to_json(one)) + "\n" for one in facts)
+        del self._open[opened.piece.number]
+        self._advance(facts)
+
+
+def _piece_task(piece: Piece) -> PoolTask:
+    return PoolTask(piece, examine_piece, piece, PIECE_TIMEOUT_S, reads_files=True)
+
+
+def _is_of(piece: Piece, examined: Examined) -> bool:
+    """Whether what a worker says can be of the piece that it was given: nothing that it says is taken on trust."""
+    num_rows = piece.stop - piece.start
+    return (
+        len(examined.facts) == num_rows
+        and all(facts.problem_id in piece.problems for facts in examined.facts)
+        and all(0 <= row < num_rows for row, _, _ in examined.ungraded)
+        and len({row for row, _, _ in examined.ungraded}) == len(examined.ungraded)
+    )
+
+
+def _smaller(piece: Piece) -> list[Piece]:
+    """A piece in which something hung or crashed, in halves; a single trace, without what hung.
+
+    Raises:
+        StageError: even reading the trace fails.
+    """
+    if piece.effort == BARE:
+        raise StageError(
+            f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the time and memory "
+            "that workers have. Raise filter.grade_memory_gib."
+        )
+    if piece.stop - piece.start == 1:
+        return [replace(piece, effort=piece.effort - 1)]
+    middle = (piece.start + piece.stop) // 2
+    return [replace(piece, stop=middle), replace(piece, start=middle)]
+
+
+def _facts_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:07d}.jsonl"
+
+
+def _facts_to_json(facts: Facts) -> dict[str, Any]:
+    row = asdict(facts)
+    return {**row, "text_hash": facts.text_hash.hex(), "signature": facts.signature and facts.signature.hex()}
+
+
+def _facts_from_json(row: dict[str, Any]) -> Facts:
+    measures, grade, signature = row["measures"], row["grade"], row["signature"]
+    return Facts(
+        **{
+            **row,
+            "text_hash": bytes.fromhex(row["text_hash"]),
+            "measures": measures and Measures(**measures),
+            "signature": signature and bytes.fromhex(signature),
+            "grade": grade and Grade(**grade),
+        }
+    )

@@ -1,0 +1,263 @@
+"""Whether what a run holds was made by the recipe: each stage with its settings, and from what the one before holds.
+
+Enters: a recipe and manifests. Leaves: the settings that differ, or an error that names them and the way out. What a
+stage was made from stands in its manifest: the whole recipe, and the hashes of the files that it names.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from distill.errors import StoreError, UserError
+from distill.models.students import STUDENTS, find_student
+from distill.recipe.sections import Recipe
+from distill.recipe.sources import FILE, file_sources, map_sources
+from distill.storage.store import differences, fingerprint, sha256_of
+from distill.storage.trace_store import TRACES
+
+KEPT, STUDENT = "kept", "student"
+NUM_SHOWN = 8
+MAX_VALUE_CHARS = 60
+Manifests = Mapping[str, Mapping[str, Any]]
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "generate": ("seed", "problems", "generate", "eval.held_out", "eval.benchmarks"),
+    "import": ("traces", "eval.benchmarks"),
+    "filter": ("seed", "filter", "student", "student_revision"),
+    "sft": ("seed", "student", "student_revision", "sft"),
+    "eval": ("seed", "student", "student_revision", "eval"),
+}
+"""The keys of a recipe that decide each stage."""
+SPLIT = ("problems", "eval.")
+"""How keys begin that say which problems are trained on and which are measured."""
+NOT_DECIDING = ("compute", "price")
+"""Keys below those that decide nothing."""
+MADE = {"generate": "samples", "import": "traces", "filter": "rows", "sft": "student", "eval": "scores"}
+"""What a stage makes, in a word."""
+
+
+def stages_before(recipe: Recipe, stage: str) -> list[str]:
+    """The stages that a stage of a recipe rests on, in order."""
+    order = [recipe.traces_stage, "filter", "sft", *(["eval"] if recipe.eval else []), "push"]
+    return order[: order.index(stage)] if stage in order else order[:3]
+
+
+def files_of(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of the local files that a recipe names and that are here, by their names in it."""
+    paths = {f"{FILE}{name}": Path(name) for name in file_sources(recipe.model_dump(mode="json"))}
+    return {name: _hash_of(path) for name, path in paths.items() if path.is_file()}
+
+
+def check_made_by(
+    recipe: Recipe, manifests: Manifests, before: Sequence[str], wanted_by: str, same_split: bool = False
+) -> None:
+    """Refuse to build on results that this recipe has not made.
+
+    Args:
+        recipe: as it is now.
+        manifests: of the stages that are built on, in order. One may be missing where its folder is not here: a later
+            one tells the recipe that it was made with.
+        before: the names of all those stages, in order.
+        wanted_by: the command that builds on them.
+        same_split: the problems to train on are known to be those that the traces answer, whatever the recipe says.
+
+    Raises:
+        UserError: a stage was made with other settings than the recipe has; which, and the way out.
+        StoreError: a stage was made from something else than the one before it holds now.
+    """
+    for place, stage in enumerate(before):
+        told = next((manifests[name] for name in before[place:] if name in manifests), None)
+        changed = {} if told is None else changed_settings(recipe, stage, told)
+        if stage == recipe.traces_stage and (same_split or _has_measured(recipe, manifests)):
+            changed = {key: pair for key, pair in changed.items() if not key.startswith(SPLIT)}
+        if changed:
+            raise UserError(_refusal(stage, changed, wanted_by))
+    for stage, before, used, is_there in _links(recipe, manifests):
+        if used != is_there:
+            raise StoreError(
+                f"{wanted_by}: {stage} was made from another result of {before} than the one that is there now, so its "
+                f"{MADE[stage]} would be taken for something else. Make them again with `distill {stage} --force` "
+                "(what is there is moved aside)."
+            )
+
+
+def _has_measured(recipe: Recipe, manifests: Manifests) -> bool:
+    """Whether this recipe's evaluation is complete, which has compared the problems themselves."""
+    measured = manifests.get("eval")
+    if measured is None or recipe_of(measured) is None:
+        return False
+    return not any(key.startswith(SPLIT) for key in changed_settings(recipe, recipe.traces_stage, measured))
+
+
+def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The recipe's keys that decide a stage and have changed since, with their values then and now.
+
+    Of files the content counts, not the place; where only the name is known of one of two, that.
+
+    Args:
+        recipe: as it is now.
+        stage: whose keys.
+        manifest: of that stage, or of one that was made from it.
+    """
+    then = recipe_of(manifest)
+    if then is None:
+        return _changed_section(recipe, stage, manifest) if manifest.get("stage", stage) == stage else {}
+    files_then, files_now = dict(manifest.get("files") or {}), files_of(recipe)
+    names = [{_name(file) for file in files} for files in (files_then, files_now)]
+    known = names[0] & names[1]
+    before, now = (
+        settings_of(one, stage, {file: sha256 for file, sha256 in files.items() if _name(file) in known})
+        for one, files in ((then, files_then), (recipe, files_now))
+    )
+    return differences(before, now)
+
+
+def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """The part of a recipe that decides a stage.
+
+    Args:
+        recipe: the recipe.
+        stage: the stage.
+        files: SHA-256 of the files that are told by content.
+    """
+    tree = recipe.model_dump(mode="json")
+    map_sources(tree, lambda file: f"{FILE}{_name(file)}" + (f" {files[file][:16]}" if file in files else ""))
+    tree["student"] = find_student(recipe.student).hub_id
+    if tree["generate"] is not None and tree["generate"]["teacher"] in STUDENTS:
+        tree["generate"]["teacher"] = STUDENTS[tree["generate"]["teacher"]].hub_id
+    if tree["eval"] is None:
+        tree["eval"] = {"held_out": 0, "benchmarks": []}
+    parts = PARTS[stage]
+    if stage == "filter" and recipe.filter.min_tokens is None and recipe.filter.max_tokens is None:
+        parts = parts[:2]  # nothing is counted in the student's tokens
+    found: dict[str, Any] = {}
+    for part in parts:
+        section, _, key = part.partition(".")
+        if key:
+            found.setdefault(section, {})[key] = tree[section][key]
+        else:
+            found[section] = _deciding(tree[section])
+    return found
+
+
+def recipe_of(manifest: Mapping[str, Any]) -> Recipe | None:
+    """The recipe that made a stage; `None` where its manifest does not tell, or this distill does not read it."""
+    try:
+        return Recipe.model_validate(manifest["recipe"]) if manifest.get("recipe") else None
+    except (ValidationError, UserError):
+        return None
+
+
+def as_made(recipe: Recipe, manifests: Manifests) -> Recipe:
+    """The recipe with the values that have made what is there, where it has others for a stage that is complete.
+
+    Args:
+        recipe: as it is now.
+        manifests: of the complete stages.
+    """
+    tree = recipe.model_dump(mode="json")
+    for stage, manifest in manifests.items():
+        then = recipe_of(manifest)
+        if stage not in PARTS or then is None or not changed_settings(recipe, stage, manifest):
+            continue
+        made = then.model_dump(mode="json")
+        for part in PARTS[stage]:
+            section, _, key = part.partition(".")
+            if not key:
+                tree[section] = made[section]
+            elif tree[section] and made[section]:
+                tree[section][key] = made[section][key]
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError:  # the parts do not go together
+        return recipe
+
+
+def _refusal(stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str) -> str:
+    it, are = ("it", "is") if stage == "sft" else ("them", "are")
+    head = (
+        f"{wanted_by}: the recipe has changed since {stage} was run, so it is not what made the {MADE[stage]} that "
+        f"{are} here:"
+    )
+    way = (
+        f"Put the old values back, or make {it} again with `distill {stage} --force` (what no longer fits is moved "
+        "aside)."
+    )
+    return "\n".join([head, change_lines(changed), way])
+
+
+def _links(recipe: Recipe, manifests: Manifests) -> list[tuple[str, str, Any, Any]]:
+    """(stage, the one before, what it was made from, what is there) of each pair of complete stages."""
+    source = manifests.get(recipe.traces_stage)
+    filtered, trained, measured = (manifests.get(name) for name in ("filter", "sft", "eval"))
+    links: list[tuple[str, str, Any, Any]] = []
+    if source is not None and filtered is not None:
+        traces = {n: o["sha256"] for n, o in source["outputs"].items() if n.startswith(f"{TRACES}/")}
+        links.append(("filter", recipe.traces_stage, filtered["identity"].get("traces"), fingerprint(traces)))
+    if filtered is not None and trained is not None:
+        links.append(("sft", "filter", trained["identity"].get("rows"), _output(filtered, KEPT)))
+    if trained is not None and measured is not None:
+        links.append(("eval", "sft", measured["identity"].get("student"), _output(trained, STUDENT)))
+    return links
+
+
+def _output(manifest: Mapping[str, Any], name: str) -> str | None:
+    sha256: str | None = manifest["outputs"].get(name, {}).get("sha256")
+    return sha256
+
+
+def _changed_section(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The same from an older manifest, which has the stage's own section alone."""
+    section, before = getattr(recipe, stage, None), manifest.get("config")
+    found: dict[str, tuple[Any, Any]] = {}
+    if isinstance(section, BaseModel) and isinstance(before, Mapping) and before:
+        try:
+            # Read once more, so that fields which are new since then have their defaults.
+            then = type(section).model_validate(before).model_dump(mode="json")
+        except ValidationError:
+            return {}
+        now = section.model_dump(mode="json")
+        changed = differences(_deciding(then), _deciding(now))
+        found = {f"{stage}.{key}": pair for key, pair in changed.items()}
+    if stage == "sft":
+        then, now = manifest["identity"], {"seed": recipe.seed, "student": find_student(recipe.student).hub_id}
+        found |= {key: (then.get(key), now[key]) for key in now if key in then and then[key] != now[key]}
+    return found
+
+
+def _deciding(value: Any) -> Any:
+    """A section without what decides nothing, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _deciding(one) for key, one in value.items() if key not in NOT_DECIDING}
+    return [_deciding(one) for one in value] if isinstance(value, list) else value
+
+
+def _name(file: str) -> str:
+    return Path(file.removeprefix(FILE)).name
+
+
+def _hash_of(path: Path) -> str:
+    """SHA-256 of a file, read once as long as it stays as it is."""
+    found = path.stat()
+    return _hash_once(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_once(path: Path, num_bytes: int, changed_ns: int) -> str:
+    return sha256_of(path)
+
+
+def change_lines(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """What has changed, a line each: `  sft.epochs: 2 -> 3`; values as a recipe spells them."""
+    shown = [f"  {key}: {_spelled(old)} -> {_spelled(new)}" for key, (old, new) in list(changed.items())[:NUM_SHOWN]]
+    more = [f"  and {len(changed) - NUM_SHOWN} more"] if len(changed) > NUM_SHOWN else []
+    return "\n".join([*shown, *more])
+
+
+def _spelled(value: Any) -> str:
+    text = "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"

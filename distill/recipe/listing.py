@@ -1,0 +1,47 @@
+"""Recipes in a line each.
+
+Enters: the installed set, or a recipe. Leaves: entries of `distill recipes ls`, and summaries.
+"""
+
+from typing import Any
+
+from distill.recipe.installed import installed_folder, installed_names, notes_of
+from distill.recipe.loading import read_recipe
+from distill.recipe.sections import Recipe
+
+
+def installed_entries() -> list[dict[str, Any]]:
+    """What there is to know of each installed recipe before choosing one."""
+    return [_entry(name) for name in installed_names()]
+
+
+def summary_line(recipe: Recipe) -> str:
+    """What a recipe does, in a line: `8 samples a problem by org/teacher -> lora qwen-7b -> 2 benchmarks`."""
+    if recipe.generate is not None:
+        source = f"{recipe.generate.samples_per_problem} samples a problem by {recipe.generate.teacher}"
+    else:
+        source = f"traces of {', '.join(one.source for one in recipe.traces)}"
+    steps = [source, f"{recipe.sft.method} {recipe.student}"]
+    if recipe.eval is not None:
+        sets = len(recipe.eval.benchmarks) + bool(recipe.eval.held_out)
+        steps.append(f"{sets} evaluation set{'' if sets == 1 else 's'}")
+    if recipe.push is not None:
+        steps.append(f"{recipe.push.repo} on the Hub")
+    return " -> ".join(steps)
+
+
+def _entry(name: str) -> dict[str, Any]:
+    path = installed_folder() / f"{name}.yaml"
+    recipe = read_recipe(name).recipe
+    notes = notes_of(path.read_text(encoding="utf-8"))
+    return {
+        "name": name,
+        "description": recipe.description,
+        "about": notes.about,
+        "students": notes.students or recipe.student,
+        "runs_on": notes.runs_on,
+        "cost_class": notes.cost_class,
+        "costs": notes.costs,
+        "expect": notes.expect,
+        "path": str(path),
+    }

@@ -1,0 +1,328 @@
+"""From a recipe's file to a `Recipe`: `extends`, `--set`, and errors that name file, line and the likely key.
+
+Enters: a reference (an installed recipe's name, a path, `hf:…`, `git+…`) and overrides such as `sft.epochs=2`. Leaves:
+a `Recipe` whose `file:` sources are absolute paths.
+
+Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `--set` < named flags.
+"""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distill import __version__
+from distill.core.file_kinds import is_file
+from distill.core.plurals import counted
+from distill.errors import ModelError, RecipeError
+from distill.models.hub_names import names_folder
+from distill.models.students import STUDENTS
+from distill.recipe.fence import Fence
+from distill.recipe.installed import installed_path, unknown_name
+from distill.recipe.lock_shape import LOCK_KEY, UPDATE, recipe_in_lock
+from distill.recipe.mistakes import explain, place_of
+from distill.recipe.remote import Fetched, fetch, is_outside
+from distill.recipe.sections import Recipe
+from distill.recipe.sources import anchor_sources, expanded, resolved
+from distill.recipe.trust import refuse_unaccepted
+from distill.recipe.yaml_tree import KeyPath, Places, Shown, plain_tree, read_tree, read_value, refuse_secret_option
+
+READ_BY = {1: "0.1.0"}
+"""schema_version -> the first distill that reads it."""
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe, and where it came from."""
+
+    recipe: Recipe
+    reference: str
+    """As it was asked for."""
+    path: Path
+    """The file, on this machine."""
+    files: tuple[Path, ...]
+    """The file and its parents, the youngest first."""
+    tree: Mapping[str, Any]
+    """What the files say together, without defaults and overrides."""
+    outside: Fetched | None = None
+    """Where it was fetched from, if not from this machine."""
+    lock: Mapping[str, Any] | None = None
+    """The lock that it is, if it is one: what an earlier run used and found."""
+
+
+@dataclass
+class _Reading:
+    """What is gathered while a recipe and its parents are read."""
+
+    places: Places = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    shown: Shown = str
+    fence: Fence | None = None
+
+
+def load_recipe(
+    reference: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read, merge, override and check a recipe, to run it.
+
+    Args:
+        reference: an installed recipe's name, a path, `hf:org/repo/recipe.yaml@revision` or `git+https://…@rev#path`.
+        overrides: `key.path=value`, the value read as YAML; `problems.0.limit=10` reaches into a list.
+        flags: named flags by key path (`{"student": "qwen-1.5b"}`); `None` values are flags not given.
+
+    Raises:
+        RecipeError: what is wrong, in which file and line, and the likely right key; or it comes from outside and has
+            not been accepted (`distill.recipe.trust`).
+    """
+    loaded = read_recipe(reference, overrides, flags)
+    if loaded.outside is not None:
+        refuse_unaccepted(loaded.outside)
+    return loaded.recipe
+
+
+def read_recipe(
+    reference: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> LoadedRecipe:
+    """The same for looking at it: a recipe from outside is fetched, and need not have been accepted.
+
+    Args:
+        reference: as for `load_recipe`, and so are `overrides` and `flags`.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    if "\0" in str(reference):
+        raise RecipeError("the recipe's name holds NUL, so it is none.")
+    outside = fetch(str(reference)) if is_outside(str(reference)) else None
+    installed = None if outside else installed_path(str(reference))
+    path = outside.path if outside else installed or Path(reference)
+    if outside is None and installed is None and (unknown := unknown_name(str(reference))) is not None:
+        raise unknown
+    reading = _Reading()
+    if outside is not None:
+        reading.shown, reading.fence = outside.shown, Fence(outside.folder, outside.reference)
+    name = reading.shown(path)
+    tree = _read_with_parents(path, reading, ())
+    lock = tree if LOCK_KEY in tree else None
+    if lock is not None:
+        tree = _recipe_of(lock, reading, name)
+    if outside is not None:
+        _refuse_folders(tree, outside)
+    said = copy.deepcopy(tree)
+    places = reading.places
+    overridden = [key for key, value in (flags or {}).items() if value is not None]
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise RecipeError(f"--set {override}: expected key.path=value, e.g. --set sft.epochs=2")
+        if key != key.strip():
+            raise RecipeError(f"--set {override}: no spaces around the key. Write --set {key.strip()}={text.strip()}")
+        value = read_value(override, text)
+        refuse_secret_option(key, value, f"--set {key}")
+        _assign(tree, key, value, f"--set {key}", places)
+        overridden.append(key)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            refuse_secret_option(key, value, f"--{key.rpartition('.')[2]}")
+            _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
+    _drop_revisions(tree, said, overridden)
+    anchor_sources(tree, Path.cwd(), "--set")
+    recipe = _checked(tree, places, name)
+    return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
+
+
+def recipe_of_dict(tree: Mapping[str, Any]) -> Recipe:
+    """A recipe made in Python, checked as a file is; `file:` sources and `extends` are relative to where we are.
+
+    Args:
+        tree: keys and values as in a file; stays as it is.
+
+    Raises:
+        RecipeError: as `read_recipe`.
+    """
+    name = "the dict"
+    reading = _Reading(shown=lambda path: name if path.name == name else str(path))
+    merged = _with_parents(plain_tree(tree, name), Path(name), {}, reading, ())
+    return _checked(merged, reading.places, name)
+
+
+def _checked(tree: Mapping[str, Any], places: Places, name: str) -> Recipe:
+    _check_version(tree, places, name)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError("\n".join(explain(error, tree, places, name))) from None
+    except ModelError as error:
+        raise RecipeError(f"{place_of(('student',), places, name)}: {error}") from None
+
+
+def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: Sequence[str]) -> None:
+    """A model that is given on the command line in place of another has not that one's revisions; in place."""
+    if tree.get("student") != said.get("student") and "student_revision" not in overridden:
+        tree.pop("student_revision", None)
+    generate, before = tree.get("generate"), said.get("generate")
+    if not isinstance(generate, dict) or not isinstance(before, dict):
+        return
+    if generate.get("teacher") != before.get("teacher") and not {"generate", "generate.revision"} & set(overridden):
+        generate.pop("revision", None)
+
+
+def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
+    """Models from outside recipes come from the Hub; which folders this machine has is no business of theirs."""
+    generate = tree.get("generate")
+    generate = generate if isinstance(generate, dict) else {}
+    compute = generate.get("compute")
+    served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # under whatever name the server has for it
+    teacher = None if served else generate.get("teacher")
+    for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
+        if isinstance(name, str) and name not in STUDENTS and ("/" not in name or names_folder(name)):
+            raise RecipeError(
+                f"{outside.reference}: {key} is {name!r}, a folder or no model. A recipe from outside may only name "
+                f"models of the Hub (org/name) and aliases. Give one of yours with --{key.rpartition('.')[2]}."
+            )
+
+
+def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]) -> dict[str, Any]:
+    named_by = reading.shown(children[-1]) if children else None
+    path = expanded(path, named_by or "recipe")
+    whole = resolved(path, named_by or str(path))
+    if whole in children:
+        chain = " -> ".join(reading.shown(p) for p in (*children, path))
+        raise RecipeError(f"{reading.shown(path)}: extends goes in a circle ({chain}). Remove one extends:")
+    own_places: Places = {}
+    tree = read_tree(path, own_places, named_by, reading.shown)
+    reading.files.append(path)
+    return _with_parents(tree, path, own_places, reading, children)
+
+
+def _with_parents(
+    tree: dict[str, Any], path: Path, own_places: Places, reading: _Reading, children: tuple[Path, ...]
+) -> dict[str, Any]:
+    parent = tree.pop("extends", None)
+    place = place_of(("extends",), own_places, reading.shown(path))
+    if parent is not None and not isinstance(parent, str):
+        raise RecipeError(f"{place}: extends takes one path to a recipe, not {parent!r}")
+    if LOCK_KEY in tree and parent is not None:
+        where = place_of((LOCK_KEY,), own_places, reading.shown(path))
+        raise RecipeError(
+            f"{where}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where this is a recipe, "
+            "extends where it is a lock."
+        )
+    anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
+    if parent is None:
+        reading.places |= own_places
+        return tree
+    if is_outside(parent):
+        raise RecipeError(
+            f"{place}: extends takes a file of this machine or an installed recipe, not {parent!r}. "
+            f"Fetch it first: distill recipes pull '{parent}'"
+        )
+    base_path = parent_path(path, parent, reading.fence)
+    base = _read_with_parents(base_path, reading, (*children, resolved(path, reading.shown(path))))
+    if LOCK_KEY in base:
+        raise RecipeError(
+            f"{place}: {reading.shown(base_path)} is a lock, which repeats a run and cannot be "
+            "extended. Run it with --set, or extend the recipe that it came from."
+        )
+    merged = _merge(base, tree)
+    # A list replaces the parent's list, so the parent's places inside it no longer hold.
+    for key in [
+        k for k in reading.places if any(k[:n] in own_places and _is_list(tree, k[:n]) for n in range(1, len(k)))
+    ]:
+        del reading.places[key]
+    reading.places |= own_places
+    return merged
+
+
+def parent_path(path: Path, parent: str, fence: Fence | None = None) -> Path:
+    """The file that `extends: parent` in `path` names: one beside it, else an installed recipe.
+
+    Raises:
+        RecipeError: it lies outside the fence.
+    """
+    beside = path.parent / expanded(Path(parent), str(path))
+    installed = installed_path(parent)
+    if installed is not None and not is_file(beside):
+        return installed
+    if fence is not None and not fence.holds(beside):
+        raise fence.refusal(f"extends: {parent}")
+    return beside
+
+
+def _recipe_of(lock: Mapping[str, Any], reading: _Reading, name: str) -> dict[str, Any]:
+    """The recipe inside a lock, its keys with their places."""
+    tree = recipe_in_lock(lock, reading.places.get((LOCK_KEY,), name))
+    reading.places.update({at[1:]: place for at, place in list(reading.places.items()) if at[:1] == ("recipe",)})
+    anchor_sources(tree, reading.files[0].parent, name, reading.fence)
+    return tree
+
+
+def _check_version(tree: Mapping[str, Any], places: Places, name: str) -> None:
+    """A recipe of another version has other keys, about which there is nothing to say."""
+    version = tree.get("schema_version", 1)
+    if isinstance(version, int) and version not in READ_BY:
+        known = ", ".join(f"{number} (distill {first} and later)" for number, first in READ_BY.items())
+        newer = version > max(READ_BY)
+        raise RecipeError(
+            f"{place_of(('schema_version',), places, name)}: schema_version {version} is not one that this distill "
+            f"({__version__}) reads: {known}. "
+            + (
+                f"The recipe was written for a newer distill, which reads it. {UPDATE}"
+                if newer
+                else "The first version is 1."
+            )
+        )
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _is_list(tree: Any, at: KeyPath) -> bool:
+    for key in at:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return isinstance(tree, list)
+
+
+def _no_such_entry(place: str, at: list[Any]) -> RecipeError:
+    return RecipeError(
+        f"{place}: there is no such place; the list has {counted(len(at), 'entry', 'entries')}, counted from 0."
+    )
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: Places) -> None:
+    if not all(dotted.split(".")):
+        raise RecipeError(f"{place}: expected keys with single dots between them, e.g. sft.epochs")
+    keys: list[str | int] = [int(k) if re.fullmatch("[0-9]{1,9}", k) else k for k in dotted.split(".")]
+    at: Any = tree
+    for depth, key in enumerate(keys[:-1]):
+        if isinstance(at, list) and isinstance(key, int) and key < len(at):
+            at = at[key]
+        elif isinstance(at, dict) and isinstance(at.get(str(key)), dict | list | None):
+            if at.get(str(key)) is None:  # an absent or empty section
+                at[str(key)] = {}
+            at = at[str(key)]
+        elif isinstance(at, list):
+            raise _no_such_entry(place, at)
+        else:
+            raise RecipeError(f"{place}: {'.'.join(map(str, keys[: depth + 1]))} holds nothing that could be set.")
+    last = keys[-1]
+    if isinstance(at, list) and isinstance(last, int) and last < len(at):
+        at[last] = value
+    elif isinstance(at, dict):
+        at[str(last)] = value
+    else:
+        raise _no_such_entry(place, at)
+    for below in [at for at in places if at[: len(keys)] == tuple(keys)]:
+        del places[below]
+    places[tuple(keys)] = place

@@ -1,0 +1,95 @@
+"""The shape of a lock, checked before anything relies on it: a lock may come from outside as a recipe may.
+
+Enters: the tree of a file with `lock_version`. Leaves: the recipe inside it, under a name of its own.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from distill import __version__
+from distill.errors import RecipeError
+from distill.recipe.value_errors import sentence
+from distill.recipe.yaml_tree import short
+
+LOCK_KEY = "lock_version"
+LOCK_VERSION = 1
+_REPEATED = re.compile(r"(.*)-repeat(?:-([1-9][0-9]{0,5}))?")
+MAX_NAME_CHARS = 96
+UPDATE = "Update your checkout of distill: git pull, then make install."
+
+
+class StageInLock(BaseModel):
+    """What a lock says of a stage."""
+
+    fingerprint: str
+    versions: dict[str, str] = {}
+    outputs: dict[str, dict[str, Any]] = {}
+    results: dict[str, Any] = {}
+
+
+class ScoreInLock(BaseModel):
+    """What a lock says of a measurement."""
+
+    pass_at_1: float
+    interval_95: Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class DatasetInLock(BaseModel):
+    """What a lock says of a data set on the Hub."""
+
+    source: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    """The commit that was used; where none was found out, as the recipe says it."""
+    recipe_revision: str | None = None
+    """As the recipe says it."""
+
+
+class LockShape(BaseModel):
+    """What of a lock is relied on."""
+
+    recipe: dict[str, Any]
+    datasets: list[DatasetInLock] = []
+    files: dict[str, str] = {}
+    stages: dict[str, StageInLock] = {}
+
+
+def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The recipe in a lock, under a name of its own so that the run that it came from stays as it is.
+
+    Args:
+        lock: the tree of the file.
+        place: where its version stands.
+
+    Raises:
+        RecipeError: it is of another version, or not as distill writes it.
+    """
+    if lock[LOCK_KEY] != LOCK_VERSION:
+        raise RecipeError(
+            f"{place}: a lock of version {short(lock[LOCK_KEY])}; this distill ({__version__}) reads version "
+            f"{LOCK_VERSION}. A newer distill may. {UPDATE}"
+        )
+    try:
+        shape = LockShape.model_validate(dict(lock))
+        for score in shape.stages["eval"].results.values() if "eval" in shape.stages else ():
+            ScoreInLock.model_validate(score)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{place}: the lock is not as distill writes it ({where}: {sentence([first])})") from None
+    tree = copy.deepcopy(shape.recipe)
+    if isinstance(tree.get("name"), str):
+        tree["name"] = _name_of_repetition(tree["name"])
+    return tree
+
+
+def _name_of_repetition(name: str) -> str:
+    """`x-repeat` for x, `x-repeat-2` for x-repeat and so on: each has a folder beside the one it is compared with."""
+    found = _REPEATED.fullmatch(name)
+    stem, suffix = (found[1], f"-repeat-{int(found[2] or 1) + 1}") if found else (name, "-repeat")
+    return stem[: MAX_NAME_CHARS - len(suffix)] + suffix

@@ -1,0 +1,99 @@
+"""The JSON Schema of a recipe file, made from the models, for editors that complete and check while one writes.
+
+Enters: nothing. Leaves: `recipes/recipe.schema.json`. A recipe names it in its first line:
+
+    # yaml-language-server: $schema=recipe.schema.json
+"""
+
+import json
+from typing import Any
+
+from distill.recipe.sections import Recipe
+
+SCHEMA_FILE = "recipe.schema.json"
+SCHEMA_TITLE = "distill recipe"
+_EXTENDS = {
+    "type": "string",
+    "minLength": 1,
+    "description": "The recipe that this one changes: a path relative to this file, or an installed recipe's name. "
+    "Sections are merged key by key; a list replaces the parent's list.",
+}
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12). With `extends`, what a recipe must have may stand in its parent."""
+    schema = Recipe.model_json_schema()
+    _drop_titles(schema)
+    needed = {"required": schema.pop("required")}
+    # The items of a list are never merged, so that they must be whole; a section may be a part of the parent's.
+    sections = {name: schema["$defs"][name] for name in sorted(_section_names(schema)) if name in schema["$defs"]}
+    needed_below = {name: below for name, one in sections.items() if (below := one.pop("required", None))}
+    needed["properties"] = {
+        key: {"required": needed_below[name]}
+        for key, value in schema["properties"].items()
+        if (name := _defined_by(value)) in needed_below
+    }
+    properties = {"extends": _EXTENDS, **schema.pop("properties")}
+    definitions = schema.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SCHEMA_TITLE,
+        "description": "What a run of distill does, from problems to a published student.",
+        **{key: value for key, value in schema.items() if key not in ("title", "description")},
+        "properties": properties,
+        "if": {"not": {"required": ["extends"]}},
+        "then": needed,
+        "$defs": definitions,
+    }
+
+
+def schema_text() -> str:
+    """The schema as it is committed and installed."""
+    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def schema_line(path: str = SCHEMA_FILE) -> str:
+    """The first line of a recipe, which tells editors where the schema lies."""
+    return f"# yaml-language-server: $schema={path}"
+
+
+def _drop_titles(node: Any, names: bool = False) -> None:
+    """Titles that only say a key again, and a section's defaults, which stand at its keys."""
+    if isinstance(node, dict):
+        if not names and isinstance(node.get("title"), str):
+            del node["title"]
+        if not names and isinstance(node.get("default"), dict) and node["default"]:
+            del node["default"]
+        for key, value in node.items():
+            _drop_titles(value, names=key in ("properties", "$defs") and not names)
+    elif isinstance(node, list):
+        for value in node:
+            _drop_titles(value)
+
+
+def _section_names(schema: dict[str, Any]) -> set[str]:
+    """The definitions that are used as a value of a key, not as an item of a list."""
+    found: set[str] = set()
+
+    def walk(node: Any, in_list: bool) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node and not in_list:
+                found.add(node["$ref"].rpartition("/")[2])
+            for key, value in node.items():
+                walk(value, key == "items")
+        elif isinstance(node, list):
+            for value in node:
+                walk(value, in_list)
+
+    walk({key: value for key, value in schema.items() if key != "$defs"}, False)
+    for definition in schema["$defs"].values():
+        walk(definition, False)
+    return found
+
+
+def _defined_by(value: dict[str, Any]) -> str:
+    """The definition behind a key, also where it may be null."""
+    for one in (value, *value.get("anyOf", ())):
+        if "$ref" in one:
+            return str(one["$ref"]).rpartition("/")[2]
+    return ""

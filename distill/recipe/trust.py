@@ -1,0 +1,148 @@
+"""What a recipe from outside would reach, and whether somebody has looked at it: nothing of it runs before.
+
+Enters: a `Recipe` and where it came from. Leaves: `Touch`es to show, and a note that its content was accepted:
+
+    ~/.local/state/distill/accepted-recipes/<sha256>.json
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill.errors import RecipeError
+from distill.models.hub_names import names_folder
+from distill.models.students import STUDENTS, find_student
+from distill.recipe.sections import Recipe, SamplingCompute
+from distill.recipe.sources import FILE
+from distill.storage.store import atomic_write
+
+if TYPE_CHECKING:
+    from distill.recipe.remote import Fetched
+
+MIN_HASH_CHARS = 12
+USUAL_KEY = "OPENAI_API_KEY"
+UPLOADING_TRL_KEYS = ("trackio_space_id", "trackio_bucket_id")
+"""Arguments of TRL that send training's curves to the Hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Something beyond the run's own folder that a recipe would reach."""
+
+    what: str
+    warning: bool = False
+    """Whether something of yours leaves this machine, or is changed elsewhere."""
+
+
+def touches(recipe: Recipe) -> list[Touch]:
+    """All that a recipe would fetch, ask, read and send, in the order of the stages."""
+    found = [Touch(f"reads {one}") for one in _local_files(recipe)]
+    found += [_model("student", find_student(recipe.student).hub_id)]
+    generate = recipe.generate
+    if generate is not None and not generate.compute.base_urls:
+        name = STUDENTS[generate.teacher].hub_id if generate.teacher in STUDENTS else generate.teacher
+        found.append(_model("teacher", name))
+    found += [Touch(f"downloads the data set {name}") for name in _data_sets(recipe)]
+    for section, compute in _computes(recipe):
+        found += [_server(section, url, compute) for url in compute.base_urls]
+    for key in UPLOADING_TRL_KEYS:
+        if recipe.sft.trl.get(key):
+            found.append(Touch(f"sends training's curves to {recipe.sft.trl[key]} on the Hub (sft.trl.{key})", True))
+    if "wandb" in recipe.sft.compute.tracking:
+        found.append(Touch("sends training's curves to Weights & Biases (sft.compute.tracking)", True))
+    return found + list(_pushes(recipe))
+
+
+def is_accepted(sha256: str) -> bool:
+    """Whether a content was accepted on this machine."""
+    return _note(sha256).is_file()
+
+
+def accept(fetched: "Fetched") -> None:
+    """Remember that somebody has looked at it."""
+    note = {
+        "schema_version": 1,
+        "recipe": fetched.pinned,
+        "accepted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    _note(fetched.sha256).parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(_note(fetched.sha256), json.dumps(note, indent=2) + "\n")
+
+
+def refuse_unaccepted(fetched: "Fetched") -> None:
+    """Stop where nobody has looked at it yet.
+
+    Raises:
+        RecipeError: how to look at it, and how to accept it.
+    """
+    if not is_accepted(fetched.sha256):
+        raise RecipeError(
+            f"{fetched.reference}: comes from outside, and nobody has looked at it on this machine yet. See what it "
+            f"would do with `distill recipes show '{fetched.reference}'`; then run it with "
+            f"--accept-recipe {fetched.sha256[:MIN_HASH_CHARS]}, which is remembered."
+        )
+
+
+def _note(sha256: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "distill" / "accepted-recipes" / f"{sha256}.json"
+
+
+def _model(role: str, name: str) -> Touch:
+    if names_folder(name):
+        return Touch(f"loads the {role} from {Path(name).expanduser().resolve()}, a folder here")
+    return Touch(f"downloads the {role} {name} from the Hub (safetensors, no code)")
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    benchmarks = recipe.eval.benchmarks if recipe.eval else []
+    return [*(one.source for one in (*recipe.problems, *benchmarks)), *(one.source for one in recipe.traces)]
+
+
+def _data_sets(recipe: Recipe) -> list[str]:
+    names = [one.removeprefix("hf:") for one in _sources(recipe) if one.startswith("hf:")]
+    named = [entry.removeprefix("hf:") for entry in recipe.filter.decontaminate if not entry.startswith(FILE)]
+    return list(dict.fromkeys([*names, *named]))
+
+
+def _local_files(recipe: Recipe) -> list[str]:
+    names = [*_sources(recipe), *(one.problems or "" for one in recipe.traces)]
+    names += [*recipe.filter.decontaminate, recipe.sft.chat_template or ""]
+    return list(dict.fromkeys(name.removeprefix(FILE) for name in names if name.startswith(FILE)))
+
+
+def _computes(recipe: Recipe) -> Iterator[tuple[str, SamplingCompute]]:
+    if recipe.generate is not None:
+        yield "generate", recipe.generate.compute
+    if recipe.filter.judge is not None:
+        yield "filter.judge", recipe.filter.judge.compute
+    if recipe.eval is not None:
+        yield "eval", recipe.eval.compute
+
+
+def _server(section: str, url: str, compute: SamplingCompute) -> Touch:
+    name = compute.api_key_env
+    said = f"sends prompts to {url} ({section})"
+    if name == USUAL_KEY and not os.environ.get(name):
+        return Touch(f"{said}; no key, as ${name} is not set", True)
+    unusual = "" if name == USUAL_KEY else f", which is not the usual ${USUAL_KEY}: is it meant for this server?"
+    plain = "; unencrypted" if url.startswith("http://") else ""
+    return Touch(f"{said}, and with them the key in ${name}{unusual}{plain}", True)
+
+
+def _pushes(recipe: Recipe) -> Iterator[Touch]:
+    push = recipe.push
+    if push is None:
+        return
+    who = "private where it is made" if push.private else "PUBLIC"
+    yield Touch(f"uploads the student to {push.repo} on the Hub ({who})", True)
+    if push.dataset is not None:
+        yield Touch(f"uploads the kept traces to {push.dataset} on the Hub ({who})", True)
+    if push.accept_licence:
+        yield Touch("pushes although a licence may forbid it (push.accept_licence)", True)
+    if push.replace_readme:
+        yield Touch("replaces a README.md that distill did not write (push.replace_readme)", True)

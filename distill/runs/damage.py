@@ -1,0 +1,50 @@
+"""Files of a run that are missing or cannot be read: the page is made from the rest, and says what it lacks.
+
+Leaves: for example
+
+    [{"file": "filter/kept/train-00000-of-00001.parquet", "problem": "cannot be read: Parquet magic bytes not found"}]
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.core.redaction import scrub_text
+
+MISSING = "missing"
+MAX_CHARS = 200
+
+
+@dataclass(slots=True)
+class Damage:
+    """Collects what is wrong with the files of one run."""
+
+    folder: Path
+    """`runs/<name>`."""
+    _problems: dict[str, str] = field(default_factory=dict)
+
+    def note(self, path: Path, problem: str) -> None:
+        """Remember a problem; the first one of a file counts."""
+        name = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
+        self._problems.setdefault(name, problem)
+
+    @contextmanager
+    def tolerate(self, path: Path) -> Iterator[None]:
+        """Note an error in reading a file instead of raising it; what is left of the block is not run."""
+        try:
+            yield
+        except FileNotFoundError:
+            self.note(path, MISSING)
+        except Exception as error:  # a damaged file may be wrong in any way, and its readers raise errors of their own
+            self.note(path, f"cannot be read: {_first_line(error)}")
+
+    def to_json(self) -> list[dict[str, str]]:
+        """The files with their problems, in the order of their names."""
+        return [{"file": name, "problem": problem} for name, problem in sorted(self._problems.items())]
+
+
+def _first_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first = scrub_text(next(iter(text.splitlines()), "")) or type(error).__name__
+    return first if len(first) <= MAX_CHARS else f"{first[:MAX_CHARS]}…"

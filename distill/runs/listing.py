@@ -1,0 +1,379 @@
+"""Runs on this disk: which there are, how far each came, what it holds, and taking one away.
+
+Enters: the folder of runs. Leaves: JSON-ready dicts, from the files alone (nothing is loaded, nobody is asked), or one
+run less. The command that began a run is noted in it, so that it can be told how to go on:
+
+    {"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
+     "name": "quickstart", "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"],
+     "started_at": "2026-11-01T09:00:00+00:00"}
+"""
+
+import contextlib
+import difflib
+import glob
+import os
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distill.errors import StoreError, UserError
+from distill.filters.nothing_kept import has_kept_nothing
+from distill.core.json_shape import OBJECT, TEXT, Shape, fault
+from distill.runs.runner import STAGES, headline, stages_of
+from distill.runs.plan_record import FILE as PLAN
+from distill.recipe.sections import Recipe
+from distill.core.records import REASONS
+from distill.report.gather import funnel_steps
+from distill.runs.next_step import COMMAND, next_command, noted_command
+from distill.runs.on_page import REPORT
+from distill.runs.progress_on_disk import run_state
+from distill.core.formatting import mapping
+from distill.storage.store import (
+    IDENTITY,
+    LOCK,
+    SUMMARY,
+    StageFolder,
+    disk_errors,
+    is_run,
+    only_writer,
+    read_object,
+    write_json,
+    writer_of,
+)
+
+SCHEMA_VERSION = 1
+TRACE_STAGES = ("generate", "import")
+_SUMMARY_SHAPE = {
+    "description?": TEXT,
+    "student?": TEXT,
+    "recipe?": OBJECT,
+    "stopped?": {"stage": TEXT, "error": TEXT, "at": TEXT},
+}
+REMOVING = ".removing-"
+"""In the name of a folder that is on its way out: a kill meanwhile leaves no half of a run behind."""
+
+
+def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Sequence[str]) -> None:
+    """Note in a run's folder with what command it goes on; for who holds the folder.
+
+    Args:
+        run_dir: `runs/<name>`.
+        recipe: of the run.
+        stage: the stage that was asked for; `None`: all.
+        arguments: what stands behind the stage: the recipe's path and the settings.
+    """
+    note = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "arguments": list(arguments),
+        "folder": str(Path.cwd()),
+        "name": recipe.name,
+        "student": recipe.student,
+        "stages": stages_of(recipe),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with contextlib.suppress(StoreError):  # the run itself will say better what is wrong with its folder
+        write_json(run_dir / COMMAND, note)
+
+
+def list_runs(runs_dir: str | Path) -> list[dict[str, Any]]:
+    """Every run in a folder, the one that changed last first.
+
+    Raises:
+        UserError: it cannot be read; one that is not there holds none.
+    """
+    return sorted(
+        (_overview(folder) for folder in run_folders(Path(runs_dir))), key=lambda run: run["changed_at"], reverse=True
+    )
+
+
+def find_run(runs_dir: Path, name: str) -> Path:
+    """The folder of a run by its name, or by its path.
+
+    Raises:
+        UserError: there is no such run; those that there are.
+    """
+    folder = Path(name.rstrip("/") or "/") if "/" in name else runs_dir / name
+    if folder.name not in ("", ".", "..") and is_run(folder):
+        return folder
+    there = [run.name for run in run_folders(folder.parent if "/" in name else runs_dir)]
+    near = difflib.get_close_matches(folder.name, there, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    others = (
+        f" There are: {', '.join(sorted(there)[:10])}."
+        if there
+        else f" {folder.parent} has no runs; `distill run` makes one."
+    )
+    raise UserError(f"{folder}: no run is here.{hint}{others} Runs elsewhere: --run-dir.")
+
+
+def run_folders(runs_dir: Path) -> list[Path]:
+    """The runs in a folder, in no order.
+
+    Raises:
+        UserError: it cannot be read; one that is not there holds none.
+    """
+    try:
+        return [folder for folder in runs_dir.iterdir() if is_run(folder) and not folder.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{runs_dir}: cannot be read ({error.strerror}). Give another folder with --run-dir.") from None
+
+
+def _overview(folder: Path) -> dict[str, Any]:
+    """How far a run is, in a few words and numbers."""
+    summary, note = _read(folder / SUMMARY, _SUMMARY_SHAPE), noted_command(folder)
+    process = writer_of(folder)
+    stopped = _stop_of(summary, folder)
+    stages = [
+        {"stage": name, "state": _stage_state(folder, name, process, stopped)}
+        for name in _stages(folder, summary, note)
+    ]
+    is_complete = bool(stages) and all(one["state"] == "complete" for one in stages)
+    num_bytes, changed_at = _size_and_change(folder)
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "description": summary.get("description", ""),
+        "student": summary.get("student") or note.get("student"),
+        "state": run_state(is_complete, stopped is not None, process),
+        "process": process,
+        "stages": stages,
+        "score": _score(_manifest(folder, "eval").get("metrics")),
+        "num_bytes": num_bytes,
+        "changed_at": datetime.fromtimestamp(changed_at, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list[str]:
+    """The stages that a run has, done or not: those its recipe asks for, and any that has left something."""
+    recipe = mapping(summary.get("recipe"))
+    wanted = set(note.get("stages", ()))
+    if recipe:
+        wanted |= {"import" if recipe.get("traces") else "generate", "filter", "sft"}
+        wanted |= {name for name in ("eval", "push") if recipe.get(name)}
+    return [name for name in STAGES if name in wanted or (folder / name / IDENTITY).exists()]
+
+
+def _read(file: Path, shape: Shape = OBJECT) -> dict[str, Any]:
+    """A JSON object; empty where it is not there, damaged or of another shape: one bad file hides no other run."""
+    with contextlib.suppress(StoreError):
+        found = read_object(file)
+        return found if found is not None and not fault(found, shape) else {}
+    return {}
+
+
+def _manifest(folder: Path, stage: str) -> dict[str, Any]:
+    """A stage's manifest; empty where the stage is not complete, or the file is damaged."""
+    with contextlib.suppress(StoreError):
+        return StageFolder(folder / stage).manifest or {}
+    return {}
+
+
+def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
+    """A run's states, or `waiting`: not begun. A filter that kept nothing has stopped the run."""
+    manifest = _manifest(folder, name)
+    has_kept_none = bool(manifest) and has_kept_nothing(name, manifest["metrics"])
+    is_complete = bool(manifest) and not has_kept_none
+    is_stopped = has_kept_none or (stopped is not None and stopped.get("stage") == name)
+    if is_complete:
+        return "complete"
+    if not (folder / name / IDENTITY).exists() and (process is not None or not is_stopped):
+        return "waiting"
+    return run_state(is_complete, is_stopped, process)
+
+
+def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+    """Where and why the run stopped; `None` where it did not, or has got past that."""
+    stopped: dict[str, Any] | None = summary.get("stopped")
+    if stopped is None:
+        return None
+    manifest = _manifest(folder, stopped["stage"]) if stopped["stage"] in STAGES else {}
+    return None if manifest and not has_kept_nothing(stopped["stage"], manifest["metrics"]) else stopped
+
+
+def _score(metrics: Any) -> dict[str, Any] | None:
+    """The scores of a summary's `eval`, without its benchmarks and protocol; of somebody else's `eval` none."""
+    found = {key: mapping(metrics).get(key) for key in ("base", "student", "difference")}
+    return found if all("pass_at_1" in mapping(score) for score in found.values()) else None
+
+
+def _files(folder: Path) -> Iterator[os.stat_result]:
+    """Of everything below a folder; links are looked at, never followed."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                yield found
+                if stat.S_ISDIR(found.st_mode):
+                    yield from _files(Path(entry.path))
+    except OSError:  # it is being worked on, or not to be read
+        return
+
+
+def _size_and_change(folder: Path) -> tuple[int, float]:
+    """Bytes in the files, those with several names counted once, and the time of the last change."""
+    sizes: dict[tuple[int, int], int] = {}
+    changed_at = folder.stat().st_mtime
+    for found in _files(folder):
+        if stat.S_ISREG(found.st_mode):
+            sizes[(found.st_dev, found.st_ino)] = found.st_size
+            changed_at = max(changed_at, found.st_mtime)
+    return sum(sizes.values()), changed_at
+
+
+def describe_run(folder: str | Path) -> dict[str, Any]:
+    """A run in detail.
+
+    Args:
+        folder: `runs/<name>`.
+
+    Raises:
+        UserError: no run is there.
+    """
+    folder = find_run(Path(folder).parent, f"{Path(folder).parent}/{Path(folder).name}")
+    overview = _overview(folder)
+    summary = _read(folder / SUMMARY, _SUMMARY_SHAPE)
+    stages = [{**one, **_stage_story(folder, one["stage"])} for one in overview["stages"]]
+    steps = funnel_steps(_manifest(folder, "filter").get("metrics"))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **overview,
+        "stages": stages,
+        "stopped": None if overview["process"] is not None else _stop_of(summary, folder),
+        "funnel": [{"step": step, "num_traces": num, "about": REASONS.get(step, "")} for step, num in steps],
+        "places": _places(folder),
+        "next_command": _next_command(folder, overview),
+    }
+
+
+def _stage_story(folder: Path, name: str) -> dict[str, Any]:
+    manifest = _manifest(folder, name)
+    known: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_gib", "finished_at", "result"))
+    if manifest:
+        known |= {key: manifest[key] for key in ("seconds", "peak_memory_gib", "finished_at")}
+        known["result"] = headline(name, manifest["metrics"])
+    return {**known, "num_bytes": _size_and_change(folder / name)[0] if (folder / name).is_dir() else 0}
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """What a reader may look for, where it is there."""
+    source = next((name for name in TRACE_STAGES if (folder / name).is_dir()), TRACE_STAGES[0])
+    known = {
+        "report": folder / REPORT,
+        "student": folder / "sft" / "student",
+        "kept_rows": folder / "filter" / "kept",
+        "dropped_rows": folder / "filter" / "dropped",
+        "traces": folder / source / "traces",
+    }
+    places = {name: str(path) for name, path in known.items() if path.exists()}
+    pushed = _manifest(folder, "push")
+    return places | ({"hub": pushed["metrics"]["url"]} if pushed else {})
+
+
+def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
+    """What takes a run further; `None` where it is done, at work, or was not begun from the command line."""
+    note = noted_command(folder)
+    to_do = [one["stage"] for one in overview["stages"] if one["state"] != "complete"]
+    command = next_command(note, to_do, folder)
+    if command is None or overview["process"] is not None:
+        return None
+    return command if Path(note["folder"]) == Path.cwd() else f"cd {shlex.quote(note['folder'])} && {command}"
+
+
+def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
+    """What removing a run would take away.
+
+    Args:
+        folder: `runs/<name>`.
+        keep_traces: leave what the teacher wrote (`generate/` or `import/`).
+
+    Raises:
+        StoreError: it is a link, a process works in it, or nothing in it says that distill made it.
+    """
+    if folder.is_symlink():
+        raise StoreError(f"{folder}: a link to {folder.resolve()}, which is not removed through it. Name the folder.")
+    if (process := writer_of(folder)) is not None:
+        raise StoreError(
+            f"{folder}: distill (process {process or 'unknown'}) is working here. Wait for it, or stop it first "
+            f"(kill {process or 'its id'}); what is finished is kept."
+        )
+    if not _is_ours(folder):
+        raise StoreError(f"{folder}: does not look like a run of distill, so it is not removed.")
+    entries = sorted(entry for entry in folder.iterdir() if not (keep_traces and _is_kept(entry)))
+    parts = [{"path": entry.name, "num_bytes": _bytes_of(entry)} for entry in entries]
+    traces = [_manifest(folder, name) for name in TRACE_STAGES]
+    num_traces = sum(mapping(found.get("metrics")).get("num_samples", 0) for found in traces)
+    has_student = (folder / "sft" / "student").exists()
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "parts": parts,
+        "num_bytes": sum(part["num_bytes"] for part in parts),
+        "num_traces": 0 if keep_traces else num_traces,
+        "traces_are_whole": any(traces) or not any((folder / name).is_dir() for name in TRACE_STAGES),
+        "has_unpublished_student": has_student and not _manifest(folder, "push"),
+        "keeps_traces": keep_traces,
+    }
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
+    if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in noted_command(folder):
+        return True
+    if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
+        return True
+    return {entry.name for entry in folder.iterdir()} <= {LOCK, PLAN}  # refused before it has begun anything
+
+
+def _is_kept(entry: Path) -> bool:
+    """Whether an entry of a run's folder holds traces, those of an older recipe (`generate.replaced-1`) included.
+
+    What makes the folder a run, and the command that it goes on with, stay beside them.
+    """
+    return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (LOCK, COMMAND)
+
+
+def _bytes_of(entry: Path) -> int:
+    return _size_and_change(entry)[0] if entry.is_dir() and not entry.is_symlink() else entry.lstat().st_size
+
+
+def remove_run(folder: Path, keep_traces: bool = False) -> None:
+    """Delete a run for good. Links in it are deleted, and what they lead to stays.
+
+    Args:
+        folder: `runs/<name>`.
+        keep_traces: leave what the teacher wrote (`generate/` or `import/`).
+
+    Raises:
+        StoreError: it is a link, a process works in it, or the disk refuses.
+    """
+    what_would_go(folder, keep_traces)
+    with only_writer(folder), disk_errors(folder):
+        out = folder.with_name(f".{folder.name}{REMOVING}{os.getpid()}")
+        if not keep_traces:
+            folder.rename(out)
+        else:
+            out.mkdir()
+            for entry in folder.iterdir():
+                if not _is_kept(entry):
+                    entry.rename(out / entry.name)
+        shutil.rmtree(out)
+
+
+def finish_removal(runs_dir: Path, name: str) -> bool:
+    """Delete what a removal that was stopped has left; whether there was anything.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    left = list(runs_dir.glob(f".{glob.escape(name)}{REMOVING}*")) if "/" not in name else []
+    with disk_errors(runs_dir):
+        for folder in left:
+            shutil.rmtree(folder)
+    return bool(left)

@@ -1,0 +1,189 @@
+"""What a run used, pinned: `recipe.lock.yaml`, which `distill run` takes in place of a recipe to repeat the run.
+
+Enters: the recipe and the manifests of the stages that are complete. Leaves: the recipe with every default and revision
+written out; models, data sets and files with their commits and hashes; seeds; and of each stage versions, hashes and
+results, with which a repetition is compared.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill import __version__
+from distill.errors import RecipeError
+from distill.core.file_kinds import is_file
+from distill.models.hub import loaded_commit
+from distill.sources.problems import source_label
+from distill.publish.facts import RunFacts, is_hub_id
+from distill.core.redaction import local_name
+from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.lock_shape import LOCK_KEY, LOCK_VERSION, LockShape, recipe_in_lock
+from distill.recipe.yaml_tree import read_tree
+from distill.recipe.sources import file_sources
+from distill.recipe.text import recipe_yaml
+from distill.storage.store import atomic_write, sha256_of
+from distill.models.students import find_student
+
+LOCK_FILE = "recipe.lock.yaml"
+HEAD = """\
+# What the run {name} used. `distill run {file}` repeats it under another name, and says where the results
+# differ.
+"""
+_COMMIT_DIGITS = 40
+_RESULTS = {
+    "generate": ("num_problems", "num_samples", "num_completion_tokens", "finish_reasons"),
+    "import": ("num_problems", "num_samples", "num_skipped"),
+    "filter": ("num_traces", "num_kept", "dropped"),
+    "sft": ("num_rows", "num_steps", "final_loss"),
+    "eval": ("base", "student", "difference"),
+}
+_SCORE_KEYS = ("num_problems", "samples_per_problem", "pass_at_1", "interval_95")
+Manifests = Mapping[str, Mapping[str, Any]]
+
+
+def run_lock(
+    recipe: Recipe, run_dir: Path, manifests: Manifests, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The lock of a run.
+
+    Args:
+        recipe: as it was run.
+        run_dir: its folder.
+        manifests: of its complete stages.
+        before: the lock that is there, for what cannot be found out again.
+    """
+    facts = RunFacts(recipe, run_dir, manifests)
+    pinned = _pinned(recipe, facts, _pins(before))
+    template = run_dir / "sft" / "student" / "chat_template.jinja"
+    tree = pinned.model_dump(mode="json")
+    return {
+        LOCK_KEY: LOCK_VERSION,
+        "distill": __version__,
+        "recipe": tree,
+        "models": _models(recipe, facts),
+        "datasets": [
+            {
+                "source": source_label(source),
+                "config": source.config,
+                "split": source.split,
+                "revision": source.revision,
+                "recipe_revision": asked.revision,
+            }
+            for asked, source in zip(_hub_sources(recipe), _hub_sources(pinned), strict=True)
+        ],
+        "files": {name: sha256_of(Path(name)) for name in file_sources(tree) if is_file(Path(name))},
+        "problems_sha256": manifests.get(facts.source, {}).get("outputs", {}).get("problems.jsonl", {}).get("sha256"),
+        "evaluation_sets": [
+            {key: one.get(key) for key in ("name", "source", "revision", "sha256")}
+            for one in facts.certificate.get("sets", [])
+        ],
+        "chat_template_sha256": sha256_of(template) if template.exists() else None,
+        "teacher_chat_template_sha256": manifests.get("generate", {}).get("identity", {}).get("chat_template"),
+        "seeds": {
+            "recipe": recipe.seed,
+            # Base and student are sampled under another seed than the teacher was (see distill.stages.eval).
+            **({"eval": recipe.seed + 1} if recipe.eval else {}),
+        },
+        "stages": {name: _stage(name, manifest) for name, manifest in manifests.items() if name != "push"},
+    }
+
+
+def write_lock(recipe: Recipe, run_dir: Path, manifests: Manifests) -> None:
+    """Write or renew the lock in a run's folder; nothing where no stage is complete."""
+    if not manifests:
+        return
+    path = run_dir / LOCK_FILE
+    lock = run_lock(recipe, run_dir, manifests, read_lock(path))
+    atomic_write(path, HEAD.format(name=recipe.name, file=LOCK_FILE) + recipe_yaml(lock))
+
+
+def read_lock(path: Path) -> dict[str, Any] | None:
+    """The lock in a file; `None` where there is none that can be read."""
+    try:
+        found = read_tree(path, {})
+        if LOCK_KEY not in found:
+            return None
+        recipe_in_lock(found, str(path))
+    except RecipeError:
+        return None
+    return found
+
+
+def results_of(stage: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stage's metrics tells whether another run came out the same."""
+    found = {key: metrics[key] for key in _RESULTS.get(stage, ()) if key in metrics}
+    if stage == "eval":
+        return {role: {key: score[key] for key in _SCORE_KEYS if key in score} for role, score in found.items()}
+    return found
+
+
+def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "fingerprint": manifest["fingerprint"],
+        "git_commit": manifest.get("git_commit"),
+        "versions": manifest.get("versions", {}),
+        "outputs": manifest.get("outputs", {}),
+        "results": results_of(name, manifest.get("metrics", {})),
+    }
+
+
+def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
+    trained = "sft" in facts.manifests
+    # Imported traces tell their teachers once they have been filtered.
+    tells = "generate" in facts.manifests if facts.source == "generate" else trained
+    teachers = facts.teachers if tells else []
+    return {
+        "student": {
+            "name": facts.base if trained else local_name(find_student(recipe.student).hub_id),
+            "revision": facts.base_revision if trained else None,
+        },
+        "teachers": [{"name": local_name(name), "revision": revision} for name, revision in teachers],
+    }
+
+
+def _pinned(recipe: Recipe, facts: RunFacts, before: Mapping[tuple[Any, ...], str]) -> Recipe:
+    """The recipe with the revisions that were used; local folders and served models have none to ask for."""
+    changes: dict[str, Any] = {}
+    if "sft" in facts.manifests and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
+        changes["student_revision"] = facts.base_revision
+    if recipe.generate is not None and "generate" in facts.manifests:
+        ((name, revision),) = facts.teachers
+        if is_hub_id(name) and len(revision) == _COMMIT_DIGITS:
+            changes["generate"] = recipe.generate.model_copy(update={"revision": revision})
+    changes["problems"] = [_pinned_source(source, before) for source in recipe.problems]
+    changes["traces"] = [_pinned_source(source, before) for source in recipe.traces]
+    if recipe.eval is not None:
+        sets = [_pinned_source(source, before) for source in recipe.eval.benchmarks]
+        changes["eval"] = recipe.eval.model_copy(update={"benchmarks": sets})
+    return recipe.model_copy(update=changes)
+
+
+def _pinned_source(
+    source: ProblemSource | TraceSource, before: Mapping[tuple[Any, ...], str]
+) -> ProblemSource | TraceSource:
+    if not source.source.startswith("hf:"):
+        return source
+    key = source.source.removeprefix("hf:"), source.config, source.split, source.revision
+    commit = loaded_commit(key) or before.get((source_label(source), *key[1:]))
+    return source.model_copy(update={"revision": commit or source.revision})
+
+
+def _pins(before: Mapping[str, Any] | None) -> dict[tuple[Any, ...], str]:
+    """The commits of data sets that an earlier lock of the run has: a stage that is skipped loads none.
+
+    By source, configuration, split and the revision that the recipe names, so that a recipe that names another
+    one gets none of them.
+    """
+    if before is None:
+        return {}
+    return {
+        (one.source, one.config, one.split, one.recipe_revision): one.revision
+        for one in LockShape.model_validate(dict(before)).datasets
+        if one.revision is not None and len(one.revision) == _COMMIT_DIGITS
+    }
+
+
+def _hub_sources(recipe: Recipe) -> list[ProblemSource | TraceSource]:
+    benchmarks = recipe.eval.benchmarks if recipe.eval else []
+    sources: list[ProblemSource | TraceSource] = [*recipe.problems, *recipe.traces, *benchmarks]
+    return [source for source in sources if source.source.startswith("hf:")]

@@ -1,0 +1,72 @@
+"""What takes a run further, from the note that the command which began it left in the run's folder.
+
+{"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
+ "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"], "started_at": "2026-11-01T09:00:00+00:00"}
+"""
+
+import contextlib
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.errors import StoreError
+from distill.core.json_shape import NOTHING, TEXT, fault
+from distill.storage.store import read_object
+
+COMMAND = "command.json"
+RUN_DIR_OPTION, DEFAULT_RUN_DIR = "--run-dir", "runs"
+_SHAPE = {
+    "stage": (TEXT, NOTHING),
+    "arguments": [TEXT],
+    "folder": TEXT,
+    "name?": TEXT,
+    "student?": TEXT,
+    "stages?": [TEXT],
+}
+
+
+def noted_command(run_dir: Path) -> dict[str, Any]:
+    """The note; empty where there is none, or it is damaged."""
+    with contextlib.suppress(StoreError):
+        found = read_object(run_dir / COMMAND)
+        return found if found is not None and not fault(found, _SHAPE) else {}
+    return {}
+
+
+def next_command(note: Mapping[str, Any], to_do: Sequence[str], run_dir: Path) -> str | None:
+    """The command that resumes a run, for the folder that it was begun in; `None` where nothing tells it.
+
+    Args:
+        note: as `noted_command` reads it.
+        to_do: stages that are not complete, in running order.
+        run_dir: `runs/<name>`, wherever it lies now.
+    """
+    if not note or not to_do or not Path(note["folder"]).is_dir():
+        return None
+    command = "run" if note["stage"] is None else to_do[0]
+    return shlex.join(["distill", command, *_arguments_from_here(note, run_dir)])
+
+
+def _arguments_from_here(note: Mapping[str, Any], folder: Path) -> list[str]:
+    """The noted arguments, with the place and the name that the run's folder has now."""
+    arguments, run_dir = list(note["arguments"]), Path(DEFAULT_RUN_DIR)
+    if RUN_DIR_OPTION in arguments[:-1]:
+        at = arguments.index(RUN_DIR_OPTION)
+        run_dir = Path(arguments[at + 1])
+        del arguments[at : at + 2]
+    noted = Path(note["folder"]) / run_dir
+    if not _is_same(noted, folder.parent):
+        run_dir = folder.parent.resolve()
+    if run_dir != Path(DEFAULT_RUN_DIR):
+        arguments += [RUN_DIR_OPTION, str(run_dir)]
+    if note.get("name", folder.name) != folder.name:
+        arguments += ["--set", f"name={folder.name}"]
+    return arguments
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder."""
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return False

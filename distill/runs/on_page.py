@@ -1,0 +1,32 @@
+"""Which traces a report that was written before shows, and where on it.
+
+Enters: a run's `report.html`. Leaves: `{("9f2c", 0), …}`, and addresses such as `report.html#trace=9f2c%2F0`.
+"""
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from distill.core.records import SampleKey
+
+REPORT = "report.html"
+"""In a run's folder."""
+_PAYLOAD = re.compile(r'<script type="application/json" id="payload">(.*?)</script>', re.DOTALL)
+
+
+def traces_on(page: Path) -> set[SampleKey] | None:
+    """The traces that a page shows; `None` where there is no page, or it is none of ours."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        found = _PAYLOAD.search(page.read_text(encoding="utf-8"))
+        if found is not None:
+            payload = json.loads(found[1] or "{}")
+            names = [problem["id"] for problem in payload.get("problems", ())]
+            return {(names[trace["problem"]], trace["sample"]) for trace in payload.get("traces", ())}
+    return None
+
+
+def address_of(page: Path, key: SampleKey) -> str:
+    """Where a page shows a trace."""
+    return f"{page}#trace={quote(f'{key[0]}/{key[1]}', safe='', errors='replace')}"

@@ -1,0 +1,302 @@
+"""What a whole run will take: the stages' estimates put together, before anything runs.
+
+Enters: a recipe, a machine, prices. Leaves: a `Plan`:
+
+    plan_recipe(recipe, Path("runs"), this_machine(), load_prices()).to_json()
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DistillError
+from distill.estimates.counts import Workload, workload
+from distill.estimates.limits import Tight, tight_limits
+from distill.estimates.local_data import is_small_and_local
+from distill.estimates.machine import Machine
+from distill.estimates.measured import Measured, measure
+from distill.estimates.models import GIB, ModelFacts, model_facts
+from distill.estimates.prices import Prices
+from distill.estimates.quantities import Range, number_of, span, total
+from distill.estimates.remedies import Seen
+from distill.estimates.sampling_cost import (
+    REASONING,
+    Asked,
+    asked_of_student,
+    asked_of_teacher,
+    sampling_quantities,
+    served_quantities,
+)
+from distill.estimates.stage import (
+    ADDS_UP,
+    CPU_HOURS,
+    DISK,
+    DONE,
+    GPU_HOURS,
+    MEMORY,
+    NEW,
+    QUANTITIES,
+    SECONDS,
+    TOKENS,
+    StageEstimate,
+    Standing,
+    priced,
+)
+from distill.runs.standing import standings
+from distill.estimates.text_tokens import TokenRate
+from distill.estimates.training_cost import Rows, expected_rows, training_quantities
+from distill.core.plurals import counted
+from distill.recipe.sections import Recipe, SamplingCompute
+from distill.stages import RunContext
+from distill.storage.store import free_bytes
+from distill.training.layout import Layout
+
+SCHEMA_VERSION = 1
+
+FILTER_CHARS_PER_S = Range(1.0e6, 6.5e6)
+"""Characters of traces that a core looks at in a second: 8,000-character traces at 1,430 a second on two cores
+(`benchmarks/filter_memory.py`), and several times slower where answers have to be parsed."""
+FILTER_START_S = Range(1, 20)
+FILTER_GIB = Range(0.2, 2.0)
+CHARS_PER_TOKEN = 3.5
+IMPORT_PER_S = Range(500, 5_000)
+"""Traces read and written in a second."""
+IMPORT_START_S = Range(0.5, 30)
+UPLOAD_GIB_PER_S = Range(0.005, 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's estimates."""
+
+    name: str
+    machine: Machine
+    prices: Prices
+    stages: tuple[StageEstimate, ...]
+    limits: tuple[Tight, ...]
+    download_gib: Range
+    """Models that are not here yet."""
+    free_gib: float | None
+
+    @property
+    def totals(self) -> dict[str, Range]:
+        """What is left to spend: sums, the most memory of a stage, and the disk that the run and its models fill."""
+        left = [stage.left for stage in self.stages]
+        found = {name: total(q[name] for q in left if name in q) for name in ADDS_UP if any(name in q for q in left)}
+        memory = [q[MEMORY] for q in left if MEMORY in q]
+        if memory:
+            found[MEMORY] = Range(max(m.low for m in memory), max(m.high for m in memory))
+        found[DISK] = total(q[DISK] for q in left if DISK in q).plus(self.download_gib)
+        return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be worked out."""
+        stages = [stage for stage in self.stages if stage.standing.state != DONE]
+        return list(dict.fromkeys(f"{stage.stage}: {note}" for stage in stages for note in stage.notes))
+
+    @property
+    def is_done(self) -> bool:
+        return all(stage.standing.state == DONE for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; see docs/json.md."""
+        other_hours = CPU_HOURS if self.machine.num_gpus else GPU_HOURS
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "machine": {
+                "name": self.machine.name,
+                "device": self.machine.device,
+                "num_gpus": self.machine.num_gpus,
+                "gpu_gib": round(self.machine.gpu_gib, 1),
+                "num_cores": self.machine.num_cores,
+                "is_this_machine": self.machine.is_this,
+            },
+            "currency": self.prices.currency,
+            "prices_dated": self.prices.dated,
+            "stages": {
+                stage.stage: {
+                    **stage.standing.to_json(),
+                    "whole": {name: r.to_json() for name, r in stage.quantities.items()},
+                    "left": {name: r.to_json() for name, r in stage.left.items()},
+                    "unknown": [name for name in QUANTITIES if name != other_hours and stage.is_unknown(name)],
+                    "notes": list(stage.notes),
+                }
+                for stage in self.stages
+            },
+            "left_in_all": {name: r.to_json() for name, r in self.totals.items()},
+            "download_gib": self.download_gib.to_json(),
+            "free_disk_gib": None if self.free_gib is None else round(self.free_gib, 2),
+            "limits": [tight.to_json() for tight in self.limits],
+            "notes": self.notes,
+        }
+
+
+def plan_recipe(
+    recipe: Recipe,
+    runs_dir: Path,
+    machine: Machine,
+    prices: Prices,
+    run: RunContext | None = None,
+    quick: bool = False,
+) -> Plan:
+    """Work out what a run will take.
+
+    Args:
+        recipe: what would run.
+        runs_dir: folder in which `<recipe name>/` is, or will be.
+        machine: where.
+        prices: what it costs there.
+        run: the run itself, where it is about to start: what it has loaded is used.
+        quick: look only at what takes a moment; how far each stage is, is left open.
+    """
+    run = run or RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
+    student = model_facts(recipe.student, recipe.student_revision)
+    rate = TokenRate(student.local.path if student.local else None)
+    sets, fault = run.__dict__.get("problem_sets"), None
+    if sets is None and not quick and is_small_and_local(recipe):
+        try:
+            sets = run.problem_sets  # kept there, for whoever asks next
+        except DistillError as error:
+            fault = str(error)
+    work = workload(recipe, sets, rate, quick)
+    if fault is not None and fault not in work.faults:
+        work = replace(work, faults=(fault, *work.faults))
+    seen = measure(run.run_dir, recipe, rate, quick)
+    known = _Known.of(recipe, student, work, seen)
+    stages = _estimates(recipe, known, machine, prices, seen)
+    if not quick:
+        wanted = known.asked.num_samples.high if known.asked else 0.0
+        found = standings(run, seen, wanted)
+        stages = {name: stage.at(found.get(name, Standing(NEW))) for name, stage in stages.items()}
+    download = _download(known)
+    free = _free_gib(runs_dir) if machine.is_this else None
+    layout = known.layout
+    disk = total(stage.left[DISK] for stage in stages.values() if DISK in stage.left).plus(download)
+    limits = tight_limits(
+        Seen(recipe, machine, work, stages, known.teacher, known.student, known.asked, known.rows, layout, disk, free)
+    )
+    return Plan(recipe.name, machine, prices, tuple(stages.values()), tuple(limits), download, free)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the stages' estimates rest on."""
+
+    work: Workload
+    teacher: ModelFacts | None
+    student: ModelFacts
+    asked: Asked | None
+    traces: Range
+    trace_tokens: Range
+    """Of one trace, on average."""
+    rows: Rows
+    layout: Layout | None = None
+    is_served: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "_Known":
+        if recipe.generate is None:
+            length, traces = work.trace_tokens or REASONING, work.train
+            if seen.imported is not None:
+                length = seen.imported.completion_tokens
+                traces = Range.exact(seen.imported.num_traces, length.basis)
+            rows = expected_rows(recipe, work, traces, length, seen)
+            return cls(work, None, student, None, traces.because(traces.basis or "rows of the sources"), length, rows)
+        config = recipe.generate
+        teacher = model_facts(config.teacher, config.revision, config.compute.dtype)
+        asked = asked_of_teacher(config, work, seen.traces)
+        rows = expected_rows(recipe, work, asked.num_samples, asked.completion_tokens, seen)
+        is_served = bool(config.compute.base_urls)
+        length = asked.completion_tokens
+        return cls(work, teacher, student, asked, asked.num_samples, length, rows, is_served=is_served)
+
+
+def _estimates(
+    recipe: Recipe, known: _Known, machine: Machine, prices: Prices, seen: Measured
+) -> dict[str, StageEstimate]:
+    stages = {}
+    if recipe.generate is not None:
+        stages["generate"] = _generate(recipe, known, machine, prices)
+    else:
+        stages["import"] = _import(known)
+    stages["filter"] = _filter(recipe, known, machine, prices)
+    quantities, notes, known.layout = training_quantities(recipe, known.rows, known.student, machine, seen)
+    num_gpus = known.layout.num_processes if known.layout and machine.num_gpus else 0
+    stages["sft"] = StageEstimate("sft", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
+    if recipe.eval is not None:
+        asked = asked_of_student(recipe.eval, known.work, known.rows.completion_tokens, 2, seen.answers)
+        compute: SamplingCompute = recipe.eval.compute
+        quantities, notes, num_gpus = sampling_quantities(asked, known.student, compute, machine, num_starts=2)
+        stages["eval"] = StageEstimate("eval", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
+    if recipe.push is not None:
+        size = Range.exact(known.student.weights_gib or 1.0)
+        seconds = size.over(UPLOAD_GIB_PER_S).plus(Range(5, 30))
+        basis = f"{span(size)} GiB at {span(UPLOAD_GIB_PER_S.times(1024))} MiB/s"
+        stages["push"] = StageEstimate("push", {SECONDS: seconds.because(basis)})
+    return stages
+
+
+def _generate(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> StageEstimate:
+    config = recipe.generate
+    assert config is not None
+    assert known.asked is not None
+    assert known.teacher is not None
+    if known.is_served:
+        quantities, notes = served_quantities(known.asked, config, prices)
+        return StageEstimate("generate", quantities, tuple(notes))
+    quantities, notes, num_gpus = sampling_quantities(known.asked, known.teacher, config.compute, machine, num_starts=1)
+    return StageEstimate("generate", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
+
+
+def _import(known: _Known) -> StageEstimate:
+    length = known.trace_tokens
+    seconds = known.traces.over(IMPORT_PER_S).plus(IMPORT_START_S)
+    traces = number_of(known.traces, "trace")
+    disk = known.traces.by(length).by(Range(5.0, 12.0)).times(1 / GIB)
+    return StageEstimate(
+        "import",
+        {
+            TOKENS: known.traces.by(length).because(f"{traces}; {length.basis}"),
+            SECONDS: seconds.because(f"{traces} at {span(IMPORT_PER_S)} a second; no download"),
+            DISK: disk.because("texts in Parquet"),
+        },
+    )
+
+
+def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> StageEstimate:
+    chars = known.traces.by(known.trace_tokens).times(CHARS_PER_TOKEN)
+    cores = min(recipe.filter.compute.workers or machine.num_cores, machine.num_cores)
+    seconds = chars.over(FILTER_CHARS_PER_S.times(cores)).plus(FILTER_START_S)
+    basis = f"{number_of(known.traces, 'trace')}, {counted(cores, 'core')} at 1 to 6.5 million characters a second"
+    found = {
+        SECONDS: seconds.because(basis),
+        DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),
+    }
+    if not machine.num_gpus:  # with GPUs, none of them works here, and memory is counted by GPU
+        memory = FILTER_GIB.because("does not grow with the traces")
+        found = priced({**found, MEMORY: memory}, machine, 0, prices)
+    notes = []
+    if recipe.filter.judge is not None:
+        notes.append("the judge's time and money are not counted: how many answers no rule can grade is not known")
+    return StageEstimate("filter", found, tuple(notes))
+
+
+def _download(known: _Known) -> Range:
+    """GiB of the models that are not here."""
+    models: list[ModelFacts] = [known.student]
+    if known.teacher is not None and not known.is_served:
+        models.append(known.teacher)
+    missing: Mapping[str, ModelFacts] = {m.name: m for m in models if m.local is None}
+    gib = sum(m.weights_gib or 0.0 for m in missing.values())
+    return Range.exact(gib, ", ".join(missing) or "all models are here")
+
+
+def _free_gib(folder: Path) -> float | None:
+    """Free where the run goes."""
+    try:
+        return free_bytes(folder) / GIB
+    except OSError:
+        return None

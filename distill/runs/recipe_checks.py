@@ -1,0 +1,308 @@
+"""What a recipe needs beside a working machine: servers, keys, files, packages, memory.
+
+Enters: a recipe. Leaves: `Check`s for what this machine has of it, and what it lacks.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from distill.engines import pick_engine
+from distill.errors import DistillError
+from distill.sources.evaluation_sets import NAMED, load_pack
+from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of
+from distill.runs.hub_checks import HTTP_S, check_dataset, check_model, check_push
+from distill.estimates.local_data import is_small_and_local, read_problems, read_traces
+from distill.estimates.machine import Machine, this_machine
+from distill.runs.plan import plan_recipe
+from distill.estimates.prices import load_prices
+from distill.estimates.text_tokens import TokenRate
+from distill.core.plurals import counted
+from distill.sources.problems import gym_dataset, has_stand_in, load_problem_sets, load_problems
+from distill.recipe.sections import ProblemSource, Recipe, SamplingCompute, TraceSource
+from distill.models.students import STUDENTS, find_student
+
+MAX_ANSWER_BYTES = 1 << 20
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, not bound to
+MACHINE_LIMITS = ("memory", "disk", "gpus", "layout")
+"""Limits of a plan that say what this machine lacks."""
+FLASH = {
+    "flash_attention_2": ("flash_attn", "flash-attn"),
+    "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
+}
+NETWORK_S, PUSH_S, LOCAL_S = 25.0, 40.0, 40.0
+
+
+def recipe_probes(recipe: Recipe, run_dir: Path, named: str) -> list[Probe]:
+    """What to look at for a recipe.
+
+    Args:
+        recipe: the recipe.
+        run_dir: folder for runs.
+        named: how the recipe was named on the command line.
+    """
+    probes = []
+    if recipe.generate is not None and not recipe.generate.compute.base_urls:
+        probes.append(Probe("teacher", lambda: _teacher(recipe), NETWORK_S))
+    probes += [
+        _server_probe(role, model, url, compute.api_key_env)
+        for role, model, compute in _served(recipe)
+        for url in compute.base_urls
+    ]
+    probes.append(Probe("student", lambda: _student(recipe), NETWORK_S))
+    probes += [_source_probe(recipe, key, source, named) for key, source in _sources(recipe)]
+    probes += [_pack_probe(number, entry, named) for number, entry in enumerate(recipe.filter.decontaminate)]
+    if is_small_and_local(recipe):
+        probes.append(Probe("problems", lambda: _problems(recipe), LOCAL_S))
+    probes += [
+        Probe("engine", lambda: list(_engines(recipe)), LOCAL_S),
+        Probe("packages", lambda: list(_packages(recipe)), LOCAL_S),
+        Probe("fit", lambda: _fit(recipe, run_dir, named), LOCAL_S),
+    ]
+    if recipe.push is not None:
+        config = recipe.push
+        probes.append(Probe("push", lambda: check_push(config), PUSH_S))
+    return probes
+
+
+def _server_probe(role: str, model: str, url: str, key_env: str) -> Probe:
+    return Probe(role, lambda: check_server(role, model, url, key_env), NETWORK_S)
+
+
+def _source_probe(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> Probe:
+    within_s = LOCAL_S if source.source.startswith("file:") else NETWORK_S
+    return Probe("dataset", lambda: _source(recipe, key, source, named), within_s)
+
+
+def _pack_probe(number: int, entry: str, named: str) -> Probe:
+    return Probe("dataset", lambda: _pack(f"filter.decontaminate.{number}", entry, named), NETWORK_S)
+
+
+def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
+    """(role, model, where) of what is asked of servers."""
+    if recipe.generate is not None and recipe.generate.compute.base_urls:
+        yield "teacher", recipe.generate.teacher, recipe.generate.compute
+    if recipe.filter.judge is not None:
+        yield "judge", recipe.filter.judge.model, recipe.filter.judge.compute
+
+
+def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource | TraceSource]]:
+    """(key, source), each source once."""
+    sections: dict[str, Sequence[ProblemSource | TraceSource]] = {
+        "problems": recipe.problems,
+        "traces": recipe.traces,
+        "eval.benchmarks": recipe.eval.benchmarks if recipe.eval else [],
+    }
+    keyed = [(f"{key}.{number}", one) for key, sources in sections.items() for number, one in enumerate(sources)]
+    return list({one.model_dump_json(): (key, one) for key, one in reversed(keyed)}.values())[::-1]
+
+
+def _teacher(recipe: Recipe) -> list[Check]:
+    assert recipe.generate is not None
+    name = recipe.generate.teacher
+    hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
+    return check_model("teacher", hub_id, recipe.generate.revision)
+
+
+def _student(recipe: Recipe) -> list[Check]:
+    return check_model("student", find_student(recipe.student).hub_id, recipe.student_revision)
+
+
+def _engines(recipe: Recipe) -> Iterator[Check]:
+    """Whether the engines that the recipe asks for are installed."""
+    wanted = {"generate": recipe.generate, "eval": recipe.eval}
+    for stage, config in wanted.items():
+        if config is None:
+            continue
+        try:
+            yield Check("engine", OK, f"{stage}: {pick_engine(config.compute)}")
+        except DistillError as error:
+            yield Check("engine", MISSING, f"{stage}: {line_of(error)}", "make install")
+
+
+def check_server(role: str, model: str, url: str, key_env: str) -> list[Check]:
+    """Whether an OpenAI-compatible server answers, takes the key, and has the model.
+
+    Args:
+        role: `teacher` or `judge`.
+        model: its name there.
+        url: as in `base_urls`.
+        key_env: environment variable of the key, which is never shown.
+    """
+    import httpx
+
+    key = os.environ.get(key_env)
+    if key and not (key.isascii() and key.isprintable() and key == key.strip()):
+        # No request is tried: the client's error would show the key.
+        said = f"{key_env} holds something that is no key (a line break, a space, or letters beyond ASCII)"
+        return [Check(role, MISSING, f"{url}: {said}", f"export {key_env}=…")]
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    listed = f"{url.rstrip('/')}/models"
+    try:
+        with httpx.stream("GET", listed, headers=headers, timeout=HTTP_S, follow_redirects=False) as answer:
+            status, body = answer.status_code, _beginning(answer) if answer.status_code == 200 else b""
+    except httpx.TimeoutException:
+        said = f"{url}: does not answer within {HTTP_S:.0f} s"
+        return [Check(role, MISSING, said, f"curl -m 5 {listed}")]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
+        said = f"{url}: cannot be reached ({line_of(error) or type(error).__name__})"
+        return [Check(role, MISSING, said, f"curl -m 5 {listed}")]
+    if status in (401, 403):
+        said = f"does not accept the key in {key_env}" if key else f"wants a key, and {key_env} is not set"
+        return [Check(role, MISSING, f"{url}: {said} ({status})", f"export {key_env}=…")]
+    if status != 200:
+        return [Check(role, WARNING, f"{url}: answers {status} when asked for its models", f"curl -m 5 {listed}")]
+    names = _model_names(body)
+    if names and model not in names:
+        shown = ", ".join(line_of(name)[:60] for name in sorted(names)[:4])
+        return [
+            Check(
+                role, MISSING, f"{url}: has no {model}; it has {shown}", "--teacher NAME" if role == "teacher" else ""
+            )
+        ]
+    if not key and urlsplit(url).hostname not in LOCAL_HOSTS:
+        return [Check(role, WARNING, f"{url}: answers; {key_env} is not set", f"export {key_env}=…")]
+    return [Check(role, OK, f"{url}: answers, {model}{', key set' if key else ''}")]
+
+
+def _beginning(answer: Any) -> bytes:
+    body = b""
+    for piece in answer.iter_bytes():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            break
+    return body
+
+
+def _model_names(body: bytes) -> set[str]:
+    """Names in an answer to `/models`; empty where it is no such answer."""
+    try:
+        listed = json.loads(body)["data"]
+        return {str(model["id"]) for model in listed}
+    except (ValueError, KeyError, TypeError):
+        return set()
+
+
+def _source(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> list[Check]:
+    kind, _, name = source.source.partition(":")
+    if kind == "hf":
+        return check_dataset(name, source.revision, source.config)
+    if kind == "file":
+        return _file(recipe, key, source, named)
+    try:
+        gym_dataset({"task": name, "options": source.options, "size": 1, "seed": 0})  # type: ignore[union-attr]
+    except DistillError as error:
+        return [Check("dataset", MISSING, line_of(error))]
+    return [Check("dataset", OK, f"{source.source}: made by reasoning-gym")]
+
+
+def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> list[Check]:
+    """Whether a file can be read as the run reads it; of a large one the first rows."""
+    name = source.source
+    try:
+        if isinstance(source, ProblemSource):
+            found = read_problems(source, recipe, key.startswith("eval."))
+        else:
+            found = read_traces(source, TokenRate())
+    except DistillError as error:
+        return [Check("dataset", MISSING, str(error), _other_source(f"{key}.source", named))]
+    if found is None:
+        return [Check("dataset", OK, f"{name}: too large to check here")]
+    what = "problem" if isinstance(source, ProblemSource) else "trace"
+    if found.is_whole:
+        return [Check("dataset", OK, f"{name}: {counted(round(found.num.high), what)}")]
+    return [Check("dataset", OK, f"{name}: {what}s in the first {found.num_read:,} rows; the rest was not read")]
+
+
+def _problems(recipe: Recipe) -> list[Check]:
+    """Whether all problems can be split together; what is wrong with a single source is told there."""
+    sources = [(source, False) for source in recipe.problems]
+    sources += [(source, True) for source in (recipe.eval.benchmarks if recipe.eval else [])]
+    for source, is_measured in sources:
+        try:
+            load_problems(source, recipe.seed, not is_measured and has_stand_in(recipe))
+        except DistillError:
+            return []
+    try:
+        load_problem_sets(recipe)
+    except DistillError as error:
+        return [Check("problems", MISSING, str(error))]
+    return []
+
+
+def _other_source(key: str, named: str) -> str:
+    return f"distill doctor{_named(named)} --set {key}=file:…  # once the file is fixed, or with another"
+
+
+def _pack(key: str, entry: str, named: str) -> list[Check]:
+    """An evaluation set that training is kept apart from."""
+    kind, _, name = entry.partition(":")
+    if kind == "file":
+        try:
+            load_pack(entry)
+        except DistillError as error:
+            return [Check("dataset", MISSING, str(error), _other_source(key, named))]
+        return [Check("dataset", OK, entry)]
+    if entry in NAMED:
+        return check_dataset(NAMED[entry].dataset, config=NAMED[entry].config)
+    return check_dataset("/".join(name.split("/")[:2]))
+
+
+def _packages(recipe: Recipe) -> Iterator[Check]:
+    """Packages that only some recipes need."""
+    compute, on_gpu = recipe.sft.compute, this_machine().num_gpus > 0
+    found: list[Check] = []
+    if recipe.sft.method == "qlora":
+        found += _needed("bitsandbytes", "bitsandbytes", "sft.method: qlora")
+        if not on_gpu:
+            said = "sft.method: qlora needs an NVIDIA GPU"
+            found.append(Check("packages", MISSING, said, "distill plan --set sft.method=lora"))
+    if compute.sharding == "zero3":
+        found += _needed("deepspeed", "deepspeed", "sft.compute.sharding: zero3")
+    if compute.attention in FLASH:
+        module, package = FLASH[compute.attention]
+        found += _needed(module, f"{package} --no-build-isolation", f"sft.compute.attention: {compute.attention}")
+    elif on_gpu and compute.attention == "auto" and find_spec("flash_attn") is None:
+        said = "flash-attn is not installed: rows are padded, and training is slower"
+        found.append(Check("packages", WARNING, said, "pip install flash-attn --no-build-isolation"))
+    if on_gpu and compute.kernels is not False and find_spec("liger_kernel") is None:
+        status = MISSING if compute.kernels else WARNING
+        said = "liger-kernel is not installed" + (", and sft.compute.kernels asks for it" if compute.kernels else "")
+        found.append(Check("packages", status, said, "pip install liger-kernel"))
+    for tracker in compute.tracking:
+        found += _needed(tracker, tracker, f"sft.compute.tracking: {tracker}")
+    yield from found or [Check("packages", OK, "all packages that the recipe needs are installed")]
+
+
+def _needed(module: str, package: str, wanted_by: str) -> Sequence[Check]:
+    if find_spec(module) is not None:
+        return []
+    return [Check("packages", MISSING, f"{wanted_by} needs {package.split()[0]}", f"pip install {package}")]
+
+
+def _fit(recipe: Recipe, run_dir: Path, named: str) -> list[Check]:
+    """Whether the stages fit into memory and disk, as `distill plan` estimates it."""
+    plan = plan_recipe(recipe, run_dir, this_machine(), load_prices())
+    found = [
+        Check("fit", MISSING if tight.stops else WARNING, tight.message, _more_on(tight.kind, plan.machine, named))
+        for tight in plan.limits
+        if tight.kind in MACHINE_LIMITS
+    ]
+    return found or [Check("fit", OK, f"memory and disk are sufficient (see `distill plan{_named(named)}`)")]
+
+
+def _named(named: str) -> str:
+    return "" if named == "recipe.yaml" else f" {named}"
+
+
+def _more_on(kind: str, machine: Machine, named: str) -> str:
+    """A command that shows what would do."""
+    if kind == "disk":
+        return "df -h"
+    if not machine.num_gpus:
+        return f"distill plan{_named(named)} --gpus 8 --gpu h100  # or another machine"
+    return "nvidia-smi" if kind == "gpus" else f"distill sft --plan{_named(named)}"

@@ -1,0 +1,462 @@
+"""The runner: which stage is done, which must stop, which goes on; it times them and writes the manifests.
+
+Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` and `report.html`.
+"""
+
+import resource
+import shlex
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distill import __version__
+from distill.engines import pick_engine
+from distill.engines.memory import check_memory
+from distill.errors import DistillError, StoreError, UserError
+from distill.filters.nothing_kept import has_kept_nothing
+from distill.recipe.lineage import PARTS, as_made, change_lines, changed_settings, files_of
+from distill.core.plurals import counted
+from distill.core.provenance import git_commit, hardware, package_versions
+from distill.execution.launchers import Leader
+from distill.recipe.sections import Recipe
+from distill.runs.lock import write_lock
+from distill.runs.on_page import REPORT
+from distill.stages import STUDENT, RunContext, eval, filter, generate, import_traces, push, sft
+from distill.storage.store import (
+    MANIFEST,
+    SUMMARY,
+    Manifest,
+    StageFolder,
+    damaged_outputs,
+    describe_outputs,
+    differences,
+    fingerprint,
+    free_bytes,
+    only_writer,
+    read_object,
+    write_json,
+)
+
+STAGES: dict[str, ModuleType] = {
+    "generate": generate,
+    "import": import_traces,
+    "filter": filter,
+    "sft": sft,
+    "eval": eval,
+    "push": push,
+}
+"""The stages in order; a recipe has `generate` or `import`."""
+
+ADAPTER = "adapter"
+MIN_FREE_GIB = 0.05
+SUMMARY_VERSION = 1
+
+Say = Callable[[str], None]
+
+StopRecord = dict[str, str]
+"""Where a run stopped: `{"stage": "sft", "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done with a stage."""
+
+    action: str
+    """`skip`, `run` (new, or resumed) or `refuse`."""
+    changed: dict[str, tuple[Any, Any]]
+    """Identity keys that differ from what the folder was made from."""
+
+
+def decide(
+    folder: StageFolder, identity: dict[str, Any], grows: Callable[[dict[str, tuple[Any, Any]]], bool]
+) -> Decision:
+    """Compare what a stage would do with what its folder holds.
+
+    Args:
+        folder: the stage's folder.
+        identity: what would decide the result now.
+        grows: whether a change leaves everything in the folder valid.
+    """
+    before = folder.identity
+    if before is None:
+        return Decision("run", {})
+    changed = differences(before, identity)
+    if not changed:
+        return Decision("skip" if folder.is_complete else "run", {})
+    return Decision("run" if grows(changed) else "refuse", changed)
+
+
+def run_recipe(
+    recipe: Recipe,
+    runs_dir: Path,
+    stages: Sequence[str] | None = None,
+    force: bool = False,
+    say: Say = lambda text: None,
+    retry_errors: bool = False,
+    leader: Leader | None = None,
+    accepted: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run stages in order, skipping what is done.
+
+    Args:
+        recipe: what to do.
+        runs_dir: folder in which `<recipe name>/` is made.
+        stages: names of stages; left out: all that the recipe has.
+        force: move aside what was made from another recipe, instead of stopping.
+        say: is told each step in a line.
+        retry_errors: ask again for the samples that ended in errors.
+        leader: of the processes that a launcher has started to train along.
+        accepted: called once, while the run folder is held: when the first stage begins, or all are found done.
+
+    Returns:
+        The summary, as written to `summary.json`.
+
+    Raises:
+        DistillError: whatever stops a stage; what is finished stays and the same call goes on from there.
+    """
+    run = RunContext(recipe, runs_dir / recipe.name, retry_errors, leader)
+    wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
+    with only_writer(run.run_dir):
+        _check_inputs(run, wanted)
+        _record_estimate(run, wanted, force, say)
+        at_work = AtWork(accepted)
+        for name in wanted:
+            try:
+                did_something = _run_stage(run, name, force, say, at_work)
+                if name == "filter":
+                    filter.refuse_nothing(run)
+            except BaseException as error:
+                if at_work.has_begun:
+                    _record_stop(run, name, error, say)
+                raise
+            if did_something or name == wanted[-1]:
+                summary = write_summary(run)
+                write_report(run, say)
+        at_work.begin()
+        return summary
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that a recipe has, in order."""
+    has = {recipe.traces_stage, "filter", "sft"} | ({"eval"} if recipe.eval else set())
+    has |= {"push"} if recipe.push else set()
+    return [name for name in STAGES if name in has]
+
+
+def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
+    """Find every model, engine and problem that the stages will need, before the first of them costs anything."""
+    recipe = run.recipe
+    if "generate" in wanted:
+        pick_engine(run.generate.compute)
+        _ = run.problem_sets, run.teacher_model
+        if not run.teacher_is_served:
+            check_memory(run.teacher_model, run.generate.compute)
+    if "filter" in wanted:
+        _ = run.evaluation_packs
+    if "sft" in wanted or "eval" in wanted:
+        _ = run.student_model
+    if "eval" in wanted and recipe.eval is not None:
+        pick_engine(recipe.eval.compute)
+        check_memory(run.student_model, recipe.eval.compute)
+        _ = run.problem_sets
+    if "push" in wanted and not _all_done(run, wanted):
+        push.check_before(run)
+
+
+def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: Say) -> None:
+    """Write down what the stages are expected to take; a run is worth more than its estimate."""
+    from distill.runs.plan_record import record_estimate
+
+    with _said(say):
+        record_estimate(run, wanted, force)
+
+
+@contextmanager
+def _said(say: Say) -> Iterator[None]:
+    """Say an error of the estimate instead of raising it."""
+    try:
+        yield
+    except Exception as error:
+        say(f"estimate: not recorded ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
+
+
+def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
+    """Whether every stage would be skipped."""
+    try:
+        return all(decide(run.folder(n), STAGES[n].identity(run), STAGES[n].grows).action == "skip" for n in wanted)
+    except UserError:  # a stage lacks the one before it
+        return False
+
+
+@dataclass(slots=True)
+class AtWork:
+    """Whether a call has changed anything in its run folder yet."""
+
+    accepted: Callable[[], None]
+    has_begun: bool = False
+
+    def begin(self) -> None:
+        """Tell that nothing forbids what was asked for; only the first time."""
+        if not self.has_begun:
+            self.has_begun = True
+            self.accepted()
+
+
+def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWork) -> bool:
+    """Do a stage if it is not done; whether it was not."""
+    from distill.runs.plan_record import note_going_on
+
+    stage, folder = STAGES[name], run.folder(name)
+    identity = stage.identity(run)
+    for found in stage.check(run):
+        say(f"{name}: {found}")
+    decision = decide(folder, identity, stage.grows)
+    if decision.action == "skip" and not _is_lost(run, name, force, say):
+        _note_recipe(run, name)
+        say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
+        return False
+    goes_on = folder.identity is not None
+    if decision.action == "refuse":
+        if stage.forget(run):
+            goes_on = False
+        elif not force:
+            raise StoreError(_refusal(run, name, decision))
+        else:
+            aside = folder.set_aside()
+            goes_on = False
+            say(f"{name}: the recipe has changed; the old results are in {aside}")
+    stage.ready(run)
+    if goes_on and folder.identity is not None:
+        say(f"{name}: resuming with what is there")
+        with _said(say):
+            note_going_on(run.run_dir, name)
+    _check_disk(run.run_dir)
+    folder.reopen()
+    folder.claim(identity)
+    at_work.begin()
+    # Before the work, so that a run that is killed in it has said what it was to be, and nothing of an earlier stop.
+    write_summary(run, forget_stop_in=name)
+    started = time.monotonic()
+    summary = stage.run(run)
+    seconds = time.monotonic() - started
+    own_peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    folder.complete(
+        Manifest(
+            stage=name,
+            fingerprint=fingerprint(identity),
+            identity=identity,
+            config=_section(run.recipe, name),
+            outputs=describe_outputs(folder.path, summary.outputs),
+            metrics=summary.metrics,
+            versions=package_versions(),
+            hardware=hardware(),
+            git_commit=git_commit(),
+            seconds=round(seconds, 3),
+            peak_memory_gib=round(own_peak_gib + summary.peak_memory_gib, 3),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe=run.recipe.model_dump(mode="json"),
+            files=files_of(run.recipe),
+        )
+    )
+    for scratch in summary.scratch:
+        shutil.rmtree(folder.path / scratch, ignore_errors=True)
+    say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
+    return True
+
+
+def _is_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
+    """Whether outputs of a finished stage are gone or cut, so that it is not finished: its folder is made ready for it.
+
+    Raises:
+        StoreError: it is the student, which costs too much to be trained again unasked.
+    """
+    if name == "push":  # what it has sent lies on the Hub, where its check has looked
+        return False
+    folder = run.folder(name)
+    outputs = (folder.manifest or {}).get("outputs", {})
+    names = [one for one in outputs if one in (STUDENT, ADAPTER)] if name == "sft" else None
+    lost = damaged_outputs(folder.path, outputs, names, by_hash=force and name == "sft")
+    if not lost:
+        return False
+    shown = "; ".join(f"{folder.path / output}: {what}" for output, what in lost.items())
+    if name != "sft":
+        say(f"{name}: {shown}; made again")
+        folder.reopen()
+        return True
+    if not force:
+        raise StoreError(
+            f"sft: {shown}, though the training is complete. `distill sft --force` trains again (what is there is "
+            "moved aside)."
+        )
+    say(f"sft: {shown}; trained again, and what was there is in {folder.set_aside()}")
+    return True
+
+
+def _note_recipe(run: RunContext, name: str) -> None:
+    """Keep with a finished stage the recipe as it says the same now: a default written out, a file elsewhere."""
+    folder = run.folder(name)
+    manifest = folder.manifest
+    if manifest is None or name not in PARTS:
+        return
+    if not manifest.get("recipe") or changed_settings(run.recipe, name, manifest):
+        said = {"recipe": run.recipe.model_dump(mode="json"), "files": files_of(run.recipe)}
+        write_json(folder.path / MANIFEST, {**manifest, **said})
+
+
+def _section(recipe: Recipe, stage: str) -> Any:
+    """What the recipe says of a stage, JSON-ready."""
+    return recipe.model_dump(mode="json")["traces" if stage == "import" else stage]
+
+
+def _refusal(run: RunContext, name: str, decision: Decision) -> str:
+    return (
+        f"{name}: {run.run_dir / name} was made from something else. What changed:\n{change_lines(decision.changed)}\n"
+        "Give the new run a name of its own (--set name=…), or move the old results aside with --force."
+    )
+
+
+def _check_disk(run_dir: Path) -> None:
+    free_gib = free_bytes(run_dir) / 2**30
+    if free_gib < MIN_FREE_GIB:
+        raise StoreError(
+            f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk, and {MIN_FREE_GIB * 1024:.0f} MiB are needed "
+            "to begin. Free some space, or give a --run-dir on another disk; `distill plan` says what the run takes."
+        )
+
+
+def _left_out(num: int, reasons: Mapping[str, int]) -> str:
+    """How many of a source's rows could not be used, and mostly why."""
+    if not num:
+        return ""
+    usual = max(reasons, key=lambda reason: reasons[reason], default="")
+    why = f" ({'mostly: ' if len(reasons) > 1 else ''}{usual.rstrip('.')})" if usual else ""
+    return f", {counted(num, 'row')} left out{why}"
+
+
+def headline(stage: str, metrics: dict[str, Any]) -> str:
+    """A finished stage in a few words."""
+    if stage == "generate":
+        num_errors = metrics["finish_reasons"]["error"]
+        errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
+        num_answered = metrics["num_samples"] - num_errors
+        return (
+            f"{counted(num_answered, 'sample')} of {counted(metrics['num_problems'], 'problem')} by "
+            f"{metrics['teacher']}{errors}"
+        )
+    if stage == "import":
+        left_out = _left_out(metrics["num_skipped"], metrics.get("skipped", {}))
+        num_errors = metrics["finish_reasons"]["error"]
+        errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
+        traces = counted(metrics["num_samples"], "trace")
+        return f"{traces} of {counted(metrics['num_problems'], 'problem')}{errors}{left_out}"
+    if stage == "filter":
+        drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
+        return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
+    if stage == "sft":
+        steps = counted(metrics["num_steps"], "step")
+        loss = f"loss {metrics['final_loss']:.3f}"
+        return f"{counted(metrics['num_rows'], 'row')}, {steps}, {loss}" + _closing_words(metrics.get("closing_check"))
+    if stage == "push":
+        if metrics["already_there"]:
+            return f"already there: {metrics['url']}"
+        return f"{metrics['num_files_changed']:,} of {counted(metrics['num_files'], 'file')} to {metrics['url']}"
+    gain = metrics["difference"]
+    return (
+        f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "
+        f"difference {100 * gain['pass_at_1']:+.1f} points "
+        f"({100 * gain['interval_95'][0]:+.1f} to {100 * gain['interval_95'][1]:+.1f})"
+    )
+
+
+def _closing_words(check: dict[str, Any] | None) -> str:
+    """What the saved student did when it was asked some of its training prompts."""
+    if check is None:
+        return ""
+    seen = ", ".join(f"{verb} {check[verb]}" for verb in ("thinks", "closes", "answers", "stops"))
+    warning = f". Warning: {check['warning']}" if check["warning"] else ""
+    return f"; asked {check['num_prompts']} training prompts it {seen}{warning}"
+
+
+def write_summary(
+    run: RunContext, forget_stop_in: str | None = None, stopped: StopRecord | None = None
+) -> dict[str, Any]:
+    """Write `summary.json` from the manifests; stages that are not complete are left out.
+
+    Args:
+        run: the recipe and its folder.
+        forget_stop_in: the stage that begins now: an earlier stop in it is over.
+        stopped: where this call has stopped; left out: an earlier stop counts until its stage is complete.
+    """
+    from distill.runs.plan_record import estimate_and_actual
+
+    manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
+    recipe = as_made(run.recipe, manifests)
+    summary: dict[str, Any] = {
+        "schema_version": SUMMARY_VERSION,
+        "distill_version": __version__,
+        "name": recipe.name,
+        "description": recipe.description,
+        "student": recipe.student,
+        "seed": recipe.seed,
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    for name, manifest in manifests.items():
+        facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
+        summary[name] = {**facts, **manifest["metrics"]}
+    estimate = estimate_and_actual(run.run_dir, manifests)
+    if estimate is not None:
+        summary["estimate"] = estimate
+    by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
+    summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
+    stopped = stopped or _earlier_stop(run)
+    done = {name for name, found in manifests.items() if not has_kept_nothing(name, found["metrics"])}
+    if stopped is not None and stopped["stage"] not in {forget_stop_in, *done}:
+        summary["stopped"] = stopped
+    write_json(run.run_dir / SUMMARY, summary)
+    write_lock(recipe, run.run_dir, manifests)
+    return summary
+
+
+def _earlier_stop(run: RunContext) -> StopRecord | None:
+    """Where an earlier call has stopped; `None` also where that is told in no way that distill has written."""
+    try:
+        stopped = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
+    except StoreError:  # it is about to be written anew
+        return None
+    is_ours = isinstance(stopped, dict) and all(isinstance(stopped.get(key), str) for key in ("stage", "error", "at"))
+    return stopped if is_ours else None
+
+
+def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) -> None:
+    """Write down where and why the run stopped, and the report of what there is; the error itself goes on its way."""
+    from distill.core.redaction import scrub_text
+
+    if isinstance(error, Exception):
+        why = str(error) if isinstance(error, DistillError) else f"{type(error).__name__}: {error}"
+    else:
+        why = "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "stopped by a signal"
+    stopped = {"stage": stage, "error": scrub_text(why), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    try:
+        write_summary(run, stopped=stopped)
+    except Exception as another:  # a full disk, say, which may be what stopped the run
+        say(f"{run.run_dir / SUMMARY}: could not be written ({another}).")
+        return
+    write_report(run, say)
+
+
+def write_report(run: RunContext, say: Say) -> None:
+    """Write `report.html`. It only retells what the folder holds, so that it fails alone: the run goes on."""
+    from distill.report import gather_run, render_report
+    from distill.storage.store import atomic_write
+
+    try:
+        atomic_write(run.run_dir / REPORT, render_report(gather_run(run.run_dir)))
+    except Exception as error:
+        again = f"distill report {shlex.quote(str(run.run_dir))}"
+        say(f"{run.run_dir / REPORT}: could not be written ({error}). `{again}` tries again.")

@@ -1,0 +1,164 @@
+"""How far each stage of a run is, found out without the network and without loading a model.
+
+Enters: the recipe and its run folder. Leaves: a `Standing` for each stage. What a Hub dataset or model holds now is not
+asked: where only that could have changed, what the folder was made from is taken as unchanged, and that is said.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from distill.errors import DistillError
+from distill.models.hub import Model
+from distill.recipe.lineage import changed_settings
+from distill.runs.runner import STAGES, decide, stages_of
+from distill.estimates.local_data import is_small_and_local
+from distill.estimates.measured import Measured
+from distill.estimates.models import local_model
+from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing
+from distill.sources.problems import ProblemSets
+from distill.stages import STUDENT, RunContext
+from distill.models.students import STUDENTS
+from distill.training.job import CHECKPOINTS
+
+TAKEN_AS_UNCHANGED = {
+    "generate": ("problems",),
+    "import": ("measured",),
+    "filter": ("evaluation_sets",),
+    "eval": ("problems",),
+}
+"""Identity keys that only the datasets tell."""
+SHOWN_KEYS = 3
+
+
+def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, Standing]:
+    """How far each stage is.
+
+    Args:
+        run: the recipe and its folder; what it has loaded already is used.
+        seen: what the folder has shown.
+        num_wanted: samples that the recipe asks the teacher for.
+    """
+    found: dict[str, Standing] = {}
+    looked = _Looked(run)
+    is_upstream_done = True
+    for name in stages_of(run.recipe):
+        standing = _standing(looked, name) if is_upstream_done else _after(run, name, found)
+        if name == "generate" and standing.state in (PARTLY, NEW) and seen.traces is not None:
+            left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
+            why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are done"
+            standing = Standing(PARTLY, why, left)
+        if name == "sft" and standing.state == PARTLY:
+            standing = _by_checkpoint(run, standing)
+        found[name] = standing
+        is_upstream_done = is_upstream_done and standing.state == DONE
+    return found
+
+
+def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
+    """How much of the training is left, from the number of its newest checkpoint."""
+    manifest = run.folder("filter").manifest
+    folder = run.folder("sft").path / CHECKPOINTS
+    numbers = [file.name.rpartition("-")[2] for file in folder.glob("checkpoint-*")]
+    steps = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if manifest is None or not steps:
+        return standing
+    config = run.recipe.sft
+    num_steps = math.ceil(math.ceil(manifest["metrics"]["num_kept"] / config.batch_size) * config.epochs)
+    left = max(0.0, 1 - steps / max(1, num_steps))
+    return Standing(PARTLY, f"resumes at step {steps:,} of {num_steps:,}", left)
+
+
+class _Looked:
+    """A run whose models and problems are taken from this machine, or stood in for."""
+
+    def __init__(self, run: RunContext) -> None:
+        self.run = RunContext(run.recipe, run.run_dir, needs_weights=False)
+        known = run.__dict__
+        self.assumes_data = "problem_sets" not in known and not is_small_and_local(run.recipe)
+        place = self.run.__dict__  # where cached properties keep their values
+        for key in ("problem_sets", "teacher_model", "student_model", "evaluation_packs"):
+            if key in known:
+                place[key] = known[key]
+        if self.assumes_data:
+            place["problem_sets"] = ProblemSets([], {}, {}, 0, frozenset())
+        if "evaluation_packs" not in known:
+            place["evaluation_packs"] = []
+            self.assumes_packs = bool(run.recipe.filter.decontaminate)
+        else:
+            self.assumes_packs = False
+        recipe = run.recipe
+        if "student_model" not in place:
+            self._stand_in("student_model", self.run.student.hub_id, recipe.student_revision)
+        if recipe.generate is not None and not self.run.teacher_is_served and "teacher_model" not in place:
+            teacher = recipe.generate.teacher
+            hub_id = STUDENTS[teacher].hub_id if teacher in STUDENTS else teacher
+            self._stand_in("teacher_model", hub_id, recipe.generate.revision)
+
+    def _stand_in(self, key: str, hub_id: str, revision: str | None) -> None:
+        model: Model | None = local_model(hub_id, revision, weights=False)
+        if model is not None:
+            self.run.__dict__[key] = model
+
+
+def _standing(looked: _Looked, name: str) -> Standing:
+    run = looked.run
+    try:
+        folder = run.folder(name)
+        before, manifest = folder.identity, folder.manifest
+        if before is None:
+            return Standing(NEW)
+        if name == "import" and manifest is None:
+            return Standing(NEW, "was stopped; its sources are read again from the start")
+        needed = {"generate": "teacher_model", "filter": "student_model", "sft": "student_model"}.get(name)
+        served = name == "generate" and run.teacher_is_served
+        if needed and not served and needed not in run.__dict__:
+            return _unseen(manifest, "the model is not on this machine, so it is not known whether it has changed")
+        now = _eval_identity(run, before) if name == "eval" and looked.assumes_data else STAGES[name].identity(run)
+    except (DistillError, OSError, KeyError) as error:
+        return Standing(DEPENDS, str(error).splitlines()[0])
+    assumed = _assumed(looked, name, before, now)
+    decision = decide(folder, {**now, **{key: before[key] for key in assumed}}, STAGES[name].grows)
+    is_assumed = decision.action == "skip" and bool(assumed) and manifest is not None
+    if is_assumed and (changed := changed_settings(run.recipe, name, manifest or {})):
+        return _changed(list(changed)) if name != "generate" else Standing(PARTLY, "extended")
+    if decision.action == "skip":
+        why = "if the datasets have not changed" if assumed else ""
+        return Standing(DONE, why, 0.0, manifest["seconds"] if manifest else None)
+    if decision.action == "refuse":
+        return _changed(list(decision.changed))
+    return Standing(PARTLY, "will be extended" if decision.changed else "resumes")
+
+
+def _changed(keys: list[str]) -> Standing:
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return Standing(CHANGED, f"made with another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
+
+
+def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What eval would be made from if the problems are still the same, of which it asks more than can be told here."""
+    assert run.recipe.eval is not None
+    said = run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"})
+    student = run.finished("sft", "eval")["outputs"][STUDENT]["sha256"]
+    return {**before, **said, "student": student, "seed": run.recipe.seed}
+
+
+def _assumed(looked: _Looked, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys of an identity that stay as they were because nobody has looked."""
+    applies = looked.assumes_packs if name == "filter" else looked.assumes_data
+    keys = TAKEN_AS_UNCHANGED.get(name, ()) if applies else ()
+    return [key for key in keys if key in before and key in now]
+
+
+def _unseen(manifest: Mapping[str, Any] | None, why: str) -> Standing:
+    if manifest is None:
+        return Standing(PARTLY, why)
+    return Standing(DONE, why, 0.0, manifest["seconds"])
+
+
+def _after(run: RunContext, name: str, earlier: Mapping[str, Standing]) -> Standing:
+    """A stage behind one that is not done."""
+    if not (run.run_dir / name).exists():
+        return Standing(NEW)
+    first = next(stage for stage, standing in earlier.items() if standing.state != DONE)
+    return Standing(DEPENDS, f"has earlier results; {first} runs first, and may change their inputs")

@@ -1,0 +1,149 @@
+"""What is sampled, and what of it is one request, one trace: the pure part of sampling.
+
+Enters: a `SamplingJob`, problems, completions. Leaves: the samples that are missing, requests for them, traces.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.core.records import Problem, SampleKey, Trace
+from distill.core.thinking import split_reasoning, teacher_messages, whole_characters
+from distill.engines import Completion, EngineSpec, Request
+from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+
+SAMPLE_BYTES = 16 << 20
+NUM_LONGEST = 8
+"""How many of the longest prompts by characters are tokenised to find the longest by tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingJob:
+    """What is sampled: k answers of one model to each problem."""
+
+    title: str
+    """Shown beside the progress bar."""
+    model_name: str
+    model_path: str
+    model_revision: str
+    chat_format: str | None
+    problems: str
+    """Path of a JSONL file of problems."""
+    ledger: str
+    """Path of the ledger that is filled. Shards of earlier traces are looked for beside it."""
+    samples_per_problem: int
+    seed: int
+    sampling: dict[str, Any]
+    compute: dict[str, Any]
+    system: str | None = None
+    examples: tuple[tuple[str, str, str], ...] = ()
+    """(question, reasoning, answer) of each worked example."""
+    loops: dict[str, Any] | None = None
+    """Thresholds for stopping samples that only repeat themselves; `None`: never."""
+    extra_body: dict[str, Any] | None = None
+    stop_after_correct: int | None = None
+    """Ask for no more samples of a problem once so many are graded right."""
+    grade_timeout_s: float | None = None
+    """Grade beside the engine, each grading within so many seconds; `None`: no grading."""
+    price: dict[str, Any] | None = None
+    retry_errors: bool = False
+    """Ask again for samples that are stored as errors."""
+
+
+def sample_seed(seed: int, key: SampleKey) -> int:
+    """A sample's own seed (31 bits), from the recipe's seed and the sample's identity."""
+    digest = hashlib.sha256(f"{seed}/{key[0]}/{key[1]}".encode()).digest()
+    return int.from_bytes(digest[:4]) >> 1
+
+
+def make_request(job: SamplingJob, problem: Problem, key: SampleKey) -> Request:
+    """The request for one sample."""
+    return Request(key, teacher_messages(problem.prompt, job.system, job.examples), sample_seed(job.seed, key))
+
+
+def missing_keys(
+    names: Sequence[str], samples_per_problem: int, done: set[SampleKey], stop_after_correct: int | None = None
+) -> list[SampleKey]:
+    """Identities that are not done yet, in the order in which they are asked for.
+
+    A problem's samples stand side by side, so that they share its prefix in the engine's cache. Where right answers
+    may make the later ones needless, every problem's first `stop_after_correct` samples come before anybody's next
+    ones: by then the first are graded.
+    """
+    wave = stop_after_correct or samples_per_problem
+    return [
+        (name, index)
+        for start in range(0, samples_per_problem, wave)
+        for name in names
+        for index in range(start, min(start + wave, samples_per_problem))
+        if (name, index) not in done
+    ]
+
+
+def num_lines(path: Path) -> int:
+    """Lines of a file: rows of a JSONL file."""
+    num, last = 0, b"\n"
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):  # a line may be as long as the file
+            num, last = num + block.count(b"\n"), block[-1:]
+    return num + (last != b"\n")
+
+
+def num_lines_by_size(path: Path) -> int:
+    """Lines of a large file, from its size and its first megabytes."""
+    with path.open("rb") as stream:
+        first = stream.read(SAMPLE_BYTES)
+    return max(1, round(path.stat().st_size / max(1, len(first)) * first.count(b"\n")))
+
+
+def read_problems(path: Path) -> dict[str, Problem]:
+    """The problems of a JSONL file by their ids, in the file's order."""
+    with path.open() as stream:
+        problems = (Problem.from_json(json.loads(line)) for line in stream)
+        return {problem.id: problem for problem in problems}
+
+
+def make_trace(job: SamplingJob, completion: Completion) -> Trace:
+    """The trace of one completion: its text split into reasoning and answer, with what it was drawn by."""
+    text = whole_characters(completion.text)
+    split = split_reasoning(text, completion.think_opened)
+    return Trace(
+        problem_id=completion.key[0],
+        sample_index=completion.key[1],
+        teacher=job.model_name,
+        teacher_revision=job.model_revision,
+        text=text,
+        reasoning=split.reasoning,
+        content=split.content,
+        finish_reason=completion.finish_reason,
+        num_prompt_tokens=completion.num_prompt_tokens,
+        num_completion_tokens=completion.num_completion_tokens,
+        seed=sample_seed(job.seed, completion.key),
+        sampling=job.sampling,
+        error=completion.error,
+    )
+
+
+def engine_spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[SampleKey]) -> EngineSpec:
+    """What an engine is started with.
+
+    Args:
+        job: what is sampled.
+        problems: by id; at least those that `keys` name.
+        keys: the samples that will be asked for; the longest prompts among them tell the engine how long one may be.
+    """
+    asked = {name: problems[name] for name, _ in keys}
+    by_length = sorted(asked.values(), key=lambda p: sum(len(m["content"]) for m in p.prompt), reverse=True)
+    return EngineSpec(
+        model_path=Path(job.model_path),
+        model_name=job.model_name,
+        sampling=Sampling.model_validate(job.sampling),
+        compute=SamplingCompute.model_validate(job.compute),
+        chat_format=job.chat_format,
+        longest_messages=[teacher_messages(p.prompt, job.system, job.examples) for p in by_length[:NUM_LONGEST]],
+        loops=None if job.loops is None else LoopStop.model_validate(job.loops),
+        extra_body=job.extra_body or {},
+    )

@@ -1,0 +1,308 @@
+"""Requests in, ledger out: the loop that samples a model, shared by generate and eval.
+
+Enters: a `SamplingJob` (as JSON, in a process of its own). Leaves: one durable ledger record for each sample.
+"""
+
+import contextlib
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from distill.core.forecast import Drawn, Outlook, SamplingForecast
+from distill.core.progress import ProgressBar
+from distill.core.records import Problem, SampleKey
+from distill.core.stop_signals import Stopping
+from distill.engines import Completion, Engine, start_engine
+from distill.grading.background import BackgroundGrader
+from distill.recipe.sections import Price, Sampling, SamplingCompute
+from distill.sampling.errors import ErrorWatch, stopped_by_errors
+from distill.sampling.job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
+from distill.storage.ledger import Ledger, Tally, read_ledger
+from distill.storage.store import read_json, write_json
+from distill.storage.trace_store import stored, stored_traces
+
+ENGINE = "engine.json"
+"""The settings of the engine that drew last, beside the ledger."""
+LIVE = "live.json"
+"""What the running process last said about its progress, beside the ledger; gone when it ends."""
+SHOW_EVERY_S = 1.0
+"""How often the figures of the live view and of `live.json` are worked out."""
+
+HINT_AFTER = 64
+HINT_SHARE = 0.9
+"""If this share of the first `HINT_AFTER` samples is cut off or loops, something is wrong with how they are asked."""
+
+
+def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
+    """Sample what is missing and store it.
+
+    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`; a step of the engine that takes
+    longer is broken off.
+
+    Args:
+        job: what to sample.
+        engine: the engine to use; left out: the one that `job.compute` asks for, loaded only if anything is missing.
+
+    Returns:
+        The engine's settings, the samples and tokens drawn by this call, and the seconds that drawing took.
+
+    Raises:
+        ModelError, StoreError: see the engines and the ledger.
+        StageError: more than `compute.max_error_share` of the samples ended in errors.
+        KeyboardInterrupt: stopped by a signal; what has finished is in the ledger.
+    """
+    folder = Path(job.ledger).parent
+    problems = read_problems(Path(job.problems))
+    with Ledger(Path(job.ledger)) as ledger, _maybe_grader(job) as grader:
+        found = stored(folder).with_ledger(ledger.index)
+        max_share = SamplingCompute.model_validate(job.compute).max_error_share
+        again = found.errors if job.retry_errors or stopped_by_errors(found, ledger.index, max_share) else set()
+        found.tally.finish_reasons["error"] -= len(again)
+        keys = missing_keys(list(problems), job.samples_per_problem, found.keys - again, job.stop_after_correct)
+        if not keys:
+            return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
+        loop = _Loop(job, problems, keys, again, ledger, grader, found.tally)
+        loop.count_earlier_right_answers(folder)
+        if not loop.is_more_wanted():  # the right answers so far are enough: no engine needed
+            loop.skip_the_rest()
+            return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
+        engine = engine or start_engine(engine_spec(job, problems, keys))
+        write_json(folder / ENGINE, engine.settings)
+        try:
+            return {**loop.run(engine), "engine": engine.settings}
+        finally:
+            (folder / LIVE).unlink(missing_ok=True)  # first: whoever waits for the engine to end may kill this process
+            engine.close()
+
+
+class _Loop:
+    """Keeps an engine full until every sample is in the ledger."""
+
+    def __init__(
+        self,
+        job: SamplingJob,
+        problems: dict[str, Problem],
+        keys: list[SampleKey],
+        again: Set[SampleKey],
+        ledger: Ledger,
+        grader: BackgroundGrader | None,
+        tally: Tally,
+    ) -> None:
+        self._job, self._problems, self._ledger, self._grader = job, problems, ledger, grader
+        self._waiting = deque(keys)
+        self._again = again
+        """Those of the waiting that are stored as errors."""
+        self._tally = tally
+        """Everything in the run folder, earlier calls' traces included."""
+        self._num_skipped = 0
+        self._num_right: Counter[str] = Counter()
+        """Right answers by problem."""
+        self._num_graded = self._num_correct = 0
+        self._total = len(problems) * job.samples_per_problem
+        self._price = None if job.price is None else Price.model_validate(job.price)
+        self._compute = SamplingCompute.model_validate(job.compute)
+        self._watch = ErrorWatch(job.title, self._compute.max_error_share, tally, again >= set(keys))
+        self._num_sampled = self._num_errors = self._num_tokens = 0
+        self._num_cut = 0
+        self._num_waiting_of = Counter(name for name, _ in keys)
+        """Waiting samples by problem."""
+        self._num_needless = 0
+        """Waiting samples of problems that have enough right answers."""
+        self._shown_at = 0.0
+        self._outlook = Outlook(0.0, None)
+        self._note = ""
+        """The live view's figures, beside the bar's own."""
+
+    def count_earlier_right_answers(self, folder: Path) -> None:
+        """Grade what earlier calls drew for problems that still lack samples: it decides which ones are needed."""
+        if self._grader is None or self._job.stop_after_correct is None:
+            return
+        open_problems = {name for name, _ in self._waiting}
+        for source in (stored_traces(folder), read_ledger(Path(self._job.ledger))):
+            for trace in source:
+                if trace.problem_id in open_problems:
+                    self._grader.submit(self._problems[trace.problem_id], trace)
+        while self._grader.num_waiting:
+            self._take_grades(wait_s=1.0)
+
+    def is_more_wanted(self) -> bool:
+        return any(not self._has_enough(name) for name, _ in self._waiting)
+
+    def skip_the_rest(self) -> None:
+        """Note that none of the waiting samples will be asked for."""
+        self._skip(self._waiting)
+        self._waiting.clear()
+
+    def run(self, engine: Engine) -> dict[str, Any]:
+        """Sample until nothing is waiting or in flight, or until a signal."""
+        self._started = time.monotonic()
+        self._forecast = SamplingForecast(Sampling.model_validate(self._job.sampling).max_tokens, self._started)
+        with (
+            ProgressBar(
+                self._job.title,
+                self._total,
+                "samples",
+                done=self._total - len(self._waiting),
+                forecast=lambda: self._outlook.seconds_left,
+            ) as progress,
+            Stopping(self._compute.drain_s, lambda: self._say_stopping(engine, progress)) as stop,
+        ):
+            while ((self._waiting and not stop.is_asked) or engine.num_in_flight) and not stop.is_over:
+                refused, num_skipped = ([], 0) if stop.is_asked else self._fill(engine)
+                with stop.interruptible():
+                    finished = refused + engine.step()
+                self._store(finished)
+                self._take_grades()
+                self._watch.show(engine, progress)
+                self._show(engine, progress, len(finished) + num_skipped)
+                self._hint(progress)
+                self._watch.refuse_early()
+            seconds = time.monotonic() - self._started
+            if stop.is_asked:
+                raise KeyboardInterrupt
+            while self._grader is not None and self._grader.num_waiting:
+                self._take_grades(wait_s=0.2)
+                self._show(engine, progress, 0)
+            self._watch.refuse()
+        return {
+            "num_sampled": self._num_sampled,
+            "num_tokens": self._num_tokens,
+            "seconds": seconds,
+            "num_graded": self._num_graded,
+            "num_correct": self._num_correct,
+        }
+
+    def _say_stopping(self, engine: Engine, progress: ProgressBar) -> None:
+        progress.say(
+            f"Stopping: up to {self._compute.drain_s:g} s for the {engine.num_in_flight} samples in flight to finish. "
+            "Once more stops at once."
+        )
+
+    def _fill(self, engine: Engine) -> tuple[list[Completion], int]:
+        """Give the engine all that it takes; the requests it can never answer, and how many are not needed any more."""
+        refused: list[Completion] = []
+        needless: list[SampleKey] = []
+        while self._waiting and engine.num_in_flight < engine.max_in_flight:
+            key = self._waiting.popleft()
+            self._num_waiting_of[key[0]] -= 1
+            if self._has_enough(key[0]):
+                self._num_needless -= 1
+                needless.append(key)
+                continue
+            completion = engine.submit(make_request(self._job, self._problems[key[0]], key))
+            if completion is not None:
+                refused.append(completion)
+        self._skip(needless)
+        return refused, len(needless)
+
+    def _has_enough(self, name: str) -> bool:
+        return self._job.stop_after_correct is not None and self._num_right[name] >= self._job.stop_after_correct
+
+    def _skip(self, keys: Iterable[SampleKey]) -> None:
+        keys = [key for key in keys if key not in self._again]
+        self._ledger.skip(keys, f"stop_after_correct: {self._job.stop_after_correct} samples are right already")
+        self._num_skipped += len(keys)
+
+    def _store(self, finished: Sequence[Completion]) -> None:
+        traces = [make_trace(self._job, completion) for completion in finished]
+        self._ledger.append(traces)
+        for trace in traces:
+            self._tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
+            self._num_sampled += 1
+            self._num_errors += trace.finish_reason == "error"
+            self._num_tokens += trace.num_completion_tokens
+            self._num_cut += trace.finish_reason in ("length", "loop")
+            self._watch.add(trace.finish_reason, trace.error)
+            if self._grader is not None:
+                self._grader.submit(self._problems[trace.problem_id], trace)
+
+    def _take_grades(self, wait_s: float = 0.0) -> None:
+        if self._grader is None:
+            return
+        for (name, _), grade in self._grader.ready(wait_s):
+            self._num_graded += grade.correct is not None
+            self._num_correct += grade.correct is True
+            if grade.correct is True:
+                had_enough = self._has_enough(name)
+                self._num_right[name] += 1
+                if self._has_enough(name) and not had_enough:
+                    self._num_needless += self._num_waiting_of[name]
+
+    def _cost(self) -> float | None:
+        return None if self._price is None else cost(self._tally, self._price)
+
+    def _show(self, engine: Engine, progress: ProgressBar, num_settled: int) -> None:
+        """Move the bar on; every so often tell it and `--status` the same figures."""
+        now = time.monotonic()
+        if now - self._shown_at >= SHOW_EVERY_S:
+            self._shown_at = now
+            self._outlook = self._forecast.look(self._drawn(engine), now)
+            self._note = self._figures()
+        progress.advance(num_settled, self._note)
+        if self._shown_at == now:
+            self._write_live(progress)
+
+    def _drawn(self, engine: Engine) -> Drawn:
+        return Drawn(
+            num_finished=self._num_sampled - self._num_errors,
+            num_errors=self._num_errors,
+            num_tokens=self._num_tokens,
+            num_in_flight=engine.num_in_flight,
+            num_tokens_in_flight=engine.num_tokens_in_flight,
+            num_waiting=len(self._waiting) - self._num_needless,
+        )
+
+    def _figures(self) -> str:
+        tally, spent = self._tally, self._cost()
+        num, parts = max(1, tally.num_samples), []
+        if self._outlook.tokens_per_s:
+            parts.append(f"{self._outlook.tokens_per_s:,.0f} tokens/s")
+        if tally.num_samples:
+            parts.append(f"{tally.finish_reasons['length'] / num:.0%} cut off")
+        seldom = [reason for reason in ("loop", "error") if tally.finish_reasons[reason]]
+        parts += [f"{tally.finish_reasons[reason] / num:.1%} {reason}" for reason in seldom]
+        if self._num_skipped:
+            parts.append(f"{self._num_skipped:,} not needed")
+        if self._num_graded:
+            parts.append(f"{self._num_correct / self._num_graded:.0%} right")
+        if spent is not None and self._price is not None:
+            parts.append(f"{spent:,.2f} {self._price.currency}")
+            if self._num_correct:
+                # Earlier calls' right answers are not counted again, so neither is their money.
+                own = spent * self._num_sampled / num
+                parts.append(f"{own / self._num_correct:.4f} each right one")
+        return ", ".join(parts)
+
+    def _hint(self, progress: ProgressBar) -> None:
+        if self._num_sampled >= HINT_AFTER and self._num_cut >= HINT_SHARE * self._num_sampled:
+            progress.say_once(
+                f"{self._num_cut} of the first {self._num_sampled} samples did not end by themselves: sampling."
+                "max_tokens may be too low, or the model does not follow its chat template (a base model, say)."
+            )
+
+    def _write_live(self, progress: ProgressBar) -> None:
+        """For `--status`, which reads files alone."""
+        live = {
+            "pid": os.getpid(),
+            "updated_at": time.time(),
+            "samples_per_second": progress.per_s,
+            "tokens_per_second": self._outlook.tokens_per_s,
+            "seconds_left": self._outlook.seconds_left,
+            "num_graded": self._num_graded,
+            "num_correct": self._num_correct,
+            "trouble": self._watch.trouble,
+        }
+        write_json(Path(self._job.ledger).with_name(LIVE), live, sync=False)
+
+
+def cost(tally: Tally, price: Price) -> float:
+    """What a tally's tokens cost, in the price's currency."""
+    millions = tally.num_prompt_tokens / 1e6, tally.num_completion_tokens / 1e6
+    return millions[0] * price.input_per_million + millions[1] * price.output_per_million
+
+
+def _maybe_grader(job: SamplingJob) -> contextlib.AbstractContextManager[BackgroundGrader | None]:
+    return contextlib.nullcontext() if job.grade_timeout_s is None else BackgroundGrader(job.grade_timeout_s)

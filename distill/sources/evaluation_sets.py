@@ -1,0 +1,184 @@
+"""Evaluation sets that training must not have seen: by name, from the Hub, or from a file.
+
+Enters: an entry of `filter.decontaminate`. Leaves: a `Pack`, for example
+
+    Pack(name="math-500", source="hf:HuggingFaceH4/MATH-500[test]", revision="6e4e…", items=(("test/algebra/1.json",
+         "What is …"), …), sha256="9f2c…")
+
+What cannot be loaded whole is refused: a run that skipped it would call itself clean.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distill.errors import ProblemError
+from distill.models.hub import dataset_revision, dataset_splits, load_hub_dataset
+from distill.models.hub_names import split_evaluation_set
+from distill.sources.math_words import VERSION, tokens
+from distill.sources.tables import Row, file_rows
+
+QUESTION_COLUMNS = ("problem", "question", "Question", "prompt", "instruction")
+ID_COLUMNS = ("unique_id", "id", "ID", "uuid", "Record ID", "problem_idx")
+
+
+class HubSet(NamedTuple):
+    """Where a named set lies on the Hub."""
+
+    dataset: str
+    config: str | None
+    split: str
+    column: str
+
+
+NAMED = {
+    "math-500": HubSet("HuggingFaceH4/MATH-500", None, "test", "problem"),
+    "aime24": HubSet("HuggingFaceH4/aime_2024", None, "train", "problem"),
+    "aime25": HubSet("yentinglin/aime_2025", None, "train", "problem"),
+    "gpqa-diamond": HubSet("Idavidrein/gpqa", "gpqa_diamond", "train", "Question"),
+    "gsm8k": HubSet("openai/gsm8k", "main", "test", "question"),
+}
+"""The first four as open-r1 takes them (scripts/decontaminate.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The items of one evaluation set."""
+
+    name: str
+    source: str
+    revision: str
+    """Commit of the Hub dataset, SHA-256 of a file's bytes; empty where it could not be told."""
+    items: tuple[tuple[str, str], ...]
+    """(id, question) of each item."""
+    forms: tuple[str, ...]
+    """The tokens of each question, a space between them (`distill.sources.math_words`)."""
+    sha256: str
+    """Of the normalised questions as a set: the same whatever the typesetting and order."""
+
+
+def make_pack(name: str, items: Iterable[tuple[str, str]], source: str = "", revision: str = "") -> Pack:
+    """A pack of given (id, question) items.
+
+    Raises:
+        ProblemError: there is no item, or one holds no word, number or symbol.
+    """
+    kept = tuple(items)
+    if not kept:
+        raise ProblemError(f"{name}: the evaluation set is empty, so nothing can be checked against it. Give another.")
+    forms = []
+    for item_id, question in kept:
+        words = tokens(question)
+        if not words:
+            raise ProblemError(f"{name}: item {item_id} holds no question ({question!r:.60}). Remove or fix it.")
+        forms.append(" ".join(words))
+    digest = hashlib.sha256(
+        f"normalisation {VERSION}\n".encode() + b"\n".join(sorted(form.encode(errors="replace") for form in forms))
+    )
+    return Pack(name, source or name, revision, kept, tuple(forms), digest.hexdigest())
+
+
+def load_packs(entries: Iterable[str]) -> list[Pack]:
+    """The packs of `filter.decontaminate`, each once.
+
+    Raises:
+        ProblemError: an unknown name, or a set that cannot be loaded whole.
+    """
+    packs: dict[str, Pack] = {}
+    for entry in dict.fromkeys(entries):
+        pack = load_pack(entry)
+        if pack.name in packs:
+            raise ProblemError(
+                f"filter.decontaminate: two sets are called {pack.name!r} ({packs[pack.name].source}, {pack.source}). "
+                "Rename one of the files."
+            )
+        packs[pack.name] = pack
+    return list(packs.values())
+
+
+def load_pack(entry: str) -> Pack:
+    """One evaluation set.
+
+    Args:
+        entry: a name of `NAMED`; `file:path` (JSONL, JSON, Parquet); or `hf:org/dataset`, `hf:org/dataset/config`: its
+            split `test`, or its only one.
+
+    Raises:
+        ProblemError: an unknown name, or a set that cannot be loaded whole.
+    """
+    kind, _, name = entry.partition(":")
+    if kind == "file" and name:
+        return _from_file(Path(name))
+    if kind == "hf" and name:
+        return _from_hub(entry, *_hub_place(entry))
+    if entry in NAMED:
+        return _from_hub(entry, *NAMED[entry])
+    near = difflib.get_close_matches(entry.lower(), NAMED, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ProblemError(
+        f"filter.decontaminate: unknown evaluation set {entry!r}.{hint} Known are {', '.join(NAMED)}, hf:org/dataset "
+        "and file:path."
+    )
+
+
+def _from_file(path: Path) -> Pack:
+    items = _items(f"file:{path}", file_rows(path), None)
+    with path.open("rb") as stream:
+        revision = hashlib.file_digest(stream, "sha256").hexdigest()
+    return make_pack(path.stem, items, f"file:{path.name}", revision)
+
+
+def _hub_place(entry: str) -> HubSet:
+    try:
+        dataset, config = split_evaluation_set(entry)
+    except ValueError as error:
+        raise ProblemError(f"filter.decontaminate: {error}.") from None
+    splits = dataset_splits(dataset, config)
+    split = "test" if "test" in splits else splits[0]
+    if split != "test" and len(splits) > 1:
+        raise ProblemError(
+            f"filter.decontaminate: {entry!r} has no split 'test' but {', '.join(splits)}. "
+            "Save the one that you evaluate on as JSONL and use file:path/to/it."
+        )
+    return HubSet(dataset, config, split, "")
+
+
+def _from_hub(entry: str, dataset: str, config: str | None, split: str, column: str) -> Pack:
+    source = f"hf:{dataset}" + (f"/{config}" if config else "") + f"[{split}]"
+    try:
+        rows = load_hub_dataset(dataset, config, split, None)
+    except ProblemError as error:
+        raise ProblemError(
+            f"filter.decontaminate: {entry} cannot be loaded, so nothing would be kept out. {error} If it is gated, "
+            f"ask for access on https://huggingface.co/datasets/{dataset} and run `hf auth login`."
+        ) from None
+    placed = ((f"{source} row {number}", row) for number, row in enumerate(rows))
+    name = entry if entry in NAMED else dataset.rpartition("/")[2] + (f"-{config}" if config else "")
+    return make_pack(name, _items(source, placed, column or None), source, dataset_revision(rows))
+
+
+def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[str, str]]:
+    items = []
+    for number, (place, row) in enumerate(rows):
+        found = column or next((c for c in QUESTION_COLUMNS if c in row), None)
+        question = row.get(found) if found else None
+        if not isinstance(question, str) or not question.strip():
+            raise ProblemError(
+                f"{place}: no question in {found or ' or '.join(QUESTION_COLUMNS)} (there are: {', '.join(row)}). "
+                "An evaluation set must be whole: fix the row, or name the column `problem`."
+            )
+        items.append((_item_id(row, number), question))
+    if not items:
+        raise ProblemError(
+            f"{source}: the evaluation set is empty, so nothing can be checked against it. Give another."
+        )
+    return items
+
+
+def _item_id(row: Mapping[str, Any], number: int) -> str:
+    """The row's own id, else its number from 0."""
+    own = next((str(row[c]) for c in ID_COLUMNS if row.get(c) not in (None, "")), None)
+    return own.encode(errors="replace").decode() if own else str(number)

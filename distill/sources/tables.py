@@ -1,0 +1,152 @@
+"""Rows of tables as others write them: JSONL, JSON or Parquet files, and Hub datasets.
+
+Enters: a path or a Hub id. Leaves: `(place, row)`, the place as a reader finds it again:
+
+    ("file:/data/rows.jsonl:12", {"problem": "What is 2 + 2?", "answer": "4"})
+
+JSONL, Parquet and Hub rows are read a few at a time, whatever the size; a JSON file is read whole, up to 256 MiB. A
+folder, a pipe or a device is refused: it may have no end.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from distill.core.file_kinds import FILE, MISSING, kind_of
+from distill.core.table_cells import plain_row
+from distill.errors import ProblemError
+from distill.sources.parquet_tables import parquet_rows
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands (`file.jsonl:12`), and the row."""
+
+OnBad = Callable[[str, str], None]
+"""Told of a row that cannot be read: its place, and why."""
+
+KINDS = (".jsonl", ".json", ".parquet")
+MAX_LINE_BYTES = 32 << 20
+"""Longest line of JSONL; one that only opens lists takes forty times its size in memory."""
+MAX_JSON_BYTES = 256 << 20
+
+
+def refuse(place: str, why: str) -> None:
+    """The strict reader's way with a bad row.
+
+    Raises:
+        ProblemError: always, with the place and the reason.
+    """
+    raise ProblemError(f"{place}: {why}")
+
+
+def file_rows(path: Path, on_bad: OnBad = refuse) -> Iterator[Row]:
+    """The rows of a file.
+
+    Args:
+        path: `.jsonl`, `.json` (a list of objects) or `.parquet`.
+        on_bad: called for each row that cannot be read; the reader goes on with the next one where it returns.
+
+    Raises:
+        ProblemError: no such file, an unknown kind, or a file that is broken as a whole; by default also at a bad row.
+    """
+    suffix = path.suffix.lower()
+    try:
+        kind = kind_of(path)
+        if kind == MISSING:
+            raise ProblemError(f"file:{path}: no such file. A relative path is relative to the recipe's folder.")
+        if kind != FILE:
+            raise ProblemError(f"file:{path}: is {kind}. Name a file of rows: .jsonl, .json or .parquet.")
+        if suffix not in KINDS:
+            raise ProblemError(f"file:{path}: unknown kind of file {suffix!r}; expected .jsonl, .json or .parquet.")
+        path.open("rb").close()
+    except OSError as error:
+        raise ProblemError(f"file:{path}: cannot be read ({error.strerror}).") from None
+    reader = {".jsonl": _jsonl_rows, ".json": _json_rows, ".parquet": _parquet_rows}[suffix]
+    for place, row in reader(path, on_bad):
+        if isinstance(row, dict):
+            yield place, row
+        else:
+            on_bad(place, f"expected an object with columns, found a {type(row).__name__}.")
+
+
+def hub_rows(name: str, config: str | None, split: str, revision: str | None) -> Iterator[Row]:
+    """The rows of a Hub dataset's split.
+
+    Raises:
+        ProblemError: it cannot be loaded (see `distill.models.hub.load_hub_dataset`).
+    """
+    from distill.models.hub import load_hub_dataset
+
+    rows = load_hub_dataset(name, config, split, revision)
+    plain = plain_row(rows.features.arrow_schema) if hasattr(rows, "features") else dict
+    for number, row in enumerate(rows):
+        yield f"hf:{name}[{split}] row {number}", plain(row)
+
+
+def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(_lines(stream), start=1):
+            if line is not None and not line.strip():
+                continue
+            place = f"file:{path}:{number}"
+            if line is None:
+                on_bad(place, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB. A row of JSONL is one line.")
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                on_bad(place, "not UTF-8. Save the file as UTF-8.")
+            except json.JSONDecodeError as error:
+                on_bad(place, f"not valid JSON: {error.msg}.")
+            except (ValueError, RecursionError) as error:
+                on_bad(place, f"not usable JSON: {_unusable(error)}.")
+            else:
+                yield place, row
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a file; `None` for one that is too long to be held."""
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) <= MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(MAX_LINE_BYTES)
+        yield None
+
+
+def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ProblemError(
+            f"file:{path}: larger than {MAX_JSON_BYTES >> 20} MiB, and a JSON file is read whole. Save it as JSONL, "
+            "which is read row by row."
+        )
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"file:{path}: not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise ProblemError(f"file:{path}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"file:{path}: not usable JSON: {_unusable(error)}.") from None
+    if not isinstance(rows, list):
+        raise ProblemError(f"file:{path}: expected a list of objects, found a {type(rows).__name__}. Wrap it in [ ].")
+    yield from ((f"file:{path} row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _unusable(error: Exception) -> str:
+    """Why valid JSON cannot be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    limit = sys.get_int_max_str_digits()
+    return f"it holds a number of more than {limit:,} digits" if "digits" in str(error) else str(error)
+
+
+def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
+    for number, row in enumerate(parquet_rows(path), start=1):
+        place = f"file:{path} row {number}"
+        if isinstance(row, str):
+            on_bad(place, row)
+        else:
+            yield place, row
