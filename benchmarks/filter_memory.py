@@ -26,10 +26,11 @@ from typing import Any
 from distill.core.records import Problem, Trace
 from distill.core.thinking import split_reasoning
 from distill.recipe.sections import Recipe
-from distill.stages import PROBLEMS, RunContext, filter
+from distill.stages import RunContext, filter
+from distill.storage.layout import LEDGER, PROBLEMS
 from distill.storage.ledger import Ledger
 from distill.storage.store import describe_outputs, write_json
-from distill.storage.trace_store import LEDGER, finalise, stored_traces
+from distill.storage.trace_store import finalise, stored_traces
 
 NUM_CHARS = 8_000
 BLOCK_CHARS = 400

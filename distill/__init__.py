@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         score,
         write_report,
     )
-    from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, rl_row, sft_row
+    from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict
     from distill.core.statistics import bootstrap_interval
     from distill.core.thinking import join_reasoning, split_reasoning
+    from distill.core.trl_rows import rl_row, sft_row
     from distill.errors import DistillError, ModelError, ProblemError, RecipeError, StageError, StoreError, UserError
     from distill.estimates.training_report import plan_memory
     from distill.filters.readability import Measures, measure, unreadable

@@ -30,14 +30,14 @@ from distill.report import Run, gather_run, render_report
 from distill.report.compare import compare_runs
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
-from distill.runs.on_page import REPORT
 from distill.runs.plan import Plan, plan_recipe
-from distill.runs.runner import STAGES, headline, run_recipe, stages_of
-from distill.stages import KEPT, PROBLEMS, STUDENT, VERDICTS
+from distill.runs.runner import headline, run_recipe
+from distill.runs.steps import STAGES, stages_of
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
+from distill.storage.layout import KEPT, PROBLEMS, REPORT, STUDENT, SUMMARY, VERDICTS
 from distill.storage.shards import readable
-from distill.storage.store import SUMMARY, atomic_write, read_jsonl, read_object
+from distill.storage.store import atomic_write, read_jsonl, read_object
 from distill.storage.trace_store import stored_traces
 
 RecipeGiven = Recipe | Mapping[str, Any] | str | Path

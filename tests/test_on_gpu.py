@@ -24,10 +24,11 @@ from distill.models.hub import Model
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
 from distill.recipe.sections import Sampling, SamplingCompute, SftConfig
 from distill.runs.sft_check import training_needs
+from distill.storage.layout import STUDENT
 from distill.training.job import TOKENS
 from distill.training.rows import row_lengths, token_rows
 from distill.training.run import train
-from distill.training.student import STUDENT, StudentCheck, check_student
+from distill.training.student import StudentCheck, check_student
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 

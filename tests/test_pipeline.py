@@ -7,7 +7,8 @@ import pytest
 from distill.core.records import Problem
 from distill.errors import StageError, StoreError, UserError
 from distill.recipe.yaml_tree import read_tree
-from distill.runs.runner import STAGES, decide, run_recipe, write_summary
+from distill.runs.runner import run_recipe, write_summary
+from distill.runs.steps import STAGES, decide
 from distill.stages import RunContext, generate, never_grows, traces_fingerprint
 from distill.storage.store import StageFolder, read_json, read_jsonl
 

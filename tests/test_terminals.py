@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from distill.cli.app import PIPE_COLUMNS, console
+from distill.cli.output import PIPE_COLUMNS, console
 from distill.cli.tables import print_table
 
 pytestmark = pytest.mark.usefixtures("here")

@@ -7,7 +7,6 @@ def sft(given: Given, check: Annotated[bool, typer.Option("--check")] = False) -
 
 import dataclasses
 import inspect
-import json
 import os
 import re
 import shlex
@@ -20,20 +19,15 @@ import typer
 from distill import __version__
 from distill.cli.completion import complete_recipe, complete_setting, complete_student
 from distill.cli.help import HelpfulCommand, HelpfulGroup
-from distill.core.terminal import printable
 from distill.errors import DistillError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from distill.recipe.loading import LoadedRecipe
     from distill.recipe.sections import Recipe
 
 PROGRAM = "distill"
 DEFAULT_RECIPE = "recipe.yaml"
 DEFAULT_RUN_DIR = Path("runs")
-PIPE_COLUMNS = 10_000
-"""Width of what is no terminal, in characters: nothing is that long."""
 STAGES_PANEL = "Stages"
 PREPARE_PANEL = "Before a run"
 RESULTS_PANEL = "After a run"
@@ -218,34 +212,6 @@ def recipe_command(
         return function
 
     return add
-
-
-def print_json(value: Any) -> None:
-    """Show a value as JSON on standard output."""
-    typer.echo(json.dumps(value, indent=2))
-
-
-def console() -> "Console":
-    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted.
-
-    Into a file or a pipe nothing is wrapped, so that names and numbers stay whole; COLUMNS sets a width all the same.
-    """
-    from distill.cli.safe_console import SafeConsole
-
-    shown = SafeConsole(highlight=False)
-    if not shown.is_terminal and not os.environ.get("COLUMNS"):
-        shown.width = PIPE_COLUMNS
-    return shown
-
-
-def tell(text: str, end: str = "\n") -> None:
-    """Print a result on standard output; whatever others wrote in it cannot command the terminal."""
-    typer.echo(printable(text) + end, nl=False)
-
-
-def say(text: str) -> None:
-    """Tell something beside the result: on standard error, as safely."""
-    typer.echo(printable(text), err=True)
 
 
 def _show_version(wanted: bool) -> None:

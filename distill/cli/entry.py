@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import typer
 from typer import TyperException
 
-from distill.cli.app import PROGRAM, app, print_json, say
+from distill.cli.app import PROGRAM, app
+from distill.cli.output import print_json, say
 from distill.core.secrets import hide_logins
 from distill.errors import DistillError, UserError
 

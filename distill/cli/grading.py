@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.app import RESULTS_PANEL, JsonOption, command, console, print_json
+from distill.cli.app import RESULTS_PANEL, JsonOption, command
+from distill.cli.output import console, print_json
 from distill.core.file_kinds import is_file
 from distill.errors import UserError
 

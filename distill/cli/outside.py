@@ -22,7 +22,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
     Raises:
         RecipeError: it is not accepted.
     """
-    from distill.cli.app import say
+    from distill.cli.output import say
     from distill.recipe.trust import MIN_HASH_CHARS, accept, is_accepted, refuse_unaccepted
 
     fetched = loaded.outside

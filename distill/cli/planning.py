@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, console, print_json, recipe_command
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, recipe_command
+from distill.cli.output import console, print_json
 from distill.errors import UserError
 
 

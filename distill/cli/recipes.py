@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import (
-    DEFAULT_RUN_DIR,
-    PREPARE_PANEL,
-    JsonOption,
-    RunDirOption,
-    command,
-    console,
-    group,
-    print_json,
-    say,
-    tell,
-)
+from distill.cli.app import DEFAULT_RUN_DIR, PREPARE_PANEL, JsonOption, RunDirOption, command, group
 from distill.cli.completion import complete_recipe
+from distill.cli.output import console, print_json, say, tell
 from distill.errors import RecipeError, UserError
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, print_json, say, tell
+from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command
 from distill.cli.completion import complete_run
+from distill.cli.output import print_json, say, tell
 from distill.core.file_kinds import FILE, MISSING, is_file, kind_of
 from distill.errors import UserError
 

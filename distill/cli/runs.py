@@ -6,19 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from distill.cli.app import (
-    DEFAULT_RUN_DIR,
-    RESULTS_PANEL,
-    JsonOption,
-    RunDirOption,
-    command,
-    console,
-    group,
-    print_json,
-    say,
-    tell,
-)
+from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, group
 from distill.cli.completion import complete_run
+from distill.cli.output import console, print_json, say, tell
 from distill.cli.stages import score_table
 from distill.cli.tables import print_table
 from distill.core.terminal import printable

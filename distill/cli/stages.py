@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import Given, console, print_json, recipe_command, say, tell
+from distill.cli.app import Given, recipe_command
+from distill.cli.output import console, print_json, say, tell
 from distill.cli.students import show_memory_plan
 from distill.cli.tables import print_table
 from distill.errors import UserError
@@ -266,7 +267,7 @@ def _as_settings(flags: Mapping[str, Any]) -> list[str]:
 def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     """How a repetition came out beside the run that its lock is of; kept in its folder."""
     from distill.runs.repetition import COMPARISON_FILE, compare
-    from distill.runs.runner import STAGES
+    from distill.runs.steps import STAGES
     from distill.storage.store import StageFolder, write_json
 
     found = {name: StageFolder(run_dir / name).manifest for name in STAGES}
@@ -332,7 +333,7 @@ def _silent(text: str) -> None:
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
     """The result in a small table, and where everything is."""
-    from distill.storage.store import SUMMARY
+    from distill.storage.layout import SUMMARY
 
     folder = run_dir / recipe.name
     if "eval" in summary:

@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command, print_json
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command
+from distill.cli.output import print_json
 from distill.cli.tables import print_table
 
 

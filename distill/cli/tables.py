@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from distill.cli.app import console
+from distill.cli.output import console
 
 
 def print_table(table: Any) -> None:

@@ -249,19 +249,3 @@ def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
     """A content hash (16 hex digits): the same problem has the same id in any order and any data set."""
     content = json.dumps([prompt, task, answer], ensure_ascii=True, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def sft_row(problem: Problem, trace: Trace) -> dict[str, Any]:
-    """A row of TRL's conversational prompt/completion format: the loss falls on the completion alone.
-
-    Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
-    """
-    from distill.core.thinking import join_reasoning
-
-    completion = join_reasoning(trace.reasoning, trace.content)
-    return {"prompt": problem.prompt, "completion": [{"role": "assistant", "content": completion}]}
-
-
-def rl_row(problem: Problem) -> dict[str, Any]:
-    """A row for TRL's GRPOTrainer: the prompt alone, with what a reward function needs."""
-    return {"prompt": problem.prompt, "solution": problem.answer, "task": problem.task}

@@ -20,10 +20,10 @@ from distill.models.students import STUDENTS, find_student
 from distill.recipe.sections import Recipe
 from distill.sampling.status import sampling_status
 from distill.sources.tables import file_rows
-from distill.stages import KEPT
+from distill.storage.layout import KEPT, LEDGER
 from distill.storage.ledger import index_ledger
 from distill.storage.store import StageFolder
-from distill.storage.trace_store import LEDGER, stored_traces
+from distill.storage.trace_store import stored_traces
 
 QUICK_BYTES = 32 << 20
 """A larger ledger is not read where no time may be lost."""

@@ -4,10 +4,11 @@ Enters: verdicts, one problem at a time. Leaves: a JSON-ready dict for manifest 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from distill.core.formatting import mapping, number
 from distill.core.records import REASONS, Verdict
 
 PASS_RATES = ("none right", "up to 25%", "up to 50%", "up to 75%", "under 100%", "all right", "ungraded")
@@ -137,3 +138,15 @@ def _bin(verdicts: Sequence[Verdict]) -> str:
         for top, name in ((0.25, "up to 25%"), (0.5, "up to 50%"), (0.75, "up to 75%"), (1.0, "under 100%"))
         if share <= top
     )
+
+
+def funnel_steps(metrics: Mapping[str, Any] | None) -> list[tuple[str, int]]:
+    """The funnel as it is drawn: all samples, each first reason, what was kept."""
+    found = mapping(metrics)
+    if number(found.get("num_traces")) is None:
+        return []
+    return [
+        ("sampled", found["num_traces"]),
+        *mapping(found.get("dropped")).items(),
+        ("kept", found.get("num_kept", 0)),
+    ]

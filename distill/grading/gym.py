@@ -12,11 +12,11 @@ from typing import Any, Never
 
 from distill.core.records import Problem
 from distill.grading.gym_answers import MAX_DEPTH, TooLargeError, as_expression, as_list, depth, readings, yes_or_no
+from distill.grading.gym_tasks import gym_dataset
 from distill.grading.pool import PRELOAD
 from distill.isolation import IsolationError, MemoryLimitError, TimeLimitError, call_isolated
 from distill.isolation.server import current_wall
 from distill.isolation.walls import MAY_EVALUATE
-from distill.sources.problems import gym_dataset
 
 FULL_SCORE = 1.0
 """reasoning-gym gives part of a point for a right answer in the wrong form; by default only a whole one is right."""

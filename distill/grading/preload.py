@@ -8,7 +8,7 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads: there is
 import math_verify  # noqa: F401
 
 import distill.grading  # noqa: F401
-from distill.sources.problems import import_gym
+from distill.grading.gym_tasks import import_gym
 
 import_gym()
 

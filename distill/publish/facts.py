@@ -16,11 +16,10 @@ from distill.models.hub_names import names_folder
 from distill.recipe.lineage import check_made_by
 from distill.recipe.sections import ProblemSource, Recipe, TraceSource
 from distill.sources.problems import source_label
+from distill.storage.layout import CERTIFICATE, KEPT
 from distill.storage.shards import readable
 from distill.storage.store import read_object
 
-KEPT, DROPPED, STUDENT, ADAPTER = "kept", "dropped", "student", "adapter"
-CERTIFICATE = "decontamination.json"
 NUM_TEACHERS_SHOWN = 20
 _CERTIFICATE_SHAPE = {"sets?": [{"name": TEXT, "*": ANY}]}
 

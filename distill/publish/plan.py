@@ -13,7 +13,7 @@ from distill.core.secrets import SecretFinder
 from distill.errors import UserError
 from distill.publish.dataset_card import dataset_card
 from distill.publish.eval_results import eval_result_files
-from distill.publish.facts import ADAPTER, DROPPED, KEPT, STUDENT, RunFacts
+from distill.publish.facts import RunFacts
 from distill.publish.files import (
     CARD,
     PublishedFile,
@@ -40,11 +40,10 @@ from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
 from distill.publish.secret_rows import refuse_secrets
 from distill.recipe.sections import PushConfig
+from distill.storage.layout import ADAPTER, CHECKPOINTS, DROPPED, KEPT, SEAL, STUDENT
 
 Kind = Literal["model", "dataset"]
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md")
-CHECKPOINTS = "checkpoints"
-CHECKPOINT_DONE = "distill_complete"
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def _checkpoints(facts: RunFacts) -> list[tuple[Path, list[PublishedFile]]]:
     """
     folder = facts.run_dir / "sft" / CHECKPOINTS
     whole = sorted(
-        (marker.parent for marker in folder.glob(f"checkpoint-*/{CHECKPOINT_DONE}")),
+        (marker.parent for marker in folder.glob(f"checkpoint-*/{SEAL}")),
         key=lambda path: int(path.name.rpartition("-")[2]),
     )
     if not whole:

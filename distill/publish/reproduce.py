@@ -11,9 +11,10 @@ from distill import __version__
 from distill.core.redaction import local_name, scrub
 from distill.publish.facts import RunFacts
 from distill.publish.files import PublishedFile, json_file, text_file
+from distill.publish.lock import read_lock, run_lock
 from distill.recipe.sources import map_sources
 from distill.recipe.text import recipe_yaml
-from distill.runs.lock import LOCK_FILE, read_lock, run_lock
+from distill.storage.layout import LOCK_FILE
 
 FOLDER = "distill"
 

@@ -20,6 +20,7 @@ from distill.recipe.loading import read_recipe
 from distill.recipe.mistakes import explain
 from distill.recipe.sections import Lora, Recipe
 from distill.recipe.sources import FILE
+from distill.storage.layout import SUMMARY
 from distill.storage.store import differences, read_json, sha256_of
 
 Effect = Literal["result", "compute", "neither"]
@@ -30,7 +31,6 @@ EFFECTS: dict[Effect, str] = {
 }
 _NEITHER = ("name", "description", "schema_version", "push", "generate.price")
 _UNORDERED = ("base_urls", "tracking", "target_modules")
-SUMMARY = "summary.json"
 MAX_SHOWN_CHARS = 80
 
 

@@ -16,10 +16,9 @@ from distill.errors import StoreError, UserError
 from distill.models.students import STUDENTS, find_student
 from distill.recipe.sections import Recipe
 from distill.recipe.sources import FILE, file_sources, map_sources
+from distill.storage.layout import KEPT, STUDENT, TRACES
 from distill.storage.store import differences, fingerprint, sha256_of
-from distill.storage.trace_store import TRACES
 
-KEPT, STUDENT = "kept", "student"
 NUM_SHOWN = 8
 MAX_VALUE_CHARS = 60
 Manifests = Mapping[str, Mapping[str, Any]]

@@ -13,22 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.core.formatting import Row, mapping, number
+from distill.core.formatting import Row, mapping
 from distill.core.records import SampleKey, Trace
 from distill.core.redaction import scrub, scrub_text
 from distill.errors import UserError
+from distill.filters.funnel import funnel_steps
 from distill.filters.language import prompt_language
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
 from distill.report.pick import MAX_TRACES, Picker
 from distill.report.questions import Question, changed_questions
-from distill.runs.damage import Damage
-from distill.runs.next_step import next_command, noted_command
-from distill.runs.progress_on_disk import begun_stage, run_state
+from distill.report.damage import Damage
+from distill.report.next_step import next_command, noted_command
+from distill.report.progress_on_disk import begun_stage, run_state
+from distill.storage.layout import IDENTITY, LEDGER, MANIFEST, PROBLEMS
 from distill.storage.ledger import read_ledger
 from distill.storage.problem_file import ProblemFile
-from distill.storage.store import IDENTITY, MANIFEST, StageFolder, is_run, read_object, writer_of
-from distill.storage.trace_store import LEDGER, PROBLEMS, shard_files, stored_traces
+from distill.storage.store import StageFolder, is_run, read_object, writer_of
+from distill.storage.trace_store import shard_files, stored_traces
 
 FACTS_VERSION = 1
 SUMMARY, LOCK = "summary.json", "recipe.lock.yaml"
@@ -168,18 +170,6 @@ def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
     if recipe and not recipe.get("eval"):
         absent.add("eval")
     return [name for name in STAGES if name not in absent or name in there]
-
-
-def funnel_steps(metrics: Row | None) -> list[tuple[str, int]]:
-    """The funnel as it is drawn: all samples, each first reason, what was kept."""
-    found = mapping(metrics)
-    if number(found.get("num_traces")) is None:
-        return []
-    return [
-        ("sampled", found["num_traces"]),
-        *mapping(found.get("dropped")).items(),
-        ("kept", found.get("num_kept", 0)),
-    ]
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:

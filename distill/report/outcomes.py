@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from distill.core.records import SampleKey
 from distill.filters.language import prompt_language
 from distill.report.pick import Picker
-from distill.runs.damage import MISSING, Damage
+from distill.report.damage import MISSING, Damage
+from distill.storage.layout import VERDICTS
 from distill.storage.trace_store import shard_files
 
 NUM_BINS = 32
@@ -30,7 +31,6 @@ UNNAMED = "not named"
 QUESTION_CHARS = 2_000
 """So much of a question is looked at to tell its language."""
 TABLES = ("kept", "dropped")
-VERDICTS = "verdicts.jsonl"
 STUDENT_TOKENS = "num_student_tokens"
 """Column of both tables: tokens of reasoning and answer as the student counts them; null where nobody counted."""
 TEACHER_TOKENS = "num_completion_tokens"

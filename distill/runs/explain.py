@@ -12,10 +12,12 @@ from distill.errors import StoreError, UserError
 from distill.core.json_shape import VERDICT, fault
 from distill.storage.problem_file import ProblemFile
 from distill.core.records import REASON_KEYS, REASONS, Verdict
-from distill.runs.on_page import REPORT, address_of, traces_on
+from distill.report.on_page import (address_of, traces_on)
+from distill.storage.layout import (REPORT)
 from distill.storage.store import StageFolder, iter_jsonl
 from distill.core.terminal import printable
-from distill.storage.trace_store import PROBLEMS, traces_of
+from distill.storage.trace_store import (traces_of)
+from distill.storage.layout import (PROBLEMS)
 
 SCHEMA_VERSION = 1
 NUM_SHOWN_CHARS = 1_500

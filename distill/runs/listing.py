@@ -23,27 +23,19 @@ from typing import Any
 from distill.errors import StoreError, UserError
 from distill.filters.nothing_kept import has_kept_nothing
 from distill.core.json_shape import OBJECT, TEXT, Shape, fault
-from distill.runs.runner import STAGES, headline, stages_of
-from distill.runs.plan_record import FILE as PLAN
+from distill.runs.runner import (headline)
+from distill.runs.steps import (STAGES, stages_of)
+from distill.storage.layout import (ESTIMATE as PLAN)
 from distill.recipe.sections import Recipe
 from distill.core.records import REASONS
-from distill.report.gather import funnel_steps
-from distill.runs.next_step import COMMAND, next_command, noted_command
-from distill.runs.on_page import REPORT
-from distill.runs.progress_on_disk import run_state
+from distill.filters.funnel import (funnel_steps)
+from distill.report.next_step import (next_command, noted_command)
+from distill.storage.layout import (COMMAND)
+from distill.storage.layout import (REPORT)
+from distill.report.progress_on_disk import run_state
 from distill.core.formatting import mapping
-from distill.storage.store import (
-    IDENTITY,
-    LOCK,
-    SUMMARY,
-    StageFolder,
-    disk_errors,
-    is_run,
-    only_writer,
-    read_object,
-    write_json,
-    writer_of,
-)
+from distill.storage.store import (StageFolder, disk_errors, is_run, only_writer, read_object, write_json, writer_of)
+from distill.storage.layout import (IDENTITY, WRITER_LOCK, SUMMARY)
 
 SCHEMA_VERSION = 1
 TRACE_STAGES = ("generate", "import")
@@ -328,7 +320,7 @@ def _is_ours(folder: Path) -> bool:
         return True
     if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
         return True
-    return {entry.name for entry in folder.iterdir()} <= {LOCK, PLAN}  # refused before it has begun anything
+    return {entry.name for entry in folder.iterdir()} <= {WRITER_LOCK, PLAN}  # refused before it has begun anything
 
 
 def _is_kept(entry: Path) -> bool:
@@ -336,7 +328,7 @@ def _is_kept(entry: Path) -> bool:
 
     What makes the folder a run, and the command that it goes on with, stay beside them.
     """
-    return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (LOCK, COMMAND)
+    return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (WRITER_LOCK, COMMAND)
 
 
 def _bytes_of(entry: Path) -> int:

@@ -8,6 +8,7 @@ Enters: a run that starts. Leaves: `runs/<name>/plan.json`, and for the summary
 The first estimate of a stage is kept while the run goes on; another recipe makes another one of what has not begun.
 """
 
+from distill.storage.layout import ESTIMATE
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from distill.estimates.stage import COST, CPU_HOURS, GPU_HOURS, MEMORY, SECONDS,
 from distill.stages import RunContext
 from distill.storage.store import fingerprint, read_json, write_json
 
-FILE = "plan.json"
 SCHEMA_VERSION = 1
 NOT_PLANNED = {"name", "description", "push"}
 """Parts of a recipe that change no estimate."""
@@ -49,7 +49,7 @@ def record_estimate(run: RunContext, stages: Sequence[str], force: bool = False)
     plan = plan_recipe(recipe, run.run_dir.parent, this_machine(), load_prices(), run, quick=True)
     entries = {name: entry for name, entry in _entries(plan, made_for).items() if name in wanted}
     write_json(
-        run.run_dir / FILE,
+        run.run_dir / ESTIMATE,
         {
             "schema_version": SCHEMA_VERSION,
             "currency": plan.prices.currency,
@@ -66,12 +66,12 @@ def note_going_on(run_dir: Path, stage: str) -> None:
     entry = stored["stages"].get(stage)
     if isinstance(entry, dict) and not entry.get("goes_on"):
         entry["goes_on"] = True
-        write_json(run_dir / FILE, stored, sync=False)
+        write_json(run_dir / ESTIMATE, stored, sync=False)
 
 
 def _stored(run_dir: Path) -> dict[str, Any]:
     try:
-        stored = read_json(run_dir / FILE)
+        stored = read_json(run_dir / ESTIMATE)
     except (StoreError, OSError):
         stored = None
     is_ours = isinstance(stored, dict) and stored.get("schema_version") == SCHEMA_VERSION

@@ -22,7 +22,8 @@ from distill.runs.plan import plan_recipe
 from distill.estimates.prices import load_prices
 from distill.estimates.text_tokens import TokenRate
 from distill.core.plurals import counted
-from distill.sources.problems import gym_dataset, has_stand_in, load_problem_sets, load_problems
+from distill.sources.problems import (has_stand_in, load_problem_sets, load_problems)
+from distill.grading.gym_tasks import (gym_dataset)
 from distill.recipe.sections import ProblemSource, Recipe, SamplingCompute, TraceSource
 from distill.models.students import STUDENTS, find_student
 

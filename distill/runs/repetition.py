@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.file_kinds import is_file
-from distill.runs.lock import results_of
+from distill.publish.lock import results_of
 from distill.storage.store import differences, sha256_of
 
 COMPARISON_FILE = "repeat.json"

@@ -3,6 +3,8 @@
 Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` and `report.html`.
 """
 
+from distill.storage.layout import ADAPTER
+from distill.runs.steps import STAGES, Decision, decide, stages_of
 import resource
 import shlex
 import shutil
@@ -25,35 +27,14 @@ from distill.core.plurals import counted
 from distill.core.provenance import git_commit, hardware, package_versions
 from distill.execution.launchers import Leader
 from distill.recipe.sections import Recipe
-from distill.runs.lock import write_lock
-from distill.runs.on_page import REPORT
-from distill.stages import STUDENT, RunContext, eval, filter, generate, import_traces, push, sft
-from distill.storage.store import (
-    MANIFEST,
-    SUMMARY,
-    Manifest,
-    StageFolder,
-    damaged_outputs,
-    describe_outputs,
-    differences,
-    fingerprint,
-    free_bytes,
-    only_writer,
-    read_object,
-    write_json,
-)
+from distill.publish.lock import write_lock
+from distill.storage.layout import (REPORT)
+from distill.stages import (RunContext, eval, filter, generate, import_traces, push, sft)
+from distill.storage.layout import (STUDENT)
+from distill.storage.store import (Manifest, StageFolder, damaged_outputs, describe_outputs, differences, fingerprint, free_bytes, only_writer, read_object, write_json)
+from distill.storage.layout import (MANIFEST, SUMMARY)
 
-STAGES: dict[str, ModuleType] = {
-    "generate": generate,
-    "import": import_traces,
-    "filter": filter,
-    "sft": sft,
-    "eval": eval,
-    "push": push,
-}
-"""The stages in order; a recipe has `generate` or `import`."""
 
-ADAPTER = "adapter"
 MIN_FREE_GIB = 0.05
 SUMMARY_VERSION = 1
 
@@ -63,33 +44,8 @@ StopRecord = dict[str, str]
 """Where a run stopped: `{"stage": "sft", "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What is to be done with a stage."""
-
-    action: str
-    """`skip`, `run` (new, or resumed) or `refuse`."""
-    changed: dict[str, tuple[Any, Any]]
-    """Identity keys that differ from what the folder was made from."""
 
 
-def decide(
-    folder: StageFolder, identity: dict[str, Any], grows: Callable[[dict[str, tuple[Any, Any]]], bool]
-) -> Decision:
-    """Compare what a stage would do with what its folder holds.
-
-    Args:
-        folder: the stage's folder.
-        identity: what would decide the result now.
-        grows: whether a change leaves everything in the folder valid.
-    """
-    before = folder.identity
-    if before is None:
-        return Decision("run", {})
-    changed = differences(before, identity)
-    if not changed:
-        return Decision("skip" if folder.is_complete else "run", {})
-    return Decision("run" if grows(changed) else "refuse", changed)
 
 
 def run_recipe(
@@ -142,11 +98,6 @@ def run_recipe(
         return summary
 
 
-def stages_of(recipe: Recipe) -> list[str]:
-    """The stages that a recipe has, in order."""
-    has = {recipe.traces_stage, "filter", "sft"} | ({"eval"} if recipe.eval else set())
-    has |= {"push"} if recipe.push else set()
-    return [name for name in STAGES if name in has]
 
 
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:

@@ -11,15 +11,16 @@ from typing import Any
 from distill.errors import DistillError
 from distill.models.hub import Model
 from distill.recipe.lineage import changed_settings
-from distill.runs.runner import STAGES, decide, stages_of
+from distill.runs.steps import (STAGES, decide, stages_of)
 from distill.estimates.local_data import is_small_and_local
 from distill.estimates.measured import Measured
 from distill.estimates.models import local_model
 from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing
 from distill.sources.problems import ProblemSets
-from distill.stages import STUDENT, RunContext
+from distill.stages import (RunContext)
+from distill.storage.layout import (STUDENT)
 from distill.models.students import STUDENTS
-from distill.training.job import CHECKPOINTS
+from distill.storage.layout import (CHECKPOINTS)
 
 TAKEN_AS_UNCHANGED = {
     "generate": ("problems",),

@@ -24,6 +24,7 @@ from distill.core.table_cells import CellError, answer_text
 from distill.core.thinking import join_reasoning, split_reasoning, whole_characters
 from distill.core.thought_marks import split_marked, with_think
 from distill.errors import ProblemError
+from distill.grading.gym_tasks import check_gym_recipe
 from distill.recipe.sections import Task, TraceSource
 from distill.sources.imported_texts import (
     CONTENT_COLUMNS,
@@ -33,7 +34,7 @@ from distill.sources.imported_texts import (
     row_texts,
     value_in,
 )
-from distill.sources.problems import check_gym_recipe, source_label
+from distill.sources.problems import source_label
 from distill.sources.tables import Row, file_rows, hub_rows
 
 NUM_LOOKED = 100

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import string
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,13 @@ from typing import Any, NamedTuple
 from distill.core.records import Message, Problem, problem_id
 from distill.core.table_cells import CellError, answer_text
 from distill.errors import ProblemError
+from distill.grading.gym_tasks import gym_questions
 from distill.isolation import FunctionError, IsolationError, call_isolated
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource, unsafe_texts
+from distill.recipe.sections import ProblemSource, Recipe, TraceSource
 from distill.sources.tables import Row, file_rows, hub_rows
 
 HELD_OUT = "held-out"
 DEFAULT_GYM_SIZE = 500
-MAX_GYM_SIZE = 1_000_000
 GYM_START_S, GYM_ENTRY_S, GYM_GIB = 120.0, 10.0, 8.0
 """Limits of making a data set's entries: some tasks take seconds for one."""
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
@@ -411,72 +410,3 @@ def _gym_questions(recipe: Mapping[str, Any]) -> list[tuple[str, str | None]]:
             f"gym:{task}: options {recipe['options']} make entries that {error}. Change options: or lower limit:."
         ) from None
     return made
-
-
-def gym_questions(recipe: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Question and answer of each entry of a data set. Runs in a confined process."""
-    entries = gym_dataset(recipe)
-    made: list[tuple[str, str | None]] = []
-    for index in range(len(entries)):
-        try:
-            entry = entries[index]
-        except Exception as error:  # options that pass the task's own check and then break its generator
-            raise _refused(recipe, error) from None
-        made.append((str(entry["question"]), None if entry["answer"] is None else str(entry["answer"])))
-    return made
-
-
-def import_gym() -> Any:
-    """reasoning-gym's factory, every task of it registered; takes seconds."""
-    with warnings.catch_warnings():
-        # cellpylib, which reasoning-gym imports, compares with `is "…"`; Python says so when it first compiles it.
-        warnings.simplefilter("ignore", SyntaxWarning)
-        import reasoning_gym.factory
-
-    return reasoning_gym.factory
-
-
-def gym_dataset(recipe: Mapping[str, Any]) -> Any:
-    """The reasoning-gym data set of `{"task", "options", "size", "seed"}`.
-
-    Raises:
-        ProblemError: an unknown task, options that it does not take or could evaluate, or too many entries.
-    """
-    check_gym_recipe(recipe)
-    factory = import_gym()
-    task = recipe["task"]
-    if task not in factory.DATASETS:
-        near = difflib.get_close_matches(task, factory.DATASETS, n=1)
-        hint = f" Did you mean gym:{near[0]}?" if near else ""
-        raise ProblemError(f"gym:{task}: reasoning-gym has no such task.{hint}")
-    try:
-        return factory.create_dataset(task, size=recipe["size"], seed=recipe["seed"], **recipe["options"])
-    except Exception as error:  # a task's own check may fail in any way
-        raise _refused(recipe, error) from None
-
-
-def check_gym_recipe(recipe: Any) -> None:
-    """Refuse what is no data set's description, or holds what a task could evaluate; it may come from anybody's file.
-
-    Raises:
-        ProblemError: says what is wrong.
-    """
-    if not isinstance(recipe, Mapping):
-        raise ProblemError(f"a gym data set is described by task, options, size and seed, not by {recipe!r:.60}.")
-    task, options = recipe.get("task"), recipe.get("options")
-    if not isinstance(task, str) or not re.fullmatch(r"\w{1,60}", task):
-        raise ProblemError(f"gym:{task!r:.60}: no name of a reasoning-gym task.")
-    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
-        raise ProblemError(f"gym:{task}: options are keys and values, not {options!r:.60}.")
-    if (text := next(unsafe_texts(options), None)) is not None:
-        raise ProblemError(f"gym:{task}: options may not hold the text {text[:40]!r}, which the task could evaluate.")
-    size, seed = recipe.get("size"), recipe.get("seed")
-    if type(size) is not int or not 1 <= size <= MAX_GYM_SIZE:
-        raise ProblemError(f"gym:{task}: {size!r:.40} entries; a data set has 1 to {MAX_GYM_SIZE:,}. Change limit:.")
-    if type(seed) is not int or abs(seed) >= 1 << 64:
-        raise ProblemError(f"gym:{task}: {seed!r:.40} is no seed.")
-
-
-def _refused(recipe: Mapping[str, Any], error: Exception) -> ProblemError:
-    options = dict(recipe["options"])
-    return ProblemError(f"gym:{recipe['task']}: options {options} are refused: {str(error)[:500]}. Fix options:.")

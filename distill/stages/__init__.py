@@ -20,17 +20,10 @@ from distill.recipe.lineage import check_made_by, stages_before
 from distill.recipe.sections import GenerateConfig, Recipe
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
+from distill.storage.layout import TRACES
 from distill.storage.store import StageFolder, damaged_outputs, fingerprint
-from distill.storage.trace_store import LEDGER as LEDGER
-from distill.storage.trace_store import PROBLEMS as PROBLEMS
-from distill.storage.trace_store import TRACES
 
 # Files that one stage leaves for another, relative to the stage's folder.
-SKIPPED = "skipped.jsonl"
-KEPT = "kept"
-DROPPED = "dropped"
-VERDICTS = "verdicts.jsonl"
-STUDENT = "student"
 
 SERVED = "served"
 """Stands for the revision of a teacher behind a server, which does not tell."""

@@ -20,16 +20,8 @@ from distill.grading.pool import GradingPool
 from distill.models.hub import Model, resolve_model
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
-from distill.stages import (
-    LEDGER,
-    PROBLEMS,
-    STUDENT,
-    VERDICTS,
-    RunContext,
-    chat_format_of,
-    never_grows,
-    nothing_to_check,
-)
+from distill.stages import RunContext, chat_format_of, never_grows, nothing_to_check
+from distill.storage.layout import LEDGER, PROBLEMS, STUDENT, VERDICTS
 from distill.storage.ledger import index_ledger, read_at
 from distill.storage.store import Summary, write_jsonl
 

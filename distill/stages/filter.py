@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from distill.core.progress import ProgressBar
-from distill.core.records import Problem, SampleKey, Trace, Verdict, sft_row
+from distill.core.records import Problem, SampleKey, Trace, Verdict
 from distill.core.redaction import secrets
 from distill.core.secrets import SecretFinder
+from distill.core.trl_rows import sft_row
 from distill.errors import StoreError, UserError
 from distill.filters.decide import ProblemNotes, candidate, decide, is_for_the_judge, with_reason
 from distill.filters.facts import Facts, Settings, examine, pieces, read_facts
@@ -35,17 +36,9 @@ from distill.grading.pool import GradingPool
 from distill.models.tokenizers import TOKENIZER
 from distill.recipe.sections import FilterConfig
 from distill.sampling.judging import Question, ask_judge
-from distill.stages import (
-    DROPPED,
-    KEPT,
-    PROBLEMS,
-    VERDICTS,
-    RunContext,
-    never_grows,
-    remake_damaged,
-    traces_fingerprint,
-)
+from distill.stages import RunContext, never_grows, remake_damaged, traces_fingerprint
 from distill.storage.fact_cache import FactCache
+from distill.storage.layout import CERTIFICATE, DROPPED, KEPT, PROBLEMS, VERDICTS
 from distill.storage.problem_file import ProblemFile
 from distill.storage.shards import ShardWriter
 from distill.storage.store import Summary, disk_errors, replace_folder, sync_tree, write_json
@@ -59,7 +52,6 @@ CACHE = "facts.sqlite"
 """Beside the stages, so that another filter recipe finds it too."""
 FACTS = ".facts"
 DECIDED = ".decided.jsonl"
-CERTIFICATE = "decontamination.json"
 
 
 def identity(run: RunContext) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from distill.models.tokenizers import chat_template_of
 from distill.sampling.job import SamplingJob
 from distill.sampling.loop import cost, run_sampling
 from distill.sources.problems import problems_fingerprint
-from distill.stages import PROBLEMS, SKIPPED, RunContext, chat_format_of, nothing_to_read
+from distill.stages import RunContext, chat_format_of, nothing_to_read
+from distill.storage.layout import LEDGER, PROBLEMS, SKIPPED
 from distill.storage.ledger import Tally, index_ledger
 from distill.storage.store import Summary, read_jsonl, write_jsonl
-from distill.storage.trace_store import LEDGER, check_stored, clear, finalise, stored_without_repair
+from distill.storage.trace_store import check_stored, clear, finalise, stored_without_repair
 
 VERSION = 3
 ready = nothing_to_read

@@ -17,7 +17,8 @@ from distill.core.records import Problem, Trace
 from distill.errors import UserError
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
-from distill.stages import LEDGER, PROBLEMS, RunContext, never_grows, nothing_to_read
+from distill.stages import RunContext, never_grows, nothing_to_read
+from distill.storage.layout import LEDGER, PROBLEMS
 from distill.storage.ledger import Ledger
 from distill.storage.store import Summary, disk_errors, sha256_of, write_json
 from distill.storage.trace_store import check_stored, clear, finalise, shard_files

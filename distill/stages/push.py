@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import UserError
 from distill.publish.access import check_access, connect
-from distill.publish.facts import CERTIFICATE, RunFacts, gather
+from distill.publish.facts import RunFacts, gather
 from distill.publish.licences import Flag, flags, licence_of
 from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
 from distill.recipe.sections import PushConfig
 from distill.stages import RunContext, nothing_to_read
+from distill.storage.layout import CERTIFICATE
 from distill.storage.store import Summary, atomic_write, write_json
 
 if TYPE_CHECKING:

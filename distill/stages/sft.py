@@ -17,12 +17,13 @@ from distill.models.rope import rope_of, rope_patch
 from distill.models.shapes import shape_from_config
 from distill.models.students import LORA_LEARNING_RATE
 from distill.models.tokenizers import template_text
-from distill.stages import KEPT, STUDENT, RunContext, never_grows
+from distill.stages import RunContext, never_grows
+from distill.storage.layout import ADAPTER, CHECKPOINTS, KEPT, METRICS, STUDENT
 from distill.storage.store import Summary, fingerprint, read_jsonl
 from distill.training.checkpoints import set_damaged_aside
-from distill.training.job import CHECKPOINTS, METRICS, SAVE_WITHIN_S, TOKENS, TrainJob
+from distill.training.job import SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
-from distill.training.student import ADAPTER, StudentCheck
+from distill.training.student import StudentCheck
 
 VERSION = 2
 grows = never_grows

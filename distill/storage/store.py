@@ -23,11 +23,8 @@ from typing import IO, Any, Self
 from distill.core.file_kinds import FILE, LOOP, MISSING, kind_of
 from distill.core.json_shape import fault_of
 from distill.errors import DiskError, StoreError
+from distill.storage.layout import IDENTITY, MANIFEST, SUMMARY, WRITER_LOCK
 
-MANIFEST = "manifest.json"
-IDENTITY = "identity.json"
-SUMMARY = "summary.json"
-LOCK = ".lock"
 NUM_TRIES, TRY_AGAIN_S = 5, 0.1
 """Who only looks whether a folder is in use holds its lock for a moment."""
 FULL_BELOW_BYTES = 1 << 20
@@ -385,7 +382,7 @@ class StageFolder:
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, however far it came."""
     try:
-        return folder.is_dir() and any((folder / name).exists() for name in (LOCK, SUMMARY))
+        return folder.is_dir() and any((folder / name).exists() for name in (WRITER_LOCK, SUMMARY))
     except (OSError, ValueError):  # a name too long, a NUL
         return False
 
@@ -393,7 +390,7 @@ def is_run(folder: Path) -> bool:
 def writer_of(run_dir: Path) -> int | None:
     """The id of the process that works in a run folder, 0 where it cannot be told; `None` where none does."""
     try:
-        with (run_dir / LOCK).open() as stream:
+        with (run_dir / WRITER_LOCK).open() as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
@@ -413,7 +410,7 @@ def only_writer(run_dir: Path) -> Iterator[None]:
     """
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        stream = (run_dir / LOCK).open("a+")
+        stream = (run_dir / WRITER_LOCK).open("a+")
     with stream:
         if not _locked(stream):
             stream.seek(0)

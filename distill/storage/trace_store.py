@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from distill.core.json_shape import COUNT, FLAG, TEXT, fault
 from distill.core.records import SampleKey, Trace
 from distill.errors import StoreError
+from distill.storage.layout import LEDGER, PROBLEMS, TRACES
 from distill.storage.ledger import LedgerIndex, Tally, index_ledger, read_at
 from distill.storage.shards import ShardWriter, readable
 from distill.storage.store import (
@@ -41,10 +42,6 @@ from distill.storage.store import (
 if TYPE_CHECKING:
     import pyarrow
 
-PROBLEMS = "problems.jsonl"
-"""The problems that the traces answer, beside them."""
-LEDGER = "ledger.jsonl"
-TRACES = "traces"
 UNUSED = "unused"
 INDEX = "shards.json"
 NEW = ".new"

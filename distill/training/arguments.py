@@ -13,8 +13,9 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe.sections import Lora, SftConfig, TrainCompute
+from distill.storage.layout import CHECKPOINTS
 from distill.training.cpu import ROW_BY_ROW, can_attend_row_by_row
-from distill.training.job import CHECKPOINTS, TrainJob
+from distill.training.job import TrainJob
 from distill.training.layout import Layout
 from distill.training.sharding import layer_names, sharding_arguments
 

@@ -17,10 +17,9 @@ from typing import Any, Self
 
 from distill.core.json_shape import COUNT, TEXT, fault
 from distill.errors import StoreError
+from distill.storage.layout import SEAL
 from distill.storage.store import MAX_HASHERS, read_json, sha256_of, write_json
 
-SEAL = "distill_seal.json"
-"""Written into a checkpoint last: whose it is, and size and sha256 of every file."""
 _SEAL_SHAPE = {"owner": TEXT, "files": {"*": {"bytes": COUNT, "sha256": TEXT}}}
 
 CORES_A_HASHER = 4

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-CHECKPOINTS = "checkpoints"
-"""Folder of training's checkpoints in the stage's folder; of no use once the student is saved."""
 KEPT_CHECKPOINTS = 2
 """The newest ones; older ones are removed as training goes on."""
 
-METRICS = "metrics.jsonl"
 
 TOKENS = "tokens"
 """Folder of the rows as tokens in the stage's folder; scratch as well."""

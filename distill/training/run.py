@@ -21,6 +21,7 @@ from distill.execution.cpu_products import measure, shapes_of
 from distill.models.rope import RopePatch, apply_rope
 from distill.models.tokenizers import Tokenizer, load_tokenizer
 from distill.recipe.sections import SftConfig
+from distill.storage.layout import CHECKPOINTS, METRICS
 from distill.storage.store import disk_errors, read_json
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
@@ -32,7 +33,7 @@ from distill.training.cpu import (
     score_completions_once,
     set_attention_row_by_row,
 )
-from distill.training.job import CHECKPOINTS, KEPT_CHECKPOINTS, METRICS, TOKENS, TrainJob
+from distill.training.job import KEPT_CHECKPOINTS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
 from distill.training.reporter import Reporter, StopInOrder

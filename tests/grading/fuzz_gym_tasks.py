@@ -18,8 +18,8 @@ from dataclasses import replace
 
 from distill.core.records import Problem
 from distill.grading import gym
+from distill.grading.gym_tasks import gym_questions, import_gym
 from distill.isolation import server
-from distill.sources.problems import gym_questions, import_gym
 
 MARKER = sys.argv[1]
 CANARY = "canary_of_this_test"

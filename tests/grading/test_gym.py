@@ -21,10 +21,11 @@ from distill.errors import ProblemError
 from distill.grading import Grade, grade_all
 from distill.grading.gym import grade_gym, gym_score
 from distill.grading.gym_answers import TooLargeError, as_expression, as_list, without_latex
+from distill.grading.gym_tasks import MAX_GYM_SIZE, gym_dataset
 from distill.grading.pool import GradingPool
 from distill.isolation.walls import has_wall
 from distill.recipe.sections import ProblemSource
-from distill.sources.problems import MAX_GYM_SIZE, gym_dataset, load_problems
+from distill.sources.problems import load_problems
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +232,7 @@ def test_every_scorer_that_evaluates_is_known_and_guarded():
     import inspect
 
     from distill.grading.gym import GOLD_EVALUATING
-    from distill.sources.problems import import_gym
+    from distill.grading.gym_tasks import import_gym
 
     evaluating = set()
     for name, (dataset, _) in import_gym().DATASETS.items():

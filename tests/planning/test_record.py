@@ -13,10 +13,10 @@ from distill.errors import UserError
 from distill.estimates.machine import Machine, this_machine
 from distill.estimates.prices import load_prices
 from distill.runs.plan import plan_recipe
-from distill.runs.plan_record import FILE
 from distill.runs.plan_table import print_plan
 from distill.runs.runner import run_recipe
 from distill.stages import RunContext, generate
+from distill.storage.layout import ESTIMATE
 from distill.storage.store import Manifest, describe_outputs, fingerprint, read_json
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
@@ -92,9 +92,9 @@ def test_the_first_estimate_is_kept_and_what_is_done_gets_none(make_recipe, tmp_
     recipe = make_recipe()
     sample(recipe, tmp_path / "runs", fake_engine([RIGHT]))
     run_recipe(recipe, tmp_path / "runs", ["filter"])
-    first = read_json(tmp_path / "runs/small" / FILE)
+    first = read_json(tmp_path / "runs/small" / ESTIMATE)
     summary = run_recipe(recipe, tmp_path / "runs", ["generate", "filter"])
-    assert read_json(tmp_path / "runs/small" / FILE) == first
+    assert read_json(tmp_path / "runs/small" / ESTIMATE) == first
     assert set(summary["estimate"]["stages"]) == {"filter"}
 
 
@@ -121,10 +121,10 @@ def test_a_stage_that_went_on_has_tokens_but_no_seconds(make_recipe, tmp_path, f
 def test_another_filter_under_force_gets_another_estimate(make_recipe, tmp_path, fake_engine):
     sample(make_recipe(), tmp_path / "runs", fake_engine([RIGHT]))
     run_recipe(make_recipe(), tmp_path / "runs", ["filter"])
-    before = read_json(tmp_path / "runs/small" / FILE)["stages"]["filter"]["made_for"]
+    before = read_json(tmp_path / "runs/small" / ESTIMATE)["stages"]["filter"]["made_for"]
     stricter = make_recipe(filter={"max_tokens": 200, "compute": {"workers": 1}})
     run_recipe(stricter, tmp_path / "runs", ["filter"], force=True)
-    assert read_json(tmp_path / "runs/small" / FILE)["stages"]["filter"]["made_for"] != before
+    assert read_json(tmp_path / "runs/small" / ESTIMATE)["stages"]["filter"]["made_for"] != before
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_another_filter_under_force_gets_another_estimate(make_recipe, tmp_path,
 def test_a_broken_plan_stops_no_run(make_recipe, tmp_path, fake_engine, content):
     recipe = make_recipe()
     sample(recipe, tmp_path / "runs", fake_engine([RIGHT]))
-    (tmp_path / "runs/small" / FILE).write_text(content)
+    (tmp_path / "runs/small" / ESTIMATE).write_text(content)
     assert run_recipe(recipe, tmp_path / "runs", ["filter"])["filter"]["num_kept"] > 0
 
 

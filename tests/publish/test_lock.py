@@ -10,12 +10,14 @@ import yaml
 
 from distill.errors import RecipeError
 from distill.models import hub
+from distill.publish.lock import read_lock, run_lock, write_lock
 from distill.recipe.loading import read_recipe
 from distill.recipe.sections import Recipe
-from distill.runs.lock import LOCK_FILE, read_lock, run_lock, write_lock
 from distill.runs.repetition import compare, comparison_lines
-from distill.runs.runner import STAGES, write_summary
+from distill.runs.runner import write_summary
+from distill.runs.steps import STAGES
 from distill.stages import push
+from distill.storage.layout import LOCK_FILE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from distill.runs.explain import explain, story
-from distill.runs.on_page import address_of, traces_on
+from distill.report.on_page import address_of, traces_on
 
 
 def test_a_trace_on_the_page_has_its_address_there(make_sums_run):

@@ -10,8 +10,9 @@ from distill.errors import UserError
 from distill.models.hub import Model
 from distill.recipe.sections import Recipe
 from distill.sources.problems import problems_fingerprint
-from distill.stages import KEPT, RunContext, eval, traces_fingerprint
+from distill.stages import RunContext, eval, traces_fingerprint
 from distill.stages.eval import Graded, compare, problem_scores, score
+from distill.storage.layout import KEPT
 from distill.storage.ledger import Ledger
 from distill.storage.store import read_jsonl, write_json, write_jsonl
 

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from distill.errors import DiskError, StoreError
+from distill.storage.layout import SEAL
 from distill.training import checkpoints
-from distill.training.checkpoints import SEAL, Sealing, newest_checkpoint, remove_unsealed, set_damaged_aside
+from distill.training.checkpoints import Sealing, newest_checkpoint, remove_unsealed, set_damaged_aside
 
 OUTSIDE = '{"owner": "mine", "files": {"../checkpoint-6/model.safetensors": {"bytes": 1001, "sha256": ""}}}'
 

@@ -11,8 +11,6 @@ from urllib.parse import quote
 
 from distill.core.records import SampleKey
 
-REPORT = "report.html"
-"""In a run's folder."""
 _PAYLOAD = re.compile(r'<script type="application/json" id="payload">(.*?)</script>', re.DOTALL)
 
 

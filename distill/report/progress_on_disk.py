@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.storage.ledger import index_ledger
-from distill.runs.damage import Damage
+from distill.report.damage import Damage
 from distill.core.formatting import mapping, number
-from distill.storage.store import IDENTITY, read_json
-from distill.storage.trace_store import LEDGER, PROBLEMS, stored_without_repair
+from distill.storage.store import (read_json)
+from distill.storage.layout import (IDENTITY)
+from distill.storage.trace_store import (stored_without_repair)
+from distill.storage.layout import (LEDGER, PROBLEMS)
 
 
 def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str, Any] | None:

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
-from distill.errors import RecipeError
 from distill.core.file_kinds import is_file
-from distill.models.hub import loaded_commit
-from distill.sources.problems import source_label
-from distill.publish.facts import RunFacts, is_hub_id
 from distill.core.redaction import local_name
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.errors import RecipeError
+from distill.models.hub import loaded_commit
+from distill.models.students import find_student
+from distill.publish.facts import RunFacts, is_hub_id
 from distill.recipe.lock_shape import LOCK_KEY, LOCK_VERSION, LockShape, recipe_in_lock
-from distill.recipe.yaml_tree import read_tree
+from distill.recipe.sections import ProblemSource, Recipe, TraceSource
 from distill.recipe.sources import file_sources
 from distill.recipe.text import recipe_yaml
+from distill.recipe.yaml_tree import read_tree
+from distill.sources.problems import source_label
+from distill.storage.layout import LOCK_FILE
 from distill.storage.store import atomic_write, sha256_of
-from distill.models.students import find_student
 
-LOCK_FILE = "recipe.lock.yaml"
 HEAD = """\
 # What the run {name} used. `distill run {file}` repeats it under another name, and says where the results
 # differ.
