@@ -59,7 +59,7 @@ def measure(which: str, num_requests: int) -> float:
 
 
 def _ours(prompts: list[str]) -> float:
-    from distill.engines import EngineSpec, Request
+    from distill.engines.base import EngineSpec, Request
     from distill.engines.vllm import VllmEngine
     from distill.models.hub import resolve_model
 

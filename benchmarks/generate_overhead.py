@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.records import Problem
-from distill.engines import EngineSpec, Request
+from distill.engines.base import EngineSpec, Request
 from distill.engines.vllm import VllmEngine
 from distill.models.hub import resolve_model
 from distill.recipe.sections import LoopStop, Sampling, SamplingCompute

@@ -100,7 +100,7 @@ def _child(options: argparse.Namespace) -> dict[str, Any]:
 
 def _ours(url: str, num_requests: int) -> Iterator[int]:
     """Sample through the engine as the sampling loop does; yields how many are answered."""
-    from distill.engines import EngineSpec, Request
+    from distill.engines.base import EngineSpec, Request
     from distill.engines.server import ServerEngine
     from distill.recipe.sections import Sampling, SamplingCompute
 

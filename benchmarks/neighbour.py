@@ -98,7 +98,7 @@ def _neighbours(num: int) -> Iterator[None]:
 
 def sampling() -> tuple[Work, Any]:
     """Requests of our vLLM engine, whose own follower is the one that is switched on and off."""
-    from distill.engines import EngineSpec, Request
+    from distill.engines.base import EngineSpec, Request
     from distill.engines.vllm import VllmEngine
     from distill.models.hub import resolve_model
     from distill.recipe.sections import Sampling, SamplingCompute

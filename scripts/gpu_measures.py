@@ -27,7 +27,8 @@ def sample(report: Report, engine: Literal["vllm", "transformers"]) -> str:
     """Tokens a second, at the size of batch that the engine picks and at a larger one."""
     from training_rows import worked_sums
 
-    from distill.engines import EngineSpec, start_engine
+    from distill.engines.base import EngineSpec
+    from distill.engines.start import start_engine
     from distill.recipe.sections import Sampling, SamplingCompute
 
     size = report.size
@@ -65,7 +66,7 @@ def sample(report: Report, engine: Literal["vllm", "transformers"]) -> str:
 
 def _draw(engine: Any, prompts: list[Any], name: str) -> list[Any]:
     """The completions of all prompts."""
-    from distill.engines import Request
+    from distill.engines.base import Request
 
     waiting = [Request((f"{name} {number}", 0), prompt, number) for number, prompt in enumerate(prompts)]
     waiting.reverse()

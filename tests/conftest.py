@@ -15,7 +15,7 @@ import pytest
 
 from distill.cli import main
 from distill.core.progress import QUIET
-from distill.engines import Completion, Request
+from distill.engines.base import Completion, Request
 from distill.models.hub import Model, resolve_model
 from distill.recipe.loading import load_recipe
 from distill.recipe.sections import Recipe

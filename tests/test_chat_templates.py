@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.engines import EngineSpec, check_template
+from distill.engines.base import EngineSpec, check_template
 from distill.errors import ModelError
 from distill.models import chat_templates as module
 from distill.models.chat_templates import TemplateError, lost_message, render_all, writes_date

@@ -17,7 +17,7 @@ TOKEN = "hf_test_canary_0123456789abcdef"
 LOAD = """
 import json, sys
 from distill.errors import DistillError
-from distill.hub import dataset_splits, load_hub_dataset, loaded_commit
+from distill.models.hub import dataset_splits, load_hub_dataset, loaded_commit
 for name, revision in json.loads(sys.argv[1]):
     try:
         rows = [row["question"] for row in load_hub_dataset(name, None, "train", revision)]

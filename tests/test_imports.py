@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,75 +12,30 @@ import distill
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "distill"
-LAYERS = (
-    {
-        "errors",
-        "records",
-        "plurals",
-        "marks",
-        "prompts",
-        "chats",
-        "endings",
-        "stats",
-        "terminal",
-        "file_kinds",
-        "isolation",
-    },
-    {
-        "hub_names",
-        "shapes",
-        "students",
-        "recipe",
-        "recipe_lengths",
-        "secrets",
-        "arguments",
-        "manifest_shape",
-        "store",
-        "ledger",
-        "cpu",
-        "loops",
-        "shards",
-        "trace_store",
-        "fact_cache",
-    },
-    {
-        "problems",
-        "rows",
-        "parquet_rows",
-        "cells",
-        "foreign_texts",
-        "chat_templates",
-        "foreign",
-        "hub",
-        "grading",
-        "filters",
-        "engines",
-        "forecast",
-        "progress",
-        "tokenizers",
-        "provenance",
-        "launch",
-        "ranks",
-        "crew",
-        "sampling",
-        "sampling_job",
-        "sampling_errors",
-        "stopping",
-        "examine",
-        "judging",
-        "explain",
-        "verdicts",
-        "problem_file",
-        "lineage",
-    }
-    | {"training", "report", "status", "publish", "recipe_files", "recipe_yaml"},
-    {"stages"},
-    {"pipeline", "runs", "sft_check", "planning"},
-    {"api", "looking"},
-    {"cli"},
-    {"__main__"},
+ROOMS = (
+    "errors",
+    "core",
+    "isolation",
+    "storage",
+    "models",
+    "recipe",
+    "execution",
+    "grading",
+    "sources",
+    "filters",
+    "engines",
+    "sampling",
+    "training",
+    "estimates",
+    "publish",
+    "stages",
+    "report",
+    "runs",
+    "api",
+    "cli",
+    "__main__",
 )
-"""From the lowest to the highest: a module imports from its own layer and those before it."""
+"""From the lowest to the highest: a module imports from its own folder and those before it, inside functions too."""
 LATE = {
     *(f"distill.training.{name}" for name in ("arguments", "batches", "cpu", "reporter", "run", "sharding", "trainer")),
     "distill.grading.preload",
@@ -111,21 +67,32 @@ def imports_of(module):
     return found
 
 
-def layer_of(module):
-    part = module.split(".")[1]
-    return next(number for number, layer in enumerate(LAYERS) if part in layer)
+def place_of(module):
+    return ROOMS.index(module.split(".")[1])
 
 
-def test_every_module_has_its_layer():
-    parts = {module.split(".")[1] for module in MODULES if module != "distill"}
-    assert parts == set().union(*LAYERS)
+def test_every_module_is_in_one_of_the_rooms():
+    assert {module.split(".")[1] for module in MODULES if module != "distill"} == {*ROOMS}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__", "api", "errors"}
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "distill"])
 def test_imports_point_one_way(module):
     inside = {name for name in imports_of(module) if name.startswith("distill.")}
-    upward = {name for name in inside if layer_of(name) > layer_of(module)}
+    upward = {name for name in inside if place_of(name) > place_of(module)}
     assert not upward, f"{module} imports from above itself"
+
+
+def test_no_module_imports_itself_over_others():
+    """Late imports and those for type checkers count too: a cycle of any kind keeps modules from being read alone."""
+    graph = {module: {name for name in imports_of(module) if name in MODULES} - {module} for module in MODULES}
+    graph["distill"] = set()  # which fetches everything, late
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+def test_each_room_says_what_is_in_it():
+    for room in set(ROOMS) - {"errors", "api", "__main__"}:
+        assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())), room
 
 
 def test_the_package_itself_imports_nothing_until_it_is_used():

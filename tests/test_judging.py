@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from distill.core.records import Problem
-from distill.engines import Completion
+from distill.engines.base import Completion
 from distill.errors import StageError
 from distill.recipe.sections import Judge
 from distill.sampling.judging import Question, ask_judge

@@ -460,7 +460,7 @@ def test_where_the_teacher_only_failed_that_is_said(make_recipe, tmp_path, fake_
 
 
 def _failed(request):
-    from distill.engines import Completion
+    from distill.engines.base import Completion
 
     return Completion(request.key, "", "error", 0, 0, error="404: no such model")
 

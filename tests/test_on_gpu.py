@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.engines import EngineSpec, Request
+from distill.engines.base import EngineSpec, Request
 from distill.engines.memory import visible_gpus
 from distill.engines.transformers import TransformersEngine
 from distill.estimates.training_memory import CUDA_CONTEXT_GIB
-from distill.execution import jobs as launch
+from distill.execution import jobs
 from distill.models.hub import Model
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
 from distill.recipe.sections import Sampling, SamplingCompute, SftConfig
@@ -69,7 +69,7 @@ def start_training(model, folder, rows=ROWS, **sft):
         finally:  # it leaves variables behind, for a process of its own
             os.environ.clear()
             os.environ.update(before)
-    return job, launch.run_job("train", job, folder, num_processes=job.layout["num_processes"], is_group=True)[0]
+    return job, jobs.run_job("train", job, folder, num_processes=job.layout["num_processes"], is_group=True)[0]
 
 
 def losses(result):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import StageError, UserError
-from distill.execution import launchers as ranks
+from distill.execution import launchers
 from distill.execution.launchers import Place, joined, launched_place
 
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
@@ -44,9 +44,9 @@ def test_half_a_launchers_variables_are_refused(environ):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(ranks, "POLL_S", 0.01)
-    monkeypatch.setattr(ranks, "BEAT_S", 0.05)
-    monkeypatch.setattr(ranks, "MEET_WITHIN_S", 5.0)
+    monkeypatch.setattr(launchers, "POLL_S", 0.01)
+    monkeypatch.setattr(launchers, "BEAT_S", 0.05)
+    monkeypatch.setattr(launchers, "MEET_WITHIN_S", 5.0)
 
 
 def in_thread(function):
@@ -145,15 +145,15 @@ def test_a_follower_that_fails_is_noticed(tmp_path):
 
 def test_who_falls_silent_is_taken_for_dead(tmp_path, monkeypatch):
     script = (
-        "import sys, time; from pathlib import Path; from distill import ranks; ranks.BEAT_S = 0.05\n"
-        "with ranks.joined(ranks.Place(1, 1, 2, False), Path(sys.argv[1])) as member:\n"
+        "import sys, time; from pathlib import Path; from distill.execution import launchers; launchers.BEAT_S = 0.05\n"
+        "with launchers.joined(launchers.Place(1, 1, 2, False), Path(sys.argv[1])) as member:\n"
         "    member.wait_for_call(); print('called', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with lead(tmp_path) as leader:
         leader.call(Path("job"), None)
         assert other.stdout.readline() == "called\n"
-        monkeypatch.setattr(ranks, "SILENT_AFTER_S", 1.0)
+        monkeypatch.setattr(launchers, "SILENT_AFTER_S", 1.0)
         leader.check()
         time.sleep(1.2)
         leader.check()
@@ -167,7 +167,7 @@ def test_who_falls_silent_is_taken_for_dead(tmp_path, monkeypatch):
 
 
 def test_those_who_wait_in_vain_are_told_what_to_look_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "MEET_WITHIN_S", 0.2)
+    monkeypatch.setattr(launchers, "MEET_WITHIN_S", 0.2)
     with (
         pytest.raises(StageError, match=r"2 of 3 processes \(rank 1, 2\) .* must share this folder"),
         lead(tmp_path, 3),
@@ -185,7 +185,7 @@ def test_without_a_launch_nobody_is_waited_for(tmp_path):
 
 
 def test_a_followers_own_end_does_not_count_as_silence(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "SILENT_AFTER_S", 0.1)
+    monkeypatch.setattr(launchers, "SILENT_AFTER_S", 0.1)
     thread, _ = follow(1, tmp_path)
     with lead(tmp_path) as leader:
         leader.call(Path("job"), None)

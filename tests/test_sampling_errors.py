@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from distill.core.records import Problem
-from distill.engines import Completion
+from distill.engines.base import Completion
 from distill.errors import StageError
 from distill.sampling.errors import EARLY_ERRORS, NEW_WORDS_EVERY_S, TROUBLE_EVERY_S, ErrorWatch
 from distill.sampling.job import SamplingJob

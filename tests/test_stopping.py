@@ -10,7 +10,7 @@ import pytest
 
 from distill.core.records import Problem
 from distill.core.stop_signals import Stopping
-from distill.engines import Completion
+from distill.engines.base import Completion
 from distill.execution.jobs import run_job
 from distill.grading.background import BackgroundGrader
 from distill.sampling.job import SamplingJob, make_trace
@@ -118,8 +118,8 @@ SLOW_ENGINE = f"""
 import hashlib, os, time
 from pathlib import Path
 
-import distill.engines
-from distill.engines import Completion
+import distill.engines.start
+from distill.engines.base import Completion
 
 FOLDER = Path(os.environ["SLOW_ENGINE"])
 
@@ -160,7 +160,7 @@ def start(spec):
     return SlowEngine(spec)
 
 
-distill.engines.ENGINES["transformers"] = start
+distill.engines.start.ENGINES["transformers"] = start
 """
 
 

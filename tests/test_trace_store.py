@@ -133,7 +133,7 @@ CRASHING = """
 import os, sys
 from pathlib import Path
 import pyarrow, pyarrow.parquet  # before forking
-from distill.trace_store import finalise
+from distill.storage.trace_store import finalise
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -189,10 +189,10 @@ def test_a_crash_at_any_step_of_finalising_loses_nothing_and_doubles_nothing(tmp
 SAMPLING_SCRIPT = """
 import json, random, sys, time
 from pathlib import Path
-from distill.engines import Completion
-from distill.sampling import run_sampling
-from distill.sampling_job import SamplingJob
-from distill.trace_store import finalise
+from distill.engines.base import Completion
+from distill.sampling.loop import run_sampling
+from distill.sampling.job import SamplingJob
+from distill.storage.trace_store import finalise
 
 class Engine:
     settings = {"name": "fake"}

@@ -28,7 +28,7 @@ from typing import Any
 from distill import errors
 from distill.core.records import SampleKey
 from distill.core.terminal import printable
-from distill.engines import STEP_S, Completion, Engine, EngineSpec, Request
+from distill.engines.base import STEP_S, Completion, Engine, EngineSpec, Request
 from distill.engines.memory import visible_gpus
 from distill.errors import DistillError, ModelError, StageError
 from distill.execution.jobs import end_with_parent
@@ -97,7 +97,7 @@ class _Replica:
 
 
 class ReplicatedEngine:
-    """Copies of an engine behind one queue. Implements `distill.engines.Engine`.
+    """Copies of an engine behind one queue. Implements `distill.engines.base.Engine`.
 
     Create and use it in the main thread: replicas end with the thread that started them.
 

@@ -29,7 +29,7 @@ import aiohttp
 import httpx2
 import openai
 
-from distill.engines import STEP_S, Completion, EngineSpec, Request, check_room
+from distill.engines.base import STEP_S, Completion, EngineSpec, Request, check_room
 from distill.engines.server_answers import (
     MAX_ERROR_CHARS,
     RedirectedError,
@@ -84,7 +84,7 @@ GREETING = [{"role": "user", "content": "Hi"}]
 
 
 class ServerEngine:
-    """OpenAI-compatible servers. Implements `distill.engines.Engine`.
+    """OpenAI-compatible servers. Implements `distill.engines.base.Engine`.
 
     Raises:
         ModelError: no server can be reached, or one refuses the key or does not have the model.

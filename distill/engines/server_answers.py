@@ -16,7 +16,7 @@ import openai
 from distill.core.chat_messages import ChatError, text_of
 from distill.core.finish_reasons import ending_of, finish_word
 from distill.core.records import SampleKey
-from distill.engines import Completion
+from distill.engines.base import Completion
 from distill.recipe.sections import LoopStop
 
 MAX_ERROR_CHARS = 300

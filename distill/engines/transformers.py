@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 from distill.core.records import FinishReason
 from distill.core.thinking import opens_thinking
-from distill.engines import (
+from distill.engines.base import (
     STEP_S,
     Completion,
     EngineSpec,
@@ -92,7 +92,7 @@ class Batcher(Protocol):
 
 
 class TransformersEngine:
-    """One model in this process. Implements `distill.engines.Engine`.
+    """One model in this process. Implements `distill.engines.base.Engine`.
 
     Args:
         spec: what to start.

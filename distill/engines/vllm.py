@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.core.records import FinishReason, SampleKey
 from distill.core.thinking import opens_thinking
-from distill.engines import (
+from distill.engines.base import (
     Completion,
     EngineSpec,
     Request,
@@ -56,7 +56,7 @@ def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
 
 
 class VllmEngine:
-    """One vLLM engine in this process. Implements `distill.engines.Engine`.
+    """One vLLM engine in this process. Implements `distill.engines.base.Engine`.
 
     Raises:
         ModelError: the model cannot be loaded, or a prompt and `max_tokens` do not fit its context.

@@ -10,8 +10,8 @@ what a core multiplies. Neither is fitted; `docs/planning.md` says what they wer
 from dataclasses import dataclass
 
 from distill.core.plurals import counted
-from distill.engines import pick_engine
 from distill.engines.memory import CPU_KV_SHARE, HEADROOM, pick_tensor_parallel
+from distill.engines.start import pick_engine
 from distill.errors import DistillError
 from distill.estimates.counts import TEMPLATE_TOKENS, Workload
 from distill.estimates.cpu_speed import as_sampled, core_tflops, product_speed

@@ -20,12 +20,12 @@ from distill.errors import UserError
 from distill.filters.funnel import funnel_steps
 from distill.filters.language import prompt_language
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
-from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
-from distill.report.pick import MAX_TRACES, Picker
-from distill.report.questions import Question, changed_questions
 from distill.report.damage import Damage
 from distill.report.next_step import next_command, noted_command
+from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
+from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
+from distill.report.questions import Question, changed_questions
 from distill.storage.layout import IDENTITY, LEDGER, MANIFEST, PROBLEMS
 from distill.storage.ledger import read_ledger
 from distill.storage.problem_file import ProblemFile

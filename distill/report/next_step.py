@@ -4,15 +4,15 @@
  "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"], "started_at": "2026-11-01T09:00:00+00:00"}
 """
 
-from distill.storage.layout import COMMAND
 import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.errors import StoreError
 from distill.core.json_shape import NOTHING, TEXT, fault
+from distill.errors import StoreError
+from distill.storage.layout import COMMAND
 from distill.storage.store import read_object
 
 RUN_DIR_OPTION, DEFAULT_RUN_DIR = "--run-dir", "runs"

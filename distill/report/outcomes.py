@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from distill.core.records import SampleKey
 from distill.filters.language import prompt_language
-from distill.report.pick import Picker
 from distill.report.damage import MISSING, Damage
+from distill.report.pick import Picker
 from distill.storage.layout import VERDICTS
 from distill.storage.trace_store import shard_files
 

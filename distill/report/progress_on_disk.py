@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.storage.ledger import index_ledger
-from distill.report.damage import Damage
 from distill.core.formatting import mapping, number
-from distill.storage.store import (read_json)
-from distill.storage.layout import (IDENTITY)
-from distill.storage.trace_store import (stored_without_repair)
-from distill.storage.layout import (LEDGER, PROBLEMS)
+from distill.report.damage import Damage
+from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS
+from distill.storage.ledger import index_ledger
+from distill.storage.store import read_json
+from distill.storage.trace_store import stored_without_repair
 
 
 def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distill.engines import pick_engine
+from distill.engines.start import (pick_engine)
 from distill.errors import DistillError
 from distill.sources.evaluation_sets import NAMED, load_pack
 from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from distill import __version__
-from distill.engines import pick_engine
+from distill.engines.start import (pick_engine)
 from distill.engines.memory import check_memory
 from distill.errors import DistillError, StoreError, UserError
 from distill.filters.nothing_kept import has_kept_nothing

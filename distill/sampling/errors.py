@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from distill.core.progress import ProgressBar
-from distill.engines import Engine
+from distill.engines.base import Engine
 from distill.errors import StageError
 from distill.storage.ledger import LedgerIndex, Tally
 from distill.storage.trace_store import Stored

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from distill.core.progress import ProgressBar
 from distill.core.records import Message, Problem, SampleKey
-from distill.engines import Completion, Engine, EngineSpec, Request, start_engine
+from distill.engines.base import Completion, Engine, EngineSpec, Request
+from distill.engines.start import start_engine
 from distill.grading.judge import JUDGE_VERSION, is_master_key, judge_messages, read_verdict
 from distill.recipe.sections import Judge
 from distill.sampling.errors import ErrorWatch

@@ -15,7 +15,8 @@ from distill.core.forecast import Drawn, Outlook, SamplingForecast
 from distill.core.progress import ProgressBar
 from distill.core.records import Problem, SampleKey
 from distill.core.stop_signals import Stopping
-from distill.engines import Completion, Engine, start_engine
+from distill.engines.base import Completion, Engine
+from distill.engines.start import start_engine
 from distill.grading.background import BackgroundGrader
 from distill.recipe.sections import Price, Sampling, SamplingCompute
 from distill.sampling.errors import ErrorWatch, stopped_by_errors

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.records import Problem
-from distill.engines import Engine
+from distill.engines.base import Engine
 from distill.errors import StoreError, UserError
 from distill.execution.jobs import run_job
 from distill.models.tokenizers import chat_template_of

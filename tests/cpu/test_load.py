@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.execution import cpu_load as load
+from distill.execution import cpu_load
 from distill.execution.cpu_load import LoadFollower, threads_beside
 
 
@@ -30,8 +30,8 @@ class Harness:
     def __init__(self, monkeypatch, num_cores=2, max_threads=2):
         self.now = self.used = 0.0
         self.threads = []
-        monkeypatch.setattr(load.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(load.os, "sched_getaffinity", lambda pid: set(range(num_cores)))
+        monkeypatch.setattr(cpu_load.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(cpu_load.os, "sched_getaffinity", lambda pid: set(range(num_cores)))
         monkeypatch.setattr(LoadFollower, "_used_by_others_s", lambda follower: self.used)
         self.follower = LoadFollower(max_threads)
         self.follower._set_num_threads = self.threads.append
@@ -93,7 +93,7 @@ def test_without_a_number_of_threads_it_is_left_alone(monkeypatch):
 
 
 def test_it_looks_no_more_often_than_it_says(harness):
-    harness.now += load.LOOK_EVERY_S / 2
+    harness.now += cpu_load.LOOK_EVERY_S / 2
     harness.used += 5.0
     harness.follower.follow()
     assert not harness.follower.waits_asleep
@@ -111,7 +111,7 @@ def test_a_team_that_sleeps_makes_all_threads_wait_asleep_and_its_end_undoes_it(
     """Two threads that share small products use less of the cores when they wait asleep."""
     script = """
 import time, torch
-from distill.cpu.load import _IdleTeam
+from distill.execution.cpu_load import _IdleTeam
 wide = torch.ones(1 << 17)
 def cpu_share():
     began, used = time.monotonic(), time.process_time()

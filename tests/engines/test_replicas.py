@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.engines import EngineSpec, Request, start_engine
+from distill.engines.base import EngineSpec, Request
 from distill.engines.replicas import ReplicatedEngine, find_places
+from distill.engines.start import start_engine
 from distill.errors import ModelError, StageError
 from distill.recipe.sections import Sampling, SamplingCompute
 
@@ -22,7 +23,7 @@ FAKE = """
 import os, signal, time
 from pathlib import Path
 
-from distill.engines import Completion
+from distill.engines.base import Completion
 from distill.errors import ModelError
 
 
@@ -275,7 +276,7 @@ def test_copies_end_with_their_parent(start, tmp_path):
     script.write_text(
         "import multiprocessing, sys, time\n"
         "from pathlib import Path\n"
-        "from distill.engines import EngineSpec\n"
+        "from distill.engines.base import EngineSpec\n"
         "from distill.engines.replicas import ReplicatedEngine\n"
         "from distill.recipe.sections import Sampling, SamplingCompute\n"
         "import echo_engine\n"

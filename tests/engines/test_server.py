@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.core.thinking import split_reasoning
-from distill.engines import Completion, EngineSpec, Request, server, server_pool
+from distill.engines import server, server_pool
+from distill.engines.base import Completion, EngineSpec, Request
 from distill.engines.server import ServerEngine
 from distill.engines.server_answers import (
     RedirectedError,

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distill.engines import STEP_S, EngineSpec, Request
+from distill.engines.base import STEP_S, EngineSpec, Request
 from distill.engines.loops import CHECK_EVERY
 from distill.engines.transformers import Asked, ContinuousBatcher, RowEnds, TransformersEngine
 from distill.errors import ModelError

@@ -138,12 +138,12 @@ def test_a_broken_plan_stops_no_run(make_recipe, tmp_path, fake_engine, content)
 
 
 def test_an_estimate_that_fails_is_said_and_stops_no_run(make_recipe, tmp_path, fake_engine, monkeypatch):
-    from distill.runs import plan_record as record
+    from distill.runs import plan_record
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError("never mind")
 
-    monkeypatch.setattr(record, "plan_recipe", broken)
+    monkeypatch.setattr(plan_record, "plan_recipe", broken)
     recipe = make_recipe()
     sample(recipe, tmp_path / "runs", fake_engine([RIGHT]))
     said = []

@@ -12,8 +12,7 @@ import pytest
 
 from distill.errors import ModelError, RecipeError, UserError
 from distill.models.hub import resolve_model
-from distill.recipe import git_files
-from distill.recipe import remote as outside
+from distill.recipe import git_files, remote
 from distill.recipe.loading import load_recipe, read_recipe
 from distill.recipe.references import GitReference, HubReference, parse_reference
 from distill.recipe.trust import touches
@@ -209,7 +208,7 @@ def test_what_the_hub_does_not_have_is_told(hub, theirs, Fault, monkeypatch):
     gated = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
     hub.faults.append(Fault("GET", "/api/models/org/one", 403, times=1, headers=gated))
     assert "gated" in refusal("hf:org/one/recipe.yaml")
-    monkeypatch.setattr(outside, "MAX_RECIPE_BYTES", 10)
+    monkeypatch.setattr(remote, "MAX_RECIPE_BYTES", 10)
     assert "too large" in refusal("hf:org/one/recipe.yaml")
 
 
@@ -358,7 +357,7 @@ def test_no_model_is_loaded_with_code_of_its_own():
     """Transformers would ask on a terminal whether to run a model's code: every call says no."""
     import ast
 
-    package = Path(outside.__file__).parents[1]
+    package = Path(remote.__file__).parents[1]
     calls = 0
     for file in package.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):

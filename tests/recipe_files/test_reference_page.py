@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.main import get_command
 
-import distill.recipe as recipe_models
+import distill.recipe.sections as recipe_models
 from distill.cli import app
 from distill.recipe.reference_page import START, field_reference
 from distill.recipe.sections import Recipe

@@ -2,8 +2,8 @@
 
 import pytest
 
-from distill.runs.explain import explain, story
 from distill.report.on_page import address_of, traces_on
+from distill.runs.explain import explain, story
 
 
 def test_a_trace_on_the_page_has_its_address_there(make_sums_run):

@@ -90,7 +90,7 @@ def test_the_saved_student_loads_stops_by_itself_and_has_its_template(tmp_path, 
 
 KILLED = """
 import os, signal, sys, time
-from distill import launch
+from distill.execution import jobs
 from distill.training import checkpoints, reporter
 
 what, step = sys.argv[1], int(sys.argv[2])
@@ -120,12 +120,12 @@ elif what == "seal":
     checkpoints.write_json = die_before_seal
 else:
     checkpoints.shutil.rmtree = die_amid_removal
-launch.main("train", sys.argv[3], sys.argv[4])
+jobs.main("train", sys.argv[3], sys.argv[4])
 """
 
 
 def start(task, folder, *command):
-    """Start training in a process of its own, as `launch` does."""
+    """Start training in a process of its own, as `jobs` does."""
     folder.mkdir(exist_ok=True)
     (folder / "job.json").write_text(json.dumps(dataclasses.asdict(task)))
     return subprocess.Popen(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill.execution import jobs as launch
+from distill.execution import jobs
 from distill.execution.process_group import Crew
 from distill.training.layout import Layout
 from distill.training.sharding import SHARDED_WEIGHTS, consolidate
@@ -52,8 +52,8 @@ class Count(TrainerCallback):
         print("COUNTS " + json.dumps(counts), flush=True)
 
 transformers_trainer.DEFAULT_CALLBACKS.append(Count)
-from distill import launch
-code = launch.main(*sys.argv[1:4])
+from distill.execution import jobs
+code = jobs.main(*sys.argv[1:4])
 sys.stdout.flush()
 os._exit(code)
 """
@@ -64,9 +64,9 @@ def train_shared(task):
     folder = Path(task.out_dir)
     (folder / "job.json").write_text(json.dumps(dataclasses.asdict(task)))
     command = [sys.executable, "-c", ON_CPU, "train", str(folder / "job.json")]
-    environment = {**launch._clean_environment(), "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+    environment = {**jobs._clean_environment(), "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     with Crew("train", command, folder, environment, 0.0) as crew:
-        launch._start_group(crew, 2)
+        jobs._start_group(crew, 2)
         value, _ = crew.wait()
     logs = [(folder / name).read_text() for name in ("train.log", "train.rank1.log")]
     return value, [json.loads(log.partition("COUNTS ")[2].splitlines()[0]) for log in logs]
@@ -82,7 +82,7 @@ def test_a_model_in_shares_learns_what_a_whole_one_does(tmp_path, request, make_
     write_sums(tmp_path / "rows", 12)
     folder = request.getfixturevalue(model)
     one = make_job(folder, "one", Layout(1, 2, 2), AS_ON_GPU, method=method)
-    launch.run_job("train", one, tmp_path / "one")
+    jobs.run_job("train", one, tmp_path / "one")
     two = make_job(folder, "two", Layout(2, 2, 1, "fsdp"), AS_ON_GPU, method=method)
     _, counts = train_shared(two)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=0, abs=1e-5)
