@@ -43,9 +43,9 @@ ELSEWHERE = {
     "distill eval --json": "tests/test_full_path.py",
     "distill sft --check --json": "tests/test_full_path.py",
     "distill import --json": "tests/stages/test_import_traces.py",
-    "distill doctor --json": "tests/planning/test_doctor.py",
-    "distill recipes pull REFERENCE --json": "tests/recipe_files/test_sharing.py",
-    "distill recipes push RECIPE --repo ORG/NAME --json": "tests/recipe_files/test_sharing.py",
+    "distill doctor --json": "tests/runs/test_doctor.py",
+    "distill recipes pull REFERENCE --json": "tests/recipe/test_sharing.py",
+    "distill recipes push RECIPE --repo ORG/NAME --json": "tests/recipe/test_sharing.py",
     "distill push --json": "tests/publish/test_upload.py",
     "distill push --dry-run --json": "tests/publish/test_plan.py",
 }

@@ -12,7 +12,7 @@ import pytest
 from distill.errors import ProblemError
 from distill.models.hub_names import LOADERS, dataset_fault, names_folder, split_evaluation_set
 
-HUB_SERVER = Path(__file__).parent / "hub_server.py"
+HUB_SERVER = Path(__file__).parents[1] / "hub_server.py"
 TOKEN = "hf_test_canary_0123456789abcdef"
 LOAD = """
 import json, sys

@@ -14,7 +14,7 @@ from distill.models.students import STUDENTS, find_student
 from distill.recipe.loading import load_recipe
 from distill.recipe.sections import OWNED_TRL_KEYS, ProblemSource, Recipe, Sampling, SftConfig, cross_stage_problems
 
-QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 FULL = {
     "name": "full",
     "student": "qwen-14b",

@@ -199,7 +199,7 @@ def test_every_reason_names_the_keys_of_the_recipe_that_decide_it():
 
 
 def test_the_page_of_the_filter_lists_every_reason_with_its_keys():
-    page = (Path(__file__).parents[1] / "docs" / "filter.md").read_text().partition("## Reasons")[2]
+    page = (Path(__file__).parents[2] / "docs" / "filter.md").read_text().partition("## Reasons")[2]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
     listed = [(reason.strip("`"), meaning.replace("`", "")) for reason, meaning, _ in rows]
     assert listed == [(reason, meaning.replace("`", "")) for reason, meaning in REASONS.items()]

@@ -237,7 +237,7 @@ def test_kills_at_fifty_random_points_leave_each_sample_exactly_once(tmp_path):
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     script, asked = tmp_path / "script.py", tmp_path / "asked.txt"
     script.write_text(SAMPLING_SCRIPT)
-    environment = {**os.environ, "DISTILL_QUIET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "DISTILL_QUIET": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     dice = random.Random(7)
     ledger = tmp_path / "ledger.jsonl"
     kills = before = 0

@@ -19,7 +19,7 @@ from distill.grading.gym_tasks import gym_dataset
 from distill.recipe.sections import ProblemSource, Recipe
 from distill.sources.problems import HELD_OUT, draw, load_problem_sets, load_problems, problems_fingerprint
 
-SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SMALL_SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 PROPERTY = {
     "max_examples": 40,
