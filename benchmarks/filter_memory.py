@@ -25,7 +25,7 @@ from typing import Any
 
 from distill.core.records import Problem, Trace
 from distill.core.thinking import split_reasoning
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.stages import RunContext, filter
 from distill.storage.layout import LEDGER, PROBLEMS
 from distill.storage.ledger import Ledger

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from distill.recipe.sections import Sampling, SamplingCompute
+from distill.recipe.sampling import Sampling, SamplingCompute
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 MAX_TOKENS = 64

@@ -31,7 +31,7 @@ from distill.core.records import Problem
 from distill.engines.base import EngineSpec, Request
 from distill.engines.vllm import VllmEngine
 from distill.models.hub import resolve_model
-from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 from distill.sampling.job import SamplingJob, sample_seed
 from distill.sampling.loop import run_sampling
 from distill.storage.ledger import read_ledger

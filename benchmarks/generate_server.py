@@ -102,7 +102,7 @@ def _ours(url: str, num_requests: int) -> Iterator[int]:
     """Sample through the engine as the sampling loop does; yields how many are answered."""
     from distill.engines.base import EngineSpec, Request
     from distill.engines.server import ServerEngine
-    from distill.recipe.sections import Sampling, SamplingCompute
+    from distill.recipe.sampling import Sampling, SamplingCompute
 
     compute = SamplingCompute(base_urls=[url], max_in_flight=NUM_IN_FLIGHT)
     engine = ServerEngine(EngineSpec(Path(), MODEL, Sampling(), compute, None, []))

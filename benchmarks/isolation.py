@@ -19,7 +19,7 @@ from distill.core.records import Problem
 from distill.grading import grade_all
 from distill.grading.pool import GradingPool, usage
 from distill.isolation.walls import Wall, best_wall
-from distill.recipe.sections import ProblemSource
+from distill.recipe.problems import ProblemSource
 from distill.sources.problems import load_problems
 
 

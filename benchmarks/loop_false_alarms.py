@@ -19,7 +19,7 @@ from typing import Any
 from distill.engines.loops import CHECK_EVERY, loop_period
 from distill.models.hub import resolve_model
 from distill.models.tokenizers import load_tokenizer
-from distill.recipe.sections import LoopStop
+from distill.recipe.sampling import LoopStop
 
 MIN_CHARACTERS = 400
 

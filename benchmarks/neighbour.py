@@ -101,7 +101,7 @@ def sampling() -> tuple[Work, Any]:
     from distill.engines.base import EngineSpec, Request
     from distill.engines.vllm import VllmEngine
     from distill.models.hub import resolve_model
-    from distill.recipe.sections import Sampling, SamplingCompute
+    from distill.recipe.sampling import Sampling, SamplingCompute
 
     messages = [[{"role": "user", "content": f"Tell me a story about the number {i}."}] for i in range(NUM_REQUESTS)]
     sampling = Sampling(temperature=0.8, top_p=0.95, max_tokens=MAX_TOKENS)

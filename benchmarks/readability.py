@@ -26,7 +26,7 @@ import pycld2
 from planted_traces import Trace
 
 from distill.filters.readability import measure, unreadable
-from distill.recipe.sections import Readability
+from distill.recipe.filter import Readability
 
 LONG_CHARS = 6_500
 """Only traces of about 8,000 characters, or longer, are timed."""

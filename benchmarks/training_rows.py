@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.models.hub import Model, resolve_model
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.training.job import TrainJob
 from distill.training.layout import plan_layout
 

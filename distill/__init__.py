@@ -41,16 +41,14 @@ if TYPE_CHECKING:
     from distill.filters.verdicts import judge_traces
     from distill.grading import Grade, grade
     from distill.models.students import STUDENTS, Student, find_student
+    from distill.recipe.eval import EvalConfig
+    from distill.recipe.filter import FilterConfig
+    from distill.recipe.generate import GenerateConfig
     from distill.recipe.loading import load_recipe
-    from distill.recipe.sections import (
-        EvalConfig,
-        FilterConfig,
-        GenerateConfig,
-        ProblemSource,
-        PushConfig,
-        Recipe,
-        SftConfig,
-    )
+    from distill.recipe.model import Recipe
+    from distill.recipe.problems import ProblemSource
+    from distill.recipe.push import PushConfig
+    from distill.recipe.sft import SftConfig
     from distill.runs.listing import describe_run, list_runs
     from distill.sources.problems import ProblemSets, load_problem_sets, load_problems
 

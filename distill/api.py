@@ -25,7 +25,8 @@ from distill.estimates.prices import load_prices
 from distill.models.hub import Model
 from distill.recipe.diff import Difference, recipe_differences, recipe_of
 from distill.recipe.loading import load_recipe, read_recipe, recipe_of_dict
-from distill.recipe.sections import Recipe, Task
+from distill.recipe.model import Recipe
+from distill.recipe.problems import Task
 from distill.report import Run, gather_run, render_report
 from distill.report.compare import compare_runs
 from distill.runs.doctor import Diagnosis, diagnose

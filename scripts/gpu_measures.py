@@ -29,7 +29,7 @@ def sample(report: Report, engine: Literal["vllm", "transformers"]) -> str:
 
     from distill.engines.base import EngineSpec
     from distill.engines.start import start_engine
-    from distill.recipe.sections import Sampling, SamplingCompute
+    from distill.recipe.sampling import Sampling, SamplingCompute
 
     size = report.size
     prompts = [row["prompt"] for row in worked_sums(max(num for _, num in size.batches), [8] * 1_000)]
@@ -93,7 +93,7 @@ def memory(report: Report, method: str, compute: dict[str, Any]) -> str:
     from training_rows import long_rows
 
     from distill.estimates.training_memory import CUDA_CONTEXT_GIB, FRAGMENTATION
-    from distill.recipe.sections import SftConfig
+    from distill.recipe.sft import SftConfig
     from distill.runs.sft_check import training_needs
     from distill.training.rows import row_lengths
 

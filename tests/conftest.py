@@ -18,7 +18,7 @@ from distill.core.progress import QUIET
 from distill.engines.base import Completion, Request
 from distill.models.hub import Model, resolve_model
 from distill.recipe.loading import load_recipe
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.stages import RunContext, generate
 from distill.storage.store import Manifest, describe_outputs, fingerprint
 

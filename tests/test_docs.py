@@ -10,7 +10,7 @@ import yaml
 
 import distill as package
 from distill.cli import app
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -22,7 +22,8 @@ from distill.estimates.training_memory import CUDA_CONTEXT_GIB
 from distill.execution import jobs
 from distill.models.hub import Model
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
-from distill.recipe.sections import Sampling, SamplingCompute, SftConfig
+from distill.recipe.sampling import Sampling, SamplingCompute
+from distill.recipe.sft import SftConfig
 from distill.runs.sft_check import training_needs
 from distill.storage.layout import STUDENT
 from distill.training.job import TOKENS

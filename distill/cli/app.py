@@ -23,7 +23,7 @@ from distill.errors import DistillError
 
 if TYPE_CHECKING:
     from distill.recipe.loading import LoadedRecipe
-    from distill.recipe.sections import Recipe
+    from distill.recipe.model import Recipe
 
 PROGRAM = "distill"
 DEFAULT_RECIPE = "recipe.yaml"

@@ -77,7 +77,7 @@ def complete_setting(incomplete: str) -> Offers:
 
 def _fields(section: str) -> Iterator[tuple[str, Any, str]]:
     """Name, type and description of each key in a section (`generate.sampling`; nothing: the recipe's own)."""
-    from distill.recipe.sections import Recipe
+    from distill.recipe.model import Recipe
 
     model: Any = Recipe
     for part in section.split(".") if section else ():

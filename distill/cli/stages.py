@@ -15,7 +15,7 @@ from distill.cli.tables import print_table
 from distill.errors import UserError
 
 if TYPE_CHECKING:
-    from distill.recipe.sections import Recipe
+    from distill.recipe.model import Recipe
 
 
 @recipe_command(

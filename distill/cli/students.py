@@ -34,7 +34,7 @@ def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -
     from distill.estimates.training_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
     from distill.models.students import STUDENTS
     from distill.recipe.loading import read_recipe
-    from distill.recipe.sections import SftConfig
+    from distill.recipe.sft import SftConfig
 
     named = [given.student] if given.student not in (None, "all") else []
     if given.recipe == DEFAULT_RECIPE and not Path(DEFAULT_RECIPE).exists() and not given.overrides:

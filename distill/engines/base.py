@@ -14,7 +14,7 @@ from distill.core.records import FinishReason, Message, SampleKey
 from distill.errors import ModelError
 from distill.models.chat_templates import TemplateError, lost_message, writes_date
 from distill.models.tokenizers import Tokenizer, render_prompt
-from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 STEP_S = 0.5
 """An engine that only waits (for a server, for other processes) returns from `step` after so long, in seconds."""

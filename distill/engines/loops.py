@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.recipe.sections import LoopStop
+from distill.recipe.sampling import LoopStop
 
 CHECK_EVERY = 128
 """Tokens between two looks at a sample: looking at every token would cost more than it saves."""

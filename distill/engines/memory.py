@@ -14,7 +14,7 @@ from typing import Any
 from distill.errors import ModelError
 from distill.execution.cpu_products import ProductSpeed, measure, shapes_of
 from distill.models.hub import Model
-from distill.recipe.sections import SamplingCompute
+from distill.recipe.sampling import SamplingCompute
 from distill.storage.store import read_json
 
 BYTES_PER_WEIGHT = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}

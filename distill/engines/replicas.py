@@ -32,7 +32,7 @@ from distill.engines.base import STEP_S, Completion, Engine, EngineSpec, Request
 from distill.engines.memory import visible_gpus
 from distill.errors import DistillError, ModelError, StageError
 from distill.execution.jobs import end_with_parent
-from distill.recipe.sections import SamplingCompute
+from distill.recipe.sampling import SamplingCompute
 
 MAX_RESTARTS = 2
 """How often a replica that died is started again."""

@@ -17,7 +17,7 @@ from distill.core.chat_messages import ChatError, text_of
 from distill.core.finish_reasons import ending_of, finish_word
 from distill.core.records import SampleKey
 from distill.engines.base import Completion
-from distill.recipe.sections import LoopStop
+from distill.recipe.sampling import LoopStop
 
 MAX_ERROR_CHARS = 300
 MAX_PATTERN_TOKENS = 64

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from distill.engines.base import Engine, EngineSpec
 from distill.errors import ModelError
-from distill.recipe.sections import SamplingCompute
+from distill.recipe.sampling import SamplingCompute
 
 
 def _vllm(spec: EngineSpec) -> Engine:

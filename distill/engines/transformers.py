@@ -37,7 +37,7 @@ from distill.errors import ModelError, StageError
 from distill.execution.cpu_load import LoadFollower
 from distill.models.chat_templates import TemplateError
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
-from distill.recipe.sections import LoopStop
+from distill.recipe.sampling import LoopStop
 
 Batching = Literal["continuous", "static"]
 

@@ -26,7 +26,7 @@ from distill.errors import ModelError
 from distill.execution.cpu_load import LoadFollower
 from distill.models.chat_templates import TemplateError
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
-from distill.recipe.sections import LoopStop
+from distill.recipe.sampling import LoopStop
 
 CPU_MAX_NUM_SEQS = 128
 MIN_BATCHED_TOKENS = 4_096

@@ -16,7 +16,9 @@ from distill.errors import DistillError
 from distill.estimates.local_data import LocalFile, faults_of_packs, num_rows, read_problems, read_traces
 from distill.estimates.quantities import Range, short, total
 from distill.estimates.text_tokens import TokenRate, tokens_of
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
+from distill.recipe.traces import TraceSource
 from distill.sources.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 
 TEMPLATE_TOKENS = 20

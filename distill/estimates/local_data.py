@@ -14,7 +14,9 @@ from distill.core.file_kinds import FILE, kind_of
 from distill.errors import DistillError, ProblemError
 from distill.estimates.quantities import Range
 from distill.estimates.text_tokens import TokenRate
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
+from distill.recipe.traces import TraceSource
 from distill.sampling.job import num_lines, num_lines_by_size
 from distill.sources.evaluation_sets import load_pack
 from distill.sources.imported_traces import Skipped, foreign_traces

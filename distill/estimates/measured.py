@@ -17,7 +17,7 @@ from distill.errors import DistillError
 from distill.estimates.quantities import Range
 from distill.estimates.text_tokens import TokenRate
 from distill.models.students import STUDENTS, find_student
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.sampling.status import sampling_status
 from distill.sources.tables import file_rows
 from distill.storage.layout import KEPT, LEDGER

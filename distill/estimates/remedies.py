@@ -16,7 +16,7 @@ from distill.estimates.quantities import Range
 from distill.estimates.sampling_cost import Asked, gpu_gib_needed, gpus_of_a_copy, placed
 from distill.estimates.stage import MEMORY, StageEstimate
 from distill.estimates.training_cost import Rows, training_quantities
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.training.layout import Layout
 
 MAX_GPUS = 1_024

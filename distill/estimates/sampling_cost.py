@@ -22,7 +22,9 @@ from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range, span
 from distill.estimates.stage import COST, DISK, MEMORY, SECONDS, TOKENS
 from distill.estimates.text_tokens import tokens_of
-from distill.recipe.sections import EvalConfig, GenerateConfig, Sampling, SamplingCompute
+from distill.recipe.eval import EvalConfig
+from distill.recipe.generate import GenerateConfig
+from distill.recipe.sampling import Sampling, SamplingCompute
 
 REASONING = Range(2_000, 12_000, "R1-style traces of 2,000 to 12,000 tokens")
 ANSWERS = Range(150, 900, "answers of 150 to 900 tokens")

@@ -18,7 +18,8 @@ from distill.estimates.stage import DISK, MEMORY, SECONDS, TOKENS
 from distill.estimates.text_tokens import tokens_of
 from distill.estimates.training_layouts import auto_sharding, flash_is_here, on_cpu, rows_that_fit, setting_of
 from distill.estimates.training_memory import ADAMW, BF16, FP32, plan
-from distill.recipe.sections import Recipe, SftConfig
+from distill.recipe.model import Recipe
+from distill.recipe.sft import SftConfig
 from distill.training.job import KEPT_CHECKPOINTS
 from distill.training.layout import Layout, plan_layout
 

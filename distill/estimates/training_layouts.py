@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from distill.core.plurals import counted
 from distill.estimates.training_memory import Estimate, Setting, Sharding, plan
 from distill.models.shapes import ModelShape
-from distill.recipe.sections import Lora, SftConfig
+from distill.recipe.sft import Lora, SftConfig
 from distill.training.layout import Layout
 
 USABLE = 0.95

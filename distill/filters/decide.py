@@ -14,7 +14,7 @@ from distill.filters.readability import Measures, unreadable
 from distill.filters.select import Candidate, in_band, majority, pass_rate, per_problem, vote
 from distill.grading.judge import combine
 from distill.grading.math import settle
-from distill.recipe.sections import FilterConfig, Majority, Select
+from distill.recipe.filter import FilterConfig, Majority, Select
 
 
 @dataclass(frozen=True, slots=True)

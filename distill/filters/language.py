@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from distill.recipe.sections import Language
+from distill.recipe.base import Language
 
 MIN_DETECT_CHARS = 200
 """Letters that CLD2 needs to tell languages of one script apart with some certainty."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.core.plurals import counted
 from distill.core.records import REASON_KEYS, REASONS
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 NUM_REASONS = 3
 _ABSENT = object()

@@ -14,7 +14,7 @@ from distill.core.records import Problem
 from distill.filters.decide import ProblemNotes
 from distill.filters.decontaminate import Decontaminator, Hit, certificate
 from distill.filters.dedup import near_duplicates, number_key, signatures
-from distill.recipe.sections import Duplicates
+from distill.recipe.filter import Duplicates
 from distill.sources.evaluation_sets import Pack
 
 BATCH = 1_024

@@ -15,7 +15,7 @@ from distill.filters.language import LanguageMeasures, measure_language
 from distill.filters.repetition import measure_repetition, tail_repeats
 from distill.filters.tandem import find_runs
 from distill.isolation import wire
-from distill.recipe.sections import Readability
+from distill.recipe.filter import Readability
 
 MEASURES_VERSION = 2
 """Raised when a measure changes: measures of another version are not reused."""

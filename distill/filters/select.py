@@ -20,7 +20,7 @@ from distill.core.records import FinishReason, SampleKey
 from distill.filters.dedup import as_matrix
 from distill.grading.latex import MAX_ANSWER_CHARS
 from distill.grading.math import normalise, same_answer
-from distill.recipe.sections import Majority, Select
+from distill.recipe.filter import Majority, Select
 
 
 @dataclass(frozen=True, slots=True)

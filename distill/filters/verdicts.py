@@ -16,7 +16,7 @@ from distill.filters.facts import Facts, bare_facts
 from distill.filters.language import prompt_language
 from distill.filters.readability import measure
 from distill.grading import grade
-from distill.recipe.sections import FilterConfig
+from distill.recipe.filter import FilterConfig
 
 
 def judge_traces(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import ProblemError
-from distill.recipe.sections import unsafe_texts
+from distill.recipe.problems import unsafe_texts
 
 MAX_GYM_SIZE = 1_000_000
 

@@ -10,7 +10,7 @@ import unicodedata
 
 from distill.core.records import Message, Problem
 from distill.core.thinking import THINK_CLOSE, THINK_OPEN, whole_characters
-from distill.recipe.sections import Judge
+from distill.recipe.filter import Judge
 
 JUDGE_VERSION = 1
 """Raised with every change to how a verdict is read: verdicts of another version are not used again."""

@@ -11,7 +11,7 @@ from distill.errors import UserError
 from distill.models.hub_errors import LOGIN, hub_errors, patiently, status_of
 from distill.publish.files import CARD, FILE_LIST
 from distill.publish.model_card import MARKER
-from distill.recipe.sections import PushConfig
+from distill.recipe.push import PushConfig
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -16,7 +16,7 @@ from typing import Any
 from distill.publish.facts import RunFacts, is_hub_id
 from distill.publish.files import PublishedFile, text_file
 from distill.publish.markdown import one_line
-from distill.recipe.sections import ProblemSource
+from distill.recipe.problems import ProblemSource
 from distill.sources.problems import HELD_OUT, benchmark_name
 
 FOLDER = ".eval_results"

@@ -14,7 +14,9 @@ from distill.core.redaction import local_name
 from distill.errors import StoreError
 from distill.models.hub_names import names_folder
 from distill.recipe.lineage import check_made_by
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
+from distill.recipe.traces import TraceSource
 from distill.sources.problems import source_label
 from distill.storage.layout import CERTIFICATE, KEPT
 from distill.storage.shards import readable

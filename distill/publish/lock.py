@@ -17,9 +17,11 @@ from distill.models.hub import loaded_commit
 from distill.models.students import find_student
 from distill.publish.facts import RunFacts, is_hub_id
 from distill.recipe.lock_shape import LOCK_KEY, LOCK_VERSION, LockShape, recipe_in_lock
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
 from distill.recipe.sources import file_sources
 from distill.recipe.text import recipe_yaml
+from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import read_tree
 from distill.sources.problems import source_label
 from distill.storage.layout import LOCK_FILE

@@ -16,7 +16,9 @@ from distill.publish.eval_results import benchmark_places, scores_by_benchmark
 from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id, shown_sources
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, one_line, render
-from distill.recipe.sections import EvalSampling, Language, Lora
+from distill.recipe.base import Language
+from distill.recipe.sampling import EvalSampling
+from distill.recipe.sft import Lora
 from distill.sources.problems import source_label
 from distill.storage.store import read_json
 

@@ -39,7 +39,7 @@ from distill.publish.markdown import front_matter
 from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
 from distill.publish.secret_rows import refuse_secrets
-from distill.recipe.sections import PushConfig
+from distill.recipe.push import PushConfig
 from distill.storage.layout import ADAPTER, CHECKPOINTS, DROPPED, KEPT, SEAL, STUDENT
 
 Kind = Literal["model", "dataset"]

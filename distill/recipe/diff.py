@@ -18,7 +18,8 @@ from distill.errors import RecipeError
 from distill.models.students import LORA_LEARNING_RATE, STUDENTS, find_student
 from distill.recipe.loading import read_recipe
 from distill.recipe.mistakes import explain
-from distill.recipe.sections import Lora, Recipe
+from distill.recipe.model import Recipe
+from distill.recipe.sft import Lora
 from distill.recipe.sources import FILE
 from distill.storage.layout import SUMMARY
 from distill.storage.store import differences, read_json, sha256_of

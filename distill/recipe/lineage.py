@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from distill.errors import StoreError, UserError
 from distill.models.students import STUDENTS, find_student
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.recipe.sources import FILE, file_sources, map_sources
 from distill.storage.layout import KEPT, STUDENT, TRACES
 from distill.storage.store import differences, fingerprint, sha256_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.recipe.installed import installed_folder, installed_names, notes_of
 from distill.recipe.loading import read_recipe
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 
 def installed_entries() -> list[dict[str, Any]]:

@@ -25,8 +25,8 @@ from distill.recipe.fence import Fence
 from distill.recipe.installed import installed_path, unknown_name
 from distill.recipe.lock_shape import LOCK_KEY, UPDATE, recipe_in_lock
 from distill.recipe.mistakes import explain, place_of
+from distill.recipe.model import Recipe
 from distill.recipe.remote import Fetched, fetch, is_outside
-from distill.recipe.sections import Recipe
 from distill.recipe.sources import anchor_sources, expanded, resolved
 from distill.recipe.trust import refuse_unaccepted
 from distill.recipe.yaml_tree import KeyPath, Places, Shown, plain_tree, read_tree, read_value, refuse_secret_option

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.recipe.value_errors import Details, sentence
 from distill.recipe.yaml_tree import KeyPath, Places
 

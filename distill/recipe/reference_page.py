@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 Section = tuple[str, type[BaseModel]]
 """Where a model is used, and the model."""

@@ -8,7 +8,7 @@ Enters: nothing. Leaves: `recipes/recipe.schema.json`. A recipe names it in its 
 import json
 from typing import Any
 
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 SCHEMA_FILE = "recipe.schema.json"
 SCHEMA_TITLE = "distill recipe"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.recipe.sources import FILE, map_sources
 from distill.recipe.yaml_tree import implicit_resolvers
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from distill.errors import RecipeError
 from distill.models.hub_names import names_folder
 from distill.models.students import STUDENTS, find_student
-from distill.recipe.sections import Recipe, SamplingCompute
+from distill.recipe.model import Recipe
+from distill.recipe.sampling import SamplingCompute
 from distill.recipe.sources import FILE
 from distill.storage.store import atomic_write
 

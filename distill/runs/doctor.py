@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.plurals import counted
 from distill.errors import DistillError
 from distill.isolation.walls import PROBE_S
 from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of, look_at_all
@@ -31,7 +32,6 @@ from distill.runs.machine_checks import (
     gpus_by_smi,
 )
 from distill.runs.recipe_checks import recipe_probes
-from distill.core.plurals import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from distill.recipe.sections import Recipe
+    from distill.recipe.model import Recipe
 
 SCHEMA_VERSION = 1
 MACHINE = "This machine"

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.errors import StoreError, UserError
 from distill.core.json_shape import VERDICT, fault
-from distill.storage.problem_file import ProblemFile
 from distill.core.records import REASON_KEYS, REASONS, Verdict
-from distill.report.on_page import (address_of, traces_on)
-from distill.storage.layout import (REPORT)
-from distill.storage.store import StageFolder, iter_jsonl
 from distill.core.terminal import printable
-from distill.storage.trace_store import (traces_of)
-from distill.storage.layout import (PROBLEMS)
+from distill.errors import StoreError, UserError
+from distill.report.on_page import address_of, traces_on
+from distill.storage.layout import PROBLEMS, REPORT
+from distill.storage.problem_file import ProblemFile
+from distill.storage.store import StageFolder, iter_jsonl
+from distill.storage.trace_store import traces_of
 
 SCHEMA_VERSION = 1
 NUM_SHOWN_CHARS = 1_500

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import StageError, UserError
-from distill.models.hub import MODEL_FILES, WEIGHTS
-from distill.models.hub_names import names_folder
-from distill.runs.checks import MISSING, OK, WARNING, Check, line_of
 from distill.estimates.counts import is_cached_dataset
 from distill.estimates.models import GIB, local_model, model_facts
+from distill.models.hub import MODEL_FILES, WEIGHTS
 from distill.models.hub_errors import is_about_token
-from distill.recipe.sections import PushConfig
+from distill.models.hub_names import names_folder
+from distill.recipe.push import PushConfig
+from distill.runs.checks import MISSING, OK, WARNING, Check, line_of
 
 HTTP_S = 5.0
 LOGIN = "hf auth login"

@@ -20,22 +20,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from distill.errors import StoreError, UserError
-from distill.filters.nothing_kept import has_kept_nothing
-from distill.core.json_shape import OBJECT, TEXT, Shape, fault
-from distill.runs.runner import (headline)
-from distill.runs.steps import (STAGES, stages_of)
-from distill.storage.layout import (ESTIMATE as PLAN)
-from distill.recipe.sections import Recipe
-from distill.core.records import REASONS
-from distill.filters.funnel import (funnel_steps)
-from distill.report.next_step import (next_command, noted_command)
-from distill.storage.layout import (COMMAND)
-from distill.storage.layout import (REPORT)
-from distill.report.progress_on_disk import run_state
 from distill.core.formatting import mapping
-from distill.storage.store import (StageFolder, disk_errors, is_run, only_writer, read_object, write_json, writer_of)
-from distill.storage.layout import (IDENTITY, WRITER_LOCK, SUMMARY)
+from distill.core.json_shape import OBJECT, TEXT, Shape, fault
+from distill.core.records import REASONS
+from distill.errors import StoreError, UserError
+from distill.filters.funnel import funnel_steps
+from distill.filters.nothing_kept import has_kept_nothing
+from distill.recipe.model import Recipe
+from distill.report.next_step import next_command, noted_command
+from distill.report.progress_on_disk import run_state
+from distill.runs.runner import headline
+from distill.runs.steps import STAGES, stages_of
+from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, WRITER_LOCK
+from distill.storage.layout import ESTIMATE as PLAN
+from distill.storage.store import StageFolder, disk_errors, is_run, only_writer, read_object, write_json, writer_of
 
 SCHEMA_VERSION = 1
 TRACE_STAGES = ("generate", "import")

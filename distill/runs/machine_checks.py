@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from distill.execution.cpu_products import measured_in_child
 from distill.engines.memory import free_memory_gib
-from distill.runs.checks import MISSING, OK, WARNING, Check, line_of
 from distill.estimates.machine import BUSY_SHARE
+from distill.execution.cpu_products import measured_in_child
+from distill.runs.checks import MISSING, OK, WARNING, Check, line_of
 
 GIB = 2**30
 MIN_PYTHON = (3, 11)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distill.core.plurals import counted
 from distill.errors import DistillError
 from distill.estimates.counts import Workload, workload
 from distill.estimates.limits import Tight, tight_limits
@@ -43,11 +44,11 @@ from distill.estimates.stage import (
     Standing,
     priced,
 )
-from distill.runs.standing import standings
 from distill.estimates.text_tokens import TokenRate
 from distill.estimates.training_cost import Rows, expected_rows, training_quantities
-from distill.core.plurals import counted
-from distill.recipe.sections import Recipe, SamplingCompute
+from distill.recipe.model import Recipe
+from distill.recipe.sampling import SamplingCompute
+from distill.runs.standing import standings
 from distill.stages import RunContext
 from distill.storage.store import free_bytes
 from distill.training.layout import Layout

@@ -8,17 +8,17 @@ Enters: a run that starts. Leaves: `runs/<name>/plan.json`, and for the summary
 The first estimate of a stage is kept while the run goes on; another recipe makes another one of what has not begun.
 """
 
-from distill.storage.layout import ESTIMATE
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.errors import StoreError
 from distill.estimates.machine import this_machine
-from distill.runs.plan import Plan, plan_recipe
 from distill.estimates.prices import load_prices
 from distill.estimates.stage import COST, CPU_HOURS, GPU_HOURS, MEMORY, SECONDS, TOKENS
+from distill.runs.plan import Plan, plan_recipe
 from distill.stages import RunContext
+from distill.storage.layout import ESTIMATE
 from distill.storage.store import fingerprint, read_json, write_json
 
 SCHEMA_VERSION = 1

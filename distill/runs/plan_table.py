@@ -6,7 +6,6 @@ Enters: a `Plan`. Leaves: tables and lines that fit the console, from 60 columns
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from distill.runs.plan import Plan
 from distill.estimates.quantities import Range, duration, duration_span, span
 from distill.estimates.stage import (
     ADDS_UP,
@@ -23,6 +22,7 @@ from distill.estimates.stage import (
     TOKENS,
     StageEstimate,
 )
+from distill.runs.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from distill.engines.start import (pick_engine)
+from distill.core.plurals import counted
+from distill.engines.start import pick_engine
 from distill.errors import DistillError
-from distill.sources.evaluation_sets import NAMED, load_pack
-from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of
-from distill.runs.hub_checks import HTTP_S, check_dataset, check_model, check_push
 from distill.estimates.local_data import is_small_and_local, read_problems, read_traces
 from distill.estimates.machine import Machine, this_machine
-from distill.runs.plan import plan_recipe
 from distill.estimates.prices import load_prices
 from distill.estimates.text_tokens import TokenRate
-from distill.core.plurals import counted
-from distill.sources.problems import (has_stand_in, load_problem_sets, load_problems)
-from distill.grading.gym_tasks import (gym_dataset)
-from distill.recipe.sections import ProblemSource, Recipe, SamplingCompute, TraceSource
+from distill.grading.gym_tasks import gym_dataset
 from distill.models.students import STUDENTS, find_student
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
+from distill.recipe.sampling import SamplingCompute
+from distill.recipe.traces import TraceSource
+from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of
+from distill.runs.hub_checks import HTTP_S, check_dataset, check_model, check_push
+from distill.runs.plan import plan_recipe
+from distill.sources.evaluation_sets import NAMED, load_pack
+from distill.sources.problems import has_stand_in, load_problem_sets, load_problems
 
 MAX_ANSWER_BYTES = 1 << 20
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, not bound to

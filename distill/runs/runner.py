@@ -3,8 +3,6 @@
 Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` and `report.html`.
 """
 
-from distill.storage.layout import ADAPTER
-from distill.runs.steps import STAGES, Decision, decide, stages_of
 import resource
 import shlex
 import shutil
@@ -14,26 +12,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from distill import __version__
-from distill.engines.start import (pick_engine)
-from distill.engines.memory import check_memory
-from distill.errors import DistillError, StoreError, UserError
-from distill.filters.nothing_kept import has_kept_nothing
-from distill.recipe.lineage import PARTS, as_made, change_lines, changed_settings, files_of
 from distill.core.plurals import counted
 from distill.core.provenance import git_commit, hardware, package_versions
+from distill.engines.memory import check_memory
+from distill.engines.start import pick_engine
+from distill.errors import DistillError, StoreError, UserError
 from distill.execution.launchers import Leader
-from distill.recipe.sections import Recipe
+from distill.filters.nothing_kept import has_kept_nothing
 from distill.publish.lock import write_lock
-from distill.storage.layout import (REPORT)
-from distill.stages import (RunContext, eval, filter, generate, import_traces, push, sft)
-from distill.storage.layout import (STUDENT)
-from distill.storage.store import (Manifest, StageFolder, damaged_outputs, describe_outputs, differences, fingerprint, free_bytes, only_writer, read_object, write_json)
-from distill.storage.layout import (MANIFEST, SUMMARY)
-
+from distill.recipe.lineage import PARTS, as_made, change_lines, changed_settings, files_of
+from distill.recipe.model import Recipe
+from distill.runs.steps import STAGES, Decision, decide, stages_of
+from distill.stages import RunContext, filter, push
+from distill.storage.layout import ADAPTER, MANIFEST, REPORT, STUDENT, SUMMARY
+from distill.storage.store import (
+    Manifest,
+    damaged_outputs,
+    describe_outputs,
+    fingerprint,
+    free_bytes,
+    only_writer,
+    read_object,
+    write_json,
+)
 
 MIN_FREE_GIB = 0.05
 SUMMARY_VERSION = 1
@@ -42,10 +46,6 @@ Say = Callable[[str], None]
 
 StopRecord = dict[str, str]
 """Where a run stopped: `{"stage": "sft", "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
-
-
-
-
 
 
 def run_recipe(
@@ -96,8 +96,6 @@ def run_recipe(
                 write_report(run, say)
         at_work.begin()
         return summary
-
-
 
 
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:

@@ -11,19 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.execution.cpu_products import block_shapes, measured_in_child
+from distill.core.provenance import hardware
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError
-from distill.core.provenance import hardware
-from distill.recipe.sections import Recipe, SftConfig
-from distill.models.shapes import ModelShape, shape_from_config
-from distill.stages import RunContext
-from distill.stages.sft import ready, train_job
-from distill.storage.store import only_writer, read_json
-from distill.models.tokenizers import load_tokenizer
-from distill.training.job import TOKENS, TrainJob
-from distill.training.layout import Layout
-from distill.estimates.training_memory import Estimate, Setting, plan
 from distill.estimates.training_layouts import (
     ASSUMED_MFU,
     CPU_CORE_TFLOPS,
@@ -34,6 +24,17 @@ from distill.estimates.training_layouts import (
     setting_of,
     training_hours,
 )
+from distill.estimates.training_memory import Estimate, Setting, plan
+from distill.execution.cpu_products import block_shapes, measured_in_child
+from distill.models.shapes import ModelShape, shape_from_config
+from distill.models.tokenizers import load_tokenizer
+from distill.recipe.model import Recipe
+from distill.recipe.sft import SftConfig
+from distill.stages import RunContext
+from distill.stages.sft import ready, train_job
+from distill.storage.store import only_writer, read_json
+from distill.training.job import TOKENS, TrainJob
+from distill.training.layout import Layout
 from distill.training.preflight import Example, Preflight, preflight
 from distill.training.row_checks import plain
 from distill.training.rows import row_lengths, token_rows

@@ -9,18 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import DistillError
-from distill.models.hub import Model
-from distill.recipe.lineage import changed_settings
-from distill.runs.steps import (STAGES, decide, stages_of)
 from distill.estimates.local_data import is_small_and_local
 from distill.estimates.measured import Measured
 from distill.estimates.models import local_model
 from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing
-from distill.sources.problems import ProblemSets
-from distill.stages import (RunContext)
-from distill.storage.layout import (STUDENT)
+from distill.models.hub import Model
 from distill.models.students import STUDENTS
-from distill.storage.layout import (CHECKPOINTS)
+from distill.recipe.lineage import changed_settings
+from distill.runs.steps import STAGES, decide, stages_of
+from distill.sources.problems import ProblemSets
+from distill.stages import RunContext
+from distill.storage.layout import CHECKPOINTS, STUDENT
 
 TAKEN_AS_UNCHANGED = {
     "generate": ("problems",),

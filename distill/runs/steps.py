@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.stages import eval, filter, generate, import_traces, push, sft
 from distill.storage.store import StageFolder, differences
-
 
 STAGES: dict[str, ModuleType] = {
     "generate": generate,

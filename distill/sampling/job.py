@@ -13,7 +13,7 @@ from typing import Any
 from distill.core.records import Problem, SampleKey, Trace
 from distill.core.thinking import split_reasoning, teacher_messages, whole_characters
 from distill.engines.base import Completion, EngineSpec, Request
-from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 SAMPLE_BYTES = 16 << 20
 NUM_LONGEST = 8

@@ -15,7 +15,7 @@ from distill.core.records import Message, Problem, SampleKey
 from distill.engines.base import Completion, Engine, EngineSpec, Request
 from distill.engines.start import start_engine
 from distill.grading.judge import JUDGE_VERSION, is_master_key, judge_messages, read_verdict
-from distill.recipe.sections import Judge
+from distill.recipe.filter import Judge
 from distill.sampling.errors import ErrorWatch
 from distill.storage.fact_cache import FactCache, fact_key
 from distill.storage.ledger import Tally

@@ -18,7 +18,7 @@ from distill.core.stop_signals import Stopping
 from distill.engines.base import Completion, Engine
 from distill.engines.start import start_engine
 from distill.grading.background import BackgroundGrader
-from distill.recipe.sections import Price, Sampling, SamplingCompute
+from distill.recipe.sampling import Price, Sampling, SamplingCompute
 from distill.sampling.errors import ErrorWatch, stopped_by_errors
 from distill.sampling.job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
 from distill.storage.ledger import Ledger, Tally, read_ledger

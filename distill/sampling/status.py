@@ -10,7 +10,7 @@ from typing import Any
 from distill.core.json_shape import COUNT, TEXT, fault
 from distill.core.progress import duration
 from distill.errors import StoreError, UserError
-from distill.recipe.sections import Price
+from distill.recipe.sampling import Price
 from distill.sampling.job import num_lines
 from distill.sampling.loop import LIVE, cost
 from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS, SUMMARY

@@ -15,7 +15,7 @@ from distill.core.chat_messages import ChatError, chat_of, text_of, with_thought
 from distill.core.finish_reasons import ending_of
 from distill.core.thinking import split_reasoning, whole_characters
 from distill.core.thought_marks import with_think
-from distill.recipe.sections import TraceColumns, TraceSource
+from distill.recipe.traces import TraceColumns, TraceSource
 
 TEXT_COLUMNS = (
     "generations", "text", "generated_solution", "completion", "response", "responses", "output", "generation",

@@ -25,7 +25,8 @@ from distill.core.thinking import join_reasoning, split_reasoning, whole_charact
 from distill.core.thought_marks import split_marked, with_think
 from distill.errors import ProblemError
 from distill.grading.gym_tasks import check_gym_recipe
-from distill.recipe.sections import Task, TraceSource
+from distill.recipe.problems import Task
+from distill.recipe.traces import TraceSource
 from distill.sources.imported_texts import (
     CONTENT_COLUMNS,
     MESSAGES_COLUMNS,

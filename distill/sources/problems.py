@@ -21,7 +21,9 @@ from distill.core.table_cells import CellError, answer_text
 from distill.errors import ProblemError
 from distill.grading.gym_tasks import gym_questions
 from distill.isolation import FunctionError, IsolationError, call_isolated
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
+from distill.recipe.traces import TraceSource
 from distill.sources.tables import Row, file_rows, hub_rows
 
 HELD_OUT = "held-out"

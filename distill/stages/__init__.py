@@ -16,8 +16,9 @@ from distill.errors import StoreError, UserError
 from distill.execution.launchers import Leader
 from distill.models.hub import Model, resolve_model
 from distill.models.students import STUDENTS, Student, find_student
+from distill.recipe.generate import GenerateConfig
 from distill.recipe.lineage import check_made_by, stages_before
-from distill.recipe.sections import GenerateConfig, Recipe
+from distill.recipe.model import Recipe
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
 from distill.storage.layout import TRACES

@@ -34,7 +34,7 @@ from distill.filters.problem_notes import notes_on_problems
 from distill.filters.select import Candidate, over_limits
 from distill.grading.pool import GradingPool
 from distill.models.tokenizers import TOKENIZER
-from distill.recipe.sections import FilterConfig
+from distill.recipe.filter import FilterConfig
 from distill.sampling.judging import Question, ask_judge
 from distill.stages import RunContext, never_grows, remake_damaged, traces_fingerprint
 from distill.storage.fact_cache import FactCache

@@ -15,7 +15,7 @@ from distill.publish.licences import Flag, flags, licence_of
 from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
-from distill.recipe.sections import PushConfig
+from distill.recipe.push import PushConfig
 from distill.stages import RunContext, nothing_to_read
 from distill.storage.layout import CERTIFICATE
 from distill.storage.store import Summary, atomic_write, write_json

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from distill.errors import ModelError
-from distill.recipe.sections import Lora, SftConfig, TrainCompute
+from distill.recipe.sft import Lora, SftConfig, TrainCompute
 from distill.storage.layout import CHECKPOINTS
 from distill.training.cpu import ROW_BY_ROW, can_attend_row_by_row
 from distill.training.job import TrainJob

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from distill.errors import ModelError
-from distill.recipe.sections import SftConfig, TrainCompute
+from distill.recipe.sft import SftConfig, TrainCompute
 
 Sharding = Literal["none", "fsdp", "zero3"]
 

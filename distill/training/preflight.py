@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from distill.core.progress import ProgressBar
 from distill.errors import ModelError
 from distill.models.tokenizers import Tokenizer
-from distill.recipe.sections import OWNED_TRL_KEYS, SftConfig
+from distill.recipe.sft import OWNED_TRL_KEYS, SftConfig
 from distill.training.row_checks import SHOWN_ROWS, Finding, RowChecker, Tally, decode, rows_text
 from distill.training.rows import IGNORED, SourceRow, render_rows, row_lengths, source_row, source_rows
 

@@ -20,7 +20,7 @@ from distill.errors import ModelError, StageError
 from distill.execution.cpu_products import measure, shapes_of
 from distill.models.rope import RopePatch, apply_rope
 from distill.models.tokenizers import Tokenizer, load_tokenizer
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.storage.layout import CHECKPOINTS, METRICS
 from distill.storage.store import disk_errors, read_json
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from distill.errors import ModelError
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.storage.store import replace_folder
 from distill.training.layout import Layout
 

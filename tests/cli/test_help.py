@@ -11,7 +11,7 @@ import typer
 
 from distill.cli import app
 from distill.models.students import STUDENTS
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -9,7 +9,8 @@ from distill.core.file_kinds import FILE, LOOP, MISSING, kind_of
 from distill.errors import ModelError, ProblemError, RecipeError, StoreError
 from distill.models.tokenizers import template_text
 from distill.recipe.loading import read_recipe
-from distill.recipe.sections import ProblemSource, TraceSource
+from distill.recipe.problems import ProblemSource
+from distill.recipe.traces import TraceSource
 from distill.sampling.job import num_lines, num_lines_by_size
 from distill.sources.evaluation_sets import load_pack
 from distill.sources.imported_traces import foreign_traces

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill.core.table_cells import CellError, answer_text, plain_row
 from distill.errors import ProblemError
-from distill.recipe.sections import ProblemSource
+from distill.recipe.problems import ProblemSource
 from distill.sources.problems import load_problems
 from distill.sources.tables import file_rows
 

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.engines.loops import loop_period
-from distill.recipe.sections import LoopStop
+from distill.recipe.sampling import LoopStop
 
 SMALL = LoopStop(min_repeats=3, min_tokens=16, max_period=20)
 

@@ -16,7 +16,7 @@ from distill.engines.memory import (
 )
 from distill.errors import ModelError
 from distill.models.hub import Model
-from distill.recipe.sections import SamplingCompute
+from distill.recipe.sampling import SamplingCompute
 
 
 def model_of(folder, num_weights, **config):

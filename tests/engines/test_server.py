@@ -34,7 +34,7 @@ from distill.engines.server_answers import (
     unknown_finish_reason,
 )
 from distill.errors import DistillError, ModelError, StageError
-from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 CANARY = "sk-canary-4242"
 MODEL = "org/teacher"

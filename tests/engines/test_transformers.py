@@ -11,7 +11,7 @@ from distill.engines.loops import CHECK_EVERY
 from distill.engines.transformers import Asked, ContinuousBatcher, RowEnds, TransformersEngine
 from distill.errors import ModelError
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
-from distill.recipe.sections import LoopStop, Sampling, SamplingCompute
+from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 WITHIN_S = 120.0
 EOS = 2

@@ -6,7 +6,7 @@ import pytest
 
 from distill.estimates.machine import Machine
 from distill.estimates.prices import load_prices
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs.plan import plan_recipe
 
 TWO_CORES = Machine((), "2 CPU cores", 0, 0.0, 2, 24.0, False)

@@ -16,7 +16,8 @@ from distill.estimates.prices import load_prices
 from distill.estimates.quantities import Range, duration_span, number_of, short, span
 from distill.estimates.sampling_cost import Asked, decoding_speed
 from distill.recipe.loading import load_recipe
-from distill.recipe.sections import Recipe, SamplingCompute
+from distill.recipe.model import Recipe
+from distill.recipe.sampling import SamplingCompute
 from distill.runs.plan import plan_recipe
 
 EPYC = Machine((), "2 CPU cores", 0, 0.0, 2, 24.0, False)

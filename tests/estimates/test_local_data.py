@@ -12,7 +12,9 @@ from distill.estimates.counts import workload
 from distill.estimates.local_data import FirstRows, is_small, read_traces
 from distill.estimates.models import model_facts
 from distill.estimates.text_tokens import TokenRate
-from distill.recipe.sections import ProblemSource, Recipe, TraceSource
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
+from distill.recipe.traces import TraceSource
 from distill.runs.recipe_checks import recipe_probes
 from distill.sources.imported_traces import Skipped
 from distill.sources.problems import load_problem_sets

@@ -7,7 +7,7 @@ import pytest
 from distill.estimates.measured import measure
 from distill.estimates.stage import TOKENS
 from distill.estimates.text_tokens import TokenRate
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs.plan_record import _tokens
 from distill.storage.store import Manifest, StageFolder, fingerprint
 

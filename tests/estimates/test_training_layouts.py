@@ -15,7 +15,7 @@ from distill.estimates.training_layouts import (
 )
 from distill.estimates.training_memory import Setting, plan
 from distill.models.students import STUDENTS
-from distill.recipe.sections import Lora, SftConfig, TrainCompute
+from distill.recipe.sft import Lora, SftConfig, TrainCompute
 from distill.training.layout import Layout
 
 R1_ROWS = 32_768

@@ -10,7 +10,7 @@ from distill.cli import app
 from distill.errors import ModelError
 from distill.estimates.training_report import known_shape, plan_entry, plan_tables, student_entries, student_tables
 from distill.models.students import STUDENTS, Student
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 
 RECIPE = """
 name: small

@@ -12,7 +12,7 @@ from distill.filters.dedup import content_key, signature
 from distill.filters.facts import Facts
 from distill.filters.readability import measure
 from distill.grading import Grade
-from distill.recipe.sections import FilterConfig
+from distill.recipe.filter import FilterConfig
 
 RIGHT = Grade(True, "4", None)
 WRONG = Grade(False, "5", "wrong_answer")

@@ -173,7 +173,7 @@ def test_a_damaged_cache_costs_time_only(source, tmp_path):
 
 SCRIPT = """
 import sys; from pathlib import Path
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.stages import RunContext, filter
 recipe = Recipe.model_validate({
     "name": "n", "student": "smollm2-135m", "problems": [{"source": "file:x.jsonl"}], "sft": {"max_length": 2048},

@@ -2,7 +2,7 @@
 
 from distill.core.records import Problem
 from distill.filters.problem_notes import notes_on_problems
-from distill.recipe.sections import Duplicates
+from distill.recipe.filter import Duplicates
 from distill.sources.evaluation_sets import make_pack
 
 STORY = (

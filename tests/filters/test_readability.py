@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.filters.readability import Measures, measure, unreadable
-from distill.recipe.sections import Readability
+from distill.recipe.filter import Readability
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"

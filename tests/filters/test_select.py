@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from distill.filters.dedup import signature
 from distill.filters.select import Candidate, in_band, majority, over_limits, pass_rate, per_problem, vote
-from distill.recipe.sections import Majority, Select
+from distill.recipe.filter import Majority, Select
 
 
 def trace(problem_id="p", sample_index=0, num_tokens=10):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from distill.filters.readability import measure, unreadable
 from distill.filters.repetition import loop_spans
 from distill.filters.tandem import MAX_PERIOD_CHARS, MIN_RUN_CHARS, find_runs
-from distill.recipe.sections import Readability
+from distill.recipe.filter import Readability
 
 THRESHOLDS = Readability()
 

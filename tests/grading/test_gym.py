@@ -24,7 +24,7 @@ from distill.grading.gym_answers import TooLargeError, as_expression, as_list, w
 from distill.grading.gym_tasks import MAX_GYM_SIZE, gym_dataset
 from distill.grading.pool import GradingPool
 from distill.isolation.walls import has_wall
-from distill.recipe.sections import ProblemSource
+from distill.recipe.problems import ProblemSource
 from distill.sources.problems import load_problems
 
 
@@ -302,7 +302,7 @@ def made_under(hash_seed, task):
     """Problems of a task as another process makes them."""
     code = (
         "import json; from distill.sources.problems import load_problems\n"
-        "from distill.recipe.sections import ProblemSource\n"
+        "from distill.recipe.model import ProblemSource\n"
         f"made = load_problems(ProblemSource(source='gym:{task}', limit=3), seed=5)\n"
         "print(json.dumps([problem.to_json() for problem in made]))"
     )

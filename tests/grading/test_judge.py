@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from distill.core.records import Problem
 from distill.grading import Grade, grade
 from distill.grading.judge import combine, is_master_key, judge_messages, read_verdict, shown
-from distill.recipe.sections import Judge
+from distill.recipe.filter import Judge
 
 any_text = st.text(st.characters(exclude_categories=()))
 JUDGE = Judge(model="m", compute={"base_urls": ["http://localhost:1/v1"]})

@@ -9,7 +9,7 @@ from distill.errors import ModelError
 from distill.models import chat_templates as module
 from distill.models.chat_templates import TemplateError, lost_message, render_all, writes_date
 from distill.models.tokenizers import template_text
-from distill.recipe.sections import Sampling, SamplingCompute
+from distill.recipe.sampling import Sampling, SamplingCompute
 from distill.training.rows import SourceRow, render_rows
 
 TEMPLATES = Path(module.__file__).parent / "templates"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs.runner import _section, run_recipe
 from distill.stages import RunContext, generate
 from distill.storage.store import Manifest, describe_outputs, fingerprint

@@ -9,7 +9,7 @@ import pytest
 
 from distill.errors import UserError
 from distill.publish.access import check_access, connect
-from distill.recipe.sections import PushConfig
+from distill.recipe.push import PushConfig
 from distill.runs.runner import run_recipe
 
 TOKEN = "hf_test_canary_0123456789abcdef"

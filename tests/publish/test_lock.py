@@ -12,7 +12,7 @@ from distill.errors import RecipeError
 from distill.models import hub
 from distill.publish.lock import read_lock, run_lock, write_lock
 from distill.recipe.loading import read_recipe
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs.repetition import compare, comparison_lines
 from distill.runs.runner import write_summary
 from distill.runs.steps import STAGES

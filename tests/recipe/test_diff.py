@@ -6,7 +6,7 @@ import pytest
 
 from distill.recipe.diff import flow, recipe_differences
 from distill.recipe.loading import load_recipe
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 BASE = {
     "name": "a",

@@ -9,7 +9,7 @@ import pytest
 from distill.core.records import Trace
 from distill.errors import StageError, StoreError, UserError
 from distill.recipe.lineage import changed_settings
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.recipe.yaml_tree import read_tree
 from distill.runs.listing import describe_run, note_command
 from distill.runs.runner import run_recipe, write_summary

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.errors import RecipeError, UserError
 from distill.recipe.loading import load_recipe
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 
 MINIMAL = """\
 name: tiny

@@ -14,7 +14,7 @@ from distill.errors import RecipeError, UserError
 from distill.estimates.prices import load_prices
 from distill.recipe.loading import load_recipe, recipe_of_dict
 from distill.recipe.mistakes import known_keys
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.recipe.value_errors import ANOTHER_FORM, FORMS, sentence
 
 BASE = {

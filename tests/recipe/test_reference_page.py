@@ -1,15 +1,15 @@
 """docs/recipes.md: its fields are the models', its commands and files exist."""
 
+import importlib
 import re
 from collections import Counter
 from pathlib import Path
 
 from typer.main import get_command
 
-import distill.recipe.sections as recipe_models
 from distill.cli import app
+from distill.recipe.model import Recipe
 from distill.recipe.reference_page import START, field_reference
-from distill.recipe.sections import Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 
@@ -31,8 +31,8 @@ def _models(model, seen=None):
     seen = {model} if seen is None else seen | {model}
     found = {model}
     for field in model.model_fields.values():
-        for name in re.findall(r"distill\.recipe\.(\w+)", str(field.annotation)):
-            inner = getattr(recipe_models, name)
+        for home, name in re.findall(r"(distill\.recipe\.\w+)\.(\w+)", str(field.annotation)):
+            inner = getattr(importlib.import_module(home), name)
             if isinstance(inner, type) and inner not in seen:
                 found |= _models(inner, seen)
     return found

@@ -16,7 +16,7 @@ from distill.core.records import Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.filters.funnel import Funnel
 from distill.models.hub import Model
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.report import gather_run, render_report
 from distill.report.compare import compare_runs, render_comparison
 from distill.runs.runner import write_summary

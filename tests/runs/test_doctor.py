@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from distill.cli import main
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs import hub_checks, isolation_check, machine_checks, recipe_checks
 from distill.runs.checks import Check, Probe, line_of, look_at_all
 from distill.runs.doctor import Diagnosis, diagnose, print_diagnosis
@@ -301,7 +301,7 @@ def test_a_gated_model_without_access_is_said_to_be_one(hub, monkeypatch):
 
 
 def test_pushing_where_you_may_not_write_is_missing(hub):
-    from distill.recipe.sections import PushConfig
+    from distill.recipe.push import PushConfig
 
     assert only(hub_checks.check_push(PushConfig(repo="my-org/new"))).status == "ok"
     found = only(hub_checks.check_push(PushConfig(repo="their-org/new")))

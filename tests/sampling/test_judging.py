@@ -9,7 +9,7 @@ import pytest
 from distill.core.records import Problem
 from distill.engines.base import Completion
 from distill.errors import StageError
-from distill.recipe.sections import Judge
+from distill.recipe.filter import Judge
 from distill.sampling.judging import Question, ask_judge
 from distill.storage.fact_cache import FactCache
 

@@ -8,7 +8,7 @@ import pytest
 from distill.core.progress import duration
 from distill.core.records import Problem
 from distill.engines.base import Completion
-from distill.recipe.sections import Price
+from distill.recipe.sampling import Price
 from distill.sampling.job import SamplingJob, make_request, missing_keys, sample_seed
 from distill.sampling.loop import cost, run_sampling
 from distill.sampling.status import status_lines

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distill.core.records import Problem, Trace, problem_id
 from distill.errors import ProblemError
-from distill.recipe.sections import TraceSource
+from distill.recipe.traces import TraceSource
 from distill.sources.imported_traces import MAX_EXAMPLES, Skipped, foreign_traces
 
 THOUGHT = "<think>\n2 + 2 is 4\n</think>\n\nIt is \\boxed{4}."

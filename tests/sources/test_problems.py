@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from distill.core.records import problem_id
 from distill.errors import ProblemError
 from distill.grading.gym_tasks import gym_dataset
-from distill.recipe.sections import ProblemSource, Recipe
+from distill.recipe.model import Recipe
+from distill.recipe.problems import ProblemSource
 from distill.sources.problems import HELD_OUT, draw, load_problem_sets, load_problems, problems_fingerprint
 
 SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -559,7 +560,7 @@ def test_options_that_a_gym_task_does_not_take_are_refused(options):
 
 def test_a_hub_dataset_offline_names_the_id_and_the_way_out(tmp_path):
     script = (
-        "from distill.sources.problems import load_problems; from distill.recipe.sections import ProblemSource\n"
+        "from distill.sources.problems import load_problems; from distill.recipe.model import ProblemSource\n"
         "from distill.errors import ProblemError\n"
         "try: load_problems(ProblemSource(source='hf:org/no-such-set'), 0)\n"
         "except ProblemError as error: print(error)"

@@ -8,7 +8,7 @@ from distill.core.records import EvalResult, Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.errors import UserError
 from distill.models.hub import Model
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, eval, traces_fingerprint
 from distill.stages.eval import Graded, compare, problem_scores, score

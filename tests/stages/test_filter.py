@@ -8,7 +8,7 @@ import pytest
 from distill.core.records import Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.errors import ProblemError, StoreError, UserError
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs.explain import explain, story
 from distill.stages import RunContext, filter, generate
 from distill.storage.ledger import Ledger

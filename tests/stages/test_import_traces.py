@@ -3,7 +3,7 @@
 import pytest
 
 from distill.errors import ProblemError, UserError
-from distill.recipe.sections import Recipe
+from distill.recipe.model import Recipe
 from distill.runs.runner import run_recipe
 from distill.stages import RunContext, filter, import_traces
 from distill.storage.store import read_json, read_jsonl, write_jsonl

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.training.job import TrainJob
 from distill.training.layout import Layout
 

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from distill.errors import ModelError
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.training.layout import Layout, plan_layout
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from distill.errors import ModelError
 from distill.models.tokenizers import load_tokenizer, template_text
-from distill.recipe.sections import OWNED_TRL_KEYS, SftConfig
+from distill.recipe.sft import OWNED_TRL_KEYS, SftConfig
 from distill.training.preflight import embedding_rows, preflight, trl_findings
 from distill.training.row_checks import excerpt_of, plain
 from distill.training.rows import token_rows

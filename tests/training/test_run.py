@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from distill.errors import DiskError, ModelError, StageError, StoreError
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.storage.store import write_json
 from distill.training.checkpoints import newest_checkpoint, set_damaged_aside, step_of
 from distill.training.job import TrainJob

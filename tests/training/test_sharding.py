@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from distill.errors import ModelError
-from distill.recipe.sections import SftConfig
+from distill.recipe.sft import SftConfig
 from distill.training.layout import Layout
 from distill.training.sharding import (
     consolidate,

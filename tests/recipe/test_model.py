@@ -12,7 +12,10 @@ from pydantic import BaseModel, ValidationError
 from distill.errors import ModelError
 from distill.models.students import STUDENTS, find_student
 from distill.recipe.loading import load_recipe
-from distill.recipe.sections import OWNED_TRL_KEYS, ProblemSource, Recipe, Sampling, SftConfig, cross_stage_problems
+from distill.recipe.model import Recipe, cross_stage_problems
+from distill.recipe.problems import ProblemSource
+from distill.recipe.sampling import Sampling
+from distill.recipe.sft import OWNED_TRL_KEYS, SftConfig
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 FULL = {
@@ -472,7 +475,7 @@ def test_columns_are_left_to_the_data_unless_they_are_named():
     ],
 )
 def test_what_sampling_cannot_do_is_refused(generate, message):
-    from distill.recipe.sections import GenerateConfig
+    from distill.recipe.generate import GenerateConfig
 
     with pytest.raises(ValidationError, match=message):
         GenerateConfig.model_validate({"teacher": "org/teacher", **generate})
