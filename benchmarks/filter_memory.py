@@ -27,9 +27,10 @@ from distill.core.records import Problem, Trace
 from distill.core.thinking import split_reasoning
 from distill.recipe.model import Recipe
 from distill.stages import RunContext, filter
+from distill.storage.files import write_json
 from distill.storage.layout import LEDGER, PROBLEMS
 from distill.storage.ledger import Ledger
-from distill.storage.store import describe_outputs, write_json
+from distill.storage.run_folder import describe_outputs
 from distill.storage.trace_store import finalise, stored_traces
 
 NUM_CHARS = 8_000

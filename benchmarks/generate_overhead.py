@@ -34,8 +34,8 @@ from distill.models.hub import resolve_model
 from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 from distill.sampling.job import SamplingJob, sample_seed
 from distill.sampling.loop import run_sampling
+from distill.storage.files import write_jsonl
 from distill.storage.ledger import read_ledger
-from distill.storage.store import write_jsonl
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CHUNK = 64

@@ -33,7 +33,7 @@ from distill.estimates.training_memory import GIB, Setting, plan
 from distill.models.hub import resolve_model
 from distill.models.shapes import ModelShape, shape_from_config
 from distill.models.students import find_student
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 MODELS = ("smollm2-135m", "Qwen/Qwen2.5-Coder-0.5B-Instruct")
 RANDOM = "random"

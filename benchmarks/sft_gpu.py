@@ -36,7 +36,7 @@ from distill.engines.memory import visible_gpus
 from distill.errors import ModelError
 from distill.estimates.training_layouts import peak_tflops
 from distill.models.shapes import ModelShape, shape_from_config
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 from distill.training.job import TOKENS
 
 WAYS = ("ours", "trl")

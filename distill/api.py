@@ -36,9 +36,9 @@ from distill.runs.runner import headline, run_recipe
 from distill.runs.steps import STAGES, stages_of
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
+from distill.storage.files import atomic_write, read_jsonl, read_object
 from distill.storage.layout import KEPT, PROBLEMS, REPORT, STUDENT, SUMMARY, VERDICTS
 from distill.storage.shards import readable
-from distill.storage.store import atomic_write, read_jsonl, read_object
 from distill.storage.trace_store import stored_traces
 
 RecipeGiven = Recipe | Mapping[str, Any] | str | Path

@@ -20,7 +20,8 @@ from distill.models.hub import Model, resolve_model
 from distill.recipe.loading import load_recipe
 from distill.recipe.model import Recipe
 from distill.stages import RunContext, generate
-from distill.storage.store import Manifest, describe_outputs, fingerprint
+from distill.storage.fingerprints import fingerprint
+from distill.storage.run_folder import Manifest, describe_outputs
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Runs of the tests do not belong among the user's own.

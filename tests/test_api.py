@@ -12,7 +12,7 @@ import distill
 from distill.api import as_recipe
 from distill.core.progress import QUIET
 from distill.errors import UserError
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 pytestmark = pytest.mark.usefixtures("here")
 STAGES = ["generate", "filter"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from distill.core.json_shape import METRICS
 from distill.errors import StageError, StoreError
 from distill.recipe.text import recipe_yaml
-from distill.storage.store import StageFolder
+from distill.storage.run_folder import StageFolder
 
 
 def _load(path):

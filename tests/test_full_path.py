@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from distill.storage.files import read_json
 from distill.storage.ledger import read_ledger
-from distill.storage.store import read_json
 from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow

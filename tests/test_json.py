@@ -10,7 +10,7 @@ from distill.cli import app
 from distill.recipe.loading import load_recipe
 from distill.stages import RunContext, generate
 from distill.storage.ledger import Ledger
-from distill.storage.store import StageFolder
+from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.usefixtures("here")

@@ -49,7 +49,7 @@ def complete_student(incomplete: str) -> Offers:
 
 def complete_run(ctx: Any, incomplete: str) -> Offers:
     """Runs in `--run-dir`, as far as it stands before."""
-    from distill.storage.store import is_run
+    from distill.storage.run_folder import is_run
 
     run_dir = Path(ctx.params.get("run_dir") or "runs")
     taken = ctx.params.get("names") or ()

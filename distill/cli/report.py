@@ -54,7 +54,7 @@ def report(
     """Write the page, and say where it is."""
     from distill.report import render_report
     from distill.report.compare import compare_runs, render_comparison
-    from distill.storage.store import atomic_write
+    from distill.storage.files import atomic_write
 
     if runs is not None and len(runs) > 2:
         raise UserError(f"distill report: {len(runs)} runs were given. It shows one, or puts two side by side.")
@@ -115,7 +115,7 @@ def _find(given: str, run_dir: Path) -> "Run":
     from distill.recipe.loading import load_recipe
     from distill.report import gather_run
     from distill.runs.listing import find_run
-    from distill.storage.store import is_run
+    from distill.storage.run_folder import is_run
 
     path = Path(given)
     if is_file(path):

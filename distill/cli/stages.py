@@ -268,7 +268,8 @@ def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     """How a repetition came out beside the run that its lock is of; kept in its folder."""
     from distill.runs.repetition import COMPARISON_FILE, compare
     from distill.runs.steps import STAGES
-    from distill.storage.store import StageFolder, write_json
+    from distill.storage.files import write_json
+    from distill.storage.run_folder import StageFolder
 
     found = {name: StageFolder(run_dir / name).manifest for name in STAGES}
     comparison = compare(lock, {name: manifest for name, manifest in found.items() if manifest is not None})

@@ -15,7 +15,7 @@ from distill.errors import ModelError
 from distill.execution.cpu_products import ProductSpeed, measure, shapes_of
 from distill.models.hub import Model
 from distill.recipe.sampling import SamplingCompute
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 BYTES_PER_WEIGHT = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 HEADROOM = 1.1

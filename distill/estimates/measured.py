@@ -22,7 +22,7 @@ from distill.sampling.status import sampling_status
 from distill.sources.tables import file_rows
 from distill.storage.layout import KEPT, LEDGER
 from distill.storage.ledger import index_ledger
-from distill.storage.store import StageFolder
+from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import stored_traces
 
 QUICK_BYTES = 32 << 20

@@ -15,7 +15,7 @@ from distill.models.rope import rope_of
 from distill.models.shapes import ModelShape, shape_from_config
 from distill.models.students import LORA_LEARNING_RATE, R1_CONTEXT, STUDENTS, Student, find_student
 from distill.recipe.sft import SftConfig
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -26,7 +26,7 @@ from typing import Any
 from distill.errors import DistillError, StageError
 from distill.execution.launchers import RANK_VARIABLES, Follower, Leader, host_store
 from distill.execution.process_group import STORE_FD, Crew
-from distill.storage.store import read_json, write_json
+from distill.storage.files import read_json, write_json
 
 JOBS = {
     "sample": ("distill.sampling.loop", "SamplingJob", "run_sampling"),

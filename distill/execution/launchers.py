@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from distill.errors import DistillError, StageError, UserError
-from distill.storage.store import read_json, write_json
+from distill.storage.files import read_json, write_json
 
 MEETING = ".ranks"
 MEET_WITHIN_S = 600.0

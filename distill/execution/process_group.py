@@ -17,7 +17,7 @@ from typing import Any, Self
 from distill import errors
 from distill.core.progress import PROGRESS_FD, QUIET
 from distill.errors import StageError
-from distill.storage.store import disk_errors
+from distill.storage.files import disk_errors
 
 STOP_WITHIN_S = 5.0
 """How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed.

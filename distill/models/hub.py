@@ -13,7 +13,7 @@ from typing import Any
 
 from distill.errors import DistillError, ModelError, ProblemError
 from distill.models.hub_names import dataset_fault, names_folder
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 WEIGHTS = "*.safetensors"
 MODEL_FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")

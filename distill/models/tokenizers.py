@@ -11,7 +11,7 @@ from distill.core.file_kinds import FILE, MISSING, kind_of
 from distill.core.records import Message
 from distill.errors import ModelError
 from distill.models.chat_templates import TemplateError, render_all
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 TOKENIZER = "tokenizer.json"
 """Every fast tokenizer's own file, which the tokenizers library reads without transformers."""

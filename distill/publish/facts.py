@@ -18,9 +18,9 @@ from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.traces import TraceSource
 from distill.sources.problems import source_label
+from distill.storage.files import read_object
 from distill.storage.layout import CERTIFICATE, KEPT
 from distill.storage.shards import readable
-from distill.storage.store import read_object
 
 NUM_TEACHERS_SHOWN = 20
 _CERTIFICATE_SHAPE = {"sets?": [{"name": TEXT, "*": ANY}]}

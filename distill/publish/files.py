@@ -18,7 +18,7 @@ from typing import Any
 
 from distill.core.redaction import local_name, scrub
 from distill.errors import StoreError
-from distill.storage.store import hash_of_hashes, hashes_of, sha256_of
+from distill.storage.fingerprints import hash_of_hashes, hashes_of, sha256_of
 
 WEIGHTS = re.compile(r"(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors")
 TEXTS = re.compile(

@@ -24,8 +24,9 @@ from distill.recipe.text import recipe_yaml
 from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import read_tree
 from distill.sources.problems import source_label
+from distill.storage.files import atomic_write
+from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LOCK_FILE
-from distill.storage.store import atomic_write, sha256_of
 
 HEAD = """\
 # What the run {name} used. `distill run {file}` repeats it under another name, and says where the results

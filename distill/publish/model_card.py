@@ -20,7 +20,7 @@ from distill.recipe.base import Language
 from distill.recipe.sampling import EvalSampling
 from distill.recipe.sft import Lora
 from distill.sources.problems import source_label
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 TEMPLATE = "model_card.md.jinja"
 MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"

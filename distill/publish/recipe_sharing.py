@@ -23,7 +23,7 @@ from distill.recipe.remote import Fetched
 from distill.recipe.schema import SCHEMA_FILE, schema_text
 from distill.recipe.sources import FILE, file_sources, map_sources
 from distill.recipe.text import head_comment, recipe_yaml
-from distill.storage.store import atomic_write
+from distill.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

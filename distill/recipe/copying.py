@@ -21,7 +21,7 @@ from distill.recipe.loading import read_recipe
 from distill.recipe.remote import is_outside
 from distill.recipe.schema import SCHEMA_FILE, SCHEMA_TITLE, schema_line, schema_text
 from distill.recipe.sources import FILE
-from distill.storage.store import atomic_write
+from distill.storage.files import atomic_write
 
 _SCHEMA_LINE = re.compile(r"^#\s*yaml-language-server:.*\n", re.MULTILINE)
 _EXTENDS = re.compile(r"""^(extends:[ \t]*)(["']?)([^\n"'#]+?)\2([ \t]*(?:#.*)?)$""", re.MULTILINE)

@@ -21,8 +21,9 @@ from distill.recipe.mistakes import explain
 from distill.recipe.model import Recipe
 from distill.recipe.sft import Lora
 from distill.recipe.sources import FILE
+from distill.storage.files import read_json
+from distill.storage.fingerprints import differences, sha256_of
 from distill.storage.layout import SUMMARY
-from distill.storage.store import differences, read_json, sha256_of
 
 Effect = Literal["result", "compute", "neither"]
 EFFECTS: dict[Effect, str] = {

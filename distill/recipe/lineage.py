@@ -16,8 +16,8 @@ from distill.errors import StoreError, UserError
 from distill.models.students import STUDENTS, find_student
 from distill.recipe.model import Recipe
 from distill.recipe.sources import FILE, file_sources, map_sources
+from distill.storage.fingerprints import differences, fingerprint, sha256_of
 from distill.storage.layout import KEPT, STUDENT, TRACES
-from distill.storage.store import differences, fingerprint, sha256_of
 
 NUM_SHOWN = 8
 MAX_VALUE_CHARS = 60

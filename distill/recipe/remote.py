@@ -26,7 +26,7 @@ from distill.recipe.references import DEFAULT_FILE, GitReference, HubReference, 
 from distill.recipe.references import is_outside as is_outside
 from distill.recipe.sources import file_sources
 from distill.recipe.yaml_tree import MAX_RECIPE_BYTES, read_tree
-from distill.storage.store import atomic_write
+from distill.storage.files import atomic_write
 
 MAX_FILE_BYTES = 200_000_000
 MAX_PARENTS = 20

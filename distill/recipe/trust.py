@@ -19,7 +19,7 @@ from distill.models.students import STUDENTS, find_student
 from distill.recipe.model import Recipe
 from distill.recipe.sampling import SamplingCompute
 from distill.recipe.sources import FILE
-from distill.storage.store import atomic_write
+from distill.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from distill.recipe.remote import Fetched

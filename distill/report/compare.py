@@ -15,7 +15,7 @@ from distill.report.pairs import RULE, all_pairs, fit_pairs, measured_problems, 
 from distill.report.questions import share_right
 from distill.report.recipe_keys import plain_keys
 from distill.report.render import have_formulas, page, teacher_names
-from distill.storage.store import differences
+from distill.storage.fingerprints import differences
 
 COMPARISON_VERSION = 1
 

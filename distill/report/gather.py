@@ -26,10 +26,11 @@ from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_col
 from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
+from distill.storage.files import read_object
 from distill.storage.layout import IDENTITY, LEDGER, MANIFEST, PROBLEMS
 from distill.storage.ledger import read_ledger
 from distill.storage.problem_file import ProblemFile
-from distill.storage.store import StageFolder, is_run, read_object, writer_of
+from distill.storage.run_folder import StageFolder, is_run, writer_of
 from distill.storage.trace_store import shard_files, stored_traces
 
 FACTS_VERSION = 1

@@ -12,8 +12,8 @@ from typing import Any
 
 from distill.core.json_shape import NOTHING, TEXT, fault
 from distill.errors import StoreError
+from distill.storage.files import read_object
 from distill.storage.layout import COMMAND
-from distill.storage.store import read_object
 
 RUN_DIR_OPTION, DEFAULT_RUN_DIR = "--run-dir", "runs"
 _SHAPE = {

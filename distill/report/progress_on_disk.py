@@ -12,9 +12,9 @@ from typing import Any
 
 from distill.core.formatting import mapping, number
 from distill.report.damage import Damage
+from distill.storage.files import read_json
 from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS
 from distill.storage.ledger import index_ledger
-from distill.storage.store import read_json
 from distill.storage.trace_store import stored_without_repair
 
 

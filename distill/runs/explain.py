@@ -13,9 +13,10 @@ from distill.core.records import REASON_KEYS, REASONS, Verdict
 from distill.core.terminal import printable
 from distill.errors import StoreError, UserError
 from distill.report.on_page import address_of, traces_on
+from distill.storage.files import iter_jsonl
 from distill.storage.layout import PROBLEMS, REPORT
 from distill.storage.problem_file import ProblemFile
-from distill.storage.store import StageFolder, iter_jsonl
+from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import traces_of
 
 SCHEMA_VERSION = 1

@@ -31,9 +31,10 @@ from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.runs.runner import headline
 from distill.runs.steps import STAGES, stages_of
+from distill.storage.files import disk_errors, read_object, write_json
 from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, WRITER_LOCK
 from distill.storage.layout import ESTIMATE as PLAN
-from distill.storage.store import StageFolder, disk_errors, is_run, only_writer, read_object, write_json, writer_of
+from distill.storage.run_folder import StageFolder, is_run, only_writer, writer_of
 
 SCHEMA_VERSION = 1
 TRACE_STAGES = ("generate", "import")

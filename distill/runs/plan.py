@@ -50,7 +50,7 @@ from distill.recipe.model import Recipe
 from distill.recipe.sampling import SamplingCompute
 from distill.runs.standing import standings
 from distill.stages import RunContext
-from distill.storage.store import free_bytes
+from distill.storage.files import free_bytes
 from distill.training.layout import Layout
 
 SCHEMA_VERSION = 1

@@ -18,8 +18,9 @@ from distill.estimates.prices import load_prices
 from distill.estimates.stage import COST, CPU_HOURS, GPU_HOURS, MEMORY, SECONDS, TOKENS
 from distill.runs.plan import Plan, plan_recipe
 from distill.stages import RunContext
+from distill.storage.files import read_json, write_json
+from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ESTIMATE
-from distill.storage.store import fingerprint, read_json, write_json
 
 SCHEMA_VERSION = 1
 NOT_PLANNED = {"name", "description", "push"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.core.file_kinds import is_file
 from distill.publish.lock import results_of
-from distill.storage.store import differences, sha256_of
+from distill.storage.fingerprints import differences, sha256_of
 
 COMPARISON_FILE = "repeat.json"
 TIMED = frozenset({"metrics.jsonl"})

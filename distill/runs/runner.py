@@ -27,17 +27,10 @@ from distill.recipe.lineage import PARTS, as_made, change_lines, changed_setting
 from distill.recipe.model import Recipe
 from distill.runs.steps import STAGES, Decision, decide, stages_of
 from distill.stages import RunContext, filter, push
+from distill.storage.files import free_bytes, read_object, write_json
+from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, MANIFEST, REPORT, STUDENT, SUMMARY
-from distill.storage.store import (
-    Manifest,
-    damaged_outputs,
-    describe_outputs,
-    fingerprint,
-    free_bytes,
-    only_writer,
-    read_object,
-    write_json,
-)
+from distill.storage.run_folder import Manifest, damaged_outputs, describe_outputs, only_writer
 
 MIN_FREE_GIB = 0.05
 SUMMARY_VERSION = 1
@@ -402,7 +395,7 @@ def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) ->
 def write_report(run: RunContext, say: Say) -> None:
     """Write `report.html`. It only retells what the folder holds, so that it fails alone: the run goes on."""
     from distill.report import gather_run, render_report
-    from distill.storage.store import atomic_write
+    from distill.storage.files import atomic_write
 
     try:
         atomic_write(run.run_dir / REPORT, render_report(gather_run(run.run_dir)))

@@ -32,7 +32,8 @@ from distill.recipe.model import Recipe
 from distill.recipe.sft import SftConfig
 from distill.stages import RunContext
 from distill.stages.sft import ready, train_job
-from distill.storage.store import only_writer, read_json
+from distill.storage.files import read_json
+from distill.storage.run_folder import only_writer
 from distill.training.job import TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import Example, Preflight, preflight

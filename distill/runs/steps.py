@@ -7,7 +7,8 @@ from typing import Any
 
 from distill.recipe.model import Recipe
 from distill.stages import eval, filter, generate, import_traces, push, sft
-from distill.storage.store import StageFolder, differences
+from distill.storage.fingerprints import differences
+from distill.storage.run_folder import StageFolder
 
 STAGES: dict[str, ModuleType] = {
     "generate": generate,

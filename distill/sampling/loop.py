@@ -21,8 +21,8 @@ from distill.grading.background import BackgroundGrader
 from distill.recipe.sampling import Price, Sampling, SamplingCompute
 from distill.sampling.errors import ErrorWatch, stopped_by_errors
 from distill.sampling.job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
+from distill.storage.files import read_json, write_json
 from distill.storage.ledger import Ledger, Tally, read_ledger
-from distill.storage.store import read_json, write_json
 from distill.storage.trace_store import stored, stored_traces
 
 ENGINE = "engine.json"

@@ -13,9 +13,10 @@ from distill.errors import StoreError, UserError
 from distill.recipe.sampling import Price
 from distill.sampling.job import num_lines
 from distill.sampling.loop import LIVE, cost
+from distill.storage.files import read_object
 from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS, SUMMARY
 from distill.storage.ledger import Tally, index_ledger, is_being_written
-from distill.storage.store import StageFolder, read_object
+from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import stored_without_repair
 
 SCHEMA_VERSION = 1

@@ -21,8 +21,9 @@ from distill.recipe.lineage import check_made_by, stages_before
 from distill.recipe.model import Recipe
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
+from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import TRACES
-from distill.storage.store import StageFolder, damaged_outputs, fingerprint
+from distill.storage.run_folder import StageFolder, damaged_outputs
 
 # Files that one stage leaves for another, relative to the stage's folder.
 

@@ -21,9 +21,10 @@ from distill.models.hub import Model, resolve_model
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, chat_format_of, never_grows, nothing_to_check
+from distill.storage.files import write_jsonl
 from distill.storage.layout import LEDGER, PROBLEMS, STUDENT, VERDICTS
 from distill.storage.ledger import index_ledger, read_at
-from distill.storage.store import Summary, write_jsonl
+from distill.storage.run_folder import Summary
 
 VERSION = 3
 grows, check = never_grows, nothing_to_check

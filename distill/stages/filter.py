@@ -38,10 +38,11 @@ from distill.recipe.filter import FilterConfig
 from distill.sampling.judging import Question, ask_judge
 from distill.stages import RunContext, never_grows, remake_damaged, traces_fingerprint
 from distill.storage.fact_cache import FactCache
+from distill.storage.files import disk_errors, replace_folder, sync_tree, write_json
 from distill.storage.layout import CERTIFICATE, DROPPED, KEPT, PROBLEMS, VERDICTS
 from distill.storage.problem_file import ProblemFile
+from distill.storage.run_folder import Summary
 from distill.storage.shards import ShardWriter
-from distill.storage.store import Summary, disk_errors, replace_folder, sync_tree, write_json
 from distill.storage.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
 VERSION = 4

@@ -19,9 +19,10 @@ from distill.sampling.job import SamplingJob
 from distill.sampling.loop import cost, run_sampling
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, chat_format_of, nothing_to_read
+from distill.storage.files import read_jsonl, write_jsonl
 from distill.storage.layout import LEDGER, PROBLEMS, SKIPPED
 from distill.storage.ledger import Tally, index_ledger
-from distill.storage.store import Summary, read_jsonl, write_jsonl
+from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, stored_without_repair
 
 VERSION = 3

@@ -18,9 +18,11 @@ from distill.errors import UserError
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
 from distill.stages import RunContext, never_grows, nothing_to_read
+from distill.storage.files import disk_errors, write_json
+from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LEDGER, PROBLEMS
 from distill.storage.ledger import Ledger
-from distill.storage.store import Summary, disk_errors, sha256_of, write_json
+from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, shard_files
 
 VERSION = 2

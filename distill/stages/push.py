@@ -17,8 +17,9 @@ from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
 from distill.recipe.push import PushConfig
 from distill.stages import RunContext, nothing_to_read
+from distill.storage.files import atomic_write, write_json
 from distill.storage.layout import CERTIFICATE
-from distill.storage.store import Summary, atomic_write, write_json
+from distill.storage.run_folder import Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

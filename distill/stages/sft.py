@@ -18,8 +18,10 @@ from distill.models.shapes import shape_from_config
 from distill.models.students import LORA_LEARNING_RATE
 from distill.models.tokenizers import template_text
 from distill.stages import RunContext, never_grows
+from distill.storage.files import read_jsonl
+from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, CHECKPOINTS, KEPT, METRICS, STUDENT
-from distill.storage.store import Summary, fingerprint, read_jsonl
+from distill.storage.run_folder import Summary
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout

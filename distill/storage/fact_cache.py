@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import StoreError
-from distill.storage.store import Closing, disk_errors
+from distill.storage.files import Closing, disk_errors
 
 KEY_BYTES = 16
 NUM_ASKED = 500

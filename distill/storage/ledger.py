@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, get_args
 
 from distill.core.records import FinishReason, SampleKey, Trace
 from distill.errors import StoreError
-from distill.storage.store import Closing, disk_errors, sync_folder
+from distill.storage.files import Closing, disk_errors, sync_folder
 
 NUM_HEAD_BYTES = len(b'{"crc32": "00000000", ')
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from distill.core.json_shape import PROBLEM, fault
 from distill.core.records import Problem
 from distill.errors import StoreError
-from distill.storage.store import Closing
+from distill.storage.files import Closing
 
 
 class ProblemFile(Closing):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import StoreError
-from distill.storage.store import refuse_pipe, sha256_of
+from distill.storage.files import refuse_pipe
+from distill.storage.fingerprints import sha256_of
 
 if TYPE_CHECKING:
     import pyarrow

@@ -25,19 +25,12 @@ from typing import TYPE_CHECKING, Any
 from distill.core.json_shape import COUNT, FLAG, TEXT, fault
 from distill.core.records import SampleKey, Trace
 from distill.errors import StoreError
+from distill.storage.files import disk_errors, read_object, sync_folder, sync_tree, write_json
+from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LEDGER, PROBLEMS, TRACES
 from distill.storage.ledger import LedgerIndex, Tally, index_ledger, read_at
+from distill.storage.run_folder import StageFolder, damaged_outputs
 from distill.storage.shards import ShardWriter, readable
-from distill.storage.store import (
-    StageFolder,
-    damaged_outputs,
-    disk_errors,
-    read_object,
-    sha256_of,
-    sync_folder,
-    sync_tree,
-    write_json,
-)
 
 if TYPE_CHECKING:
     import pyarrow

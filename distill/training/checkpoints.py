@@ -17,8 +17,9 @@ from typing import Any, Self
 
 from distill.core.json_shape import COUNT, TEXT, fault
 from distill.errors import StoreError
+from distill.storage.files import read_json, write_json
+from distill.storage.fingerprints import MAX_HASHERS, sha256_of
 from distill.storage.layout import SEAL
-from distill.storage.store import MAX_HASHERS, read_json, sha256_of, write_json
 
 _SEAL_SHAPE = {"owner": TEXT, "files": {"*": {"bytes": COUNT, "sha256": TEXT}}}
 

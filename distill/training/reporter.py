@@ -21,7 +21,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
 from distill.core.progress import ProgressBar
-from distill.storage.store import atomic_write
+from distill.storage.files import atomic_write
 
 HISTORY_KEYS = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch")
 

@@ -32,7 +32,8 @@ from distill.errors import ModelError, ProblemError
 from distill.execution.jobs import end_with_parent
 from distill.models.chat_templates import TemplateError, render_all
 from distill.models.tokenizers import Tokenizer, encode_all
-from distill.storage.store import disk_errors, read_json, replace_folder, sha256_of, sync_tree, write_json
+from distill.storage.files import disk_errors, read_json, replace_folder, sync_tree, write_json
+from distill.storage.fingerprints import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np

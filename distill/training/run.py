@@ -21,8 +21,8 @@ from distill.execution.cpu_products import measure, shapes_of
 from distill.models.rope import RopePatch, apply_rope
 from distill.models.tokenizers import Tokenizer, load_tokenizer
 from distill.recipe.sft import SftConfig
+from distill.storage.files import disk_errors, read_json
 from distill.storage.layout import CHECKPOINTS, METRICS
-from distill.storage.store import disk_errors, read_json
 from distill.training.arguments import Device, lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed

@@ -18,7 +18,7 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe.sft import SftConfig
-from distill.storage.store import replace_folder
+from distill.storage.files import replace_folder
 from distill.training.layout import Layout
 
 SHARDED_WEIGHTS = "pytorch_model_fsdp_0"

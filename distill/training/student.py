@@ -18,8 +18,8 @@ from distill.core.thinking import THINK_CLOSE, THINK_OPEN, opens_thinking, split
 from distill.errors import StageError
 from distill.models.hub_names import names_folder
 from distill.models.tokenizers import Tokenizer, render_prompt
+from distill.storage.files import disk_errors, read_json, replace_folder, sync_tree, write_json
 from distill.storage.layout import ADAPTER, STUDENT
-from distill.storage.store import disk_errors, read_json, replace_folder, sync_tree, write_json
 from distill.training.rows import source_row
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import pytest
 from distill import __version__
 from distill.recipe.loading import load_recipe
 from distill.stages import RunContext, generate
+from distill.storage.files import read_json
 from distill.storage.ledger import Ledger
-from distill.storage.store import StageFolder, read_json
+from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import stored_traces
 
 COMMANDS = ["run", "generate", "filter", "sft", "eval", "push"]

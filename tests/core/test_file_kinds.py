@@ -15,8 +15,9 @@ from distill.sampling.job import num_lines, num_lines_by_size
 from distill.sources.evaluation_sets import load_pack
 from distill.sources.imported_traces import foreign_traces
 from distill.sources.problems import load_problems
+from distill.storage.files import read_json, read_jsonl
+from distill.storage.run_folder import is_run
 from distill.storage.shards import readable
-from distill.storage.store import is_run, read_json, read_jsonl
 
 RECIPE = """\
 name: small

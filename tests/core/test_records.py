@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, problem_id
 from distill.core.trl_rows import rl_row, sft_row
 from distill.recipe.model import Recipe
-from distill.storage.store import read_jsonl, write_jsonl
+from distill.storage.files import read_jsonl, write_jsonl
 
 
 def _json_keeps(text):

@@ -14,8 +14,8 @@ from distill.engines.base import Completion
 from distill.execution.jobs import run_job
 from distill.grading.background import BackgroundGrader
 from distill.sampling.job import SamplingJob, make_trace
+from distill.storage.files import write_jsonl
 from distill.storage.ledger import index_ledger
-from distill.storage.store import write_jsonl
 
 LONG_S = 60.0
 

@@ -9,7 +9,8 @@ from distill.estimates.stage import TOKENS
 from distill.estimates.text_tokens import TokenRate
 from distill.recipe.model import Recipe
 from distill.runs.plan_record import _tokens
-from distill.storage.store import Manifest, StageFolder, fingerprint
+from distill.storage.fingerprints import fingerprint
+from distill.storage.run_folder import Manifest, StageFolder
 
 COMPLETION = "<think>\nFirst add 3 and 4, which gives 7.\n</think>\n\nThe answer is \\boxed{7}."
 NUM_ROWS = 40

@@ -13,7 +13,7 @@ from distill.core.records import Problem
 from distill.errors import ModelError, StageError, StoreError
 from distill.execution.jobs import run_job
 from distill.sampling.job import SamplingJob
-from distill.storage.store import write_jsonl
+from distill.storage.files import write_jsonl
 
 
 def job(tmp_path, model, **changes):

@@ -15,10 +15,10 @@ from distill.errors import StageError
 from distill.filters.facts import FULL, GRADED, PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
 from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT
 from distill.storage.fact_cache import FactCache
+from distill.storage.files import write_jsonl
 from distill.storage.layout import PROBLEMS
 from distill.storage.ledger import Ledger
 from distill.storage.problem_file import ProblemFile
-from distill.storage.store import write_jsonl
 from distill.storage.trace_store import finalise, shard_files
 
 TEXTS = [

@@ -11,7 +11,8 @@ import pytest
 from distill.recipe.model import Recipe
 from distill.runs.runner import _section, run_recipe
 from distill.stages import RunContext, generate
-from distill.storage.store import Manifest, describe_outputs, fingerprint
+from distill.storage.fingerprints import fingerprint
+from distill.storage.run_folder import Manifest, describe_outputs
 
 TOKEN = "hf_test_canary_0123456789abcdef"
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."

@@ -13,7 +13,7 @@ from distill.publish.licences import licence_of, named_licence, student_licence
 from distill.publish.markdown import code, escape, front_matter, paragraph
 from distill.publish.preview import plan_json, plan_text
 from distill.stages import push
-from distill.storage.store import sha256_of
+from distill.storage.fingerprints import sha256_of
 
 BOTH = {"repo": "me/small", "dataset": "me/small-data", "dropped": True}
 

@@ -15,7 +15,8 @@ from distill.recipe.installed import installed_folder, installed_names, installe
 from distill.recipe.loading import load_recipe, read_recipe
 from distill.runs.runner import run_recipe
 from distill.stages import RunContext, generate
-from distill.storage.store import Manifest, describe_outputs, fingerprint
+from distill.storage.fingerprints import fingerprint
+from distill.storage.run_folder import Manifest, describe_outputs
 
 NAMES = installed_names()
 R1 = ["qwen-1.5b", "qwen-7b", "llama-8b", "qwen-14b", "qwen-32b", "llama-70b"]

@@ -15,8 +15,10 @@ from distill.runs.listing import describe_run, note_command
 from distill.runs.runner import run_recipe, write_summary
 from distill.runs.sft_check import check_sft
 from distill.stages import RunContext, eval, filter, generate, import_traces, sft
+from distill.storage.files import read_json, write_jsonl
+from distill.storage.fingerprints import fingerprint, sha256_of
 from distill.storage.ledger import Ledger
-from distill.storage.store import Manifest, describe_outputs, fingerprint, read_json, sha256_of, write_jsonl
+from distill.storage.run_folder import Manifest, describe_outputs
 from distill.storage.trace_store import stored_traces
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."

@@ -22,8 +22,10 @@ from distill.report.compare import compare_runs, render_comparison
 from distill.runs.runner import write_summary
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
+from distill.storage.files import write_jsonl
+from distill.storage.fingerprints import fingerprint
 from distill.storage.ledger import Ledger
-from distill.storage.store import Manifest, Summary, describe_outputs, fingerprint, only_writer, write_jsonl
+from distill.storage.run_folder import Manifest, Summary, describe_outputs, only_writer
 from distill.storage.trace_store import finalise
 
 CHROMIUM = next(

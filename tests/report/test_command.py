@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from distill.cli import main
-from distill.storage.store import only_writer
+from distill.storage.run_folder import only_writer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from distill.report import gather_run
 from distill.report.compare import compare_runs, render_comparison
-from distill.storage.store import read_json, write_json
+from distill.storage.files import read_json, write_json
 
 
 def compared(one, other):

@@ -10,7 +10,7 @@ import pytest
 from distill.errors import UserError
 from distill.report import gather_run, render_report
 from distill.report.questions import MAX_QUESTIONS
-from distill.storage.store import read_json
+from distill.storage.files import read_json
 
 
 def shown(run):

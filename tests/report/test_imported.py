@@ -17,8 +17,9 @@ from distill.report.charts import MAX_ROWS, yield_rows
 from distill.report.compare import compare_runs, glance, render_comparison
 from distill.report.render import estimate_words, teacher_names
 from distill.stages import filter
+from distill.storage.files import write_jsonl
 from distill.storage.ledger import Ledger
-from distill.storage.store import Summary, write_jsonl
+from distill.storage.run_folder import Summary
 from distill.storage.trace_store import finalise
 
 TEACHERS = ("big/thinker", "small/solver", "small/solver", "")

@@ -11,7 +11,7 @@ import pytest
 from distill.core.records import REASON_KEYS, REASONS
 from distill.report import gather_run, render_report
 from distill.report.recipe_keys import reason_keys, recipe_lines
-from distill.storage.store import only_writer
+from distill.storage.run_folder import only_writer
 
 
 def note(folder, stage, *arguments):
@@ -90,7 +90,7 @@ def test_a_run_at_work_and_one_that_is_complete_ask_for_nothing(make_sums_run):
     assert gather_run(folder).facts["next_command"] is None
     assert "What to do next" not in render_report(gather_run(folder))
     without(folder, "eval")
-    hold = "import sys, time; from pathlib import Path; from distill.storage.store import only_writer\n"
+    hold = "import sys, time; from pathlib import Path; from distill.storage.run_folder import only_writer\n"
     hold += "with only_writer(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from distill.recipe.loading import load_recipe
-from distill.storage.store import only_writer
+from distill.storage.run_folder import only_writer
 
 pytestmark = pytest.mark.usefixtures("here")
 

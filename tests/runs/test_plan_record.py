@@ -16,8 +16,10 @@ from distill.runs.plan import plan_recipe
 from distill.runs.plan_table import print_plan
 from distill.runs.runner import run_recipe
 from distill.stages import RunContext, generate
+from distill.storage.files import read_json
+from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ESTIMATE
-from distill.storage.store import Manifest, describe_outputs, fingerprint, read_json
+from distill.storage.run_folder import Manifest, describe_outputs
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{7}."
 

@@ -10,7 +10,8 @@ from distill.recipe.yaml_tree import read_tree
 from distill.runs.runner import run_recipe, write_summary
 from distill.runs.steps import STAGES, decide
 from distill.stages import RunContext, generate, never_grows, traces_fingerprint
-from distill.storage.store import StageFolder, read_json, read_jsonl
+from distill.storage.files import read_json, read_jsonl
+from distill.storage.run_folder import StageFolder
 
 RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{%s}."
 

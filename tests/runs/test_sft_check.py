@@ -15,7 +15,7 @@ from distill.errors import ModelError, UserError
 from distill.recipe.lineage import files_of
 from distill.recipe.model import Recipe
 from distill.runs.sft_check import check_sft, example_text, print_check
-from distill.storage.store import describe_outputs
+from distill.storage.run_folder import describe_outputs
 from distill.training.preflight import Example, Segment
 
 pytestmark = pytest.mark.slow

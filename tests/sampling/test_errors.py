@@ -12,8 +12,8 @@ from distill.sampling.errors import EARLY_ERRORS, NEW_WORDS_EVERY_S, TROUBLE_EVE
 from distill.sampling.job import SamplingJob
 from distill.sampling.loop import run_sampling
 from distill.sampling.status import status_lines
+from distill.storage.files import read_json, write_jsonl
 from distill.storage.ledger import Tally, index_ledger
-from distill.storage.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n6 and 3\n</think>\n\n9"]
 SAID = "HTTP 500: the model is sleeping"

@@ -12,8 +12,8 @@ from distill.recipe.sampling import Price
 from distill.sampling.job import SamplingJob, make_request, missing_keys, sample_seed
 from distill.sampling.loop import cost, run_sampling
 from distill.sampling.status import status_lines
+from distill.storage.files import read_json, write_jsonl
 from distill.storage.ledger import Tally, index_ledger, read_ledger
-from distill.storage.store import read_json, write_jsonl
 
 ANSWERS = ["<think>\n2+2\n</think>\n\n4", "5"]
 

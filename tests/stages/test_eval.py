@@ -12,9 +12,9 @@ from distill.recipe.model import Recipe
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, eval, traces_fingerprint
 from distill.stages.eval import Graded, compare, problem_scores, score
+from distill.storage.files import read_jsonl, write_json, write_jsonl
 from distill.storage.layout import KEPT
 from distill.storage.ledger import Ledger
-from distill.storage.store import read_jsonl, write_json, write_jsonl
 
 THOUGHT = "<think>\nTwo and two.\n</think>\n\n"
 

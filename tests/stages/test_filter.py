@@ -11,8 +11,9 @@ from distill.errors import ProblemError, StoreError, UserError
 from distill.recipe.model import Recipe
 from distill.runs.explain import explain, story
 from distill.stages import RunContext, filter, generate
+from distill.storage.files import read_json, read_jsonl, write_json, write_jsonl
 from distill.storage.ledger import Ledger
-from distill.storage.store import describe_outputs, read_json, read_jsonl, write_json, write_jsonl
+from distill.storage.run_folder import describe_outputs
 from distill.storage.trace_store import finalise
 
 THOUGHT = "<think>\nTwo and two make four.\n</think>\n\n"

@@ -8,8 +8,9 @@ import pytest
 from distill.core.records import Trace
 from distill.errors import UserError
 from distill.stages import RunContext, generate
+from distill.storage.files import read_json, read_jsonl
+from distill.storage.fingerprints import differences
 from distill.storage.ledger import Ledger
-from distill.storage.store import differences, read_json, read_jsonl
 from distill.storage.trace_store import stored, stored_traces
 
 ANSWERS = ["<think>\n1\n</think>\n\n\\boxed{1}", "<think>\nhm"]

@@ -6,7 +6,7 @@ from distill.errors import ProblemError, UserError
 from distill.recipe.model import Recipe
 from distill.runs.runner import run_recipe
 from distill.stages import RunContext, filter, import_traces
-from distill.storage.store import read_json, read_jsonl, write_jsonl
+from distill.storage.files import read_json, read_jsonl, write_jsonl
 from distill.storage.trace_store import stored_traces
 
 ROWS = [

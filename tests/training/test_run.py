@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from distill.errors import DiskError, ModelError, StageError, StoreError
 from distill.recipe.sft import SftConfig
-from distill.storage.store import write_json
+from distill.storage.files import write_json
 from distill.training.checkpoints import newest_checkpoint, set_damaged_aside, step_of
 from distill.training.job import TrainJob
 from distill.training.layout import plan_layout

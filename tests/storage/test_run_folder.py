@@ -11,17 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import StoreError
-from distill.storage.store import (
-    Manifest,
-    StageFolder,
-    atomic_write,
-    differences,
-    disk_errors,
-    fingerprint,
-    only_writer,
-    read_json,
-    sha256_of,
-)
+from distill.storage.files import atomic_write, disk_errors, read_json
+from distill.storage.fingerprints import differences, fingerprint, sha256_of
+from distill.storage.run_folder import Manifest, StageFolder, only_writer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -84,7 +76,7 @@ def test_atomic_write_leaves_the_old_file_when_the_new_one_cannot_be_written(tmp
 def test_atomic_write_survives_a_kill_at_any_moment(tmp_path):
     """A process that writes for ever is killed again and again: the file is always one whole version."""
     script = (
-        "import itertools, sys; from pathlib import Path; from distill.storage.store import write_json\n"
+        "import itertools, sys; from pathlib import Path; from distill.storage.run_folder import write_json\n"
         "for i in itertools.count(): write_json(Path(sys.argv[1]), {'version': i, 'again': [i] * 2000})"
     )
     target = tmp_path / "manifest.json"
@@ -137,7 +129,7 @@ def test_set_aside_keeps_every_older_result(tmp_path):
 
 def test_a_second_writer_is_refused_and_told_who_holds_the_folder(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from distill.storage.store import only_writer\n"
+        "import sys; from pathlib import Path; from distill.storage.run_folder import only_writer\n"
         "with only_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
