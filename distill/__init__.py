@@ -1,15 +1,14 @@
 """distill: make small reasoning models by distillation.
 
-A teacher's chains of thought are sampled, the correct and readable ones kept, a student trained on them and measured.
-The command line is `distill`; from Python the same is
+A teacher's chains of thought are sampled and filtered; a student is trained on those that are correct and readable, and
+evaluated. The command line is `distill`. The same from Python:
 
     import distill
 
     result = distill.run("recipe.yaml", student="qwen-1.5b")
     result.student_score.pass_at_1
 
-Importing the package imports nothing else; each name below is fetched from its module when it is first used
-(docs/python.md).
+Importing the package imports nothing else: each name below is imported from its module on first use (docs/python.md).
 """
 
 import importlib
@@ -74,15 +73,13 @@ _HOMES = {
     "grading": ("Grade", "grade"),
     "sources.problems": ("ProblemSets", "load_problem_sets", "load_problems"),
     "core.thinking": ("join_reasoning", "split_reasoning"),
-    "recipe.sections": (
-        "EvalConfig",
-        "FilterConfig",
-        "GenerateConfig",
-        "ProblemSource",
-        "PushConfig",
-        "Recipe",
-        "SftConfig",
-    ),
+    "recipe.eval": ("EvalConfig",),
+    "recipe.filter": ("FilterConfig",),
+    "recipe.generate": ("GenerateConfig",),
+    "recipe.model": ("Recipe",),
+    "recipe.problems": ("ProblemSource",),
+    "recipe.push": ("PushConfig",),
+    "recipe.sft": ("SftConfig",),
     "recipe.loading": ("load_recipe",),
     "core.records": ("REASONS", "REASON_KEYS", "EvalResult", "Problem", "Trace", "Verdict"),
     "core.trl_rows": ("rl_row", "sft_row"),
@@ -92,7 +89,7 @@ _HOMES = {
     "estimates.training_report": ("plan_memory",),
     "filters.verdicts": ("judge_traces",),
 }
-"""Module -> the names that are fetched from it."""
+"""Module -> the names that are imported from it."""
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
@@ -156,7 +153,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Fetch a name from its module, once.
+    """Import a name from its module on first use; the arguments of functions are checked on each call.
 
     Raises:
         AttributeError: the package has no such name.

@@ -1,6 +1,6 @@
-"""Running recipes from Python, and reading what they left.
+"""Running recipes from Python, and reading their results.
 
-Enters: a recipe, as a path, a dict or a `Recipe`. Leaves: a `RunResult`: scores, traces, verdicts, rows, places.
+Example:
 
     result = run("recipe.yaml", run_dir="runs", student="qwen-1.5b")
     print(result.student_score.pass_at_1, result.folder / "report.html")
@@ -46,57 +46,57 @@ RecipeGiven = Recipe | Mapping[str, Any] | str | Path
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A run, finished or on its way: its summary, and ways to its records."""
+    """A run, finished or not: its summary, and access to its records."""
 
     summary: dict[str, Any]
-    """As in `summary.json` (docs/json.md); a stage that is not complete has no key."""
+    """The content of `summary.json` (docs/json.md); a stage that is not complete has no key."""
     folder: Path
     """`runs/<name>`."""
 
     @property
     def name(self) -> str:
-        """Of the run, and of its folder."""
+        """Return the name of the run and of its folder."""
         return str(self.summary["name"])
 
     @property
     def report(self) -> Path:
-        """The report, a page for a browser."""
+        """Return the path of the report, an HTML page."""
         return self.folder / REPORT
 
     @property
     def student(self) -> Path | None:
-        """The trained student, which transformers and vLLM load; `None` before training."""
+        """Return the folder of the trained student, for transformers and vLLM; `None` before training."""
         return self.folder / "sft" / STUDENT if "sft" in self.summary else None
 
     @property
     def base_score(self) -> EvalResult | None:
-        """What the student scored before training; `None` where nothing was measured."""
+        """Return the score of the student before training, or `None` if there was no evaluation."""
         return self._score("base")
 
     @property
     def student_score(self) -> EvalResult | None:
-        """What the student scores; `None` where nothing was measured."""
+        """Return the score of the trained student, or `None` if there was no evaluation."""
         return self._score("student")
 
     @property
     def gain(self) -> dict[str, Any] | None:
-        """The paired difference: `pass_at_1`, `interval_95` (shares), `num_gained`, `num_lost` (problems)."""
+        """Return the paired difference: `pass_at_1`, `interval_95` (shares), `num_gained`, `num_lost` (problems)."""
         return self.summary["eval"]["difference"] if "eval" in self.summary else None
 
     def problems(self) -> list[Problem]:
-        """The problems that the traces answer."""
+        """Return the problems that the traces answer."""
         return [Problem.from_json(row) for row in read_jsonl(self._traces_folder / PROBLEMS)]
 
     def traces(self) -> Iterator[Trace]:
-        """All traces, in the order of their identities."""
+        """Iterate over all traces, ordered by identity."""
         return stored_traces(self._traces_folder)
 
     def verdicts(self) -> Iterator[Verdict]:
-        """What the filter made of each trace, in the same order."""
+        """Iterate over the filter's verdicts on the traces, in the same order."""
         return (Verdict.from_json(row) for row in read_jsonl(self.folder / "filter" / VERDICTS))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The training rows: TRL's `prompt` and `completion`, and the trace's own columns."""
+        """Yield the training rows: TRL's `prompt` and `completion`, and the trace's own columns."""
         import pyarrow.parquet as pq
 
         for shard in sorted((self.folder / "filter" / KEPT).glob("*.parquet")):
@@ -119,7 +119,7 @@ class RunResult:
         return "\n".join([f"run {self.name}", *(f"  {name:<9} {text}" for name, text in self._lines())])
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
+        """Return the result as an HTML table, for notebooks."""
         rows = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in self._lines())
         return f"<table><caption>run {html.escape(self.name)}</caption>{rows}</table>"
 
@@ -137,31 +137,31 @@ def run(
     say: Callable[[str], None] | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Run a recipe's stages, skipping those that are done; what `distill run` does.
+    """Run a recipe's stages, skipping those that are done, like `distill run`.
 
-    Works in a notebook and outside the main thread. Interrupted (Ctrl-C, the stop button), it keeps what is finished,
-    and the same call goes on from there. Engines and training run in processes of their own.
+    Works in a notebook and outside the main thread. After an interrupt (Ctrl-C, the stop button), finished work is kept
+    and the same call resumes. Engines and training run in child processes.
 
     Args:
         recipe: a file, the name of an installed recipe, a reference to one outside (`hf:…`, `git+…`) that was accepted
             on the command line, a dict with the same keys as a file, or a recipe.
-        stages: names of stages (`generate`, `import`, `filter`, `sft`, `eval`, `push`); left out: all that it has.
-        run_dir: folder in which `<recipe name>/` is made.
-        overrides: `key.path=value`, as `--set`; for a file alone, and so are `student` and `teacher`.
+        stages: names of stages (`generate`, `import`, `filter`, `sft`, `eval`, `push`). Default: all of the recipe.
+        run_dir: folder in which `<recipe name>/` is created.
+        overrides: `key.path=value`, as for `--set`; only for a recipe file, like `student` and `teacher`.
         student: alias, Hub id or folder.
         teacher: Hub id, folder or alias.
         force: move results of a changed recipe aside instead of stopping.
-        retry_errors: ask again for the samples that ended in errors.
-        say: is told each step in a line; left out: standard error.
-        quiet: no progress and no notes.
+        retry_errors: retry the samples that ended in errors.
+        say: called with a line for each step. Default: prints to standard error.
+        quiet: show no progress and no notes.
 
     Raises:
-        UserError: a mistake in what was asked for; the message says what to do.
-        DistillError: a stage failed; what is finished stays.
+        UserError: the request is invalid; the message says what to do.
+        DistillError: a stage failed; finished work is kept.
     """
     made = as_recipe(recipe, overrides, student, teacher)
     if stages is not None and not stages:
-        raise UserError("run: stages names none. Leave it out for all that the recipe has.")
+        raise UserError("run: stages is empty. Leave it out to run all stages of the recipe.")
     if unknown := sorted(set(stages or ()) - STAGES.keys()):
         raise UserError(f"stages: unknown {', '.join(unknown)}. There are: {', '.join(STAGES)}.")
     there = stages_of(made)
@@ -183,10 +183,10 @@ def as_recipe(
     student: str | None = None,
     teacher: str | None = None,
 ) -> Recipe:
-    """A recipe from what names it (a file, an installed one, one from outside), a dict, or itself.
+    """Return a recipe, given by reference (a file, an installed one, one from outside), as a dict or as itself.
 
     Raises:
-        RecipeError: what is wrong with it, and the likely right key; or overrides for what is no file.
+        RecipeError: it is invalid, or there are overrides although it is not given by reference.
     """
     if isinstance(recipe, str | Path):
         return load_recipe(recipe, overrides, {"student": student, "generate.teacher": teacher})
@@ -201,10 +201,10 @@ def as_recipe(
 
 
 def open_run(name: str | Path, run_dir: str | Path = "runs") -> RunResult:
-    """Read a run that is there already, finished or not.
+    """Open an existing run, finished or not.
 
     Args:
-        name: of the run in `run_dir`, or its folder.
+        name: name of the run in `run_dir`, or its folder.
         run_dir: folder of runs.
 
     Raises:
@@ -213,21 +213,21 @@ def open_run(name: str | Path, run_dir: str | Path = "runs") -> RunResult:
     folder = find_run(Path(run_dir), str(name))
     summary = read_object(folder / SUMMARY)
     if summary is None:
-        raise UserError(f"{folder}: no stage of this run is complete yet. Go on with distill.run(recipe).")
+        raise UserError(f"{folder}: no stage of this run is complete yet. Continue with distill.run(recipe).")
     return RunResult(summary, folder)
 
 
 def make_problem(question: str, answer: str | None, task: str = "math", source: str = "python") -> Problem:
-    """A problem from a question and its expected answer; its id is a hash of the content.
+    """Return a problem made from a question and its expected answer; its id is a hash of the content.
 
     Args:
         question: as the student will see it.
-        answer: the expected final answer; `None` where nobody knows it.
+        answer: the expected final answer; `None` if unknown.
         task: how answers are graded: `math`, `exact`, `numeric`, `regex`, …
         source: where it comes from, in a word.
 
     Raises:
-        UserError: nothing is graded so.
+        UserError: there is no such task.
     """
     if task not in get_args(Task):
         raise UserError(f"make_problem: task is {task!r}, and should be one of {', '.join(get_args(Task))}.")
@@ -244,18 +244,18 @@ def make_trace(
     teacher: str = "unknown",
     num_completion_tokens: int = 0,
 ) -> Trace:
-    """A trace from a model's raw text, taken apart at `</think>`.
+    """Return a trace made from a model's raw text, split into reasoning and answer at `</think>`.
 
     Args:
-        problem: that it answers.
-        text: verbatim, thinking included.
+        problem: the problem that it answers.
+        text: the raw text, including the reasoning.
         sample_index: its number among the problem's traces.
         finish_reason: `stop`, `length`, `loop` or `error`.
-        teacher: who wrote it.
-        num_completion_tokens: as the teacher counts them; 0 where nobody knows.
+        teacher: name of the model that wrote it.
+        num_completion_tokens: in tokens of the teacher; 0 if unknown.
 
     Raises:
-        UserError: a number below 0.
+        UserError: a number is negative.
     """
     if sample_index < 0 or num_completion_tokens < 0:
         raise UserError(
@@ -279,16 +279,16 @@ def make_trace(
 
 
 def score(traces: Sequence[Trace], verdicts: Sequence[Verdict], model: str = "", seed: int = 0) -> EvalResult:
-    """pass@1 with its 95% interval, as `distill eval` works it out (docs/scores.md).
+    """Return pass@1 with its 95% interval, computed like `distill eval` (docs/scores.md).
 
     Args:
-        traces: answers, equally many for each problem.
-        verdicts: one a trace; `correct` counts, and what could not be graded counts as not right.
-        model: whose they are.
-        seed: of the bootstrap.
+        traces: answers, the same number for each problem.
+        verdicts: one per trace; ungraded traces count as wrong.
+        model: name of the model that wrote them.
+        seed: seed of the bootstrap.
 
     Raises:
-        UserError: there are none, or not one verdict a trace.
+        UserError: there are no traces, or not exactly one verdict per trace.
     """
     keys = {trace.key for trace in traces}
     if not traces or len(keys) != len(traces) or keys != {verdict.key for verdict in verdicts}:
@@ -303,7 +303,7 @@ def _to_standard_error(text: str) -> None:
 
 @contextlib.contextmanager
 def _quiet(is_quiet: bool) -> Iterator[None]:
-    """For as long as the block lasts, no progress here and in child processes."""
+    """Turn off progress inside the block, here and in child processes."""
     before = os.environ.get(QUIET)
     if is_quiet:
         os.environ[QUIET] = "1"
@@ -326,19 +326,19 @@ def plan(
     gpu_price: float | None = None,
     prices: str | Path | None = None,
 ) -> Plan:
-    """What a run will take, before anything runs; `to_json()` is as in docs/json.md.
+    """Estimate what a run will take, before anything runs; docs/json.md describes `to_json()`.
 
     Args:
-        recipe: a file, a dict or a recipe; one from outside need not have been accepted, as nothing of it is run.
-        run_dir: folder in which `<recipe name>/` is, or will be.
-        gpus: GPUs to plan for (with `gpu="cpu"`: cores); left out: this machine's.
+        recipe: a file, a dict or a recipe; one from outside need not be accepted, since it is not run.
+        run_dir: folder that contains, or will contain, `<recipe name>/`.
+        gpus: GPUs to plan for (with `gpu="cpu"`: cores). Default: this machine's.
         gpu: kind of GPU (`h100`, `4090`, …), or `cpu`.
         gpu_memory_gib: memory of one GPU.
-        gpu_price: money for an hour of one GPU.
-        prices: YAML with prices of your own (docs/planning.md).
+        gpu_price: price of one GPU for an hour.
+        prices: YAML file with your own prices (docs/planning.md).
 
     Raises:
-        UserError: a mistake in what was asked for; the message says what to do.
+        UserError: the request is invalid; the message says what to do.
     """
     for name, number, least in (("gpus", gpus, 1), ("gpu_memory_gib", gpu_memory_gib, 1)):
         if number is not None and not number >= least:
@@ -349,14 +349,14 @@ def plan(
 
 
 def doctor(recipe: RecipeGiven | None = None, *, run_dir: str | Path = "runs") -> Diagnosis:
-    """What this machine lacks, and what a recipe lacks on it, with the command that fixes each.
+    """Check what is missing on this machine, for itself and for a recipe, with the command that fixes each finding.
 
     Args:
-        recipe: a file, a dict or a recipe; left out: the machine alone.
+        recipe: a file, a dict or a recipe. Default: check only the machine.
         run_dir: folder for runs.
 
     Raises:
-        RecipeError: the dict is no recipe. (Of a file that is none, the diagnosis tells.)
+        RecipeError: the dict is not a valid recipe. (An invalid file is part of the diagnosis.)
     """
     if recipe is None:
         return diagnose(None, Path(run_dir))
@@ -370,12 +370,12 @@ RunGiven = RunResult | str | Path
 
 
 def write_report(run: RunGiven, *, run_dir: str | Path = "runs", output: str | Path | None = None) -> Path:
-    """Write the page about a run, finished or not, and tell where it is.
+    """Write the report of a run, finished or not, and return its path.
 
     Args:
         run: its name in `run_dir`, its folder, or the result of `distill.run`.
         run_dir: folder of runs.
-        output: where the page goes; left out: `report.html` in the run's folder.
+        output: file to write. Default: `report.html` in the run's folder.
 
     Raises:
         UserError: there is no such run.
@@ -388,11 +388,11 @@ def write_report(run: RunGiven, *, run_dir: str | Path = "runs", output: str | P
 
 
 def compare(first: RunGiven, second: RunGiven, *, run_dir: str | Path = "runs") -> dict[str, Any]:
-    """What sets two runs apart: funnel, scores with intervals, recipes; `comparison` of `distill report --json`.
+    """Return how two runs differ (funnel, scores with intervals, recipes), as in `distill report --json`.
 
     Args:
-        first: as `write_report` takes a run, and so is `second`.
-        second: the other.
+        first: a run, as for `write_report`.
+        second: the other run.
         run_dir: folder of runs.
 
     Raises:
@@ -402,10 +402,10 @@ def compare(first: RunGiven, second: RunGiven, *, run_dir: str | Path = "runs") 
 
 
 def diff(before: RecipeGiven, after: RecipeGiven, *, run_dir: str | Path = "runs") -> list[Difference]:
-    """How two recipes differ in meaning, what changes the result first.
+    """Return how two recipes differ in meaning, changes to the result first.
 
     Args:
-        before: a recipe as `plan` takes it, or a run by its name or folder.
+        before: a recipe, as for `plan`, or a run's name or folder.
         after: the same.
         run_dir: folder of runs.
 

@@ -194,5 +194,5 @@ def test_ctrl_c_stops_with_130_and_keeps_what_is_finished(smollm2, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said[-2000:]
-    assert said.endswith(f"Go on with:\n  distill {shlex.join(command(tmp_path)[3:])}\n")
+    assert said.endswith(f"Continue with:\n  distill {shlex.join(command(tmp_path)[3:])}\n")
     assert len(list(read_ledger(ledger))) >= 10

@@ -1,9 +1,9 @@
-"""The command line: thin commands, a module a group of them, heavy imports inside their bodies.
+"""The command line: thin commands, one module per group, with heavy imports inside their bodies.
 
 Exit codes: see `distill.cli.entry`.
 """
 
-from distill.cli import planning, recipes, stages, students  # noqa: F401 - each adds its commands
+from distill.cli import planning, recipes, stages, students  # noqa: F401 - importing adds the commands
 
 # isort: split
 from distill.cli import grading, report, runs  # noqa: F401 - after the stages, as --help shows them

@@ -1,8 +1,10 @@
-"""The application, and what its commands share: the options of every command that takes a recipe, and output.
+"""The Typer application, and what its commands share: registration, and the options of commands that take a recipe.
 
-@recipe_command("sft", about="Fine-tune the student on the kept traces.")
-def sft(given: Given, check: Annotated[bool, typer.Option("--check")] = False) -> None:
-    recipe = given.load()
+Example:
+
+    @recipe_command("sft", about="Fine-tune the student on the kept traces.")
+    def sft(given: Given, check: Annotated[bool, typer.Option("--check")] = False) -> None:
+        recipe = given.load()
 """
 
 import dataclasses
@@ -53,12 +55,12 @@ RunDirOption = Annotated[
     Path, typer.Option("--run-dir", metavar="DIR", help="Folder for runs; results go to DIR/<recipe name>/.")
 ]
 _NAMED_COMMAND = re.compile(r"`distill (run|generate|import|filter|sft|eval|push|plan|doctor)((?: --[a-z-]+)*)`")
-"""A command line in a message of the core, which does not know with what options it was called."""
+"""A command line in a message of the core, which does not know the options that were given."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What was given to a command that takes a recipe: the options that all of them share."""
+    """The options shared by all commands that take a recipe."""
 
     recipe: Annotated[
         str,
@@ -106,11 +108,11 @@ class Given:
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors.")] = False
 
     def again(self, stage: str) -> str:
-        """The command line that does a stage with the same recipe, settings and run folder."""
+        """Return the command line that runs a stage with the same recipe, settings and run folder."""
         return shlex.join([PROGRAM, stage, *self.arguments()])
 
     def arguments(self) -> list[str]:
-        """Recipe, settings and run folder, as they would be given again."""
+        """Return recipe, settings and run folder as command-line arguments."""
         words = [self.recipe] if self.recipe != DEFAULT_RECIPE else []
         for override in self.overrides or ():
             words += ["--set", override]
@@ -119,22 +121,22 @@ class Given:
         return words + (["--run-dir", str(self.run_dir)] if self.run_dir != DEFAULT_RUN_DIR else [])
 
     def in_full(self, message: str) -> str:
-        """A message in which each command line that it names has the options that were given."""
+        """Return a message with the given options added to each command line in it."""
         return _NAMED_COMMAND.sub(lambda found: f"`{self.again(found[1])}{found[2]}`", message)
 
     def load(self, flags: Mapping[str, Any] | None = None) -> "Recipe":
-        """The recipe with everything that was given on the command line, to run it.
+        """Load the recipe with all options of the command line, to run it.
 
         Args:
-            flags: further named flags by the key that they override; `None` values are flags not given.
+            flags: further named flags by the key that they override; `None` values are ignored.
 
         Raises:
-            UserError: it comes from outside, and is not accepted.
+            UserError: it is invalid, or comes from outside and is not accepted.
         """
         return self.load_whole(flags).recipe
 
     def load_whole(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
-        """The same with where it came from."""
+        """Load the recipe like `load`, and return it with where it came from."""
         from distill.cli.outside import confirm
 
         loaded = self.look(flags)
@@ -142,7 +144,7 @@ class Given:
         return loaded
 
     def look(self, flags: Mapping[str, Any] | None = None) -> "LoadedRecipe":
-        """The same without asking whether a recipe from outside is accepted: to show it, never to run it."""
+        """Load the recipe like `load_whole`, but to show it, not to run it: it need not be accepted."""
         from distill.core.progress import QUIET
         from distill.recipe.loading import read_recipe
 
@@ -160,19 +162,15 @@ def command(
     Args:
         name: of the command.
         about: what it does, in a line.
-        examples: command lines that a reader can copy, each with a word on what it is for after two spaces and `#`.
-        panel: heading in `--help` that the command stands under.
+        examples: command lines to copy, each with an optional note after two spaces and `#`.
+        panel: heading of the command in `--help`.
         to: the group that the command belongs to.
     """
     return to.command(name, cls=HelpfulCommand, help=about, epilog="\n".join(examples), rich_help_panel=panel)
 
 
 def group(name: str, about: str, examples: Sequence[str], panel: str) -> typer.Typer:
-    """Add a group of commands, such as `distill runs`, and return what its commands are added `to`.
-
-    Args:
-        name: as for `command`, and so are `about`, `examples` and `panel`.
-    """
+    """Add a group of commands, such as `distill runs`, and return it. The arguments are those of `command`."""
     made = typer.Typer(cls=HelpfulGroup, no_args_is_help=True, rich_markup_mode=None, context_settings=HELP_NAMES)
     app.add_typer(made, name=name, help=about, epilog="\n".join(examples), rich_help_panel=panel)
     return made
@@ -189,8 +187,8 @@ def recipe_command(
     """Add a function `(given: Given, its own options…)` as a command that has the shared options too.
 
     Args:
-        name: as for `command`, and so are `about`, `examples`, `panel` and `to`.
-        without: shared options that make no sense for it.
+        name: as for `command`, like `about`, `examples`, `panel` and `to`.
+        without: shared options to leave out.
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
@@ -226,4 +224,4 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of distill itself."""
+    """Handle the options of distill itself."""

@@ -1,7 +1,7 @@
-"""What a shell offers after TAB: recipes, students, runs, keys of a recipe and their values.
+"""Shell completion of recipes, students, runs, and a recipe's keys and values.
 
-Each function takes the word so far and gives (word, what it is). Nothing here may fail or be slow: what cannot be found
-out is left out.
+Each function takes the word so far and returns pairs (word, description). Completion must not fail or be slow:
+what cannot be looked up is left out.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from typing import Any, Literal, get_args, get_origin
 Offers = list[tuple[str, str]]
 
 MAX_HELP = 60
-"""Longest word on what an offer is, in characters: shells put it beside the offer."""
+"""Longest description, in characters: shells show it beside the word."""
 
 
 def complete_recipe(incomplete: str) -> Offers:
-    """Recipe files, folders that may hold some, and the names of those that come with distill."""
+    """Return recipe files, folders that may contain some, and the names of installed recipes."""
     package = Path(__file__).parents[1]
     # Inside the package, or beside it in a checkout.
     names = sorted({file.stem for place in (package, package.parent) for file in place.glob("recipes/*.yaml")})
@@ -41,14 +41,14 @@ def _recipe_files(incomplete: str) -> Offers:
 
 
 def complete_student(incomplete: str) -> Offers:
-    """Aliases of the student table."""
+    """Return aliases of the student table."""
     from distill.models.students import STUDENTS
 
     return [(name, one.hub_id) for name, one in STUDENTS.items() if name.startswith(incomplete)]
 
 
 def complete_run(ctx: Any, incomplete: str) -> Offers:
-    """Runs in `--run-dir`, as far as it stands before."""
+    """Return the runs in `--run-dir`, if that comes before the word."""
     from distill.storage.run_folder import is_run
 
     run_dir = Path(ctx.params.get("run_dir") or "runs")
@@ -61,7 +61,7 @@ def complete_run(ctx: Any, incomplete: str) -> Offers:
 
 
 def complete_setting(incomplete: str) -> Offers:
-    """Keys of a recipe by the sections that are written out so far, and after `=` the values there are to choose."""
+    """Return the keys in the section typed so far, or after `=` the possible values of a key."""
     key, sign, value = incomplete.partition("=")
     if sign:
         return [(f"{key}={choice}", "") for choice in _choices(key) if choice.startswith(value)]
@@ -76,7 +76,7 @@ def complete_setting(incomplete: str) -> Offers:
 
 
 def _fields(section: str) -> Iterator[tuple[str, Any, str]]:
-    """Name, type and description of each key in a section (`generate.sampling`; nothing: the recipe's own)."""
+    """Yield name, type and description of each key in a section (`generate.sampling`; empty: the recipe itself)."""
     from distill.recipe.model import Recipe
 
     model: Any = Recipe
@@ -88,7 +88,7 @@ def _fields(section: str) -> Iterator[tuple[str, Any, str]]:
         if model is None:
             return
     for name, field in model.model_fields.items():
-        about = " ".join((field.description or "").replace("`", "").split())  # it goes through a shell's eval
+        about = " ".join((field.description or "").replace("`", "").split())  # a shell evaluates it
         yield name, field.annotation, about if len(about) <= MAX_HELP else f"{about[: MAX_HELP - 1]}…"
 
 

@@ -1,7 +1,7 @@
-"""The console script: runs a command, and turns every end of it into an exit code and one message.
+"""The console script: runs a command and turns its outcome into an exit code and, on failure, one message.
 
-Exit codes: 0 done, 2 the user's mistake, 130 and 143 stopped by Ctrl-C and SIGTERM, 1 anything else. With `--json` an
-error is also a JSON object on standard output (docs/json.md).
+Exit codes: 0 success, 2 user error, 130 and 143 stopped by Ctrl-C and SIGTERM, 1 anything else. With `--json` an error
+is also a JSON object on standard output (docs/json.md).
 """
 
 import contextlib
@@ -25,18 +25,18 @@ STOPPED_BY_CTRL_C, STOPPED_BY_SIGTERM = 130, 143
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised where the main thread is, so that children are stopped and files closed."""
+    """SIGTERM, raised in the main thread so that child processes are stopped and files closed."""
 
 
 def main() -> None:
     """Run the command line."""
-    with contextlib.suppress(ValueError):  # only the main thread hears signals
+    with contextlib.suppress(ValueError):  # only the main thread may set signal handlers
         signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run())
 
 
 def _run() -> int:
-    """The exit code, once all has been said."""
+    """Run the command, report errors, and return the exit code."""
     if "" in sys.argv[1:]:
         return _end("UsageError", "an argument is empty. Is a variable in your command not set?", 2)
     try:
@@ -53,12 +53,12 @@ def _run() -> int:
         if _wants_json():
             _print_error_json(type(error).__name__, str(error), 1, None)
         raise
-    # Typer makes of Ctrl-C an exit code.
+    # Typer turns Ctrl-C into an exit code.
     return _stopped(code) if code == STOPPED_BY_CTRL_C else int(code or 0)
 
 
 def same_command() -> str | None:
-    """What goes on with what was begun: the command line as it was given; `None` where a launcher gave it."""
+    """Return the command line as given, which resumes the work, or `None` if a launcher started it."""
     from distill.execution.launchers import launched_place
 
     with contextlib.suppress(UserError):
@@ -69,8 +69,8 @@ def same_command() -> str | None:
 
 def _stopped(code: int) -> int:
     command = same_command()
-    way = f"Go on with:\n  {command}" if command else "The same launch goes on from here."
-    message = f"Stopped. What is finished is kept. {way}"
+    way = f"Continue with:\n  {command}" if command else "The same launch resumes from here."
+    message = f"Stopped. Finished work is kept. {way}"
     say(message)
     if _wants_json():
         _print_error_json("Stopped", message, code, command)
@@ -78,7 +78,7 @@ def _stopped(code: int) -> int:
 
 
 def _usage_error(error: Any) -> int:
-    """A command line that cannot be understood, as `Error: …` and where to look."""
+    """Report a command line that cannot be parsed and where to find help, and return the exit code."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(error.format_message())
@@ -92,7 +92,7 @@ def _usage_error(error: Any) -> int:
 
 
 def _hint(option: str, possible: Sequence[str], context: Any) -> str:
-    """What was meant by an option that is not there: one spelled nearly so, or one of the commands below."""
+    """Return what an unknown option may have meant: a similar one, or an option of a command below."""
     near = difflib.get_close_matches(option, possible, n=1, cutoff=0.7)
     if near:
         return f". Did you mean {near[0]}?"
@@ -100,13 +100,13 @@ def _hint(option: str, possible: Sequence[str], context: Any) -> str:
     having = [name for name, member in below.items() if any(option in param.opts for param in member.params)]
     if having:
         name = next((word for word in sys.argv[1:] if word in having), having[0])
-        return f". It goes behind the command: {context.command_path} {name} {option}"
+        return f". It goes after the command: {context.command_path} {name} {option}"
     return ""
 
 
 def _end(kind: str, message: str, code: int, command: str | None = None) -> int:
     message = hide_logins(message)
-    say(f"Error: {message}" + (f"\nGo on with:\n  {command}" if command else ""))
+    say(f"Error: {message}" + (f"\nContinue with:\n  {command}" if command else ""))
     if _wants_json():
         _print_error_json(kind, message, code, command)
     return code

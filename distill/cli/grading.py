@@ -1,4 +1,4 @@
-"""`distill grade`: one answer, every place where its final answer may stand, and the verdict."""
+"""`distill grade`: grade one answer, and show every candidate for its final answer."""
 
 import sys
 from pathlib import Path
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 TASKS = ("math", "choice", "exact", "numeric", "regex")
 MAX_BYTES = 20_000_000
-"""No answer is longer; a file that is was named by mistake."""
+"""Longest answer that is read; a larger file was probably named by mistake."""
 
 
 @command(
     "grade",
-    about="Grade one answer and show every place where its final answer may stand, which one counts and why.",
+    about="Grade one answer and show every place where its final answer may be, which one counts and why.",
     examples=[
         "distill grade 'The answer is 72, in total.' --gold 72",
         "distill grade 'Answer: (B)' --gold B --task choice --option London --option Paris",
@@ -57,7 +57,7 @@ def grade(
     from distill.grading.pool import GradingPool
 
     if task not in TASKS:
-        raise UserError(f"--task: {task!r} is none of {', '.join(TASKS)}.")
+        raise UserError(f"--task: {task!r} is not one of {', '.join(TASKS)}.")
     text = _text(answer, file)
     content = split_reasoning(text).content
     offset = text.rfind(content) if content else len(text)
@@ -72,7 +72,7 @@ def grade(
 
 
 def _text(answer: str | None, file: Path | None) -> str:
-    """The answer, from wherever it was given.
+    """Return the answer from the argument, standard input or a file.
 
     Raises:
         UserError: it was given twice, not at all, or cannot be read.
@@ -82,7 +82,7 @@ def _text(answer: str | None, file: Path | None) -> str:
     if file is None:
         return sys.stdin.read(MAX_BYTES) if answer == "-" else answer or ""
     if not is_file(file):
-        raise UserError(f"--file: {file} is no file.")
+        raise UserError(f"--file: {file} is not a file.")
     try:
         if file.stat().st_size > MAX_BYTES:
             raise UserError(f"--file: {file} has more than {MAX_BYTES:,} bytes. Is it an answer?")
@@ -98,7 +98,7 @@ def _print(explanation: "Explanation") -> None:
     from rich.text import Text
 
     from distill.cli.tables import print_table
-    from distill.core.terminal import printable  # a model wrote the text
+    from distill.core.terminal import printable  # the text comes from a model
 
     table = Table(box=None, pad_edge=False)
     for name in ("", "place", "kind", "says", "why"):
@@ -112,11 +112,11 @@ def _print(explanation: "Explanation") -> None:
             printable(" ".join(said.split()))[:80],
             printable(candidate.why),
         )
-        table.add_row(*map(Text, cells))  # no markup: a box of [1, 2] is none
+        table.add_row(*map(Text, cells))  # as Text: rich would take [1, 2] for markup
     if explanation.candidates:
         print_table(table)
     else:
-        typer.echo("No place may hold a final answer.")
+        typer.echo("No place for a final answer was found.")
     result = explanation.to_json()
     verdict = {True: "right", False: "wrong", None: "ungraded"}[result["correct"]]
     because = f": {result['reason_text']}" if result["reason_text"] else ""

@@ -1,6 +1,6 @@
-"""Help as plain text that fits any width: usage, what a command does, examples, arguments, options.
+"""Help of Typer commands as plain text for any width: usage, description, examples, arguments, options.
 
-Enters: a command of Typer's. Leaves: its help; colours only where the terminal has and wants them.
+Example:
 
     Usage: distill sft [OPTIONS] [RECIPE]
 
@@ -20,28 +20,28 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 MAX_WIDTH = 100
 INDENT = 2
 MAX_LABEL = 26
-"""A longer name of an option has its help on the next line."""
+"""An option with a longer label has its help on the next line."""
 ARGUMENTS, OPTIONS, COMMANDS = "Arguments", "Options", "Commands"
 VALUES = {"path": "PATH", "str": "TEXT", "int": "N", "float": "X", "int range": "N", "float range": "X"}
-"""What an option's value is called where nobody has named it."""
+"""Names of option values by type, for options without a metavar."""
 
 
 class HelpfulCommand(TyperCommand):
-    """A command whose help is ours."""
+    """A command with distill's own help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_text(self, ctx))
 
 
 class HelpfulGroup(TyperGroup):
-    """A group of commands whose help is ours."""
+    """A group of commands with distill's own help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(help_text(self, ctx))
 
 
 def help_text(command: TyperCommand | TyperGroup, ctx: Any) -> str:
-    """A command's help, as wide as the terminal."""
+    """Return a command's help, as wide as the terminal but at most `MAX_WIDTH` characters."""
     from rich.console import Console
     from rich.text import Text
 
@@ -57,13 +57,12 @@ def help_text(command: TyperCommand | TyperGroup, ctx: Any) -> str:
 
 
 Line = tuple[tuple[str, ...], tuple[str, ...]]
-"""Pieces of a line, and the look of each."""
+"""Pieces of a line, and the style of each."""
 
 
 def _lines(command: TyperCommand | TyperGroup, ctx: Any, width: int) -> Iterator[Line]:
-    pieces = (
-        re.sub(r"[{}]", "", piece) for piece in command.collect_usage_pieces(ctx)
-    )  # Typer's marks of what is required
+    # Typer puts required arguments in braces.
+    pieces = (re.sub(r"[{}]", "", piece) for piece in command.collect_usage_pieces(ctx))
     usage = " ".join([ctx.command_path, *pieces])
     yield from _wrapped(f"Usage: {usage}", width, "bold")
     yield _plain("")
@@ -108,7 +107,7 @@ def _wrapped(text: str, width: int, style: str = "") -> Iterator[Line]:
 
 
 def _example_lines(examples: list[str], width: int) -> Iterator[Line]:
-    """Commands with their notes behind them where all fit, else each note above its command."""
+    """Yield the commands, each followed by its note if all fit, else with the note above."""
     pairs = [tuple(part.strip() for part in line.partition("  #")[::2]) for line in examples]
     room = max((len(command) for command, note in pairs if note), default=0)
     margin = " " * INDENT
@@ -131,7 +130,7 @@ def _example_lines(examples: list[str], width: int) -> Iterator[Line]:
 
 
 def _shell_lines(command: str, width: int) -> Iterator[str]:
-    """A command line broken before options, where a shell goes on reading: a copy of it still works."""
+    """Yield a command line broken before options by backslashes, so that it can still be copied."""
     line = ""
     for part in re.split(r" (?=--?[a-z])", command):
         if line and len(line) + len(part) + 3 > width:
@@ -161,7 +160,7 @@ def _name(param: TyperArgument) -> str:
 
 
 def _label(param: TyperOption, ctx: Any) -> str:
-    """`-q, --quiet`, `--set KEY=VALUE`, `--public / --private`."""
+    """Return an option's label: `-q, --quiet`, `--set KEY=VALUE`, `--public / --private`."""
     names = ", ".join(sorted(param.opts, key=len))
     if param.secondary_opts:
         return f"{names} / {', '.join(param.secondary_opts)}"

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error."""
 
 import json
 import os
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 PIPE_COLUMNS = 10_000
-"""Width of what is no terminal, in characters: nothing is that long."""
+"""Width of output to a file or pipe, in characters: no line is that long."""
 
 
 def print_json(value: Any) -> None:
-    """Show a value as JSON on standard output."""
+    """Print a value as JSON on standard output."""
     typer.echo(json.dumps(value, indent=2))
 
 
 def console() -> "Console":
-    """For tables and text on standard output: as wide as the terminal, colours only where they are wanted.
+    """Return a console for tables and text on standard output.
 
-    Into a file or a pipe nothing is wrapped, so that names and numbers stay whole; COLUMNS sets a width all the same.
+    Output to a file or a pipe is not wrapped, so that names and numbers stay whole, unless COLUMNS sets a width.
     """
     from distill.cli.safe_console import SafeConsole
 
@@ -35,10 +35,10 @@ def console() -> "Console":
 
 
 def tell(text: str, end: str = "\n") -> None:
-    """Print a result on standard output; whatever others wrote in it cannot command the terminal."""
+    """Print a result on standard output, with control characters escaped."""
     typer.echo(printable(text) + end, nl=False)
 
 
 def say(text: str) -> None:
-    """Tell something beside the result: on standard error, as safely."""
+    """Print a message on standard error, with control characters escaped."""
     typer.echo(printable(text), err=True)

@@ -1,4 +1,4 @@
-"""Recipes from outside are shown before they are run for the first time, and run only where somebody says so."""
+"""Confirmation of recipes from outside: they are shown before their first run, and run only once accepted."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
-    """See that somebody has looked at a recipe from outside; on a terminal, ask.
+    """Make sure that a recipe from outside is accepted; on a terminal, show it and ask.
 
     Args:
-        loaded: any recipe; one of this machine is left alone.
-        accepted: the hash that was given as accepted, or its beginning.
+        loaded: any recipe; one of this machine needs no confirmation.
+        accepted: the hash given on the command line, or its beginning.
 
     Raises:
         RecipeError: it is not accepted.
@@ -47,7 +47,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
 
 
 def description(loaded: "LoadedRecipe") -> str:
-    """A recipe from outside and what it would reach, for a terminal."""
+    """Return a recipe from outside and what it would access, as text for a terminal."""
     from distill.recipe.text import recipe_yaml, relative_sources
     from distill.recipe.trust import MIN_HASH_CHARS, touches
 
@@ -58,11 +58,11 @@ def description(loaded: "LoadedRecipe") -> str:
     return "\n".join(
         [
             f"A recipe from outside: {fetched.pinned}",
-            f"Content {fetched.sha256[:MIN_HASH_CHARS]}, files: {len(fetched.files)}. It says (beside defaults):",
+            f"Content {fetched.sha256[:MIN_HASH_CHARS]}, files: {len(fetched.files)}. It sets (defaults left out):",
             "",
             *(f"    {line}" for line in text.splitlines()),
             "",
-            "It executes no code of its own. Run, it (! marks what leaves this machine):",
+            "It cannot execute code. When run, it (! marks what leaves this machine):",
             *reached,
             "",
         ]
@@ -70,7 +70,7 @@ def description(loaded: "LoadedRecipe") -> str:
 
 
 def outside_json(loaded: "LoadedRecipe") -> dict[str, Any] | None:
-    """Where a recipe comes from and what it would reach; `None` for one of this machine."""
+    """Return where a recipe comes from and what it would access, or `None` for one of this machine."""
     from distill.recipe.trust import is_accepted, touches
 
     fetched = loaded.outside

@@ -50,7 +50,7 @@ def plan(
     from distill.runs.plan import plan_recipe
     from distill.runs.plan_table import print_plan
 
-    # Planning sends nothing to anybody that the recipe names, so that nobody need have accepted it.
+    # Planning sends nothing to what the recipe names, so the recipe need not be accepted.
     recipe = given.look().recipe
     found = plan_recipe(recipe, given.run_dir, chosen_machine(gpus, gpu, gpu_memory), load_prices(prices, gpu_price))
     if given.as_json:
@@ -71,7 +71,7 @@ def plan(
     without=("force", "quiet"),
 )
 def doctor(given: Given) -> None:
-    """Look at the machine and the recipe."""
+    """Check the machine and the recipe."""
     from distill.runs.checks import MISSING
     from distill.runs.doctor import diagnose, print_diagnosis
 

@@ -30,7 +30,7 @@ recipes = group(
 
 
 class RepoKind(StrEnum):
-    """Kinds of repositories on the Hub that hold recipes."""
+    """Kinds of Hub repositories that can hold recipes."""
 
     MODEL = "model"
     DATASET = "dataset"
@@ -77,7 +77,7 @@ def ls(as_json: JsonOption = False) -> None:
     examples=[
         "distill recipes show r1",
         "distill recipes show r1-lora --resolved  # parents merged, defaults written out",
-        "distill recipes show hf:org/repo/recipe.yaml@main  # and what it would reach",
+        "distill recipes show hf:org/repo/recipe.yaml@main  # and what it would access",
     ],
     panel="",
     to=recipes,
@@ -121,7 +121,7 @@ def show(
 def cp(
     recipe: RecipeArgument,
     target: Annotated[Path, typer.Argument(metavar="TO", help="File to write, or a folder.")] = Path("recipe.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the file where there is one.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a recipe."""
@@ -133,13 +133,13 @@ def cp(
         return
     say(f"{copied.path}: a copy of {recipe}, with {copied.schema.name} beside it for your editor.")
     if copied.parent:
-        say(f"It changes what {copied.parent} says (extends:). All: distill recipes show {copied.path} --resolved")
+        say(f"It extends {copied.parent}. To see both merged: distill recipes show {copied.path} --resolved")
     say(f"What it will take: distill plan {copied.path}. Run it: distill run {copied.path}.")
 
 
 @command(
     "validate",
-    about="Check recipes: keys, values, and what one stage cannot do with another. Exit code 2 where one is wrong.",
+    about="Check recipes: keys, values, and conflicts between stages. Exit code 2 if one is wrong.",
     examples=["distill recipes validate", "distill recipes validate mine.yaml --student qwen-7b"],
     panel="",
     to=recipes,
@@ -186,7 +186,7 @@ def diff(
     before: Annotated[str, typer.Argument(metavar="A", help=f"{REFERENCE_HELP} Or a run: its folder or name.")],
     after: Annotated[str, typer.Argument(metavar="B", help="The same.")],
     run_dir: RunDirOption = DEFAULT_RUN_DIR,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare two recipes."""
@@ -232,7 +232,7 @@ def pull(
     target: Annotated[
         Path | None, typer.Argument(metavar="TO", help="Folder to write to; left out: the recipe's name.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a recipe from outside."""
@@ -248,7 +248,7 @@ def pull(
         print_json({"schema_version": 1, "path": str(path), "outside": outside_json(loaded)})
         return
     tell(description(loaded))
-    say(f"{path}: yours to read, to change and to run (distill run {path}).")
+    say(f"{path}: your own copy, to read, change and run (distill run {path}).")
 
 
 @command(
@@ -263,16 +263,14 @@ def pull(
 )
 def push(
     recipe: RecipeArgument,
-    repo: Annotated[str, typer.Option("--repo", metavar="ORG/NAME", help="Repository; made where there is none.")],
+    repo: Annotated[str, typer.Option("--repo", metavar="ORG/NAME", help="Repository; created if it does not exist.")],
     kind: Annotated[
-        RepoKind | None, typer.Option("--kind", help="What kind of repository; left out: what it is, else a dataset.")
+        RepoKind | None, typer.Option("--kind", help="Kind of repository; left out: the existing one's, else dataset.")
     ] = None,
     path: Annotated[str, typer.Option("--path", help="File in the repository.")] = "recipe.yaml",
-    public: Annotated[bool, typer.Option("--public", help="For everyone to see.")] = False,
-    with_files: Annotated[bool, typer.Option("--with-files", help="Send the files that it names, too.")] = False,
-    keep_addresses: Annotated[
-        bool, typer.Option("--keep-addresses", help="Leave the addresses of servers in it.")
-    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public.")] = False,
+    with_files: Annotated[bool, typer.Option("--with-files", help="Also upload the files that it names.")] = False,
+    keep_addresses: Annotated[bool, typer.Option("--keep-addresses", help="Keep the addresses of servers.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Share a recipe."""
@@ -283,8 +281,8 @@ def push(
     if as_json:
         print_json({"schema_version": 1, **shared.to_json()})
         return
-    what = f"{len(shared.changed)} files changed" if shared.changed else "all of it was there already"
-    say(f"{shared.repo} ({'private' if shared.private else 'public'}): {what}. Others name it by")
+    what = f"{len(shared.changed)} files changed" if shared.changed else "nothing changed"
+    say(f"{shared.repo} ({'private' if shared.private else 'public'}): {what}. Others can use it as")
     tell(shared.reference)
 
 

@@ -1,4 +1,4 @@
-"""`distill report`: the page about a run, or about two side by side."""
+"""`distill report`: the report of a run, or of two side by side."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +51,7 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the page, and say where it is."""
+    """Write the page and print its path."""
     from distill.report import render_report
     from distill.report.compare import compare_runs, render_comparison
     from distill.storage.files import atomic_write
@@ -81,13 +81,10 @@ def report(
 
 
 def _may_replace(path: Path) -> Path:
-    """Where the page may be written: what lies there already must be a report, or nothing.
-
-    Returns:
-        The path; of a link the file that it leads to.
+    """Return the path to write the page to, with a link followed.
 
     Raises:
-        UserError: something else lies there.
+        UserError: something other than a report is there.
     """
     from distill.report import is_report
 
@@ -95,7 +92,7 @@ def _may_replace(path: Path) -> Path:
         kind = kind_of(path)
         is_other_file = kind == FILE and not is_report(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be looked at ({error.strerror}). Give another --output.") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give another --output.") from None
     if kind not in (FILE, MISSING):
         raise UserError(f"{path}: is {kind}, so no page can be written there. Name a file, such as page.html.")
     if is_other_file:
@@ -107,7 +104,7 @@ def _may_replace(path: Path) -> Path:
 
 
 def _find(given: str, run_dir: Path) -> "Run":
-    """The run that a name, a folder or a recipe stands for.
+    """Return the run that a name, a folder or a recipe refers to.
 
     Raises:
         UserError: there is none.

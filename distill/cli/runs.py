@@ -15,7 +15,7 @@ from distill.core.terminal import printable
 from distill.errors import UserError
 
 WIDE = 80
-"""A narrower terminal is not shown the students."""
+"""Minimum width of a terminal for the column of students."""
 
 runs = group(
     "runs",
@@ -80,7 +80,7 @@ def show(name: RunName, run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOp
     about="Remove runs permanently, after showing what would be deleted and asking.",
     examples=[
         "distill runs rm old-run  # shows what would go, then asks",
-        "distill runs rm old-run --keep-traces  # what the teacher wrote stays",
+        "distill runs rm old-run --keep-traces  # keeps what the teacher wrote",
         "distill runs rm a b --yes",
     ],
     panel=RESULTS_PANEL,
@@ -89,7 +89,7 @@ def show(name: RunName, run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOp
 def rm(
     names: RunNames,
     keep_traces: Annotated[
-        bool, typer.Option("--keep-traces", help="Leave the traces (generate/ or import/); remove all else.")
+        bool, typer.Option("--keep-traces", help="Keep the traces (generate/ or import/); remove all else.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -101,7 +101,7 @@ def rm(
 
     left = [name for name in names if not dry_run and finish_removal(run_dir, name) and not (run_dir / name).exists()]
     found = [find_run(run_dir, name) for name in names if name not in left]
-    # However it is named, a folder goes once; a link to it is another name to refuse, so the last part stays as given.
+    # A folder that is named twice is removed once. The last part is not resolved, so that a link is refused.
     folders = list({folder.parent.resolve() / folder.name: folder for folder in found}.values())
     plans = [what_would_go(folder, keep_traces) for folder in folders]
     for plan in plans:
@@ -117,18 +117,18 @@ def rm(
 
 
 def _ask(yes: bool) -> None:
-    """Go on only where the user agrees.
+    """Ask the user to confirm.
 
     Raises:
-        UserError: there is nobody to ask.
+        UserError: there is no terminal.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise UserError(
-            "runs rm: nobody is here to ask (no terminal), so nothing was removed. Add --yes if you mean it."
+            "runs rm: cannot ask for confirmation (no terminal), so nothing was removed. Add --yes to confirm."
         )
-    typer.confirm("Remove for good?", abort=True, err=True)
+    typer.confirm("Remove permanently?", abort=True, err=True)
 
 
 def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
@@ -143,7 +143,7 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
     for column in ("run", *(["student"] if is_wide else []), "stages", "pass@1", "size", "changed"):
         table.add_column(column, justify="right" if column in ("pass@1", "size") else "left", overflow="fold")
     for run in found:
-        # As texts: in a plain string rich would take what stands in brackets for markup.
+        # As Text: in a plain string, rich would take brackets for markup.
         name, student = Text(run["name"]), [Text(str(run["student"] or ""))] if is_wide else []
         score = _score_words(run["score"])
         table.add_row(name, *student, _stage_words(run), score, size_text(run["num_bytes"]), _when(run["changed_at"]))
@@ -151,7 +151,7 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
 
 
 def _stage_words(run: dict[str, Any]) -> str:
-    """`4 of 4`, `1 of 4, filter running`."""
+    """Return the progress: `4 of 4`, `1 of 4, filter running`."""
     states = {one["stage"]: one["state"] for one in run["stages"]}
     words = f"{sum(state == 'complete' for state in states.values())} of {len(states)}"
     at_work = next((f"{stage} {state}" for stage, state in states.items() if state not in ("complete", "waiting")), "")
@@ -180,7 +180,7 @@ def _print_story(run: dict[str, Any]) -> None:
     shown = console()
 
     def line(text: str = "", indent: int = 0) -> None:
-        # Somebody else's recipe may have written some of it; made safe first, as the layout counts characters.
+        # Some of it may come from an untrusted recipe. It is escaped first, since the layout counts characters.
         shown.print(Padding(Text(printable(text)), (0, 0, 0, indent), expand=False) if text else "")
 
     progress, _, at_work = _stage_words(run).partition(", ")
@@ -226,13 +226,13 @@ def _funnel_table(funnel: list[dict[str, Any]]) -> Any:
 
 def _advice(run: dict[str, Any]) -> str:
     if run["process"] is not None:
-        watch = "; `distill generate --status` tells how far it is" if _is_at(run, "generate") else ""
+        watch = "; `distill generate --status` shows the progress" if _is_at(run, "generate") else ""
         return f"It is running (process {run['process'] or 'unknown'}){watch}."
     if run["next_command"]:
-        return "Go on with:"
+        return "Continue with:"
     if run["state"] == "complete":
         return f"It is done: every stage that the recipe has. `distill report {run['folder']} --open` shows it all."
-    return "Go on with the command that it was begun with."
+    return "Continue with the command that started it."
 
 
 def _is_at(run: dict[str, Any], stage: str) -> bool:
@@ -246,11 +246,11 @@ def _removal_lines(plan: dict[str, Any]) -> list[str]:
     lines = [f"{plan['folder']}: {size_text(plan['num_bytes'])} would go"]
     lines += [f"  {part['path']:<{room}}  {size_text(part['num_bytes']):>9}" for part in plan["parts"]]
     if plan["num_traces"]:
-        lines.append(f"  {plan['num_traces']:,} traces are among it; --keep-traces would leave them.")
+        lines.append(f"  This includes {plan['num_traces']:,} traces; --keep-traces would keep them.")
     elif not plan["keeps_traces"] and not plan["traces_are_whole"]:
-        lines.append("  Traces that were being sampled are among it; --keep-traces would leave them.")
+        lines.append("  This includes traces of an unfinished stage; --keep-traces would keep them.")
     if plan["has_unpublished_student"]:
-        lines.append("  The trained student is among it, and it has not been published.")
+        lines.append("  This includes the trained student, which has not been published.")
     if plan["keeps_traces"]:
-        lines.append("  The traces stay.")
+        lines.append("  The traces are kept.")
     return lines

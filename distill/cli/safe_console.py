@@ -1,4 +1,4 @@
-"""A console of rich's on which text of others is shown and never obeyed."""
+"""A rich console for text from untrusted sources."""
 
 from collections.abc import Iterable
 
@@ -9,9 +9,9 @@ from distill.core.terminal import printable
 
 
 class SafeConsole(Console):
-    """A console of rich's on which text of others cannot command the terminal, in whatever it is wrapped."""
+    """A rich console on which untrusted text cannot control the terminal, whatever renderable contains it."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Yield rich's segments, their text made safe; the codes of rich's own styles are no text."""
+        """Yield rich's segments with their text made safe; rich's own control codes are kept."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=printable(segment.text))

@@ -37,18 +37,18 @@ def run(given: Given) -> None:
     about="Sample the teacher on each problem; draws only what is missing.",
     examples=[
         "distill generate",
-        "distill generate --status  # how far it is, while it runs",
+        "distill generate --status  # shows the progress while it runs",
         "distill generate --set generate.samples_per_problem=8  # draws only what is missing",
     ],
 )
 def generate(
     given: Given,
     status: Annotated[
-        bool, typer.Option("--status", help="Only show the progress, from the files alone; starts nothing.")
+        bool, typer.Option("--status", help="Only show the progress, as recorded in files; starts nothing.")
     ] = False,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Sample again what ended in errors.")] = False,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Retry samples that ended in errors.")] = False,
 ) -> None:
-    """Sample the teacher, or show how far that is."""
+    """Sample the teacher, or show the progress."""
     if status and retry_errors:
         raise UserError("generate: --status starts nothing, and --retry-errors samples; give one of them.")
     if status:
@@ -66,7 +66,7 @@ def generate(
     ],
 )
 def import_traces(given: Given) -> None:
-    """Take in traces made elsewhere."""
+    """Import existing traces."""
     run_stages("import", given)
 
 
@@ -87,7 +87,7 @@ def filter_traces(
         ),
     ] = None,
 ) -> None:
-    """Filter the traces, or tell what became of one."""
+    """Filter the traces, or explain one."""
     if explain is not None:
         _refuse_force(given, "filter: --explain")
         _explain(given, explain)
@@ -110,15 +110,15 @@ def sft(
         bool,
         typer.Option(
             "--check",
-            help="Only look at the kept rows as they will be trained, and at what training will take; loads no "
-            "weights. Exit code 2 where they would be trained wrongly.",
+            help="Only check the kept rows as they will be trained, and show what training will take; loads no "
+            "weights. Exit code 2 if they would be trained wrongly.",
         ),
     ] = False,
     plan: Annotated[
         bool,
         typer.Option(
             "--plan",
-            help="Only work out memory and layouts, from the recipe's sft: or its defaults, for its student, --student "
+            help="Only estimate memory and layouts, from the recipe's sft: or the defaults, for its student, --student "
             "or (--student all, or no recipe) every alias; loads nothing.",
         ),
     ] = False,
@@ -136,9 +136,9 @@ def sft(
     if check or plan:
         _refuse_force(given, f"sft: {'--check' if check else '--plan'}")
     if check and plan:
-        raise UserError("sft: --check and --plan are two things; give one of them.")
+        raise UserError("sft: --check and --plan cannot be combined; give one of them.")
     if not plan and (gpus or gpu_memory):
-        raise UserError("sft: --gpus and --gpu-memory go with --plan. Training takes the GPUs that are here.")
+        raise UserError("sft: --gpus and --gpu-memory go with --plan. Training uses the GPUs of this machine.")
     if check:
         _check_sft(given)
     elif plan:
@@ -171,15 +171,15 @@ def evaluate(given: Given) -> None:
 def push(
     given: Given,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the cards and the exact files; sends nothing, asks nobody.")
+        bool, typer.Option("--dry-run", help="Show the cards and the exact files, without contacting the Hub.")
     ] = False,
     repo: Annotated[
         str | None, typer.Option("--repo", metavar="ORG/NAME", help="Model repository; overrides push.repo.")
     ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="Everybody sees repositories that are made (default: private).")
+    public: Annotated[bool, typer.Option("--public", help="Create repositories as public (default: private).")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Create repositories as private; overrides push.private.")
     ] = False,
-    private: Annotated[bool, typer.Option("--private", help="Only you see them; overrides push.private.")] = False,
     accept_licence: Annotated[
         bool,
         typer.Option("--accept-licence", help="Push although the teacher's licence forbids training on its output."),
@@ -206,7 +206,7 @@ def push(
 
 
 def _refuse_force(given: Given, option: str) -> None:
-    """Refuse `--force` beside an option that only looks at what is there.
+    """Refuse `--force` together with an option that changes nothing.
 
     Raises:
         UserError: both were given.
@@ -218,7 +218,7 @@ def _refuse_force(given: Given, option: str) -> None:
 def run_stages(
     stage: str | None, given: Given, retry_errors: bool = False, flags: dict[str, Any] | None = None
 ) -> None:
-    """Run one stage (`None`: all that the recipe has) and show the result."""
+    """Run one stage, or all stages of the recipe (`None`), and show the result."""
     from distill.errors import RecipeError
     from distill.execution.launchers import Follower, joined, launched_place
     from distill.runs.listing import note_command
@@ -259,13 +259,13 @@ def run_stages(
 
 
 def _as_settings(flags: Mapping[str, Any]) -> list[str]:
-    """A command's own flags as `--set`, which every command takes."""
+    """Return a command's own flags as `--set`, which every command accepts."""
     given = {key: value for key, value in flags.items() if value is not None}
     return [word for key, value in given.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
-    """How a repetition came out beside the run that its lock is of; kept in its folder."""
+    """Compare a repetition with the run of its lock, and write the comparison to its folder."""
     from distill.runs.repetition import COMPARISON_FILE, compare
     from distill.runs.steps import STAGES
     from distill.storage.files import write_json
@@ -288,7 +288,7 @@ def _check_sft(given: Given) -> None:
     try:
         found.preflight.raise_if_refused()
     except UserError as refusal:
-        say(f"Error: {refusal}")  # what --json prints holds the refusals already
+        say(f"Error: {refusal}")  # on standard error: the JSON contains the refusals already
         raise typer.Exit(refusal.exit_code) from None
 
 
@@ -333,13 +333,13 @@ def _silent(text: str) -> None:
 
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
-    """The result in a small table, and where everything is."""
+    """Print the scores, and where to find the results."""
     from distill.storage.layout import SUMMARY
 
     folder = run_dir / recipe.name
     if "eval" in summary:
         print_table(score_table(summary["eval"]))
-    if _is_newer(folder / "report.html", folder / SUMMARY):  # the run tells where it could not be written
+    if _is_newer(folder / "report.html", folder / SUMMARY):  # a failed write was reported by the run
         tell(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
         tell(f"Student: {folder / 'sft' / 'student'}")
@@ -348,7 +348,7 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
 
 
 def _is_newer(one: Path, other: Path) -> bool:
-    """Whether a file is there and has been written since another one."""
+    """Return whether a file exists and is at least as new as another one."""
     try:
         return one.is_file() and one.stat().st_mtime_ns >= other.stat().st_mtime_ns
     except OSError:

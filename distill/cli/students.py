@@ -29,7 +29,7 @@ def students(as_json: JsonOption = False) -> None:
 
 
 def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -> None:
-    """What training takes on GPUs, from the recipe's `sft:` or its defaults."""
+    """Print what training takes on GPUs, from the recipe's `sft:` or the defaults."""
     from distill.engines.memory import visible_gpus
     from distill.estimates.training_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
     from distill.models.students import STUDENTS

@@ -1,4 +1,4 @@
-"""Tables that stay true in any terminal: where one does not fit, its rows are told in lines instead of being cut."""
+"""Tables for terminals of any width: the rows of a table that does not fit become paragraphs instead of being cut."""
 
 import textwrap
 from typing import Any
@@ -7,13 +7,10 @@ from distill.cli.output import console
 
 
 def print_table(table: Any) -> None:
-    """Print a table of rich's with plain texts in it.
+    """Print a `rich.table.Table` of plain texts.
 
-    Where its columns need more than the terminal is wide, cells would be cut off, and 172.4 would read as 172. Then
-    each row becomes a paragraph: `full: shared by none; weights 28.4; …`.
-
-    Args:
-        table: a `rich.table.Table`.
+    In a terminal that is too narrow, cells would be cut off and 172.4 would read as 172. Each row then becomes a
+    paragraph: `full: shared by none; weights 28.4; …`.
     """
     shown = console()
     if _needed_width(table) <= shown.width:
@@ -24,7 +21,7 @@ def print_table(table: Any) -> None:
 
 
 def _needed_width(table: Any) -> int:
-    """Columns of the terminal that the table takes without cutting anything: words may wrap where columns allow it."""
+    """Return the width at which nothing is cut, in terminal columns; cells may wrap between words if allowed to."""
     from rich.cells import cell_len
 
     width = 2 if table.box is not None else 0
@@ -40,7 +37,7 @@ def _paragraphs(table: Any, width: int) -> list[str]:
     rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
     paragraphs, first = [], ""
     for row in rows:
-        first = row[0] or first  # a cell that is empty repeats the one above
+        first = row[0] or first  # an empty cell repeats the one above
         told = [f"{name} {cell}".strip() for name, cell in zip(names[1:], row[1:], strict=True) if cell]
         text = f"{first}: {'; '.join(told)}"
         paragraphs += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What every other part uses: records, thinking marks, statistics, formatting, progress, redaction.
+"""Shared basics: records, thinking marks, statistics, formatting, progress and redaction.
 
-Imports errors alone.
+Imports only `distill.errors`.
 """

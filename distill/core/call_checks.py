@@ -1,7 +1,4 @@
-"""Arguments of the functions that Python programs call, held to the functions' own type hints.
-
-Enters: a function. Leaves: the same function, which says what it expects instead of failing somewhere inside.
-"""
+"""Check the arguments of public functions against their type hints, and raise a clear error for a wrong one."""
 
 import functools
 import inspect
@@ -15,20 +12,20 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from distill.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-HINTS = {("load_recipe", "reference"): " A dict goes to distill.run, distill.plan or distill.doctor as it is."}
-"""What else to say of an argument, by function and name."""
+HINTS = {("load_recipe", "reference"): " Pass a dict directly to distill.run, distill.plan or distill.doctor."}
+"""Extra help for an error message, by function and argument."""
 _WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "True or False", Path: "a Path"}
 
 
 def checked(function: Function) -> Function:
-    """The function, raising `UserError` for an argument that is not what its type hint says."""
+    """Return the function, wrapped to raise `UserError` for an argument that does not match its type hint."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             given = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # too few or too many, of which Python itself tells best
+        except TypeError:  # the wrong number or names of arguments: Python's own error is clearest
             return function(*args, **kwargs)
         hints = _hints_of(function)
         for name, value in given.items():
@@ -47,7 +44,7 @@ def checked(function: Function) -> Function:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is what a type hint says; a hint that this does not know fits everything."""
+    """Return whether a value matches a type hint. Unsupported kinds of hints match every value."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -65,6 +62,7 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in (int, float):
         wanted = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, wanted) and not isinstance(value, bool)
+    # A string is iterable too, but does not count as a list.
     if not isinstance(value, kind) or (issubclass(kind, Iterable) and kind is not str and isinstance(value, str)):
         return False
     if isinstance(value, Mapping) and len(args) == 2:
@@ -75,7 +73,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def said(hint: Any) -> str:
-    """A type hint in words."""
+    """Return a type hint in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(said(one) for one in args))
@@ -98,7 +96,7 @@ def said(hint: Any) -> str:
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError):  # of something that is imported for type checkers alone
+    except (NameError, TypeError):  # a hint names something imported only under TYPE_CHECKING
         return {}
 
 

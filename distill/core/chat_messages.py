@@ -1,11 +1,12 @@
-"""Messages as chat APIs and chat data sets write them: text, or parts, with the thought in any of the usual places.
+"""Convert messages of chat APIs and chat data sets to plain text.
 
-Enters: a message as JSON. Leaves: one text, the thought between `<think>` and `</think>`:
+A message holds text or parts, and its thought in one of several places. In the resulting text, the thought is between
+`<think>` and `</think>`:
 
     {"role": "assistant", "content": [{"type": "thinking", "thinking": "2 + 2 = 4"}, {"type": "text", "text": "4"}]}
     {"role": "assistant", "reasoning_content": "2 + 2 = 4", "content": "4"}
 
-are both `"<think>\\n2 + 2 = 4\\n</think>\\n\\n4"`.
+both become `"<think>\\n2 + 2 = 4\\n</think>\\n\\n4"`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from distill.core.thinking import THINK_OPEN, join_reasoning, split_reasoning, w
 THOUGHT_KEYS = (
     "reasoning", "reasoning_content", "thinking", "reasoning_details", "thinking_blocks", "reasoningContent", "thought",
 )  # fmt: skip
-"""Where a message has its thought beside its content (vLLM, OpenRouter; DeepSeek; Ollama; LiteLLM; Bedrock)."""
+"""Keys for a thought stored beside the content (vLLM, OpenRouter; DeepSeek; Ollama; LiteLLM; Bedrock)."""
 _ROLES = {
     "human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
     "ai": "assistant", "prompter": "user", "developer": "system",
@@ -30,23 +31,23 @@ _THOUGHT_TYPES = (
     "reasoning_text",
 )  # fmt: skip
 _HIDDEN_TYPES = ("redacted_thinking", "reasoning.encrypted")
-"""Thoughts that are there and cannot be read."""
+"""Types of thoughts that are redacted or encrypted and cannot be read."""
 _TEXT_KEYS = ("text", "thinking", "reasoning", "reasoningText", "reasoning_text", "summary", "content", "refusal")
 
 _Segment = tuple[bool, str]
-"""Whether it is a thought, and its text."""
+"""(is_thought, text)."""
 
 
 class ChatError(ValueError):
-    """Why a message cannot be read, as a sentence's end: `holds a part of type 'image_url'`."""
+    """A message that cannot be read. The text completes a sentence: `holds a part of type 'image_url'`."""
 
 
 def text_of(message: Mapping[str, Any], is_cut: bool = False) -> str:
-    """A message's text with its thought in it, wherever the thought was.
+    """Return a message's text, including its thought.
 
     Args:
         message: `{"content": …}`, `{"value": …}` or `{"parts": …}`.
-        is_cut: the answer was cut off: a thought without content has no end.
+        is_cut: whether the answer was cut off. A thought without content is then left unclosed.
 
     Raises:
         ChatError: the content is neither text nor parts of text.
@@ -62,12 +63,12 @@ def text_of(message: Mapping[str, Any], is_cut: bool = False) -> str:
 
 
 def with_thought(thought: str, text: str, is_cut: bool = False) -> str:
-    """A text with a thought that was given apart from it; both, one behind the other, where the text has another one.
+    """Return a text combined with a thought that was stored separately, keeping any other thought in the text.
 
     Args:
         thought: without marks.
         text: the answer, which may repeat the thought between its marks.
-        is_cut: the answer was cut off: a thought without content has no end.
+        is_cut: as for `text_of`.
     """
     thought, text = whole_characters(thought).strip(), whole_characters(text)
     own = split_reasoning(text)
@@ -79,10 +80,10 @@ def with_thought(thought: str, text: str, is_cut: bool = False) -> str:
 
 
 def chat_of(value: Any) -> list[Message] | None:
-    """Chat messages of any usual form, as {role, content}; `None` where it is no chat.
+    """Return a chat in any common format as {role, content} messages, or `None` if the value is not a chat.
 
     Raises:
-        ChatError: a message of it cannot be read.
+        ChatError: one of its messages cannot be read.
     """
     if not isinstance(value, list) or not value or not all(_is_message(message) for message in value):
         return None
@@ -113,7 +114,7 @@ def _content_of(message: Mapping[str, Any], is_answer: bool) -> str:
 
 
 def _thought(value: Any) -> str:
-    """The text of a thought that stands beside the content."""
+    """Return the text of a thought stored beside the content; empty if it cannot be read."""
     try:
         return "\n\n".join(text.strip() for _, text in _segments(value, True)).strip()
     except ChatError:
@@ -121,10 +122,10 @@ def _thought(value: Any) -> str:
 
 
 def _segments(value: Any, is_thought: bool) -> Iterator[_Segment]:
-    """A content's pieces, in order.
+    """Yield the segments of a content, in order.
 
     Raises:
-        ChatError: a part that is no text.
+        ChatError: a part is not text.
     """
     if value is None:
         return
@@ -152,7 +153,7 @@ def _part(part: Mapping[str, Any], is_thought: bool) -> Iterator[_Segment]:
         yield from _segments(inner.get("reasoningText"), True)
         return
     if kind is not None and kind not in (*_TEXT_TYPES, *_THOUGHT_TYPES):
-        raise ChatError(f"holds a part of type {kind!r}, which is no text")
+        raise ChatError(f"holds a part of type {kind!r}, which is not text")
     is_thought = is_thought or kind in _THOUGHT_TYPES or part.get("thought") is True
     key = next((key for key in _TEXT_KEYS if part.get(key) is not None), None)
     if key is None and kind is None and not any(name in part for name in _TEXT_KEYS):
@@ -162,7 +163,7 @@ def _part(part: Mapping[str, Any], is_thought: bool) -> Iterator[_Segment]:
 
 
 def _merged(segments: Iterator[_Segment]) -> Iterator[_Segment]:
-    """Neighbours of a kind in one: thoughts as paragraphs, texts end to end."""
+    """Merge neighbouring segments of the same kind: thoughts as paragraphs, texts end to end."""
     for is_thought, group in groupby(segments, key=itemgetter(0)):
         texts = [text for _, text in group]
         merged = "\n\n".join(text.strip() for text in texts).strip() if is_thought else "".join(texts)
@@ -171,7 +172,7 @@ def _merged(segments: Iterator[_Segment]) -> Iterator[_Segment]:
 
 
 def _joined(segments: list[_Segment], is_cut: bool) -> str:
-    """One text. A thought that comes after the answer has begun has marks of its own there."""
+    """Join segments into one text. Each thought gets its own marks, even after the start of the answer."""
     if len(segments) == 1 and not segments[0][0]:
         return segments[0][1]
     parts = []

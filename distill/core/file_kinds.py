@@ -1,7 +1,7 @@
-"""What lies at a path: only a regular file can be read to its end, and may be replaced.
+"""Name what is at a path: a file, a folder, a named pipe and so on.
 
-Enters: a path from a recipe or the command line. Leaves: a word for it, `a folder` or `a named pipe`, so that nothing
-waits for a pipe's writer or reads a device that never ends.
+Only a regular file can be read to its end and replaced. Opening a pipe blocks until it has a writer, and reading a
+device may never end.
 """
 
 import errno
@@ -22,10 +22,10 @@ _KINDS = (
 
 
 def kind_of(path: Path) -> str:
-    """Name what lies at a path, links followed: `FILE`, `MISSING`, `LOOP`, a folder, a named pipe, a socket, a device.
+    """Return what is at a path, following links: `FILE`, `MISSING`, `LOOP`, or a phrase such as `a named pipe`.
 
     Raises:
-        OSError: the system does not tell, for example for lack of permission.
+        OSError: the path cannot be inspected, for example for lack of permission.
     """
     try:
         mode = path.stat().st_mode
@@ -35,15 +35,15 @@ def kind_of(path: Path) -> str:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             return MISSING
         raise
-    except ValueError:  # a NUL in the name
+    except ValueError:  # a NUL byte in the name
         return MISSING
-    return next((name for test, name in _KINDS if test(mode)), "no file")
+    return next((name for test, name in _KINDS if test(mode)), "not a file")
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a regular file lies at a path, links followed; a name that no file can have is none.
+    """Return whether a regular file is at a path, following links.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the path cannot be inspected.
     """
     return kind_of(path) == FILE

@@ -1,9 +1,7 @@
-"""How a sample ended: the words of servers and data sets in ours.
+"""Map the finish reasons of servers and data sets to `stop`, `length`, `loop` or `error`.
 
-Enters: a finish reason as vLLM, SGLang, TGI, llama.cpp, Ollama, OpenAI, Anthropic, Google, Cohere, Mistral, DeepSeek or
-Bedrock writes it, in any case. Leaves: `stop`, `length`, `loop` or `error`, and whether another try may go better.
-
-    ending_of("MAX_TOKENS") == Ending("length")
+Covers vLLM, SGLang, TGI, llama.cpp, Ollama, OpenAI, Anthropic, Google, Cohere, Mistral, DeepSeek and Bedrock, in any
+letter case. Example: `ending_of("MAX_TOKENS") == Ending("length")`.
 """
 
 from typing import Any, NamedTuple
@@ -12,14 +10,14 @@ from distill.core.records import FinishReason
 
 
 class Ending(NamedTuple):
-    """A finish reason in our words."""
+    """A finish reason in distill's terms."""
 
     reason: FinishReason
-    """`error`: what was written is no answer."""
+    """`error`: the text is not an answer."""
     is_trouble: bool = False
-    """The server broke the answer off; another try may go better."""
+    """Whether the server broke off the answer, so that a retry may succeed."""
     is_known: bool = True
-    """False: nobody knows the word, and it was taken for one of ours."""
+    """Whether the word is known; otherwise `reason` is a guess."""
 
 
 _STOP = (
@@ -59,11 +57,11 @@ _UNSAID = ("", "none", "null", "unspecified", "unknown")
 
 
 def ending_of(told: Any, is_full: bool = False) -> Ending:
-    """A finish reason in our words.
+    """Return the ending that a finish reason stands for.
 
     Args:
-        told: what was told; nothing counts as having stopped. SGLang's own form is `{"type": "stop", …}`.
-        is_full: whether the answer has as many tokens as it might have: where nothing known is told, it was cut off.
+        told: the reason as given. A missing one counts as `stop`. SGLang gives `{"type": "stop", …}`.
+        is_full: whether the answer has the maximum number of tokens. A missing or unknown one then counts as `length`.
     """
     word = finish_word(told)
     unsaid: FinishReason = "length" if is_full else "stop"
@@ -76,7 +74,7 @@ def ending_of(told: Any, is_full: bool = False) -> Ending:
 
 
 def finish_word(told: Any) -> str:
-    """A finish reason in one spelling: `FinishReason.MAX_TOKENS` is `max_tokens`."""
+    """Return a finish reason in normalised spelling: `FinishReason.MAX_TOKENS` becomes `max_tokens`."""
     if isinstance(told, dict):
         told = told.get("type")
     if told is None or isinstance(told, bool | list | dict):

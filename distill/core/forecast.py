@@ -1,26 +1,22 @@
-"""How fast work goes and how long it goes on. Pure: the caller reads the clock.
-
-Enters: what is done by which moment; of sampling also the tokens of samples that have not finished. Leaves: a rate,
-and the seconds to the end where they can be told.
-"""
+"""Estimate the rate of work and the time left. Pure: the caller reads the clock."""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 RECENT_S = 60.0
-"""A rate is that of the last so many seconds: start-up, and a neighbour that has gone, are forgotten."""
+"""Window over which a rate is measured, so that start-up and a process that has since ended drop out."""
 NUM_MARKS = 10
-"""Things that are done less often than that have a rate over the last so many of them."""
+"""Marks that are always kept: rare events are averaged over a longer window than `RECENT_S`."""
 MARK_EVERY_S = 1.0
 
 
 class Rate:
-    """How many things are done in a second, of late.
+    """A recent rate, in things per second.
 
     Args:
         now_s: when the work begins.
-        total: how many are done before.
+        total: how many things are done already.
     """
 
     def __init__(self, now_s: float, total: float = 0) -> None:
@@ -28,7 +24,7 @@ class Rate:
         self._marks = deque([self._latest])
 
     def note(self, now_s: float, total: float) -> None:
-        """`total` are done by now."""
+        """Record that `total` things are done by now."""
         self._latest = now_s, total
         if now_s - self._marks[-1][0] >= MARK_EVERY_S:
             self._marks.append(self._latest)
@@ -43,33 +39,33 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one call has sampled by a moment, and what it has left to sample."""
+    """The state of a sampling call at one moment."""
 
     num_finished: int
-    """Samples, those that ended in errors left out."""
+    """Finished samples, without those that ended in errors."""
     num_errors: int
     num_tokens: int
-    """Completion tokens of all that have finished."""
+    """Completion tokens of all finished samples."""
     num_in_flight: int
     num_tokens_in_flight: int | None
-    """Completion tokens that those have so far; `None`: nobody can tell."""
+    """Completion tokens so far of the samples in flight; `None` if unknown."""
     num_waiting: int
-    """Samples that will be asked for."""
+    """Samples that are still to be requested."""
 
 
 class Outlook(NamedTuple):
-    """What can be said of a call at a moment."""
+    """The forecast for a sampling call at one moment."""
 
     tokens_per_s: float
     seconds_left: float | None
-    """`None`: it cannot be told yet."""
+    """`None` if it cannot be estimated yet."""
 
 
 class SamplingForecast:
-    """The outlook of one call, look by look.
+    """A forecast of one sampling call, updated by each `look`.
 
     Args:
-        max_tokens: most completion tokens of a sample.
+        max_tokens: maximum completion tokens of a sample.
         now_s: when sampling begins.
     """
 
@@ -80,7 +76,7 @@ class SamplingForecast:
     def look(self, drawn: Drawn, now_s: float) -> Outlook:
         elapsed_s = now_s - self._began_s
         if drawn.num_tokens_in_flight is None:
-            # Only whole samples count then, and they come in waves, which a recent rate would take for a change.
+            # Only finished samples count here. They arrive in waves, so a recent rate would fluctuate.
             return Outlook(drawn.num_tokens / elapsed_s if elapsed_s > 0 else 0.0, _left_by_samples(drawn, elapsed_s))
         self._tokens.note(now_s, drawn.num_tokens + drawn.num_tokens_in_flight)
         num_left = tokens_left(drawn, self._max_tokens)
@@ -89,11 +85,12 @@ class SamplingForecast:
 
 
 def tokens_left(drawn: Drawn, max_tokens: int) -> float | None:
-    """Completion tokens still to be drawn; `None` before any sample has finished.
+    """Return the completion tokens still to be drawn; `None` before any sample has finished.
 
-    The mean length is estimated as where a sample is as likely to end at each token as at any other: all tokens so far
-    by the samples that have finished. The mean of those alone would be too short at first, since short ones finish
-    first. What is in flight has as much before it as a new sample, and nothing has more than `max_tokens`.
+    The mean length is estimated as if a sample were equally likely to end at every token: all tokens so far, divided by
+    the number of finished samples. The mean of the finished samples alone would be too short at first, because short
+    ones finish first. A sample in flight is expected to need as many more tokens as a new one. No sample exceeds
+    `max_tokens`.
     """
     if not drawn.num_finished:
         return None
@@ -104,8 +101,9 @@ def tokens_left(drawn: Drawn, max_tokens: int) -> float | None:
 
 
 def _left_by_samples(drawn: Drawn, elapsed_s: float) -> float | None:
-    """The seconds left by the samples that have finished; before as many have as are in flight, short ones prevail."""
+    """Return the seconds left, estimated from the finished samples."""
     num = drawn.num_finished + drawn.num_errors
+    # Short samples finish first, and would bias the estimate until as many have finished as are in flight.
     if num < max(1, drawn.num_in_flight):
         return None
     return (drawn.num_waiting + drawn.num_in_flight) * elapsed_s / num

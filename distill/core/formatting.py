@@ -1,6 +1,6 @@
-"""Values as a reader sees them. Enters: anything that JSON holds. Leaves: "1,200", "43.5%", "2 min 3 s" or a dash.
+"""Format JSON values for display: "1,200", "43.5%", "2 min 3 s".
 
-Whatever is missing, or is not a finite number, is a dash: a report of half a run has many of those.
+A value that is missing or not a finite number becomes a dash, because the report of an unfinished run has many of them.
 """
 
 import math
@@ -12,65 +12,65 @@ Row = Mapping[str, Any]
 
 MISSING, MINUS, REPLACEMENT = "\N{EN DASH}", "\N{MINUS SIGN}", "\ufffd"
 
-# Lone surrogates cannot be encoded, control characters are not allowed in HTML (tab and line breaks are), and marks of
-# direction would let a text appear in another order than it was written in.
+# Lone surrogates cannot be encoded, HTML allows no control characters but tab and line breaks, and directional marks
+# would display a text in a different order from the one it was written in.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
 )
 
 
 def printable(text: str) -> str:
-    """The text with a replacement character for each one that a page cannot hold, or that would change its order."""
+    """Replace characters that an HTML page cannot hold, or that would change the order of the text."""
     return _UNPRINTABLE.sub(REPLACEMENT, text)
 
 
 def mapping(value: Any) -> Row:
-    """The value if it is a mapping, else an empty one."""
+    """Return the value if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def number(value: Any) -> float | None:
-    """The value as a finite number, or `None`."""
+    """Return the value as a finite number, or `None`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def interval(value: Any) -> tuple[float, float] | None:
-    """The value as a pair of finite numbers, or `None`."""
+    """Return the value as a pair of finite numbers, or `None`."""
     limits = [number(limit) for limit in value] if isinstance(value, Sequence) else []
     return (limits[0], limits[1]) if len(limits) == 2 and None not in limits else None  # type: ignore[return-value]
 
 
 def count(value: Any) -> str:
-    """A whole number with its thousands set apart."""
+    """Format a whole number with thousands separators."""
     return MISSING if (n := number(value)) is None else f"{n:,.0f}"
 
 
 def percent(value: Any) -> str:
-    """A share in [0, 1] in percent."""
+    """Format a share in [0, 1] as a percentage."""
     return MISSING if (n := number(value)) is None else f"{100 * n:.1f}%"
 
 
 def points(value: Any) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     if (n := number(value)) is None:
         return MISSING
     return f"{100 * n:+.1f}".replace("-", MINUS) if round(100 * n, 1) else "0.0"
 
 
 def percent_range(value: Any) -> str:
-    """A pair of shares: "36.5 to 50.5%"."""
+    """Format a pair of shares: "36.5 to 50.5%"."""
     return MISSING if (limits := interval(value)) is None else f"{100 * limits[0]:.1f} to {percent(limits[1])}"
 
 
 def points_range(value: Any) -> str:
-    """A pair of differences: "+36.5 to +50.5"."""
+    """Format a pair of differences: "+36.5 to +50.5"."""
     return MISSING if (limits := interval(value)) is None else f"{points(limits[0])} to {points(limits[1])}"
 
 
 def plain(value: Any) -> str:
-    """A number at four significant digits: 21,000, 0.4125, 7.5e-5."""
+    """Format a number with four significant digits: 21,000, 0.4125, 7.5e-5."""
     if (n := number(value)) is None:
         return MISSING
     if 0 < abs(n) < 1e-3:
@@ -80,7 +80,7 @@ def plain(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Seconds in the two largest units."""
+    """Format seconds in their two largest units."""
     if (seconds := number(value)) is None:
         return MISSING
     if seconds < 60:
@@ -90,19 +90,19 @@ def duration(value: Any) -> str:
 
 
 def moment(value: Any) -> str:
-    """An ISO 8601 time as "2026-11-24 18:40 UTC"; any other text as it is."""
+    """Format an ISO 8601 time as "2026-11-24 18:40 UTC". Return any other text unchanged."""
     found = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:\d.]*(?:\+00:00|Z)$", value) if isinstance(value, str) else None
     return f"{found[1]} {found[2]} UTC" if found else value if isinstance(value, str) and value else MISSING
 
 
 def engine_name(value: Any) -> str:
-    """`{"name": "vllm", "version": "0.31.0", …}` or a plain text as "vllm 0.31.0"."""
+    """Format `{"name": "vllm", "version": "0.31.0", …}` or a plain text as "vllm 0.31.0"."""
     parts = [value.get("name"), value.get("version")] if isinstance(value, Mapping) else [value]
     return " ".join(part for part in parts if isinstance(part, str)) or MISSING
 
 
 def capitalised(text: str) -> str:
-    """A text whose first letter is a capital; the others stay as they are."""
+    """Capitalise the first letter of a text, and leave the others unchanged."""
     return text[:1].upper() + text[1:]
 
 
@@ -118,4 +118,4 @@ FILTERS = {
     "points_range": points_range,
     "engine": engine_name,
 }
-"""By the names that the templates call them."""
+"""Template filters by name."""

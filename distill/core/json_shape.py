@@ -1,7 +1,6 @@
-"""What the JSON files of a run must look like, a stage's manifest above all, so that who reads one may rely on it.
+"""Check that the JSON files of a run, above all the manifests, have the shape that their readers rely on.
 
-Enters: what a file holds. Leaves: nothing, or what is wrong with it in words. A key whose name here ends in
-`?` may be missing; keys that are not named here may hold anything.
+A key whose name here ends in `?` may be missing. Keys that are not named here may hold anything.
 """
 
 import math
@@ -9,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 Shape = Any
-"""A kind of value (`TEXT`, …), a tuple of shapes of which one must fit, a list with the shape of its items, or a dict
-of shapes by key, with `*` for every other key."""
+"""A kind of value (`TEXT`, …), a tuple of alternative shapes, a list with the shape of its items, or a dict of shapes
+by key, where `*` stands for every other key."""
 
 TEXT, COUNT, NUMBER, FLAG, NOTHING, OBJECT, ANY = (
     "text",
@@ -112,7 +111,7 @@ METRICS: dict[str, Shape] = {
         "pushed": [{"repo": TEXT, "branch": TEXT, "*": ANY}],
     },
 }
-"""What a stage counts, by the stage's name."""
+"""The shape of each stage's metrics."""
 
 PROBLEM: Shape = {
     "id": TEXT,
@@ -132,7 +131,7 @@ VERDICT: Shape = {
     "details?": {"*": TEXT},
     "num_student_tokens?": (COUNT, NOTHING),
 }
-"""Rows of `problems.jsonl` and `verdicts.jsonl`."""
+"""Shapes of the rows of `problems.jsonl` and `verdicts.jsonl`."""
 
 _MANIFEST: dict[str, Shape] = {
     "stage": TEXT,
@@ -157,15 +156,15 @@ _INPUTS: dict[str, Shape] = {
     "sft": {"student?": TEXT, "student_revision?": (TEXT, NOTHING), "rows?": TEXT, "seed?": COUNT},
     "eval": {"student?": TEXT},
 }
-"""What other stages ask of a stage's identity."""
+"""The parts of each stage's identity that other stages read."""
 
 
 def fault_of(manifest: Mapping[str, Any], stage: str) -> str:
-    """What is wrong with a manifest, in words; empty where nothing is.
+    """Return what is wrong with a manifest, in words; empty if nothing is.
 
     Args:
-        manifest: what the file holds.
-        stage: whose it is; of an unknown one only what all have in common is looked at.
+        manifest: the content of the file.
+        stage: the stage it belongs to. For an unknown one, only what all manifests have in common is checked.
     """
     if stage in METRICS and manifest.get("stage") != stage:
         return f"stage is {_short(manifest.get('stage'))}, not {stage}"
@@ -174,7 +173,7 @@ def fault_of(manifest: Mapping[str, Any], stage: str) -> str:
 
 
 def fault(value: Any, shape: Shape, at: str = "") -> str:
-    """Where a value is not of a shape, in words; empty where it is."""
+    """Return where and how a value does not match a shape, in words; empty if it matches."""
     if isinstance(shape, tuple):
         faults = [fault(value, one, at) for one in shape]
         return "" if "" in faults else faults[0] if value is not None else faults[-1]

@@ -1,4 +1,4 @@
-"""How a long stage shows that it moves: a live bar on a terminal, a line every so often elsewhere, nothing if quiet."""
+"""Progress of long stages: a live bar on a terminal, a periodic line elsewhere, nothing in quiet mode."""
 
 import os
 import sys
@@ -19,13 +19,13 @@ QUIET = "DISTILL_QUIET"
 
 
 def terminal() -> TextIO:
-    """Where progress goes: the file descriptor that the parent process handed over, else standard error."""
+    """Return the stream for progress: the file descriptor passed on by the parent process, else standard error."""
     handed = os.environ.get(PROGRESS_FD)
     return os.fdopen(os.dup(int(handed)), "w") if handed else sys.stderr
 
 
 def note(text: str) -> None:
-    """Show a line where progress goes."""
+    """Print a line to the progress stream, unless in quiet mode."""
     if not os.environ.get(QUIET):
         stream = terminal()
         print(printable(text), file=stream, flush=True)
@@ -34,17 +34,16 @@ def note(text: str) -> None:
 
 
 class ProgressBar:
-    """Counts `total` things (`None`: nobody knows how many); shows rate and time left, and a note such as `loss 0.43`.
+    """A progress bar with a rate, the time left and a note such as `loss 0.43`.
 
-    Use as a context manager; `advance` may be called with 0 to show a new note.
+    Use it as a context manager. `advance` may be called with 0 to show a new note.
 
     Args:
-        title: what goes on.
-        total: how many things there are.
-        unit: what they are, in the plural.
-        done: how many are done before.
-        forecast: the seconds left as somebody else knows them, `None` where they cannot be told; left out: what is left
-            takes as long as what was done last.
+        title: name of the work.
+        total: number of things, or `None` if unknown.
+        unit: plural noun for the things.
+        done: number of things done already.
+        forecast: returns the seconds left, or `None` if unknown. Default: extrapolate the recent rate.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class ProgressBar:
         self._live.start()
 
     def advance(self, num: int = 1, note: str = "") -> None:
-        """`num` more are done."""
+        """Count `num` more things as done."""
         self.num_done += num
         now = time.monotonic()
         self._rate.note(now, self.num_done)
@@ -104,7 +103,7 @@ class ProgressBar:
 
     @property
     def per_s(self) -> float:
-        """Things done in a second, of late."""
+        """Return the recent rate, in things per second."""
         return self._rate.per_s
 
     def _seconds_left(self) -> float | None:
@@ -118,15 +117,15 @@ class ProgressBar:
         return f"{self.num_done}" if self.total is None else f"{self.num_done}/{self.total}"
 
     def say(self, text: str) -> None:
-        """Show a line above the bar; a server or a file name may have written some of it."""
-        text = printable(text)
+        """Print a line above the bar."""
+        text = printable(text)  # parts of it may come from a server or a file name
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False)
         elif self._stream is not None:
             print(text, file=self._stream, flush=True)
 
     def say_once(self, text: str) -> None:
-        """Show a line the first time that anything is said this way."""
+        """Print a line the first time that this is called; print nothing after that."""
         if not self._has_said_once:
             self._has_said_once = True
             self.say(text)
@@ -146,7 +145,7 @@ class ProgressBar:
 
 
 def duration(seconds: float) -> str:
-    """`12 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Format seconds: `12 s`, `3 min 05 s`, `2 h 07 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""Where a result was made: versions, hardware, commit. Nothing of it is in a fingerprint."""
+"""Where a result was produced: versions, hardware and commit. None of it enters a fingerprint."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Python's and the installed packages' versions, without importing them."""
+    """Return the versions of Python and the installed packages, without importing them."""
     found = {"python": platform.python_version()}
     for name in packages:
         try:
@@ -37,7 +37,7 @@ def package_versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 @functools.cache
 def hardware() -> dict[str, Any]:
-    """Cores, memory in GiB, processor and GPUs (as nvidia-smi names them)."""
+    """Return cores, memory in GiB, processor and GPUs (as nvidia-smi names them)."""
     return {
         "cpu": _cpu_name(),
         "num_cores": len(os.sched_getaffinity(0)),
@@ -48,7 +48,7 @@ def hardware() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory's repository, `-dirty` added where files differ from it."""
+    """Return the commit of the working directory's repository, with `-dirty` appended if tracked files have changed."""
     head = _first_output(["git", "rev-parse", "HEAD"])
     if not head:
         return None

@@ -1,6 +1,6 @@
-"""The records that travel between stages, and their converters to TRL rows.
+"""Records that pass between stages, stored as one JSON object per line.
 
-Enters and leaves: plain JSON objects, one a line, for example a trace
+Example of a trace:
 
     {"problem_id": "9f2c…", "sample_index": 0, "teacher": "org/model", "teacher_revision": "f48b…",
      "text": "<think>\\n2 + 2 = 4\\n</think>\\n\\n4", "reasoning": "2 + 2 = 4", "content": "4",
@@ -17,18 +17,18 @@ Message = dict[str, str]
 """A chat message: `{"role": "system" | "user" | "assistant", "content": …}`."""
 
 FinishReason = Literal["stop", "length", "loop", "error"]
-"""Stopped by itself, cut off at `max_tokens`, stopped because it only repeated itself, or never answered."""
+"""Stopped by itself, cut off at `max_tokens`, stopped in a repetition loop, or failed to answer."""
 
 GradedBy = Literal["rule", "majority", "judge", ""]
-"""Whose word a grade is: a rule's, the problem's other traces', a judge model's; empty where there is none."""
+"""Who decided a grade: a rule, the majority of the problem's traces, or a judge model. Empty if nobody did."""
 
 SampleKey = tuple[str, int]
-"""A sample's identity: `(problem_id, sample_index)`, whatever its place in a file."""
+"""A sample's identity: `(problem_id, sample_index)`, independent of its position in a file."""
 
 REASONS: dict[str, str] = {
     "error": "the engine could not answer (the trace says why)",
     "truncated": "cut off at max_tokens before the model stopped by itself",
-    "loop": "stopped while sampling: its last tokens were one piece over and over",
+    "loop": "stopped while sampling: its last tokens were one piece, repeated",
     "no_think": "no <think> … </think> block",
     "unclosed_think": "<think> was opened and never closed",
     "several_thinks": "a second thought, one inside another, or a mark such as </think> inside thought or answer",
@@ -43,7 +43,7 @@ REASONS: dict[str, str] = {
     "ungraded_timeout": "grading took longer than its limit and was stopped",
     "ungraded_memory": "grading took more memory than its limit and was stopped",
     "ungraded_crash": "the grader crashed",
-    "ungraded_entry": "the reasoning-gym entry that was asked cannot be made again, and its scorer needs it",
+    "ungraded_entry": "the reasoning-gym entry cannot be regenerated, and its scorer needs it",
     "ungraded_isolation": "its scorer evaluates answers, and this machine cannot confine it (`distill doctor`)",
     "ungraded_judge": "the judge gave no verdict",
     "judge_veto": "a rule called it right and the judge did not",
@@ -60,11 +60,11 @@ REASONS: dict[str, str] = {
     "duplicate": "same text as another good trace of the problem",
     "near_duplicate": "nearly the same text as another good trace of the problem",
     "pass_rate": "the teacher solves the problem too seldom or too often (filter.select)",
-    "not_selected": "a good trace, but the problem has its share already (filter.select)",
-    "over_source_cap": "a good trace, but its source has its share already (filter.select)",
+    "not_selected": "a good trace, but the problem already has its share (filter.select)",
+    "over_source_cap": "a good trace, but its source already has its share (filter.select)",
     "over_budget": "a good trace, but the token budget is full (filter.select)",
 }
-"""The closed vocabulary of reasons for a drop, in the order in which the funnel counts them."""
+"""The closed set of reasons to drop a trace, in the order in which the funnel counts them."""
 
 REASON_KEYS: dict[str, tuple[str, ...]] = {
     "error": (),
@@ -114,21 +114,21 @@ REASON_KEYS: dict[str, tuple[str, ...]] = {
     "over_source_cap": ("filter.select.per_source",),
     "over_budget": ("filter.select.token_budget",),
 }
-"""The recipe's keys that decide each reason, the one to look at first in front; empty where no key does."""
+"""The recipe keys that control each reason, the most relevant first. Empty if no key does."""
 
 
 class Record:
-    """What all records share: plain JSON in and out."""
+    """Base class of all records: conversion to and from plain JSON."""
 
     __slots__ = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The record as a JSON-ready dict, its fields in order."""
+        """Return the record as a JSON-ready dict, with its fields in order."""
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The record in `row`; keys that are not its fields are left aside.
+        """Return the record in `row`. Keys that are not fields are ignored.
 
         Raises:
             TypeError: a field without a default is missing.
@@ -150,12 +150,12 @@ class Problem(Record):
 
     @property
     def question(self) -> str:
-        """The text of the last user message."""
+        """Return the text of the last user message."""
         return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), "")
 
     @property
     def questions(self) -> str:
-        """The text of all user messages: a later turn may say no more than "And in metres?"."""
+        """Return the text of all user messages: a later turn may say no more than "And in metres?"."""
         return "\n\n".join(m["content"] for m in self.prompt if m["role"] == "user")
 
 
@@ -163,8 +163,9 @@ class Problem(Record):
 class Trace(Record):
     """One answer: its text, and the reasoning and content derived from it.
 
-    The text is verbatim, but for two things: a thought that came apart from the answer (in a field or column of its
-    own) stands before it between `<think>` and `</think>`, and so do marks that `traces[].think_marks` names.
+    The text is verbatim, with two exceptions. A thought that was stored separately (in a field or column of its own) is
+    put in front of the answer, between `<think>` and `</think>`. Marks named in `traces[].think_marks` are replaced by
+    these.
     """
 
     problem_id: str
@@ -187,21 +188,21 @@ class Trace(Record):
 
     @property
     def told_tokens(self) -> int | None:
-        """Completion tokens as the teacher counts them; `None` where nobody told, as of most traces made elsewhere."""
+        """Return the teacher's count of completion tokens; `None` if unknown, as for most traces made elsewhere."""
         return self.num_completion_tokens if self.num_completion_tokens or not self.text else None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
-    """What grading and filtering said of one trace.
+    """The result of grading and filtering one trace.
 
-    `correct` is `None` where the trace could not be graded, which is not the same as wrong. `reasons` holds every
-    reason for a drop, in the order of `REASONS`; a trace without reasons is kept. `graded_by` says whose word `correct`
-    is, and `details` says more on some reasons: what was measured, which other trace or evaluation item it is.
-    `num_student_tokens` is the length of reasoning and answer in the student's tokens, where the filter counts them.
+    `correct` is `None` if the trace could not be graded, which is not the same as wrong. `reasons` holds every reason
+    to drop the trace, in the order of `REASONS`; a trace without reasons is kept. `graded_by` says who decided
+    `correct`. `details` adds to some reasons: what was measured, or which other trace or evaluation item it is.
+    `num_student_tokens` is the length of reasoning and answer in the student's tokens, if the filter counts them.
 
     Raises:
-        ValueError: a reason that is not in `REASONS`.
+        ValueError: a reason is not in `REASONS`.
     """
 
     problem_id: str
@@ -241,11 +242,11 @@ class EvalResult(Record):
     mean_completion_tokens: float
 
     def __post_init__(self) -> None:
-        low, high = self.interval_95  # JSON knows no tuples
+        low, high = self.interval_95  # a list if it comes from JSON
         object.__setattr__(self, "interval_95", (low, high))
 
 
 def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
-    """A content hash (16 hex digits): the same problem has the same id in any order and any data set."""
+    """Return a content hash (16 hex digits), which is the same for a problem in any order and any data set."""
     content = json.dumps([prompt, task, answer], ensure_ascii=True, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

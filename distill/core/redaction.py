@@ -1,7 +1,6 @@
-"""Texts as they may leave this machine: no folders of it, no internal addresses, nothing secret.
+"""Remove local paths, internal addresses and secrets from texts that leave this machine.
 
-Enters: JSON-ready values and texts. Leaves: the same with a file's name for its path, with placeholders for hosts and
-for whatever looks like a key:
+A path becomes a file name. Hosts, and anything that looks like a key, become placeholders:
 
     "/home/me/.cache/huggingface/hub/models--org--name/snapshots/12ab…/config.json"  ->  "org/name/config.json"
 """
@@ -20,7 +19,7 @@ _SNAPSHOT = re.compile(r"/models--([^/]+?)--([^/]+)/snapshots/[^/]+")
 
 
 def scrub(value: Any) -> Any:
-    """A JSON-ready value without local paths, server addresses and secrets."""
+    """Return a JSON-ready value without local paths, server addresses and secrets."""
     if isinstance(value, Mapping):
         return {
             scrub_text(key) if isinstance(key, str) else key: _hide_hosts(inner) if key == "base_urls" else scrub(inner)
@@ -32,12 +31,12 @@ def scrub(value: Any) -> Any:
 
 
 def scrub_text(text: str) -> str:
-    """A text without local paths and secrets."""
+    """Return a text without local paths and secrets."""
     return redact(_PATH.sub(lambda found: local_name(found[0]), text))
 
 
 def local_name(path: str) -> str:
-    """A path of this machine by its last part, or by the Hub id that it is a copy of; any other text as it is."""
+    """Return the last part of a local path, or the Hub id that it is a copy of. Return any other text unchanged."""
     if found := _SNAPSHOT.search(path):
         return f"{found[1]}/{found[2]}{path[found.end() :]}"
     parts = path.split("/")
@@ -52,14 +51,14 @@ def _is_top_folder(name: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """A text in which whatever is secret in the environment, or looks like a key, is blotted out."""
-    for secret in secrets():
+    """Replace secrets from the environment, and anything that looks like a key."""
+    for secret in secrets():  # longest first, so that one which contains another is replaced whole
         text = text.replace(secret, REDACTED)
     return KEYS.sub(REDACTED, text)
 
 
 def secrets() -> list[str]:
-    """The values of environment variables that are named like secrets, and the Hub's token; longest first."""
+    """Return the Hub's token and the values of environment variables with names of secrets, longest first."""
     from huggingface_hub import get_token
 
     found = {*environment_secrets(), get_token() or ""}
@@ -67,7 +66,7 @@ def secrets() -> list[str]:
 
 
 def _hide_hosts(urls: Any) -> Any:
-    """Addresses that a recipe still accepts, and that lead nowhere."""
+    """Replace server addresses by unreachable ones that a recipe still accepts."""
     if not isinstance(urls, list):
         return scrub(urls)
     return [f"http://server-{number}.invalid/v1" for number in range(1, len(urls) + 1)]

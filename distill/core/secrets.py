@@ -1,6 +1,6 @@
-"""What looks like a key, token or password: found in texts before they are shared, blotted out of those that are.
+"""Find keys, tokens and passwords in texts.
 
-Enters: a text, or a tree of keys and values. Leaves: where a secret stands and of what kind it is, never itself.
+Results say where a secret is and of what kind, but never contain it.
 """
 
 import json
@@ -14,15 +14,15 @@ from urllib.parse import quote
 
 MIN_SECRET_CHARS = 8
 MIN_FOUND_CHARS = 16
-"""A shorter value of the environment may be an ordinary word, which a text may hold by chance."""
+"""A shorter value from the environment may be an ordinary word that a text contains by chance."""
 MIN_RANDOM_CHARS = 32
 MIN_RANDOM_BITS = 4.2
-"""Entropy of a character in a long text that looks drawn at random; English has about 4.1 over its letters."""
+"""Entropy per character of a long text that looks random. English has about 4.1 over its letters."""
 
 SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY", re.IGNORECASE)
 """Names of environment variables that hold secrets."""
-# Not after a letter or digit, but after an escape, as JSON inside a text has it: `\nhf_…`, `\u003dhf_…`. Neither after
-# a Latin word alone: Chinese has no spaces, and `\b` sees none before `hf_` there.
+# A key does not start after a letter or digit, except after a JSON escape inside a text: `\nhf_…`, `\u003dhf_…`.
+# `\b` will not do: in Chinese, which has no spaces, it finds no word boundary before `hf_`.
 _FRONT = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
 KEY_KINDS = {
     "a Hugging Face token": _FRONT + r"(?:hf_(?:oauth_)?|api_org_)[A-Za-z0-9]{20,}",
@@ -49,7 +49,7 @@ KEY_KINDS = {
 }
 KEYS = re.compile("|".join(f"(?:{pattern})" for pattern in KEY_KINDS.values()))
 HERE = "the value of an environment variable that holds a secret"
-# The key itself must follow: texts about keys quote the first line alone.
+# Part of the key itself must follow: texts about keys quote only the first line.
 _PEM = r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,200}?[A-Za-z0-9+/]{40}"
 _ROW_KINDS = {kind: re.compile(pattern) for kind, pattern in {**KEY_KINDS, "a private key": _PEM}.items()}
 _BEGINNINGS = {
@@ -75,42 +75,42 @@ _BEGINNINGS = {
     "eyJ": "a JSON web token",
     "-----BEGIN ": "a private key",
 }
-"""What each known kind of key begins with. Finding these first is tens of times faster than the patterns alone."""
+"""Prefix -> kind of key. Searching for prefixes first is tens of times faster than the patterns alone."""
 _RARE = ("AKIA", "ASIA", "AIza", "SG.", "eyJ", "-----BEGIN ")
 _JOINED = (re.compile("_[A-Za-z0-9_]{20}"), re.compile("-[A-Za-z0-9_-]{10}"))
-"""Each known key has a rare beginning, or a long run after `_` or `-`: six looks at a text that holds none."""
+"""Each known key has a rare prefix, or a long run after `_` or `-`. A text without either needs no further search."""
 _HIDDEN = re.compile(r"\\(?=[_.-])|[\u00ad\u200b-\u200d\u2060\ufeff]")
-"""What may stand within a key without being seen: LaTeX's and Markdown's `\\_`, and characters without a width."""
+"""Invisible characters within a key: the backslash of LaTeX's and Markdown's `\\_`, and zero-width characters."""
 MIN_KEY_BITS = 3.0
-"""Entropy of a character in a key; `xxxxxxxx` has none, 20 drawn letters and digits have 3.7 or more."""
+"""Entropy per character of a key. `xxxxxxxx` has none; 20 random letters and digits have 3.7 or more."""
 JWT_EXAMPLE = ".eyJzdWIiOiIxMjM0NTY3ODkwI"
-"""Payload of the example token of jwt.io and RFC 7519's followers (`{"sub": "1234567890"…`)."""
+"""Payload of the example token of jwt.io and of texts about RFC 7519 (`{"sub": "1234567890"…`)."""
 _BEARER = re.compile(r"\b(?:bearer|basic)\s+(?=\S*[0-9])[A-Za-z0-9._~+/-]{16,}=*", re.IGNORECASE)
 _LOGIN = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/@:]*:[^\s/@]+|[^\s/@:]{16,})@")
-"""An address with user and password, or with a long name that can only be a token."""
+"""An address with user and password, or with a user name so long that it must be a token."""
 _NAMED_SECRET = re.compile(
     r"(?:.*[_-])?(?:api[_-]?key|access[_-]?key|private[_-]?key|secret(?:[_-]?key)?|passwords?|passwd|authorization|"
     r"credentials?|(?:access|api|auth|bearer|hub|hf|id|refresh|session)[_-]?token)|token",
     re.IGNORECASE,
 )
-# Without the hyphens, dots and slashes that hold long names of models together.
+# Excludes hyphens, dots and slashes, which join the parts of long model names.
 _WORD = re.compile(rf"[A-Za-z0-9_+]{{{MIN_RANDOM_CHARS},}}")
 _NAMES = frozenset({"source", "student", "teacher", "repo", "dataset", "chat_template", "revision", "student_revision"})
-"""Keys of a recipe whose values are names, paths and hashes."""
+"""Recipe keys whose values are names, paths and hashes."""
 
 
 def environment_secrets(min_chars: int = MIN_SECRET_CHARS) -> list[str]:
-    """The values of environment variables that are named like secrets; longest first."""
+    """Return the values of environment variables with names of secrets, longest first."""
     found = {value for name, value in os.environ.items() if SECRET_NAME.search(name)}
     return sorted((value for value in found if len(value) >= min_chars), key=lambda value: (-len(value), value))
 
 
 class SecretFinder:
-    """Finds secrets in rows, which are many and hold all kinds of text: fast, and with few false alarms.
+    """A scanner for secrets in large numbers of rows: fast, and with few false alarms.
 
     Args:
-        values: what is secret here, as the environment holds it. Of those shorter than `MIN_FOUND_CHARS`, only such as
-            have letters beside digits or signs are looked for, and only as whole words: others are ordinary words.
+        values: known secrets, as the environment holds them. Those shorter than `MIN_FOUND_CHARS` are searched for only
+            if they mix letters with digits or signs, and only as whole words; others are ordinary words.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -121,7 +121,7 @@ class SecretFinder:
         self._short = {value: re.compile(rf"(?<!\w){re.escape(value)}(?!\w)") for value in short}
 
     def kind_in(self, text: str) -> str | None:
-        """Name the kind of the first secret in a text, never the secret; `None` where there is none."""
+        """Return the kind of the first secret in a text, never the secret itself; `None` if there is none."""
         plain = _HIDDEN.sub("", text)
         return self._kind_in(text) or (self._kind_in(plain) if plain != text else None)
 
@@ -136,7 +136,7 @@ class SecretFinder:
 
 
 def _written(value: str) -> tuple[str, ...]:
-    """A secret as JSON and as an address write it."""
+    """Return a secret as JSON and URLs encode it."""
     quoted = json.dumps(value)[1:-1]
     return quoted, json.dumps(quoted)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")
 
@@ -156,7 +156,8 @@ def _is_mixed(value: str) -> bool:
 
 
 def _is_drawn(key: str) -> bool:
-    """Tell a key from a placeholder such as `sk-xxxxxxxx`, a name such as `sk-learn-based-pipelines`, or an example."""
+    """Return whether a key looks random, and not like a placeholder (`sk-xxxxxxxx`), a name or an example."""
+    # A name may look like a key too: `sk-learn-based-pipelines`.
     if key.startswith("-----"):
         return True
     body = re.sub(r"^(?:github_pat_|[A-Za-z]{2,5}[_-])", "", key)
@@ -167,7 +168,7 @@ def _is_drawn(key: str) -> bool:
 
 
 def secrets_in_text(text: str) -> Iterator[tuple[int, str]]:
-    """(line, kind) of what is known to be secret by its form, or because the environment holds it as a secret."""
+    """Yield (line, kind) for each line with a secret of a known form, or with one that the environment holds."""
     here = environment_secrets(MIN_FOUND_CHARS)
     for number, line in enumerate(text.splitlines(), start=1):
         kind = next((kind for kind, pattern in KEY_KINDS.items() if re.search(pattern, line)), None)
@@ -182,12 +183,12 @@ def secrets_in_text(text: str) -> Iterator[tuple[int, str]]:
 
 
 def hide_logins(text: str) -> str:
-    """Blot out the user and the password of each address in a text."""
+    """Mask the user and password of each address in a text."""
     return _LOGIN.sub(r"\1***@", text)
 
 
 def secrets_in_tree(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(place, kind) of values that are secret by their key's name, or long and random."""
+    """Yield (place, kind) for values that are secret by their key's name, or long and random."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             named = isinstance(key, str) and _NAMED_SECRET.fullmatch(key)

@@ -1,4 +1,4 @@
-"""Intervals. Enters: one number a problem. Leaves: `(0.365, 0.505)`."""
+"""Confidence intervals."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ NUM_RESAMPLES = 10_000
 
 
 def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """The 95% percentile interval of the mean, resampling problems (Efron and Tibshirani, 1993, chapter 13).
+    """Return the 95% percentile interval of the mean, resampling problems (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
-        values: one number a problem: its share of right answers, or the difference of two such shares.
+        values: one number per problem: its share of right answers, or the difference of two such shares.
         seed: seed of the resampling.
     """
     import numpy as np
@@ -17,7 +17,7 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
     if not values:
         raise ValueError("no values to resample")
     rng = np.random.default_rng(seed)
-    # R = resamples of a chunk, N = problems
+    # R = resamples in a chunk, N = problems
     values_N = np.asarray(values, dtype=np.float64)
     chunk = max(1, 2_000_000 // len(values_N))
     means = []

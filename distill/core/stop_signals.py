@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while samples are in flight: time for them to finish, and a deadline that holds."""
+"""Handle Ctrl-C and SIGTERM while samples are in flight: let them finish, but only until a deadline."""
 
 import contextlib
 import signal
@@ -12,13 +12,13 @@ RING_EVERY_S = 0.1
 
 
 class Stopping:
-    """The first SIGINT or SIGTERM asks to stop; the second one breaks off as usual.
+    """A signal handler: the first SIGINT or SIGTERM requests a stop, the second one interrupts as usual.
 
-    Use as a context manager. Outside the main thread, which alone may set handlers, no signal is heard.
+    Use it as a context manager. Only the main thread can set signal handlers; in other threads it does nothing.
 
     Args:
-        within_s: from the first signal to the deadline.
-        say: called at the first signal, in a thread of its own: the main one may be in the middle of a long step.
+        within_s: seconds from the first signal to the deadline.
+        say: called at the first signal, in a separate thread, because the main one may be in the middle of a long step.
     """
 
     def __init__(self, within_s: float, say: Callable[[], None]) -> None:
@@ -52,12 +52,12 @@ class Stopping:
 
     @property
     def is_over(self) -> bool:
-        """Whether the deadline has passed."""
+        """Return whether the deadline has passed."""
         return self._asked_at is not None and time.monotonic() >= self._asked_at + self._within_s
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """What is done inside is broken off by KeyboardInterrupt at the deadline, however long it would take."""
+        """Raise KeyboardInterrupt inside the block once the deadline has passed."""
         self._is_interruptible = True
         try:
             yield
@@ -68,13 +68,13 @@ class Stopping:
         if self._asked_at is not None:
             raise KeyboardInterrupt
         self._asked_at = time.monotonic()
-        # Again and again: the first time may fall on what must not be broken off.
+        # The alarm repeats, because the first one may go off outside an interruptible block.
         signal.setitimer(signal.ITIMER_REAL, min(max(self._within_s, 1e-3), threading.TIMEOUT_MAX), RING_EVERY_S)
         self._wake.set()
 
     def _ring(self, signum: int, frame: FrameType | None) -> None:
         if self._is_interruptible:
-            self._is_interruptible = False  # once: what cleans up after it is left alone
+            self._is_interruptible = False  # only once, so that clean-up is left alone
             raise KeyboardInterrupt
 
     def _announce(self) -> None:

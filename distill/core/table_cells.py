@@ -1,7 +1,7 @@
-"""One cell of a table: what Parquet and Arrow hold, as plain Python values, and a value as the text of an answer.
+"""Convert table cells from Parquet and Arrow to plain Python values, and values to the text of an answer.
 
-Enters: a value as pyarrow gives it, and its Arrow type. Leaves: text, numbers, lists and dicts as a person would write
-them: the float32 0.1 is 0.1 and not 0.10000000149011612, and bytes that are UTF-8 are text.
+Values come out as a person would write them: the float32 0.1 is 0.1 and not 0.10000000149011612, and UTF-8 bytes are
+text.
 """
 
 import datetime
@@ -14,17 +14,13 @@ if TYPE_CHECKING:
     import pyarrow
 
 Plain = Callable[[Any], Any]
-"""From a value as pyarrow gives it to a plain one."""
+"""A function from a value as pyarrow gives it to a plain one."""
 MAX_WHOLE = 1 << 53
-"""Up to here a float holds every whole number."""
+"""Floats represent every whole number up to here."""
 
 
 def plain_row(schema: "pyarrow.Schema") -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A function that makes a row's values plain.
-
-    Args:
-        schema: of the table.
-    """
+    """Return a function that converts a row's values to plain ones."""
     converters = {field.name: found for field in schema if (found := _converter(field.type)) is not None}
 
     def convert(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +34,7 @@ def plain_row(schema: "pyarrow.Schema") -> Callable[[Mapping[str, Any]], dict[st
 
 
 def _converter(kind: "pyarrow.DataType") -> Plain | None:
-    """What makes the values of an Arrow type plain; `None` where they are plain already."""
+    """Return the converter for an Arrow type; `None` if its values are plain already."""
     import pyarrow.types as types
 
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -103,26 +99,25 @@ def _struct_converter(fields: Mapping[str, Plain | None]) -> Plain | None:
 
 
 class CellError(ValueError):
-    """Why a value is no answer, as a sentence's end: `is bytes that are no UTF-8 text`."""
+    """A value that is not an answer. The text completes a sentence: `is bytes that are not UTF-8 text`."""
 
 
 def answer_text(value: Any) -> str | None:
-    """A value as the text of an answer; `None` where it is none: null, not a number, a list, an object.
-
-    Whole floats are whole numbers: pandas makes 72.0 of 72 in a column with gaps.
+    """Return a value as the text of an answer; `None` for null, NaN, a list or an object.
 
     Raises:
-        CellError: it is bytes that are no text.
+        CellError: the value is bytes that are not text.
     """
     if value is None or isinstance(value, dict | list | tuple):
         return None
     if isinstance(value, bytes | bytearray):
-        raise CellError("is bytes that are no UTF-8 text")
+        raise CellError("is bytes that are not UTF-8 text")
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
         if math.isnan(value):
             return None
+        # pandas turns 72 into 72.0 in a column with gaps.
         return str(int(value)) if value.is_integer() and abs(value) <= MAX_WHOLE else repr(float(value))
     if isinstance(value, decimal.Decimal):
         return _decimal(value)
@@ -141,8 +136,8 @@ def _decimal(value: decimal.Decimal) -> str | None:
 
 
 def _moment(value: datetime.date | datetime.time) -> str:
-    """ISO 8601, a time of midnight left out."""
-    if value != value:  # pandas' NaT
+    """Return a date or time in ISO 8601, without a time of midnight."""
+    if value != value:  # pandas' NaT, which differs from itself
         return ""
     if isinstance(value, datetime.datetime) and value.time() == datetime.time() and value.tzinfo is None:
         return value.date().isoformat()

@@ -1,7 +1,7 @@
-"""Text that others wrote, made safe to show on a terminal.
+"""Make untrusted text safe to show on a terminal.
 
-Enters: text with whatever a model, a server, a recipe or a file name holds. Leaves: the same with every character
-written out that a terminal would obey, or that would hide or reorder what stands beside it:
+A model, a server, a recipe or a file name may hold characters that a terminal obeys, or that hide or reorder the text
+beside them. They are escaped:
 
     "a\\x1b[2Jb" -> "a\\\\x1b[2Jb"
 """
@@ -10,20 +10,20 @@ import re
 import unicodedata
 
 HIDING = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
-"""Unicode's categories of control and format characters (directions and zero widths among them), private use,
+"""Unicode categories: control and format characters (directional and zero-width ones included), private use,
 surrogates, line and paragraph separators."""
 BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-"""Letters and marks that are shown as nothing: fillers of Hangul and Khmer, and the grapheme joiner."""
+"""Letters and marks that are displayed as nothing: Hangul and Khmer fillers, and the grapheme joiner."""
 _NOT_PLAIN = re.compile(r"[^\n\t -~]")
 
 
 def printable(text: str) -> str:
-    """Write out the characters of a text that would move the cursor, hide or reorder something; line breaks stay."""
+    """Escape the characters of a text that would move the cursor, or hide or reorder text. Line breaks stay."""
     return _NOT_PLAIN.sub(_shown, text)
 
 
 def printable_line(text: str) -> str:
-    """The same on one line: a line break could begin a line that looks like another of ours."""
+    """Escape line breaks too: after one, a text could imitate a line of distill's own output."""
     return printable(text).replace("\n", "\\n")
 
 

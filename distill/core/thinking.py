@@ -1,9 +1,6 @@
-"""Messages to the teacher, and text back to (reasoning, content).
+"""Build messages to the teacher, and split its texts into reasoning and content.
 
-Marks other than `<think>` are in `distill.core.thought_marks`.
-
-Enters: a problem's chat messages and the recipe's system prompt and examples; a model's raw text.
-Leaves: the messages to send; `("2 + 2 = 4", "The answer is \\\\boxed{4}.")`.
+Marks other than `<think>` are handled in `distill.core.thought_marks`.
 """
 
 from collections.abc import Sequence
@@ -16,12 +13,12 @@ from distill.core.thought_marks import bare_answer, ends_in_opening_mark, split_
 
 
 def opens_thinking(prompt: str) -> bool:
-    """Whether a rendered prompt ends in `<think>`, as R1's chat templates do: the completion starts in the thought."""
+    """Return whether a rendered prompt ends in an opening mark, as with R1's templates, so that the thought is open."""
     return ends_in_opening_mark(prompt)
 
 
 def whole_characters(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates replaced: a file in UTF-8 can hold neither."""
+    """Join surrogate pairs and replace lone surrogates, because UTF-8 can encode neither."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -30,27 +27,28 @@ def whole_characters(text: str) -> str:
 
 
 def join_reasoning(reasoning: str, content: str) -> str:
-    """The form in which a student learns to answer (DeepSeek-R1's output format); without reasoning, content alone."""
+    """Return reasoning and content in DeepSeek-R1's format, or the content alone if there is no reasoning."""
     if not reasoning:
         return content
     return f"{THINK_OPEN}\n{reasoning}\n{THINK_CLOSE}\n\n{content}"
 
 
 def split_reasoning(text: str, opened: bool = False) -> Split:
-    """Take a model's text apart at its thinking.
+    """Split a model's text into reasoning and content.
+
+    A text that has `</think>` without an opening mark is treated as opened by the prompt. An unclosed thought has no
+    content.
 
     Args:
         text: the completion, verbatim.
-        opened: the prompt itself ended in `<think>`, as R1's chat templates do, so the text starts inside the block.
-
-    A text that has `</think>` without an opening is read as opened by the prompt. An unclosed thought has no content.
+        opened: whether the prompt itself ended in `<think>`, so that the text starts inside the thought.
     """
     marked = split_marked(text)
     if marked is not None:
         return marked
     before, open_tag, rest = text.partition(THINK_OPEN)
     if open_tag and THINK_CLOSE not in before and not (opened and before.strip()):
-        if before.strip():  # an answer that comes before the thinking is not a thought
+        if before.strip():  # text before the mark is an answer, and what follows is not a thought
             return Split("", text.strip(), "none")
         body = rest
     elif opened or THINK_CLOSE in text:
@@ -65,10 +63,10 @@ def split_reasoning(text: str, opened: bool = False) -> Split:
 def teacher_messages(
     prompt: Sequence[Message], system: str | None, examples: Sequence[tuple[str, str, str]]
 ) -> list[Message]:
-    """What the teacher is sent: its system prompt, its worked examples, then the problem as the student will see it.
+    """Return the messages to the teacher: system prompt, worked examples, then the problem as the student will see it.
 
     Args:
-        prompt: the problem's own messages; a system message among them gives way to `system`.
+        prompt: the problem's own messages. `system` replaces a system message among them.
         system: the teacher's system prompt, never shown to the student.
         examples: (question, reasoning, answer) of each worked example, never shown to the student.
     """

@@ -1,8 +1,6 @@
-"""Marks between which models write their thoughts, besides `<think>` … `</think>`.
+"""Split texts at thinking marks other than `<think>` … `</think>`, and find marks where none are allowed.
 
-Enters: a model's text. Leaves: thought and answer, or the first mark that stands where none may be.
-
-    split_marked("[THINK]2 + 2 = 4[/THINK]It is 4.") == Split("2 + 2 = 4", "It is 4.", "closed")
+Example: `split_marked("[THINK]2 + 2 = 4[/THINK]It is 4.") == Split("2 + 2 = 4", "It is 4.", "closed")`.
 """
 
 import re
@@ -20,7 +18,7 @@ _TOKENS = {
     "<seed:think>": "</seed:think>",  # Seed-OSS
     "<unused94>thought": "<unused95>",  # MedGemma
 }
-"""Marks that stand in no ordinary text: a closing one alone is that of a thought which the prompt opened."""
+"""Opening -> closing marks, found in no ordinary text. A lone closing mark ends a thought that the prompt opened."""
 _ANSWER_TOKENS = {
     "<|begin_of_solution|>": "<|end_of_solution|>",
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
@@ -39,7 +37,7 @@ _HARMONY_FINAL = re.compile(_HEADER.format("final"))
 _HARMONY_NEXT = re.compile(r"\s*<\|end\|>\s*" + _HEADER.format("analysis"))
 _HARMONY_ENDS = ("<|end|>", "<|return|>")
 _BARE_HARMONY = re.compile(r"\s*+analysis(?=\S)")
-"""The same where the special tokens were left out of the text: `analysis…assistantfinal…`."""
+"""The same without the special tokens: `analysis…assistantfinal…`."""
 _BARE_FINAL = "assistantfinal"
 
 _ALL_TOKENS = (*_TOKENS, *_TOKENS.values(), *_ANSWER_TOKENS, *_ANSWER_TOKENS.values())
@@ -47,26 +45,26 @@ _STRAY = re.compile(
     rf"<(?:{'|'.join(re.escape(token[1:]) for token in _ALL_TOKENS if token[0] == '<')}"
     rf"|\|(?:channel|message)\|>|\s?/?\s?(?i:{_TAG})\s?/?>)"
 )
-"""One character before all that may follow: a search for it is many times as fast as one for several."""
+"""All alternatives share their first character: such a search is many times faster than one with several."""
 _STRAY_OTHERS = tuple(token for token in _ALL_TOKENS if token[0] != "<")
 
 
 class Split(NamedTuple):
-    """A model's text taken apart; `state` tells how its thinking was marked."""
+    """A model's text, split into reasoning and content."""
 
     reasoning: str
     content: str
     state: str
-    """`closed` (a whole block), `unclosed` (opened, never closed) or `none` (no block at all)."""
+    """How the thinking was marked: `closed` (a whole block), `unclosed` (opened, never closed) or `none` (no block)."""
 
 
 def ends_in_opening_mark(prompt: str) -> bool:
-    """Whether a rendered prompt ends in the opening mark of a thought."""
+    """Return whether a rendered prompt ends in the opening mark of a thought."""
     return prompt.rstrip().endswith((THINK_OPEN, *_TOKENS))
 
 
 def split_marked(text: str) -> Split | None:
-    """Take a text apart at its marks; `None` where it has no other marks than `<think>`, or none at all."""
+    """Split a text at its marks. Return `None` if it has no marks, or only `<think>`."""
     if (harmony := _split_harmony(text)) is not None:
         return harmony
     match = _OPEN.match(text)
@@ -86,7 +84,7 @@ def split_marked(text: str) -> Split | None:
 
 
 def _split_harmony(text: str) -> Split | None:
-    """The channels of gpt-oss: `analysis` is the thought, `final` the answer.
+    """Split the channels of gpt-oss: `analysis` is the thought, `final` the answer.
 
     Source: https://developers.openai.com/cookbook/articles/openai-harmony
     """
@@ -115,11 +113,11 @@ def _without_end(text: str) -> str:
 
 
 def bare_answer(content: str, tags: bool = False) -> str:
-    """What follows a thought, without the marks that enclose all of it.
+    """Return the text after a thought, without marks that enclose all of it.
 
     Args:
-        content: what follows the thought's closing mark.
-        tags: also without `<answer>` and the like.
+        content: the text after the thought's closing mark.
+        tags: whether to remove `<answer>` and similar tags too.
     """
     content = content.strip()
     for opening, closing in _ANSWER_TOKENS.items():
@@ -137,7 +135,7 @@ def _unwrapped(content: str, opening: str, closing: str) -> str:
 
 
 def stray_mark(*texts: str) -> str:
-    """A mark of a thought in texts that may hold none; empty where there is none."""
+    """Return a thinking mark from texts that may not contain any; empty if there is none."""
     for text in texts:
         if match := _STRAY.search(text):
             return match[0]
@@ -148,11 +146,11 @@ def stray_mark(*texts: str) -> str:
 
 
 def with_think(text: str, marks: Sequence[str]) -> str:
-    """The text with marks of one's own replaced by `<think>` and `</think>`; every other character stays.
+    """Replace custom marks by `<think>` and `</think>`, and keep every other character.
 
     Args:
         text: the trace.
-        marks: of the thought, opening and closing; then, where there are four, those of the answer, which are removed.
+        marks: opening and closing mark of the thought and, optionally, those of the answer, which are removed.
     """
     if not marks:
         return text

@@ -1,8 +1,4 @@
-"""Problems and traces as the rows that TRL trains on.
-
-Enters: a `Problem` and a `Trace`.
-Leaves: `{"prompt": [{"role": "user", …}], "completion": [{"role": "assistant", …}]}`.
-"""
+"""Convert problems and traces to rows for TRL."""
 
 from typing import Any
 
@@ -11,7 +7,7 @@ from distill.core.thinking import join_reasoning
 
 
 def sft_row(problem: Problem, trace: Trace) -> dict[str, Any]:
-    """A row of TRL's conversational prompt/completion format: the loss falls on the completion alone.
+    """Return a row in TRL's conversational prompt/completion format. The loss is computed on the completion alone.
 
     Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
     """
@@ -20,5 +16,5 @@ def sft_row(problem: Problem, trace: Trace) -> dict[str, Any]:
 
 
 def rl_row(problem: Problem) -> dict[str, Any]:
-    """A row for TRL's GRPOTrainer: the prompt alone, with what a reward function needs."""
+    """Return a row for TRL's GRPOTrainer: the prompt, and what a reward function needs."""
     return {"prompt": problem.prompt, "solution": problem.answer, "task": problem.task}

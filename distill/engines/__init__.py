@@ -1,1 +1,1 @@
-"""Engines turn requests into completions: vLLM, transformers, servers. Imports `filters` and below."""
+"""Engines that turn requests into completions: vLLM, transformers, servers. Imports `filters` and below."""

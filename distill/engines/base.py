@@ -1,7 +1,7 @@
-"""What every engine takes, gives and refuses.
+"""The interface of all engines, and the checks that they share.
 
-An engine is fed with `submit` and drained with `step`, so that a finished request is replaced at once and no batch
-waits for its slowest member. Tests use a fake one with the same methods.
+Requests go in with `submit` and completions come out with `step`, so that a finished request is replaced at once and no
+batch waits for its slowest member.
 """
 
 import re
@@ -17,12 +17,12 @@ from distill.models.tokenizers import Tokenizer, render_prompt
 from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 STEP_S = 0.5
-"""An engine that only waits (for a server, for other processes) returns from `step` after so long, in seconds."""
+"""Longest time in seconds that `step` waits for a server or other processes if nothing finishes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to draw. Its seed follows from its identity, never from its position."""
+    """One sample to draw. Its seed is derived from its identity, never from its position."""
 
     key: SampleKey
     messages: list[Message]
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine made of one request; `error` says why where `finish_reason` is `error`."""
+    """Result of one request; `error` gives the cause if `finish_reason` is `error`."""
 
     key: SampleKey
     text: str
@@ -39,7 +39,7 @@ class Completion:
     num_prompt_tokens: int
     num_completion_tokens: int
     think_opened: bool = False
-    """The rendered prompt ended in `<think>`, so the text starts inside the thought."""
+    """The rendered prompt ended in `<think>`, so the text starts inside the reasoning."""
     error: str = ""
 
 
@@ -52,56 +52,56 @@ class EngineSpec:
     sampling: Sampling
     compute: SamplingCompute
     chat_format: str | None
-    """Template in `distill/models/templates/` for a model that has none of its own."""
+    """Template in `distill/models/templates/` for a model without its own."""
     longest_messages: list[list[Message]]
-    """The longest conversations by characters, at least one: they decide how much context is set up."""
+    """The longest conversations by characters, at least one; they determine the required context."""
     loops: LoopStop | None = None
     """When to stop a sample that only repeats itself; `None`: never."""
     extra_body: dict[str, Any] = field(default_factory=dict)
-    """More fields for each request to a server."""
+    """Additional fields for each request to a server."""
     memory_share: float = 1.0
-    """Share of the machine's free memory that this engine may count on: engines that start at once see the same."""
+    """Share of the free memory that this engine may use: engines that start together see the same free memory."""
 
 
 class Engine(Protocol):
-    """What sampling needs from an engine."""
+    """Interface that sampling needs from an engine."""
 
     settings: dict[str, Any]
-    """What was picked (name, version, batch, threads, …), for the manifest."""
+    """Settings in effect (name, version, batch, threads, …), for the manifest."""
     max_in_flight: int
-    """More requests than this are not worth submitting at once."""
+    """Submitting more requests than this at once has no benefit."""
 
     @property
     def num_in_flight(self) -> int:
-        """Requests submitted and not yet returned by `step`."""
+        """Return the number of requests submitted and not yet returned by `step`."""
 
     @property
     def num_tokens_in_flight(self) -> int | None:
-        """Completion tokens that those have so far, `None` where it cannot tell. A look at each: not for every step."""
+        """Return their completion tokens so far, or `None` if unknown. Inspects each one: not for every step."""
 
     def submit(self, request: Request) -> Completion | None:
-        """Queue a request. One that can never be answered comes back at once as an `error` completion."""
+        """Queue a request. One that can never be answered is returned at once as an `error` completion."""
 
     def step(self) -> list[Completion]:
-        """Work for a moment, at most `STEP_S` where nothing finishes; the requests that finished."""
+        """Work briefly, at most `STEP_S` if nothing finishes; return the finished requests."""
 
     def close(self) -> None:
-        """Give back memory and end processes of its own."""
+        """Release memory and end the engine's processes."""
 
 
 def refuse_long_prompt(request: Request, num_prompt_tokens: int, context: int) -> Completion:
-    """The answer to a prompt that leaves no token of the context for a completion."""
+    """Return the completion for a prompt that leaves no room in the context."""
     why = f"the prompt has {num_prompt_tokens} tokens; the context has {context}"
     return Completion(request.key, "", "error", num_prompt_tokens, 0, error=why)
 
 
 def refuse_prompt(request: Request, error: TemplateError) -> Completion:
-    """The answer to a prompt that the chat template cannot render."""
+    """Return the completion for a prompt that the chat template cannot render."""
     return Completion(request.key, "", "error", 0, 0, error=str(error))
 
 
 def check_room(spec: EngineSpec, context: int) -> None:
-    """Refuse completions so long that no prompt fits before them.
+    """Check that `max_tokens` leaves room for a prompt.
 
     Raises:
         ModelError: `max_tokens` fills the whole context.
@@ -114,10 +114,10 @@ def check_room(spec: EngineSpec, context: int) -> None:
 
 
 def check_template(tokenizer: Tokenizer, spec: EngineSpec) -> None:
-    """Refuse a chat template that leaves out part of what the teacher is to be shown.
+    """Check that the chat template renders everything that the teacher should see.
 
     Raises:
-        ModelError: it fails on these messages, or renders them without one of them or without the thinking in it.
+        ModelError: it fails on the messages, drops or alters one, or leaves out part of its thinking.
     """
     messages = spec.longest_messages[0]
     roles = [message["role"] for message in messages]
@@ -131,8 +131,8 @@ def check_template(tokenizer: Tokenizer, spec: EngineSpec) -> None:
         ) from None
     if is_dated:
         note(
-            f"{spec.model_name}: its chat template writes today's date into each prompt, so that a run on another day "
-            "asks something else."
+            f"{spec.model_name}: its chat template writes today's date into each prompt, so runs on different days "
+            "use different prompts."
         )
     if lost is not None:
         raise ModelError(

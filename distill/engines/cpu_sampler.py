@@ -1,10 +1,9 @@
-"""Drawing tokens on CPU from one uniform number a row, in place of vLLM's one exponential number a vocabulary entry.
+"""Token sampling on CPU from one uniform number per row, replacing vLLM's sampler.
 
-vLLM 0.31 draws a whole row of exponential noise with each request's own generator, one request after the other, and
-sorts the whole vocabulary for top-p: on two cores that takes longer than a small model's forward pass. Inverting the
-cumulative distribution draws from the same distribution and leaves each request its own seed.
+vLLM 0.31 draws exponential noise for the whole vocabulary with each request's own generator, one request after another,
+and sorts the whole vocabulary for top-p: on two cores that takes longer than a small model's forward pass. Inverting
+the cumulative distribution draws from the same distribution and keeps each request's own seed.
 
-Enters: logits, each request's generator, top-k and top-p. Leaves: token ids.
 Letters in names: B = requests in the batch, V = vocabulary, R = some of the B rows, K = likeliest tokens.
 """
 
@@ -19,13 +18,13 @@ def draw(
     top_k_B: torch.Tensor | None,
     top_p_B: torch.Tensor | None,
 ) -> torch.Tensor:
-    """One token a row, shape (B,), int64.
+    """Draw one token per row, shape (B,), int64.
 
     Args:
-        logits_BV: already divided by the temperature; -inf where a token is forbidden. Shape (B, V).
-        generators: row -> the generator of a request with a seed of its own; other rows draw from torch's.
-        top_k_B: most tokens to choose among, V where a row has no limit; `None`: no row has one. Shape (B,).
-        top_p_B: the nucleus's probability, 1 where a row has no limit; `None`: no row has one. Shape (B,).
+        logits_BV: already divided by the temperature; -inf for forbidden tokens. Shape (B, V).
+        generators: row -> the generator of a request with its own seed; other rows use torch's default generator.
+        top_k_B: number of tokens to choose from, V for a row without a limit; `None`: no row has one. Shape (B,).
+        top_p_B: nucleus probability, 1 for a row without a limit; `None`: no row has one. Shape (B,).
     """
     weights_BV = logits_BV.softmax(dim=-1, dtype=torch.float32)
     num_rows, num_tokens = weights_BV.shape
@@ -50,10 +49,10 @@ def draw(
 def _draw_rows(
     weights_RV: torch.Tensor, rows_R: torch.Tensor, p_R: torch.Tensor, generators: Mapping[int, torch.Generator]
 ) -> torch.Tensor:
-    """A token for each of `rows_R`, from those of its weights that reach p of their sum together, shape (R,).
+    """Draw a token for each of `rows_R` from the nucleus of probability p, shape (R,).
 
-    No sorting: a token is in the nucleus if those likelier than it fall short of p. One that is not shows that the
-    tokens no likelier than it are not either, so they are left out of the next draw, as in FlashInfer's sampler.
+    Nothing is sorted: a token is in the nucleus if the likelier tokens together fall short of p. If a drawn token is
+    not, neither are the tokens that are no likelier, so the next draw excludes them, as in FlashInfer's sampler.
     """
     if bool((p_R >= 1).all()):
         return _invert(weights_RV, _uniform(rows_R, generators))
@@ -64,7 +63,7 @@ def _draw_rows(
         drawn_R = _invert(weights_RV, _uniform(rows_R[open_R], generators))
         weights_RV = torch.where(weights_RV > weights_RV.gather(1, drawn_R[:, None]), weights_RV, 0.0)
         likelier_R = weights_RV.sum(dim=-1)
-        # The likeliest token is in every nucleus, however small its mass is asked to be.
+        # The likeliest token is in every nucleus, however small p is.
         is_in_R = (likelier_R < mass_R[open_R]) | (likelier_R == 0)
         tokens_R[open_R[is_in_R]] = drawn_R[is_in_R]
         open_R, weights_RV = open_R[~is_in_R], weights_RV[~is_in_R]
@@ -72,14 +71,14 @@ def _draw_rows(
 
 
 def _uniform(rows_R: torch.Tensor, generators: Mapping[int, torch.Generator]) -> torch.Tensor:
-    """A number in [0, 1) for each of the rows, from its request's own generator where it has one."""
+    """Return a number in [0, 1) per row, from the request's own generator if it has one."""
     return torch.stack([torch.rand((), generator=generators.get(row)) for row in rows_R.tolist()])
 
 
 def _invert(weights_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
-    """The token at which the cumulated weights exceed the drawn share of their sum, shape (B,)."""
+    """Return the token at which the cumulative weights exceed the drawn share of their sum, shape (B,)."""
     cumulated_BV = weights_BV.cumsum(dim=-1)
     total_B1 = cumulated_BV[:, -1:].contiguous()
     token_B1 = torch.searchsorted(cumulated_BV, uniform_B[:, None] * total_B1, right=True)
-    # Rounding may put the share on the sum itself: then the last token whose weight is not 0 is meant.
+    # Rounding may make the share equal the sum; then use the last token with a non-zero weight.
     return torch.minimum(token_B1, torch.searchsorted(cumulated_BV, total_B1))[:, 0]

@@ -1,7 +1,4 @@
-"""Does a model fit on this machine? Asked before anything is loaded, from the files' headers alone.
-
-Enters: a model's folder and where it is to run. Leaves: nothing, or an error that says what would fit.
-"""
+"""Memory checks before a model is loaded, from the headers of its files alone."""
 
 import json
 import math
@@ -19,20 +16,20 @@ from distill.storage.files import read_json
 
 BYTES_PER_WEIGHT = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 HEADROOM = 1.1
-"""Weights are not all: activations and a KV cache for at least one sample come on top."""
+"""Factor on the weights' size, for activations and a KV cache for at least one sample."""
 KV_HEADROOM = 1.4
-"""The same where GPUs are to be had: with a KV cache for more samples, which is what makes sampling fast."""
+"""Factor for choosing the number of GPUs: room for a KV cache with more samples makes sampling fast."""
 CPU_BLOCK_SIZE = 32
 """Tokens in a KV block. vLLM's CPU default of 128 leaves up to 127 tokens of a shared few-shot prompt uncached."""
 CPU_KV_SHARE = 0.4
-"""Most of the free memory that the KV cache takes on CPU."""
+"""Largest share of the free memory for the KV cache on CPU."""
 
 
 def check_memory(model: Model, compute: SamplingCompute) -> None:
-    """Refuse a model whose weights do not fit where they are to be sampled.
+    """Check that a model's weights fit on the devices that sample it.
 
     Raises:
-        ModelError: with the memory that it needs and that there is, and what would fit.
+        ModelError: they do not; names the memory needed, the memory available, and what would fit.
     """
     needed_gib = weights_gib(model.path, compute.dtype)
     gpus_gib = list(visible_gpus().values())
@@ -56,16 +53,16 @@ def check_memory(model: Model, compute: SamplingCompute) -> None:
     ways.append("a server elsewhere may hold it (compute.base_urls)")
     raise ModelError(
         f"{model.name}: its weights take {needed_gib:.1f} GiB in {'bfloat16' if per_weight == 2 else compute.dtype}, "
-        f"and there are {there_gib:.1f} GiB ({where}). What would do: {'; '.join(ways)}."
+        f"and only {there_gib:.1f} GiB are available ({where}). Options: {'; '.join(ways)}."
     )
 
 
 def with_tensor_parallel(compute: SamplingCompute, folder: Path) -> SamplingCompute:
-    """The same with a number for `tensor_parallel`, picked for this machine where the recipe leaves it out.
+    """Return the settings with a number for `tensor_parallel`, chosen for this machine if the recipe sets none.
 
     Args:
-        compute: where vLLM is to run.
-        folder: the model's.
+        compute: vLLM's settings.
+        folder: the model's folder.
     """
     if compute.tensor_parallel is not None:
         return compute
@@ -81,17 +78,17 @@ def with_tensor_parallel(compute: SamplingCompute, folder: Path) -> SamplingComp
 def pick_tensor_parallel(
     compute: SamplingCompute, needed_gib: float, gpu_gib: float, num_gpus: int, heads: int | None
 ) -> int:
-    """GPUs that share each layer: a power of two that divides the heads, as small as leaves room beside the weights.
+    """Choose how many GPUs share each layer: the smallest power of two that divides the heads and leaves enough room.
 
     Args:
-        compute: where vLLM is to run.
-        needed_gib: the weights, in GiB.
+        compute: vLLM's settings.
+        needed_gib: size of the weights.
         gpu_gib: memory of the smallest GPU.
-        num_gpus: GPUs of the machine.
-        heads: query heads of a layer; `None`: not known.
+        num_gpus: GPUs in the machine.
+        heads: query heads of a layer; `None`: unknown.
 
     Returns:
-        The most that there are where the weights would need more.
+        The number of GPUs; the largest possible one if the weights need more.
     """
     most = max(1, num_gpus // (compute.replicas * compute.pipeline_parallel))
     powers: list[int] = [2**i for i in range(most.bit_length())]
@@ -101,7 +98,7 @@ def pick_tensor_parallel(
 
 
 def weights_gib(folder: Path, dtype: str) -> float:
-    """Memory of a model's weights once loaded, in GiB: quantised ones as they are, others in `dtype`."""
+    """Return the memory of a model's loaded weights in GiB: quantised weights as stored, others in `dtype`."""
     files = list(folder.glob("*.safetensors"))
     config = read_json(folder / "config.json") or {}
     if config.get("quantization_config"):
@@ -110,15 +107,15 @@ def weights_gib(folder: Path, dtype: str) -> float:
 
 
 def pick_cpu_dtype(folder: Path, wanted: str, memory_share: float = 1.0) -> tuple[str, ProductSpeed | None]:
-    """The number format that a model is sampled in on CPU, measured in this process where the recipe leaves it open.
+    """Choose the number format for sampling on CPU, by measuring speeds in this process if the recipe says `auto`.
 
     Args:
-        folder: the model's.
+        folder: the model's folder.
         wanted: `compute.dtype`.
-        memory_share: share of the free memory that the weights may count on.
+        memory_share: share of the free memory that the weights may use.
 
     Returns:
-        The format, and the speeds that decided (`None`: the recipe or the weights did).
+        The format, and the measured speeds (`None`: set by the recipe, or by quantised weights).
     """
     if wanted != "auto":
         return wanted, None
@@ -131,7 +128,7 @@ def pick_cpu_dtype(folder: Path, wanted: str, memory_share: float = 1.0) -> tupl
 
 
 def _num_weights(file: Path) -> int:
-    """Numbers in a safetensors file: the shapes in its header.
+    """Return how many weights a safetensors file holds, from the shapes in its header.
 
     Raises:
         ModelError: the file is not a safetensors file.
@@ -148,12 +145,12 @@ def _num_weights(file: Path) -> int:
 
 
 def kv_gib_needed(config: Any, num_tokens: int, dtype: str) -> float:
-    """KV cache in GiB for `num_tokens`: keys and values of every layer and KV head.
+    """Return the size in GiB of a KV cache for `num_tokens`: keys and values of every layer and KV head.
 
     Args:
         config: the model's transformers configuration.
         num_tokens: tokens held at once, over all requests.
-        dtype: the format that the model computes in.
+        dtype: the model's number format.
     """
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -162,11 +159,11 @@ def kv_gib_needed(config: Any, num_tokens: int, dtype: str) -> float:
 
 
 def visible_gpus() -> dict[str, float]:
-    """The NVIDIA GPUs that a process may use. Starts no CUDA.
+    """Return the NVIDIA GPUs that this process may use, without starting CUDA.
 
     Returns:
-        Each one's name, as CUDA_VISIBLE_DEVICES takes it, and its whole memory in GiB; infinite where nvidia-smi does
-        not tell (a part of a GPU has a name of its own).
+        Each GPU's name, as in CUDA_VISIBLE_DEVICES, and its total memory in GiB; infinite if nvidia-smi does not report
+        it (a part of a GPU has its own name).
     """
     try:
         command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
@@ -190,7 +187,7 @@ def visible_gpus() -> dict[str, float]:
 
 
 def free_memory_gib() -> float:
-    """Memory that can be had without swapping, caches included (Linux's MemAvailable), in GiB."""
+    """Return the memory available without swapping, including caches (Linux's MemAvailable), in GiB."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 2**20

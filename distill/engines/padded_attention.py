@@ -1,20 +1,20 @@
-"""Attention for transformers' continuous batching where no flash attention is installed.
+"""Attention for transformers' continuous batching without flash attention.
 
-Enters: the new tokens of all requests in one row, and transformers' paged KV cache. Leaves: what each token attended
-to, in the same row. The interface is that of transformers' own `integrations/sdpa_paged.py` (5.17).
+The interface is that of transformers' `integrations/sdpa_paged.py` (5.17): the new tokens of all requests in one row,
+and the paged KV cache.
 """
 
 from typing import Any
 
 PADDED = "paged|distill_padded"
-"""Name under which `PaddedAttention` is known to transformers."""
+"""Name under which `PaddedAttention` is registered with transformers."""
 
 
 def set_paged_attention(model: Any) -> str:
-    """Give the model an attention that reads a paged cache: flash where it is installed, else `PaddedAttention`.
+    """Set an attention that reads a paged cache: flash attention on GPU if installed, else `PaddedAttention`.
 
     Returns:
-        Its name for transformers.
+        Its name in transformers.
     """
     from transformers import AttentionInterface
     from transformers.utils import is_flash_attn_2_available
@@ -28,11 +28,11 @@ def set_paged_attention(model: Any) -> str:
 
 
 class PaddedAttention:
-    """Paged attention without a kernel of its own: each request meets its own keys only.
+    """Paged attention without a custom kernel, in which each request attends only to its own keys.
 
-    Transformers' `paged|sdpa` multiplies every request's queries with every request's keys and masks most of it, work
-    that grows with the square of the batch. Here the requests with one new token are padded to a batch, and those
-    with more (a prompt) go one by one.
+    Transformers' `paged|sdpa` multiplies every request's queries with every request's keys and masks most of the
+    result, so its work grows with the square of the batch. Here, requests with one new token are padded to a batch, and
+    those with more (a prompt) run one by one.
 
     Shapes: Q = new tokens of all requests, K = all their tokens, N = requests with one new token, L = longest of
     them, H = heads, G = heads of keys and values, D = size of a head.
@@ -77,7 +77,7 @@ class PaddedAttention:
         return out_QHD[None], None
 
     def _layout(self, ends_q: Any, ends_k: Any, window: int) -> "_Layout":
-        """The layout of this step: the same for all its layers of a kind, whose tensors are the same objects."""
+        """Return this step's layout, shared by all layers of a kind, which get the same tensor objects."""
         if isinstance(ends_k, dict):
             ends_k = ends_k["sliding_attention" if window else "full_attention"]
         known = self._layouts.get(window > 0)
@@ -90,13 +90,13 @@ class PaddedAttention:
 
 
 class _Layout:
-    """Where each request's queries and keys are in a step.
+    """Positions of each request's queries and keys in a step.
 
     Args:
-        ends_q: where each request's new tokens end, a 0 before the first.
-        ends_k: the same of all its tokens.
-        window: how many tokens a token sees, itself included; 0: all before it.
-        device: where the model is.
+        ends_q: where each request's new tokens end, after a leading 0.
+        ends_k: the same for all its tokens.
+        window: how many tokens a token sees, including itself; 0: all before it.
+        device: the model's device.
     """
 
     def __init__(self, ends_q: list[int], ends_k: list[int], window: int, device: Any) -> None:
@@ -112,9 +112,9 @@ class _Layout:
                 starts.append(ends_k[i])
                 lengths.append(num_seen)
                 continue
-            mask = None  # plainly causal, for which there are kernels that hold no scores
+            mask = None  # plainly causal: allows kernels that do not store the scores
             if num_new < num_seen or 0 < window < num_seen:
-                # A new token sees those before it, cached ones included, and no more of them than the window holds.
+                # A new token sees the tokens before it, cached ones included, within the window.
                 mask = torch.ones(num_new, num_seen, dtype=torch.bool, device=device).tril(num_seen - num_new)
                 if window:
                     mask = mask.triu(num_seen - num_new - window + 1)

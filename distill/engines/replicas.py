@@ -1,11 +1,10 @@
-"""Several copies of one engine on this machine, each a process on GPUs (or CPU cores) of its own; one queue for all.
+"""Replicas of one engine on this machine behind one queue, each a process with its own GPUs or CPU cores.
 
-Enters: requests, one by one. Leaves: completions, from whichever copy finishes first. A request goes to the copy with
-the most free places, so that a slow copy never holds up the others. A copy that dies is started again, and what it
-was working on is asked again.
+A request goes to the replica with the most free slots, so that a slow replica never delays the others. A replica that
+dies is restarted, and its requests are retried.
 
-Between the processes go, as pickles through one pipe a copy: `Request` to it; `Ready`, `Failed`, `InFlight` and lists
-of `Completion` from it.
+Messages are pickles through one pipe per replica: `Request` to it; `Ready`, `Failed`, `InFlight` and lists of
+`Completion` from it.
 """
 
 import contextlib
@@ -35,28 +34,28 @@ from distill.execution.jobs import end_with_parent
 from distill.recipe.sampling import SamplingCompute
 
 MAX_RESTARTS = 2
-"""How often a replica that died is started again."""
+"""How often a dead replica is restarted."""
 MAX_DEATHS = 3
-"""A request in flight at so many deaths is given up: it may be what kills them."""
+"""A request that was in flight when this many replicas died is given up: it may be the cause."""
 TELL_EVERY_S = 1.0
-"""How often a replica tells how many tokens it has in flight."""
+"""Interval at which a replica reports its tokens in flight."""
 CLOSE_WITHIN_S = 10.0
-"""How long replicas may take to end by themselves before they are killed."""
+"""How long replicas have to exit before they are killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one replica owns."""
+    """GPUs or CPU cores of one replica."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
     cores: tuple[int, ...] = ()
-    """CPU cores that it runs on; empty: any."""
+    """CPU cores to run on; empty: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A replica's engine is up."""
+    """Message that a replica's engine is up."""
 
     settings: dict[str, Any]
     max_in_flight: int
@@ -64,7 +63,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A replica's engine could not start: the name of a class in `distill.errors`, and its message."""
+    """Message that a replica's engine could not start: the name of a class in `distill.errors`, and its message."""
 
     error: str
     message: str
@@ -72,14 +71,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """Completion tokens that a replica has so far of what it is working on; `None`: its engine cannot tell."""
+    """Message with a replica's completion tokens in flight; `None`: unknown to its engine."""
 
     num_tokens: int | None
 
 
 @dataclass(slots=True)
 class _Replica:
-    """The parent's view of one copy."""
+    """The parent's view of one replica."""
 
     place: Place
     process: SpawnProcess
@@ -89,7 +88,7 @@ class _Replica:
     num_restarts: int = 0
     in_flight: dict[SampleKey, Request] = field(default_factory=dict)
     num_tokens: int | None = 0
-    """As it last told, less those of the completions that have come since."""
+    """As last reported, minus those of completions received since."""
 
     @property
     def num_free(self) -> int:
@@ -97,17 +96,18 @@ class _Replica:
 
 
 class ReplicatedEngine:
-    """Copies of an engine behind one queue. Implements `distill.engines.base.Engine`.
+    """Replicas of an engine behind one queue. Implements `distill.engines.base.Engine`.
 
     Create and use it in the main thread: replicas end with the thread that started them.
 
     Args:
-        spec: what each copy is; `spec.compute.replicas` of them.
-        start: makes one engine; a function that a new process can import.
+        spec: the engine to replicate, `spec.compute.replicas` times.
+        start: starts one engine; must be importable in a new process.
 
     Raises:
-        ModelError: too few GPUs or cores for so many copies, or whatever a copy raised while starting.
-        StageError: a copy died while starting.
+        ModelError: too few GPUs or cores.
+        StageError: a replica died while starting.
+        DistillError: raised by a replica's engine while starting.
     """
 
     def __init__(self, spec: EngineSpec, start: Callable[[EngineSpec], Engine]) -> None:
@@ -118,10 +118,10 @@ class ReplicatedEngine:
             spec, compute=spec.compute.model_copy(update={"replicas": 1}), memory_share=spec.memory_share / num
         )
         self._replicas: list[_Replica] = []
-        """Those that live or are starting."""
+        """Replicas that are running or starting."""
         self._queue: deque[Request] = deque()
         self._num_deaths: Counter[SampleKey] = Counter()
-        """How many replicas died with a request in flight."""
+        """Replicas that died with the request in flight."""
         self._last_cause = ""
         self.max_in_flight = 0
         self.settings: dict[str, Any] = {}
@@ -152,8 +152,8 @@ class ReplicatedEngine:
     def step(self) -> list[Completion]:
         if not self._replicas:
             raise StageError(
-                f"every replica died (the last one: {self._last_cause}). What finished is kept: the same command goes "
-                "on from there. If memory ran out, lower compute.replicas or compute.max_num_seqs."
+                f"every replica died (the last one: {self._last_cause}). Finished work is kept, and the same command "
+                "resumes it. If memory ran out, lower compute.replicas or compute.max_num_seqs."
             )
         finished: list[Completion] = []
         ready = wait([one.pipe for one in self._replicas], STEP_S)
@@ -164,8 +164,8 @@ class ReplicatedEngine:
 
     def close(self) -> None:
         for one in self._replicas:
-            one.pipe.close()  # a replica ends when its pipe does
-            if one.in_flight or not one.max_in_flight:  # in the middle of a step, or loading, it would not notice
+            one.pipe.close()  # a replica exits when its pipe is closed
+            if one.in_flight or not one.max_in_flight:  # it would not notice during a step or while loading
                 _kill(one.process)
         deadline = time.monotonic() + CLOSE_WITHIN_S
         for one in self._replicas:
@@ -180,7 +180,7 @@ class ReplicatedEngine:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._start_one, self._spec_of_one, place))
         process.start()
-        theirs.close()  # so that its death ends our pipe
+        theirs.close()  # else our end would stay open after its death
         return _Replica(place, process, ours)
 
     def _await_start(self, one: _Replica) -> None:
@@ -205,13 +205,13 @@ class ReplicatedEngine:
         self.max_in_flight = sum(one.max_in_flight for one in self._replicas)
 
     def _hand_out(self) -> None:
-        """Give waiting requests to the replicas that have the most room."""
+        """Send waiting requests to the replicas with the most room."""
         waiting = [request for request in self._queue if not self._sent(request)]
         self._queue = deque(waiting)
 
     def _sent(self, request: Request) -> bool:
         suspect = self._is_suspect(request)
-        # Of the requests that may be what kills replicas, one at a time, so that the others are not lost with it.
+        # A replica gets only one request at a time that may kill replicas, so that no other suspect dies with it.
         takers = [
             one
             for one in self._replicas
@@ -221,7 +221,7 @@ class ReplicatedEngine:
             return False
         one = max(takers, key=lambda one: one.num_free)
         one.in_flight[request.key] = request
-        with contextlib.suppress(OSError):  # it has just died; `step` sees to that
+        with contextlib.suppress(OSError):  # it has just died, which `step` handles
             one.pipe.send(request)
         return True
 
@@ -229,7 +229,7 @@ class ReplicatedEngine:
         return self._num_deaths[request.key] >= MAX_DEATHS - 1
 
     def _take(self, one: _Replica) -> list[Completion]:
-        """What a replica has to say."""
+        """Handle the messages of a replica; return its completions."""
         finished: list[Completion] = []
         try:
             while one.pipe.poll():
@@ -238,7 +238,7 @@ class ReplicatedEngine:
                     self._mark_ready(one, message)
                 elif isinstance(message, Failed):
                     sys.stderr.write(
-                        f"The replica on {one.place.name} cannot start again: {printable(message.message)}\n"
+                        f"The replica on {one.place.name} cannot be restarted: {printable(message.message)}\n"
                     )
                 elif isinstance(message, InFlight):
                     one.num_tokens = message.num_tokens
@@ -254,7 +254,7 @@ class ReplicatedEngine:
         return finished
 
     def _bury(self, dead: _Replica) -> list[Completion]:
-        """Start a dead replica again and queue what it had; the requests that are given up."""
+        """Restart a dead replica and requeue its requests; return error completions for those that are given up."""
         dead.pipe.close()
         self._last_cause = _end(dead.process)
         self._num_deaths.update(dead.in_flight.keys())
@@ -264,8 +264,8 @@ class ReplicatedEngine:
         self._replicas.remove(dead)
         restarts = dead.num_restarts < MAX_RESTARTS
         sys.stderr.write(
-            f"The replica on {dead.place.name} died ({self._last_cause}): {len(again)} samples are asked again, "
-            f"{len(given_up)} given up; it is {'started again' if restarts else 'left out'}.\n"
+            f"The replica on {dead.place.name} died ({self._last_cause}): {len(again)} samples are retried, "
+            f"{len(given_up)} given up; it is {'restarted' if restarts else 'not restarted'}.\n"
         )
         if restarts:
             new = self._spawn(dead.place)
@@ -277,10 +277,10 @@ class ReplicatedEngine:
 
 
 def find_places(compute: SamplingCompute) -> list[Place]:
-    """GPUs for each replica, or without any its share of the cores that this process may run on.
+    """Return the GPUs of each replica, or without GPUs its share of the cores available to this process.
 
     Raises:
-        ModelError: there are not enough of them.
+        ModelError: there are too few.
     """
     num, each = compute.replicas, (compute.tensor_parallel or 1) * compute.pipeline_parallel
     gpus = list(visible_gpus())
@@ -307,7 +307,7 @@ def find_places(compute: SamplingCompute) -> list[Place]:
 
 
 def _ranges(cores: Sequence[int]) -> str:
-    """`0-3,8` for (0, 1, 2, 3, 8)."""
+    """Return `0-3,8` for (0, 1, 2, 3, 8)."""
     runs: list[list[int]] = []
     for core in cores:
         if runs and core == runs[-1][1] + 1:
@@ -318,7 +318,7 @@ def _ranges(cores: Sequence[int]) -> str:
 
 
 def _end(process: SpawnProcess) -> str:
-    """Make sure that a process whose pipe has ended is gone, with its children; what it died of."""
+    """Make sure that a process whose pipe has closed is gone, with its children; return the cause of its death."""
     process.join(2.0)
     _kill(process)
     code = process.exitcode
@@ -334,16 +334,16 @@ def _kill(process: SpawnProcess) -> None:
         process.kill()
         process.join()
     with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it started itself
+        os.killpg(process.pid, signal.SIGKILL)  # its child processes
 
 
 def _serve(pipe: "Connection[Any, Any]", start: Callable[[EngineSpec], Engine], spec: EngineSpec, place: Place) -> None:
-    """A replica's whole life, in its own process."""
+    """Run a replica in its own process."""
     end_with_parent()
-    os.setsid()  # Ctrl-C is the parent's to answer: neither this process nor its children hear it
+    os.setsid()  # Ctrl-C is for the parent: a new session hides it from this process and its children
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _ignore)
-    # Before the engine imports torch or vLLM, which read both once.
+    # Before the engine imports torch or vLLM, which read environment and cores only once.
     os.environ.update(place.environment)
     if place.cores:
         os.sched_setaffinity(0, place.cores)
@@ -359,7 +359,7 @@ def _serve(pipe: "Connection[Any, Any]", start: Callable[[EngineSpec], Engine], 
             _answer(pipe, engine)
             engine.close()
     except (BrokenPipeError, ConnectionResetError):
-        pass  # nobody listens any more
+        pass  # the parent is gone
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -369,13 +369,13 @@ def _serve(pipe: "Connection[Any, Any]", start: Callable[[EngineSpec], Engine], 
 
 
 def _ignore(*_: Any) -> None:
-    """Not `SIG_IGN`, which the engine's own processes would inherit."""
+    """Ignore a signal. Unlike `SIG_IGN`, this is not inherited by the engine's own processes."""
 
 
 def _answer(pipe: "Connection[Any, Any]", engine: Engine) -> None:
-    """Feed the engine with what comes through the pipe, until the pipe ends."""
+    """Feed the engine with requests from the pipe until the pipe closes."""
     inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-    # Reading on the side: if both ends waited for the other to read, they would wait for ever.
+    # Read in a thread: if both ends blocked on sending, they would deadlock.
     threading.Thread(target=_read_all, args=(pipe, inbox), daemon=True).start()
     pipe.send(Ready(engine.settings, engine.max_in_flight))
     told_at = time.monotonic()

@@ -1,13 +1,13 @@
-"""Samples from servers that speak OpenAI's chat completions: vLLM, SGLang, DeepSeek, OpenAI.
+"""Sampling from servers with OpenAI's chat completions API: vLLM, SGLang, DeepSeek, OpenAI.
 
-Enters: requests. Leaves: completions, each with its thinking inside `<think>` … `</think>` wherever the server put it:
+Completions hold the thinking inside `<think>` … `</think>`, wherever the server put it:
 `{"message": {"reasoning": "2 + 2 = 4", "content": "4"}, "finish_reason": "stop"}` becomes
 
     Completion(key, "<think>\\n2 + 2 = 4\\n</think>\\n\\n4", "stop", 31, 19)
 
-All traffic runs in one event loop in a thread of its own, in as many coroutines as requests may be in flight. What goes
-wrong with a server is not held against a sample, which waits or goes to another server (`server_pool`). A sample is an
-`error` only if its server refuses it, or if it keeps failing while others succeed.
+All traffic runs in one event loop in its own thread, with one coroutine per request in flight. A server's failures are
+not counted against a sample, which waits or moves to another server (`server_pool`). A sample ends in `error` only if
+its server refuses it, or if it keeps failing while others succeed.
 """
 
 import asyncio
@@ -56,35 +56,35 @@ from distill.engines.server_pool import Pool, Server
 from distill.errors import DistillError, ModelError, StageError
 
 IN_FLIGHT_PER_URL = 256
-"""Requests in flight for each server, where the recipe names no number."""
+"""Requests in flight per server, if the recipe sets no number."""
 NUM_TAKEN_IN = 32
-"""Requests begun in one turn of the event loop: of thousands, the first would be sent only when the last is built."""
+"""Requests started per turn of the event loop: else the first of thousands is sent only once the last is built."""
 CONNECT_TIMEOUT_S = 30.0
 LOOK_TIMEOUT_S = 10.0
-"""A server that does not list its models within so long is down, in seconds."""
+"""A server that does not list its models within this time counts as down, in seconds."""
 PROBE_TIMEOUT_S = 60.0
-"""A server that was put out must write one token within so long to be let in again, in seconds."""
+"""A server that was taken out of use must write one token within this time to return, in seconds."""
 KEEP_ALIVE_S = 4.0
-"""An idle connection is closed after so long: before uvicorn closes it (5 s), which would fail the next request."""
+"""Idle connections are closed after this time: before uvicorn does (5 s), which would fail the next request."""
 BACKOFF_S, MAX_BACKOFF_S = 1.0, 60.0
-"""A sample waits up to so long before its second try, up to twice as long before each further one, in seconds."""
+"""Upper limit in seconds of the wait before the first retry, doubled for each further one up to the maximum."""
 NUM_OTHER_FILES = 256
-"""Files and sockets that the process has open besides the connections to servers."""
+"""Files and sockets that the process needs besides connections to servers."""
 MIN_SECRET_CHARS = 4
-"""A shorter key (`x`, for a server that wants none) is no secret, and masking it would garble messages."""
+"""A shorter key (`x`, for a server that wants none) is not secret, and masking it would garble messages."""
 
 NO_CONNECTION = (
     openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, RedirectedError, aiohttp.ClientError, OSError
 )  # fmt: skip
-"""What the client raises where there is no answer."""
+"""Exceptions of the client when there is no answer."""
 TROUBLE_STATUSES = frozenset({408, 409, 425})
-"""Besides 5xx: what the same request may well get past another time."""
+"""Statuses besides 5xx after which the same request may succeed later."""
 GREETING = [{"role": "user", "content": "Hi"}]
-"""A request that no server has reason to refuse, to tell a server's trouble from a sample's."""
+"""A request that no server has reason to refuse, to tell a server's failures from a sample's."""
 
 
 class ServerEngine:
-    """OpenAI-compatible servers. Implements `distill.engines.base.Engine`.
+    """Engine on OpenAI-compatible servers. Implements `distill.engines.base.Engine`.
 
     Raises:
         ModelError: no server can be reached, or one refuses the key or does not have the model.
@@ -96,15 +96,15 @@ class ServerEngine:
         self._key = os.environ.get(compute.api_key_env, "").strip()
         if not self._key.isprintable() or not self._key.isascii():
             raise ModelError(
-                f"the value of {compute.api_key_env} is no key: it holds characters that no header may. "
-                "Set it again, without line breaks."
+                f"the value of {compute.api_key_env} is not a valid key: it holds characters that a "
+                "header cannot contain. Set it again, without line breaks."
             )
         self.max_in_flight: int = compute.max_in_flight or IN_FLIGHT_PER_URL * len(compute.base_urls)
         _allow_connections(self.max_in_flight)
         self.num_retries = 0
-        """Tries that failed and were made again."""
+        """Failed requests that were retried."""
         self._num_in_flight = 0
-        self._num_open = 0  # the same, as the event loop's thread sees it
+        self._num_open = 0  # the same count, kept by the event loop's thread
         self._fatal: BaseException | None = None
         self._finished: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
         self._inbox: deque[Request] = deque()
@@ -136,26 +136,26 @@ class ServerEngine:
 
     @property
     def num_tokens_in_flight(self) -> None:
-        """Answers come whole."""
+        """Return `None`: answers arrive whole."""
         return None
 
     @property
     def trouble(self) -> str:
-        """Each server's last words, as long as none answers; else nothing."""
+        """Return each server's last problem while none answers; else an empty string."""
         pool = self._pool
         return pool.problems if pool.is_silent and any(server.last_problem for server in pool.servers) else ""
 
     @property
     def num_servers_out(self) -> int:
-        """Servers that are left alone at the moment because they do not answer."""
+        """Return the number of servers out of use because they do not answer."""
         return self._pool.num_out
 
     def submit(self, request: Request) -> Completion | None:
         self._num_in_flight += 1
         self._inbox.append(request)
-        if not self._woken:  # one wake-up for all that is submitted at once
+        if not self._woken:  # one wake-up for all requests submitted together
             self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: `step` says why
+            with contextlib.suppress(RuntimeError):  # the loop is closed; `step` raises the cause
                 self._loop.call_soon_threadsafe(self._take_in)
         return None
 
@@ -173,11 +173,11 @@ class ServerEngine:
         return finished
 
     def close(self) -> None:
-        with contextlib.suppress(RuntimeError):  # closed before
+        with contextlib.suppress(RuntimeError):  # already closed
             self._loop.call_soon_threadsafe(self._stop)
         self._thread.join()
 
-    # From here on: the event loop's thread.
+    # The methods below run in the event loop's thread.
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner, contextlib.suppress(asyncio.CancelledError):
@@ -185,9 +185,9 @@ class ServerEngine:
 
     async def _main(self) -> None:
         self._main_task = asyncio.current_task()
-        if self._stopping:  # closed before it began
+        if self._stopping:  # closed before it started
             return
-        # Without a limit named, the aiohttp transport falls back to 100 connections.
+        # Without an explicit limit, the aiohttp transport falls back to 100 connections.
         limits = httpx2.Limits(
             max_connections=self.max_in_flight + len(self._compute.base_urls) + 8, keepalive_expiry=KEEP_ALIVE_S
         )
@@ -219,13 +219,13 @@ class ServerEngine:
             await http.aclose()
 
     def _stop(self) -> None:
-        if not self._stopping:  # a second cancellation would break off the clean-up
+        if not self._stopping:  # a second cancellation would interrupt the clean-up
             self._stopping = True
             if self._main_task is not None:
                 self._main_task.cancel()
 
     def _fail(self, error: BaseException) -> None:
-        """Let `step` raise this, once it has returned what is finished."""
+        """Make `step` raise this error after it has returned all finished completions."""
         if self._fatal is None:
             self._fatal = error
             self._finished.put(None)
@@ -238,9 +238,9 @@ class ServerEngine:
             self._fail(error)
 
     def _take_in(self) -> None:
-        self._woken = False  # before the inbox is read: what comes in later wakes again
+        self._woken = False  # before reading the inbox, so that later requests wake the loop again
         if self._num_open == 0:
-            self._pool.note_alive(answered=False)  # nothing was asked, so nobody was silent
+            self._pool.note_alive(answered=False)  # without open requests, no server was silent
         for _ in range(min(len(self._inbox), NUM_TAKEN_IN)):
             self._num_open += 1
             self._queue.put_nowait(self._inbox.popleft())
@@ -255,13 +255,13 @@ class ServerEngine:
             self._finished.put(completion)
 
     def _note_finish_reason(self, payload: Any) -> None:
-        """Count words for how an answer ended that nobody knows, for the manifest."""
+        """Count unknown finish reasons, for the manifest."""
         if word := unknown_finish_reason(payload):
             counts = self.settings.setdefault("unknown_finish_reasons", {})
             counts[word] = counts.get(word, 0) + 1
 
     async def _sample(self, request: Request) -> Completion:
-        """Ask until there is an answer, or reason to record an error."""
+        """Retry until there is an answer, or a reason to record an error."""
         pool, num_tries, num_counted = self._pool, 0, 0
         num_answered = pool.num_answered
         last: Server | None = None
@@ -287,11 +287,11 @@ class ServerEngine:
             except TroubleError as trouble:
                 why, gives_up = self._clean(str(trouble)), False
                 if trouble.of_answer and not pool.num_answered:
-                    # It is not down: nothing says yet that it can do better, so the samples end soon, with its words.
+                    # The server is up but has never given a completion, so samples end soon, with its message.
                     server.last_problem = why
                 else:
                     pool.failed(server, began_at, why)
-                # Before anything else succeeded, a failure says nothing about the sample.
+                # Unless other samples are answered meanwhile, a missing answer says nothing about this one.
                 if trouble.of_answer or pool.num_answered > num_answered:
                     num_counted += 1
             finally:
@@ -316,11 +316,11 @@ class ServerEngine:
         max_tokens: int | None = None,
         timeout_s: float | None = None,
     ) -> Any:
-        """The server's answer to one chat request, as JSON.
+        """Send one chat request; return the server's answer as JSON.
 
         Raises:
             TroubleError, ThrottledError, RefusedError: see there.
-            ModelError, StageError: what holds for every request.
+            ModelError, StageError: the problem affects every request.
         """
         sampling = self._spec.sampling
         body = {
@@ -336,7 +336,7 @@ class ServerEngine:
         }
         timeout_s = timeout_s or self._compute.request_timeout_s
         try:
-            # Bytes in and out: pydantic models of the request and the answer would take twice the CPU time.
+            # Raw bytes both ways: pydantic models of request and answer would take twice the CPU time.
             async with asyncio.timeout(timeout_s):
                 content = json.dumps(body).encode()
                 response = await server.client.post("/chat/completions", content=content, cast_to=httpx2.Response)
@@ -350,27 +350,27 @@ class ServerEngine:
             raise TroubleError(self._clean(root_cause(error))) from None
         except (ValueError, RecursionError):
             words = page_words(response.content)
-            why = self._clean(f"the answer is no JSON{': ' + words if words else ''}")
+            why = self._clean(f"the answer is not JSON{': ' + words if words else ''}")
             raise TroubleError(why, of_answer=True) from None
         if (status := told_status(payload)) is not None:
             raise self._meaning(server, status, None, told_error(payload), response.headers)
         return payload
 
     def _status_error(self, server: Server, error: openai.APIStatusError) -> Exception:
-        """What an HTTP status other than 200 means."""
+        """Return the exception for an HTTP error status."""
         return self._meaning(server, error.status_code, error.code, error_text(error), error.response.headers)
 
     def _meaning(
         self, server: Server, status: int, code: str | None, words: str, headers: Mapping[str, str]
     ) -> Exception:
-        """What an error means, of whose status a server tells by HTTP or in its answer."""
+        """Return the exception for an error whose status came by HTTP or in the answer's body."""
         why = self._clean(f"HTTP {status}: {words}")
         if status == 401 or (status == 403 and is_about_key(words)):
             return ModelError(f"{server.url} refuses the key ({why}). {self._about_key()}")
         if status == 402 or code == "insufficient_quota":
             return StageError(
-                f"{server.url}: the quota is used up ({why}). What is finished is kept: once there is quota again, "
-                "the same command goes on from there."
+                f"{server.url}: the quota is used up ({why}). Finished work is kept: once there is quota again, "
+                "the same command resumes it."
             )
         if status == 429:
             return ThrottledError(why, retry_after_s(headers))
@@ -384,23 +384,19 @@ class ServerEngine:
         return TroubleError(why)
 
     def _refuse_redirect(self, server: Server, error: BaseException) -> None:
-        """Say where a server points that would send requests on to another one.
-
-        Raises:
-            ModelError: it does.
-        """
+        """Raise `ModelError` if the server redirects requests to another one."""
         cause = first_cause(error)
         if isinstance(cause, RedirectedError):
             raise ModelError(
-                f"{server.url} sends requests on to {self._clean(str(cause))}. Prompts go only to the servers that the "
-                "recipe names: put that one into compute.base_urls if it is meant."
+                f"{server.url} redirects requests to {self._clean(str(cause))}. Prompts go only to the servers that "
+                "the recipe names: add that one to compute.base_urls if it is intended."
             ) from None
 
     async def _check_refusal(self, server: Server, why: str) -> None:
-        """Before anything was answered: is it this sample that is refused, or would every one be?
+        """Check, before anything was answered, that the server does not refuse every request.
 
         Raises:
-            ModelError: a greeting is refused too.
+            ModelError: it refuses a greeting too.
         """
         async with self._greeting_lock:
             if self._pool.num_answered:
@@ -415,9 +411,9 @@ class ServerEngine:
                 return
 
     async def _probe(self, server: Server) -> bool:
-        """Whether a server that was put out answers again; asked for one token."""
+        """Return whether a server that was taken out of use answers again, when asked for one token."""
         try:
-            problem = await self._look(server)  # it may be one that was down at the start, or has another model now
+            problem = await self._look(server)  # it may have been down at the start, or may serve another model now
         except ModelError as error:
             problem = str(error)
         if problem:
@@ -427,7 +423,7 @@ class ServerEngine:
             read_answer(("", 0), await self._post(server, GREETING, 0, max_tokens=1, timeout_s=PROBE_TIMEOUT_S))
             self._pool.note_alive(answered=True)
             return True
-        except (RefusedError, ThrottledError):  # it is there; what it says to a sample is dealt with there
+        except (RefusedError, ThrottledError):  # it is up; `_sample` handles such answers to samples
             return True
         except TroubleError as trouble:
             server.last_problem = self._clean(str(trouble))
@@ -443,16 +439,16 @@ class ServerEngine:
             if not self._num_open or not self._pool.is_stuck(limit_s):
                 continue
             looks = await asyncio.gather(*(self._look(server) for server in self._pool.at_work()))
-            if "" in looks:  # long samples: the server is well, and has had no reason to answer yet
+            if "" in looks:  # long samples: the server works, but has not finished one yet
                 self._pool.note_alive(answered=False)
                 continue
             raise StageError(
-                f"no server has answered for {limit_s:g} s (compute.give_up_after_s): {self._pool.problems}. What is "
-                "finished is kept: once a server is up again, the same command goes on from there."
+                f"no server has answered for {limit_s:g} s (compute.give_up_after_s): {self._pool.problems}. "
+                "Finished work is kept: once a server is up again, the same command resumes it."
             )
 
     async def _connect(self, http: httpx2.AsyncClient) -> Pool:
-        """Look at each server before anything is asked of it.
+        """Check every server before sending requests.
 
         Raises:
             ModelError: all are down, or one refuses the key or does not have the model.
@@ -460,10 +456,11 @@ class ServerEngine:
         servers = []
         for url in self._compute.base_urls:
             try:
+                # Without retries of its own: `_sample` retries, possibly on another server.
                 client = openai.AsyncOpenAI(api_key=self._key or "EMPTY", base_url=url, http_client=http, max_retries=0)
             except (httpx2.InvalidURL, ValueError) as error:
                 raise ModelError(
-                    f"compute.base_urls: {url} is no URL ({error}). It looks like http://localhost:8000/v1."
+                    f"compute.base_urls: {url} is not a valid URL ({error}). It should look like http://localhost:8000/v1."
                 ) from None
             servers.append(Server(url, client))
         pool = Pool(servers, self.max_in_flight, self._probe)
@@ -481,10 +478,10 @@ class ServerEngine:
         return pool
 
     async def _look(self, server: Server) -> str:
-        """Ask a server for its models; why it cannot be used, or nothing.
+        """Ask a server for its models; return why it cannot be used, or an empty string.
 
         Raises:
-            ModelError: it refuses the key, does not have the model, or has too little context.
+            ModelError: it refuses the key, does not have the model, or its context is too small.
         """
         try:
             async with asyncio.timeout(LOOK_TIMEOUT_S):
@@ -496,20 +493,20 @@ class ServerEngine:
             meaning = self._status_error(server, error)
             if error.status_code in (401, 403) and isinstance(meaning, DistillError):
                 raise meaning from None
-            # Not every server lists its models; one that is in trouble will not take requests either.
+            # Not every server lists its models, so only a 5xx status means that it is unusable.
             return self._clean(f"HTTP {error.status_code}: {error_text(error)}") if error.status_code >= 500 else ""
         except NO_CONNECTION as error:
             self._refuse_redirect(server, error)
             return self._clean(root_cause(error))
         except (ValueError, RecursionError):
-            return "it answers with something else than JSON: not an OpenAI-compatible API"
+            return "its answer is not JSON: not an OpenAI-compatible API"
         models = listed.get("data") if isinstance(listed, dict) else None
         if isinstance(models, list):
             self._read_models(server, [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)])
         return ""
 
     def _read_models(self, server: Server, models: list[dict[str, Any]]) -> None:
-        """Note what the server tells about the model, and check that it has it."""
+        """Record what the server reports about the model; raise `ModelError` if it does not have it."""
         name = self._spec.model_name
         entry = next((m for m in models if m["id"] == name), None)
         if entry is None and models:
@@ -527,7 +524,7 @@ class ServerEngine:
         if isinstance(context := kept.get("max_model_len"), int):
             check_room(self._spec, context)
         if kept.get("owned_by") == "vllm":
-            server.extra_body["skip_special_tokens"] = False  # some models' <think> is one
+            server.extra_body["skip_special_tokens"] = False  # in some models <think> is one
             if self._spec.loops is not None:
                 server.extra_body["repetition_detection"] = repetition_detection(self._spec.loops)
 
@@ -538,7 +535,7 @@ class ServerEngine:
         return f"The environment variable {name} is not set: set it to the key, or name another in compute.api_key_env."
 
     def _clean(self, text: str) -> str:
-        """In one line, cut short, safe to print, and without the key, which some servers repeat."""
+        """Return text on one line, truncated, printable, and without the key, which some servers echo."""
         if len(self._key) >= MIN_SECRET_CHARS:
             text = text.replace(self._key, "***")
         text = "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
@@ -546,16 +543,16 @@ class ServerEngine:
 
 
 async def _check_redirect(response: httpx2.Response) -> None:
-    """Look at each answer before the client follows it."""
+    """Check each response before the client follows a redirect."""
     if response.has_redirect_location:
         refuse_other_server(response.request.url, response.request.url.join(response.headers["Location"]))
 
 
 def _allow_connections(num: int) -> None:
-    """Raise this process's limit of open files, often 1,024, to what `num` connections need.
+    """Raise this process's limit on open files, often 1,024, to what `num` connections need.
 
     Raises:
-        ModelError: the system does not allow so many.
+        ModelError: the system allows fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = num + NUM_OTHER_FILES

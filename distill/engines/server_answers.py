@@ -1,7 +1,6 @@
-"""What servers answer, read: completions, errors, and what their words mean.
+"""Parsing of server answers in the OpenAI API: completions, errors, and the meaning of error messages.
 
-Enters: a chat completion or an error of the OpenAI API as JSON. Leaves: a `Completion`, or one of three errors that say
-whether to ask again.
+An answer becomes a `Completion`, or one of three errors that determine whether to retry.
 """
 
 import math
@@ -21,7 +20,7 @@ from distill.recipe.sampling import LoopStop
 
 MAX_ERROR_CHARS = 300
 MAX_PATTERN_TOKENS = 64
-"""Longest piece that vLLM looks for to stop a loop: it tries every size at every token."""
+"""Longest piece that vLLM checks for loops: it tries every size at every token."""
 _FINISH_KEYS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "native_finish_reason")
 _USAGE_KEYS = ("usage", "usageMetadata")
 _PROMPT_KEYS = ("prompt_tokens", "input_tokens", "inputTokens", "promptTokenCount")
@@ -38,16 +37,16 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
 
 
 class TroubleError(Exception):
-    """The request was not answered, or not with an answer; it may well be another time."""
+    """The request got no usable answer, but may succeed later."""
 
     def __init__(self, why: str, of_answer: bool = False) -> None:
         super().__init__(why)
         self.of_answer = of_answer
-        """The server answered, with something that is no completion."""
+        """The server answered, but not with a completion."""
 
 
 class ThrottledError(Exception):
-    """The server is asked too much; it wants to be left alone for `wait_s`, or does not say."""
+    """The server is overloaded and asks for a pause of `wait_s` seconds (`None`: unspecified)."""
 
     def __init__(self, why: str, wait_s: float | None) -> None:
         super().__init__(why)
@@ -55,22 +54,22 @@ class ThrottledError(Exception):
 
 
 class RefusedError(Exception):
-    """The server will not answer this request, however often it is asked."""
+    """The server will not answer this request, however often it is retried."""
 
 
 class RedirectedError(Exception):
-    """A server wants the request to be sent to another one, which the recipe does not name."""
+    """The server redirects the request to one that the recipe does not name."""
 
 
 def refuse_other_server(asked: Any, target: Any) -> None:
-    """Stop a redirect that would take prompts to another server than the recipe names.
+    """Refuse a redirect that would send prompts to a server that the recipe does not name.
 
     Args:
         asked: URL of the request (scheme, host, port).
-        target: URL that the server names. The same host is fine, also by https in place of http.
+        target: URL of the redirect. The same host is allowed, also with https instead of http.
 
     Raises:
-        RedirectedError: it is another host, port or scheme.
+        RedirectedError: the host, port or scheme differs.
     """
     ports = {"http": 80, "https": 443}
     was, now = ((url.scheme, url.host, url.port or ports.get(url.scheme)) for url in (asked, target))
@@ -79,15 +78,15 @@ def refuse_other_server(asked: Any, target: Any) -> None:
 
 
 def read_answer(key: SampleKey, payload: Any, max_tokens: int | None = None) -> Completion:
-    """A chat completion as a completion of ours: the thinking in the text, wherever the server put it.
+    """Convert a chat completion, with the thinking inside the text, wherever the server put it.
 
     Args:
         key: the sample's identity.
-        payload: what the server sent, as JSON.
-        max_tokens: longest answer that was asked for; it tells what an unknown finish reason means.
+        payload: the server's answer, as JSON.
+        max_tokens: the requested limit; determines the meaning of an unknown finish reason.
 
     Raises:
-        TroubleError: it is no chat completion, or the server broke it off.
+        TroubleError: it is not a chat completion, or the server aborted it.
     """
     choice, message = _choice(payload)
     counts = _num_tokens(payload)
@@ -96,7 +95,7 @@ def read_answer(key: SampleKey, payload: Any, max_tokens: int | None = None) -> 
     ending = ending_of(told, is_full)
     words = error_words(choice.get("error")) or error_words(message.get("refusal"))
     if ending.is_trouble:
-        why = f"the server broke the answer off ({told}{': ' + words if words else ''})"
+        why = f"the server aborted the answer ({told}{': ' + words if words else ''})"
         raise TroubleError(why[:MAX_ERROR_CHARS], of_answer=True)
     if choice.get("error"):
         raise TroubleError(f"the server answers with an error: {words}"[:MAX_ERROR_CHARS], of_answer=True)
@@ -113,10 +112,10 @@ def read_answer(key: SampleKey, payload: Any, max_tokens: int | None = None) -> 
 
 
 def _choice(payload: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The first choice and its message.
+    """Return the first choice and its message.
 
     Raises:
-        TroubleError: there is none; with the server's words where it sent an error instead.
+        TroubleError: there is none; quotes the error that the server sent instead, if any.
     """
     choice = _first_choice(payload)
     message = next((choice[key] for key in ("message", "content") if isinstance(choice.get(key), dict)), None)
@@ -125,16 +124,16 @@ def _choice(payload: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     if message is None and isinstance(choice.get("content"), list):
         message = choice
     if message is None and (choice.get("error") or finish_word(_finish_reason(choice))):
-        message = {}  # nothing was written, and why is told
+        message = {}  # an empty answer with a reason
     if message is not None:
         return choice, message
     words = told_error(payload)
-    why = f"the server answers with an error: {words}" if words else "the answer is no chat completion"
+    why = f"the server answers with an error: {words}" if words else "the answer is not a chat completion"
     raise TroubleError(why[:MAX_ERROR_CHARS], of_answer=True)
 
 
 def _first_choice(payload: Any) -> Mapping[str, Any]:
-    """OpenAI's `choices`, Google's `candidates`, or the answer itself (Anthropic's, Ollama's); empty where none."""
+    """Return the first of OpenAI's `choices` or Google's `candidates`, or the answer itself (Anthropic, Ollama)."""
     if not isinstance(payload, dict):
         return {}
     for key in ("choices", "candidates"):
@@ -149,13 +148,13 @@ def _finish_reason(choice: Mapping[str, Any]) -> Any:
 
 
 def unknown_finish_reason(payload: Any) -> str:
-    """The finish reason that was sent, where nobody knows the word; else nothing."""
+    """Return the finish reason if it is an unknown one; else an empty string."""
     told = _finish_reason(_first_choice(payload))
     return "" if ending_of(told).is_known else finish_word(told)[:MAX_ERROR_CHARS]
 
 
 def _num_tokens(payload: Mapping[str, Any]) -> tuple[int, int]:
-    """Tokens of prompt and answer; 0 where the server does not count them."""
+    """Return the tokens of prompt and answer; 0 if the server does not count them."""
     usage: Mapping[str, Any] = next((payload[key] for key in _USAGE_KEYS if isinstance(payload.get(key), dict)), {})
 
     def count(keys: tuple[str, ...]) -> int:
@@ -167,14 +166,14 @@ def _num_tokens(payload: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def told_error(payload: Any) -> str:
-    """The server's words where it sent an error in place of an answer; nothing where it did not."""
+    """Return the server's message if it sent an error instead of an answer; else an empty string."""
     if not isinstance(payload, dict):
         return ""
     return next((words for key in _ERROR_KEYS if (words := error_words(payload.get(key)))), "")
 
 
 def told_status(payload: Any) -> int | None:
-    """The HTTP status that an error in the body names (OpenRouter sends it with status 200)."""
+    """Return the HTTP status named by an error in the body (OpenRouter sends it with status 200)."""
     error = payload.get("error") if isinstance(payload, dict) and not payload.get("choices") else None
     for holder in (error, payload):
         codes = [holder.get(key) for key in _CODE_KEYS] if isinstance(holder, dict) and error else []
@@ -185,7 +184,7 @@ def told_status(payload: Any) -> int | None:
 
 
 def error_words(error: Any) -> str:
-    """What an error says, whatever its shape."""
+    """Return the message of an error, whatever its shape."""
     if isinstance(error, str):
         return error.strip()
     if isinstance(error, dict):
@@ -197,7 +196,7 @@ def error_words(error: Any) -> str:
 
 
 def page_words(content: bytes) -> str:
-    """What a body that is no JSON says, in a line: a page's title, or its text."""
+    """Return the message of a body that is not JSON, on one line: a page's title, or its text."""
     text = content[: 20 * MAX_ERROR_CHARS].decode("utf-8", "replace")
     title = _TITLE.search(text)
     words = title[1] if title and title[1].strip() else text
@@ -207,7 +206,7 @@ def page_words(content: bytes) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    """Return the seconds to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date; `None` if not given."""
     for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name, "")
         try:
@@ -223,11 +222,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def repetition_detection(loops: LoopStop) -> dict[str, int]:
-    """vLLM's own parameters that stop what `loops` calls a loop, up to pieces of `MAX_PATTERN_TOKENS`.
+    """Return vLLM's parameters for stopping loops as defined by `loops`, for pieces of up to `MAX_PATTERN_TOKENS`.
 
-    vLLM has one count for all sizes, with which small pieces would be stopped far below `min_tokens`: sixteen dashes
-    in a table. But a piece that repeats is also a larger piece that repeats, and each size up to the largest has a
-    multiple in the upper half of the sizes. Looking for those alone finds every loop, at `min_tokens` or more.
+    vLLM has one repeat count for all sizes, which would stop small pieces far below `min_tokens`, such as sixteen
+    dashes in a table. But several repeats of a piece form a larger piece that repeats, and each size has a multiple in
+    the upper half of the sizes. Checking only those finds every loop, at `min_tokens` or more.
     """
     largest = min(loops.max_period, MAX_PATTERN_TOKENS)
     smallest = (largest + 1) // 2
@@ -240,20 +239,20 @@ def error_completion(key: SampleKey, why: str, counts: tuple[int, int] = (0, 0))
 
 
 def error_text(error: openai.APIStatusError) -> str:
-    """The server's own words: OpenAI's `message`, FastAPI's `detail`, a page's title, or the body as it is."""
+    """Return the server's message: OpenAI's `message`, FastAPI's `detail`, a page's title, or the body itself."""
     body = error.body
     words = page_words(body.encode(errors="replace")) if isinstance(body, str) else error_words(body)
     return words or str(error.response.reason_phrase)
 
 
 def wants_other_key(why: str) -> bool:
-    # "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead." vLLM names both keys, too, where they
-    # are too large.
+    # OpenAI: "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead." "support" is required too,
+    # because vLLM names both keys if their value is too large.
     return "max_completion_tokens" in why and "support" in why.lower()
 
 
 def is_about_key(words: str) -> bool:
-    """Whether a 403 is about who asks; others are about what is asked (moderation) or about the account."""
+    """Return whether a 403 concerns the key; others concern the content (moderation) or the account."""
     return not words.strip() or _ABOUT_KEY.search(words) is not None
 
 
@@ -263,13 +262,13 @@ def names_no_model(why: str) -> bool:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What an error began with: the layers above say "Connection error." for everything."""
+    """Return the original cause of an error: the layers above it say "Connection error." for everything."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def root_cause(error: BaseException) -> str:
-    """The first cause in words."""
+    """Return the original cause of an error as text."""
     error = first_cause(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,7 +1,6 @@
-"""Which of several servers the next request goes to, and when one of them is left alone. Knows no HTTP.
+"""Load balancing over several servers: picks one for each request and takes failing ones out of use.
 
-Enters: the servers, and what became of each request. Leaves: the server for the next request, in good health and with
-room; or word that none has answered for too long.
+Independent of HTTP: the caller reports the outcome of each request.
 """
 
 import asyncio
@@ -13,40 +12,40 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NUM_FAILURES_OUT = 5
-"""So many failures in a row put a server out."""
+"""Consecutive failures that take a server out of use."""
 COOL_DOWN_S = 1.0
-"""A server that was put out is left alone for so long; twice as long after each probe in vain, in seconds."""
+"""Time until a server that was taken out is probed, doubled after each failed probe, in seconds."""
 MAX_COOL_DOWN_S = 60.0
-"""The longest cool-down, and the longest pause of a server that says it is asked too much, in seconds."""
+"""Longest cool-down, and longest pause of an overloaded server that does not say how long to wait, in seconds."""
 WINDOW_CUT, WINDOW_GROWTH = 0.8, 0.1
-"""Requests that a server which is asked too much gets at once: cut to this share, grown by so much at each answer."""
+"""An overloaded server's limit of requests in flight is cut to this share, then grows by this much per answer."""
 SILENT_S = 10.0
-"""Servers that have refused or failed, all of them, since they last answered are silent after so long, in seconds."""
+"""If all servers are failing, they count as silent this long after the last answered sample, in seconds."""
 QUIET_S = 120.0
-"""A server with requests in flight and no failure for so long is taken to be at work on them, in seconds."""
+"""A server with requests in flight and no failure for this time is assumed to work on them, in seconds."""
 
 
 @dataclass(eq=False, slots=True)
 class Server:
-    """One base URL and how it is doing. Times are those of the event loop, in seconds."""
+    """One base URL and its state. Times are those of the event loop, in seconds."""
 
     url: str
     client: Any
     settings: dict[str, Any] = field(default_factory=dict)
-    """What it told about itself, for the manifest."""
+    """What it reported about itself, for the manifest."""
     extra_body: dict[str, Any] = field(default_factory=dict)
-    """More fields for each of its requests."""
+    """Additional fields for each of its requests."""
     max_tokens_key: str = "max_tokens"
     window: float = math.inf
-    """Most requests in flight that it is sent."""
+    """Its limit of requests in flight."""
     num_in_flight: int = 0
     num_failures: int = 0
-    """In a row, since its last answer."""
+    """Consecutive ones since its last answer."""
     out: bool = False
     back_at: float = -math.inf
     cool_down_s: float = 0.0
     num_pauses: int = 0
-    """In a row, since its last answer."""
+    """Consecutive ones since its last answer."""
     paused_at: float = -math.inf
     paused_until: float = -math.inf
     failed_at: float = -math.inf
@@ -54,18 +53,18 @@ class Server:
 
 
 class Pool:
-    """Hands out servers. Lives in one event loop; not for several threads, apart from the counters.
+    """Pool of servers. Belongs to one event loop; not thread-safe except for the counters.
 
     Args:
-        servers: where requests can go.
-        most: requests in flight over all servers.
-        probe: asks a server that is out for a sign of life.
+        servers: the servers to choose from.
+        most: limit of requests in flight over all servers.
+        probe: returns whether a server that was taken out answers again.
     """
 
     def __init__(self, servers: Sequence[Server], most: int, probe: Callable[[Server], Awaitable[bool]]) -> None:
         self.servers = list(servers)
         self.num_answered = 0
-        """Answers to requests, whatever they were; refusals are not among them."""
+        """Answers to requests of any kind; refusals do not count."""
         self._most, self._probe = most, probe
         self._loop = asyncio.get_running_loop()
         self.answered_at = self._loop.time()
@@ -81,7 +80,7 @@ class Pool:
 
     @property
     def is_silent(self) -> bool:
-        """Whether no sample is answered: none has been yet, or none is likely to be now."""
+        """Return whether no sample is being answered: none has been yet, or no server seems able to."""
         if self._sample_at is None or self.num_out == len(self.servers):
             return True
         has_failed = all(server.num_failures or server.num_pauses for server in self.servers)
@@ -89,14 +88,14 @@ class Pool:
 
     @property
     def problems(self) -> str:
-        """What went wrong last at each server."""
+        """Return the last problem of each server."""
         return "; ".join(f"{server.url}: {server.last_problem or 'no answer'}" for server in self.servers)
 
     async def acquire(self, avoid: Server | None = None) -> Server:
-        """The server with the fewest requests in flight, as soon as one has room.
+        """Wait until a server has room; return the one with the fewest requests in flight.
 
         Args:
-            avoid: the server that failed just now; chosen only where no other one has room.
+            avoid: the server that has just failed; chosen only if no other has room.
         """
         while (server := self._pick(avoid)) is None:
             place = self._loop.create_future()
@@ -106,17 +105,17 @@ class Pool:
         return server
 
     def release(self, server: Server) -> None:
-        """The request to `server` is over, well or not."""
+        """Record that a request to `server` has ended, successfully or not."""
         server.num_in_flight -= 1
         self._wake()
 
     def note_alive(self, answered: bool) -> None:
-        """Some server works: it answered, or (`answered` false) it showed a sign of life."""
+        """Record that some server works: it answered, or (`answered` false) showed a sign of life."""
         self.answered_at = self._loop.time()
         self.num_answered += answered
 
     def succeeded(self, server: Server, answered: bool = True) -> None:
-        """The server dealt with a sample: it answered, or (`answered` false) refused it for what was in it."""
+        """Record that the server handled a sample: it answered, or (`answered` false) refused it for its content."""
         self.note_alive(answered)
         if answered:
             self._sample_at = self.answered_at
@@ -126,29 +125,29 @@ class Pool:
             server.window += WINDOW_GROWTH
 
     def failed(self, server: Server, began_at: float, why: str) -> None:
-        """The server did not answer a request that it got at `began_at`; a few in a row put it out."""
+        """Record that the server did not answer a request sent at `began_at`; several in a row take it out of use."""
         server.failed_at, server.last_problem = self._loop.time(), why
-        if server.out or began_at < server.back_at:  # it failed before it was put out: that is settled
+        if server.out or began_at < server.back_at:  # sent before it was taken out: already counted
             return
         server.num_failures += 1
         if server.num_failures >= NUM_FAILURES_OUT:
             self.put_out(server, why)
 
     def put_out(self, server: Server, why: str) -> None:
-        """Leave a server alone until a probe finds it well."""
+        """Take a server out of use until a probe succeeds."""
         server.out, server.last_problem = True, why
         task = self._loop.create_task(self._bring_back(server))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def throttled(self, server: Server, began_at: float, wait_s: float | None, why: str) -> None:
-        """The server is asked too much: leave it alone for a while, then send it fewer at once.
+        """Record that the server is overloaded: pause it, then allow fewer requests in flight.
 
         Args:
-            server: which one.
-            began_at: when it got the request.
-            wait_s: how long it wants to be left alone; `None`: it did not say.
-            why: what it said.
+            server: the server.
+            began_at: when the request was sent.
+            wait_s: the pause that it asks for; `None`: unspecified.
+            why: its message.
         """
         now = server.failed_at = self._loop.time()
         server.last_problem = why
@@ -160,20 +159,20 @@ class Pool:
                 wait_s = random.uniform(0, min(MAX_COOL_DOWN_S, COOL_DOWN_S * 2**server.num_pauses))
         if wait_s is not None and now + wait_s > server.paused_until:
             server.paused_until = now + wait_s
-            # The next tick of the clock is past the pause, whatever the clock's resolution.
+            # The extra millisecond makes sure that the pause is over, whatever the clock's resolution.
             self._loop.call_later(wait_s + 1e-3, self._wake)
 
     def is_stuck(self, give_up_after_s: float) -> bool:
-        """Whether no server has answered for so long."""
+        """Return whether no server has answered for `give_up_after_s`."""
         return self._loop.time() - self.answered_at >= give_up_after_s
 
     def at_work(self) -> list[Server]:
-        """The servers that seem to be at work on long requests: they have some, and nothing failed lately."""
+        """Return the servers that seem to work on long requests: some in flight, and no recent failure."""
         now = self._loop.time()
         return [s for s in self.servers if not s.out and s.num_in_flight and now - s.failed_at > QUIET_S]
 
     async def close(self) -> None:
-        """End the probes."""
+        """Cancel the probes."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -185,7 +184,7 @@ class Pool:
         return min(free, key=lambda s: (s is avoid, s.num_in_flight), default=None)
 
     def _wake(self) -> None:
-        """Let the first that wait look again, one for each place that is free."""
+        """Wake the first waiting requests, one for each free slot."""
         if not self._waiting:
             return
         now = self._loop.time()
@@ -198,13 +197,13 @@ class Pool:
                 num_free -= 1
 
     async def _bring_back(self, server: Server) -> None:
-        """Probe until the server answers. A probe is a request of its own: a sample would take minutes to tell."""
+        """Probe until the server answers. Probes are short requests, because a sample may take minutes."""
         while True:
             server.cool_down_s = min(MAX_COOL_DOWN_S, 2 * server.cool_down_s or COOL_DOWN_S)
             await asyncio.sleep(server.cool_down_s * random.uniform(0.5, 1.0))
             if await self._probe(server):
                 break
         server.out, server.back_at = False, self._loop.time()
-        # One more failure puts it out again, until it has answered a sample.
+        # One more failure takes it out again, unless it answers a sample first.
         server.num_failures = NUM_FAILURES_OUT - 1
         self._wake()

@@ -1,4 +1,4 @@
-"""Which engine a recipe asks for, loaded; `ENGINES` is the table of them."""
+"""Starting the engine that a recipe asks for, from the table `ENGINES`."""
 
 import importlib.util
 from collections.abc import Callable
@@ -35,10 +35,10 @@ ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
 
 
 def pick_engine(compute: SamplingCompute) -> str:
-    """The engine's name: as wanted, or for `auto` a server that is named, vLLM where it is installed, transformers.
+    """Return the engine's name: `server` if a URL is set, else as requested; `auto` prefers vLLM if installed.
 
     Raises:
-        ModelError: the wanted engine is not installed.
+        ModelError: the requested engine is not installed.
     """
     wanted = compute.engine
     if compute.base_urls:
@@ -55,10 +55,10 @@ def pick_engine(compute: SamplingCompute) -> str:
 
 
 def start_engine(spec: EngineSpec) -> Engine:
-    """Load the model into the engine that the recipe asks for.
+    """Start the requested engine and load the model into it.
 
     Raises:
-        ModelError: the engine is not installed, or the model does not fit what is asked of it.
+        ModelError: the engine is not installed, or cannot run the model with these settings.
     """
     name = pick_engine(spec.compute)
     start = ENGINES[name]

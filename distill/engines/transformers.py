@@ -1,12 +1,10 @@
-"""Transformers inside this process: the engine for machines without vLLM.
+"""Engine that runs transformers in this process, for machines without vLLM.
 
-Enters: requests, one by one. Leaves: completions, in the order in which they finish.
-
-Two ways of batching, told by `settings["batching"]`. `continuous`, transformers' own continuous batching: a request
-enters as soon as another one leaves. `static`, for models that it cannot run: `generate` on whole batches, whose
-answers come all at once, with that of the longest member. Neither knows a seed for each request:
-continuous batching draws all of them from one stream, and a static batch draws under one seed made from its requests'
-seeds. A sample therefore repeats only together with its batch (static) or not at all (continuous).
+There are two ways of batching, reported in `settings["batching"]`. `continuous` is transformers' own continuous
+batching: a request enters as soon as another one finishes. `static`, for models that it does not support, runs
+`generate` on whole batches, whose answers arrive together with the longest one. Neither supports a seed per request:
+continuous batching draws all requests from one stream, and a static batch uses one seed derived from its requests'
+seeds. A sample is therefore reproducible only together with its batch (static) or not at all (continuous).
 """
 
 import hashlib
@@ -43,16 +41,16 @@ Batching = Literal["continuous", "static"]
 
 DEFAULT_BATCH = 32
 MAX_BATCH_TOKENS = 2_048
-"""Most prompt and completion tokens of one forward pass on CPU, over all requests."""
+"""Most prompt and completion tokens in one forward pass on CPU, over all requests."""
 STOP_WITHIN_S = 30.0
-"""How long the thread that generates may take to end its step."""
+"""How long the generating thread may take to finish its step."""
 PADDED_GPU_SHARE = 0.8
-"""Share of the engine's GPU memory that may hold the cache: `PaddedAttention` copies a layer's part of it."""
+"""Share of the engine's GPU memory for the cache: `PaddedAttention` needs room to copy one layer's part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request on its way."""
+    """A request in flight."""
 
     request: Request
     ids: list[int]
@@ -64,7 +62,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What was drawn for a request: its tokens, the stop token included; `error` says why there are none."""
+    """Result of a request: its tokens, including the stop token; `error` gives the cause if it failed."""
 
     asked: Asked
     ids: list[int]
@@ -73,22 +71,22 @@ class Drawn:
 
 
 class Batcher(Protocol):
-    """Turns prompts into tokens."""
+    """Interface that turns prompts into tokens."""
 
     max_in_flight: int
 
     @property
     def num_tokens(self) -> int:
-        """Tokens drawn so far for the requests that are queued and not finished."""
+        """Return the tokens drawn so far for unfinished requests."""
 
     def add(self, asked: Asked) -> None:
         """Queue a request."""
 
     def step(self) -> list[Drawn]:
-        """Work on what is queued, for at most `STEP_S` where nothing finishes; what finished."""
+        """Work on queued requests, at most `STEP_S` if nothing finishes; return the finished ones."""
 
     def close(self) -> None:
-        """End threads of its own."""
+        """End the batcher's threads."""
 
 
 class TransformersEngine:
@@ -96,10 +94,10 @@ class TransformersEngine:
 
     Args:
         spec: what to start.
-        batching: the way of batching; left out: continuous wherever the model allows it.
+        batching: the way of batching; default: continuous if the model supports it.
 
     Raises:
-        ModelError: `max_tokens` does not fit the model's context, or its KV cache the memory.
+        ModelError: `max_tokens` does not fit the model's context, or the KV cache does not fit into memory.
     """
 
     def __init__(self, spec: EngineSpec, batching: Batching | None = None) -> None:
@@ -114,7 +112,7 @@ class TransformersEngine:
         self._load: LoadFollower | None = None
         if not on_gpu:
             name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
-            # The number of threads is one of the thread that computes, which is not this one.
+            # Without a number of threads: it is a setting of the computing thread, which is not this one.
             self._load = LoadFollower()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
         check_template(self._tokenizer, spec)
@@ -122,7 +120,7 @@ class TransformersEngine:
             spec.model_path, dtype=getattr(torch, name), trust_remote_code=False
         )
         model.to("cuda" if on_gpu else "cpu").eval()
-        # `generate` fills what a request leaves open from here: a repetition penalty that nobody asked for, for one.
+        # `generate` takes unset options from here; the model's own file may set a repetition penalty, for example.
         model.generation_config = self._generation_config(spec)
         self._context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 20))
         if spec.compute.max_model_len is not None:
@@ -189,7 +187,7 @@ class TransformersEngine:
     def _completion(self, drawn: Drawn) -> Completion:
         stopped = drawn.ids[-1:] == [self._tokenizer.eos_token_id]
         reason: FinishReason = "error" if drawn.error else "loop" if drawn.looped else "stop" if stopped else "length"
-        # The stop token left out, any other special token kept: some models' <think> is one.
+        # Only the stop token is dropped: in some models <think> is a special token too.
         text = self._tokenizer.decode(drawn.ids[:-1] if stopped else drawn.ids)
         asked = drawn.asked
         counts = len(asked.ids), len(drawn.ids)
@@ -215,7 +213,7 @@ class TransformersEngine:
 
 
 def _can_batch_continuously(model: Any) -> bool:
-    """Whether all layers are plain attention, full or over a window, which is what a paged cache can hold."""
+    """Return whether all layers are plain full or sliding-window attention, which a paged cache supports."""
     config = model.config.get_text_config()
     plain = set(getattr(config, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}
     special = ("attn_logit_softcapping", "kv_lora_rank", "attention_chunk_size")
@@ -233,10 +231,10 @@ class ContinuousBatcher:
         attention = set_paged_attention(model)
         share = spec.compute.gpu_memory_share * (PADDED_GPU_SHARE if attention == PADDED else 1.0)
         self.cache_tokens = None if on_gpu else _cpu_cache_tokens(spec, model, batch, longest)
-        """Tokens that the KV cache holds; `None`: as transformers sizes it."""
+        """Size of the KV cache in tokens; `None`: chosen by transformers."""
         self._loops = spec.loops
         self._asked: dict[str, Asked] = {}
-        self.max_in_flight = batch * 2  # the next ones wait inside, ready to take a place
+        self.max_in_flight = batch * 2  # the surplus waits inside, ready to take a free slot
         config: dict[str, Any] = {"max_requests_per_batch": batch, "max_memory_percent": share}
         if self.cache_tokens is not None:
             config["num_blocks"] = math.ceil(self.cache_tokens / CPU_BLOCK_SIZE)
@@ -244,7 +242,7 @@ class ContinuousBatcher:
         if attention == PADDED:
             config["block_size"] = CPU_BLOCK_SIZE
         if spec.loops is not None:
-            # Asynchronous batching (transformers 5.17) looks up the blocks of a request that was cancelled since.
+            # Asynchronous batching (transformers 5.17) looks up the blocks of requests that have since been cancelled.
             config["use_async_batching"] = False
         self._engine: Any = model.init_continuous_batching(
             generation_config=model.generation_config, continuous_batching_config=ContinuousBatchingConfig(**config)
@@ -253,19 +251,19 @@ class ContinuousBatcher:
 
     @property
     def num_tokens(self) -> int:
-        if self._engine.batch_processor is None:  # its thread has not begun
+        if self._engine.batch_processor is None:  # its thread has not started
             return 0
         scheduler, num_tokens = self._engine.batch_processor.scheduler, 0
         for name, asked in self._asked.items():
-            # Single look-ups: the thread that generates changes both. One that had to make room waits again, with its
-            # tokens behind the prompt.
+            # Single lookups, because the generating thread changes both. An evicted request waits again, with its
+            # tokens appended to the prompt.
             state = scheduler.active_requests.get(name) or scheduler.waiting_requests.get(name)
             if state is not None:
                 num_tokens += len(state.initial_tokens) + len(state.generated_tokens) - len(asked.ids)
         return num_tokens
 
     def add(self, asked: Asked) -> None:
-        # Streaming hands over the tokens so far at each step: how else would a loop be seen before its end?
+        # Streaming returns the tokens so far at each step, which loop detection needs.
         name = self._engine.add_request(asked.ids, max_new_tokens=asked.room, streaming=self._loops is not None)
         if name is None:
             raise self._dead()
@@ -285,7 +283,7 @@ class ContinuousBatcher:
 
     def _taken(self, output: Any) -> list[Drawn]:
         asked = self._asked.get(output.request_id)
-        if asked is None:  # was stopped in a loop; the cancellation took a step longer
+        if asked is None:  # stopped in a loop; the cancellation took one step longer
             return []
         ids: list[int] = output.generated_tokens
         if not output.is_finished():
@@ -293,7 +291,7 @@ class ContinuousBatcher:
                 return []
             self._engine.cancel_request(output.request_id)
         elif output.error is not None and self._engine.background_thread_status.can_accept_new_requests() is not None:
-            raise self._dead(output.error)  # it failed them all, for no fault of theirs
+            raise self._dead(output.error)  # the engine stopped and failed all requests
         del self._asked[output.request_id]
         error = f"transformers: {output.error}" if output.error is not None else ""
         return [Drawn(asked, ids, looped=not output.is_finished(), error=error)]
@@ -306,24 +304,24 @@ class ContinuousBatcher:
     def _dead(self, why: str = "") -> StageError:
         why = why or str(self._engine.background_thread_status.fatal_error or "its thread ended")
         return StageError(
-            f"transformers' continuous batching stopped: {why}. What it finished is kept: the same command goes on "
-            "from there. If memory ran out, lower compute.max_num_seqs."
+            f"transformers' continuous batching stopped: {why}. Finished work is kept, and the same command resumes "
+            "it. If memory ran out, lower compute.max_num_seqs."
         )
 
 
 class StaticBatcher:
-    """`generate` on whole batches, in a thread beside. Implements `Batcher`."""
+    """`generate` on whole batches in a background thread. Implements `Batcher`."""
 
     def __init__(self, model: Any, tokenizer: Any, spec: EngineSpec) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._tokenizer.padding_side = "left"
+        self._tokenizer.padding_side = "left"  # `generate` continues each row from its last column
         self._loops = spec.loops
         self._waiting: deque[Asked] = deque()
         self._thread = ThreadPoolExecutor(1, "static-batches")
         self._batch: Future[list[Drawn]] | None = None
         self._ends: RowEnds | None = None
-        """Of the batch that is being drawn."""
+        """Row ends of the batch that is being drawn."""
         self._is_closed = False
         self.max_in_flight = spec.compute.max_num_seqs or DEFAULT_BATCH
 
@@ -373,31 +371,31 @@ class StaticBatcher:
         ]
 
     def _break_off(self, ids_BT: Any, scores: Any, **_: Any) -> Any:
-        """A stopping criterion: end all rows when nobody waits for them any more."""
+        """Stopping criterion that ends all rows once the batcher is closed."""
         import torch
 
         return ids_BT.new_full(ids_BT.shape[:1], self._is_closed, dtype=torch.bool)
 
 
 class RowEnds:
-    """Ends each row of a static batch by itself: at its room, or in a loop. A stopping criterion of transformers.
+    """Stopping criterion that ends each row of a static batch on its own: at its token limit, or in a loop.
 
     Args:
         rooms: most completion tokens of each row.
         num_prompt: length of the padded prompts, P.
         eos: the stop token.
-        loops: when a row has fallen into a loop.
+        loops: thresholds for a loop; `None`: never stop one.
     """
 
     def __init__(self, rooms: Sequence[int], num_prompt: int, eos: int, loops: LoopStop | None) -> None:
         self._rooms, self._num_prompt, self._eos, self._loops = rooms, num_prompt, eos, loops
         self.looped: dict[int, int] = {}
-        """Row -> number of completion tokens when it was found in a loop."""
+        """Row -> number of completion tokens when its loop was found."""
         self._ids_BT: Any = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all rows so far, what follows their ends left out."""
+        """Return the tokens of all rows so far, up to their ends."""
         if self._ids_BT is None:
             return 0
         return sum(len(self.cut(row, ids)) for row, ids in enumerate(self._ids_BT[:, self._num_prompt :].tolist()))
@@ -409,7 +407,7 @@ class RowEnds:
         num_tokens = ids_BT.shape[1] - self._num_prompt
         if self._loops is not None and num_tokens % CHECK_EVERY == 0:
             for row, ids in enumerate(ids_BT[:, self._num_prompt :].tolist()):
-                # What follows a row's end is padding, which would be a loop.
+                # A finished row is followed by padding, which would count as a loop.
                 going = row not in self.looped and num_tokens < self._rooms[row] and self._eos not in ids
                 if going and loop_period(ids, self._loops) is not None:
                     self.looped[row] = num_tokens
@@ -417,7 +415,7 @@ class RowEnds:
         return torch.tensor(done, device=ids_BT.device)
 
     def cut(self, row: int, ids: list[int]) -> list[int]:
-        """A row's tokens up to its end, the stop token included."""
+        """Return a row's tokens up to its end, including the stop token."""
         ids = ids[: self.looped.get(row, self._rooms[row])]
         return ids[: ids.index(self._eos) + 1] if self._eos in ids else ids
 
@@ -427,7 +425,7 @@ def _is_looping(ids: Sequence[int], loops: LoopStop | None) -> bool:
 
 
 def _cpu_cache_tokens(spec: EngineSpec, model: Any, batch: int, longest: int) -> int:
-    """Tokens in the KV cache: what a full batch needs, within the recipe's size or a share of the free memory."""
+    """Return the KV cache's tokens: those of a full batch, limited by the recipe or to a share of the free memory."""
     gib_per_token = kv_gib_needed(model.config.get_text_config(), 1, str(model.dtype).removeprefix("torch."))
     if spec.compute.kv_cache_gib is not None:
         most = int(spec.compute.kv_cache_gib / gib_per_token)
@@ -439,5 +437,5 @@ def _cpu_cache_tokens(spec: EngineSpec, model: Any, batch: int, longest: int) ->
             f"{spec.model_name}: one sample of {longest} tokens needs {longest * gib_per_token:.1f} GiB of KV cache; "
             f"there are {most * gib_per_token:.1f}. Lower sampling.max_tokens or raise compute.kv_cache_gib."
         )
-    # A block of its own for each: blocks are not filled to the end.
+    # One extra block per request, because its last block may be partly empty.
     return min(most, batch * (longest + CPU_BLOCK_SIZE))

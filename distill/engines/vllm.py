@@ -1,7 +1,7 @@
-"""vLLM inside this process, driven request by request. The only importer of vllm.
+"""Engine that runs vLLM in this process. The only module that imports vllm.
 
-Driving `LLM.llm_engine` by hand (add_request, step) lets each finished sample be stored at once and replaced by the
-next, where one blocking `LLM.generate` would hold all of them until the last is done.
+Driving `LLM.llm_engine` directly (add_request, step) allows each finished sample to be stored at once and replaced by
+the next; a blocking `LLM.generate` would hold all of them until the last is done.
 """
 
 import math
@@ -32,21 +32,21 @@ CPU_MAX_NUM_SEQS = 128
 MIN_BATCHED_TOKENS = 4_096
 
 GPU_ENVIRONMENT = {
-    # The engine's core stays in this process, which dies with its parent; a forked one would outlive a kill and hold
-    # the GPU's memory and the ledger's lock. Workers of tensor parallelism watch their parent themselves.
+    # Keep the engine core in this process, which dies with its parent: a forked one would survive a kill and hold GPU
+    # memory and the ledger's lock. Tensor-parallel workers watch their parent themselves.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
 
 
 def cpu_environment(kv_cache_gib: float) -> dict[str, str]:
-    """Environment variables that vLLM reads on import, for a machine without GPU.
+    """Return the environment variables that vLLM reads on import, for a machine without a GPU.
 
-    One process on all cores, with threads that no core is tied to: vLLM's defaults reserve a core for a second process
-    and bind threads to cores, where they stay beside a busy neighbour (`benchmarks/generate_cpu.py`, `neighbour.py`).
+    They set one process on all cores, with unbound threads. vLLM's defaults reserve a core for a second process and
+    bind threads to cores, even next to a busy process (`benchmarks/generate_cpu.py`, `neighbour.py`).
 
     Args:
-        kv_cache_gib: size of the KV cache; vLLM takes whole GiB.
+        kv_cache_gib: size of the KV cache, rounded up because vLLM takes whole GiB.
     """
     return {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -63,7 +63,7 @@ class VllmEngine:
     """
 
     def __init__(self, spec: EngineSpec) -> None:
-        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for a GPU must not start CUDA
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # the check for a GPU must not start CUDA
         import torch
         from transformers import AutoConfig
 
@@ -103,7 +103,7 @@ class VllmEngine:
         self._loops = spec.loops
         self._num_steps = 0
         self._in_flight: dict[str, _InFlight] = {}
-        self.max_in_flight: int = arguments["max_num_seqs"] * 2  # the next ones wait inside, ready to take a place
+        self.max_in_flight: int = arguments["max_num_seqs"] * 2  # the surplus waits inside, ready to take a free slot
         hidden = ("model", "tokenizer", "disable_log_stats")
         self.settings: dict[str, Any] = {
             "name": "vllm",
@@ -142,11 +142,11 @@ class VllmEngine:
         return None
 
     def sampling_params(self, request: Request, room: int) -> Any:
-        """vLLM's parameters for a request.
+        """Return vLLM's parameters for a request.
 
         Args:
-            request: what is asked for.
-            room: tokens of the context that its prompt leaves.
+            request: the request.
+            room: tokens of the context left by its prompt.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -158,8 +158,8 @@ class VllmEngine:
             max_tokens=min(self._sampling.max_tokens, room),
             seed=request.seed,
             stop_token_ids=self._stop_ids,
-            skip_special_tokens=False,  # the text is kept verbatim; some models' <think> is a special token
-            output_kind=RequestOutputKind.FINAL_ONLY,  # the others copy the whole text at each token
+            skip_special_tokens=False,  # the text is kept verbatim; in some models <think> is a special token
+            output_kind=RequestOutputKind.FINAL_ONLY,  # other kinds copy the whole text at each token
         )
 
     def close(self) -> None:
@@ -185,11 +185,9 @@ class VllmEngine:
         return finished
 
     def _stop_loops(self, loops: LoopStop) -> list[Completion]:
-        """Take the samples that only repeat themselves out of the engine.
-
-        vLLM's own `repetition_detection` looks at every period after every token of every request, in Python; looking
-        at the tokens so far, which the detokenizer holds, costs a look every so often.
-        """
+        """Remove samples that only repeat themselves from the engine."""
+        # vLLM's own `repetition_detection` checks every period after every token of every request, in Python. It is
+        # cheaper to check the detokenizer's tokens only now and then.
         states = self._engine.output_processor.request_states
         stopped = []
         for name, sample in list(self._in_flight.items()):
@@ -209,7 +207,7 @@ class _InFlight:
 
     key: SampleKey
     inner_name: str
-    """vLLM's own name for it, under which its state is found."""
+    """vLLM's own name for it, the key of its state."""
     num_prompt_tokens: int
     think_opened: bool
 
@@ -218,11 +216,9 @@ class _InFlight:
 
 
 def _draw_with_our_sampler() -> None:
-    """Let vLLM draw its tokens on CPU with `cpu_sampler.draw` in this process.
-
-    vLLM has no setting for its sampler (0.31: vllm/v1/sample/ops/topk_topp_sampler.py), so its CPU method is replaced.
-    Log-probabilities, which distill never asks for, are the only other thing that the method gives.
-    """
+    """Make vLLM sample on CPU with `cpu_sampler.draw` in this process."""
+    # vLLM has no setting for its sampler (0.31: vllm/v1/sample/ops/topk_topp_sampler.py), so its CPU method is
+    # replaced. Besides tokens, that method returns only log-probabilities, which distill never requests.
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
     from distill.engines.cpu_sampler import draw
@@ -234,7 +230,7 @@ def _draw_with_our_sampler() -> None:
 
 
 def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> float:
-    """As the recipe says; else what a full batch needs, within a share of the free memory."""
+    """Return the recipe's KV cache size, or what a full batch needs within a share of the free memory, in GiB."""
     if spec.compute.kv_cache_gib is not None:
         return spec.compute.kv_cache_gib
     most = max(1.0, math.floor(free_memory_gib() * CPU_KV_SHARE * spec.memory_share))
@@ -243,7 +239,7 @@ def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> flo
 
 
 def _context_needed(spec: EngineSpec, tokenizer: Any, config: Any) -> int:
-    """Tokens of the longest prompt and completion together, within the model's context."""
+    """Return the tokens of the longest prompt and completion together, limited by the model's context."""
     context = int(getattr(config, "max_position_embeddings", 0)) or 1 << 20
     if spec.compute.max_model_len is not None:
         if spec.compute.max_model_len > context:
@@ -275,8 +271,8 @@ def _engine_arguments(spec: EngineSpec, max_model_len: int, dtype: str, on_gpu: 
     if on_gpu:
         arguments["gpu_memory_utilization"] = compute.gpu_memory_share
     else:
-        # A request with its own seed whose prefill is cut into chunks raises "CPU Generator does not use offset"
-        # on vLLM 0.31's CPU backend, so a prefill is never cut there.
+        # On vLLM 0.31's CPU backend, a chunked prefill of a request with its own seed raises "CPU Generator does not
+        # use offset".
         arguments["enable_chunked_prefill"] = False
         arguments["max_num_batched_tokens"] = max(max_model_len, MIN_BATCHED_TOKENS)
         arguments["block_size"] = CPU_BLOCK_SIZE

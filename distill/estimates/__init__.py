@@ -1,1 +1,1 @@
-"""Time, memory and money that each kind of work takes, before it runs. Imports `training` and below."""
+"""Estimates of the time, memory and money that each stage takes, before it runs. Imports `training` and below."""

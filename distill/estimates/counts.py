@@ -1,7 +1,7 @@
-"""How many problems a recipe has, and how long their prompts are, without loading a dataset from the Hub.
+"""Count a recipe's problems and the length of their prompts without loading a dataset from the Hub.
 
-Enters: the recipe's sources, the run folder. Leaves: a `Workload`. Numbers are exact where the run folder or a local
-source tells; of Hub datasets the local cache's own counts, the `limit`, or the dataset's card.
+Counts of loaded problems and local sources are exact. For Hub datasets they come from the local cache, the `limit` or
+the dataset's card.
 """
 
 import json
@@ -22,7 +22,7 @@ from distill.recipe.traces import TraceSource
 from distill.sources.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
 
 TEMPLATE_TOKENS = 20
-"""What a chat template puts around a message, about."""
+"""Tokens that a chat template puts around a message, roughly."""
 
 KNOWN_ROWS = {
     ("openai/gsm8k", "train"): 7_473,
@@ -34,10 +34,10 @@ KNOWN_ROWS = {
     ("open-r1/OpenR1-Math-220k", "train"): 93_733,
     ("open-r1/Mixture-of-Thoughts", "train"): 349_317,
 }
-"""(dataset, split) -> rows, as the dataset cards have them (of OpenR1-Math the `default` configuration, of
-Mixture-of-Thoughts `all`, of GPQA its diamond set)."""
+"""(dataset, split) -> rows, from the dataset cards (OpenR1-Math: configuration `default`, Mixture-of-Thoughts: `all`,
+GPQA: its diamond set)."""
 KNOWN_TRACES = {"open-r1/OpenR1-Math-220k": (2, 4)}
-"""Data set -> how many traces a row holds, at least and at most, as its card says; others hold one."""
+"""Dataset -> least and most traces per row, from its card; others have one."""
 KNOWN_CONFIGS = {"Idavidrein/gpqa": "gpqa_diamond", "open-r1/OpenR1-Math-220k": "default"}
 
 UNKNOWN_ROWS = Range(1_000, 100_000, "number of rows unknown: the dataset is not on this machine, and no limit is set")
@@ -46,48 +46,48 @@ TYPICAL_CHARS = Range(80, 1_200, "problems of 80 to 1,200 characters")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is asked."""
+    """Numbers and lengths of a recipe's problems and traces."""
 
     train: Range
     """Problems that the teacher answers, or traces that are imported."""
     num_problems: Range
-    """Problems that these traces answer."""
+    """Distinct problems that they belong to."""
     benchmarks: dict[str, Range]
-    """Evaluation problems by set; the held-out ones come first."""
+    """Evaluation problems by set, held-out ones first."""
     prompt_chars: Range
-    """Characters of a problem on average."""
+    """Characters per problem, on average."""
     longest_chars: float | None
-    """Of the longest prompt; `None`: not looked at."""
+    """Of the longest prompt; `None`: not known."""
     trace_tokens: Range | None = None
-    """Student tokens of an imported trace, on average; `None`: not looked at."""
+    """Student tokens per imported trace, on average; `None`: not known."""
     longest_trace_tokens: float | None = None
-    """Of the longest one; `None`: not looked at."""
+    """Of the longest one; `None`: not known."""
     unknown: tuple[str, ...] = ()
-    """Sources of which nobody knows how many rows they have."""
+    """Sources with an unknown number of rows."""
     faults: tuple[str, ...] = ()
-    """Why local files cannot be used, as the run would say it."""
+    """Errors of local files, as the run would report them."""
 
     @property
     def num_measured(self) -> Range:
-        """Evaluation problems over all sets."""
+        """Return the number of evaluation problems over all sets."""
         return total(self.benchmarks.values())
 
     @property
     def prompt_tokens(self) -> Range:
-        """Tokens of a prompt on average, with the chat template's own."""
+        """Return the tokens per prompt on average, including the chat template's."""
         return tokens_of(self.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
 
 
 def workload(
     recipe: Recipe, sets: ProblemSets | None = None, rate: TokenRate | None = None, quick: bool = False
 ) -> Workload:
-    """Count what a recipe asks.
+    """Count a recipe's problems and traces.
 
     Args:
         recipe: the recipe.
-        sets: its problems where they are loaded; left out: counted from outside.
-        rate: counts the tokens of texts; left out: by their characters.
-        quick: read less of the recipe's files, and leave out those of `filter.decontaminate`.
+        sets: its problems if they are loaded; left out: counted without loading.
+        rate: counts the tokens of texts; left out: estimated from characters.
+        quick: read less of the recipe's files, and skip those of `filter.decontaminate`.
     """
     look = _Counted(recipe, rate or TokenRate(), quick, sets)
     own = look.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
@@ -116,7 +116,7 @@ def workload(
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What is known of one source."""
+    """Counts of one source."""
 
     num: Range
     num_problems: Range
@@ -125,7 +125,7 @@ class _Source:
 
 @dataclass
 class _Counted:
-    """Sources counted one by one, with what came up."""
+    """Counts sources one by one, and collects unknown sizes and errors."""
 
     recipe: Recipe
     rate: TokenRate
@@ -187,7 +187,7 @@ def _benchmarks(recipe: Recipe, sets: ProblemSets | None, look: _Counted) -> dic
 
 
 def _prompt_chars(sets: ProblemSets | None, own: Sequence[_Source]) -> tuple[Range, float | None]:
-    """Mean and greatest length of prompts."""
+    """Return the mean and the greatest length of prompts, in characters."""
     if sets is not None and sets.train:
         lengths = [sum(len(message["content"]) for message in problem.prompt) for problem in sets.train]
         mean = sum(lengths) / len(lengths)
@@ -205,7 +205,7 @@ def _prompt_chars(sets: ProblemSets | None, own: Sequence[_Source]) -> tuple[Ran
 
 
 def _trace_tokens(recipe: Recipe, own: Sequence[_Source]) -> tuple[Range | None, float | None]:
-    """Mean and greatest length of the traces; unknown where a source was not looked into."""
+    """Return the mean and the greatest length of traces in tokens; `None` unless all sources were read."""
     looked = [one.local for one in own if one.local is not None and one.local.trace_tokens is not None]
     if not recipe.traces or len(looked) < len(recipe.traces):
         return None, None
@@ -216,7 +216,7 @@ def _trace_tokens(recipe: Recipe, own: Sequence[_Source]) -> tuple[Range | None,
 
 
 def _cached_rows(name: str, config: str | None, split: str) -> int | None:
-    """Rows of a Hub dataset's split: as its copy in the cache says, else as its card does."""
+    """Return the rows of a Hub dataset's split, from its copy in the cache or else from its card."""
     for info in sorted(_cache_folder().glob(f"{name.replace('/', '___')}/*/*/*/dataset_info.json")):
         try:
             about: dict[str, Any] = json.loads(info.read_text())
@@ -230,11 +230,11 @@ def _cached_rows(name: str, config: str | None, split: str) -> int | None:
 
 
 def _cache_folder() -> Path:
-    """Where `datasets` keeps what it has made ready."""
+    """Return the cache folder of the `datasets` library."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     return Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
 
 
 def is_cached_dataset(name: str) -> bool:
-    """Whether a copy of a Hub dataset is here."""
+    """Return whether the cache has a copy of a Hub dataset."""
     return any(_cache_folder().glob(f"{name.replace('/', '___')}/*"))

@@ -1,7 +1,4 @@
-"""What a CPU's cores compute, for plans: measured on this machine, assumed of one that is only named.
-
-Enters: a machine, a model. Leaves: GFLOP/s of a core, and the format that a model would be sampled in.
-"""
+"""Speed of CPU cores for plans: measured on this machine, assumed for others."""
 
 from dataclasses import replace
 
@@ -14,7 +11,7 @@ from distill.execution.cpu_products import UNKNOWN, ProductSpeed, block_shapes, 
 
 
 def product_speed(model: ModelFacts, machine: Machine) -> ProductSpeed | None:
-    """Products at the model's shapes, measured if the machine is this one and has no GPU; else `None`."""
+    """Return the measured speed of products at the model's shapes; `None` on another machine, or one with GPUs."""
     if machine.num_gpus or not machine.is_this:
         return None
     if model.shape is None:
@@ -23,7 +20,7 @@ def product_speed(model: ModelFacts, machine: Machine) -> ProductSpeed | None:
 
 
 def core_tflops(model: ModelFacts, machine: Machine, dtype: str) -> tuple[Range, str]:
-    """TFLOPS of one core in a format, and where they come from in words."""
+    """Return the TFLOPS of one core in a dtype, and a text with their source."""
     speed = product_speed(model, machine)
     if speed is None:
         return Range.exact(CPU_CORE_TFLOPS), f"{1_000 * CPU_CORE_TFLOPS:.0f} GFLOPS (assumed)"
@@ -32,7 +29,7 @@ def core_tflops(model: ModelFacts, machine: Machine, dtype: str) -> tuple[Range,
 
 
 def as_sampled(model: ModelFacts, dtype: str, machine: Machine) -> ModelFacts:
-    """The model in the format that it would be sampled in: memory and speed follow it.
+    """Return the model in the dtype in which it would be sampled, which its memory and speed depend on.
 
     Args:
         model: in `dtype`.

@@ -1,7 +1,4 @@
-"""Limits of one stage that are tight for another, or for the machine: allowed, and likely to hurt.
-
-Enters: a recipe, its estimates, the machine. Leaves: `Tight` findings, the gravest first.
-"""
+"""Find limits of a recipe that are valid, but likely to cause trouble in another stage or on the machine."""
 
 import math
 from collections.abc import Iterator
@@ -18,30 +15,30 @@ from distill.estimates.text_tokens import tokens_of
 from distill.models.students import find_student
 
 FULL_SHARE = 0.9
-"""Of memory or of a length, from which on a limit is called tight."""
+"""Share of memory or of a length from which a limit counts as tight."""
 CONTEXT_SHARE = 0.97
-"""The same of a context, of which the longest prompt is known only about."""
+"""The same for a context; higher, as the longest prompt is known only roughly."""
 WIDE_POINTS = 5.0
-"""Half-width of a 95% interval from which on it is called wide, in points."""
+"""Half-width of a 95% interval, in points, from which it counts as wide."""
 Z_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Tight:
-    """A limit that is close."""
+    """A tight limit."""
 
     kind: str
     message: str
-    """What, where, and what would help."""
+    """What is tight, where, and what would help."""
     stops: bool = False
-    """Whether the run would stop there, as far as can be told."""
+    """Whether the run is expected to stop there."""
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "message": self.message, "stops": self.stops}
 
 
 def tight_limits(seen: Seen) -> list[Tight]:
-    """All that is tight, what stops the run first."""
+    """Return all tight limits, with those that stop the run first."""
     found = [
         *_data(seen),
         *_lengths(seen),
@@ -138,7 +135,7 @@ def _memory(seen: Seen) -> Iterator[Tight]:
         if not math.isfinite(there) or memory.high <= FULL_SHARE * there + 1e-9:
             continue
         needed, free = span(memory), short(there)
-        if free in needed.split(" to "):  # 80.1 and 79.6 would read the same
+        if free in needed.split(" to "):  # 80.1 and 79.6 would look the same
             needed, free = f"{memory.low:.1f} to {memory.high:.1f}", f"{there:.1f}"
         has = f"each GPU has {free} GiB" if machine.num_gpus else f"{free} GiB are free"
         takes = f"{name} needs {' to '.join(dict.fromkeys(needed.split(' to ')))} GiB, and {has}"
@@ -164,7 +161,7 @@ def _disk(seen: Seen) -> Iterator[Tight]:
 
 def _gpus(seen: Seen) -> Iterator[Tight]:
     machine = seen.machine
-    in_one = min(machine.num_gpus, GPUS_A_MACHINE)  # a stage that samples runs in one machine
+    in_one = min(machine.num_gpus, GPUS_A_MACHINE)  # sampling runs on one machine
     for name, stage in seen.stages.items():
         if name not in ("generate", "eval") or stage.standing.state == DONE or not stage.num_gpus:
             continue
@@ -178,7 +175,7 @@ def _gpus(seen: Seen) -> Iterator[Tight]:
             config = getattr(seen.recipe, name).compute
             memory = stage.quantities.get(MEMORY)
             if memory is not None and memory.low > machine.gpu_gib:
-                continue  # no copy fits, so that there cannot be more of them
+                continue  # not even one copy fits
             replicas = in_one * config.replicas // stage.num_gpus
             more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
             uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
@@ -201,10 +198,10 @@ def _busy(seen: Seen) -> Iterator[Tight]:
 
 
 def half_width_points(num_problems: float, samples_per_problem: int) -> tuple[float, float]:
-    """Half-width of the 95% interval of a pass@1 of 50%, the widest there is, in points.
+    """Return the half-width in points of the 95% interval of a pass@1 of 50%, where it is widest.
 
     Returns:
-        Where all samples of a problem differ as if they were of different problems, and where they all agree.
+        The half-width if the samples of a problem are independent, and if they all agree.
     """
     widest = 100 * Z_95 * 0.5
     return widest / math.sqrt(num_problems * samples_per_problem), widest / math.sqrt(num_problems)

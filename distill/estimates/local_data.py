@@ -1,7 +1,7 @@
-"""What the recipe's own files hold, read by the functions with which the run reads them.
+"""Count problems and traces in the recipe's local files, with the functions and the errors of the run.
 
-Enters: a source that is a file. Leaves: what was counted, or the run's own error. Of a large file the first rows are
-read: a small one may hold as much when it is unpacked, and a recipe from outside is planned before it is accepted.
+Only the first rows of a file are read if it is large or unpacks to much text: a recipe from outside is planned before
+it is accepted, so its files are not trusted.
 """
 
 import math
@@ -24,49 +24,50 @@ from distill.sources.problems import DEFAULT_GYM_SIZE, bare_question, has_stand_
 from distill.sources.tables import Row, file_rows
 
 MAX_FILE_BYTES = 64 << 20
-"""Of larger files the first rows are read."""
+"""Only the first rows of larger files are read."""
 QUICK_FILE_BYTES = 8 << 20
-"""The same where no time may be lost."""
+"""The same in quick mode."""
 FIRST_ROWS = 2_000
 MAX_CHARS = 128 << 20
-"""Text of one file in memory or gone through, at most, in characters."""
+"""Most text of one file to read, in characters."""
 MAX_GYM = 5_000
 KEPT_CHARS = 1_000_000
-"""Text that is kept to count its tokens, in characters."""
+"""Text kept to count its tokens, in characters."""
 SAMPLED_SHARE = 0.1
-"""Assumed: share by which the first rows differ from all."""
+"""Assumed: share by which the first rows differ from the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of problems or traces, as far as it was read."""
+    """Counts of a file of problems or traces, from the rows that were read."""
 
     num: Range
-    """Problems, or traces."""
+    """Number of problems or traces."""
     num_problems: Range
     prompt_chars: float
-    """Mean."""
+    """Mean characters per prompt."""
     longest_prompt_chars: int
     is_whole: bool
     num_read: int
-    """Rows that were read."""
+    """Rows read."""
     trace_tokens: Range | None = None
-    """Student tokens of a trace, on average; `None` for problems."""
+    """Student tokens per trace, on average; `None` for problems."""
     longest_trace_tokens: float = 0.0
-    """Of the longest trace that was read, at most."""
+    """Upper bound for the longest trace that was read."""
 
 
 class FirstRows:
-    """Rows of a file, at most so many and so much text, as an iterable that remembers where it stopped."""
+    """The first rows of a file, limited in number and text; `is_whole` tells whether these are all."""
 
     def __init__(
         self, path: Path, on_bad: Callable[[str, str], None] | None = None, max_rows: float = math.inf
     ) -> None:
-        """
+        """Create the iterable; rows are read when it is iterated over.
+
         Args:
             path: the file.
             on_bad: as for `file_rows`.
-            max_rows: read no more.
+            max_rows: most rows to read.
         """
         self._path, self._on_bad, self._max_rows = path, on_bad, max_rows
         self.num = 0
@@ -84,7 +85,7 @@ class FirstRows:
 
 
 def is_small(source: ProblemSource | TraceSource, max_bytes: int = MAX_FILE_BYTES) -> bool:
-    """Whether a source is here, and is read whole in a moment."""
+    """Return whether a source is local and quick to read whole."""
     kind, _, name = source.source.partition(":")
     if kind == "gym":
         return (source.limit or DEFAULT_GYM_SIZE) <= MAX_GYM
@@ -92,21 +93,21 @@ def is_small(source: ProblemSource | TraceSource, max_bytes: int = MAX_FILE_BYTE
 
 
 def is_small_and_local(recipe: Recipe) -> bool:
-    """Whether all problems are here, and few enough to be loaded in a moment."""
+    """Return whether all problems are local and quick to load."""
     return all(is_small(source) for source in [*recipe.problems, *(recipe.eval.benchmarks if recipe.eval else [])])
 
 
 def read_problems(source: ProblemSource, recipe: Recipe, is_measured: bool, quick: bool = False) -> LocalFile | None:
-    """The problems of a file; `None` where it is too large to look into.
+    """Count the problems of a file; return `None` if it is too large to read.
 
     Args:
         source: a `file:` source.
-        recipe: whose it is.
-        is_measured: whether it is an evaluation set, of which each problem needs an answer.
+        recipe: the source's recipe.
+        is_measured: whether it is an evaluation set, whose problems all need an answer.
         quick: read less.
 
     Raises:
-        ProblemError: as the run would raise it.
+        ProblemError: as in the run.
     """
     path = Path(source.source.removeprefix("file:"))
     rows = _first_rows(path, None, quick)
@@ -122,21 +123,21 @@ def read_problems(source: ProblemSource, recipe: Recipe, is_measured: bool, quic
 def read_traces(
     source: TraceSource, rate: TokenRate, measured: Collection[str] = (), quick: bool = False
 ) -> LocalFile | None:
-    """The traces of a file; `None` where it is too large to look into.
+    """Count the traces of a file; return `None` if it is too large to read.
 
     Args:
         source: a `file:` source.
         rate: counts tokens.
-        measured: questions of the evaluation, whose traces the run leaves out.
+        measured: questions of the evaluation, whose traces the run skips.
         quick: read less.
 
     Raises:
-        ProblemError: as the run would raise it.
+        ProblemError: as in the run.
     """
     path = Path(source.source.removeprefix("file:"))
     problems_file = Path(source.problems.removeprefix("file:")) if source.problems else path
     if problems_file != path and problems_file.is_file() and not _is_small_file(problems_file, MAX_FILE_BYTES):
-        return None  # all of it would be held in memory
+        return None  # it would be held in memory whole
     skipped = Skipped()
     rows = _first_rows(path, skipped.add, quick)
     if rows is None:
@@ -166,7 +167,7 @@ def read_traces(
     tokens = rate.of(texts).times(num_chars / max(1, num))
     said = f"traces of {num_chars / max(1, num):,.0f} characters on average{_where(rows, path)}"
     traces = _extended(num, rows, path, source.limit)
-    # In the rest of the file there may be as many problems again, or samples of the same ones.
+    # The rest of the file may have other problems, or more samples of the same ones.
     problems = Range(len(names), max(len(names), len(names) * traces.high / max(1, num)))
     mean_prompt = num_prompt_chars / max(1, num)
     return LocalFile(
@@ -182,7 +183,7 @@ def read_traces(
 
 
 def faults_of_packs(recipe: Recipe) -> list[str]:
-    """Why local files of `filter.decontaminate` cannot be used, as the run would say it."""
+    """Return the errors of local files of `filter.decontaminate`, as the run would report them."""
     found = []
     for entry in recipe.filter.decontaminate:
         path = Path(entry.removeprefix("file:"))
@@ -195,7 +196,7 @@ def faults_of_packs(recipe: Recipe) -> list[str]:
 
 
 def num_rows(path: Path) -> int | None:
-    """Rows of a file; `None` where they cannot be counted quickly."""
+    """Return the number of rows of a file, or `None` if they cannot be counted quickly."""
     try:
         if kind_of(path) != FILE:
             return None
@@ -207,13 +208,13 @@ def num_rows(path: Path) -> int | None:
             return int(pq.read_metadata(path).num_rows)
         if path.suffix == ".json" and path.stat().st_size <= MAX_FILE_BYTES:
             return sum(1 for _ in file_rows(path))
-    except Exception:  # pyarrow has errors of its own; the run will name a file that cannot be read
+    except Exception:  # pyarrow has errors of its own; the run will report an unreadable file
         return None
     return None
 
 
 def _first_rows(path: Path, on_bad: Callable[[str, str], None] | None, quick: bool) -> FirstRows | None:
-    """All rows of a small file, the first ones of a large one; a large JSON file can only be read whole."""
+    """Return the rows of a small file or the first of a large one; `None` for large JSON, which must be read whole."""
     limit = QUICK_FILE_BYTES if quick else MAX_FILE_BYTES
     is_large = path.is_file() and path.stat().st_size > limit
     if is_large and path.suffix.lower() == ".json":
@@ -231,12 +232,12 @@ def _is_small_file(path: Path, max_bytes: int) -> bool:
         for _ in rows:
             pass
     except DistillError:
-        return True  # loading it says why
+        return True  # loading it reports the error
     return rows.is_whole
 
 
 def _extended(num: int, rows: FirstRows, path: Path, limit: int | None) -> Range:
-    """What the whole file holds, from what the rows that were read hold."""
+    """Extrapolate a count from the rows that were read to the whole file."""
     where = _where(rows, path)
     if rows.is_whole:
         num = min(num, limit or num)
@@ -253,7 +254,7 @@ def _where(rows: FirstRows, path: Path) -> str:
 
 
 def _chars(value: Any) -> int:
-    """Characters of all texts in a row."""
+    """Return the characters of all texts in a value; 8 for a number or the like."""
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, dict):

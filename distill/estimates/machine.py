@@ -1,7 +1,4 @@
-"""The machine that a plan is for: this one, or one that is named.
-
-Enters: `--gpus 8 --gpu h100`, or nothing. Leaves: a `Machine`.
-"""
+"""The machine that a plan is for: this one, or one named by options such as `--gpus 8 --gpu h100`."""
 
 import difflib
 import math
@@ -17,24 +14,24 @@ from distill.estimates.training_layouts import CPU_CORE_TFLOPS, peak_tflops
 
 CPU = "cpu"
 DEFAULT_KIND = "h100"
-"""What `--gpus 8` alone means on a machine without GPUs."""
+"""GPU kind for `--gpus 8` alone on a machine without GPUs."""
 BUSY_SHARE = 1.5
-"""So many times as many processes as cores are called busy."""
+"""Load per core from which a machine counts as busy."""
 GPUS_A_MACHINE = 8
 CORES_A_GPU = 8
-"""Assumed of a machine that is only named; grading and filtering run on one machine's cores."""
+"""Assumed for a machine given by options; grading and filtering run on one machine's cores."""
 SAME_GIB = 0.1
-"""Kinds whose memory differs from a given one by less than this share may be meant by it."""
+"""`--gpu-memory` stands for the kinds whose memory differs from it by at most this share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A GPU as its data sheet has it."""
+    """Facts of a GPU, from its data sheet."""
 
     name: str
-    """As nvidia-smi names it, in part; the key of `distill.estimates.training_layouts.PEAK_TFLOPS`."""
+    """Part of nvidia-smi's name for it; the key of `distill.estimates.training_layouts.PEAK_TFLOPS`."""
     gib: float
-    """Memory as nvidia-smi shows it, in GiB."""
+    """Memory according to nvidia-smi, in GiB."""
     gb_per_second: float
     """Memory bandwidth, in GB/s."""
 
@@ -57,20 +54,20 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a plan may count on."""
+    """Hardware that a plan is made for."""
 
     kinds: tuple[str, ...]
-    """Kinds of GPU that it may have: one where it is known, none on CPU or where the GPU is in no table."""
+    """Possible kinds of its GPUs: one if it is known, none on CPU or for a GPU that is not in `KINDS`."""
     name: str
-    """In words: `8 x h100`, `2 CPU cores`."""
+    """For display: `8 x h100`, `2 CPU cores`."""
     num_gpus: int
     gpu_gib: float
     """Memory of the smallest GPU, in GiB; 0 on CPU."""
     num_cores: int
     memory_gib: float
-    """The machine's, in GiB; infinite where it is not known."""
+    """The machine's memory, in GiB; infinite if not known."""
     is_this: bool
-    """Whether it is the one that distill runs on."""
+    """Whether distill runs on it."""
 
     @property
     def device(self) -> str:
@@ -78,19 +75,19 @@ class Machine:
 
     @property
     def tflops(self) -> Range | None:
-        """Peak of one GPU in bfloat16, or of one core, in TFLOPS; `None`: not known."""
+        """Return the peak of one GPU in bfloat16, or of one core, in TFLOPS; `None`: not known."""
         if not self.num_gpus:
             return Range.exact(CPU_CORE_TFLOPS)
         return _bounds([peak_tflops(KINDS[kind].name) for kind in self.kinds])
 
     @property
     def gb_per_second(self) -> Range | None:
-        """Memory bandwidth of one GPU; `None`: not known."""
+        """Return the memory bandwidth of one GPU, in GB/s; `None`: not known."""
         return _bounds([KINDS[kind].gb_per_second for kind in self.kinds])
 
 
 def this_machine() -> Machine:
-    """What this process may use. Starts no CUDA."""
+    """Return the hardware that this process may use, without initialising CUDA."""
     gpus = visible_gpus()
     about = hardware()
     cores, memory_gib = about["num_cores"], about["memory_gib"]
@@ -99,24 +96,24 @@ def this_machine() -> Machine:
     names = [line.partition(",")[0].strip() for line in about["gpus"]]
     kinds = tuple(dict.fromkeys(kind for name in names for kind in kinds_of(name, min(gpus.values()))))
     gib = min(gpus.values())
-    if not math.isfinite(gib):  # a part of a GPU, of which nvidia-smi does not tell the memory
+    if not math.isfinite(gib):  # a slice of a GPU, whose memory nvidia-smi does not report
         gib = min((KINDS[kind].gib for kind in kinds), default=0.0)
     shown = f"{len(gpus)} x {names[0] if names else 'GPU'} of {gib:.0f} GiB"
     return Machine(kinds, shown, len(gpus), gib, cores, memory_gib, True)
 
 
 def kinds_of(name: str, gib: float) -> list[str]:
-    """The kinds of `KINDS` that a GPU of this name, as nvidia-smi gives it, and memory may be."""
+    """Return the keys of `KINDS` that fit a GPU's name, as nvidia-smi gives it, and its memory."""
     words = name.lower().replace("-", " ").split()
     found = [kind for kind, about in KINDS.items() if set(about.name.lower().split()) <= set(words)]
     return [kind for kind in found if not math.isfinite(gib) or abs(KINDS[kind].gib - gib) <= 0.25 * gib] or found
 
 
 def chosen_machine(num: int | None, kind: str | None, gpu_gib: float | None) -> Machine:
-    """The machine that the command's options name; without any, this one.
+    """Return the machine that the command's options name; without options, this one.
 
     Args:
-        num: GPUs; with `cpu`, cores.
+        num: number of GPUs; with `cpu`, of cores.
         kind: a key of `KINDS`, or `cpu`.
         gpu_gib: memory of a GPU, in GiB.
 
@@ -160,7 +157,7 @@ def _known(kind: str) -> str:
 
 
 def busy_cores(machine: Machine) -> float | None:
-    """How many processes want this machine's cores, where that is many more than there are and no GPU does the work."""
+    """Return the load if it is far above the number of cores of this machine, and it has no GPUs; else `None`."""
     if not machine.is_this or machine.num_gpus:
         return None
     load = os.getloadavg()[0]
@@ -168,7 +165,7 @@ def busy_cores(machine: Machine) -> float | None:
 
 
 def usable_memory_gib(machine: Machine) -> float:
-    """Memory of the machine that a run may take: what is free now on this one, else all of it, in GiB."""
+    """Return the memory that a run may use, in GiB: free memory on this machine, all of it on another."""
     return free_memory_gib() if machine.is_this else machine.memory_gib
 
 

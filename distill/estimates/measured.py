@@ -1,7 +1,4 @@
-"""What a run folder has shown so far: lengths, speeds, shares kept. It counts for more than any rule of thumb.
-
-Enters: a run folder, started or not. Leaves: a `Measured` whose parts are `None` where nothing is there yet.
-"""
+"""Lengths, speeds and kept rows that a run folder shows so far. They replace rules of thumb in estimates."""
 
 import json
 from collections import deque
@@ -26,34 +23,34 @@ from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import stored_traces
 
 QUICK_BYTES = 32 << 20
-"""A larger ledger is not read where no time may be lost."""
+"""Larger ledgers are skipped in quick mode."""
 MIN_SAMPLES = 8
-"""So many samples have to be there before their mean counts."""
+"""Number of samples from which their means are used."""
 LAST_STEPS = 50
 SHOWN_ROWS = 500
-"""Of stored texts, so many are looked at for their length."""
+"""Number of stored texts whose length is measured."""
 
 NOT_LENGTHS = {"teacher", "revision", "samples_per_problem", "stop_after_correct", "price", "compute"}
 NOT_TRAINING_SPEED = {"compute", "epochs", "learning_rate", "min_learning_rate_share", "warmup_share", "weight_decay"}
 NOT_ANSWERS = {"held_out", "benchmarks", "samples_per_problem", "grade_timeout_s", "compute"}
-"""Settings that change neither lengths nor speeds."""
+"""Settings that affect neither lengths nor speeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What samples were like."""
+    """Lengths and speed of samples."""
 
     num_samples: int
     prompt_tokens: float
-    """Mean of a sample."""
+    """Mean per sample."""
     completion_tokens: float
-    """Mean of a sample."""
+    """Mean per sample."""
     tokens_per_second: float | None
-    """While drawing; `None`: not noted."""
+    """While sampling; `None`: not recorded."""
 
     @property
     def are_enough(self) -> bool:
-        """Whether their means count."""
+        """Return whether there are enough samples to use their means."""
         return self.num_samples >= MIN_SAMPLES
 
     @property
@@ -63,47 +60,47 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What was imported."""
+    """Number and length of imported traces."""
 
     num_traces: int
     completion_tokens: Range
-    """Student tokens of a trace, on average."""
+    """Student tokens per trace, on average."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What the filter has kept."""
+    """Number and lengths of the rows that the filter kept."""
 
     num_rows: int
     completion_tokens: Range
-    """Student tokens of a kept row's completion, on average."""
+    """Student tokens per completion, on average."""
     prompt_tokens: Range
-    """The same of its prompt, without what the chat template adds."""
+    """Student tokens per prompt, on average, without the chat template's."""
     longest_tokens: float | None
-    """Of the longest row, at most; `None`: there are too many to look at all."""
+    """Upper bound for the longest row; `None`: too many rows to read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What is known from the run itself."""
+    """Measurements of a run; `None` where there are none yet."""
 
     traces: Sampled | None = None
     imported: Imported | None = None
     kept: Kept | None = None
     training_speed: float | None = None
-    """Tokens of rows that training goes through in a second."""
+    """Tokens per second in training."""
     answers: Sampled | None = None
     """Of the evaluation."""
 
 
 def measure(run_dir: Path, recipe: Recipe, rate: TokenRate, quick: bool = False) -> Measured:
-    """Look at a run folder; what was made under other settings than the recipe's is left out.
+    """Read the measurements of a run folder, ignoring results of other settings than the recipe's.
 
     Args:
         run_dir: `runs/<name>`; it need not exist.
-        recipe: what is planned.
-        rate: counts the tokens of texts that nobody has counted.
-        quick: leave out what may take more than a moment.
+        recipe: the planned recipe.
+        rate: counts the tokens of texts whose tokens are not recorded.
+        quick: skip what may be slow.
     """
     if not run_dir.is_dir():
         return Measured()
@@ -132,13 +129,13 @@ def _identity(folder: Path) -> dict[str, Any] | None:
 
 
 def _agrees(config: BaseModel, identity: dict[str, Any] | None, without: set[str]) -> bool:
-    """Whether a stage was made under these settings, some of them aside."""
+    """Return whether a stage was made with these settings, apart from those in `without`."""
     wanted = config.model_dump(mode="json", exclude=without)
     return identity is not None and all(identity.get(key) == value for key, value in wanted.items())
 
 
 def _is_same_source(recipe: Recipe, identity: dict[str, Any] | None) -> bool:
-    """Whether traces were drawn as the recipe draws them, or imported from as many sources with the same limits."""
+    """Return whether traces were sampled as in the recipe, or imported from as many sources with the same limits."""
     if identity is None:
         return False
     if recipe.generate is None:
@@ -152,7 +149,7 @@ def _is_same_source(recipe: Recipe, identity: dict[str, Any] | None) -> bool:
 def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         return StageFolder(folder).manifest
-    except DistillError:  # damaged; the run will say so
+    except DistillError:  # damaged; the run will report it
         return None
 
 
@@ -191,7 +188,7 @@ def _imported(folder: Path, rate: TokenRate) -> Imported | None:
     if not manifest or not num:
         return None
     said = f"{num:,} traces, imported by this run"
-    # Of traces made elsewhere the tokens are known only where their source tells them.
+    # The tokens of imported traces are known only if their source records them.
     if counted := manifest["metrics"].get("num_completion_tokens"):
         return Imported(num, Range.exact(counted / num, said))
     texts = [trace.text for trace in islice(stored_traces(folder), SHOWN_ROWS)]
@@ -218,7 +215,7 @@ def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
             if len(prompts) < SHOWN_ROWS:
                 prompts.append(prompt)
                 completions.append(completion)
-    except (DistillError, OSError, KeyError, TypeError):  # damaged; the run will say so
+    except (DistillError, OSError, KeyError, TypeError):  # damaged; the run will report it
         is_little = False
     if counted := metrics.get("num_kept_tokens"):
         tokens = Range.exact(counted / max(1, num), said)
@@ -238,7 +235,7 @@ def _text(messages: Any) -> str:
 
 
 def _mean_tokens(texts: Sequence[str], rate: TokenRate, basis: str) -> Range:
-    """Mean tokens of texts; nothing is known without any."""
+    """Return the mean tokens of texts."""
     mean = sum(map(len, texts)) / max(1, len(texts))
     return rate.of(texts).times(mean).because(basis)
 

@@ -1,7 +1,7 @@
-"""What is known of a model without asking the network: its size, shape, context, whether it lies here.
+"""Facts of a model that are known without network access: size, shape, context, whether it is on this machine.
 
-Enters: a name as in a recipe. Leaves: a `ModelFacts`, from a local folder, the Hub's cache, the student table or, where
-nothing else is there, the size that stands in its name (`…-7B`, `…-30B-A3B`).
+They come from a local folder, the Hub's cache, the student table or, failing these, the size in the model's name
+(`…-7B`, `…-30B-A3B`).
 """
 
 import json
@@ -31,9 +31,9 @@ MIXTURES = {
     "kimi-k2": (1_040e9, 32e9),
     "glm-4.5": (355e9, 32e9),
 }
-"""Part of a name -> parameters in all, and active for each token, as the model cards have them."""
+"""Part of a name -> total parameters and active parameters per token, from the model cards."""
 FP8_MODELS = ("deepseek-r1", "deepseek-v3", "deepseek-reasoner", "kimi-k2")
-"""Published with weights of a byte each."""
+"""Models published with one byte per weight."""
 
 REASONERS = (
     "r1",
@@ -55,38 +55,38 @@ REASONERS = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A model as far as it is known."""
+    """Known facts of a model."""
 
     name: str
-    """The Hub id, or the folder."""
+    """Hub id or folder."""
     num_parameters: float | None
-    """In all; `None`: not known."""
+    """Total; `None`: not known."""
     active_parameters: float | None
-    """Those that each token goes through; fewer than all for a mixture of experts."""
+    """Parameters used for each token; fewer than the total for a mixture of experts."""
     shape: ModelShape | None
     context: int | None
     """Longest sequence, in tokens; `None`: not known."""
     weights_gib: float | None
-    """Once loaded for sampling."""
+    """When loaded for sampling."""
     is_seen: bool
-    """Whether its config.json has been read, or it is in the student table."""
+    """Whether its config.json was read, or it is in the student table."""
     local: Model | None
-    """Where it lies on this machine, weights included; `None`: it has to be fetched, or is served elsewhere."""
+    """Its copy on this machine, with weights; `None`: it has to be downloaded, or is served elsewhere."""
     basis: str
-    """`7.6B parameters`, with where that comes from if not from its own config."""
+    """`7.6B parameters`, with the source if that is not its own config."""
     is_quantised: bool = False
-    """Whether its weights keep a format of their own, whatever it computes in."""
+    """Whether its weights have a quantised format of their own."""
     dtype: str = "auto"
-    """The format that it is sampled in."""
+    """Dtype for sampling."""
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """KV cache of one token; of an unknown shape that of the student nearest in size."""
+        """Return the KV cache per token; for an unknown shape, that of the student nearest in size."""
         shape = self.shape or nearest_shape(self.active_parameters or 8e9)
         return 2 * BYTES_PER_WEIGHT[self.dtype] * shape.layers * shape.kv_width
 
     def flops_per_token(self, context: float) -> float:
-        """Floating-point operations of one token's forward pass; infinite where the size is not known."""
+        """Return the floating-point operations of a token's forward pass; infinite if the size is not known."""
         if self.shape is not None:
             return self.shape.flops_per_token(context)
         if self.active_parameters is None:
@@ -96,13 +96,13 @@ class ModelFacts:
 
 
 def model_facts(name: str, revision: str | None = None, dtype: str = "auto", weights: bool = True) -> ModelFacts:
-    """All that is known of a model here.
+    """Return the known facts of a model.
 
     Args:
         name: an alias, a Hub id or a folder.
         revision: on the Hub.
-        dtype: the format that its weights are sampled in.
-        weights: whether it counts as being here only with its weights.
+        dtype: of the weights in sampling.
+        weights: whether a local copy must include the weights.
     """
     hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
     local = local_model(hub_id, revision, weights)
@@ -114,7 +114,7 @@ def model_facts(name: str, revision: str | None = None, dtype: str = "auto", wei
         try:
             shape = shape_from_config(config, name)
         except ModelError:
-            shape = None  # of a kind that is not worked out
+            shape = None  # an unsupported architecture
     number, active, said = _size(hub_id, shape, local)
     gib = None
     if local is not None and weights:
@@ -131,7 +131,7 @@ def model_facts(name: str, revision: str | None = None, dtype: str = "auto", wei
 
 
 def _size(hub_id: str, shape: ModelShape | None, local: Model | None) -> tuple[float | None, float | None, str]:
-    """Parameters in all, active ones, and that in words."""
+    """Return total and active parameters, and a text with both."""
     if shape is not None:
         return shape.num_parameters, shape.num_parameters, f"{_billions(shape.num_parameters)} parameters"
     low = hub_id.lower()
@@ -160,7 +160,7 @@ def _is_mixture(hub_id: str) -> bool:
 
 
 def local_model(hub_id: str, revision: str | None = None, weights: bool = True) -> Model | None:
-    """A model that lies on this machine whole, found without the network; `None` where it does not."""
+    """Return a complete local copy of a model without network access, or `None`."""
     if names_folder(hub_id):
         try:
             return resolve_model(hub_id, weights=weights)
@@ -173,7 +173,7 @@ def local_model(hub_id: str, revision: str | None = None, weights: bool = True) 
 
 
 def _has_weights(path: Path) -> bool:
-    """Whether all shards that the index names are there."""
+    """Return whether all files that the index names are there."""
     index = path / "model.safetensors.index.json"
     if index.exists():
         try:
@@ -204,13 +204,13 @@ def _cached_config(hub_id: str, revision: str | None) -> dict[str, Any] | None:
 
 
 def nearest_shape(num_parameters: float) -> ModelShape:
-    """The shape of the student nearest in size, for a model whose own is not known."""
+    """Return the shape of the student nearest in size, for a model of unknown shape."""
     shapes = [student.shape for student in STUDENTS.values() if student.shape is not None]
     return min(shapes, key=lambda shape: abs(math.log(shape.num_parameters / num_parameters)))
 
 
 def is_reasoner(name: str) -> bool:
-    """Whether a model of this name writes long chains of thought."""
+    """Return whether a model writes long chains of thought, judging by its name."""
     words = re.split(r"[^a-z0-9]+", name.lower().rpartition("/")[2])
     return any(word in REASONERS or word.startswith(("think", "reason", "qwq", "qwen3")) for word in words) or any(
         part in name.lower() for part in ("gpt-oss", "deepseek-reasoner")

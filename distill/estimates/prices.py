@@ -1,7 +1,4 @@
-"""What hours and tokens cost: a dated table in the package, the user's own file over it, flags over both.
-
-Enters: `prices.yaml`, and a file with the same keys. Leaves: `Prices`.
-"""
+"""Prices of hours and tokens: a dated table in the package, overridden by the user's own file, then by options."""
 
 from importlib import resources
 from pathlib import Path
@@ -23,7 +20,7 @@ class _Strict(BaseModel):
 
 
 class Bounds(_Strict):
-    """Lowest and highest price; a single number stands for both."""
+    """Lowest and highest price; a single number means both."""
 
     low: Amount
     """In the table's currency."""
@@ -46,19 +43,19 @@ class Bounds(_Strict):
         return self
 
     def range(self, basis: str) -> Range:
-        """As a range, with where it comes from."""
+        """Return the bounds as a `Range`."""
         return Range(self.low, self.high, basis)
 
 
 class ServedPrice(_Strict):
-    """What a served model's tokens cost."""
+    """Price of a served model's tokens."""
 
     model: Annotated[str, Field(min_length=1)]
-    """Part of the teacher's name, in small letters."""
+    """Part of the teacher's name, in lower case."""
     input_per_million: Bounds
-    """Money for a million prompt tokens."""
+    """Price of a million prompt tokens."""
     output_per_million: Bounds
-    """Money for a million completion tokens, those of the thinking included."""
+    """Price of a million completion tokens, including reasoning."""
 
 
 class Prices(_Strict):
@@ -67,18 +64,18 @@ class Prices(_Strict):
     dated: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     """When the prices were looked up, as 2026-03-10."""
     currency: Annotated[str, Field(min_length=1, max_length=8)] = "USD"
-    """Of all prices."""
+    """Currency of all prices."""
     gpu_hour: dict[str, Bounds] = {}
-    """Money for an hour of one GPU, by kind (`distill plan --gpu`)."""
+    """Price of an hour of one GPU, by kind (`distill plan --gpu`)."""
     cpu_core_hour: Bounds | None = None
-    """Money for an hour of one CPU core; null: not counted."""
+    """Price of an hour of one CPU core; null: not counted."""
     served: list[ServedPrice] = []
-    """Money for the tokens of served teachers; the first that fits the name counts."""
+    """Prices of the tokens of served teachers; the first that matches the name applies."""
     own_gpu_price: Amount | None = None
-    """Money for an hour of any GPU, over `gpu_hour`."""
+    """Price of an hour of any GPU; overrides `gpu_hour`."""
 
     def gpu(self, kinds: tuple[str, ...]) -> Range | None:
-        """An hour of a GPU of one of `kinds`; `None` where no price is known."""
+        """Return the price of an hour of a GPU of one of `kinds`; `None` if no price is known."""
         if self.own_gpu_price is not None:
             return Range.exact(self.own_gpu_price, f"{self.own_gpu_price:g} {self.currency} a GPU-hour, as given")
         found = [self.gpu_hour[kind] for kind in kinds if kind in self.gpu_hour]
@@ -89,26 +86,26 @@ class Prices(_Strict):
         return Range(low, high, f"{amount} {self.currency} a GPU-hour of {' or '.join(kinds)} ({self.dated})")
 
     def teacher(self, name: str) -> ServedPrice | None:
-        """What a served teacher's tokens cost; `None` where the table does not know it."""
+        """Return the price of a served teacher's tokens; `None` if the table has none."""
         return next((price for price in self.served if price.model in name.lower()), None)
 
 
 def load_prices(own: Path | None = None, gpu_price: float | None = None) -> Prices:
-    """The package's table, with the user's prices over it.
+    """Load the package's table and merge the user's prices into it.
 
     Args:
-        own: a YAML file with the same keys; its `gpu_hour` is merged in by kind, its `served` comes first; in another
-            currency it stands alone. It needs a `dated` of its own.
-        gpu_price: money for an hour of any GPU.
+        own: a YAML file with the same keys; its `gpu_hour` is merged by kind, its `served` comes first; in another
+            currency it replaces both. It needs a `dated` of its own.
+        gpu_price: price of an hour of any GPU.
 
     Raises:
-        UserError: the file cannot be read, or is no such table.
+        UserError: the file cannot be read, or is not a price table.
     """
     table = yaml.safe_load((resources.files("distill.estimates") / "prices.yaml").read_text())
     if own is not None:
         given = _read(own)
         if given.get("currency", table["currency"]) != table["currency"]:
-            table |= {"gpu_hour": {}, "served": []}  # sums of two currencies mean nothing
+            table |= {"gpu_hour": {}, "served": []}  # amounts in two currencies cannot be added
         table |= {
             **given,
             "gpu_hour": {**table["gpu_hour"], **_mapping(own, given, "gpu_hour")},
@@ -117,7 +114,7 @@ def load_prices(own: Path | None = None, gpu_price: float | None = None) -> Pric
         if "dated" not in given:
             raise UserError(f"{own}: dated is missing: when did you look the prices up? E.g. dated: 2026-03-10.")
         table["dated"] = str(given["dated"])
-    # YAML reads the key 4090 as a number.
+    # YAML parses the key 4090 as a number.
     table["gpu_hour"] = {str(kind): price for kind, price in table["gpu_hour"].items()}
     try:
         prices = Prices.model_validate({**table, "own_gpu_price": gpu_price})
@@ -140,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
     if len(text) > MAX_BYTES:
         raise UserError(f"{path}: too large for a price file (over {MAX_BYTES:,} bytes).")
     try:
-        # An alias may stand for billions of values.
+        # Nested aliases can expand to billions of values.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
             raise UserError(f"{path}: aliases (*name) are not read in a price file. Write the value out.")
         table = yaml.safe_load(text)
@@ -149,7 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise UserError(f"{path}: a price file is a mapping, e.g. dated: 2026-03-10 and gpu_hour: {{h100: 2.10}}.")
     if "own_gpu_price" in table:
-        raise UserError(f"{path}: own_gpu_price is no key of a price file. Use gpu_hour, or --gpu-price.")
+        raise UserError(f"{path}: own_gpu_price is not a key of a price file. Use gpu_hour, or --gpu-price.")
     return table
 
 

@@ -1,6 +1,6 @@
-"""An amount that is known within bounds, with what the bounds rest on.
+"""Amounts known within bounds, with the basis of the bounds, and their display.
 
-Range(1_200, 8_000, "R1-style traces of 2,000 to 12,000 tokens, cut at max_tokens")
+Example: `Range(1_200, 8_000, "R1-style traces of 2,000 to 12,000 tokens, cut at max_tokens")`
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Between `low` and `high`, both possible; `basis` says in a few words why."""
+    """An amount between `low` and `high`, both included; `basis` says briefly why."""
 
     low: float
     high: float
@@ -19,7 +19,7 @@ class Range:
 
     @classmethod
     def exact(cls, value: float, basis: str = "") -> Self:
-        """Known."""
+        """Create a range of a single, known value."""
         return cls(value, value, basis)
 
     @property
@@ -27,13 +27,13 @@ class Range:
         return (self.low + self.high) / 2
 
     def times(self, low: float, high: float | None = None) -> "Range":
-        """Multiplied by something that lies between `low` and `high` itself (left out: `low`)."""
+        """Multiply by a factor between `low` and `high` (left out: `low`)."""
         return replace(self, low=self.low * low, high=self.high * (low if high is None else high))
 
     def by(self, other: "Range") -> "Range":
-        """The product with a range that is uncertain for reasons of its own; the basis stays.
+        """Multiply by an independent range; the basis stays.
 
-        Both at their worst at once is unlikely: the widths of independent factors, as logarithms, add up in squares.
+        The log widths add in quadrature, as two independent factors are unlikely to be extreme at once.
         """
         if min(self.low, other.low) <= 0:
             return self.times(other.low, other.high)
@@ -42,28 +42,28 @@ class Range:
         return replace(self, low=centre / math.exp(width), high=centre * math.exp(width))
 
     def over(self, speed: "Range") -> "Range":
-        """How long so much takes at a speed, both as in `by`; the basis stays."""
+        """Divide by an independent speed, as in `by`; the basis stays."""
         return self.by(Range(1 / speed.high, 1 / speed.low))
 
     def plus(self, other: "Range") -> "Range":
-        """The sum; the basis stays."""
+        """Add a range; the basis stays."""
         return replace(self, low=self.low + other.low, high=self.high + other.high)
 
     def at_most(self, most: float) -> "Range":
-        """Cut off at `most`."""
+        """Limit both bounds to `most`."""
         return replace(self, low=min(self.low, most), high=min(self.high, most))
 
     def because(self, basis: str) -> "Range":
-        """The same bounds, resting on something else."""
+        """Return the same bounds with another basis."""
         return replace(self, basis=basis)
 
     def to_json(self) -> dict[str, Any]:
-        """`{"low", "high", "basis"}`, numbers to four digits."""
+        """Return `{"low", "high", "basis"}`, with numbers rounded to four digits."""
         return {"low": _rounded(self.low), "high": _rounded(self.high), "basis": self.basis}
 
 
 def total(ranges: Iterable[Range]) -> Range:
-    """The sum of all."""
+    """Return the sum of all ranges."""
     added = Range(0.0, 0.0)
     for one in ranges:
         added = added.plus(one)
@@ -75,7 +75,7 @@ def _rounded(value: float) -> float:
 
 
 def short(value: float) -> str:
-    """A number in few characters: `0.42`, `3.1`, `620`, `12k`, `1.4M`."""
+    """Format a number in few characters: `0.42`, `3.1`, `620`, `12k`, `1.4M`."""
     if value < 0.005:
         return "0" if value == 0 else "<0.01"
     for limit, divisor, unit in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "B")):
@@ -91,20 +91,20 @@ def _digits(value: float) -> str:
 
 
 def span(range_: Range, between: str = " to ") -> str:
-    """A range in words: `1.2k to 8k`; one number where both ends read the same."""
+    """Format a range: `1.2k to 8k`; one number if both ends look the same."""
     low, high = short(range_.low), short(range_.high)
     return low if low == high else f"{low}{between}{high}"
 
 
 def number_of(range_: Range, one: str) -> str:
-    """How many things, in words: `1 row`, `4 to 12 rows`, `2.5k to 8k traces`."""
+    """Format a range of things: `1 row`, `4 to 12 rows`, `2.5k to 8k traces`."""
     low, high = (f"{round(value)}" if value < 999.5 else short(value) for value in (range_.low, range_.high))
     number = low if low == high else f"{low} to {high}"
     return f"{number} {one}{'' if number == '1' else 's'}"
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `7 min`, `3.5 h`, `2 days`."""
+    """Format a duration: `40 s`, `7 min`, `3.5 h`, `2 days`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5_400:
@@ -113,7 +113,7 @@ def duration(seconds: float) -> str:
 
 
 def duration_span(range_: Range, between: str = " to ") -> str:
-    """`40 s to 7 min`; the unit once where both have it."""
+    """Format a range of durations: `40 s to 7 min`; the unit once if both have the same."""
     low, high = duration(range_.low), duration(range_.high)
     if low == high:
         return low

@@ -1,7 +1,4 @@
-"""What would make a stage fit into memory: changes of the recipe or the machine, each tried by the same estimate.
-
-Enters: a plan's parts and a stage that needs too much. Leaves: a sentence with the changes that do, no others.
-"""
+"""Find changes of the recipe or the machine that make a stage fit into memory; each is tried with the same estimate."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -21,12 +18,12 @@ from distill.training.layout import Layout
 
 MAX_GPUS = 1_024
 MIN_ROW_TOKENS = 512
-"""Shorter rows are no way out."""
+"""Shorter rows are not suggested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What limits are looked for in, and ways around them."""
+    """A plan's parts, for finding limits and ways around them."""
 
     recipe: Recipe
     machine: Machine
@@ -36,17 +33,17 @@ class Seen:
     """`None`: traces are imported."""
     student: ModelFacts
     asked: Asked | None
-    """Of the teacher."""
+    """What generate asks of the teacher."""
     rows: Rows
     layout: Layout | None
     disk_gib: Range
-    """What the run and its downloads add to the disk."""
+    """Disk space for the run and its downloads."""
     free_gib: float | None
-    """Free where the run goes; `None`: another machine."""
+    """Free disk space for the run; `None`: another machine."""
 
 
 def ways_to_fit(seen: Seen, stage: str) -> str:
-    """What would make a stage fit, in a sentence."""
+    """Return a sentence with changes that would make a stage fit."""
     if stage == "sft":
         ways = list(_ways_to_train(seen))
         shows = (
@@ -63,7 +60,7 @@ def ways_to_fit(seen: Seen, stage: str) -> str:
 
 
 def _ways_to_train(seen: Seen) -> Iterator[str]:
-    """Changes of which each makes training fit by itself."""
+    """Yield changes that make training fit, each by itself."""
     sft, row = seen.recipe.sft, seen.recipe.sft.max_length
     if seen.layout is None or seen.layout.per_device_batch_size > 1:
         smaller: dict[str, Any] = {"compute": sft.compute.model_copy(update={"per_device_batch_size": 1})}
@@ -92,18 +89,19 @@ def _ways_to_train(seen: Seen) -> Iterator[str]:
 
 
 def _trains(seen: Seen, update: Mapping[str, Any], longest: float = math.inf, machine: Machine | None = None) -> bool:
-    """Whether training fits with other settings: with the longest rows, where it does with rows of usual length now."""
+    """Return whether training fits with other settings."""
     machine = machine or seen.machine
     recipe = seen.recipe.model_copy(update={"sft": seen.recipe.sft.model_copy(update=dict(update))})
     rows = replace(seen.rows, longest=min(seen.rows.longest, longest), row_tokens=seen.rows.row_tokens.at_most(longest))
     found = training_quantities(recipe, rows, seen.student, machine, Measured())[0].get(MEMORY)
     now = seen.stages["sft"].quantities[MEMORY]
     there = machine.gpu_gib if machine.num_gpus else usable_memory_gib(machine)
+    # If rows of usual length fit already, the change has to make the longest rows fit too.
     return found is not None and (found.low if now.low > there else found.high) <= there
 
 
 def _larger(seen: Seen, model: str) -> str:
-    """Where no setting helps."""
+    """Return advice for when no setting helps."""
     if seen.machine.num_gpus:
         return f"GPUs with more memory or a smaller {model} would do."
     elsewhere = "`distill plan --gpus 8 --gpu h100` plans for some"

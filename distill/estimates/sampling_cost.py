@@ -1,10 +1,8 @@
-"""What sampling a model takes: lengths, speed, memory, money. Shared by generate and eval.
+"""Estimate what sampling a model takes: lengths, speed, memory, money. Shared by generate and eval.
 
-Enters: how many samples of which model, and where. Leaves: quantities with their basis.
-
-The speed on a GPU is that of a roofline: a step of decoding reads the weights and the KV cache of all requests once, or
-computes their products, whichever takes longer; a share of it is reached. On CPU products decide: `CPU_REACHED` of
-what a core multiplies. Neither is fitted; `docs/planning.md` says what they were held against.
+The speed on a GPU is a share of the roofline: a step of decoding reads the weights and the KV cache of all requests
+once, or computes their products, whichever takes longer. On CPU it is a share of the cores' speed of products. Neither
+is fitted; `docs/planning.md` compares them with measurements.
 """
 
 from dataclasses import dataclass
@@ -29,14 +27,14 @@ from distill.recipe.sampling import Sampling, SamplingCompute
 REASONING = Range(2_000, 12_000, "R1-style traces of 2,000 to 12,000 tokens")
 ANSWERS = Range(150, 900, "answers of 150 to 900 tokens")
 LIKE_EXAMPLES = Range(0.7, 3.0)
-"""An answer is so many times as long as the worked examples that the teacher is shown."""
+"""Length of an answer relative to the worked examples that the teacher is shown."""
 
 GPU_SEQS = 256
-"""Requests at once in one copy on a GPU where the recipe does not say (`distill.engines.vllm`)."""
+"""Requests in flight per copy on a GPU if the recipe does not say (`distill.engines.vllm`)."""
 CPU_SEQS = 128
 TRANSFORMERS_SEQS = 32
 FEW_SEQS = 16
-"""Fewer requests at once than this leave a GPU mostly waiting."""
+"""With fewer requests in flight a GPU is mostly idle."""
 GPU_REACHED = Range(0.35, 0.75)
 """Assumed: share of the roofline that vLLM reaches."""
 MIXTURE_REACHED = Range(0.15, 0.5)
@@ -44,40 +42,40 @@ MIXTURE_REACHED = Range(0.15, 0.5)
 TRANSFORMERS_REACHED = Range(0.05, 0.25)
 """Assumed: the same for transformers."""
 STEP_S = Range(0.003, 0.012)
-"""Assumed: what a step of decoding costs on a GPU beside that, in seconds: scheduling, drawing tokens."""
+"""Assumed: overhead of a decoding step on a GPU, in seconds: scheduling, sampling tokens."""
 TRANSFORMERS_STEP_S = Range(0.02, 0.06)
 PREFILL_REACHED = Range(0.3, 0.6)
-"""Assumed: share of the peak that reading prompts reaches."""
+"""Assumed: share of the peak that prefill reaches."""
 CPU_REACHED = Range(0.4, 1.3)
 """Share of an assumed core's float32 peak that vLLM's decoding reaches; SmolLM2-135M at 400 to 840 tokens/s on 2 cores
-of an AMD EPYC (Zen 5) is 0.58 to 1.22: cores with bfloat16 products of their own go beyond the peak of float32."""
+of an AMD EPYC (Zen 5) is 0.58 to 1.22: cores with bfloat16 instructions exceed the peak of float32."""
 MEASURED_REACHED = Range(0.2, 1.1)
-"""The same of measured products: low on cores whose products are so fast that all else takes the time."""
+"""The same for measured products: low on cores with such fast products that everything else dominates."""
 SERVED_SPEED = Range(10, 60)
-"""Assumed: tokens a second that a server gives each request in flight."""
+"""Assumed: tokens per second of a server for each request in flight."""
 IN_FLIGHT_PER_URL = 256
 START_S = {"gpu": Range(60, 300), "cpu": Range(6, 60)}
-"""Loading a model into an engine, in seconds; on GPUs with compiling and CUDA graphs."""
+"""Loading a model into an engine, in seconds; on GPUs including compilation and CUDA graphs."""
 LOAD_GIB_PER_S = Range(0.3, 3.0)
 CHARS_ON_DISK = Range(5.0, 12.0)
-"""Bytes that a completion token takes on the disk: text, reasoning and content, in the ledger and then in Parquet."""
+"""Bytes of a completion token on disk: text, reasoning and content, in the ledger and then in Parquet."""
 PROCESS_GIB = Range(1.5, 3.5)
-"""Memory of the processes beside the weights on CPU: Python, torch, vLLM, grading."""
+"""Memory of the processes on CPU besides the weights: Python, torch, vLLM, grading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How much is sampled."""
+    """Number and lengths of the samples."""
 
     num_samples: Range
     prompt_tokens: Range
-    """Of one sample, all of it."""
+    """Per sample, all of the prompt."""
     fresh_tokens: Range
-    """Of one sample, without what all samples share and the engine keeps."""
+    """Per sample, without the prefix that the engine caches because all samples share it."""
     completion_tokens: Range
-    """Of one sample."""
+    """Per sample."""
     measured_speed: float | None = None
-    """Tokens a second that this run reached on this machine."""
+    """Tokens per second that this run reached on this machine."""
 
     @property
     def tokens(self) -> Range:
@@ -85,12 +83,12 @@ class Asked:
 
 
 def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | None) -> Asked:
-    """What generate asks for.
+    """Return the number and lengths of the samples of generate.
 
     Args:
         config: `generate:`.
         work: the problems.
-        seen: what samples of this run were like; counts for more than what is usual.
+        seen: samples of this run, if any; they replace the usual lengths.
     """
     k = config.samples_per_problem
     least = config.stop_after_correct or k
@@ -98,7 +96,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     shown = sum(len(e.problem) + len(e.reasoning) + len(e.answer) for e in config.examples) + len(config.system or "")
     fresh = work.prompt_tokens
     prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(Range.exact(TEMPLATE_TOKENS * len(config.examples)))
-    # The engine may have kept the prompt from the problem's first sample, as far as it fills whole blocks.
+    # The engine may have cached the prompt in the problem's first sample, as far as it fills whole blocks.
     fresh = fresh.times(1 / k, 1)
     completion = completion_length(config.teacher, config.sampling, config)
     if seen is not None and seen.are_enough:
@@ -108,7 +106,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
 
 
 def completion_length(model: str, sampling: Sampling, generate: GenerateConfig | None = None) -> Range:
-    """Mean length of a completion, in tokens, where none has been seen yet."""
+    """Return the mean length of a completion, in tokens, before any has been seen."""
     if generate is not None and generate.examples and not is_reasoner(model):
         chars = sum(len(e.reasoning) + len(e.answer) for e in generate.examples) / len(generate.examples)
         like = tokens_of(Range.exact(chars)).plus(Range.exact(8)).times(LIKE_EXAMPLES.low, LIKE_EXAMPLES.high)
@@ -116,7 +114,7 @@ def completion_length(model: str, sampling: Sampling, generate: GenerateConfig |
     else:
         usual = REASONING if is_reasoner(model) else ANSWERS
     capped = usual.at_most(sampling.max_tokens)
-    # Where samples run into the limit, those that end by themselves are still shorter.
+    # Where samples hit the limit, those that end by themselves are still shorter.
     low = min(capped.low, 0.5 * sampling.max_tokens)
     return Range(low, capped.high, f"{usual.basis}; max_tokens caps at {sampling.max_tokens:,}")
 
@@ -124,19 +122,19 @@ def completion_length(model: str, sampling: Sampling, generate: GenerateConfig |
 def asked_of_student(
     config: EvalConfig, work: Workload, trained_on: Range, num_models: int, seen: Sampled | None
 ) -> Asked:
-    """What eval asks base and student for.
+    """Return the number and lengths of the samples of eval.
 
     Args:
         config: `eval:`.
         work: the problems.
-        trained_on: completion tokens of the rows that the student learns from.
+        trained_on: completion tokens of the student's training rows.
         num_models: 2, base and student.
-        seen: what answers of this run were like.
+        seen: answers of this run, if any.
     """
     most = config.sampling.max_tokens
-    # A student writes as its rows do; a base may answer shortly, or never stop.
+    # A student writes as in its training rows; a base may answer briefly, or never stop.
     length = Range(min(0.4 * trained_on.low, 0.5 * most), min(2.0 * trained_on.high, most))
-    basis = f"like the rows of training, {span(trained_on)} tokens; a base may be short, or run into {most:,}"
+    basis = f"like the training rows, {span(trained_on)} tokens; a base may be brief, or run into {most:,}"
     if seen is not None and seen.are_enough:
         length, basis = Range(0.8 * seen.completion_tokens, 1.2 * seen.completion_tokens), seen.basis
     num = work.num_measured.times(num_models * config.samples_per_problem)
@@ -151,10 +149,10 @@ def sampling_quantities(
     machine: Machine,
     num_starts: int,
 ) -> tuple[dict[str, Range], list[str], int]:
-    """Tokens, time, memory and disk of sampling a model on a machine.
+    """Estimate tokens, time, memory and disk of sampling a model on a machine.
 
     Returns:
-        The quantities, what could not be worked out, GPUs that are used.
+        The quantities, notes on what could not be estimated, the number of GPUs used.
     """
     model = as_sampled(model, compute.dtype, machine)
     is_picked = compute.tensor_parallel is None
@@ -189,7 +187,7 @@ def sampling_quantities(
 
 
 def placed(compute: SamplingCompute, model: ModelFacts, machine: Machine) -> SamplingCompute:
-    """The same with a number for `tensor_parallel`, as the run would pick it there."""
+    """Return the settings with the number for `tensor_parallel` that a run on the machine would pick."""
     if compute.tensor_parallel is not None:
         return compute
     picked = 1
@@ -201,18 +199,18 @@ def placed(compute: SamplingCompute, model: ModelFacts, machine: Machine) -> Sam
 
 
 def gpus_of_a_copy(compute: SamplingCompute) -> int:
-    """GPUs that hold one copy of the model."""
+    """Return the number of GPUs that hold one copy of the model."""
     return (compute.tensor_parallel or 1) * compute.pipeline_parallel
 
 
 def gpu_gib_needed(weights_gib: float, compute: SamplingCompute) -> float:
-    """Memory that each GPU must have for one copy, in GiB: what is used, and what the run asks for before it starts."""
+    """Return the memory that each GPU needs for one copy, in GiB: for use, and for the run's check before it starts."""
     each = weights_gib / gpus_of_a_copy(compute)
     return max(1.05 * each + 1.5, HEADROOM * each / compute.gpu_memory_share)
 
 
 def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked) -> Range | None:
-    """Tokens a second over all copies; `None` where it cannot be worked out, or the model does not fit."""
+    """Return the tokens per second over all copies; `None` if unknown, or if the model does not fit."""
     context = asked.prompt_tokens.middle + asked.completion_tokens.middle / 2
     is_vllm = engine_of(compute, machine) == "vllm"
     tflops = machine.tflops
@@ -250,7 +248,7 @@ def _cpu_reached(model: ModelFacts, machine: Machine) -> Range:
 def requests_at_once(
     model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked, is_vllm: bool = True
 ) -> float | None:
-    """Requests that one copy holds at once, on GPUs; `None` where not even one fits."""
+    """Return the requests in flight of one copy on GPUs; `None` if not even one fits."""
     most = compute.max_num_seqs or (GPU_SEQS if is_vllm else TRANSFORMERS_SEQS)
     gpus = gpus_of_a_copy(compute)
     room_gib = gpus * machine.gpu_gib * compute.gpu_memory_share - 1.05 * (model.weights_gib or 0.0) - 1.5 * gpus
@@ -260,7 +258,7 @@ def requests_at_once(
 
 
 def engine_of(compute: SamplingCompute, machine: Machine) -> str:
-    """The engine that would run there; another machine is taken to have vLLM."""
+    """Return the engine that would run on the machine; another machine is assumed to have vLLM."""
     if not machine.is_this:
         return "server" if compute.base_urls else "vllm" if compute.engine == "auto" else compute.engine
     try:
@@ -271,9 +269,9 @@ def engine_of(compute: SamplingCompute, machine: Machine) -> str:
 
 def _why_no_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine) -> str:
     if model.active_parameters is None:
-        return f"{model.name}: its size is not known here, so neither its speed nor its memory can be worked out"
+        return f"{model.name}: its size is not known here, so its speed and memory cannot be estimated"
     if machine.tflops is None:
-        return f"{machine.name}: not in the table of GPUs, so no speed can be worked out (--gpu names one that is)"
+        return f"{machine.name}: not in the table of GPUs, so its speed cannot be estimated (--gpu names one that is)"
     gpus = gpus_of_a_copy(compute)
     return (
         f"{model.name}: {model.weights_gib or 0:.0f} GiB of weights do not fit into {gpus} x {machine.gpu_gib:.0f} GiB"
@@ -281,7 +279,7 @@ def _why_no_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine)
 
 
 def _prefill(asked: Asked, model: ModelFacts, machine: Machine, num_gpus: int) -> Range:
-    """Seconds for reading the prompts."""
+    """Return the seconds for reading the prompts."""
     tflops = machine.tflops
     if tflops is None or model.active_parameters is None:
         return Range(0, 0)
@@ -294,7 +292,7 @@ def _prefill(asked: Asked, model: ModelFacts, machine: Machine, num_gpus: int) -
 
 
 def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked) -> Range | None:
-    """GiB of each GPU, or of the machine on CPU."""
+    """Return the GiB of each GPU, or of the machine on CPU."""
     if model.weights_gib is None:
         return None
     if machine.num_gpus:
@@ -321,16 +319,16 @@ def _disk(asked: Asked) -> Range:
 
 
 def served_quantities(asked: Asked, config: GenerateConfig, prices: Prices) -> tuple[dict[str, Range], list[str]]:
-    """Tokens, time and money of a teacher behind servers."""
+    """Estimate tokens, time, disk and money of a served teacher; return also notes on what is missing."""
     compute = config.compute
     in_flight = compute.max_in_flight or IN_FLIGHT_PER_URL * len(compute.base_urls)
     in_flight = min(in_flight, int(asked.num_samples.high) or 1)
     speed = SERVED_SPEED.times(in_flight)
-    basis = f"{in_flight:,} requests in flight at {span(SERVED_SPEED)} tokens/s each: the server decides"
+    basis = f"{in_flight:,} requests in flight at {span(SERVED_SPEED)} tokens/s each, depending on the server"
     if asked.measured_speed:
         speed = Range(0.8 * asked.measured_speed, 1.2 * asked.measured_speed)
         basis = f"{span(speed)} tokens/s, measured by this run"
-    # The last requests run alone.
+    # The last requests run alone, at the speed of a single one.
     tail = asked.completion_tokens.over(SERVED_SPEED)
     found = {TOKENS: asked.tokens, DISK: _disk(asked), SECONDS: asked.tokens.over(speed).plus(tail).because(basis)}
     sent = asked.num_samples.by(asked.prompt_tokens)
@@ -339,17 +337,17 @@ def served_quantities(asked: Asked, config: GenerateConfig, prices: Prices) -> t
         cost = sent.times(price.input_per_million / 1e6).plus(asked.tokens.times(price.output_per_million / 1e6))
         if price.currency != prices.currency:
             note = f"{span(cost)} {price.currency} by generate.price, not added to {prices.currency}"
-            return found, [f"{note}; --prices with currency: {price.currency} would"]
+            return found, [f"{note}; --prices with currency: {price.currency} would add it"]
         said = f"generate.price: {price.input_per_million:g} in, {price.output_per_million:g} out a million tokens"
         return {**found, COST: cost.because(said)}, []
     price_of = prices.teacher(config.teacher)
     if price_of is None:
         note = (
-            f"{config.teacher}: no price known for its tokens; give generate.price, or a server of your own costs its "
-            "GPU-hours"
+            f"{config.teacher}: no price known for its tokens; set generate.price, or count the GPU-hours of your own "
+            "server"
         )
         return found, [note]
     ins, outs = price_of.input_per_million, price_of.output_per_million
-    said = f"{outs.low:g} to {outs.high:g} {prices.currency} a million tokens ({prices.dated}), unless it is your own"
+    said = f"{outs.low:g} to {outs.high:g} {prices.currency} a million tokens ({prices.dated}), unless you run it"
     cost = sent.by(ins.range("")).plus(asked.tokens.by(outs.range(""))).times(1e-6)
     return {**found, COST: cost.because(said)}, []

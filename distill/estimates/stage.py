@@ -1,4 +1,4 @@
-"""What is planned of one stage, and the words in which it is shown."""
+"""The estimate of one stage."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,25 +12,25 @@ TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK = (
     "tokens", "seconds", "gpu_hours", "cpu_hours", "cost", "memory_gib", "disk_gib",
 )  # fmt: skip
 QUANTITIES = (TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK)
-"""`tokens`: written by a model, or gone through in training; `cpu_hours`: of one core; `memory_gib`: of each GPU, on
-CPU of the machine; `disk_gib`: at its fullest."""
+"""`tokens`: sampled or trained on; `cpu_hours`: core-hours; `memory_gib`: of each GPU, or of the machine on CPU;
+`disk_gib`: at its peak."""
 ADDS_UP = (TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST)
-"""Those of which a run takes the sum over its stages; of the others see `plan.totals`."""
+"""Quantities that are summed over the stages of a run; for the others see `plan.totals`."""
 
 NEW, DONE, PARTLY, CHANGED, DEPENDS = "new", "done", "partly", "changed", "depends"
-"""`partly`: goes on or is extended; `changed`: would be refused; `depends`: on what an earlier stage will give."""
+"""`partly`: is resumed or extended; `changed`: would be refused; `depends`: on the result of an earlier stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a stage is."""
+    """Progress of a stage."""
 
     state: str
     why: str = ""
     remaining: float = 1.0
-    """Share of the work that is left, about."""
+    """Rough share of the work that is left."""
     seconds: float | None = None
-    """What a finished stage took."""
+    """Duration of a finished stage."""
 
     def to_json(self) -> dict[str, Any]:
         return {"state": self.state, "why": self.why, "remaining": round(self.remaining, 4), "seconds": self.seconds}
@@ -38,27 +38,27 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """What a stage takes from its beginning to its end."""
+    """Quantities of a whole stage, and its progress."""
 
     stage: str
     quantities: dict[str, Range]
-    """Of `QUANTITIES` those that are known."""
+    """The known ones of `QUANTITIES`."""
     notes: tuple[str, ...] = ()
-    """What could not be worked out, and why."""
+    """What could not be estimated, and why."""
     num_gpus: int = 0
     """GPUs that it uses."""
     standing: Standing = field(default_factory=lambda: Standing(NEW))
 
     @property
     def left(self) -> dict[str, Range]:
-        """What is still to be spent: nothing for a stage that is done."""
+        """Return what is still to be spent: nothing for a finished stage."""
         if self.standing.state == DONE:
             return {}
         share = self.standing.remaining
         return {name: r.times(share) if name in ADDS_UP else r for name, r in self.quantities.items()}
 
     def is_unknown(self, quantity: str) -> bool:
-        """Whether the stage takes some of a quantity, and nobody can tell how much."""
+        """Return whether the stage takes an unknown amount of a quantity."""
         if self.standing.state == DONE or quantity in self.quantities:
             return False
         if quantity == COST:
@@ -69,12 +69,12 @@ class StageEstimate:
         return quantity == SECONDS or (quantity == MEMORY and self.num_gpus > 0)
 
     def at(self, standing: Standing) -> "StageEstimate":
-        """The same, with how far it is."""
+        """Return the estimate with another standing."""
         return replace(self, standing=standing)
 
 
 def priced(quantities: dict[str, Range], machine: Machine, num_gpus: int, prices: Prices) -> dict[str, Range]:
-    """With GPU-hours or core-hours from the seconds, and the money for them where a price is known."""
+    """Return the quantities with GPU-hours or core-hours added, and their cost if a price is known."""
     seconds = quantities.get(SECONDS)
     if seconds is None:
         return quantities

@@ -1,7 +1,4 @@
-"""How many tokens texts have: counted by the student's tokenizer where it is on this machine, else by their characters.
-
-Enters: some texts. Leaves: tokens a character, as a `Range`.
-"""
+"""Count tokens with the student's tokenizer if it is on this machine, or else estimate them from characters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,26 +8,27 @@ from distill.estimates.quantities import Range
 from distill.models.tokenizers import TOKENIZER
 
 CHARS_PER_TOKEN = Range(2.5, 4.2)
-"""Characters of a token in mathematics and English prose."""
+"""Characters per token in mathematics and English prose."""
 COUNTED_CHARS = 1_000_000
-"""Of texts that are counted, at most so many characters."""
+"""Most characters whose tokens are counted."""
 SAMPLING_ERROR = 0.03
-"""Assumed: share by which the counted texts differ from all."""
+"""Assumed: share by which the counted texts differ from all texts."""
 
 
 class TokenRate:
-    """Tokens a character of texts like those that it is shown."""
+    """Measures tokens per character of texts."""
 
     def __init__(self, model: Path | None = None) -> None:
-        """
+        """Create the counter; the tokenizer is loaded when it is first needed.
+
         Args:
-            model: the student's folder, where it is on this machine.
+            model: the student's folder, if it is on this machine.
         """
         self._file = model / TOKENIZER if model is not None else None
         self._tokenizer: Any = None
 
     def of(self, texts: Sequence[str]) -> Range:
-        """Tokens a character."""
+        """Return the tokens per character of these texts."""
         shown, num_chars = [], 0
         for text in texts:
             if num_chars >= COUNTED_CHARS:
@@ -44,14 +42,14 @@ class TokenRate:
 
             try:
                 self._tokenizer = Tokenizer.from_file(str(self._file))
-            except Exception:  # the library raises plain exceptions; training will name a broken tokenizer
+            except Exception:  # the library raises plain exceptions; training will report a broken tokenizer
                 self._file = None
                 return self.of(texts)
-        # One by one: a batch would start threads, after which the library warns at every fork.
+        # Not as a batch: it would start threads, after which the library warns at every fork.
         rate = sum(len(self._tokenizer.encode(text, add_special_tokens=False).ids) for text in shown) / num_chars
         return Range(rate * (1 - SAMPLING_ERROR), rate * (1 + SAMPLING_ERROR))
 
 
 def tokens_of(chars: Range) -> Range:
-    """Tokens of a text of so many characters."""
+    """Estimate the tokens of a text from its number of characters."""
     return Range(chars.low / CHARS_PER_TOKEN.high, chars.high / CHARS_PER_TOKEN.low, chars.basis)

@@ -1,7 +1,4 @@
-"""What training takes: rows, tokens, layout, memory, time, disk.
-
-Enters: `sft:`, what is known of the rows, the machine. Leaves: quantities with their basis, and the layout.
-"""
+"""Estimate what training takes: rows, tokens, layout, memory, time, disk."""
 
 import math
 from dataclasses import dataclass, replace
@@ -27,28 +24,27 @@ KEPT_OF_REASONER = Range(0.4, 0.9, "40 to 90% of a reasoning model's traces are 
 KEPT_OF_OTHERS = Range(0.05, 0.6, "5 to 60% of the traces are right and readable")
 KEPT_OF_IMPORTED = Range(0.3, 0.95, "30 to 95% of the traces are right and readable")
 RIGHT_ARE_SHORTER = Range(0.6, 1.0)
-"""A kept trace is so long, beside all traces."""
+"""Length of kept traces relative to all traces."""
 
 MFU = Range(0.3, 0.5)
-"""Assumed: share of the GPUs' peak that training reaches in one machine (recomputing does not count)."""
+"""Assumed: share of the GPUs' peak that training reaches on one machine (recomputation not counted)."""
 MFU_FAR = Range(0.2, 0.45)
 """Assumed: the same over several machines."""
 PASS_S = Range(0.03, 0.15)
-"""Assumed: what a pass costs on a GPU beside its products, in seconds: launching kernels, talking to the others."""
+"""Assumed: overhead of a pass on a GPU, in seconds: launching kernels, communication."""
 LIKE_ANOTHER = (0.7, 1.4)
-"""A model of unknown shape takes so many times the memory of the student nearest in size."""
+"""Memory of a model of unknown shape relative to the student nearest in size."""
 CPU_MFU = Range(0.5, 0.95)
 """Share of the cores' assumed float32 peak that training reaches; SmolLM2-135M at 170 to 220 tokens/s on 2 cores of an
 AMD EPYC (Zen 5) is 0.7 to 0.9."""
 MEASURED_MFU = Range(0.35, 0.95)
-"""The same of measured products; at 140 tokens/s on 2 cores of an Intel Xeon (Sapphire Rapids) 0.6."""
+"""The same for measured products; 0.6 at 140 tokens/s on 2 cores of an Intel Xeon (Sapphire Rapids)."""
 START_S = {"gpu": Range(60, 300), "cpu": Range(20, 90)}
-"""Starting, loading the model, saving the student and asking it some prompts, in seconds."""
+"""Starting, loading the model, saving the student and checking it, in seconds."""
 PROCESS_GIB = Range(0.8, 1.6)
-"""Memory of the processes beside the training itself, on CPU."""
+"""Memory of the processes on CPU besides the training itself."""
 TOKEN_BYTES = 12
-"""Of a row's token in the cache that training reads."""
-
+"""Bytes per token in the cache of rows that training reads."""
 
 TEMPLATE_OF_ROW = Range(5, 40)
 """Assumed: tokens that a chat template puts around a row, with a system message of its own."""
@@ -56,26 +52,26 @@ TEMPLATE_OF_ROW = Range(5, 40)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What the student learns from."""
+    """The rows that the student is trained on."""
 
     num: Range
     completion_tokens: Range
-    """Of one row."""
+    """Per row."""
     row_tokens: Range
-    """Of one row on average, prompt and completion."""
+    """Per row on average, prompt and completion."""
     longest: float
-    """Tokens of the longest row that may come."""
+    """Tokens of the longest possible row."""
 
 
 def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Range, seen: Measured) -> Rows:
-    """The rows that the filter will keep, or has kept.
+    """Return the rows that the filter will keep, or has kept.
 
     Args:
         recipe: the recipe.
-        work: the problems, or of imported traces their number.
-        traces: how many traces there are.
-        completion: completion tokens of a trace.
-        seen: what the run has shown so far.
+        work: the problems or imported traces.
+        traces: number of traces.
+        completion: completion tokens per trace.
+        seen: measurements of the run.
     """
     prompt = work.prompt_tokens
     longest = _longest_row(recipe, work)
@@ -94,7 +90,7 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
     select = recipe.filter.select
     if select.per_problem is not None:
         most = work.num_problems.times(select.per_problem)
-        # Right answers gather on easy problems, so that not every problem has as many as may be kept.
+        # Right answers cluster on easy problems, so not every problem has as many as may be kept.
         low = min(num.low, most.low * math.sqrt(share.low))
         num = Range(low, min(num.high, most.high), f"{share.basis}, at most {select.per_problem} a problem")
     if select.per_source is not None:
@@ -107,7 +103,7 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
 
 
 def _longest_row(recipe: Recipe, work: Workload) -> float:
-    """Tokens of the longest row that the recipe lets through."""
+    """Return the tokens of the longest row that the recipe allows."""
     drawn = recipe.generate.sampling.max_tokens if recipe.generate else work.longest_trace_tokens
     limits = [recipe.filter.max_tokens, drawn]
     known = [limit for limit in limits if limit is not None]
@@ -118,10 +114,10 @@ def _longest_row(recipe: Recipe, work: Workload) -> float:
 
 
 def training_layout(config: SftConfig, model: ModelFacts, machine: Machine) -> Layout:
-    """How the machine would share out a step, as `distill sft` decides it.
+    """Return the layout that `distill sft` would choose on the machine.
 
     Raises:
-        ModelError: the recipe's numbers do not go together there.
+        ModelError: the recipe's numbers are not compatible on this machine.
     """
     if not machine.num_gpus:
         return plan_layout(config, 0)
@@ -135,17 +131,17 @@ def training_layout(config: SftConfig, model: ModelFacts, machine: Machine) -> L
 
 
 def _has_flash(machine: Machine) -> bool:
-    """FlashAttention is assumed of a machine that is only named."""
+    """Return whether the machine has FlashAttention, which is assumed for other machines."""
     return flash_is_here() if machine.is_this else True
 
 
 def training_quantities(
     recipe: Recipe, rows: Rows, model: ModelFacts, machine: Machine, seen: Measured
 ) -> tuple[dict[str, Range], list[str], Layout | None]:
-    """Tokens, time, memory and disk of training a model on a machine.
+    """Estimate tokens, time, memory and disk of training a model on a machine.
 
     Returns:
-        The quantities, what could not be worked out, the layout (`None`: none is possible).
+        The quantities, notes on what could not be estimated, the layout (`None`: none is possible).
     """
     config = recipe.sft
     tokens = rows.num.by(rows.row_tokens).times(config.epochs)
@@ -161,15 +157,19 @@ def training_quantities(
     found[DISK] = _disk(recipe, rows, model)
     memory = _memory(config, rows, stand_in, machine, layout)
     if memory is not None and stand_in is not model:
-        memory = memory.times(*LIKE_ANOTHER).because(f"{memory.basis}; as a student of about its size")
+        memory = memory.times(*LIKE_ANOTHER).because(f"{memory.basis}; as for a student of similar size")
     if memory is not None:
         found[MEMORY] = memory
     elif model.num_parameters is not None:
-        notes.append(f"{model.name}: not of a kind whose training memory is worked out")
+        notes.append(f"{model.name}: its training memory cannot be estimated for this architecture")
     speed = training_speed(config, rows, model, machine, layout, seen)
     if speed is None:
-        what = "its size is not known here" if model.active_parameters is None else f"{machine.name} is in no table"
-        notes.append(f"{model.name}: {what}, so no time can be worked out")
+        what = (
+            "its size is not known here"
+            if model.active_parameters is None
+            else f"{machine.name} is not in the table of GPUs"
+        )
+        notes.append(f"{model.name}: {what}, so the time cannot be estimated")
         return found, notes, layout
     start = START_S[machine.device].plus(Range.exact(model.weights_gib or 1.0).over(Range(0.2, 2.0)))
     if machine.num_gpus and not (seen.training_speed and machine.is_this):
@@ -180,7 +180,7 @@ def training_quantities(
 
 
 def _stand_in(model: ModelFacts) -> ModelFacts:
-    """A dense model that nobody has looked into, with the shape of the student nearest in size."""
+    """Return a dense model of unknown shape with the shape of the student nearest in size; others unchanged."""
     is_dense = model.num_parameters is not None and model.num_parameters == model.active_parameters
     if model.shape is not None or model.is_seen or not is_dense:
         return model
@@ -190,7 +190,7 @@ def _stand_in(model: ModelFacts) -> ModelFacts:
 def training_speed(
     config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, layout: Layout, seen: Measured
 ) -> Range | None:
-    """Tokens of rows a second; `None` where it cannot be worked out."""
+    """Return the tokens per second in training; `None` if unknown."""
     if seen.training_speed and machine.is_this:
         return Range(0.85 * seen.training_speed, 1.15 * seen.training_speed, "measured by this run")
     tflops = machine.tflops
@@ -213,7 +213,7 @@ def training_speed(
 
 
 def _memory(config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, layout: Layout) -> Range | None:
-    """GiB of each GPU, or of all processes on CPU: with rows of usual length, and with the longest that may come."""
+    """Return the GiB of each GPU, or of all processes on CPU, from rows of usual length to the longest possible."""
     if model.shape is None:
         return None
     setting = replace(
@@ -232,7 +232,7 @@ def _memory(config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, 
     share = f", {layout.sharding}" if layout.sharding != "none" else ""
     basis = (
         f"{layout.per_device_batch_size} row{'s' if layout.per_device_batch_size > 1 else ''} a pass{share}: of "
-        f"{rows.row_tokens.low:,.0f} tokens, or of the longest that may come ({rows.longest:,.0f})"
+        f"{rows.row_tokens.low:,.0f} tokens, or of the longest possible ({rows.longest:,.0f})"
     )
     if machine.num_gpus:
         return Range(low, high, basis)
@@ -241,7 +241,7 @@ def _memory(config: SftConfig, rows: Rows, model: ModelFacts, machine: Machine, 
 
 
 def _disk(recipe: Recipe, rows: Rows, model: ModelFacts) -> Range:
-    """GiB of the student, the checkpoints while it trains, and the rows' tokens."""
+    """Return the GiB of the student, the checkpoints during training, and the rows' tokens."""
     config = recipe.sft
     num = model.num_parameters or 1e9
     trained = num
@@ -253,10 +253,10 @@ def _disk(recipe: Recipe, rows: Rows, model: ModelFacts) -> Range:
     kept = 10 if recipe.push is not None and recipe.push.checkpoints else KEPT_CHECKPOINTS
     student = num * BF16
     cache = rows.num.by(rows.row_tokens).times(TOKEN_BYTES)
-    # One more while it is being written.
+    # While a checkpoint is being written, there is one more.
     return (
         Range(student + checkpoint, student + (kept + 1) * checkpoint)
         .plus(cache)
         .times(1 / GIB)
-        .because(f"the student, and up to {kept + 1} checkpoints while it trains")
+        .because(f"the student, and up to {kept + 1} checkpoints during training")
     )

@@ -1,8 +1,4 @@
-"""Which layout a training fits in, and how long it takes: searches over `training_memory`. Pure, no torch.
-
-Enters: a model's shape, the method, the longest row, rows a step, GPUs and their memory. Leaves: the `Choice` of a
-layout with its estimate, the smallest number of GPUs, hours.
-"""
+"""Find layouts in which a training fits into memory, and estimate its hours. Imports no torch."""
 
 import re
 from collections.abc import Iterator
@@ -16,15 +12,15 @@ from distill.recipe.sft import Lora, SftConfig
 from distill.training.layout import Layout
 
 USABLE = 0.95
-"""Share of a GPU's memory that a plan may fill."""
+"""Share of a GPU's memory that a layout may use."""
 MAX_ROWS = 8
-"""Rows of a pass, at most, where the recipe does not say."""
+"""Most rows per pass if the recipe does not say."""
 MAX_GPUS = 1_024
 MAX_SEQUENCE_PARALLEL = 8
-"""GPUs that share a row, at most: those of one machine, whose links are fast enough."""
+"""Most GPUs that share a row: those of one machine, whose links are fast enough."""
 
 ASSUMED_MFU = 0.35
-"""Assumed: share of the peak that a training reaches on GPUs (model FLOPs utilisation; recomputing does not count)."""
+"""Assumed: share of the peak that a training reaches on GPUs (model FLOPs utilisation; recomputation not counted)."""
 CPU_CORE_TFLOPS = 0.1
 """Assumed: float32 peak of one CPU core, two AVX-512 units at 3 GHz."""
 
@@ -44,12 +40,12 @@ PEAK_TFLOPS = {
     "A10": 125.0,
     "L4": 121.0,
 }
-"""Part of a GPU's name -> peak of dense bfloat16 products that are added up in float32, in TFLOPS (data sheets)."""
+"""Part of a GPU's name -> dense bfloat16 peak with float32 accumulation, in TFLOPS (data sheets)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A layout, and what it takes."""
+    """A layout and its memory."""
 
     setting: Setting
     estimate: Estimate
@@ -60,7 +56,7 @@ class Choice:
         return self.setting.num_processes
 
     def describe(self) -> str:
-        """The layout in words: `fsdp, 1 row x 8 passes, 2 GPUs a row, offloaded`."""
+        """Describe the layout: `fsdp, 1 row x 8 passes, 2 GPUs a row, offloaded`."""
         setting = self.setting
         words: list[str] = [setting.sharding] if setting.sharding != "none" else []
         words.append(f"{counted(setting.rows, 'row')} x {counted(setting.accumulation, 'pass', 'passes')}")
@@ -68,7 +64,7 @@ class Choice:
         return ", ".join(words + (["offloaded"] if setting.cpu_offload else []))
 
     def recipe_keys(self) -> dict[str, object]:
-        """The layout as `sft.compute` takes it."""
+        """Return the layout as keys of `sft.compute`."""
         setting = self.setting
         return {
             "num_processes": setting.num_processes,
@@ -80,20 +76,20 @@ class Choice:
 
 
 def flash_is_here() -> bool:
-    """Whether training on this machine's GPUs finds FlashAttention for `attention: auto`."""
+    """Return whether FlashAttention is installed for `attention: auto`."""
     return find_spec("flash_attn") is not None
 
 
 def setting_of(
     config: SftConfig, row_tokens: int | None = None, num_processes: int = 1, has_flash: bool = True
 ) -> Setting:
-    """The setting on GPUs that a recipe's `sft:` stands for, its sharding `none` where that is left open.
+    """Return the setting on GPUs for a recipe's `sft:`; sharding `auto` becomes `none`.
 
     Args:
         config: `sft:`.
         row_tokens: longest row, in tokens; left out: `sft.max_length`.
         num_processes: GPUs.
-        has_flash: whether FlashAttention is there for `attention: auto`; else rows are padded, under a mask.
+        has_flash: whether FlashAttention is available for `attention: auto`; else rows are padded and masked.
     """
     compute, lora = config.compute, config.lora or Lora()
     checkpointing, attention = compute.gradient_checkpointing, compute.attention
@@ -119,7 +115,7 @@ def setting_of(
 
 
 def on_cpu(setting: Setting, config: SftConfig) -> Setting:
-    """The same setting as training has it without a GPU."""
+    """Return the setting as it would be in training without a GPU."""
     compute = config.compute
     return replace(
         setting,
@@ -132,16 +128,16 @@ def on_cpu(setting: Setting, config: SftConfig) -> Setting:
 
 
 def fits(estimate: Estimate, gpu_gib: float) -> bool:
-    """Whether an estimate leaves a GPU of `gpu_gib` the share that others need."""
+    """Return whether an estimate stays within the usable memory of a GPU of `gpu_gib`."""
     return estimate.total_gib <= USABLE * gpu_gib
 
 
 def auto_sharding(shape: ModelShape | None, setting: Setting, gpu_gib: float) -> Sharding:
-    """What `sharding: auto` picks: each GPU holds everything where it can, else FSDP2 shares it out.
+    """Return what `sharding: auto` picks: `none` if everything fits on each GPU, else FSDP2.
 
     Args:
-        shape: the model's; `None` where it cannot be worked out: shared out, which always needs less.
-        setting: of one row a pass, on all GPUs.
+        shape: the model's; `None`: unknown, so FSDP2 is picked, which always needs less memory.
+        setting: with one row per pass, on all GPUs.
         gpu_gib: memory of the smallest GPU.
     """
     if setting.num_processes == 1:
@@ -155,12 +151,12 @@ def auto_sharding(shape: ModelShape | None, setting: Setting, gpu_gib: float) ->
 def rows_that_fit(
     layout: Layout, config: SftConfig, shape: ModelShape | None, gpu_gib: float, has_flash: bool = True
 ) -> Layout:
-    """The layout with as many rows a pass as fit in memory, where the recipe leaves them open; at least one.
+    """Return the layout with as many rows per pass as fit in memory (at least one), unless the recipe sets them.
 
     Args:
-        layout: as `plan_layout` makes it; its rows a pass are the most that may be.
-        config: `sft:`; rows of `max_length` tokens are reckoned with.
-        shape: the model's; `None` where it cannot be worked out: one row.
+        layout: from `plan_layout`; its rows per pass are the upper limit.
+        config: `sft:`; rows are assumed to have `max_length` tokens.
+        shape: the model's; `None`: unknown, so one row.
         gpu_gib: memory of the smallest GPU.
         has_flash: as for `setting_of`.
     """
@@ -185,15 +181,15 @@ def best_layout(
     gpu_gib: float,
     sharding: Sharding | None = None,
 ) -> Choice:
-    """The layout on `num_gpus` GPUs that costs least speed among those that fit; where none does, the leanest.
+    """Return the fastest layout on `num_gpus` GPUs that fits or, if none does, the one that needs the least memory.
 
     Args:
         shape: the model's.
         setting: method, longest row, adapter, precision; its layout is replaced.
-        batch_size: rows of a step.
+        batch_size: rows per step.
         num_gpus: GPUs, all of them used.
         gpu_gib: memory of one.
-        sharding: the only way of sharing out to look at; left out: the fastest that fits.
+        sharding: the only sharding to try; left out: the fastest that fits.
     """
     tried = [
         Choice(candidate, estimate, fits(estimate, gpu_gib))
@@ -211,11 +207,7 @@ def smallest_layout(
     sharding: Sharding | None = None,
     max_gpus: int = MAX_GPUS,
 ) -> Choice | None:
-    """The layout on the fewest GPUs (1, 2, 4, …) that fits without putting anything into the machine's memory.
-
-    Returns:
-        `None` where not even `max_gpus` are enough.
-    """
+    """Return the layout on the fewest GPUs (1, 2, 4, …) that fits without offloading; `None` above `max_gpus`."""
     num_gpus = 1
     while num_gpus <= max_gpus:
         choice = best_layout(shape, setting, batch_size, num_gpus, gpu_gib, sharding)
@@ -228,7 +220,7 @@ def smallest_layout(
 def _candidates(
     shape: ModelShape, setting: Setting, batch_size: int, num_gpus: int, sharding: Sharding | None
 ) -> Iterator[Setting]:
-    """Layouts from the fastest to the leanest: whole on each GPU, shared out, rows shared too, offloaded."""
+    """Yield layouts from the fastest to the leanest: replicated, sharded, rows shared too, offloaded."""
     ways: list[Sharding] = [sharding] if sharding else (["none", "fsdp"] if num_gpus > 1 else ["none"])
     for offload in (False, True):
         for way in ways if not offload else _offloadable(ways, sharding):
@@ -248,20 +240,20 @@ def _candidates(
 
 
 def _offloadable(ways: list[Sharding], asked: Sharding | None) -> list[Sharding]:
-    """Only what is shared out can be put away, if only on one GPU."""
+    """Return the shardings that support offloading: all but `none`, even on one GPU."""
     return [way for way in ways if way != "none"] or ([] if asked else ["fsdp"])
 
 
 def _can_share_rows(shape: ModelShape, sharding: Sharding, share: int, num_gpus: int) -> bool:
     if share == 1:
         return True
-    # Ulysses gives each GPU some of the heads.
+    # Ulysses (ZeRO-3) gives each GPU some of the heads.
     splits_heads = sharding != "zero3" or shape.heads % share == 0
     return sharding != "none" and share <= MAX_SEQUENCE_PARALLEL and num_gpus % share == 0 and splits_heads
 
 
 def _passes(batch_size: int, data_parallel: int) -> Iterator[tuple[int, int]]:
-    """Rows of a pass and passes of a step, most rows first; a step too small for all GPUs has a row on each."""
+    """Yield rows per pass and passes per step, most rows first; a step too small for all GPUs gets a row on each."""
     per_process = max(1, batch_size // data_parallel)
     for rows in range(min(MAX_ROWS, per_process), 0, -1):
         if per_process % rows == 0:
@@ -277,7 +269,7 @@ def training_hours(
     method: str = "full",
     mfu: float = ASSUMED_MFU,
 ) -> float:
-    """Hours that a training takes.
+    """Return the hours that a training takes.
 
     Args:
         shape: the model's.
@@ -285,7 +277,7 @@ def training_hours(
         num_gpus: GPUs, or CPU cores.
         tflops: peak of one (`peak_tflops`, `CPU_CORE_TFLOPS`).
         row_tokens: mean length of a row, weighted by its tokens; a token attends to half of it.
-        method: the backward pass costs two forward passes, and one where the base's weights get no gradients.
+        method: the backward pass costs two forward passes, or one if the base's weights get no gradients.
         mfu: share of the peak that is reached.
     """
     passes = 3 if method == "full" else 2
@@ -294,7 +286,7 @@ def training_hours(
 
 
 def peak_tflops(gpu_name: str) -> float | None:
-    """The bfloat16 peak of a GPU by its name, as nvidia-smi gives it, in TFLOPS; `None` for one not in the table."""
+    """Return the bfloat16 peak in TFLOPS of a GPU, by its name in nvidia-smi; `None` if it is not in the table."""
     words = re.split(r"[\s_-]+", gpu_name.lower())
     for name, peak in PEAK_TFLOPS.items():
         if all(part in words for part in name.lower().split()):

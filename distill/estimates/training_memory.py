@@ -1,22 +1,19 @@
-"""How much memory a training step takes, worked out from the model's shape and the setting. Pure: imports no torch.
+"""Compute the memory of a training step from the model's shape and the setting. Imports no torch.
 
-Enters: a `ModelShape` and a `Setting`. Leaves: an `Estimate`, in GiB of one GPU (or of one process on CPU), by part:
+Example: GiB of one GPU, or of one process on CPU:
 
     plan(shape, Setting(method="lora", row_tokens=4_096)).total_gib
 
-Nothing here is fitted to a measurement. Each term is a tensor that somebody allocates: what autograd saves in
-transformers' decoder layers, the tiles in which TRL works out its loss, AdamW's two moments, the buffers that FSDP2 and
-ZeRO-3 gather into. A step has four moments at which memory may be at its highest, and the highest counts:
+Nothing here is fitted to a measurement. Each term is a tensor that is allocated: what autograd saves in transformers'
+decoder layers, the tiles in which TRL computes its loss, AdamW's two moments, the buffers that FSDP2 and ZeRO-3 gather
+into. Memory can peak at four moments of a step, and the highest peak counts:
 
-- loss: the forward pass is done, everything is saved for the backward pass, the vocabulary is gone through in tiles;
-- backward: the same in the backward pass, and then the last layer's;
-- end of backward: no activations are left, all gradients are there;
+- loss: the forward pass is done, everything is saved for the backward pass, the loss is computed tile by tile;
+- backward: the backward pass of the loss, or that of the last layer;
+- end of backward: activations are freed, all gradients exist;
 - update: weights, gradients and moments.
 
-What is assumed rather than counted is named: `CUDA_CONTEXT_GIB`, `NCCL_GIB`, `FRAGMENTATION`. Fused kernels (Liger)
-need less than is counted here.
-
-Letters: T tokens of a pass, H hidden, Q and K widths of queries and keys, F MLP, V vocabulary.
+Only `CUDA_CONTEXT_GIB`, `NCCL_GIB` and `FRAGMENTATION` are assumed. Fused kernels (Liger) need less than computed here.
 """
 
 from dataclasses import dataclass, field
@@ -32,46 +29,46 @@ Loss = Literal["trl", "once"]
 GIB = 2**30
 FP32, BF16 = 4, 2
 ADAMW = 2 * FP32
-"""Bytes of AdamW's two moments for each trained parameter."""
+"""Bytes of AdamW's two moments per trained parameter."""
 NF4 = 0.5 + (1 + FP32 / 256) / 64
-"""Bytes of a weight quantised to 4 bits: a byte of scale for each 64, and a float for each 256 of those."""
+"""Bytes of a weight quantised to 4 bits: one byte of scale per 64 weights, one float per 256 scales."""
 
 LOSS_TOKENS = 4_096
 """Tokens of a tile in TRL's loss (`trl.kernels.chunked_logprob.TOKEN_CHUNK_SIZE`)."""
 LOSS_VOCAB = 32_768
 """Vocabulary of a tile in TRL's loss (`trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE`)."""
 TILE_FORWARD, TILE_BACKWARD = 3 * FP32, 7 * FP32 + 1
-"""Bytes for each number of a tile beside the tile itself, at most, in TRL's loss without Triton: its temporaries."""
+"""Most bytes of temporaries per number of a tile, besides the tile itself, in TRL's loss without Triton."""
 
 ONCE_TILE = 1 << 24
-"""Logits of a tile in the loss of `distill.training.cpu`, in numbers."""
+"""Number of logits of a tile in the loss of `distill.training.cpu`."""
 
 ZERO3_LIVE_PARAMETERS = 1e9
-"""Parameters that ZeRO-3 keeps gathered, at most (DeepSpeed's stage3_max_live_parameters)."""
+"""Most parameters that ZeRO-3 keeps gathered (DeepSpeed's stage3_max_live_parameters)."""
 ZERO3_SUB_GROUP = 1e9
 """Parameters that ZeRO-3 updates at a time (DeepSpeed's sub_group_size)."""
 
 CUDA_CONTEXT_GIB = 0.8
-"""Assumed: CUDA's context, loaded kernels and cuBLAS's workspace."""
+"""Assumed: the CUDA context, loaded kernels and the cuBLAS workspace."""
 NCCL_GIB = 0.7
-"""Assumed: NCCL's buffers, where there are several GPUs."""
+"""Assumed: NCCL's buffers, with several GPUs."""
 FRAGMENTATION = 0.06
-"""Assumed: share of a GPU's other memory that the allocator holds and cannot use."""
+"""Assumed: share of a GPU's other memory that the allocator reserves and cannot use."""
 
 PARTS = ("weights", "gradients", "optimiser", "activations", "logits", "other")
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a model is trained, as far as memory is concerned."""
+    """Settings of a training that affect memory."""
 
     method: Method = "full"
     rows: int = 1
-    """Rows of a pass."""
+    """Rows per pass."""
     row_tokens: int = 2_048
-    """Longest row of a pass, in tokens; the others are padded to it or laid end to end."""
+    """Longest row of a pass, in tokens; the others are padded to it or packed."""
     accumulation: int = 1
-    """Passes of a step."""
+    """Passes per step."""
     lora_r: int = 32
     lora_targets: str | list[str] = field(default_factory=lambda: "all-linear")
     device: Literal["gpu", "cpu"] = "gpu"
@@ -81,25 +78,25 @@ class Setting:
     sequence_parallel: int = 1
     """GPUs that share each row."""
     cpu_offload: bool = False
-    """Whether shares of weights, gradients and moments stay in the machine's memory."""
+    """Whether shards of weights, gradients and moments stay in the machine's memory."""
     gradient_checkpointing: bool = True
     bf16: bool = True
-    """Whether the passes are computed in bfloat16; else in float32."""
+    """Whether passes are computed in bfloat16, or else in float32."""
     attention: Attention = "flash"
-    """`flash`: rows are kept apart without a mask; `rows`: by `distill.training.cpu`, one after the other."""
+    """`flash`: rows are kept apart without a mask; `rows`: one row after the other, by `distill.training.cpu`."""
     padded: bool = False
     """Whether rows of a pass differ in length, so that sdpa and eager attention need a mask."""
     loss: Loss = "trl"
-    """`trl`: TRL's, tile by tile, once forward and once back; `once`: that of `distill.training.cpu`."""
+    """`trl`: TRL's, which computes tiles forward and again backward; `once`: that of `distill.training.cpu`."""
 
     @property
     def tokens(self) -> int:
-        """Tokens of a pass on one GPU."""
+        """Return the tokens per pass on one GPU."""
         return -(-self.rows * self.row_tokens // self.sequence_parallel)
 
     @property
     def shards(self) -> int:
-        """GPUs among which weights, gradients and moments are shared out."""
+        """Return the number of GPUs over which weights, gradients and moments are sharded."""
         return 1 if self.sharding == "none" else self.num_processes
 
     @property
@@ -108,31 +105,31 @@ class Setting:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of a weight that is not quantised: masters of full training are float32 always."""
+        """Return the bytes of an unquantised weight; full fine-tuning always keeps float32 master weights."""
         return FP32 if self.method == "full" else self.compute_bytes
 
     @property
     def stream_bytes(self) -> int:
-        """Bytes of a number that goes from layer to layer: float32 weights make it float32, autocast or not."""
+        """Return the bytes of a number in hidden states, which float32 weights make float32 even under autocast."""
         return self.compute_bytes if self.sharding != "none" else self.stored_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Memory of one GPU at the moment when it is highest, in GiB by part."""
+    """Peak memory of one GPU, in GiB by part."""
 
     weights: float
     gradients: float
     optimiser: float
     activations: float
     logits: float
-    """What the loss takes: tiles of logits, and gradients of the projection to the vocabulary."""
+    """The loss: tiles of logits, and the gradient of the projection to the vocabulary."""
     other: float
     """Gathered and cast weights, communication buffers, the CUDA context, fragmentation."""
     moment: str
-    """When that is: loss, backward, end of backward, or update."""
+    """Moment of the peak: loss, backward, end of backward, or update."""
     host_gib: float = 0.0
-    """Memory of the machine for what a GPU has put there, in GiB for each GPU."""
+    """Memory of the machine for offloaded tensors, in GiB per GPU."""
 
     @property
     def total_gib(self) -> float:
@@ -140,7 +137,7 @@ class Estimate:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Part -> GiB, in the order of `PARTS`."""
+        """Return part -> GiB, in the order of `PARTS`."""
         return {part: getattr(self, part) for part in PARTS}
 
 
@@ -149,7 +146,7 @@ Bytes = dict[str, float]
 
 
 def plan(shape: ModelShape, setting: Setting) -> Estimate:
-    """The memory that training `shape` takes under `setting`.
+    """Return the memory of training `shape` with `setting`.
 
     Raises:
         ModelError: LoRA targets that the model does not have.
@@ -174,14 +171,14 @@ def plan(shape: ModelShape, setting: Setting) -> Estimate:
 
 
 def trained_parameters(shape: ModelShape, setting: Setting) -> int:
-    """Parameters that get gradients."""
+    """Return the number of parameters with gradients."""
     if setting.method == "full":
         return shape.num_parameters
     return shape.lora_parameters(setting.lora_r, setting.lora_targets)
 
 
 def _standing(shape: ModelShape, setting: Setting) -> Bytes:
-    """What is there all the time: weights and AdamW's moments."""
+    """Return what is allocated all the time: weights and AdamW's moments."""
     trained = trained_parameters(shape, setting)
     weights = float(shape.num_parameters * setting.stored_bytes)
     if setting.method == "qlora":
@@ -189,23 +186,23 @@ def _standing(shape: ModelShape, setting: Setting) -> Bytes:
     if setting.method != "full":
         weights += trained * FP32
     elif setting.sharding == "zero3" and setting.bf16:
-        weights += shape.num_parameters * BF16  # beside the float32 masters
+        weights += shape.num_parameters * BF16  # besides the float32 master weights
     return {"weights": weights / setting.shards, "optimiser": ADAMW * trained / setting.shards}
 
 
 def _all_gradients(shape: ModelShape, setting: Setting) -> float:
-    """Gradients of every trained parameter, in float32 and shared out as the weights are."""
+    """Return the bytes of all gradients: float32 (bfloat16 with ZeRO-3 in bfloat16), sharded as the weights are."""
     size = BF16 if setting.sharding == "zero3" and setting.bf16 else FP32
     return size * trained_parameters(shape, setting) / setting.shards
 
 
 def _kept_gradients(shape: ModelShape, setting: Setting) -> float:
-    """Gradients of earlier passes of the same step, which lie on the GPU while the next pass runs."""
+    """Return the bytes of gradients of earlier passes of the step, which stay on the GPU during the next pass."""
     return _all_gradients(shape, setting) if setting.accumulation > 1 and not setting.cpu_offload else 0.0
 
 
 def _head_gradient(shape: ModelShape, setting: Setting) -> float:
-    """The gradient of the projection to the vocabulary, whole on each GPU, as TRL's loss adds it up in float32."""
+    """Return the bytes of the gradient of the projection to the vocabulary, which each GPU sums up whole in float32."""
     return FP32 * shape.embedding_parameters if setting.method == "full" else 0.0
 
 
@@ -213,7 +210,7 @@ def _head_gradient(shape: ModelShape, setting: Setting) -> float:
 
 
 def saved_per_layer(shape: ModelShape, setting: Setting) -> float:
-    """Bytes that autograd saves in one decoder layer for each token."""
+    """Return the bytes that autograd saves in one decoder layer per token."""
     size, trains_all = setting.compute_bytes, setting.method == "full"
     hidden, query, keys, mlp = shape.hidden, shape.query_width, shape.kv_width, shape.intermediate
     copies = _input_copies(shape, setting)
@@ -224,24 +221,24 @@ def saved_per_layer(shape: ModelShape, setting: Setting) -> float:
         saved += _saved_by_norm(query, weighted, shape.heads) + _saved_by_norm(keys, weighted, shape.kv_heads)
     if not trains_all:
         saved += size * setting.lora_r * len(shape.lora_targets(setting.lora_targets))
-    saved += size * (2 * query + 2 * keys) + FP32 * shape.heads  # q, k, v, what attention gives, its log-sum
+    saved += size * (2 * query + 2 * keys) + FP32 * shape.heads  # q, k, v, the attention output and its log-sum-exp
     saved += _mask_per_token(shape, setting)
     return saved + 3 * size * mlp  # gate, silu(gate), up
 
 
 def _saved_by_norm(width: int, weighted_bytes: int, groups: int) -> float:
-    """RMSNorm's input in float32, its inverse root mean squares, and, if its weight is trained, what that scales."""
+    """Return the bytes of RMSNorm's float32 input, its inverse RMS and, if the weight is trained, what that scales."""
     return FP32 * width + FP32 * groups + weighted_bytes * width
 
 
 def _input_copies(shape: ModelShape, setting: Setting) -> dict[int, int]:
-    """Width -> how many tensors of it the layer's projections save as their inputs, beside those counted elsewhere."""
+    """Return width -> number of input tensors that the layer's projections save, besides those counted elsewhere."""
     hidden, query, mlp = shape.hidden, shape.query_width, shape.intermediate
     targets = list(shape.linears) if setting.method == "full" else shape.lora_targets(setting.lora_targets)
     num_q, num_m = (len({"q_proj", "k_proj", "v_proj"} & {*targets}), len({"gate_proj", "up_proj"} & {*targets}))
     copies = {hidden: 0, query: 0, mlp: 0}
     if setting.bf16 and (setting.method != "full" or setting.sharding == "none"):
-        # Cast for each projection anew, from float32 or (adapters) by way of it.
+        # Cast again for each projection, from float32 or, with adapters, through float32.
         copies[hidden] += num_q + num_m
         copies[query] += int("o_proj" in targets and setting.method != "full")
     else:
@@ -251,44 +248,44 @@ def _input_copies(shape: ModelShape, setting: Setting) -> dict[int, int]:
 
 
 def _mask_per_token(shape: ModelShape, setting: Setting) -> float:
-    """What attention saves for each token because a mask is there, or because it keeps the scores."""
+    """Return the bytes that attention saves per token for a mask, for scores, or for separate rows."""
     size = setting.compute_bytes
     if setting.attention == "eager":
-        # softmax in float32, and cast; keys and values are repeated for each query head
+        # the float32 softmax and its cast; keys and values repeated for each query head
         scores = shape.heads * setting.row_tokens * (FP32 + (size if setting.bf16 else 0))
         return scores + 2 * size * (shape.query_width - shape.kv_width)
     if setting.attention == "rows":
-        return size * shape.query_width  # what each row attended to, and all of it put together
+        return size * shape.query_width  # the output of each row, and their concatenation
     if setting.attention == "sdpa" and setting.padded:
-        # the mask as numbers, made for each layer; keys and values are repeated for each query head
+        # the mask as numbers, made in each layer; keys and values repeated for each query head
         return size * setting.row_tokens + 2 * size * (shape.query_width - shape.kv_width)
     return 0.0
 
 
 def _activations(shape: ModelShape, setting: Setting) -> float:
-    """Bytes that the forward pass leaves saved: all layers', or with checkpointing each layer's input alone."""
+    """Return the bytes saved by the forward pass: all layers', or with checkpointing only each layer's input."""
     per_token = (
         setting.stream_bytes * shape.hidden if setting.gradient_checkpointing else saved_per_layer(shape, setting)
     )
-    # The last norm, its output, and the hidden states that the loss takes.
+    # The last norm and its output; below also the hidden states that the loss takes.
     end = _saved_by_norm(shape.hidden, setting.stream_bytes if setting.method == "full" else 0, 1)
     return setting.tokens * (shape.layers * per_token + end + setting.stream_bytes * shape.hidden + _mask(setting))
 
 
 def _mask(setting: Setting) -> float:
-    """The mask that all layers share, which says for each token of a row which others it sees."""
+    """Return the bytes per token of the attention mask that all layers share."""
     if setting.attention == "sdpa" and setting.padded:
         return setting.row_tokens  # as booleans
     return setting.compute_bytes * setting.row_tokens if setting.attention == "eager" else 0.0
 
 
 def _layer_backward(shape: ModelShape, setting: Setting) -> float:
-    """What the backward pass of one layer takes beside what the forward pass saved."""
+    """Return the bytes of one layer's backward pass, besides what the forward pass saved."""
     size, mlp = setting.compute_bytes, shape.intermediate
     stream = setting.stream_bytes * shape.hidden
     through_mlp = 2 * size * mlp
     if setting.method != "full" and setting.bf16:
-        through_mlp += FP32 * mlp  # the adapter's part comes back by way of float32
+        through_mlp += FP32 * mlp  # the adapter's gradient goes through float32
     recomputed = saved_per_layer(shape, setting) if setting.gradient_checkpointing else 0.0
     return setting.tokens * (stream + through_mlp + recomputed)
 
@@ -297,24 +294,24 @@ def _layer_backward(shape: ModelShape, setting: Setting) -> float:
 
 
 def _tile(shape: ModelShape, setting: Setting, temporaries: int) -> float:
-    """A tile of logits with what is made of it; Triton, on a GPU, needs no temporaries."""
+    """Return the bytes of a tile of logits and its temporaries, of which Triton on a GPU needs none."""
     num = min(setting.tokens, LOSS_TOKENS) * min(shape.vocab, LOSS_VOCAB)
     return num * (setting.compute_bytes + (temporaries if setting.device == "cpu" else 0))
 
 
 def _cast_slice(shape: ModelShape, setting: Setting) -> float:
-    """The part of the projection that a tile is made with, in the passes' precision."""
+    """Return the bytes of a tile's part of the projection, cast to bfloat16."""
     return BF16 * min(shape.vocab, LOSS_VOCAB) * shape.hidden if setting.bf16 else 0.0
 
 
 def _once(shape: ModelShape, setting: Setting) -> float:
-    """The loss of `distill.training.cpu`: logits and probabilities of a tile, and the gradients with them."""
+    """Return the bytes of the loss of `distill.training.cpu`: logits and probabilities of a tile, and gradients."""
     hidden = setting.tokens * setting.stream_bytes * shape.hidden
     tile = max(ONCE_TILE // shape.vocab, 1) * shape.vocab
     tiles = min(tile, setting.tokens * shape.vocab) * (2 * FP32 + (setting.compute_bytes if setting.bf16 else 0))
     cast = BF16 * shape.embedding_parameters if setting.bf16 else 0
     of_tile = setting.compute_bytes * shape.embedding_parameters if setting.method == "full" else 0
-    # The last norm's output and the part of it that is scored, beside their gradient.
+    # The last norm's output and the scored part of it, besides their gradient.
     return 2 * hidden + tiles + cast + of_tile + _head_gradient(shape, setting)
 
 
@@ -329,7 +326,7 @@ def _loss(shape: ModelShape, setting: Setting) -> Bytes:
 
 
 def _backward(shape: ModelShape, setting: Setting) -> Bytes:
-    """The loss's backward pass, or that of the last layer after it."""
+    """Return the bytes of the loss's backward pass, or of the last layer's if that is more."""
     hidden_gradient = FP32 * setting.tokens * shape.hidden
     of_loss: float = hidden_gradient
     if setting.loss == "trl":
@@ -345,11 +342,11 @@ def _backward(shape: ModelShape, setting: Setting) -> Bytes:
 
 
 def _end_of_backward(shape: ModelShape, setting: Setting) -> Bytes:
-    """The first layer's backward pass is done, and the embedding's gradient is made, as large as the embedding."""
+    """Return the bytes after the first layer's backward pass, when the embedding's gradient is allocated."""
     embedding = _head_gradient(shape, setting)
     gradients = 0.0 if setting.cpu_offload else _all_gradients(shape, setting)
     if setting.sharding == "none" and setting.accumulation == 1:
-        # The one that is made becomes the parameter's own; of a tied embedding there is the projection's part too.
+        # The new gradient becomes the parameter's own; a tied embedding also has the projection's part.
         embedding = embedding if shape.tied else 0.0
     elif shape.tied:
         embedding *= 2
@@ -368,11 +365,11 @@ def _update(shape: ModelShape, setting: Setting) -> Bytes:
     return {"gradients": gradients + widened, "other": _buckets(shape, setting)}
 
 
-# --- what many GPUs, and two precisions, take on top ---
+# --- on top for several GPUs and for mixed precision ---
 
 
 def _gathered(shape: ModelShape, setting: Setting) -> float:
-    """Weights that are whole on the GPU for a while: two layers (one at work, one under way) and the vocabulary's."""
+    """Return the bytes of gathered weights: two layers (one in use, one prefetched) and the embedding."""
     size = setting.compute_bytes
     if setting.method == "qlora":
         # One projection is dequantised at a time.
@@ -386,14 +383,15 @@ def _gathered(shape: ModelShape, setting: Setting) -> float:
     two_layers = 2.0 * shape.layer_parameters
     if setting.sharding == "zero3":
         two_layers = max(two_layers, min(ZERO3_LIVE_PARAMETERS, shape.num_parameters - shape.embedding_parameters))
-    # Gradients of a layer are whole too until they have been added up over all GPUs.
+    # Gradients of a layer are unsharded until they are reduced over all GPUs.
     whole_gradients = 2 * size * shape.layer_parameters if setting.method == "full" else 0.0
     return size * (two_layers + shape.embedding_parameters) + whole_gradients
 
 
 def _cast_weights(shape: ModelShape, setting: Setting, forward: bool) -> float:
-    """bfloat16 copies of float32 weights that autocast makes: kept to the end of the forward pass, or as long as the
-    graph; with checkpointing the backward pass makes one layer's at a time anew."""
+    """Return the bytes of the bfloat16 copies that autocast makes of float32 weights."""
+    # They live until the end of the forward pass, or as long as the graph. With checkpointing the backward pass makes
+    # those of one layer at a time again.
     if not setting.bf16 or setting.method != "full" or setting.sharding != "none":
         return 0.0
     all_of_them = BF16 * float(shape.linear_parameters)
@@ -401,7 +399,7 @@ def _cast_weights(shape: ModelShape, setting: Setting, forward: bool) -> float:
 
 
 def _buckets(shape: ModelShape, setting: Setting) -> float:
-    """DistributedDataParallel's buckets: a second copy of all gradients."""
+    """Return the bytes of DistributedDataParallel's buckets: a second copy of all gradients."""
     if setting.sharding == "none" and setting.num_processes > 1:
         return FP32 * float(trained_parameters(shape, setting))
     return 0.0

@@ -1,8 +1,4 @@
-"""What `distill students` and `distill sft --plan` show: the student table; memory by part, and layouts that fit.
-
-Enters: names of students, `sft:` of a recipe, GPUs and their memory. Leaves: a JSON-ready dict for each, and the same
-as tables that fit into 80 columns.
-"""
+"""Output of `distill students` and `distill sft --plan`: JSON-ready dicts, and tables that fit into 80 columns."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -24,18 +20,18 @@ METHODS: dict[Method, str] = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
 SHARDINGS: dict[Sharding, str] = {"none": "none", "fsdp": "FSDP2", "zero3": "ZeRO-3"}
 
 TABLE_GPUS = (1, 8, 64)
-"""Numbers of GPUs that the student table has layouts for."""
+"""Numbers of GPUs for which the student table has layouts."""
 TABLE_GPU_GIB = 80.0
 R1_BATCH_SIZE = 64
 FOLDING = ("base", "layout")
-"""Columns whose words may go to the next line."""
+"""Columns that may wrap."""
 
 DEFAULT_GPUS, DEFAULT_GPU_GIB = 8, 80.0
-"""What a plan is for on a machine without GPUs, where the command does not say."""
+"""Defaults of a plan on a machine without GPUs."""
 
 
 def student_entries() -> list[dict[str, Any]]:
-    """The student table, with layouts for R1's setting: rows up to 32,768 tokens, 64 a step."""
+    """Return the student table, with layouts for R1's setting: rows of up to 32,768 tokens, 64 per step."""
     return [_student_entry(student) for student in STUDENTS.values()]
 
 
@@ -93,7 +89,7 @@ def _choice_entry(choice: Choice) -> dict[str, Any]:
 
 
 def student_tables(entries: Sequence[dict[str, Any]]) -> list["Table"]:
-    """The entries of `student_entries` as tables."""
+    """Return the entries of `student_entries` as tables."""
     return [_base_table(entries), _training_table(entries), _score_table(entries), _layout_table(entries)]
 
 
@@ -120,7 +116,7 @@ def _training_table(entries: Sequence[dict[str, Any]]) -> "Table":
 
 def _score_table(entries: Sequence[dict[str, Any]]) -> "Table":
     columns = ("AIME24", "cons@64", "MATH-500", "GPQA-D", "LiveCode", "Codeforces")
-    table = _table("What R1's students of these bases scored", {"alias": "left", **dict.fromkeys(columns, "right")})
+    table = _table("Scores of R1's students of these bases", {"alias": "left", **dict.fromkeys(columns, "right")})
     for entry in entries:
         if entry["r1_scores"]:
             table.add_row(entry["alias"], *(str(score) for score in entry["r1_scores"].values()))
@@ -141,8 +137,8 @@ def _layout_table(entries: Sequence[dict[str, Any]]) -> "Table":
                 *(_brief(layouts[method][str(num_gpus)]) for num_gpus in TABLE_GPUS),
             )
     table.caption = (
-        f"rows (of up to {R1_CONTEXT:,} tokens, or the context) x passes of each GPU;\nfsdp: weights shared out; "
-        "2/row: GPUs that share a row; ram: shares in the machine's memory"
+        f"rows (of up to {R1_CONTEXT:,} tokens, or the context) x passes of each GPU;\nfsdp: weights sharded; "
+        "2/row: GPUs that share a row; ram: shards in the machine's memory"
     )
     return table
 
@@ -158,16 +154,16 @@ def _brief(choice: dict[str, Any]) -> str:
 
 
 def plan_entry(name: str, config: SftConfig, num_gpus: int, gpu_gib: float) -> dict[str, Any]:
-    """Memory and layouts of one student.
+    """Return memory and layouts of one student.
 
     Args:
         name: an alias, a local folder, or a Hub id.
-        config: `sft:`; of its compute section only what `Setting` has.
-        num_gpus: GPUs there are.
-        gpu_gib: memory of one.
+        config: `sft:`; of its compute section only the fields of `Setting` are used.
+        num_gpus: number of GPUs.
+        gpu_gib: memory of one, in GiB.
 
     Raises:
-        ModelError: the model's architecture cannot be found, or is not one that memory is worked out for.
+        ModelError: the model's config.json cannot be found, or its architecture is not supported.
     """
     student = find_student(name)
     shape, context = known_shape(student)
@@ -185,7 +181,7 @@ def plan_entry(name: str, config: SftConfig, num_gpus: int, gpu_gib: float) -> d
             _memory_entry(shape, replace(setting, method=method, sharding=sharding), gpu_gib)
             for method in METHODS
             for sharding in SHARDINGS
-            if (method, sharding) != ("qlora", "zero3")  # ZeRO-3 cannot share out 4-bit weights
+            if (method, sharding) != ("qlora", "zero3")  # ZeRO-3 cannot shard 4-bit weights
         ],
         "layouts": [
             _layouts_entry(shape, replace(setting, method=method), config.batch_size, num_gpus, gpu_gib)
@@ -197,25 +193,25 @@ def plan_entry(name: str, config: SftConfig, num_gpus: int, gpu_gib: float) -> d
 def plan_memory(
     student: str, num_gpus: int = DEFAULT_GPUS, gpu_gib: float = DEFAULT_GPU_GIB, sft: SftConfig | None = None
 ) -> dict[str, Any]:
-    """What training a student takes, and the layouts that fit, as `distill sft --plan --json` shows it (docs/json.md).
+    """Return memory and layouts for training a student, as in `distill sft --plan --json` (docs/json.md).
 
     Args:
         student: an alias, a local folder, or a Hub id.
-        num_gpus: GPUs there are.
+        num_gpus: number of GPUs.
         gpu_gib: memory of one, in GiB.
         sft: `sft:` of a recipe; left out: the defaults.
 
     Raises:
-        ModelError: the model's architecture cannot be found, or is not one that memory is worked out for.
+        ModelError: the model's config.json cannot be found, or its architecture is not supported.
     """
     return plan_entry(student, sft or SftConfig(), num_gpus, gpu_gib)
 
 
 def known_shape(student: Student) -> tuple[ModelShape, int | None]:
-    """A student's shape and longest context, from the table or from its `config.json`, without its weights.
+    """Return a student's shape and longest context, from the table or its `config.json`, without its weights.
 
     Raises:
-        ModelError: it is neither in the table nor here nor on the Hub, or of an unknown kind.
+        ModelError: the student cannot be found, or its architecture is not supported.
     """
     if student.shape is not None:
         return student.shape, student.longest_context
@@ -242,7 +238,7 @@ def _fetched(name: str) -> str:
 
     try:
         return str(hf_hub_download(name, "config.json"))
-    except (OSError, ValueError) as error:  # every error of the Hub's is one of these
+    except (OSError, ValueError) as error:  # all errors of the Hub client are among these
         raise ModelError(
             f"{name}: its config.json is not in the local cache and cannot be fetched ({type(error).__name__}). Give "
             f"an alias ({', '.join(STUDENTS)}), a local folder, or fetch it with `hf download {name} config.json`."
@@ -273,7 +269,7 @@ def _layouts_entry(
 
 
 def plan_tables(entry: dict[str, Any]) -> list["Table"]:
-    """A `plan_entry` as tables."""
+    """Return a `plan_entry` as tables."""
     return [_memory_table(entry), _fitting_table(entry)]
 
 
@@ -335,7 +331,7 @@ def _table(title: str, columns: dict[str, Any]) -> "Table":
         padding=(0, 1, 0, 0),
     )
     for name, justify in columns.items():
-        # A narrow terminal folds a layout's words; an alias or a number must stay whole.
+        # On a narrow terminal a layout may wrap; an alias or a number must not.
         table.add_column(name, justify=justify, no_wrap=name not in FOLDING, overflow="fold")
     return table
 

@@ -1,1 +1,1 @@
-"""How work is started: child processes, groups of them, launchers, CPU threads. Imports `storage` and below."""
+"""Starting work: child processes, process groups, launchers and CPU threads. Imports `storage` and below."""

@@ -1,9 +1,9 @@
-"""Threads that follow the load: beside busy processes fewer of them compute, and they wait for each other asleep.
+"""Adapt the number of computing threads, and how they wait for each other, to the load from other processes.
 
-The threads that share a matrix product meet at its end, thousands of times a second. libgomp lets them wait awake
-there, which is fastest on idle cores. Beside a busy process it is the slowest way: the thread that waits holds the core
-that the thread it waits for needs, and each meeting lasts as long as a time slice of the scheduler.
-`benchmarks/neighbour.py` measures both.
+Threads that share a matrix product synchronise at its end, thousands of times a second. libgomp lets them busy-wait
+there, which is fastest on idle cores. Beside a busy process it is slowest: the waiting thread holds the core that the
+thread it waits for needs, and each synchronisation takes a whole time slice of the scheduler. `benchmarks/neighbour.py`
+measures both.
 """
 
 import os
@@ -13,21 +13,21 @@ from pathlib import Path
 
 LOOK_EVERY_S = 0.5
 NEIGHBOUR = 0.2
-"""Cores that other processes use, from which on threads wait asleep."""
+"""Load from other processes, in cores, from which threads sleep while they wait."""
 BUSY_NEIGHBOUR = 0.5
-"""Cores that other processes use, from which on fewer threads compute."""
+"""Load from other processes, in cores, from which fewer threads compute."""
 TICKS = os.sysconf("SC_CLK_TCK")
 BUSY_FIELDS = (0, 1, 2, 5, 6, 7)
-"""Of a line of /proc/stat: user, nice, system, irq, softirq, steal. https://docs.kernel.org/filesystems/proc.html"""
+"""User, nice, system, irq, softirq, steal in a line of /proc/stat. https://docs.kernel.org/filesystems/proc.html"""
 
 
 class LoadFollower:
-    """Adapts the computing threads of this process to what other processes take of its cores.
+    """A controller that adapts this process's computing threads to the load of other processes on its cores.
 
-    Create it in the thread that computes, and before vLLM is loaded, which takes `torch.set_num_threads` away.
+    Create it in the thread that computes, and before vLLM is loaded, which replaces `torch.set_num_threads`.
 
     Args:
-        max_threads: that compute where nothing disturbs them; left out: their number is never changed.
+        max_threads: threads that compute without other load. Default: never change their number.
     """
 
     def __init__(self, max_threads: int | None = None) -> None:
@@ -36,7 +36,7 @@ class LoadFollower:
         self._set_num_threads = torch.set_num_threads
         self._max_threads = max_threads
         self.num_threads = max_threads
-        """That compute now; `None`: left alone."""
+        """Threads that compute now; `None` if their number is never changed."""
         if max_threads is not None:
             self._set_num_threads(max_threads)
         self._cores = os.sched_getaffinity(0)
@@ -49,7 +49,7 @@ class LoadFollower:
         return self._team is not None
 
     def follow(self) -> None:
-        """Look at the load, at most every `LOOK_EVERY_S`, and adapt. Call it between two steps of computing."""
+        """Measure the load, at most every `LOOK_EVERY_S`, and adapt. Call it between two steps of computing."""
         now = time.monotonic()
         elapsed = now - self._looked_at
         if elapsed < LOOK_EVERY_S:
@@ -59,13 +59,13 @@ class LoadFollower:
         self._looked_at, self._before = now, used_s
 
     def _adapt(self, others: float) -> None:
-        """Adapt to so many cores' worth of other processes."""
+        """Adapt to a load of `others` cores from other processes."""
         was_asleep = self.waits_asleep
         if others < NEIGHBOUR:
             self.close()
         elif self._team is None:
             self._team = _IdleTeam()
-        # Threads that wait awake keep others from running, so that how much these want shows only afterwards.
+        # Busy-waiting threads keep other processes from running, so their real load shows only once threads sleep.
         if self._max_threads is not None and was_asleep and self.waits_asleep:
             self._compute_with(threads_beside(others, len(self._cores), self._max_threads))
 
@@ -75,14 +75,14 @@ class LoadFollower:
             self.num_threads = num_threads
 
     def close(self) -> None:
-        """Let all threads compute again, and wait awake."""
+        """Let all threads compute again, and busy-wait."""
         if self._team is not None:
             self._team.close()
             self._team = None
         self._compute_with(self._max_threads)
 
     def _used_by_others_s(self) -> float:
-        """CPU seconds that other processes and, under a hypervisor, other machines have taken of these cores so far."""
+        """Return the CPU seconds on these cores used so far by other processes and other guests of a hypervisor."""
         used = 0
         for line in Path("/proc/stat").read_text().splitlines():
             name, *fields = line.split()
@@ -92,15 +92,15 @@ class LoadFollower:
 
 
 def threads_beside(others: float, num_cores: int, max_threads: int) -> int:
-    """How many threads compute fastest beside other processes.
+    """Return how many threads compute fastest beside other processes.
 
     Args:
         others: cores' worth of CPU time that other processes use.
         num_cores: cores of this process.
-        max_threads: threads at most.
+        max_threads: maximum number of threads.
 
     Returns:
-        One for each core that is left; all of them where no core is left whole, which takes more of the cores' time.
+        One for each free core. If no core is entirely free, all of them, which get a larger share of the cores' time.
     """
     if others < BUSY_NEIGHBOUR:
         return max_threads
@@ -109,11 +109,11 @@ def threads_beside(others: float, num_cores: int, max_threads: int) -> int:
 
 
 class _IdleTeam:
-    """OpenMP threads that only sleep, which makes all the process's OpenMP threads wait asleep.
+    """OpenMP threads that only sleep, which makes all OpenMP threads of the process sleep while they wait.
 
-    libgomp has no call for its way of waiting, but one rule: while a process has more OpenMP threads than cores, they
-    wait awake for a moment only (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). A second thread that
-    has used OpenMP keeps a team of its own, and takes it along when it ends. Other OpenMP libraries do not mind.
+    libgomp has no call for this, but one rule: while a process has more OpenMP threads than cores, they busy-wait only
+    briefly (https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html). A second thread that uses OpenMP has a
+    team of its own, which ends with it. Other OpenMP libraries are not affected.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class _IdleTeam:
     def _run(self, ready: threading.Event) -> None:
         import torch
 
-        torch.zeros(1 << 18).add_(1)  # large enough to be shared among threads
+        torch.zeros(1 << 18).add_(1)  # large enough to be split among threads
         ready.set()
         self._end.wait()
 

@@ -1,10 +1,10 @@
-"""How a job is started, never what it does: its settings handed over as JSON to a child process, or to several.
+"""Run a job in one or several child processes, with its settings passed as JSON.
 
-A child of its own gives back all memory when it ends, leaves the caller free of torch, and keeps vLLM's thread
-pinning out of training. Its output goes to a log file; only its progress bar reaches the terminal. It dies with its
-parent, so that a killed run leaves nobody writing. Several children form a torch.distributed group and end together.
+A child process frees all memory when it ends, keeps torch out of the caller, and keeps vLLM's thread pinning out of
+training. Its output goes to a log file; only its progress bar reaches the terminal. It dies with its parent, so that a
+killed run leaves no process writing. Several children form a torch.distributed group and end together.
 
-    python -m distill.execution.jobs sample job.json 5     # 5: the file descriptor that takes the result
+    python -m distill.execution.jobs sample job.json 5     # 5: the file descriptor for the result
 """
 
 import contextlib
@@ -38,12 +38,12 @@ JOBS = {
 CHILD_ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",  # the children fork no workers that would profit
+    "TOKENIZERS_PARALLELISM": "false",  # the children fork no workers that would benefit
     "PYTHONWARNINGS": "ignore",
 }
 
 OTHERS_SAY = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")
-"""Settings of accelerate that a launcher or a shell may hold; the recipe alone decides how a job is laid out."""
+"""Settings of accelerate that a launcher or a shell may have set. Only the recipe decides how a job is laid out."""
 
 
 def run_job(
@@ -61,16 +61,16 @@ def run_job(
         kind: a key of `JOBS`.
         job: the job's dataclass instance.
         folder: where its logs are kept.
-        drain_s: how long the job may go on after a signal to finish what it has begun, in seconds.
-        num_processes: how many children do it together, over all machines.
-        is_group: make a torch.distributed group even of a single process.
-        leader: of a launch from outside: the other processes are not ours to start, but called.
+        drain_s: seconds that the job may continue after a signal to finish what it has begun.
+        num_processes: number of processes that run the job together.
+        is_group: whether to create a torch.distributed group even for a single process.
+        leader: of an external launch, whose other processes exist already and are called.
 
     Returns:
-        What the job's function returned in the first child, and the children's peak resident memory in GiB, added up.
+        The result of the job's function in the first child, and the sum of the children's peak resident memory in GiB.
 
     Raises:
-        DistillError: the same error that the job raised, or StageError with the end of the log if a child died.
+        DistillError: the error that the job raised, or StageError with the end of the log if a child died.
     """
     job_file = folder / f".{kind}.job.json"
     write_json(job_file, dataclasses.asdict(job))
@@ -93,12 +93,12 @@ def follow(kind: str, folder: Path, follower: Follower, drain_s: float = 0.0) ->
 
     Args:
         kind: a key of `JOBS`.
-        folder: where rank 0 keeps the job, and we our log.
+        folder: where rank 0 keeps the job, and this process its log.
         follower: has met the others.
         drain_s: as for `run_job`.
 
     Raises:
-        DistillError: as `run_job`; or rank 0 has stopped.
+        DistillError: as `run_job`, or rank 0 has stopped.
     """
     call = follower.wait_for_call()
     if call is None:
@@ -119,7 +119,7 @@ def _crew(kind: str, job_file: Path, folder: Path, drain_s: float) -> Crew:
 
 
 def _start_group(crew: Crew, num_processes: int) -> None:
-    """All processes of a group on this machine."""
+    """Start all processes of a group on this machine."""
     with _bound("127.0.0.1") as store:
         master = _master_variables(("127.0.0.1", store.getsockname()[1])) | _loopback()
         for rank in range(num_processes):
@@ -128,7 +128,7 @@ def _start_group(crew: Crew, num_processes: int) -> None:
 
 
 def _start_first(crew: Crew, leader: Leader, job_file: Path) -> None:
-    """The first process of a group whose others are started elsewhere."""
+    """Start the first process of a group whose others are started elsewhere."""
     place = leader.place
     rank = _rank_variables(0, place.local_rank, place.world_size, leader.local_world_size)
     if place.has_master:
@@ -137,7 +137,7 @@ def _start_first(crew: Crew, leader: Leader, job_file: Path) -> None:
         return
     here = leader.is_one_machine
     with _bound("127.0.0.1" if here else "") as store:
-        # A node's name in Slurm is the one that other nodes know it by.
+        # In Slurm, other nodes know this machine by its node name.
         host = "127.0.0.1" if here else os.environ.get("SLURMD_NODENAME", socket.gethostname())
         master = host, store.getsockname()[1]
         leader.call(job_file, master)
@@ -146,7 +146,7 @@ def _start_first(crew: Crew, leader: Leader, job_file: Path) -> None:
 
 @contextlib.contextmanager
 def _bound(address: str) -> Iterator[socket.socket]:
-    """A listening socket on a free port, which the first child takes over."""
+    """Yield a listening socket on a free port, for the first child to take over."""
     with socket.socket() as bound:
         bound.bind((address, 0))
         bound.listen(socket.SOMAXCONN)
@@ -154,7 +154,7 @@ def _bound(address: str) -> Iterator[socket.socket]:
 
 
 def _rank_variables(rank: int, local_rank: int, world_size: int, local_world_size: int) -> dict[str, str]:
-    """What torch.distributed and accelerate read; the cores are shared out among this machine's processes."""
+    """Return the variables that torch.distributed and accelerate read. This machine's processes share its cores."""
     num_threads = max(1, len(os.sched_getaffinity(0)) // local_world_size)
     return {
         "RANK": str(rank),
@@ -166,31 +166,31 @@ def _rank_variables(rank: int, local_rank: int, world_size: int, local_world_siz
 
 
 def _master_variables(master: tuple[str, int] | None) -> dict[str, str]:
-    """Where the processes meet; `None`: where the launcher has said."""
+    """Return the variables that say where the processes meet; `None` for where the launcher says."""
     if master is None:
         return {name: value for name, value in os.environ.items() if name in ("MASTER_ADDR", "MASTER_PORT")}
-    # The store is served on a socket of ours (`host_store`): every rank is its client, as under torchrun's agent.
+    # `host_store` serves the store on a socket of the parent, so every rank is a client, as under torchrun's agent.
     return {"MASTER_ADDR": master[0], "MASTER_PORT": str(master[1]), "TORCHELASTIC_USE_AGENT_STORE": "True"}
 
 
 def _loopback() -> dict[str, str]:
-    """Keep gloo on the loopback interface: a machine's own name need not lead to itself."""
+    """Return variables that keep gloo on the loopback interface: a machine's own name may not resolve to itself."""
     return {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo")} if sys.platform == "linux" else {}
 
 
 def _clean_environment() -> dict[str, str]:
-    """Ours, less what would make a single child believe that it is one of several."""
+    """Return the environment without what would make a single child believe that it is one of several."""
     ours = {n: v for n, v in os.environ.items() if n not in RANK_VARIABLES and not n.startswith(OTHERS_SAY)}
     return CHILD_ENVIRONMENT | ours
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux; elsewhere nothing happens)."""
+    """Ask the kernel to kill this process when its parent dies. Linux only; elsewhere nothing happens."""
     parent = os.getppid()
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it died before the request
             os._exit(1)
 
 
@@ -199,7 +199,7 @@ def _terminated(signum: int, frame: FrameType | None) -> None:
 
 
 def main(kind: str, job_path: str, result_fd: str) -> int:
-    """The child's side: read the job, do it, write the result or the error into the pipe."""
+    """Run a job in the child process, and write its result or error to the pipe."""
     end_with_parent()
     os.set_inheritable(int(result_fd), False)
     signal.signal(signal.SIGTERM, _terminated)
@@ -219,7 +219,7 @@ def main(kind: str, job_path: str, result_fd: str) -> int:
         error = {"type": type(known).__name__, "message": str(known)}
     except KeyboardInterrupt:
         return 130
-    del store  # it had to last as long as the job
+    del store  # kept alive until the job was done
     peak_kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     with os.fdopen(int(result_fd), "w") as stream:
         json.dump({"value": value, "error": error, "peak_memory_gib": peak_kib / 2**20}, stream)
@@ -231,4 +231,4 @@ if __name__ == "__main__":
     code = main(*sys.argv[1:4])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # vLLM's and torch's exit handlers may hang or print; all that matters is on the disk
+    os._exit(code)  # vLLM's and torch's exit handlers may hang or print; all results are stored by now

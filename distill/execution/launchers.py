@@ -1,8 +1,8 @@
-"""Training that a launcher outside has started many times over: which process this is, and how they all meet.
+"""Training in processes of an external launcher: find out which process this is, and meet the others.
 
 `distill sft` under torchrun, `accelerate launch` or `srun` is the same command in every process. Rank 0 owns the run
-folder and does the stage; the others wait until it calls, and then train along. They meet in `runs/<name>/.ranks/`,
-which all machines see: each process keeps a file there, renews it every few seconds, and is the only one to write it.
+folder and runs the stage; the others wait for its call and then join the training. They meet in `runs/<name>/.ranks/`,
+which all machines share. Each process keeps a file there, which only it writes, and renews it every few seconds:
 
     {"nonce": "f3a9…", "beat": 7, "host": "node2", "failure": null, "members": {"1": "77c0…"}, "call": {"master": …}}
 """
@@ -24,37 +24,36 @@ from distill.storage.files import read_json, write_json
 
 MEETING = ".ranks"
 MEET_WITHIN_S = 600.0
-"""How long the processes of a launch may take to appear, in seconds."""
+"""Time limit for the processes of a launch to appear, in seconds."""
 BEAT_S = 5.0
 SILENT_AFTER_S = 180.0
-"""A process that has not renewed its file for so long is taken for dead; network file systems show changes late."""
+"""A process that has not renewed its file for this long is presumed dead. Network file systems show changes late."""
 POLL_S = 0.2
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torch.distributed reads."""
+"""Variables that torch.distributed reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which of a launch's processes this is."""
+    """The position of this process in a launch."""
 
     rank: int
     local_rank: int
-    """Among those of this machine: the number of its GPU."""
+    """Rank among the processes of this machine, which is the number of its GPU."""
     world_size: int
     has_master: bool
-    """Whether the launcher has said where the processes find each other (MASTER_ADDR, MASTER_PORT)."""
+    """Whether the launcher has set where the processes meet (MASTER_ADDR, MASTER_PORT)."""
 
 
 def launched_place(environ: Mapping[str, str] = os.environ) -> Place | None:
-    """This process's place in a launch of several, or `None` where nobody but the user has started it.
-
-    torchrun and `accelerate launch` set WORLD_SIZE, RANK and LOCAL_RANK; `srun` the SLURM_ variables below. A batch
-    script has some of those too, so that the one which `srun` alone sets decides.
+    """Return this process's place in a launch of several, or `None` if no launcher started it.
 
     Raises:
         UserError: the launcher's variables are incomplete.
     """
+    # torchrun and `accelerate launch` set WORLD_SIZE, RANK and LOCAL_RANK; `srun` sets the SLURM_ variables below.
+    # A batch script has some of those too, but SLURM_STEP_NUM_TASKS is set by `srun` alone.
     has_master = "MASTER_ADDR" in environ and "MASTER_PORT" in environ
     try:
         if int(environ.get("WORLD_SIZE", "1")) > 1:
@@ -72,7 +71,7 @@ def launched_place(environ: Mapping[str, str] = os.environ) -> Place | None:
 
 
 class Member:
-    """One process of a launch: its own file in the meeting place, renewed by a thread, and its view of the others."""
+    """One process of a launch: its own file in the meeting folder, renewed by a thread, and its view of the others."""
 
     def __init__(self, place: Place, folder: Path) -> None:
         self.place = place
@@ -90,7 +89,7 @@ class Member:
 
     def __enter__(self) -> Self:
         if self.place.rank == 0:
-            # What an earlier launch has left; whoever of this one was quicker than we are writes anew.
+            # Remove the files of an earlier launch. A process of this one that was faster writes its file again.
             for file in self._folder.glob("rank-*.json"):
                 file.unlink(missing_ok=True)
         self._write({})
@@ -102,7 +101,7 @@ class Member:
     ) -> None:
         self._is_over.set()
         self._thread.join()
-        # Those who wait must hear how it ended; rank 0's file stays for them.
+        # The file stays, so that processes that wait learn how this one ended.
         with contextlib.suppress(DistillError):
             self._write({"failure": None if error is None else str(error) or type(error).__name__, "ended": True})
 
@@ -114,7 +113,7 @@ class Member:
 
     def _renew(self) -> None:
         while not self._is_over.wait(BEAT_S):
-            with contextlib.suppress(DistillError):  # the next beat may find the disk in order again
+            with contextlib.suppress(DistillError):  # the disk may work again at the next beat
                 self._write({})
 
     def _file(self, rank: int) -> Path:
@@ -127,19 +126,19 @@ class Member:
 
 
 class Leader(Member):
-    """Rank 0's side."""
+    """The member with rank 0."""
 
     def gather(self) -> None:
-        """Wait until every other process has come.
+        """Wait until every other process has appeared.
 
         Raises:
-            StageError: some have not come in time.
+            StageError: some have not appeared in time.
         """
         deadline = time.monotonic() + MEET_WITHIN_S
         while missing := self._missing():
             if time.monotonic() > deadline:
                 raise StageError(
-                    f"{len(missing)} of {self.place.world_size} processes (rank {_some(missing)}) have not come to "
+                    f"{len(missing)} of {self.place.world_size} processes (rank {_some(missing)}) have not appeared in "
                     f"{self._folder} within {MEET_WITHIN_S:.0f} s. All machines must share this folder and run the "
                     "same command."
                 )
@@ -156,11 +155,11 @@ class Leader(Member):
         return len(set(self._hosts)) == 1
 
     def call(self, job_file: Path, master: tuple[str, int] | None) -> None:
-        """Have the others train along.
+        """Ask the others to join a job.
 
         Args:
             job_file: what to train, on the shared file system.
-            master: host and port of the store where torch.distributed meets; `None`: the launcher's.
+            master: host and port of the store where torch.distributed meets; `None` for the launcher's.
         """
         sizes = [self._hosts.count(host) for host in self._hosts]
         self._write({"call": {"job": job_file.name, "master": master, "local_world_sizes": sizes}})
@@ -170,10 +169,10 @@ class Leader(Member):
         return self._hosts.count(self._hosts[0])
 
     def check(self) -> None:
-        """Look after the others.
+        """Check on the others.
 
         Raises:
-            StageError: one of them has failed, or has not been heard of for long.
+            StageError: one of them has failed, or has been silent for too long.
         """
         for rank in range(1, self.place.world_size):
             content = self._read(rank)
@@ -181,27 +180,27 @@ class Leader(Member):
                 raise StageError(f"the process of rank {rank} failed: {content['failure']}")
             if not content.get("ended") and _is_silent(self._seen, rank, content):
                 raise StageError(
-                    f"the process of rank {rank} on {content.get('host', 'an unknown host')} has not been heard of for "
+                    f"the process of rank {rank} on {content.get('host', 'an unknown host')} has not responded for "
                     f"{SILENT_AFTER_S:.0f} s. What is finished is kept: the same command goes on from there."
                 )
 
 
 class Follower(Member):
-    """The side of every other rank."""
+    """A member with any other rank."""
 
     def wait_for_call(self) -> dict[str, Any] | None:
-        """Wait until rank 0 calls; `None` where it has ended without having to.
+        """Wait for rank 0's call. Return `None` if rank 0 has ended without one.
 
         Raises:
-            StageError: rank 0 has failed, or has not come in time, or is dead.
+            StageError: rank 0 has failed, has not appeared in time, or is dead.
         """
         deadline = time.monotonic() + MEET_WITHIN_S
         while True:
             leader = self._leader()
             if leader is None and time.monotonic() > deadline:
                 raise StageError(
-                    f"rank {self.place.rank}: rank 0 has not come to {self._folder} within {MEET_WITHIN_S:.0f} s. See "
-                    "its output. All machines must share this folder and run the same command."
+                    f"rank {self.place.rank}: rank 0 has not appeared in {self._folder} within {MEET_WITHIN_S:.0f} s. "
+                    "See its output. All machines must share this folder and run the same command."
                 )
             if leader is not None:
                 self.check()
@@ -209,34 +208,34 @@ class Follower(Member):
                     call: dict[str, Any] | None = leader.get("call")
                     return call
             if not self._file(self.place.rank).exists():
-                self._write({})  # rank 0 has cleared the place of an earlier launch's files, ours among them
+                self._write({})  # rank 0 removed it along with the files of an earlier launch
             time.sleep(POLL_S)
 
     def _leader(self) -> dict[str, Any] | None:
-        """Rank 0's file if it is of this launch: an earlier one's does not name us."""
+        """Return rank 0's file if it belongs to this launch: that of an earlier one does not name this process."""
         content = self._read(0)
         is_ours = content.get("members", {}).get(str(self.place.rank)) == self._content["nonce"]
         return content if is_ours else None
 
     def check(self) -> None:
-        """Look after rank 0.
+        """Check on rank 0.
 
         Raises:
-            StageError: it has failed, or has not been heard of for long.
+            StageError: it has failed, or has been silent for too long.
         """
         leader = self._leader() or {}
         if leader.get("failure"):
             raise StageError(f"rank 0 stopped: {leader['failure']}")
         if not leader.get("ended") and _is_silent(self._seen, 0, leader):
-            raise StageError(f"rank 0 has not been heard of for {SILENT_AFTER_S:.0f} s; rank {self.place.rank} stops.")
+            raise StageError(f"rank 0 has not responded for {SILENT_AFTER_S:.0f} s; rank {self.place.rank} stops.")
 
 
 @contextlib.contextmanager
 def joined(place: Place | None, run_dir: Path) -> Iterator[Leader | Follower | None]:
-    """Meet the other processes of a launch for as long as the block lasts; `None` where there are none.
+    """Meet the other processes of a launch for the duration of the block; yield `None` if there is no launch.
 
     Raises:
-        StageError: the others have not come.
+        StageError: the others have not appeared.
     """
     if place is None:
         yield None
@@ -252,19 +251,17 @@ def joined(place: Place | None, run_dir: Path) -> Iterator[Leader | Follower | N
 
 
 def host_store(descriptor: int) -> Any:
-    """Serve the store where torch.distributed's processes meet, on a socket that is bound already.
-
-    Handing the bound socket over leaves no moment in which another program could take the port.
-    """
+    """Serve the store where torch.distributed's processes meet, on a socket that is already bound."""
     from torch.distributed import TCPStore
 
+    # With the bound socket handed over, no other program can take the port in between.
     with socket.socket(fileno=os.dup(descriptor)) as bound:
         port = bound.getsockname()[1]
     return TCPStore("localhost", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
 
 
 def _is_silent(seen: dict[int, tuple[Any, float]], rank: int, content: Mapping[str, Any]) -> bool:
-    """Whether a process's file has not changed for `SILENT_AFTER_S`, by our own clock."""
+    """Return whether a process's file has not changed for `SILENT_AFTER_S`, by the local clock."""
     beat = content.get("beat")
     before, since = seen.setdefault(rank, (beat, time.monotonic()))
     if beat != before:

@@ -1,4 +1,4 @@
-"""The child processes that do one job together: started, watched, stopped; one that dies stops all of them."""
+"""The child processes that run one job together: started, watched and stopped. If one dies, all are stopped."""
 
 import json
 import os
@@ -20,29 +20,29 @@ from distill.errors import StageError
 from distill.storage.files import disk_errors
 
 STOP_WITHIN_S = 5.0
-"""How long a child may take to end after Ctrl-C or SIGTERM, beside what its job asks for, before it is killed.
+"""Time for a child to end after Ctrl-C or SIGTERM, beyond its job's drain time, before it is killed.
 
-Little, since somebody waits, and since what is finished is on the disk."""
+Short, because a user is waiting and finished work is on the disk."""
 
 LAST_WORDS_S = 2.0
-"""How long the others may go on when one has failed, so that the one which knows why can say it."""
+"""Time for the others to continue after one has failed, so that the one that knows the cause can report it."""
 
 LISTEN_S = 0.5
 CHECK_EVERY_S = 2.0
-"""How often other machines are looked after."""
+"""Interval between checks on other machines."""
 NUM_LOG_LINES = 12
 STORE_FD = "DISTILL_STORE_FD"
-"""Environment variable: the bound socket on which the first of a group serves torch.distributed's store."""
+"""Environment variable: the bound socket on which the first process serves torch.distributed's store."""
 
 
 @dataclass(slots=True)
 class Worker:
-    """A child, and what is known of its end."""
+    """A child process and its result."""
 
     rank: int
     process: subprocess.Popen[bytes]
     pipe: int
-    """Takes the result; a pipe and not a file, since a child has to be able to say that the disk is full."""
+    """Receives the result. A pipe and not a file, because a child must be able to report a full disk."""
     log: Path
     answer: bytearray = field(default_factory=bytearray)
     ended_at: float | None = None
@@ -50,8 +50,11 @@ class Worker:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What it has answered, once it has ended; `None` if it died without."""
-        parsed: dict[str, Any] | None = json.loads(self.answer) if self.answer else None
+        """Return its answer, once it has ended; `None` if it died without one, or while it wrote it."""
+        try:
+            parsed: dict[str, Any] | None = json.loads(self.answer) if self.answer else None
+        except ValueError:
+            return None
         return parsed
 
     @property
@@ -65,14 +68,14 @@ class Crew:
     def __init__(
         self, kind: str, command: Sequence[str], folder: Path, environment: Mapping[str, str], drain_s: float
     ) -> None:
-        """Start nobody yet.
+        """Prepare to start processes, without starting any.
 
         Args:
             kind: what they do, in a word.
-            command: starts one of them, once the file descriptor that takes its result is put behind.
+            command: starts one of them, once the file descriptor for its result is appended.
             folder: where their logs are kept.
-            environment: what all of them are told.
-            drain_s: how long they may go on after a signal, in seconds.
+            environment: of all of them.
+            drain_s: seconds that they may continue after a signal.
         """
         self._kind, self._command, self._folder, self._environment = kind, command, folder, environment
         self._drain_s = drain_s
@@ -84,7 +87,7 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Ctrl-C, or SIGTERM as raised by the CLI: let them store what they have. After an error there is no use in it.
+        # On Ctrl-C, or SIGTERM as raised by the CLI, let them store what they have. After an error, kill them at once.
         is_signal = error is not None and not isinstance(error, Exception)
         self._stop(self._drain_s + STOP_WITHIN_S if is_signal else 0.0)
 
@@ -92,9 +95,9 @@ class Crew:
         """Start one process.
 
         Args:
-            environment: what it is told beside what all are told.
+            environment: variables besides those of all processes.
             rank: its number; only rank 0 shows progress.
-            store: the socket on which it is to serve the group's store.
+            store: the socket on which to serve the group's store.
         """
         log_file = self._folder / (f"{self._kind}.rank{rank}.log" if rank else f"{self._kind}.log")
         from_child, to_parent = os.pipe()
@@ -115,7 +118,7 @@ class Crew:
                     stderr=log,
                     pass_fds=passed,
                     env=environment,
-                    process_group=0,  # Ctrl-C in a terminal goes to this process alone, which then stops them in order
+                    process_group=0,  # Ctrl-C in a terminal reaches only the parent, which then stops them in order
                 )
         except BaseException:
             os.close(from_child)
@@ -130,10 +133,10 @@ class Crew:
         """Wait until all have ended.
 
         Args:
-            check: raises when the job cannot succeed for reasons that do not lie here.
+            check: raises if the job cannot succeed for reasons outside this machine.
 
         Returns:
-            The first process's value, and the peak resident memory of all in GiB.
+            The first process's value, and the sum of all peak resident memory in GiB.
 
         Raises:
             DistillError: what one of them raised, or StageError with the end of the log of the one that died first.
@@ -146,7 +149,7 @@ class Crew:
         return results[0]["value"], sum(result["peak_memory_gib"] for result in results)
 
     def _watch(self, check: Callable[[], None]) -> None:
-        """Until all have ended: read what they say, and let none outlive a failed one for long."""
+        """Read the processes' answers until all have ended. Kill the others soon after one has failed."""
         first_failure: float | None = None
         next_check = 0.0
         while running := [worker for worker in self._workers if worker.ended_at is None]:
@@ -162,9 +165,9 @@ class Crew:
                 check()
 
     def _stop(self, within_s: float) -> None:
-        """Ask all to end; a second signal meanwhile, or the time running out, kills them."""
+        """Ask all to end. Kill them after a second signal or the time limit."""
         for worker in self._workers:
-            _close(worker)  # nobody listens any more: an answer must not wait for us until the time has run out
+            _close(worker)  # the answer is not read any more, and a child must not block on writing it
         running = [worker for worker in self._workers if worker.process.poll() is None]
         deadline = time.monotonic() + within_s
         try:
@@ -180,7 +183,7 @@ class Crew:
                 worker.process.wait()
 
     def _cause(self, failed: list[Worker]) -> errors.DistillError:
-        """Why the job failed: an error that explains itself goes before a death, the first death before the next."""
+        """Return why the job failed: a reported error if there is one, else the first death."""
         for worker in failed:
             if worker.result is not None:
                 error = worker.result["error"]
@@ -191,14 +194,14 @@ class Crew:
 
 
 def _listen(running: list[Worker]) -> None:
-    """Take in what workers say, for a moment; note which have ended."""
+    """Read the workers' answers for a moment, and note which workers have ended."""
     with selectors.DefaultSelector() as selector:
         for worker in running:
             selector.register(worker.pipe, selectors.EVENT_READ, worker)
         for key, _ in selector.select(LISTEN_S):
             _read(key.data)
     for worker in running:
-        # Beside the closed pipe, since what the child has forked may hold it open.
+        # A closed pipe is not the only sign: what the child has forked may hold it open.
         if worker.ended_at is None and worker.process.poll() is not None:
             _read(worker)
             _end(worker)

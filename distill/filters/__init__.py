@@ -1,1 +1,1 @@
-"""Filters: pure functions from text to a measure or a reason; the thresholds come from the recipe."""
+"""Filters: pure functions that measure texts or give reasons to drop them. Thresholds come from the recipe."""

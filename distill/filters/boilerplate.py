@@ -1,10 +1,8 @@
-"""Pieces that say nothing of where a problem comes from, because many problems have them.
+"""Matches between texts and evaluation items that rest on boilerplate alone.
 
-Enters: which pieces of which items stand in which texts. Leaves: the pairs of text and item that only common pieces
-join, for example by "where $m$ and $n$ are relatively prime positive integers".
-
-A piece is common from `MIN_COMMON_PROBLEMS` of the checked problems on. Common pieces are set aside only where they are
-a small part of the item: a problem that has more of it repeats it, however many other copies there are.
+An example of boilerplate is "where $m$ and $n$ are relatively prime positive integers". A piece is common if at least
+`MIN_COMMON_PROBLEMS` of the checked problems contain it. Common pieces are set aside only if they are a small part of
+the item: a problem that contains more of the item repeats it, however many other copies there are.
 """
 
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ from distill.filters.pieces import Hashes, Ints
 # M = matches of a text and a window, P = pairs of a text and an item
 
 MIN_COMMON_PROBLEMS = 5
-"""A piece that stands in so many of the checked problems is common."""
+"""A piece in this many of the checked problems is common."""
 MAX_COMMON_PIECES = 12
-"""At most so many common pieces of an item (19 words in a row) are set aside ..."""
+"""At most this many common pieces of an item (19 words in a row) are set aside ..."""
 MAX_COMMON_SHARE = 0.25
 """... and at most this share of the item's pieces."""
 
@@ -29,34 +27,34 @@ class CommonPiece(NamedTuple):
     """A piece of evaluation items that was set aside."""
 
     text: str
-    """Its tokens, a space between them."""
+    """Its tokens, joined by spaces."""
     num_problems: int
-    """Checked problems that hold it."""
+    """Checked problems that contain it."""
     num_items: int
-    """Evaluation items that hold it."""
+    """Evaluation items that contain it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Pairs of text and item, in the order of texts and items, and whether their common pieces were set aside."""
+    """Pairs of text and item, sorted by both, and whether their common pieces were set aside."""
 
     texts: Ints
     items: Ints
     windows: Ints
-    """The window that tells most: the rarest in the texts."""
+    """The most telling window of each pair: the one whose piece is rarest in the texts."""
     are_set_aside: NDArray[np.bool_]
     common: list[tuple[int, int]]
-    """(window, texts with its piece) of each piece that was set aside, those in most texts first."""
+    """(window, number of texts with its piece) of each piece that was set aside, most frequent first."""
 
 
 def weigh(texts_M: Ints, windows_M: Ints, items_W: Ints, keys_W: Hashes) -> Weighed:
-    """Tell the pairs that a rare piece or a large part of the item joins from those that boilerplate joins.
+    """Separate pairs that share a rare piece or a large part of the item from pairs that share only boilerplate.
 
     Args:
         texts_M: the text of each match.
         windows_M: the window of each match.
         items_W: the item of each window.
-        keys_W: the piece of each window, as a hash: windows of the same tokens have the same.
+        keys_W: a hash of each window's piece; windows with the same tokens have the same hash.
     """
     num_windows = max(1, len(items_W))
     texts_M, windows_M = np.divmod(np.unique(texts_M * num_windows + windows_M), num_windows)
@@ -64,7 +62,7 @@ def weigh(texts_M: Ints, windows_M: Ints, items_W: Ints, keys_W: Hashes) -> Weig
     _, examples, pieces_M = np.unique(keys_W[windows_M], return_index=True, return_inverse=True)
     num_pieces = max(1, len(examples))
     num_texts: Ints = np.bincount(np.unique(texts_M * num_pieces + pieces_M) % num_pieces, minlength=num_pieces)
-    # By text and item, the rarest piece of each pair first.
+    # Sort by text and item, with the rarest piece of each pair first.
     order = np.lexsort((windows_M, num_texts[pieces_M], items_M, texts_M))
     texts_M, items_M, pieces_M = texts_M[order], items_M[order], pieces_M[order]
     first = np.flatnonzero((np.diff(texts_M, prepend=-1) != 0) | (np.diff(items_M, prepend=-1) != 0))

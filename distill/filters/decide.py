@@ -1,7 +1,7 @@
-"""What becomes of a problem's traces: facts and thresholds in, verdicts with every reason out.
+"""Verdicts on the traces of one problem, from their facts and the recipe's thresholds.
 
-Enters: the facts about all traces of one problem. Leaves: a `Verdict` a trace. What is decided over the whole set
-(caps, the token budget) comes afterwards (`distill.filters.select`).
+Each verdict lists every reason. Limits over the whole set (caps, the token budget) are applied afterwards by
+`distill.filters.select`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,29 +19,29 @@ from distill.recipe.filter import FilterConfig, Majority, Select
 
 @dataclass(frozen=True, slots=True)
 class ProblemNotes:
-    """What is known of a problem beyond its traces."""
+    """What is known about a problem apart from its traces."""
 
     contamination: str = ""
-    """The evaluation item that it repeats, in words."""
+    """Description of the evaluation item that it repeats, if any."""
     repeats: str = ""
-    """Id of the earlier problem that it repeats."""
+    """Id of the earlier problem that it repeats, if any."""
     secrets: Mapping[int, str] = field(default_factory=dict)
-    """Kind of the secret that the question or a trace holds, by sample index."""
+    """Kind of the secret found in the question or the trace, by sample index."""
     judged: Mapping[SampleKey, bool | None] = field(default_factory=dict)
-    """What the judge said of the traces that it was asked about."""
+    """The judge's verdicts on the traces that it was asked about."""
 
 
 def decide(
     problem: Problem, facts: Sequence[Facts], notes: ProblemNotes, config: FilterConfig, seed: int
 ) -> list[Verdict]:
-    """One verdict a trace.
+    """Return one verdict per trace.
 
     Args:
         problem: the problem.
-        facts: of all its traces, by sample index.
-        notes: of the problem.
+        facts: facts about all its traces, ordered by sample index.
+        notes: further notes on the problem.
         config: thresholds.
-        seed: of random choices.
+        seed: seed for random choices.
     """
     verdicts = [_verdict(problem, one, notes, config) for one in _with_votes(problem, facts, config)]
     if config.duplicates is not None:
@@ -51,7 +51,7 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class _Graded:
-    """A trace's facts, and whose word its grade is."""
+    """A trace's facts, with its grade and who decided it."""
 
     facts: Facts
     correct: bool | None
@@ -60,7 +60,7 @@ class _Graded:
 
 
 def _with_votes(problem: Problem, facts: Sequence[Facts], config: FilterConfig) -> list[_Graded]:
-    """The rules' grades; where the expected answer is missing or doubted, those by the majority's answer."""
+    """Return the rules' grades, or grades by the majority's answer if the expected one is missing or doubted."""
     graded = [_Graded(one, one.grade.correct if one.grade else None, "rule") for one in facts]
     voting = config.majority
     if voting is None or not _is_for_a_vote(problem, graded, voting):
@@ -81,7 +81,11 @@ def _with_votes(problem: Problem, facts: Sequence[Facts], config: FilterConfig) 
 
 
 def _is_for_a_vote(problem: Problem, graded: Sequence[_Graded], voting: Majority) -> bool:
-    """Whether the expected answer is missing, and no scorer knew without it; or doubted, and nobody has found it."""
+    """Return whether to grade by majority vote.
+
+    This is the case if the expected answer is missing and no scorer could grade without it, or if it is doubted and no
+    trace is correct.
+    """
     if problem.answer is None:
         return all(one.correct is None for one in graded if one.facts.grade and one.facts.grade.extracted_answer)
     return voting.doubted and not any(one.correct for one in graded)
@@ -92,7 +96,7 @@ def _agree(one: str, other: str) -> bool:
 
 
 def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> Verdict:
-    """Everything that can be said of one trace by itself: all its reasons, not just the first."""
+    """Return the verdict on one trace by itself, with all its reasons rather than only the first."""
     facts = graded.facts
     key = (facts.problem_id, facts.sample_index)
     details: dict[str, str] = {}
@@ -123,7 +127,7 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
     elif config.require_think and (facts.think == "none" or not facts.has_reasoning):
         drop("no_think")
     if facts.stray_mark and not (config.require_think and facts.think == "none"):
-        drop("several_thinks", f"{facts.stray_mark} stands inside thought or answer")
+        drop("several_thinks", f"{facts.stray_mark} occurs inside thought or answer")
     if not facts.has_content and facts.think != "unclosed":
         drop("empty_answer")
     if notes.contamination:
@@ -134,9 +138,9 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         drop("duplicate_problem", f"of problem {notes.repeats}")
     if facts.num_tokens is not None:
         if config.min_tokens is not None and facts.num_tokens < config.min_tokens:
-            drop("too_short", f"{facts.num_tokens} of at least {config.min_tokens} tokens")
+            drop("too_short", f"{facts.num_tokens} tokens, minimum {config.min_tokens}")
         if config.max_tokens is not None and facts.num_tokens > config.max_tokens:
-            drop("too_long", f"{facts.num_tokens} of at most {config.max_tokens} tokens")
+            drop("too_long", f"{facts.num_tokens} tokens, maximum {config.max_tokens}")
     if facts.measures is None:
         drop("unmeasured")
     else:
@@ -147,10 +151,10 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
 
 
 def _grade(graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> tuple[bool | None, GradedBy, str | None]:
-    """Right or not, whose word that is, and the reason for a drop."""
+    """Return whether the trace is correct, who decided that, and a reason to drop it, if any."""
     grade = graded.facts.grade
     if graded.graded_by == "majority":
-        if graded.correct is None:  # only a parser could tell it from the majority's answer
+        if graded.correct is None:  # comparing it with the majority's answer would need a parser
             return None, "", "ungraded_gold"
         return graded.correct, "majority", None if graded.correct else "wrong_answer"
     correct, reason = (grade.correct, grade.reason) if grade else (None, "ungraded_crash")
@@ -158,14 +162,17 @@ def _grade(graded: _Graded, notes: ProblemNotes, config: FilterConfig) -> tuple[
         return correct, "rule" if correct is not None else "", reason
     judged = notes.judged[graded.facts.key]
     if correct is None and judged is None:
-        return None, "", reason  # `_verdict` adds that the judge was silent
+        return None, "", reason  # `_verdict` adds "ungraded_judge"
     together, reason = combine(correct, judged, config.judge.role, reason)
     is_judges = correct is None and together is not None
     return together, "judge" if is_judges else "rule" if together is not None else "", reason
 
 
 def is_for_the_judge(facts: Facts, role: str) -> bool:
-    """Whether a judge is asked about a trace: one that ended by itself, with an answer, and a grade within its role."""
+    """Return whether to ask the judge about a trace.
+
+    The trace must have ended on its own with an answer, and its grade must be one that the judge's role may change.
+    """
     if facts.finish_reason != "stop" or not facts.has_content or facts.grade is None:
         return False
     correct = facts.grade.correct
@@ -173,7 +180,7 @@ def is_for_the_judge(facts: Facts, role: str) -> bool:
 
 
 def _drop_repeats(verdicts: list[Verdict], facts: Sequence[Facts], threshold: float | None) -> list[Verdict]:
-    """Of the good traces, those that say what an earlier good one says."""
+    """Drop good traces that repeat an earlier good one."""
     verdicts = list(verdicts)
     first_with: dict[bytes, int] = {}
     good = []
@@ -190,28 +197,28 @@ def _drop_repeats(verdicts: list[Verdict], facts: Sequence[Facts], threshold: fl
     found = [signature for place in good if (signature := facts[place].signature) is not None]
     for later, earlier in near_duplicates(found, threshold).items():
         likeness = similarity(found[later], found[earlier])
-        detail = f"of trace {facts[good[earlier]].sample_index}, {likeness:.0%} alike"
+        detail = f"of trace {facts[good[earlier]].sample_index}, {likeness:.0%} similar"
         verdicts[good[later]] = with_reason(verdicts[good[later]], "near_duplicate", detail)
     return verdicts
 
 
 def measured(reason: str, measures: Measures) -> str:
-    """What was measured that speaks for a reason, in words."""
+    """Return a description of the measurements behind a reason."""
     return {
         "mixed_language": f"{measures.language_share:.1%} {measures.language}, "
         f"{measures.num_foreign_words} foreign words",
-        "repetition": f"its most regular part compresses {measures.compression_ratio:.1f} times, "
-        f"{measures.repeated_share:.0%} of that was said before; a piece follows itself "
-        f"{measures.loop_repeats:,} times, at most {measures.loop_chars:,} characters in a row are repeats",
+        "repetition": f"the most repetitive window compresses {measures.compression_ratio:.1f} times and "
+        f"{measures.repeated_share:.0%} of it is repeated; one piece occurs {measures.loop_repeats:,} times in a row; "
+        f"the longest stretch of repeats has {measures.loop_chars:,} characters",
         "long_paragraph": f"{measures.longest_paragraph:,} characters",
-        "code_block": f"{measures.num_code_blocks} of them",
+        "code_block": f"{measures.num_code_blocks} found",
         "several_answers": ", ".join(measures.boxed_answers)[:200],
-        "prompt_leak": f"{measures.prompt_leak:.0%} of one repeated",
+        "prompt_leak": f"repeats {measures.prompt_leak:.0%} of one instruction",
     }.get(reason, "")
 
 
 def _choose(verdicts: list[Verdict], facts: Sequence[Facts], select: Select, source: str, seed: int) -> list[Verdict]:
-    """Of the good traces, those of a problem within the band that fit into its share."""
+    """Drop good traces if the problem is outside the pass-rate band, or if they exceed its share."""
     rate = pass_rate(verdict.correct for verdict in verdicts)
     if rate is not None and not in_band(rate, select):
         detail = f"{rate:.0%} right, wanted {select.min_pass_rate:.0%} to {select.max_pass_rate:.0%}"
@@ -222,12 +229,12 @@ def _choose(verdicts: list[Verdict], facts: Sequence[Facts], select: Select, sou
 
 
 def candidate(facts: Facts, source: str) -> Candidate:
-    """What choosing needs to know of a trace."""
+    """Return what selection needs to know about a trace."""
     num_tokens = facts.num_completion_tokens if facts.num_tokens is None else facts.num_tokens
     return Candidate(facts.problem_id, facts.sample_index, source, num_tokens, facts.signature)
 
 
 def with_reason(verdict: Verdict, reason: str, detail: str = "") -> Verdict:
-    """The verdict with one more reason."""
+    """Return the verdict with one more reason."""
     details = {**verdict.details, reason: detail} if detail else verdict.details
     return replace(verdict, reasons=(*verdict.reasons, reason), details=details)

@@ -1,16 +1,16 @@
-"""Which training problems repeat an evaluation item: 8-word pieces, whole short items, and short items slightly edited.
+"""Search for training problems that repeat an evaluation item.
 
-Enters: evaluation packs, then the texts of training problems. Leaves: `Hit`s that name the item:
+A text matches an item if both contain the same 8 words in a row, if it contains a whole short item, or if it is a short
+item with a small edit. Example:
 
     Decontaminator(packs).hits("Find $x$ if … Reason step by step.")
     [Hit(set_name="math-500", item_id="test/algebra/7.json", kind="ngram", matched="x ^ 2 + 3 x …")]
 
-The rule is that of open-r1 and Light-R1 (any 8 words in a row that also stand in an item), on text in one form
-(`distill.sources.math_words`), so that typesetting hides nothing. Pieces that many of the checked problems have are set
-aside (`distill.filters.boilerplate`), and the certificate names them.
+The 8-word rule is that of open-r1 and Light-R1, applied to normalised text (`distill.sources.math_words`) so that
+typesetting hides nothing. Pieces that occur in many of the checked problems are set aside
+(`distill.filters.boilerplate`) and listed in the certificate.
 
-Speed: the tokens of all texts are cut, hashed and numbered by the items' own vocabulary as arrays
-(`distill.filters.token_arrays`, `distill.filters.pieces`).
+For speed, tokens are cut, hashed and numbered as arrays (`distill.filters.token_arrays`, `distill.filters.pieces`).
 """
 
 from collections import Counter, defaultdict
@@ -49,9 +49,9 @@ from distill.sources.math_words import VERSION, fold, is_fixed, tokens
 # N = tokens, T = texts, S = segments (lines)
 
 CHUNK_CHARS = 1 << 18
-"""Texts are looked up together up to this size: their tokens' numbers and hashes fit in a core's cache."""
+"""Texts are looked up in chunks of this size, whose token numbers and hashes fit in a core's cache."""
 MAX_PIECES_TOLD = 100
-"""The certificate names at most so many pieces that were set aside."""
+"""Most set-aside pieces that the certificate lists."""
 _ID_BYTES = 4
 
 Kind = Literal["exact", "ngram", "fuzzy"]
@@ -66,23 +66,23 @@ class Hit(NamedTuple):
     kind: Kind
     """`exact`: the whole item; `ngram`: 8 words in a row; `fuzzy`: a short item with a small edit."""
     matched: str
-    """What the two have in common, in the item's own words and brought into one form."""
+    """What both have in common, as normalised tokens of the item."""
 
 
 class Findings(NamedTuple):
-    """What a search found."""
+    """Results of a search."""
 
     hits: dict[int, list[Hit]]
-    """By the text's number, ascending; each item once, in the packs' order. Texts without hits are not there."""
+    """Text number -> hits, ascending; each item once, in the packs' order. Texts without hits are left out."""
     common: list[CommonPiece]
-    """Pieces that were set aside, the most frequent first, at most MAX_PIECES_TOLD."""
+    """Pieces that were set aside, most frequent first, at most `MAX_PIECES_TOLD`."""
     num_common: int
     num_passed: int
-    """Texts that hold pieces of items and no other hit than those that were set aside."""
+    """Texts whose only matches were set aside."""
 
 
 class Decontaminator:
-    """Looks texts up in evaluation packs. Built once; it does not change, and pickles as its packs alone.
+    """Index of evaluation packs in which texts are looked up. Immutable; pickled as its packs alone.
 
     Args:
         packs: the evaluation sets.
@@ -98,7 +98,7 @@ class Decontaminator:
         hash_of_word = np.random.default_rng(0).integers(0, 1 << 64, len(self._names), np.uint64)
         is_turning = np.array([bool(name) and name not in FILLERS and is_fixed(name) for name in self._names])
         self._hash_of_fixed = np.where(is_turning, hash_of_word, np.uint64(0))
-        # A line for each word, so that the tokens tell which word they belong to.
+        # One word per line, so that each token can be traced to its word.
         stream_N = self.vocabulary.stream(["\n".join(found) for found in words])
         self._words = stream_N[stream_N >= FIRST_WORD]
         self.windows, starts, ends = windows_of(words, stream_N, self._names)
@@ -117,22 +117,22 @@ class Decontaminator:
         return type(self), (self.packs,)
 
     def hits(self, text: str) -> list[Hit]:
-        """The items that a text repeats, each once, in the packs' order. For many texts, `search` is faster."""
+        """Return the items that a text repeats, each once, in the packs' order. `search` is faster for many texts."""
         return self.hits_of_all([text])[0]
 
     def hits_of_all(self, texts: Sequence[str]) -> list[list[Hit]]:
-        """The items that each text repeats, in the texts' order."""
+        """Return the items that each text repeats, in the texts' order."""
         search = self.search()
         search.add(texts)
         found = search.finish().hits
         return [found.get(number, []) for number in range(len(texts))]
 
     def search(self) -> "Search":
-        """Begin to look texts up: which pieces are common is known once all have been added."""
+        """Start a search. Which pieces are common is known only once all texts have been added."""
         return Search(self)
 
     def whole_items(self, stream_N: Ids, ends_T: Ints) -> Iterator[tuple[int, int]]:
-        """(text, item) of texts that are an item, whatever its length."""
+        """Yield (text, item) for texts that equal an item of any length."""
         whole = stream_N.tobytes()
         start = 0
         for text, end in enumerate(ends_T.tolist()):
@@ -141,7 +141,7 @@ class Decontaminator:
             start = _ID_BYTES * (end + 1)
 
     def edited_items(self, lines_N: Ids, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """(text, item) where a text, or a single line of it, is a short item but for a small edit."""
+        """Yield (text, item) where a text, or one line of it, is a short item with a small edit."""
         lines_of: dict[int, list[str]] = {}
         compared: set[tuple[int, str]] = set()
         for text, line in self._lines_to_compare(lines_N):
@@ -154,7 +154,7 @@ class Decontaminator:
                     yield text, item
 
     def _lines_to_compare(self, lines_N: Ids) -> Iterator[tuple[int, int | None]]:
-        """(text, line) of short lines with the fixed words of some short item; line None is a whole text of several."""
+        """Yield (text, line) of short lines with the fixed words of a short item; None: the whole multi-line text."""
         marks_S: Ints = np.flatnonzero((lines_N == LINE_END) | (lines_N == TEXT_END))
         ends_T: Ints = np.flatnonzero(lines_N == TEXT_END)
         sums_N = _sums(self._hash_of_fixed[lines_N])
@@ -176,13 +176,13 @@ class Decontaminator:
                     yield text, None
 
     def hit(self, item: int, kind: Kind, window: int | None = None) -> Hit:
-        """A hit of an item, or of one of its windows."""
+        """Return a hit for an item, or for one of its windows."""
         name, item_id, _ = self._items[item]
         matched = " ".join(self._names_of(*self._spans[item])) if window is None else self._text_of(window)
         return Hit(name, item_id, kind, matched)
 
     def common_pieces(self, weighed: Weighed) -> list[CommonPiece]:
-        """The most frequent of the pieces that were set aside, in words."""
+        """Return the most frequent of the pieces that were set aside."""
         found = []
         for window, num_texts in weighed.common[:MAX_PIECES_TOLD]:
             items = np.unique(self.windows.items[self.keys_W == self.keys_W[window]])
@@ -198,28 +198,28 @@ class Decontaminator:
 
 
 def _sums(hash_N: Hashes) -> Hashes:
-    """The sum of all hashes before each place, and of all: (N + 1,)."""
-    # Beginning with an unsigned zero: together with a signed one, numpy would make floats of them.
+    """Return the sum of the hashes before each position, and the total last: (N + 1,)."""
+    # The leading zero is unsigned: numpy would promote uint64 and a signed integer to float.
     return np.append(np.zeros(1, np.uint64), np.cumsum(hash_N, dtype=np.uint64))
 
 
 class Search:
-    """Looks many texts up.
+    """Search over many texts.
 
     Args:
-        sets: what is looked for.
+        sets: the index to search.
     """
 
     def __init__(self, sets: Decontaminator) -> None:
         self._sets = sets
         self._num_texts = 0
         self._hits: dict[int, dict[int, Hit]] = defaultdict(dict)
-        """By text and item, those that no piece's commonness can undo."""
+        """Text -> item -> hit, for hits that are kept even if their pieces are common."""
         self._matches: list[tuple[Ints, Ints]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         """(texts, windows) of each chunk."""
 
     def add(self, texts: Iterable[str]) -> None:
-        """Look more texts up, `CHUNK_CHARS` together."""
+        """Look up more texts, in chunks of `CHUNK_CHARS`."""
         chunk: list[str] = []
         num_chars = 0
         for text in texts:
@@ -231,7 +231,7 @@ class Search:
         self._add_chunk(chunk)
 
     def finish(self) -> Findings:
-        """What was found in all texts, common pieces set aside."""
+        """Return what was found in all texts, with common pieces set aside."""
         sets = self._sets
         texts_M, windows_M = (np.concatenate(parts) for parts in zip(*self._matches, strict=True))
         weighed = weigh(texts_M, windows_M, sets.windows.items, sets.keys_W)
@@ -259,7 +259,7 @@ class Search:
             self._hits[first + text].setdefault(item, sets.hit(item, "fuzzy"))
 
     def _add_windows(self, stream_N: Ids, ends_T: Ints, texts: list[str]) -> None:
-        """Texts that hold 8 words of an item in a row, or the whole of a short one."""
+        """Record matches of 8 words in a row and of whole short items."""
         sets, first = self._sets, self._num_texts - len(texts)
         windows = sets.windows
         places_M, windows_M = sets.index.find(stream_N)
@@ -290,12 +290,12 @@ class Search:
 
 
 def certificate(packs: Sequence[Pack], names: Sequence[str], findings: Findings) -> dict[str, Any]:
-    """What was checked against what, and what was found, ready for JSON.
+    """Return a JSON-ready record of what was checked and what was found.
 
     Args:
         packs: the evaluation sets.
         names: the id of each problem that was looked up.
-        findings: what was found in them, in the same order.
+        findings: the results, in the same order.
     """
     found = dict(sorted((names[number], hits) for number, hits in findings.hits.items()))
     removed: Counter[str] = Counter(name for own in found.values() for name in {hit.set_name for hit in own})

@@ -1,10 +1,10 @@
-r"""What says the same again: equal texts by a hash, nearly equal ones by MinHash over all their word pieces.
+"""Deduplication: equal texts by a hash, near-duplicates by MinHash over all their word pieces.
 
-Enters: `"Find $x^2 + 1$ for the given x = 3."`. Leaves: a signature of `SIGNATURE_BYTES` bytes, from which the Jaccard
-similarity of two texts' pieces can be estimated at any later time; then, from the signatures of many texts in the order
-of their identities, `{4: 1}`: the text at index 4 repeats the one at index 1.
+A text's signature of `SIGNATURE_BYTES` bytes can be stored and later estimates the Jaccard similarity of two texts'
+pieces. From the signatures of many texts, `near_duplicates` returns for example `{4: 1}`: the text at index 4 repeats
+the one at index 1.
 
-rensa's own LSH is not used, for it cannot be filled from stored signatures and does not tell which text is repeated.
+rensa's own LSH is not used: it cannot be filled from stored signatures and does not report which text is repeated.
 """
 
 import hashlib
@@ -20,30 +20,30 @@ import numpy as np
 from distill.filters.shingles import Hashes, batches, flat_shingles, jaccard, mix
 
 SignatureMatrix = Any
-"""A numpy array of uint16, (N, NUM_SLOTS): a row a text."""
+"""A numpy array of uint16, (N, NUM_SLOTS): one row per text."""
 
 Member = tuple[int, list[int]]
-"""A text's index and the buckets in which it meets others."""
+"""A text's index and the buckets that it shares with other texts."""
 
 SIGNATURE_VERSION = 1
-"""Part of a cache's key: signatures of another version say nothing about those of this one."""
+"""Part of the cache key: signatures of different versions are not comparable."""
 
 NUM_SLOTS = 128
 """The standard error of an estimated similarity s is sqrt(s (1 - s) / NUM_SLOTS): 0.027 at 0.9."""
 
 SIGNATURE_BYTES = 2 * NUM_SLOTS
-"""Of each 32-bit slot the low 16 bits are kept: two slots that differ then look equal once in 65,536 times (b-bit
-MinHash, https://arxiv.org/abs/0910.3349)."""
+"""Only the low 16 bits of each 32-bit slot are kept, so different slots look equal once in 65,536 times (b-bit MinHash,
+https://arxiv.org/abs/0910.3349)."""
 
 MAX_MISSED = 1e-3
-"""Share of the pairs exactly at the threshold that banding may miss; of more similar ones it misses fewer."""
+"""Share of the pairs exactly at the threshold that banding may miss; it misses fewer of the more similar ones."""
 
 MAX_BUCKET = 256
-"""A text is compared with so many earlier ones of a bucket, at most: thousands of texts made from one template, each
-just below the threshold, would otherwise all be compared with each other."""
+"""Most earlier texts of a bucket that a text is compared with. Without a limit, thousands of texts from one template,
+each just below the threshold, would all be compared with each other."""
 
 MAX_PAIRWISE = 64
-"""Up to so many texts are all compared with each other, which no banding is needed for."""
+"""Up to this many texts are all compared with each other, without banding."""
 
 _SEED = 20_111
 _UNITS = (
@@ -66,9 +66,9 @@ _NUMBER = re.compile(
 
 
 def content_key(*texts: str) -> bytes:
-    """A hash (16 bytes) of texts, each without regard to how it is spaced; equal keys mean equal texts in their order.
+    """Return a 16-byte hash of texts in order; equal keys mean equal texts up to whitespace.
 
-    Spaces, line breaks and tabs in a row count as one, at the ends as none.
+    Consecutive spaces, line breaks and tabs count as one space; leading and trailing ones are ignored.
     """
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
@@ -78,51 +78,51 @@ def content_key(*texts: str) -> bytes:
 
 
 def numbers_of(text: str) -> tuple[str, ...]:
-    """The numbers in a text, in order: digits with their sign and decimals, superscripts, English number words.
+    """Return the numbers in a text, in order: digits with sign and decimals, superscripts, English number words.
 
-    Problems that differ in these are different problems, however much of their wording they share. `1,000`, `1{,}000`
-    and `1000` are one number, and so are `three` and `3`; `3.0` and `3` are two.
+    Problems that differ in their numbers are different problems, however much wording they share. `1,000`, `1{,}000`
+    and `1000` are the same number, and so are `three` and `3`; `3.0` and `3` differ.
     """
     text = _THOUSANDS.sub("", text.casefold().replace("\N{MINUS SIGN}", "-"))
     return tuple(_NUMBER_WORDS.get(found, found.replace(",", "")) for found in _NUMBER.findall(text))
 
 
 def number_key(text: str) -> int:
-    """`numbers_of` a text as one 64-bit hash, for the `keys` of `near_duplicates`."""
+    """Return a 64-bit hash of `numbers_of` a text, for the `keys` of `near_duplicates`."""
     return int.from_bytes(hashlib.blake2b("\n".join(numbers_of(text)).encode(), digest_size=8).digest(), "little")
 
 
 def signature(text: str) -> bytes:
-    """A text's signature (`SIGNATURE_BYTES` bytes): the same in every process and on every machine."""
+    """Return a text's signature (`SIGNATURE_BYTES` bytes), the same in every process and on every machine."""
     return bytes(signatures([text])[0].tobytes())
 
 
 def signatures(texts: Iterable[str]) -> SignatureMatrix:
-    """The signatures of N texts: (N, NUM_SLOTS). Many short texts at once cost far less than one by one."""
+    """Return the signatures of N texts: (N, NUM_SLOTS). Far cheaper for many short texts than one by one."""
     return np.concatenate([np.empty((0, NUM_SLOTS), dtype="<u2"), *(slots for slots, _, _ in _sketched(texts))])
 
 
 def similarity(left: bytes, right: bytes) -> float:
-    """The Jaccard similarity of two texts as their signatures estimate it, in [0, 1].
+    """Estimate the Jaccard similarity of two texts from their signatures, in [0, 1].
 
     Raises:
-        ValueError: a signature of another size.
+        ValueError: a signature has the wrong size.
     """
     pair = as_matrix([left, right])
     return float((pair[0] == pair[1]).mean())
 
 
 def as_matrix(found: Sequence[bytes]) -> SignatureMatrix:
-    """N signatures as (N, NUM_SLOTS).
+    """Return N signatures as a matrix, (N, NUM_SLOTS).
 
     Raises:
-        ValueError: a signature of another size.
+        ValueError: a signature has the wrong size.
     """
     wrong = next((len(row) for row in found if len(row) != SIGNATURE_BYTES), None)
     if wrong is not None:
         raise ValueError(
             f"a signature has {wrong} bytes instead of {SIGNATURE_BYTES}: it was not made by `signature` of version "
-            f"{SIGNATURE_VERSION}. Make the signatures anew"
+            f"{SIGNATURE_VERSION}. Compute the signatures again"
         )
     return np.frombuffer(b"".join(found), dtype="<u2").reshape(-1, NUM_SLOTS)
 
@@ -133,21 +133,21 @@ def near_duplicates(
     keys: Sequence[int] | Hashes | None = None,
     verify: Callable[[int, int], bool] | None = None,
 ) -> dict[int, int]:
-    """Which texts repeat an earlier one: `{index: index of the earliest kept text that it repeats}`.
+    """Return which texts repeat an earlier one: `{index: index of the earliest kept text that it repeats}`.
 
-    Texts are taken in the order given, which should be that of their identities; one that repeats no kept text is
-    kept. A text is never compared with duplicates, so a chain of small changes does not join what lies far apart.
-    Up to `MAX_PAIRWISE` texts all pairs are compared; beyond, those that share a band of their signatures (LSH).
+    Texts are processed in the given order, which should be that of their identities; one that repeats no kept text is
+    kept. Texts are never compared with duplicates, so a chain of small changes does not join distant texts. Up to
+    `MAX_PAIRWISE` texts, all pairs are compared; beyond that, pairs that share a band of their signatures (LSH).
 
     Args:
         found: N signatures, as bytes or as (N, NUM_SLOTS).
-        threshold: least Jaccard similarity of duplicates, in [0, 1].
-        keys: a number below 2**64 a text; texts with different ones are never duplicates (`number_key`).
-        verify: `verify(earlier, later)` has the last word on pairs that the signatures call similar, with four
-            standard errors to spare (exact where it compares `shingles` by `jaccard`); left out: the estimate decides.
+        threshold: minimum Jaccard similarity of duplicates, in [0, 1].
+        keys: a number below 2**64 per text; texts with different keys are never duplicates (`number_key`).
+        verify: `verify(earlier, later)` decides on pairs whose estimate is at most four standard errors below the
+            threshold (exact if it compares `shingles` by `jaccard`). Without it the estimate decides.
 
     Raises:
-        ValueError: a threshold outside [0, 1], a signature of another size, or not a key for each text.
+        ValueError: the threshold is outside [0, 1], a signature has the wrong size, or the number of keys is wrong.
     """
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold is {threshold}; give the Jaccard similarity of duplicates, in [0, 1]")
@@ -156,7 +156,7 @@ def near_duplicates(
     if len(labels) != len(matrix):
         raise ValueError(f"{len(labels)} keys for {len(matrix)} signatures; give one for each")
     slack = 4 * (threshold * (1 - threshold) / NUM_SLOTS) ** 0.5 if verify else 0.0
-    least = (threshold - slack) * NUM_SLOTS  # slots of similar texts that are equal
+    least = (threshold - slack) * NUM_SLOTS  # equal slots that similar texts must have
 
     kept: dict[int, list[int]] = {}
     repeated: dict[int, int] = {}
@@ -177,7 +177,7 @@ def near_duplicates(
 
 
 def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[int] | None = None) -> dict[int, int]:
-    """`near_duplicates` of texts at hand, by their exact similarity. Takes as much memory again as the texts."""
+    """Run `near_duplicates` on texts, by exact similarity. Needs as much memory again as the texts."""
     sketched = list(_sketched(texts))
     matrix = np.concatenate([np.empty((0, NUM_SLOTS), dtype="<u2"), *(slots for slots, _, _ in sketched)])
     hashes = [hashes[start:stop] for _, hashes, offsets in sketched for start, stop in pairwise(offsets.tolist())]
@@ -193,7 +193,7 @@ def near_duplicate_texts(texts: Sequence[str], threshold: float, keys: Sequence[
 
 
 def rows_per_band(threshold: float) -> int:
-    """How many slots make a band: as many as banding can have and still miss no more than `MAX_MISSED`.
+    """Return the number of slots in a band: the largest with which banding misses at most `MAX_MISSED`.
 
     Two texts of similarity s share a band of r slots with probability s**r, and none of b bands with (1 - s**r)**b
     (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, section 3.4.2).
@@ -203,26 +203,26 @@ def rows_per_band(threshold: float) -> int:
 
 
 def _sketched(texts: Iterable[str]) -> Iterator[tuple[SignatureMatrix, Hashes, Hashes]]:
-    """Batch by batch: the signatures of its N texts, (N, NUM_SLOTS), all their pieces and where each text's lie."""
+    """Yield for each batch the signatures of its N texts, (N, NUM_SLOTS), all their pieces and each text's offsets."""
     from rensa import RMinHash  # type: ignore[import-untyped]
 
     for batch in batches(texts):
         hashes, offsets = flat_shingles(batch)
         matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, NUM_SLOTS, _SEED)
-        # array reads a list of numbers twice as fast as numpy does.
+        # `array` converts a list of numbers twice as fast as numpy.
         slots = b"".join(array("I", row) for row in matrix.to_rows())
         yield np.frombuffer(slots, dtype=np.uint32).astype("<u2").reshape(-1, NUM_SLOTS), hashes, offsets
 
 
 def _members(matrix: SignatureMatrix, labels: Hashes, threshold: float, least: float) -> Iterator[Member]:
-    """By index, each text that is to be compared with others, and its buckets: those it shares with them."""
+    """Yield by index each text to compare with others, with the buckets that it shares with them."""
     if len(matrix) <= MAX_PAIRWISE:
         return ((index, [label]) for index, label in enumerate(labels.tolist()))
     return _banded(matrix, labels, rows_per_band(threshold), least)
 
 
 def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int, least: float) -> Iterator[Member]:
-    """`_members` by LSH: a bucket is a key and the same `rows` slots in the same place."""
+    """Yield `_members` by LSH: a bucket is a key and the same `rows` slots in the same position."""
     weights = mix(np.arange(NUM_SLOTS, dtype=np.uint64) + np.uint64(1)) | np.uint64(1)
     of_key = mix(labels)
     members: list[Any] = []
@@ -235,7 +235,7 @@ def _banded(matrix: SignatureMatrix, labels: Hashes, rows: int, least: float) ->
         starts = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[0]]))
         sizes = np.diff(starts, append=len(order))
         sizes[sizes == 1] = 0
-        # Most buckets hold two texts that are not alike; seen to here, they never reach the loop over members.
+        # Most buckets hold two dissimilar texts. Dropped here, they never reach the Python loop over members.
         pairs = starts[sizes == 2]
         equal_slots = (matrix[order[pairs]] == matrix[order[pairs + 1]]).sum(axis=1)
         sizes[sizes == 2] = np.where(equal_slots >= least, 2, 0)

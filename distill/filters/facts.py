@@ -1,9 +1,7 @@
-"""What is found out about each trace once, whatever a recipe then makes of it: grade, measures, length, signature.
+"""Facts about each trace that do not depend on a recipe's thresholds: grade, measures, length, signature.
 
-Enters: shards of traces and their problems. Leaves: `Facts` in the traces' order, a file for each `PIECE_ROWS` of them.
-
-Worker processes read the shards themselves, so that texts never travel. What the cache knows is not worked out again;
-what a comparison of strings does not settle is graded as a task of its own, which can hang without holding up others.
+Worker processes read the shards themselves, so that texts are not sent between processes. Cached facts are reused. An
+answer that a string comparison cannot grade becomes a task of its own, which can hang without delaying others.
 """
 
 import functools
@@ -29,14 +27,14 @@ from distill.storage.fact_cache import FactCache, fact_key
 from distill.storage.problem_file import ProblemFile
 
 PIECE_ROWS = 256
-"""Traces in a task: enough for its overhead not to matter, few enough to keep all cores busy to the end."""
+"""Traces per task: enough to make its overhead negligible, few enough to keep all cores busy to the end."""
 PIECE_TIMEOUT_S = 300.0
-"""Measuring takes time in proportion to a text; a piece that takes longer is gone through trace by trace."""
+"""Measuring time is proportional to text length; a piece that takes longer is split, down to single traces."""
 BARE, GRADED, FULL = range(3)
 MAX_FAILED_ALIKE = 16
-"""So many single traces that cannot be examined, and not one that can: it is not their fault."""
+"""If this many single traces cannot be examined and none can, the cause is not in the traces."""
 MAX_SLOW = 256
-"""So many gradings may wait for their second try, whose pieces stay in memory."""
+"""Most gradings that may wait for a second try, because their pieces stay in memory."""
 COLUMNS = [
     "problem_id",
     "sample_index",
@@ -51,27 +49,27 @@ COLUMNS = [
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the facts, thresholds aside. Paths are absolute: workers have a folder of their own."""
+    """Everything besides the trace that determines its facts. Paths are absolute: workers run in another folder."""
 
     cache: str
     """The `FactCache` file."""
     language: str | None
-    """ISO 639-1 code; `prompt`: the prompt's own; `None`: no language is measured."""
+    """ISO 639-1 code; `prompt`: the language of the prompt; `None`: language is not measured."""
     leaks: tuple[str, ...]
-    """The system prompt and the worked examples that the teacher was shown."""
+    """The system prompt and the worked examples shown to the teacher."""
     tokenizer: str | None
-    """The student's `tokenizer.json`; `None`: lengths in its tokens are not asked for."""
+    """The student's `tokenizer.json`; `None`: lengths in its tokens are not needed."""
     student: str
-    """Name and revision of the model that the tokenizer belongs to."""
+    """Name and revision of the tokenizer's model."""
     graders: str
-    """Versions of the libraries that decide verdicts."""
+    """Versions of the libraries that grading depends on."""
     gym_min_score: float
     timeout_s: float
     memory_gib: float
 
     @property
     def fingerprint(self) -> str:
-        """What decides the facts about a text, as text."""
+        """Return what determines the facts about a text, as a part of their cache key."""
         return json.dumps([SIGNATURE_VERSION, MEASURES_VERSION, self.leaks, self.student])
 
 
@@ -91,13 +89,13 @@ class Facts(Record):
     has_content: bool
     text_hash: bytes
     num_tokens: int | None = None
-    """Of reasoning and answer, in the student's tokens."""
+    """Reasoning and answer, in student tokens."""
     measures: Measures | None = None
-    """`None` for a trace without an answer to measure, and for one that could not be measured."""
+    """`None` if the trace ended in an error or could not be measured."""
     signature: bytes | None = None
     grade: Grade | None = None
     stray_mark: str = ""
-    """The first mark of a thought inside thought or answer."""
+    """A thinking mark that is out of place inside thought or answer; empty if there is none."""
 
     @property
     def key(self) -> SampleKey:
@@ -106,10 +104,10 @@ class Facts(Record):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows of one row group of a shard."""
+    """A range of rows in one row group of a shard."""
 
     number: int
-    """Its place among all pieces, in the traces' order."""
+    """Its position among all pieces, in the traces' order."""
     path: str
     group: int
     start: int
@@ -117,23 +115,23 @@ class Piece:
     problems: Mapping[str, Problem]
     settings: Settings
     effort: int = FULL
-    """`FULL`; `GRADED`: measuring was given up; `BARE`: grading too."""
+    """`FULL`; `GRADED`: without measures; `BARE`: without grades either."""
 
 
 @wire.result
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What came of a piece."""
+    """Result of examining a piece."""
 
     facts: list[Facts]
     fresh: list[tuple[bytes, Any]]
-    """For the cache."""
+    """New entries for the cache."""
     ungraded: list[tuple[int, bytes, str]]
-    """Row, cache key and extracted answer of the grades that a task of their own must settle."""
+    """Row, cache key and extracted answer of each grade that needs a task of its own."""
 
 
 def examine_piece(piece: Piece) -> Examined:
-    """Find out what is not known yet. Runs in a worker."""
+    """Find the facts of a piece that are not cached. Runs in a worker."""
     traces = [
         Trace(teacher="", teacher_revision="", num_prompt_tokens=0, seed=0, **row)
         for row in _rows(piece.path, piece.group)[piece.start : piece.stop]
@@ -164,17 +162,17 @@ def examine_piece(piece: Piece) -> Examined:
 
 
 def _known(settings: Settings, keys: list[bytes]) -> dict[bytes, Any]:
-    """What the cache has; nothing where its file is damaged, for all of it can be found out again."""
+    """Return the cached values of the keys."""
     try:
         with FactCache(Path(settings.cache)) as cache:
             return cache.get(keys)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError:  # damaged; everything in it can be computed again
         return {}
 
 
 @functools.lru_cache(maxsize=1)
 def _rows(path: str, group: int) -> list[dict[str, Any]]:
-    """A row group, kept for the pieces of it that follow."""
+    """Read a row group, cached for the pieces that follow in it."""
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.ParquetFile(path).read_row_group(group, columns=COLUMNS).to_pylist()
@@ -182,7 +180,7 @@ def _rows(path: str, group: int) -> list[dict[str, Any]]:
 
 
 def _keys(problem: Problem, trace: Trace, settings: Settings) -> tuple[bytes, bytes]:
-    """Keys of the facts about a trace's text, and of its grade."""
+    """Return the cache keys of the facts about a trace's text and of its grade."""
     language = _language(problem, settings) or ""
     text = fact_key("text", settings.fingerprint, language, problem.question, trace.reasoning, trace.content)
     gold = json.dumps([problem.task, problem.answer, problem.metadata, settings.gym_min_score], sort_keys=True)
@@ -195,7 +193,7 @@ def _language(problem: Problem, settings: Settings) -> str | None:
 
 
 def bare_facts(trace: Trace) -> Facts:
-    """What a trace tells of itself, before anything is found out about its text."""
+    """Return the facts that need neither measuring nor grading."""
     split = split_reasoning(trace.text, opened=bool(trace.reasoning))
     return Facts(
         problem_id=trace.problem_id,
@@ -212,7 +210,7 @@ def bare_facts(trace: Trace) -> Facts:
 
 
 def _about_texts(piece: Piece, traces: Sequence[Trace], rows: Mapping[bytes, int]) -> dict[bytes, Any]:
-    """What is found out about the texts of some rows, by key, as JSON for the cache."""
+    """Examine the texts of some rows; return the results by key, JSON-ready for the cache."""
     settings = piece.settings
     texts = [join_reasoning(traces[row].reasoning, traces[row].content) for row in rows.values()]
     about = {}
@@ -249,18 +247,17 @@ def _tokenizer(file: str) -> Any:
 
 
 def _read_grade(cached: Mapping[str, Any]) -> Grade:
-    """A grade as the cache holds it."""
     return Grade(cached["correct"], cached["extracted_answer"], cached["reason"])
 
 
 def _was_stopped_sooner(grade: Mapping[str, Any], settings: Settings) -> bool:
-    """Whether a cached grading was given up under tighter limits than those of now."""
+    """Return whether a cached grading was given up under tighter limits than the current ones."""
     limits = grade.get("limits")
     return limits is not None and (settings.timeout_s > limits[0] or settings.memory_gib > limits[1])
 
 
 def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> Iterator[Piece]:
-    """The shards, cut up, in the traces' order."""
+    """Split the shards into pieces, in the traces' order."""
     import pyarrow.parquet as pq
 
     number = 0
@@ -278,14 +275,14 @@ def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> 
 def examine(
     pieces: Iterable[Piece], pool: GradingPool, cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
 ) -> int:
-    """Work through pieces, in whatever order their workers finish.
+    """Examine pieces, in whatever order the workers finish.
 
     Args:
         pieces: what to examine.
         pool: the workers.
-        cache: where new facts are kept.
-        folder: an empty folder, for a file of facts a piece.
-        advance: told of each finished piece's facts.
+        cache: stores new facts.
+        folder: an empty folder; gets one file of facts per piece.
+        advance: called with the facts of each finished piece.
 
     Returns:
         The number of pieces.
@@ -294,7 +291,7 @@ def examine(
 
 
 def read_facts(folder: Path, num_pieces: int) -> Iterator[Facts]:
-    """The facts that `examine` left, in the traces' order."""
+    """Yield the facts that `examine` wrote, in the traces' order."""
     for number in range(num_pieces):
         with _facts_file(folder, number).open() as stream:
             for line in stream:
@@ -308,14 +305,14 @@ class _Open:
     piece: Piece
     facts: list[Facts | None]
     num_missing: int
-    """Facts and grades that are still to come."""
+    """Facts and grades still outstanding."""
 
 
 class _Asked(NamedTuple):
-    """A grade that a task of its own settles."""
+    """A grade that needs a task of its own."""
 
     number: int
-    """Of the piece."""
+    """The piece's number."""
     row: int
     key: bytes
     extracted: str
@@ -323,7 +320,7 @@ class _Asked(NamedTuple):
 
 
 class _Examination:
-    """Hands out tasks, takes what comes of them."""
+    """The state of `examine`: hands out tasks and handles their results."""
 
     def __init__(
         self, pieces: Iterator[Piece], cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
@@ -331,9 +328,9 @@ class _Examination:
         self._pieces, self._cache, self._folder, self._advance = pieces, cache, folder, advance
         self._open: dict[int, _Open] = {}
         self._urgent: deque[PoolTask] = deque()
-        """What belongs to pieces that are open already."""
+        """Tasks of pieces that are already open."""
         self._slow: deque[PoolTask] = deque()
-        """Gradings that a first, short limit was too short for."""
+        """Gradings that exceeded the first, short limit."""
         self._num_pieces = self._num_examined = self._num_given_up = 0
 
     def run(self, pool: GradingPool) -> int:
@@ -376,7 +373,7 @@ class _Examination:
         self._finish(opened)
 
     def _give_up_if_all_fail(self, piece: Piece, outcome: Outcome) -> None:
-        """A broken tokenizer or installation must not pass for broken traces.
+        """Stop if every trace fails, so that a broken tokenizer or installation is not mistaken for broken traces.
 
         Raises:
             StageError: no trace can be examined.
@@ -384,8 +381,8 @@ class _Examination:
         self._num_given_up += piece.stop - piece.start == 1
         if self._num_given_up >= MAX_FAILED_ALIKE and not self._num_examined:
             raise StageError(
-                f"the first {self._num_given_up} traces cannot be examined ({outcome}). That is not their fault: check "
-                "the student's tokenizer, the installation and filter.grade_memory_gib."
+                f"the first {self._num_given_up} traces cannot be examined ({outcome}). The cause is not in the "
+                "traces: check the student's tokenizer, the installation and filter.grade_memory_gib."
             )
 
     def _grading(self, asked: _Asked) -> PoolTask:
@@ -407,7 +404,8 @@ class _Examination:
         cached = asdict(grade)
         if outcome is TIMED_OUT:
             cached["limits"] = [settings.timeout_s, settings.memory_gib]
-        if outcome is TIMED_OUT or not isinstance(outcome, Outcome):  # a crash may be the machine's; it is tried again
+        # A crash is not cached: it may be the machine's fault.
+        if outcome is TIMED_OUT or not isinstance(outcome, Outcome):
             self._cache.put({asked.key: cached})
         opened.facts[asked.row] = replace(facts, grade=grade)
         opened.num_missing -= 1
@@ -428,7 +426,7 @@ def _piece_task(piece: Piece) -> PoolTask:
 
 
 def _is_of(piece: Piece, examined: Examined) -> bool:
-    """Whether what a worker says can be of the piece that it was given: nothing that it says is taken on trust."""
+    """Return whether a worker's result fits its piece. Workers handle untrusted text, so their results are checked."""
     num_rows = piece.stop - piece.start
     return (
         len(examined.facts) == num_rows
@@ -439,15 +437,15 @@ def _is_of(piece: Piece, examined: Examined) -> bool:
 
 
 def _smaller(piece: Piece) -> list[Piece]:
-    """A piece in which something hung or crashed, in halves; a single trace, without what hung.
+    """Return the halves of a piece that hung or crashed; for a single trace, the piece with less effort.
 
     Raises:
         StageError: even reading the trace fails.
     """
     if piece.effort == BARE:
         raise StageError(
-            f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the time and memory "
-            "that workers have. Raise filter.grade_memory_gib."
+            f"{piece.path}: row {piece.start} of row group {piece.group} cannot be read within the workers' "
+            "time and memory limits. Raise filter.grade_memory_gib."
         )
     if piece.stop - piece.start == 1:
         return [replace(piece, effort=piece.effort - 1)]

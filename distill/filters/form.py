@@ -1,6 +1,6 @@
-r"""The form of a trace: paragraphs, code, boxed results, refusals, and what it repeats of its instructions.
+r"""Measures of a trace's form: paragraphs, code, boxed results, refusals and repeated instructions.
 
-Enters: a trace's text, or its content alone. Leaves: counts, shares and the boxed results.
+Example:
 
     boxed_answers(r"So $\boxed{3}$. No: $\boxed{4}$.") == BoxedAnswers(("3", "4"), num_disagreeing=2)
 """
@@ -19,15 +19,16 @@ from distill.grading.latex import MAX_ANSWER_CHARS
 from distill.grading.math import normalise, same_answer
 
 SHINGLE_WORDS = 8
-"""Words in a piece of an instruction; shorter runs of words turn up by chance."""
+"""Words in a piece of an instruction; shorter runs of words match by chance."""
 
 MAX_BOXES = 50
-"""Of a content that boxes more results, the last so many are compared."""
+"""Only this many of the last boxed results are compared."""
 
 MAX_OPEN = 1_000
-"""Braces that may be open at once; of more, the innermost count."""
+"""Most open braces that are tracked; beyond that, the outermost are dropped."""
 
 _FENCE = re.compile(r"^[ \t]{0,3}```", re.MULTILINE)
+# Possessive quantifiers keep the time linear in the text's length, even with thousands of unclosed delimiters.
 _SET_ASIDE = re.compile(
     r"```[^`]*+(?:`(?!``)[^`]*+)*+(?:```|\Z)"
     r"|\$\$[^$]*+(?:\$(?!\$)[^$]*+)*+\$\$"
@@ -38,9 +39,9 @@ _FENCED = re.compile(r"```[^`]*+(?:`(?!``)[^`]*+)*+(?:```|\Z)")
 
 
 def longest_paragraph(text: str) -> int:
-    """Characters between two line breaks, at most; display formulas, fenced code and table rows set aside.
+    """Return the length in characters of the longest line, without display formulas, fenced code and table rows.
 
-    A line break ends a paragraph, for so it is shown to whoever reads a trace as plain text; lists are no paragraphs.
+    A line break ends a paragraph, as in a plain-text display of the trace; a list is therefore not one paragraph.
     """
     if "```" in text:
         text = _FENCED.sub("\n", text)
@@ -57,19 +58,19 @@ def _visible(line: str) -> int:
 
 
 def num_code_blocks(text: str) -> int:
-    """Fenced code blocks, one that was cut off included."""
+    """Return the number of fenced code blocks, including one that was cut off."""
     if "```" not in text:
         return 0
     return -(-len(_FENCE.findall(text)) // 2)
 
 
 class BoxedAnswers(NamedTuple):
-    r"""What a content puts into `\boxed{…}`."""
+    r"""The results that a content puts into `\boxed{…}`."""
 
     answers: tuple[str, ...]
     """The distinct results, normalised, in order."""
     num_disagreeing: int
-    """Most results that were given for one and the same thing: 1 where all agree, 0 without any."""
+    """Most distinct results given for the same thing: 1 if all agree, 0 if there are none."""
 
 
 class _Box(NamedTuple):
@@ -82,7 +83,7 @@ _BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*+\{)|\\.|[{}]", re.DOTALL)
 _BLANK = re.compile(
     r"\\(?:h|v)?phantom\s*+\{[^{}]*+\}|\\(?:square|Box|quad|qquad|cdots|ldots|dots)(?![a-zA-Z])|\\[ ,;!]|[?_.\s]"
 )
-"""A box that shows where a number goes, as the problem does, holds no result."""
+"""Content of a placeholder box, which shows where a number goes and holds no result."""
 _GLUE = re.compile(r"(?:[\s,;.$&]|\\[()\[\],;!]|\\text\{\s*(?:and|or)\s*\}|\\q?quad|\band\b|\bor\b|\w{1,3}\s*=)*+")
 _NAME = re.compile(r"([^\W\d_](?:_?\{?\w\}?)?)\s*=\s*(?:\$|\\[(\[])?\s*\Z")
 _PART = re.compile(
@@ -93,11 +94,11 @@ _UNIT = re.compile(r"(?<=\d)(?:\\?[^\W\d]+|\\%|[%°]|\^\{?\\circ\}?|\^\{?\d\}?)+
 
 
 def boxed_answers(content: str) -> BoxedAnswers:
-    r"""The boxed results of a content, and whether they disagree.
+    r"""Return the boxed results of a content, and whether they disagree.
 
-    Two results disagree where they are given for the same thing and differ even without their units. Boxes side by
-    side (`\boxed{1} and \boxed{2}`) are the parts of one answer; a later box that repeats one of them agrees with it.
-    Boxes for differently named things (`x = \boxed{1}` … `y = \boxed{2}`, or parts (a) and (b)) are not compared.
+    Two results disagree if they are given for the same thing and differ even without their units. Adjacent boxes
+    (`\boxed{1} and \boxed{2}`) are parts of one answer; a later box that repeats one of them agrees with it. Boxes for
+    differently named things (`x = \boxed{1}` … `y = \boxed{2}`, or parts (a) and (b)) are not compared.
     """
     starts = [start for start in (content.find("\\boxed"), content.find("\\fbox")) if start >= 0]
     if not starts:
@@ -105,7 +106,7 @@ def boxed_answers(content: str) -> BoxedAnswers:
     boxes = list(deque(_boxes(content, min(starts)), maxlen=MAX_BOXES))
     if len(boxes) == 1:
         return BoxedAnswers((normalise(boxes[0].answer),), 1)
-    by_name: dict[str, dict[tuple[str, ...], None]] = {}  # the groups of each name, in order
+    by_name: dict[str, dict[tuple[str, ...], None]] = {}  # name -> its groups, in order
     for group in _side_by_side(content, boxes):
         name = _name_of(content, group[0])
         by_name.setdefault(name, {})[tuple(_bare(box.answer) for box in group)] = None
@@ -116,9 +117,10 @@ def boxed_answers(content: str) -> BoxedAnswers:
 
 
 def _boxes(content: str, start: int) -> Iterator[_Box]:
-    """The innermost boxes with something in them, in order; one pass, for a loop may open thousands."""
-    opened: deque[tuple[int, int] | None] = deque(maxlen=MAX_OPEN)  # (start, start of what is in it) of a box
-    closed = -1  # where the last box starts
+    """Yield the innermost non-empty boxes, in order."""
+    # One pass and a bounded stack, because a trace caught in a loop may open thousands of boxes.
+    opened: deque[tuple[int, int] | None] = deque(maxlen=MAX_OPEN)  # (start, start of the content) of a box
+    closed = -1  # start of the last closed box
     for match in _BRACE.finditer(content, start):
         if match["box"]:
             opened.append(match.span())
@@ -132,7 +134,7 @@ def _boxes(content: str, start: int) -> Iterator[_Box]:
 
 
 def _side_by_side(content: str, boxes: Sequence[_Box]) -> list[list[_Box]]:
-    """Boxes with nothing between them but commas, `and`, `or` and formulas' delimiters."""
+    """Group boxes that are separated only by commas, `and`, `or` and formula delimiters."""
     groups = [[boxes[0]]] if boxes else []
     for before, box in pairwise(boxes):
         if (
@@ -146,7 +148,7 @@ def _side_by_side(content: str, boxes: Sequence[_Box]) -> list[list[_Box]]:
 
 
 def _name_of(content: str, box: _Box) -> str:
-    """What a box is the result of, where the text names it: a variable before it, or the part that its line starts."""
+    """Return the name of a box: the variable in or before it, or the part that its line starts; empty if unnamed."""
     if inner := _INNER_NAME.fullmatch(normalise(box.answer)):
         return inner[1]
     line = content[max(content.rfind("\n", 0, box.start) + 1, box.start - 400) : box.start]
@@ -158,7 +160,7 @@ def _name_of(content: str, box: _Box) -> str:
 
 
 def _bare(answer: str) -> str:
-    """An answer without its unit and its name: `x=5\\text{cm}` is 5."""
+    """Return a normalised answer without the name of its variable."""
     answer = normalise(answer)
     if inner := _INNER_NAME.fullmatch(answer):
         answer = inner[2]
@@ -166,7 +168,7 @@ def _bare(answer: str) -> str:
 
 
 def _num_disagreeing(groups: Sequence[Sequence[str]]) -> int:
-    """Distinct answers among the groups; a group that is part of another one does not count."""
+    """Return the number of distinct answers among the groups; a group contained in another does not count."""
     distinct: list[Sequence[str]] = []
     for group in sorted(groups, key=len, reverse=True):
         if not any(all(any(_agree(answer, other) for other in known) for answer in group) for known in distinct):
@@ -187,7 +189,7 @@ def _distinct(answers: Iterator[str]) -> list[str]:
 
 
 REFUSAL_CHARS = 400
-"""A refusal says so at once."""
+"""Characters at the start of a content in which a refusal is looked for."""
 
 _CANNOT = (
     r"(?:can(?:no|['’]?)t|can not|won['’]t|will not|(?:am|['’]m) (?:not able|unable) to"
@@ -217,11 +219,11 @@ _HINT = re.compile(
     r"[cwand](?:an(?:no|')?t |an not|on't|ill not|ot (?:able|allowed|permitted)|m unable|ecline|s an? )"
     r"|sorry|apolog|afraid|unfort|am unable|refuse|puedo|como |peux|puis|modele|leid|als |posso"
 )
-"""Quick to look for; no refusal in ASCII is without."""
+"""Cheap pre-check: every refusal in ASCII matches it."""
 
 
 def refuses(content: str) -> bool:
-    """Whether a content refuses and gives no answer all the same (a box, or "the answer is …")."""
+    """Return whether a content is a refusal without an answer (a box, or "the answer is …")."""
     head = content[:REFUSAL_CHARS]
     if "\\boxed" in content or (head.isascii() and not _HINT.search(head.lower())):
         return False
@@ -232,23 +234,23 @@ _FOLD = bytes(
     byte + 32 if 65 <= byte <= 90 else 32 if byte < 48 or 57 < byte < 65 or 90 < byte < 97 or 122 < byte < 128 else byte
     for byte in range(256)
 )
-"""ASCII in lower case, a space for whatever is no letter or digit; other characters' bytes as they are."""
+"""Byte table: ASCII letters to lower case, other ASCII except digits to spaces, non-ASCII bytes unchanged."""
 
 _NO_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f])")
-"""Letters of scripts without spaces, each of them a word."""
+"""Letters of scripts without spaces; each counts as a word."""
 
 
 _Pieces = frozenset[tuple[bytes, ...]]
 
 
 def prompt_leak(text: str, instructions: Sequence[str], problem: str = "") -> float:
-    """The largest share of an instruction's 8-word pieces that the text repeats, in [0, 1].
+    """Return the largest share of an instruction's 8-word pieces that the text repeats, in [0, 1].
 
     Args:
         text: the whole trace.
-        instructions: what the teacher was told besides the problem: the system prompt, each worked example. One of
-            fewer than 8 words has no piece.
-        problem: the problem itself; a trace may repeat it, so its pieces do not count.
+        instructions: the teacher's input besides the problem: the system prompt, each worked example. One with fewer
+            than 8 words has no pieces.
+        problem: the problem; a trace may repeat it, so its pieces do not count.
     """
     if not instructions:
         return 0.0
@@ -273,13 +275,13 @@ def _pieces(words: Sequence[bytes]) -> _Pieces:
 
 @lru_cache(maxsize=64)
 def _index(instructions: tuple[str, ...]) -> tuple[dict[bytes, bool], list[_Pieces]]:
-    """Every word of the instructions, and the pieces of each."""
+    """Return every word of the instructions, and the pieces of each instruction."""
     words_of_each = [_words(instruction) for instruction in instructions]
     return {word: True for words in words_of_each for word in words}, [_pieces(words) for words in words_of_each]
 
 
 def _pieces_among(words: Sequence[bytes], vocabulary: dict[bytes, bool]) -> set[tuple[bytes, ...]]:
-    """The pieces of the text that consist of the instructions' words alone, and so may be theirs."""
+    """Return the text's pieces that consist of the instructions' words alone; no others can match."""
     if len(words) < SHINGLE_WORDS:
         return set()
     # W = words of the text

@@ -1,7 +1,4 @@
-"""Counts over verdicts: the funnel, and what each source and each difficulty yields.
-
-Enters: verdicts, one problem at a time. Leaves: a JSON-ready dict for manifest and report.
-"""
+"""Counts over verdicts for manifest and report: the funnel, and the yield by source and by pass rate."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +9,7 @@ from distill.core.formatting import mapping, number
 from distill.core.records import REASONS, Verdict
 
 PASS_RATES = ("none right", "up to 25%", "up to 50%", "up to 75%", "under 100%", "all right", "ungraded")
-"""Bins of the share of a problem's graded traces that are right."""
+"""Bins for the share of correct traces among a problem's graded ones."""
 
 
 @dataclass(slots=True)
@@ -34,27 +31,27 @@ class _Yield:
 
 @dataclass(slots=True)
 class TokenSum:
-    """Tokens of several traces: the student's where all are counted in those, else the teacher's where all told them.
+    """Token total of several traces: in student tokens if known for all, else in teacher tokens if known for all.
 
-    A sum over some of them would pass for that of all, so it is not known then.
+    Otherwise it is unknown, because a partial sum could be mistaken for the total.
     """
 
     _of_student: int | None = 0
     _of_teacher: int | None = 0
 
     def add(self, num_student_tokens: int | None, told_tokens: int | None) -> None:
-        """Count one trace; `None`: not known."""
+        """Count one trace; `None`: unknown."""
         self._of_student = _sum(self._of_student, num_student_tokens)
         self._of_teacher = _sum(self._of_teacher, told_tokens)
 
     @property
     def total(self) -> int | None:
-        """The sum; `None` where it is not known."""
+        """Return the sum; `None` if unknown."""
         return self._of_teacher if self._of_student is None else self._of_student
 
     @property
     def counted_by(self) -> str | None:
-        """In whose tokens: `student` or `teacher`; `None` where the sum is not known."""
+        """Return whose tokens are counted, `student` or `teacher`; `None` if the sum is unknown."""
         return "student" if self._of_student is not None else "teacher" if self._of_teacher is not None else None
 
 
@@ -64,7 +61,7 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 @dataclass(slots=True)
 class Funnel:
-    """Each dropped trace once, under its first reason, and every reason's full count."""
+    """Counts of dropped traces: each once under its first reason, and the total of every reason."""
 
     num_problems_kept: int = 0
     num_ungraded: int = 0
@@ -88,9 +85,9 @@ class Funnel:
         """Count all traces of one problem.
 
         Args:
-            source: of the problem.
-            verdicts: one a trace.
-            told_tokens: completion tokens of each, as the teacher counts them; `None`: not known.
+            source: the problem's source.
+            verdicts: one per trace.
+            told_tokens: completion tokens of each trace, as counted by the teacher; `None`: unknown.
         """
         self._all.add(verdicts)
         self.num_problems_kept += any(verdict.kept for verdict in verdicts)
@@ -105,7 +102,7 @@ class Funnel:
         self._by_pass_rate.setdefault(_bin(verdicts), _Yield()).add(verdicts)
 
     def to_json(self) -> dict[str, Any]:
-        """The counts."""
+        """Return the counts, JSON-ready."""
         num_graded = self._all.num_traces - self.num_ungraded
         return {
             "num_traces": self._all.num_traces,
@@ -141,7 +138,7 @@ def _bin(verdicts: Sequence[Verdict]) -> str:
 
 
 def funnel_steps(metrics: Mapping[str, Any] | None) -> list[tuple[str, int]]:
-    """The funnel as it is drawn: all samples, each first reason, what was kept."""
+    """Return the funnel's steps for display: all samples, each first reason, kept traces."""
     found = mapping(metrics)
     if number(found.get("num_traces")) is None:
         return []

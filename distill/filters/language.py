@@ -1,7 +1,6 @@
-"""Which language a text is in: shares by script first, then CLD2's among the languages of one script.
+"""Share of a text in a given language: by script first, then by CLD2 among the languages of one script.
 
-Enters: a text and an ISO 639-1 code. Leaves: the share of the words that are in that language, and the number of those
-that are not.
+Example:
 
     measure_language("Then we 计算 the sum.", "en") == LanguageMeasures(share=2 / 3, num_foreign_words=2)
 """
@@ -16,13 +15,13 @@ import numpy as np
 from distill.recipe.base import Language
 
 MIN_DETECT_CHARS = 200
-"""Letters that CLD2 needs to tell languages of one script apart with some certainty."""
+"""Text length (bytes in UTF-8) that CLD2 needs to tell languages of one script apart reliably."""
 
 MIN_PROMPT_CHARS = 24
-"""Shorter prompts in the Latin or Cyrillic script could be in any of its languages."""
+"""Shorter prompts in Latin or Cyrillic script could be in any language of that script."""
 
-# One pass over what belongs to no language. An opener without its end stops at the next one of its kind, and nothing is
-# given back once matched, so that the time grows with the length of the text even where thousands are opened.
+# Matches code and LaTeX in one pass. An unclosed delimiter stops at the next one of its kind, and the possessive
+# quantifiers never backtrack, so that the time is linear in the text's length even with thousands of open delimiters.
 _NO_PROSE = re.compile(
     r"```[^`]*+(?:`(?!``)[^`]*+)*+(?:```|\Z)|`[^`\n]*+`"
     r"|\$\$[^$]*+(?:\$(?!\$)[^$]*+)*+\$\$|\$[^$\n]*+\$"
@@ -33,7 +32,7 @@ _NO_PROSE = re.compile(
     re.DOTALL,
 )
 _CONTROLS = bytes(32 if (byte < 32 and byte not in b"\t\n\r") or byte == 127 else byte for byte in range(256))
-"""CLD2 refuses control characters."""
+"""Byte table that replaces control characters, which CLD2 rejects, by spaces."""
 
 _LATIN = ("LATIN",)
 SCRIPTS = {
@@ -49,7 +48,7 @@ SCRIPTS = {
     "uk": ("CYRILLIC",),
     "zh": ("CJK",),
 }
-"""Script of a language by ISO 639-1 code, as Unicode's character names begin; every other one is written in Latin."""
+"""Scripts by ISO 639-1 code, as Unicode character names start; every other language is written in Latin script."""
 
 RELATIVES = {
     "bg": {"mk"},
@@ -62,7 +61,7 @@ RELATIVES = {
     "pt": {"gl"},
     "sk": {"cs"},
 }
-"""Languages that CLD2 takes for each other in short texts, so that they do not count as foreign."""
+"""Languages that CLD2 confuses with each other in short texts; they do not count as foreign."""
 
 _CLD2_CODES = {"iw": "he", "nb": "no"}
 
@@ -77,44 +76,35 @@ _STYLES = {
     *("MICRO", "OHM", "KELVIN", "ANGSTROM", "PLANCK", "FEMININE", "MASCULINE", "ALEF", "BET", "GIMEL", "DALET"),
     *("TURNED", "INFORMATION", "IDEOGRAPHIC", "PROTECTIVE", "EULER", "CIRCUMFLEX"),
 }
-"""How the names of letters and marks begin that belong to no script: signs of mathematics, units, accents."""
+"""First words of the Unicode names of letters and marks without a script: mathematical signs, units, accents."""
 
-# Scripts without spaces: each of their letters counts as a word.
+# In scripts without spaces, each letter counts as a word.
 _WORD_BY_LETTER = np.isin(_NAMES, ("CJK", "HIRAGANA", "KATAKANA", "THAI"))
 _MIN_LETTERS = np.where(_WORD_BY_LETTER | np.isin(_NAMES, "HANGUL"), 1, 2)
 
 
 class LanguageMeasures(NamedTuple):
-    """How much of a text is in the language asked for."""
+    """How much of a text is in the expected language."""
 
     share: float
-    """Share of the words that are in it, in [0, 1]; 1.0 for a text without words."""
+    """Share of the words in it, in [0, 1]; 1.0 for a text without words."""
     num_foreign_words: int
-    """Words in other languages, in letters for scripts without spaces. Latin words within a text in another script
-    are not among them: names, units and functions (sin, mod) are written so everywhere."""
+    """Words in other languages, or letters for scripts without spaces. Latin words in a text of another script do not
+    count: names, units and functions (sin, mod) are written in Latin everywhere."""
 
 
 def language_share(text: str, language: str) -> float:
-    """Share of the words that are in `language`, in [0, 1]; 1.0 for a text without words.
+    """Return the share of words in `language` (ISO 639-1), in [0, 1]; 1.0 for a text without words.
 
-    Words in another script are foreign (single foreign letters, such as a Greek variable, are not words). Among words
-    of the right script, CLD2's shares count where the text is long enough for it. The same measure is the
-    language-consistency reward of DeepSeek-R1 (arXiv:2501.12948, section 2.3.2).
-
-    Args:
-        text: any text.
-        language: ISO 639-1 code.
+    Words in another script are foreign; single foreign letters, such as a Greek variable, are not words. Among words
+    of the right script, CLD2's shares count if the text is long enough. The measure is the language-consistency reward
+    of DeepSeek-R1 (arXiv:2501.12948, section 2.3.2).
     """
     return measure_language(text, language).share
 
 
 def measure_language(text: str, language: str) -> LanguageMeasures:
-    """Both measures of one text; LaTeX and code are set aside.
-
-    Args:
-        text: any text.
-        language: ISO 639-1 code.
-    """
+    """Measure a text against `language` (ISO 639-1), without its LaTeX and code."""
     plain = prose(text)
     if plain.isascii() and language not in SCRIPTS:
         foreign_share = _foreign_share_within_script(plain.encode(), language)
@@ -124,23 +114,19 @@ def measure_language(text: str, language: str) -> LanguageMeasures:
     set_aside_F = np.flatnonzero(_set_aside(_native_ids(language))[ids_C])
     num_foreign, num_latin = _count_foreign(plain, ids_C, set_aside_F)
     foreign_share = _foreign_share_within_script(_without(codes_C, set_aside_F), language)
-    # Nearly every text has no foreign word at all, and then the number of its words does not matter.
+    # Without foreign words, as in nearly every text, the number of words does not matter.
     mixed = num_foreign or num_latin or foreign_share
     num_native = _count_words(ids_C, np.flatnonzero(_is_native(_native_ids(language))[ids_C])) if mixed else 1
     return _together(num_native, num_foreign, num_latin, foreign_share)
 
 
 def foreign_spans(text: str, language: str) -> list[tuple[int, int]]:
-    """Where the words stand that `measure_language` finds foreign: by script, and by CLD2 within one script.
+    """Return the spans of the words that `measure_language` counts as foreign, by script or by CLD2.
 
-    Latin words in a text of another script are among them only where no others are.
-
-    Args:
-        text: any text.
-        language: ISO 639-1 code.
+    Latin words in a text of another script are included only if no other words are foreign by script.
 
     Returns:
-        (start, end) in characters of the text, in order, none overlapping another.
+        (start, end) in characters of the text, in order, without overlaps.
     """
     plain = _NO_PROSE.sub(lambda found: " " * len(found[0]), text)
     codes_C = _codes(plain)
@@ -156,7 +142,7 @@ def foreign_spans(text: str, language: str) -> list[tuple[int, int]]:
     native = _without(codes_C, set_aside_F)
     own = RELATIVES.get(language, set()) | {language}
     within = _pieces_in_other_languages(native, own) if _foreign_share_within_script(native, language) else []
-    # What is no letter (a full stop, a number) may stand in both kinds; the first to begin has it.
+    # Spans of both kinds may share characters other than letters (full stops, numbers); the first one keeps them.
     found: list[tuple[int, int]] = []
     for start, end in sorted([*by_script, *within]):
         start = max(start, found[-1][1] if found else 0)
@@ -166,7 +152,7 @@ def foreign_spans(text: str, language: str) -> list[tuple[int, int]]:
 
 
 def _pieces_in_other_languages(native: bytes, own: set[str]) -> list[tuple[int, int]]:
-    """(start, end) in characters of the pieces of a text in UTF-8 that CLD2 finds in languages other than `own`."""
+    """Return (start, end) in characters of the parts of a UTF-8 text that CLD2 finds in languages other than `own`."""
     import pycld2
 
     _, _, _, pieces = pycld2.detect(native.translate(_CONTROLS), isPlainText=True, returnVectors=True)
@@ -182,7 +168,7 @@ def _pieces_in_other_languages(native: bytes, own: set[str]) -> list[tuple[int, 
 
 
 def _together(num_native: int, num_foreign: int, num_latin: int, foreign_share: float) -> LanguageMeasures:
-    """Scripts and CLD2 as one: CLD2's share is of the words that scripts call native."""
+    """Combine both methods: CLD2's share refers to the words in the native script."""
     total = num_native + num_foreign + num_latin
     if total == 0:
         return LanguageMeasures(1.0, 0)
@@ -191,11 +177,7 @@ def _together(num_native: int, num_foreign: int, num_latin: int, foreign_share: 
 
 
 def prompt_language(text: str) -> str | None:
-    """The language that a prompt is written in, ISO 639-1, or `None` where it is too short or mixed to tell.
-
-    Args:
-        text: the prompt, as the user wrote it.
-    """
+    """Return the language of a prompt, ISO 639-1, or `None` if it is too short or too mixed to tell."""
     plain = prose(text)
     codes_C = _codes(plain)
     ids_C = _script_ids(codes_C)
@@ -218,12 +200,12 @@ def prompt_language(text: str) -> str | None:
 
 
 def prose(text: str) -> str:
-    """The text without code and LaTeX, which belong to no language."""
+    """Return the text without code and LaTeX, which belong to no language."""
     return _NO_PROSE.sub(" ", text)
 
 
 def _foreign_share_within_script(native: bytes, language: str) -> float:
-    """Share of the text that CLD2 finds in other languages, in [0, 1]; 0.0 where the text is too short to tell."""
+    """Return the share of the text that CLD2 finds in other languages, in [0, 1]; 0.0 if it is too short."""
     if len(native) < MIN_DETECT_CHARS:
         return 0.0
     found = _detect(native)
@@ -233,11 +215,11 @@ def _foreign_share_within_script(native: bytes, language: str) -> float:
 
 
 def _detect(text: bytes, best_effort: bool = False) -> list[tuple[str, int]]:
-    """(ISO 639-1 code, percent of the text) of up to three languages, largest first."""
+    """Return (ISO 639-1 code, percent of the text) of up to three languages, largest first."""
     import pycld2
 
     _, _, found = pycld2.detect(text.translate(_CONTROLS), isPlainText=True, bestEffort=best_effort)
-    # CLD2 still calls Hebrew by its old code, and tells Chinese scripts apart.
+    # CLD2 uses the old code for Hebrew and a separate code for each Chinese script.
     shares = [(code.split("-")[0], percent) for _, code, percent, _ in found if code != "un"]
     return [(_CLD2_CODES.get(code, code), percent) for code, percent in shares]
 
@@ -254,13 +236,13 @@ def _is_native(native_ids: tuple[int, ...]) -> Any:
 
 @lru_cache
 def _set_aside(native_ids: tuple[int, ...]) -> Any:
-    """Which scripts CLD2 is not shown, and what it or UTF-8 refuses."""
+    """Return a mask over `_NAMES` of what is hidden from CLD2: other scripts, and what it or UTF-8 rejects."""
     return ~np.isin(np.arange(len(_NAMES)), (_NEUTRAL, *native_ids))
 
 
-# C = characters of a text, F = those of them that are looked at, R = runs of neighbours of one script
+# C = characters of a text, F = selected characters, R = runs of adjacent characters of one script
 def _runs(ids_C: Any, places_F: Any) -> tuple[Any, Any, Any]:
-    """(start, length, script) of each run of neighbouring places of one script."""
+    """Return (start, length, script) of each run of adjacent positions of one script."""
     ids_F = ids_C[places_F]
     breaks_F = (np.diff(places_F, prepend=-2) != 1) | (np.diff(ids_F, prepend=_UNSEEN) != 0)
     firsts_R = np.flatnonzero(breaks_F)
@@ -275,7 +257,7 @@ def _count_words(ids_C: Any, places_F: Any) -> int:
 
 
 def _count_foreign(text: str, ids_C: Any, places_F: Any) -> tuple[int, int]:
-    """(words in other scripts, Latin aside; words in Latin), cut where the script changes; variables are no words."""
+    """Return the number of words in other scripts except Latin, and in Latin; variables are not words."""
     if not places_F.size:
         return 0, 0
     _, _, words_R, latin_R = _foreign_runs(text, ids_C, places_F)
@@ -283,7 +265,7 @@ def _count_foreign(text: str, ids_C: Any, places_F: Any) -> tuple[int, int]:
 
 
 def _foreign_runs(text: str, ids_C: Any, places_F: Any) -> tuple[Any, Any, Any, Any]:
-    """(start, length, words in it, whether it is Latin) of each run of neighbours of one script."""
+    """Return (start, length, number of words, whether it is Latin) of each run of adjacent characters of one script."""
     starts_R, lengths_R, ids_R = _runs(ids_C, places_F)
     words_R = np.where(_WORD_BY_LETTER[ids_R], lengths_R, 1)
     words_R[(lengths_R < _MIN_LETTERS[ids_R]) | (ids_R == _INVALID)] = 0
@@ -294,12 +276,12 @@ def _foreign_runs(text: str, ids_C: Any, places_F: Any) -> tuple[Any, Any, Any, 
 
 
 def _is_greek_word(letters: str) -> bool:
-    """Variables stand side by side (αβγ, ΑΒΓΔ), but never with accents, which nearly every Greek word has."""
+    """Return whether Greek letters form a word: nearly every word has accents, adjacent variables (αβγ, ΑΒΓΔ) none."""
     return (len(letters) > 3 and not letters.isupper()) or unicodedata.normalize("NFD", letters) != letters
 
 
 def _without(codes_C: Any, places_F: Any) -> bytes:
-    """The text in UTF-8 with a space at each of the places."""
+    """Return the text in UTF-8 with a space at each of the positions."""
     codes_C = codes_C.copy()
     codes_C[places_F] = ord(" ")
     return bytes(codes_C.tobytes().decode("utf-32-le").encode())
@@ -310,7 +292,7 @@ def _codes(text: str) -> Any:
 
 
 def _script_ids(codes_C: Any) -> Any:
-    """The number of each character's script in `_NAMES`, looked up in a table that fills as characters turn up."""
+    """Return each character's script as an index into `_NAMES`, from a table that is filled on demand."""
     table = _script_table()
     ids_C = table[codes_C]
     unseen_C = ids_C == _UNSEEN

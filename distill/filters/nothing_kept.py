@@ -1,7 +1,4 @@
-"""Why a filter has kept nothing, and which keys of the recipe decide that.
-
-Enters: the filter's counts and the recipe. Leaves: a text of several lines; the most frequent reason first.
-"""
+"""Explanation for a filter that kept nothing: the most frequent reasons, and the recipe keys that decide them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,28 +12,28 @@ _ABSENT = object()
 
 
 def has_kept_nothing(stage: str, metrics: Mapping[str, Any]) -> bool:
-    """Whether a finished stage is a filter that kept nothing, so that no later stage can do anything."""
+    """Return whether a finished stage is a filter that kept nothing, which leaves later stages without input."""
     return stage == "filter" and metrics.get("num_kept") == 0
 
 
 def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> str:
-    """Say why nothing was kept, and what would change that.
+    """Return why nothing was kept, and what would change that, as text of several lines.
 
     Args:
-        metrics: of the filter's manifest.
-        recipe: that the filter has followed.
+        metrics: metrics in the filter's manifest.
+        recipe: the filter's recipe.
         wanted_by: the command that stops here.
     """
     num_traces, reasons = metrics["num_traces"], metrics.get("reasons") or metrics["dropped"]
     if num_traces and reasons.get("error") == num_traces:
-        return f"{wanted_by}: the filter kept none of {counted(num_traces, 'trace')}, for {_all_errors(recipe)}"
+        return f"{wanted_by}: the filter kept none of {counted(num_traces, 'trace')}: {_all_errors(recipe)}"
     most = sorted(reasons.items(), key=lambda pair: -pair[1])[:NUM_REASONS]
     lines = [f"{wanted_by}: the filter kept none of {counted(num_traces, 'trace')}, so there is nothing to learn from."]
     lines += [f"  {reason} {num:,}: {REASONS.get(reason, '')}{_keys(reason, recipe)}" for reason, num in most]
     lines.append(
         "`distill filter --explain ID` explains one trace; filter/dropped has all of them. Change the "
-        "recipe and filter again: as nothing was kept, that needs no --force. Where the traces themselves are at "
-        "fault, give the teacher examples, or take a stronger one."
+        "recipe and filter again: as nothing was kept, that needs no --force. If the traces themselves are the "
+        "problem, give the teacher examples or choose a stronger one."
     )
     return "\n".join(lines)
 
@@ -44,17 +41,17 @@ def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> 
 def _all_errors(recipe: Recipe) -> str:
     if recipe.generate is None:
         return (
-            "their source says of each that it ended in an error. Look at its column of finish reasons "
+            "their source marks each of them as an error. Check its column of finish reasons "
             "(traces: columns.finish_reason)."
         )
     return (
-        "the teacher answered none of the requests: each sample ended in an error (filter/dropped has their words). "
-        "Repair the teacher or its server, then ask again with `distill generate --retry-errors`."
+        "the teacher answered none of the requests: each sample ended in an error (filter/dropped has the messages). "
+        "Fix the teacher or its server, then retry with `distill generate --retry-errors`."
     )
 
 
 def _keys(reason: str, recipe: Recipe) -> str:
-    """The keys that decide a reason, each with the value that would keep such traces, or the one that it has."""
+    """Return the keys that decide a reason, each with the value that would keep such traces, or its current value."""
     values = {key: _value(recipe.model_dump(mode="json"), key) for key in REASON_KEYS.get(reason, ())}
     said = [
         f"{key}: {str(not value).lower()} keeps them" if isinstance(value, bool) else f"{key} is {_shown(value)}"

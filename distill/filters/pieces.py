@@ -1,8 +1,7 @@
-"""An index of the pieces of evaluation items, 8 words each, that finds them in other texts as arrays.
+"""Index of the 8-word pieces of evaluation items, which finds them in other texts with array operations.
 
-Enters: the items' words and, as numbers of a vocabulary, their tokens; then the tokens of texts. Leaves: which pieces
-stand where. A piece is looked up by the hash of its first 8 (4, 2) tokens in a bitmap; what passes is compared by the
-hashes of all its tokens.
+Tokens are numbers of a vocabulary. A piece is looked up by the hash of its first 8 (4, 2) tokens in a bitmap;
+candidates that pass are compared by the hashes of all their tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,22 +19,22 @@ Ints: TypeAlias = NDArray[np.int64]
 Hashes: TypeAlias = NDArray[np.uint64]
 
 NUM_WORDS = 8
-"""Words in a piece, as white space parts them in the item."""
+"""Words in a piece, as separated by whitespace in the item."""
 SURE_TOKENS = NUM_WORDS
-"""A piece of 8 words with fewer tokens (`$A$ , $B$ , $C$ ,`) must also stand there letter by letter."""
+"""A piece of 8 words with fewer tokens (`$A$ , $B$ , $C$ ,`) must also match letter by letter."""
 MIN_WHOLE_TOKENS = 4
-"""A short item with fewer tokens and no number (`Find x.`) is looked for as a whole text only."""
+"""A short item with fewer tokens and no number (`Find x.`) only matches a whole text."""
 SEED_SIZES = (8, 4, 2)
 BITS_PER_SEED = 16
 SLOTS_PER_WORD = 4
-"""Slots in the table of words for each of them: with more, fewer words share one, and the table fills the cache."""
+"""Table slots per word: with more, fewer words share a slot, but the table takes up more of the cache."""
 
 UNKNOWN_WORD, LINE_END, TEXT_END, FIRST_WORD = range(4)
 _MULTIPLIERS = [np.uint64(m) for m in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)]
 
 
 class Vocabulary:
-    """Numbers for the items' tokens; any other token is UNKNOWN_WORD.
+    """Mapping of the items' tokens to numbers; any other token is `UNKNOWN_WORD`.
 
     Args:
         names: canonical tokens (`distill.sources.math_words`).
@@ -52,7 +51,7 @@ class Vocabulary:
         self._hash_of_slot: Hashes = np.zeros(1 << bits, np.uint64)
         self._number_of_slot: Ids = np.full(1 << bits, UNKNOWN_WORD, np.int32)
         self._hash_of_slot[slots], self._number_of_slot[slots] = hash_of_known, number_of_known
-        # Where several words share a slot one of them has it; the others are found by search.
+        # If several words share a slot, one of them owns it and the others are found by binary search.
         others = np.flatnonzero(self._hash_of_slot[slots] != hash_of_known)
         others = others[np.argsort(hash_of_known[others])]
         self._other_hashes, self._other_numbers = hash_of_known[others], number_of_known[others]
@@ -60,7 +59,7 @@ class Vocabulary:
         self._is_shared[slots[others]] = True
 
     def stream(self, texts: Sequence[str]) -> Ids:
-        """All tokens of the texts as numbers, a LINE_END between lines and a TEXT_END after each text: (N,)."""
+        """Return the texts' tokens as numbers, with `LINE_END` between lines and `TEXT_END` after each text: (N,)."""
         hash_N = hash_tokens(texts)
         slot_N = (hash_N >> self._shift).astype(np.int64)
         number_N: Ids = np.where(self._hash_of_slot[slot_N] == hash_N, self._number_of_slot[slot_N], UNKNOWN_WORD)
@@ -74,21 +73,21 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Pieces of items that are looked for, W of them, and where they start in the items' words."""
+    """W pieces of items to look for, and where they start in the items' tokens."""
 
     items: Ints
     starts: Ints
     lengths: Ints
     are_whole: NDArray[np.bool_]
-    """Whole short items: what follows must not continue the same formula."""
+    """Whole short items: the surrounding text must not continue the same formula."""
     need_letters: NDArray[np.bool_]
-    """With so few tokens that their letters must be the same."""
+    """Windows with so few tokens that their letters must match as well."""
     raw: dict[int, str]
-    """These letters."""
+    """Window -> its letters."""
 
 
 class Matches(NamedTuple):
-    """M pieces found: the place of each in the texts' tokens, and the window."""
+    """M matches: the position of each in the texts' tokens, and its window."""
 
     places: Ints
     windows: Ints
@@ -96,7 +95,7 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Seeds:
-    """The first 8 (4, 2) tokens of windows, hashed and sorted; a bitmap says at once that there is none."""
+    """Sorted hashes of the first 8 (4, 2) tokens of windows, with a bitmap that quickly rejects non-matches."""
 
     hashes: Hashes
     windows: Ints
@@ -113,7 +112,7 @@ class _Seeds:
         return cls(hashes[order], windows[order], bitmap, shift)
 
     def find(self, hashes_N: Hashes) -> Matches:
-        """The places that begin like a window; a place once for each of these windows."""
+        """Return the positions that begin like a window, once for each such window."""
         at: Ints = np.flatnonzero(self.bitmap[(hashes_N >> self.shift).astype(np.int64)])
         first: Ints = np.searchsorted(self.hashes, hashes_N[at], "left")
         num: Ints = np.searchsorted(self.hashes, hashes_N[at], "right") - first
@@ -122,11 +121,11 @@ class _Seeds:
 
 
 class PieceIndex:
-    """Finds windows in texts.
+    """Index that finds windows in texts.
 
     Args:
-        windows: what is looked for.
-        words_N: the items' tokens as numbers, without marks.
+        windows: the windows to look for.
+        words_N: the items' tokens as numbers, without line and text ends.
         hash_of_word: a random hash for each number of the vocabulary.
     """
 
@@ -142,7 +141,7 @@ class PieceIndex:
             longer = size
 
     def keys(self) -> Hashes:
-        """A hash of each window, the same for windows of the same tokens: (W,)."""
+        """Return a hash of each window, equal for windows with the same tokens: (W,)."""
         key_W: Hashes = self._windows.lengths.astype(np.uint64)
         for size, seeds in self._seeds.items():
             windows = seeds.windows
@@ -154,7 +153,7 @@ class PieceIndex:
         return key_W
 
     def find(self, stream_N: Ids) -> Matches:
-        """All windows that stand in the texts' tokens, in the order of the texts."""
+        """Return all windows that occur in the texts' tokens, in the order of the texts."""
         hashes = _hashes(self._hash_of_word[stream_N])
         found = [Matches(np.empty(0, np.int64), np.empty(0, np.int64))]
         for size, seeds in self._seeds.items():
@@ -166,7 +165,7 @@ class PieceIndex:
         return Matches(places[order], windows[order])
 
     def _are_same(self, hashes_N: Hashes, places: Ints, windows: Ints, size: int) -> NDArray[np.bool_]:
-        """Whether all tokens of the windows stand at the places, given that the first `size` of them do: (M,)."""
+        """Return whether all tokens of the windows match at the positions, given that the first `size` do: (M,)."""
         starts, spare = self._windows.starts[windows], self._windows.lengths[windows] - size
         last = len(hashes_N) - 1
         same: NDArray[np.bool_] = self._hashes[size][starts + spare] == hashes_N[np.minimum(places + spare, last)]
@@ -179,7 +178,7 @@ class PieceIndex:
 def windows_of(
     words: Sequence[Sequence[str]], stream_N: Ids, names: Sequence[str]
 ) -> tuple[Windows, list[int], list[int]]:
-    """The windows of all items, and where each item's words start and end; only words are counted."""
+    """Return the windows of all items, and where each item's tokens start and end, not counting line and text ends."""
     is_mark_N = stream_N < FIRST_WORD
     starts_of_word = _starts_of_words(is_mark_N)
     num_of_item = np.array([max(1, len(found)) for found in words], np.int64)
@@ -216,18 +215,18 @@ def windows_of(
 
 
 def _starts_of_words(is_mark_N: NDArray[np.bool_]) -> Ints:
-    """Where each word's tokens start, and after the last word the number of all tokens; marks stand between words."""
+    """Return where each word's tokens start, and the total number of tokens last; marks separate the words."""
     tokens_before_N = np.cumsum(~is_mark_N)
     return np.concatenate([[0], tokens_before_N[is_mark_N]]).astype(np.int64)
 
 
 def _says_enough(words: Sequence[str]) -> bool:
-    """Whether a short item can be told from a chance meeting of words inside another text."""
+    """Return whether a short item is distinctive enough not to match inside another text by chance."""
     return len(words) >= MIN_WHOLE_TOKENS or (len(words) > 1 and any(word[0].isdigit() for word in words))
 
 
 def _hashes(hash_N: Hashes) -> dict[int, Hashes]:
-    """The hash of the 2, 4 and 8 tokens that start at each place; shorter where fewer follow."""
+    """Return the hashes of the 2, 4 and 8 tokens that start at each position with so many tokens left."""
     a, b, c = _MULTIPLIERS
     two = hash_N[:-1] * a + hash_N[1:]
     four = two[:-2] * b + two[2:]
@@ -235,5 +234,5 @@ def _hashes(hash_N: Hashes) -> dict[int, Hashes]:
 
 
 def spaced(words: Iterable[str]) -> str:
-    """Words in lower case with a space before and after each."""
+    """Return the words in lower case, with spaces between and around them."""
     return f" {' '.join(words)} ".lower()

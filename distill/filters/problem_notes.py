@@ -1,8 +1,4 @@
-"""What is known of problems before their traces are looked at: evaluation items among them, and repeats.
-
-Enters: problems in the order of their ids, evaluation sets. Leaves: notes on those that are to be dropped, and the
-certificate of what was checked.
-"""
+"""Checks on problems before their traces are examined: contamination by evaluation items, and repeated problems."""
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -23,15 +19,15 @@ BATCH = 1_024
 def notes_on_problems(
     problems: Iterable[Problem], packs: Sequence[Pack], duplicates: Duplicates | None
 ) -> tuple[dict[str, ProblemNotes], dict[str, Any]]:
-    """Which problems are in an evaluation set, and which of the others repeat an earlier one.
+    """Find the problems that are in an evaluation set, and those among the others that repeat an earlier one.
 
     Args:
         problems: in the order of their ids, each once.
         packs: evaluation sets.
-        duplicates: thresholds; `None`: repeats are not looked for.
+        duplicates: thresholds; `None`: do not look for repeats.
 
     Returns:
-        Notes by problem id, and the certificate as a JSON-ready dict.
+        Notes by problem id on the problems to drop, and the certificate as a JSON-ready dict.
     """
     search = Decontaminator(packs).search()
     threshold = duplicates.problems if duplicates else None

@@ -1,7 +1,7 @@
-"""What makes a trace unreadable: measured once, judged by any recipe.
+"""Measures of a trace's readability, and the reasons that follow from a recipe's thresholds.
 
-Enters: a trace's reasoning and content. Leaves: `Measures`, plain numbers without a threshold in them, which may be
-cached; `unreadable` turns them into reasons (see `distill.core.records.REASONS`).
+`Measures` depend on no threshold and may be cached; `unreadable` turns them into reasons (see
+`distill.core.records.REASONS`). Example:
 
     unreadable(measure("Then we 计算 the sum.", "4", "en"), Readability()) == ["mixed_language"]
 """
@@ -18,7 +18,7 @@ from distill.isolation import wire
 from distill.recipe.filter import Readability
 
 MEASURES_VERSION = 2
-"""Raised when a measure changes: measures of another version are not reused."""
+"""Increased when a measure changes: measures of another version are not reused."""
 
 
 @wire.result
@@ -27,48 +27,48 @@ class Measures(Record):
     """All measures of one trace, JSON-ready."""
 
     language: str | None
-    """What `language_share` and `num_foreign_words` are about, ISO 639-1; `None`: any language is fine."""
+    """Language of `language_share` and `num_foreign_words`, ISO 639-1; `None`: any language is accepted."""
     language_share: float
-    """See `distill.filters.language.LanguageMeasures`; 1.0 where any language is fine."""
+    """See `distill.filters.language.LanguageMeasures`; 1.0 if any language is accepted."""
     num_foreign_words: int
-    """See `distill.filters.language.LanguageMeasures`; 0 where any language is fine."""
+    """See `distill.filters.language.LanguageMeasures`; 0 if any language is accepted."""
     compression_ratio: float
-    """Of the window that compresses best; 1.0 where nothing is like a loop (`distill.filters.repetition`)."""
+    """Of the window that compresses best; 1.0 if no window resembles a loop (`distill.filters.repetition`)."""
     repeated_share: float
-    """Share of that window that was said before, in [0, 1]."""
+    """Share of that window that repeats earlier text, in [0, 1]."""
     loop_repeats: int
-    """How often a piece follows itself, at the end of the thought or the answer or at any place; 1: once."""
+    """Most occurrences of a piece in a row, at the end of reasoning or answer or anywhere; 1: no repeat."""
     loop_chars: int
-    """Most characters in a row that repeat what stands right before them."""
+    """Most characters in a row that repeat the text right before them."""
     longest_paragraph: int
-    """In characters; formulas, code and tables set aside."""
+    """In characters, without formulas, code and tables."""
     num_code_blocks: int
     """Fenced code blocks."""
     boxed_answers: tuple[str, ...]
     """Distinct boxed results of the content, normalised, in order."""
     num_disagreeing_answers: int
-    """Most boxed results for one and the same thing; 1: they agree."""
+    """Most distinct boxed results for the same thing; 1: they agree."""
     refuses: bool
-    """The content refuses, and no answer follows."""
+    """The content is a refusal without an answer."""
     prompt_leak: float
     """Largest share of an instruction's 8-word pieces that the trace repeats, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "boxed_answers", tuple(self.boxed_answers))  # JSON knows no tuples
+        object.__setattr__(self, "boxed_answers", tuple(self.boxed_answers))  # JSON has no tuples
 
 
 def measure(
     reasoning: str, content: str, language: str | None, instructions: Sequence[str] = (), problem: str = ""
 ) -> Measures:
-    """Measure one trace: everything that `unreadable` asks for, whatever the thresholds.
+    """Measure everything that `unreadable` needs, whatever the thresholds.
 
     Args:
-        reasoning: the thought, may be empty.
-        content: the answer that follows it, may be empty.
-        language: the language that the trace should be in, ISO 639-1; `None`: any. For a recipe that says `prompt`,
+        reasoning: may be empty.
+        content: the answer that follows; may be empty.
+        language: the expected language, ISO 639-1; `None`: any. For `prompt` in a recipe, pass
             `distill.filters.language.prompt_language` of the prompt.
-        instructions: what the teacher was told besides the problem: the system prompt, each worked example.
-        problem: the problem itself, which a trace may repeat.
+        instructions: the teacher's input besides the problem: the system prompt, each worked example.
+        problem: the problem, which a trace may repeat.
     """
     text = f"{reasoning}\n\n{content}"
     of_language = LanguageMeasures(1.0, 0) if language is None else measure_language(text, language)
@@ -93,12 +93,7 @@ def measure(
 
 
 def unreadable(measures: Measures, config: Readability) -> list[str]:
-    """The reasons for which a trace is not fit to learn from, in no order that matters.
-
-    Args:
-        measures: the trace's.
-        config: the thresholds.
-    """
+    """Return the reasons why a trace is not fit to learn from, in arbitrary order."""
     found = {
         "mixed_language": measures.language_share < config.min_language_share
         or _over(measures.num_foreign_words, config.max_foreign_words),

@@ -1,11 +1,8 @@
-"""How much a text says the same again: compression of windows, verbatim repeats in them, loops at the end.
-
-Enters: a text. Leaves: how well its most regular window compresses and which share of that window was said before, and
-how often the piece at its end follows itself.
+"""Measures of repetition in a text: compression of windows, verbatim repeats in them, loops at the end. Example:
 
     measure_repetition("Wait. " * 2_000)   # RepetitionMeasures(compression_ratio=80.3, repeated_share=0.999)
 
-For readers there are also the places: `repeated_spans`, `loop_spans`.
+`repeated_spans` and `loop_spans` return the positions, for display.
 """
 
 import re
@@ -19,44 +16,44 @@ import numpy as np
 from distill.filters.tandem import find_runs
 
 MIN_COMPRESSED_CHARS = 1_000
-"""Shorter texts compress well or badly by chance."""
+"""Compression ratios of shorter texts are unreliable."""
 
 WINDOW_CHARS, STRIDE_CHARS = 4_096, 2_048
-"""Windows overlap by half, so that a loop in the midst of a text fills most of one of them."""
+"""Windows overlap by half, so that a loop anywhere in a text fills most of one of them."""
 
 PIECE_BYTES = 64
 """Pieces that count as verbatim repeats. Lines of a table or an enumeration are shorter, or differ in a number."""
 
 MIN_LZ4_RATIO = 3.0
-"""What LZ4 compresses less than threefold (prose 1.5 to 2, worked mathematics up to 3) has no loop in it, and is not
-compressed a second time: zlib takes eight times as long."""
+"""Windows that LZ4 compresses less (prose 1.5 to 2, worked mathematics up to 3) contain no loop and are not compressed
+with zlib, which takes eight times as long."""
 
 LOOP_UNIT_WORDS = (4, 200)
-"""Fewest and most words in a piece that counts as a loop when it follows itself."""
+"""Minimum and maximum words in a piece that counts as a loop when repeated."""
 
 MAX_LOOP_WORDS = 20 * LOOP_UNIT_WORDS[1]
 MAX_LOOP_CHARS = 10 * MAX_LOOP_WORDS
 
 MIN_CHAR_REPEATS, MIN_LOOP_CHARS = 3, 64
-"""Least repeats and least length of what is shown as a loop at the end, where words alone do not make one."""
+"""Minimum repeats and length of a loop of characters at the end, which is shown if no loop of words is found."""
 
 _WORD = re.compile(r"\S+")
 
 
 class RepetitionMeasures(NamedTuple):
-    """Of the window that compresses best; (1.0, 0.0) where even that one has nothing of a loop in it."""
+    """Measures of the window that compresses best; (1.0, 0.0) if even that one shows no loop."""
 
     compression_ratio: float
     """Raw size over zlib-compressed size."""
     repeated_share: float
-    """Share of the 64-byte pieces, at every byte, that occurred before in the window, in [0, 1]."""
+    """Share of the 64-byte pieces, one from every byte, that occurred earlier in the window, in [0, 1]."""
 
 
 def measure_repetition(text: str) -> RepetitionMeasures:
-    """Compression, and verbatim repeats where it is high; texts under 1,000 characters count as plain.
+    """Measure compression, and verbatim repeats if it is high. Texts under 1,000 characters count as free of loops.
 
-    Numbers make the difference between a loop and a long table, an enumeration of cases or a worked division: both
-    compress well, but only a loop repeats long pieces verbatim.
+    Long tables, enumerations of cases and worked divisions compress as well as loops do, but only loops repeat long
+    pieces verbatim: in the others, numbers change.
     """
     if len(text) < MIN_COMPRESSED_CHARS:
         return RepetitionMeasures(1.0, 0.0)
@@ -67,13 +64,10 @@ def measure_repetition(text: str) -> RepetitionMeasures:
 
 
 def repeated_spans(text: str) -> list[tuple[int, int]]:
-    """Where the most regular window says what it said before, in pieces of 64 bytes.
-
-    Args:
-        text: any text; one under 1,000 characters has no such window.
+    """Return where the most regular window repeats earlier text in pieces of 64 bytes.
 
     Returns:
-        (start, end) in characters of the text, in order, none touching another.
+        (start, end) in characters of the text, in order and not adjacent; empty for texts under 1,000 characters.
     """
     if len(text) < MIN_COMPRESSED_CHARS:
         return []
@@ -83,7 +77,7 @@ def repeated_spans(text: str) -> list[tuple[int, int]]:
     hashes_P = _piece_hashes(raw)
     repeats_P = np.ones(hashes_P.size, dtype=bool)
     repeats_P[np.unique(hashes_P, return_index=True)[1]] = False
-    # B = bytes of the window: how many repeated pieces begin, less those that have ended
+    # B = bytes of the window: repeated pieces that begin at a byte, less those that end there
     steps_B: Any = np.zeros(len(raw) + 1, dtype=np.int64)
     steps_B[: repeats_P.size] += repeats_P
     steps_B[PIECE_BYTES : PIECE_BYTES + repeats_P.size] -= repeats_P
@@ -94,13 +88,13 @@ def repeated_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _most_regular_window(text: str) -> tuple[float, bytes, int]:
-    """(LZ4's ratio, bytes, first character) of the window that compresses best."""
+    """Return (LZ4 ratio, bytes, first character) of the window that compresses best."""
     codec = _lz4()
     return max((len(raw) / len(codec.compress(raw, asbytes=True)), raw, start) for raw, start in _windows(text))
 
 
 def _windows(text: str) -> Iterator[tuple[bytes, int]]:
-    """The text in windows, the last of them whole as well, each with its first character."""
+    """Yield overlapping windows, the last one of full size too, each with its first character."""
     last = max(0, len(text) - WINDOW_CHARS)
     for start in (*range(0, last, STRIDE_CHARS), last):
         yield text[start : start + WINDOW_CHARS].encode("utf-8", "replace"), start
@@ -114,14 +108,14 @@ def _lz4() -> Any:
 
 
 def _repeated_share(raw: bytes) -> float:
-    """Share of the pieces of `PIECE_BYTES` that occurred before."""
+    """Return the share of the pieces of `PIECE_BYTES` that occurred before."""
     hashes_P = _piece_hashes(raw)
     return 1.0 - float(np.unique(hashes_P).size / hashes_P.size)
 
 
 def _piece_hashes(raw: bytes) -> Any:
-    """A hash of the piece of `PIECE_BYTES` at every byte where one starts."""
-    # P = places in the bytes where a piece starts; the hash of a piece is made of those of its halves
+    """Return a hash of the piece of `PIECE_BYTES` at every byte where one starts."""
+    # P = positions where a piece starts; the hash of a piece combines those of its halves
     hashes_P = np.ndarray((len(raw) - 7,), "<u8", raw, 0, (1,)) * np.uint64(0x9E3779B97F4A7C15)
     length = 8
     while length < PIECE_BYTES:
@@ -132,15 +126,15 @@ def _piece_hashes(raw: bytes) -> Any:
 
 
 def tail_repeats(text: str) -> int:
-    """How often the piece of 4 to 200 words at the end of the text follows itself there; 1 means no loop."""
+    """Return how often the piece of 4 to 200 words at the end of the text occurs there in a row; 1: no loop."""
     return _tail_loop(text)[1]
 
 
 def loop_at_end(text: str) -> tuple[int, int] | None:
-    """Where a loop at the end of the text stands, (start, end) in characters; `None` where there is none.
+    """Return (start, end) in characters of a loop at the end of the text, or `None`.
 
-    Of words, as `tail_repeats` counts them, and where those do not repeat, of characters: a piece of any length that
-    stands there at least `MIN_CHAR_REPEATS` times, the last time perhaps cut off.
+    A loop consists of words, as counted by `tail_repeats`, or else of characters: a piece of any length that occurs at
+    least `MIN_CHAR_REPEATS` times in a row, the last time possibly cut off.
     """
     unit, repeats = _tail_loop(text)
     if repeats >= MIN_CHAR_REPEATS:
@@ -150,7 +144,7 @@ def loop_at_end(text: str) -> tuple[int, int] | None:
 
 
 def loop_spans(text: str) -> list[tuple[int, int]]:
-    """Where pieces follow themselves, at any place and at the end: (start, end) in characters, apart and in order."""
+    """Return (start, end) in characters of loops anywhere in the text and at its end, in order and disjoint."""
     spans = [(run.start, run.end) for run in find_runs(text)]
     at_end = loop_at_end(text)
     return spans if at_end is None or (spans and spans[-1][1] > at_end[0]) else [*spans, at_end]
@@ -175,14 +169,14 @@ def _loop_of_characters(text: str) -> tuple[int, int] | None:
 
 
 def _tail_loop(text: str) -> tuple[int, int]:
-    """(words in the piece, how often it stands there) of the loop at the end; (0, 1) without one."""
+    """Return (words in the piece, number of occurrences) of the loop at the end; (0, 1) without one."""
     tail = text[-MAX_LOOP_CHARS:].rstrip()
     if not _occurs_before(tail):
         return 0, 1
     words = tail.split()[-MAX_LOOP_WORDS:]
     most = (0, 1)
     for unit in range(LOOP_UNIT_WORDS[0], min(LOOP_UNIT_WORDS[1], len(words) // 2) + 1):
-        if words[-1] != words[-1 - unit]:  # nearly every unit ends here
+        if words[-1] != words[-1 - unit]:  # rules out nearly every unit
             continue
         piece, repeats = words[-unit:], 1
         while words[len(words) - (repeats + 1) * unit : len(words) - repeats * unit] == piece:
@@ -193,7 +187,7 @@ def _tail_loop(text: str) -> tuple[int, int]:
 
 
 def _occurs_before(tail: str) -> bool:
-    """Whether the last words were there before, as they were in every loop: cheaper than to compare all words."""
+    """Return whether the last words occurred before, as in every loop. Cheaper than comparing all words."""
     rest = tail.rsplit(None, LOOP_UNIT_WORDS[0])
     if len(rest) <= LOOP_UNIT_WORDS[0]:
         return False

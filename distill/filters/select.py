@@ -1,8 +1,7 @@
-"""Which of the good traces go on: by pass rate, a problem's share, a source's share and a budget of tokens.
+"""Selection among good traces by pass rate, share per problem, share per source and token budget; majority votes.
 
-Enters: compact candidates, without their texts, and all verdicts or answers of one problem. Leaves: shares, the winner
-of a vote, identities that a problem has no room for, and for a whole set one reason or `None` a candidate. Nothing
-depends on the order in which candidates come: what is drawn is ranked by a hash of the seed and the trace's identity.
+Candidates come without their texts. Their order does not matter: random choices are ranked by a hash of the seed and
+the trace's identity. Example:
 
     over_limits([Candidate("a", 0, "gsm8k", 90), Candidate("b", 0, "gsm8k", 20)], Select(token_budget=30), seed=17)
     ["over_budget", None]
@@ -25,9 +24,9 @@ from distill.recipe.filter import Majority, Select
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What choosing needs to know of a good trace.
+    """What selection needs to know about a good trace.
 
-    `num_tokens` counts its completion; `signature` is that of `distill.filters.dedup`, for the policy `diverse` alone.
+    `num_tokens` counts its completion; `signature` is from `distill.filters.dedup`, only for the policy `diverse`.
     """
 
     problem_id: str
@@ -42,28 +41,28 @@ class Candidate:
 
 
 def pass_rate(verdicts: Iterable[bool | None]) -> float | None:
-    """The share of right ones among a problem's graded traces, the dropped ones too; `None` if none was graded."""
+    """Return the share of correct traces among a problem's graded ones, dropped or not; `None` if none was graded."""
     graded = [correct for correct in verdicts if correct is not None]
     return sum(graded) / len(graded) if graded else None
 
 
 def in_band(rate: float | None, select: Select) -> bool:
-    """Whether a problem is neither too hard nor too easy; what is not known is no reason for a drop."""
+    """Return whether a problem is neither too hard nor too easy; an unknown rate passes."""
     return rate is None or select.min_pass_rate <= rate <= select.max_pass_rate
 
 
 def per_problem(candidates: Sequence[Candidate], select: Select, seed: int) -> set[SampleKey]:
-    """The traces of one problem beyond its share.
+    """Return the traces of one problem beyond its share.
 
     Args:
         candidates: the problem's good traces, in any order.
-        select: how many it may keep, and which: `shortest` and `longest` by tokens, `random` by a hash, `diverse`
-            the shortest and then always the one that is farthest from its nearest among those already chosen. Of equal
-            ones the lower sample index goes on.
+        select: how many to keep, and which: `shortest` and `longest` by tokens, `random` by a hash, `diverse` the
+            shortest and then repeatedly the one farthest from its nearest chosen trace. Ties go to the lower sample
+            index.
         seed: seed of the `random` policy.
 
     Raises:
-        ValueError: a candidate without a signature under the policy `diverse`.
+        ValueError: a candidate has no signature under the policy `diverse`.
     """
     if select.per_problem is None or len(candidates) <= select.per_problem:
         return set()
@@ -74,22 +73,22 @@ def per_problem(candidates: Sequence[Candidate], select: Select, seed: int) -> s
 
 
 def vote(finish_reason: FinishReason, extracted_answer: str | None) -> str | None:
-    """A trace's vote: its final answer, if it came to its end by itself and the answer is one (not only spaces)."""
+    """Return a trace's final answer as its vote, if the trace ended on its own and the answer is usable."""
     if finish_reason != "stop" or extracted_answer is None or len(extracted_answer) > MAX_ANSWER_CHARS:
         return None
     return extracted_answer if normalise(extracted_answer) else None
 
 
 def majority(votes: Iterable[str | None], same: Callable[[str, str], bool], config: Majority) -> str | None:
-    """The answer that enough of a problem's traces agree on, in its most frequent wording; `None` if there is none.
+    """Return the answer that enough of a problem's traces agree on, in its most frequent wording, or `None`.
 
-    Answers that are equal as normalised text or as numbers are counted together first; `same` is asked for the others,
-    the more frequent first, and no more once one answer has the votes it needs.
+    Answers that are equal as normalised text or as numbers are grouped without `same`. It is called only for the rest,
+    most frequent first, until one answer has enough votes.
 
     Args:
-        votes: one a trace, as `vote` leaves them; `None` does not count.
-        same: whether two answers mean the same; may be slow.
-        config: how many votes there must be, and which share of them the winner needs (more than half: no ties).
+        votes: one per trace, from `vote`; `None` does not count.
+        same: returns whether two answers mean the same; may be slow.
+        config: how many votes are required, and the winner's share (more than half, so there are no ties).
     """
     by_form: dict[str, Counter[str]] = defaultdict(Counter)
     for answer in votes:
@@ -107,18 +106,18 @@ def majority(votes: Iterable[str | None], same: Callable[[str, str], bool], conf
         if home.total() / num_votes >= config.min_share:
             return _wording(home)
         if (max(tally.total() for tally in tallies) + num_open) / num_votes < config.min_share:
-            break  # not even with all that is left
+            break  # out of reach even with all remaining votes
     return None
 
 
 def over_limits(candidates: Iterable[Candidate], select: Select, seed: int) -> list[str | None]:
-    """For each candidate of a whole set why it is one too many, or `None`, in the order in which they came.
+    """Return for each candidate of the whole set why it exceeds a limit, or `None`, in the given order.
 
-    Candidates are drawn in the order of a seeded hash. First each source is cut to `select.per_source` traces; what is
-    left is taken while it fits into `select.token_budget`, which is never exceeded: a trace that does not fit is left
-    out and the next one tried, so that one huge trace cannot keep the others out, and none left out would still fit.
+    Candidates are drawn in the order of a seeded hash. Each source is cut to `select.per_source` traces; the rest are
+    taken while they fit into `select.token_budget`, which is never exceeded. A trace that does not fit is skipped, so
+    that one huge trace does not block the others; no skipped trace would still fit at the end.
 
-    Takes about 100 bytes of memory a candidate; `candidates` may be a generator.
+    Takes about 100 bytes of memory per candidate; `candidates` may be a generator.
     """
     high, low, tokens, sources = array("Q"), array("Q"), array("q"), array("l")
     codes: dict[str, int] = {}
@@ -144,20 +143,20 @@ def over_limits(candidates: Iterable[Candidate], select: Select, seed: int) -> l
 
 
 def _preference(candidate: Candidate, policy: str, seed: int) -> tuple[bytes, int, int]:
-    """What a problem's candidates are sorted by; the first go on."""
+    """Return the sort key of a problem's candidates; the first are kept."""
     length = -candidate.num_tokens if policy == "longest" else candidate.num_tokens
     drawn = _draw("select", seed, candidate.key) if policy == "random" else b""
     return drawn, length, candidate.sample_index
 
 
 def _spread(ranked: Sequence[Candidate], num: int) -> list[Candidate]:
-    """The candidates, `num` that differ most first: the first one, then each time the farthest from all before."""
+    """Put `num` diverse candidates first: the first one, then repeatedly the one farthest from all chosen."""
     missing = next((c.key for c in ranked if c.signature is None), None)
     if missing is not None:
-        raise ValueError(f"trace {missing} has no signature: the policy diverse needs one of each candidate")
+        raise ValueError(f"trace {missing} has no signature: the policy diverse needs one for each candidate")
     matrix = as_matrix([c.signature for c in ranked if c.signature is not None])
     chosen: list[int] = []
-    nearest = np.zeros(len(ranked))  # each one's similarity to the nearest of those chosen
+    nearest = np.zeros(len(ranked))  # similarity of each to its nearest chosen one
     rest = list(range(len(ranked)))
     farthest = 0
     while True:
@@ -170,7 +169,7 @@ def _spread(ranked: Sequence[Candidate], num: int) -> list[Candidate]:
 
 
 def _home(group: Counter[str], tallies: list[Counter[str]], same: Callable[[str, str], bool]) -> Counter[str]:
-    """The tally of the answers that mean the same as this group's; a new one where there is none."""
+    """Return the tally of the answers that mean the same as this group's, adding one if there is none."""
     answer = _wording(group)
     for equal in (same_answer, same):
         for tally in tallies:
@@ -181,10 +180,10 @@ def _home(group: Counter[str], tallies: list[Counter[str]], same: Callable[[str,
 
 
 def _wording(group: Counter[str]) -> str:
-    """The most frequent wording; of equally frequent ones the shortest, then the first by letters."""
+    """Return the most frequent wording; ties go to the shortest, then to the alphabetically first."""
     return min(group, key=lambda answer: (-group[answer], len(answer), answer))
 
 
 def _draw(purpose: str, seed: int, key: SampleKey) -> bytes:
-    """A hash of the seed and an identity to rank by: the same whatever else is in the set."""
+    """Return a hash of the seed and an identity to rank by, independent of the rest of the set."""
     return hashlib.sha256(f"{purpose}/{seed}/{key[0]}/{key[1]}".encode("utf-8", "surrogatepass")).digest()

@@ -1,12 +1,12 @@
-r"""A text's pieces: its words, five in a row, each piece a 64-bit hash.
+r"""Word shingles of texts: every five words in a row, as a 64-bit hash.
 
-Enters: `"Find $x^2 + 1$ for the given x = 3."`, whose words are `find x ^ 2 + 1 for the given x = 3`. Leaves: eight
-hashes, one for each five words in a row.
+For example, the words of `"Find $x^2 + 1$ for the given x = 3."` are `find x ^ 2 + 1 for the given x = 3`, which gives
+eight hashes.
 
-A word is a run of letters and digits, case folded; an operator (`+ - * / ^ = < > | %`, a mathematical symbol) and a
-Chinese, Japanese or Thai letter are words of their own. Other punctuation, LaTeX spacing and LaTeX's words for size and
-font count for nothing. Words are cut and hashed as arrays, over whole batches of texts: a Python loop over words would
-cost several times as much as all that follows.
+A word is a run of letters and digits, case folded. An operator (`+ - * / ^ = < > | %`, a mathematical symbol) and a
+Chinese, Japanese or Thai letter are words of their own. Other punctuation, LaTeX spacing and LaTeX commands for size
+and font are ignored. Words are cut and hashed as arrays over whole batches of texts: a Python loop over words would
+cost several times as much as everything else.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 Hashes = Any
-"""A numpy array of uint64, whose shape each function names."""
+"""A numpy array of uint64; each function documents the shape."""
 
 Positions = Any
 """A numpy array of indices."""
@@ -28,16 +28,16 @@ Positions = Any
 SHINGLE_WORDS = 5
 
 SEGMENT_BYTES = 1 << 16
-"""So much text is worked on at once: what is made of it stays in a core's cache, and a long text takes no more."""
+"""Text processed at once: its arrays stay in a core's cache, and a long text needs no more memory."""
 
 SILENT_COMMANDS = (
     b"left right middle big bigl bigr bigg biggl biggr displaystyle textstyle quad qquad text textrm "
     b"textbf textit mathrm mathbf mathit operatorname limits nolimits"
 ).split()
-"""LaTeX commands that change how a formula looks and not what it says."""
+"""LaTeX commands that change only how a formula looks."""
 
 SAME_COMMANDS = {b"dfrac": b"frac", b"tfrac": b"frac", b"cfrac": b"frac", b"leq": b"le", b"geq": b"ge", b"neq": b"ne"}
-"""LaTeX commands with several names."""
+"""LaTeX synonyms and their canonical commands."""
 
 _BASE = 0x9E3779B97F4A7C15
 _OPERATORS = b"+-*/^=<>|%"
@@ -46,21 +46,21 @@ _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U
 
 
 def shingles(text: str) -> frozenset[int]:
-    """The text's distinct pieces as 64-bit hashes, at least one.
+    """Return the text's distinct pieces as 64-bit hashes, at least one.
 
-    Of a text of fewer than `SHINGLE_WORDS` words, all its pieces of every length; of one without words, the text.
+    A text of fewer than `SHINGLE_WORDS` words yields its pieces of every length; one without words yields itself.
     """
     return frozenset(flat_shingles([text])[0].tolist())
 
 
 def jaccard(left: frozenset[int], right: frozenset[int]) -> float:
-    """The exact share of pieces that two texts have in common, in [0, 1]."""
+    """Return the exact share of pieces that two texts have in common, in [0, 1]."""
     both = len(left & right)
     return both / (len(left) + len(right) - both)
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in their order, as many together as have `SEGMENT_BYTES` characters, and at least one."""
+    """Yield batches of texts, in order, of up to `SEGMENT_BYTES` characters and at least one text each."""
     batch: list[str] = []
     size = 0
     for text in texts:
@@ -74,7 +74,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def flat_shingles(texts: Sequence[str]) -> tuple[Hashes, Hashes]:
-    """All pieces of N texts in one row, and where each text's begin and end in it: (P,), (N + 1,)."""
+    """Return all pieces of N texts in one array, and each text's offsets in it: (P,), (N + 1,)."""
     words, words_before = _word_hashes([_ascii_fold(text) for text in texts])
     num_words = np.diff(words_before)
     row_of_word: Positions = np.repeat(np.arange(len(texts)), num_words)
@@ -92,7 +92,7 @@ def flat_shingles(texts: Sequence[str]) -> tuple[Hashes, Hashes]:
 
 
 def _pieces(words: Hashes, length: int) -> Hashes:
-    """The hash of `length` words in a row, from each word on that has so many after it."""
+    """Return the hashes of every `length` words in a row."""
     num_pieces = max(0, len(words) - length + 1)
     piece: Hashes = np.full(num_pieces, length, dtype=np.uint64)
     for step in range(length):
@@ -101,7 +101,7 @@ def _pieces(words: Hashes, length: int) -> Hashes:
 
 
 def _pieces_of_few(text: str, words: Hashes) -> Hashes:
-    """The pieces of every length of a text of a few words; a text without any is one piece itself."""
+    """Return the pieces of every length of a text of few words; a text without words is one piece."""
     if not len(words):
         return np.array([_whole_hash(text)], dtype=np.uint64)
     return np.concatenate([_pieces(words, length) for length in range(1, len(words) + 1)])
@@ -113,7 +113,7 @@ def _whole_hash(text: str) -> int:
 
 
 def _word_hashes(folded: Sequence[bytes]) -> tuple[Hashes, Positions]:
-    """All words of N texts in one row, and how many there are before each text and in all: (W,), (N + 1,)."""
+    """Return all words of N texts in one array, and how many precede each text and in total: (W,), (N + 1,)."""
     joined = b" ".join(folded)
     begins = [0, *accumulate(len(text) + 1 for text in folded)]
     hashes: list[Hashes] = [np.empty(0, dtype=np.uint64)]
@@ -126,9 +126,9 @@ def _word_hashes(folded: Sequence[bytes]) -> tuple[Hashes, Positions]:
 
 
 def _segments(joined: bytes, begins: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of stretches of at most `SEGMENT_BYTES`: whole texts, and long texts cut at spaces.
+    """Yield (start, stop) of segments of at most `SEGMENT_BYTES`: whole texts, and long texts cut at spaces.
 
-    A long text is cut from its own begin on, so that its words do not depend on which texts stand before it.
+    A long text is cut relative to its own start, so that its words do not depend on the texts before it.
     """
     start = 0
     for begin, end in pairwise(begins):
@@ -145,10 +145,10 @@ def _segments(joined: bytes, begins: Sequence[int]) -> Iterator[tuple[int, int]]
 
 
 def _segment_hashes(segment: bytes) -> tuple[Hashes, Positions]:
-    """The words' hashes and where each begins.
+    """Return the words' hashes and where each word begins.
 
-    A word's hash is a polynomial in its bytes. All come from one running sum of byte times power, in which a word is
-    the difference of two places, brought back to the word's begin by the inverse power (arithmetic modulo 2**64).
+    A word's hash is a polynomial in its bytes. All come from one running sum of byte times power: the difference of
+    two positions, scaled by the inverse power at the word's start (arithmetic modulo 2**64).
     """
     forms, operators = _byte_forms()
     powers, inverses = _powers()
@@ -167,7 +167,7 @@ def _segment_hashes(segment: bytes) -> tuple[Hashes, Positions]:
 
 
 def _without_silent(hashes: Hashes, begins: Positions, commands: Positions) -> tuple[Hashes, Positions]:
-    """The words without the LaTeX `commands` (their indices) that count for nothing, and one name for synonyms."""
+    """Remove those LaTeX `commands` (indices of words) that are ignored, and give synonyms one hash."""
     names, meanings = _latex_hashes()
     place = np.minimum(np.searchsorted(names, hashes[commands]), len(names) - 1)
     known = names[place] == hashes[commands]
@@ -178,7 +178,7 @@ def _without_silent(hashes: Hashes, begins: Positions, commands: Positions) -> t
 
 @lru_cache(maxsize=1)
 def _byte_forms() -> tuple[bytes, bytes]:
-    """For each of the 256 bytes: what it counts as in a word (0: in none), and 1 where it is a word by itself."""
+    """Return two tables of the 256 bytes: the value in a word (0: none), and 1 for a word by itself."""
     forms = bytes(
         byte if byte >= 0x80 or byte in _OPERATORS else ord(chr(byte).lower()) * chr(byte).isalnum()
         for byte in range(256)
@@ -188,7 +188,7 @@ def _byte_forms() -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=1)
 def _powers() -> tuple[Hashes, Hashes]:
-    """Powers of the base and of its inverse modulo 2**64, from 0 on: (SEGMENT_BYTES,) both."""
+    """Return the powers from 0 of the base and of its inverse modulo 2**64: (SEGMENT_BYTES,) each."""
 
     def powers(base: int) -> Hashes:
         factors: Hashes = np.full(SEGMENT_BYTES, base, dtype=np.uint64)
@@ -200,7 +200,7 @@ def _powers() -> tuple[Hashes, Hashes]:
 
 @lru_cache(maxsize=1)
 def _latex_hashes() -> tuple[Hashes, Hashes]:
-    """Hashes of LaTeX commands in ascending order, and what each means: another's hash, or 0 for nothing."""
+    """Return the hashes of LaTeX commands, ascending, and the hash of what each means, 0 for nothing."""
     names, _ = _segment_hashes(b" ".join([*SILENT_COMMANDS, *SAME_COMMANDS]))
     plain, _ = _segment_hashes(b" ".join(SAME_COMMANDS.values()))
     order = np.argsort(names)
@@ -208,14 +208,14 @@ def _latex_hashes() -> tuple[Hashes, Hashes]:
 
 
 def mix(values: Hashes) -> Hashes:
-    """Every bit of the input changes every bit of the output (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Mix hashes so that every input bit affects every output bit (finaliser of SplitMix64, Steele et al. 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
 def _ascii_fold(text: str) -> bytes:
-    """The text in UTF-8, what is not ASCII folded; ASCII itself is folded byte by byte later."""
+    """Return the text in UTF-8 with non-ASCII characters folded; ASCII is folded byte by byte later."""
     return (text if text.isascii() else _NOT_ASCII.sub(_fold_match, text)).encode()
 
 
@@ -234,7 +234,7 @@ def _fold(run: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _fold_char(char: str) -> str:
-    """The minus sign as ASCII has it, mathematical symbols between spaces, other punctuation as a space."""
+    """Fold the minus sign to ASCII, put spaces around mathematical symbols, replace other punctuation by a space."""
     if char == "\N{MINUS SIGN}":
         return "-"
     category = unicodedata.category(char)

@@ -1,12 +1,10 @@
-"""Short evaluation items found again after a small edit: other words of asking, a typo, a word more or less.
+"""Search for short evaluation items with a small edit: a rephrased question, a typo, one word more or less.
 
-Enters: the tokens of items (`distill.sources.math_words`), then those of a short text. Leaves: the items it is like.
+For example, "What is $3 + 4$?" matches "Compute 3 + 4." but not "What is 3 + 5?"
 
-    "What is $3 + 4$?" is like "Compute 3 + 4." and unlike "What is 3 + 5?"
-
-Numbers, operators, variables and words such as *odd* or *least* (`math_words.is_fixed`) must be the same in the same
-order. One edit leaves the first or the last half of the words as it was, so the halves are the index: each text is
-compared with the few items that share one with it.
+Numbers, operators, variables and words such as *odd* or *least* (`math_words.is_fixed`) must be the same, in the same
+order. One edit leaves the first or the last half of the words unchanged, so the index is by halves: each text is
+compared only with the few items that share a half with it.
 """
 
 import difflib
@@ -21,13 +19,13 @@ _WAYS_OF_ASKING = (
     "expression following below your s equal to work out"
 )
 FILLERS = frozenset(_WAYS_OF_ASKING.split())
-"""Words that ask for a value and say nothing of which."""
+"""Words that only phrase the question."""
 
 MIN_WORDS_TO_LOSE_ONE = 4
-"""With fewer words left, one more or less is another problem."""
+"""With fewer words left, one word more or less makes a different problem."""
 MIN_ALIKE_CHARS = 4
 MIN_ALIKE_RATIO = 0.8
-"""difflib's ratio from which two words of the same place are one with a typo or another ending."""
+"""difflib ratio from which two words in the same position count as one, with a typo or another ending."""
 
 _SENTENCE_ENDS = re.compile(r"[?!;:\n]|\.(?=\s|\Z)")
 _FORMULA_ENDS = re.compile(r"[$,\\)\]]")
@@ -35,11 +33,11 @@ _OPERATORS = frozenset("+-*/=<>^%&!")
 
 
 def standing_alone(folded: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """Whether each span of tokens is no part of a longer formula: `3 + 4` in `3 + 4?`, not in `3 + 4 + 5`.
+    """Return whether each span of tokens is not part of a longer formula: `3 + 4` in `3 + 4?`, not in `3 + 4 + 5`.
 
     Args:
         folded: a folded text (`math_words.fold`).
-        spans: (first, after last) places among its canonical tokens.
+        spans: (first, after last) positions among its canonical tokens.
     """
     wanted = {place for span in spans for place in span}
     parted: dict[int, bool] = {}
@@ -52,14 +50,14 @@ def standing_alone(folded: str, spans: Sequence[tuple[int, int]]) -> list[bool]:
 
 
 def _is_parted(before: str, gap: str, after: str) -> bool:
-    """Whether two neighbouring tokens belong to different formulas or sentences."""
+    """Return whether two adjacent tokens belong to different formulas or sentences."""
     if not before or not is_fixed(before) or not is_fixed(after) or _SENTENCE_ENDS.search(gap):
         return True
     return not _OPERATORS & {before, after} and _FORMULA_ENDS.search(gap) is not None
 
 
 class ShortItems:
-    """An index of short items.
+    """Index of short items.
 
     Args:
         items: (number, tokens) of each item.
@@ -69,7 +67,7 @@ class ShortItems:
         self._content: dict[int, tuple[str, ...]] = {}
         self._by_half: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
         self.max_tokens = 0
-        """Tokens of the longest item, one edit included."""
+        """Most tokens that a matching text is assumed to have."""
         for number, tokens in items:
             content = _content(tokens)
             if not content:
@@ -81,7 +79,7 @@ class ShortItems:
             self._by_half["last", content[len(content) - half :]].append(number)
 
     def find(self, tokens: Sequence[str]) -> list[int]:
-        """The numbers of the items that a text of these tokens is like, in ascending order."""
+        """Return the numbers of the items that match a text of these tokens, in ascending order."""
         content = _content(tokens)
         size = len(content)
         found: set[int] = set()
@@ -96,7 +94,7 @@ def _content(tokens: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_one_edit(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
-    """Whether two texts are equal but for one word that no problem turns on."""
+    """Return whether two texts are equal except for at most one word, which must not be fixed."""
     if a == b:
         return True
     long, short = (a, b) if len(a) >= len(b) else (b, a)

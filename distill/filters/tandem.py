@@ -1,11 +1,11 @@
-"""Pieces that follow themselves, at any place of a text: what a model writes that is caught in a loop.
+"""Search for consecutive repeats anywhere in a text, as written by a model caught in a loop.
 
-Enters: a text. Leaves: its runs, each a piece said at least three times without a break:
+A run is a piece that occurs at least three times in a row. Example:
 
     find_runs("Let me see. " + "Wait, let me check that again. " * 60 + "So it is 4.")   # [Run(12, 1872, 31)]
 
-Only verbatim repeats count: tables, enumerations and worked divisions change a number from row to row. A run of
-`MIN_RUN_CHARS` or more holds a probe every `STEP_CHARS` characters, and the same probe stands one period further on.
+Only verbatim repeats count: tables, enumerations and worked divisions change a number from row to row. A probe is taken
+every `STEP_CHARS` characters; inside a run, the same probe occurs again one period later.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ MAX_PERIOD_CHARS = 4_096
 STEP_CHARS = 200
 PROBE_CHARS = 24
 MAX_TRIES = 16
-"""A probe may stand several times in one period; after so many places the next probe is tried."""
+"""A probe may occur several times in one period; after this many occurrences the next probe is tried."""
 MIN_LETTERS = 3
 """A run with fewer letters and no equals sign (`0 & 0 & `, `|---|`) may be part of a table or a number ..."""
 MIN_TABLE_CHARS = 1_000
@@ -25,7 +25,7 @@ MIN_TABLE_CHARS = 1_000
 
 
 class Run(NamedTuple):
-    """Where a piece of `period` characters follows itself, the last time perhaps cut off."""
+    """A piece of `period` characters that is repeated in a row, the last time possibly cut off."""
 
     start: int
     end: int
@@ -33,17 +33,17 @@ class Run(NamedTuple):
 
     @property
     def num_repeats(self) -> int:
-        """How often the whole piece stands there."""
+        """Return the number of complete occurrences of the piece."""
         return (self.end - self.start) // self.period
 
     @property
     def num_repeated_chars(self) -> int:
-        """Characters of the run after the piece has been said once."""
+        """Return the number of characters after the first occurrence of the piece."""
         return self.end - self.start - self.period
 
 
 def find_runs(text: str) -> list[Run]:
-    """Find all runs of at least `MIN_RUN_CHARS`, in order; none touches another. Linear in the text's length."""
+    """Return all runs of at least `MIN_RUN_CHARS`, in order and disjoint. Linear in the text's length."""
     runs: list[Run] = []
     place = 0
     while place + PROBE_CHARS <= len(text):
@@ -60,7 +60,7 @@ def find_runs(text: str) -> list[Run]:
 
 
 def _run_at(text: str, place: int, first: int) -> Run | None:
-    """The run around a place, of which nothing lies before `first`."""
+    """Return the run around a position, starting at `first` or later, or `None`."""
     probe = text[place : place + PROBE_CHARS]
     again = place
     for _ in range(MAX_TRIES):
@@ -77,7 +77,7 @@ def _run_at(text: str, place: int, first: int) -> Run | None:
 
 
 def _same_after(text: str, place: int, period: int) -> int:
-    """How many characters from `place` on are the same as those one period further on."""
+    """Return how many characters from `place` on equal those one period later."""
     same, step = 0, period
     while step:
         left = text[place + same : place + same + step]
@@ -91,7 +91,7 @@ def _same_after(text: str, place: int, period: int) -> int:
 
 
 def _same_before(text: str, place: int, period: int, most: int) -> int:
-    """How many characters before `place`, at most `most`, are the same as those one period further on."""
+    """Return how many characters before `place`, at most `most`, equal those one period later."""
     same, step = 0, min(period, most)
     while step:
         low = place - same - step

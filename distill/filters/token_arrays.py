@@ -1,12 +1,12 @@
-r"""The tokens of many texts at once, as 64-bit hashes: what `math_words.tokens` gives one by one.
+r"""Tokens of many texts at once as 64-bit hashes, equivalent to `math_words.tokens`.
 
-Enters: texts. Leaves: a row of hashes with a mark after each line and each text, for example
+The hashes form one array, with a mark after each line and each text. Example:
 
     hash_tokens(["Let $x^2 \\leq 4$.", "y"])    # let x ^ 2 le 4 END y END, each as its hash
 
 Bytes are classified, cut and hashed as arrays; a Python loop over words would take several times as long as everything
-that follows. What a byte alone cannot decide (hyphens, decimal points, thousands separators, backslashes) is decided at
-the few places where it stands.
+else. Bytes whose role depends on their neighbours (hyphens, decimal points, thousands separators, backslashes) are
+settled separately at the few positions where they occur.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,27 +27,27 @@ Bytes: TypeAlias = NDArray[np.uint8]
 
 _BASE = 0x9E3779B97F4A7C15
 _OTHER, _LETTER, _DIGIT, _ALONE = range(4)
-"""Classes of bytes; one that is `_ALONE` is a token by itself."""
+"""Classes of bytes; an `_ALONE` byte is a token by itself."""
 _TEXT_END, _LINE_END = b"\0", b"\n"
 _OPERATORS = b"+-*/=<>^%&"
 _UNSURE = b"-!,.\\"
-"""Bytes whose neighbours decide what they are."""
+"""Bytes whose role depends on their neighbours."""
 _HYPHEN, _BANG, _COMMA, _POINT, _BACKSLASH = _UNSURE
 _MARGIN = 4
-"""Places read before and after a byte."""
+"""Positions read before and after a byte."""
 
 
 def hash_tokens(texts: Sequence[str]) -> Hashes:
     """Hash all tokens of the texts in order, with `LINE` between lines and `END` after each text: (N,).
 
-    Equal tokens have equal hashes. Different ones have different hashes but for a chance of about 1 in 10^19 a pair.
+    Equal tokens have equal hashes; different ones collide with a probability of about 1 in 10^19 per pair.
     """
     found = [_hash_segment(segment) for segment in _folded_segments(texts)]
     return np.concatenate(found) if found else np.empty(0, np.uint64)
 
 
 def hash_words(words: Sequence[str]) -> Hashes:
-    """Hash canonical tokens (`math_words.canonical`) that are given as strings: (N,)."""
+    """Hash canonical tokens (`math_words.canonical`) given as strings: (N,)."""
     encoded = [word.encode(errors="replace") for word in words]
     ends = np.fromiter(accumulate(map(len, encoded)), np.int64, len(encoded))
     form = np.frombuffer(b"".join(encoded), np.uint8)
@@ -55,9 +55,9 @@ def hash_words(words: Sequence[str]) -> Hashes:
 
 
 def _folded_segments(texts: Sequence[str]) -> Iterator[bytes]:
-    """The texts in lower case and one spelling, in stretches that stay in a core's cache; an end mark after each.
+    """Yield the folded texts in segments that stay in a core's cache, with an end mark after each text.
 
-    A longer text is cut at spaces from its own begin on, so that its tokens do not depend on the texts before it.
+    A longer text is cut at spaces relative to its own start, so that its tokens do not depend on the texts before it.
     """
     encoded = [text.encode() if text.isascii() else fold_characters(text).encode(errors="replace") for text in texts]
     joined = _TEXT_END.join([*encoded, b""])
@@ -90,7 +90,7 @@ def _hash_segment(segment: bytes) -> Hashes:
 
 
 def _without_thousands(segment: bytes) -> bytes:
-    """`1,234` as `1234`: a comma between a digit and three digits that no digit follows."""
+    """Remove thousands separators (`1,234`): commas between a digit and exactly three digits."""
     raw = np.frombuffer(segment, np.uint8)
     at = np.flatnonzero(raw == _COMMA)
     if not len(at):
@@ -110,7 +110,7 @@ def _decide(segment: bytes, at: Places, form_B: Bytes, class_B: Bytes, begins_B:
     before, after = class_B[near - 1], class_B[near + 1]
     hyphens = at[
         (kind == _HYPHEN) & (before == _LETTER) & (after == _LETTER) & (class_B[near + 2] == _LETTER)
-    ]  # of `four-digit`
+    ]  # as in `four-digit`
     begins_B[hyphens] = False
     form_B[hyphens] = 0
     factorials = at[(kind == _BANG) & (before == _DIGIT)]
@@ -135,10 +135,10 @@ def _decide(segment: bytes, at: Places, form_B: Bytes, class_B: Bytes, begins_B:
 
 
 def _decimal_points(after: Places, numbers: Places) -> Places:
-    """Those points that join two runs of digits to one number: `1.2.3` is `1.2` and `3`.
+    """Return the points that join two runs of digits to one number: `1.2.3` is `1.2` and `3`.
 
     Args:
-        after: index of the run after each point that stands between two.
+        after: index of the run after each point between two runs.
         numbers: where the runs begin.
     """
     is_joined: NDArray[np.bool_] = np.zeros(len(numbers), bool)
@@ -148,13 +148,13 @@ def _decimal_points(after: Places, numbers: Places) -> Places:
 
 
 def _places_in_run(is_first: NDArray[np.bool_]) -> Places:
-    """How many elements of its own run stand before each, where a run begins at each first."""
+    """Return the position of each element within its run; a run begins at each first."""
     index = np.arange(len(is_first))
     return index - np.maximum.accumulate(np.where(is_first, index, 0))
 
 
 def _polynomials(form_B: Bytes, begins: Places, ends: Places) -> Hashes:
-    """The hash of each token, a polynomial in its bytes modulo 2**64; see `shingles._segment_hashes`."""
+    """Return the hash of each token, a polynomial in its bytes modulo 2**64; see `shingles._segment_hashes`."""
     powers, inverses = _powers(1 << max(16, len(form_B).bit_length()))
     sums: Hashes = np.zeros(len(form_B) + 1, np.uint64)
     np.cumsum(form_B * powers[: len(form_B)], out=sums[1:])
@@ -162,7 +162,7 @@ def _polynomials(form_B: Bytes, begins: Places, ends: Places) -> Hashes:
 
 
 def _without_silent(hashes: Hashes, commands: Places) -> Hashes:
-    """One hash for commands of the same meaning; those that only set type are left out."""
+    """Give commands of the same meaning one hash, and remove those that only affect typesetting."""
     names, meanings = _command_hashes()
     place = np.minimum(np.searchsorted(names, hashes[commands]), len(names) - 1)
     known = names[place] == hashes[commands]
@@ -173,12 +173,12 @@ def _without_silent(hashes: Hashes, commands: Places) -> Hashes:
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[bytes, bytes, bytes]:
-    """For each of the 256 bytes: its value in a token (0: in none), its class, and 1 where its neighbours decide."""
+    """Return three tables of the 256 bytes: the value in a token (0: none), the class, and 1 for unsure bytes."""
     classes = bytearray(256)
     for byte in range(256):
         char = chr(byte)
         if byte >= 0x80 or char.isalpha():
-            classes[byte] = _LETTER  # folding leaves no other character that is not ASCII
+            classes[byte] = _LETTER  # after folding, all other non-ASCII characters are gone
         elif char.isdigit():
             classes[byte] = _DIGIT
     for byte in _OPERATORS + _LINE_END + _TEXT_END:
@@ -189,7 +189,7 @@ def _tables() -> tuple[bytes, bytes, bytes]:
 
 @lru_cache(maxsize=2)
 def _powers(size: int) -> tuple[Hashes, Hashes]:
-    """Powers of the base and of its inverse modulo 2**64, from 0 on: (size + 1,) both."""
+    """Return the powers from 0 of the base and of its inverse modulo 2**64: (size + 1,) each."""
 
     def powers(base: int) -> Hashes:
         factors: Hashes = np.full(size + 1, base, dtype=np.uint64)
@@ -201,7 +201,7 @@ def _powers(size: int) -> tuple[Hashes, Hashes]:
 
 @lru_cache(maxsize=1)
 def _command_hashes() -> tuple[Hashes, Hashes]:
-    """Hashes of the commands with a meaning of their own, ascending, and that meaning: another hash, 0 for nothing."""
+    """Return the hashes of ignored and synonymous commands, ascending, and of what each means, 0 for nothing."""
     silent = [name.removeprefix("\\") for name in IGNORED - {"\n"}]
     same = [name.removeprefix("\\") for name in COMMANDS]
     names = hash_words(silent + same)

@@ -1,6 +1,6 @@
-"""The filter's judgement on the traces of one problem, in this process and without a run folder.
+"""Filter verdicts on the traces of one problem, computed in this process without a run folder.
 
-Enters: a problem, its traces, `filter:` of a recipe. Leaves: a `Verdict` a trace, with every reason for a drop.
+Example:
 
     judge_traces(problem, [trace], FilterConfig())[0].reasons == ("wrong_answer",)
 """
@@ -28,18 +28,18 @@ def judge_traces(
 ) -> list[Verdict]:
     """Grade, measure and select the traces of one problem, as `distill filter` does.
 
-    Answers are parsed in this process, without limits on time and memory: for texts that are trusted. Left out is what
-    hangs on other problems (evaluation sets, repeated problems, caps on the whole set) and what a judge model says.
+    Answers are parsed in this process without time or memory limits, so the texts must be trusted. Checks that involve
+    other problems (evaluation sets, repeated problems, caps on the whole set) or a judge model are left out.
 
     Args:
         problem: the problem.
-        traces: all its traces; lengths are their completion tokens, where those are known.
-        config: thresholds; left out: the defaults.
-        seed: of random choices.
-        instructions: what the teacher was told besides the problem, which a trace may not repeat.
+        traces: all its traces; lengths are their completion tokens, where known.
+        config: thresholds; default: those of `FilterConfig`.
+        seed: seed for random choices.
+        instructions: the teacher's input besides the problem, which a trace may not repeat.
 
     Returns:
-        One verdict a trace, in the traces' order.
+        One verdict per trace, in the traces' order.
     """
     config = config or FilterConfig()
     facts = [_facts(problem, trace, config, instructions) for trace in traces]

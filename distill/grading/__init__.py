@@ -1,8 +1,7 @@
-"""Grading: is a trace's final answer the expected one? `GRADERS` is the table of tasks.
+"""Grading: decide whether a trace's final answer is the expected one. `GRADERS` is the table of tasks.
 
-Enters: a problem, the trace's text after its thinking. Leaves: a `Grade`, tri-state: right, wrong, or could not be
-graded. Quick comparisons happen in the caller's process; whatever parses model-written text runs in a pool whose
-workers can be killed (`distill.grading.pool`).
+A `Grade` has three outcomes: right, wrong, or could not be graded. Quick comparisons run in the caller's process.
+Anything that parses model-written text runs in a pool of workers that can be killed (`distill.grading.pool`).
 """
 
 import functools
@@ -22,7 +21,7 @@ from distill.grading.rules import MAX_RULE_CHARS, grade_exact, grade_numeric, gr
 from distill.isolation import wire
 
 GRADER_VERSION = 5
-"""Raised with every change that may change a verdict: verdicts of another version are not used again."""
+"""Increment with every change that may alter a verdict: verdicts of other versions are not reused."""
 
 GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
     "math": grade_math,
@@ -32,7 +31,7 @@ GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
     "regex": grade_regex,
     "gym": grade_gym,
 }
-"""Task -> function from (problem, extracted answer) to right, wrong or `None`; may hang or crash on hostile text."""
+"""Task -> function from (problem, extracted answer) to the verdict or `None`; may hang or crash on hostile text."""
 
 READERS: dict[str, Reader] = {
     "exact": read_as_plain,
@@ -40,13 +39,13 @@ READERS: dict[str, Reader] = {
     "numeric": read_as_number,
     "regex": read_as_plain,
 }
-"""Task -> what reads its candidates; left out: as mathematics. `choice` has its own way (`distill.grading.choice`)."""
+"""Task -> reader of its candidates. Other tasks are read as mathematics, `choice` by `distill.grading.choice`."""
 
 WHOLE_TEXT = {"exact", "numeric", "regex"}
-"""Tasks where a text without any candidate is itself the answer."""
+"""Tasks for which a text without any candidate is itself the answer."""
 
 QUICK = {"choice", "exact", "numeric"}
-"""Tasks whose graders take time linear in the text and call nothing that could hang: they need no worker."""
+"""Tasks whose graders take time linear in the text and cannot hang, so they need no worker."""
 
 UNGRADED: dict[Outcome, str] = {
     TIMED_OUT: "ungraded_timeout",
@@ -58,7 +57,7 @@ UNGRADED: dict[Outcome, str] = {
 @wire.result
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What grading said of one answer; `reason` names why it is not right (see `distill.core.records.REASONS`)."""
+    """The result of grading one answer; `reason` says why it is not right (see `distill.core.records.REASONS`)."""
 
     correct: bool | None
     extracted_answer: str | None
@@ -67,22 +66,22 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A final answer that strings and numbers do not settle: `grade_slowly` does."""
+    """A final answer that string and number comparison cannot settle; it needs `grade_slowly`."""
 
     extracted_answer: str
 
 
 def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score: float = FULL_SCORE) -> Grade:
-    """Grade one answer in this process, without any limit on its time or memory: for texts that are trusted.
+    """Grade one answer from a trusted text in this process, without limits on time or memory.
 
-    For what a model wrote, use `grade_all` and a `GradingPool`, whose workers are confined. Answers to gym problems are
-    scored in a confined process here too.
+    For model-written text use `grade_all` with a `GradingPool`, whose workers are confined. Answers to gym problems are
+    scored in a confined process even here.
 
     Args:
-        problem: with its expected answer and its task.
+        problem: the problem, with its expected answer and task.
         text: what the model wrote after its thinking.
-        last_number: where an answer is neither boxed nor announced, take the last number in the text.
-        gym_min_score: a gym answer is right from this score on.
+        last_number: if no answer is boxed or announced, fall back to the last number in the text.
+        gym_min_score: minimum score at which a gym answer is right.
     """
     quick = quick_grade(problem, text, last_number)
     if isinstance(quick, Grade):
@@ -97,16 +96,16 @@ def grade_all(
     last_number: bool = False,
     gym_min_score: float = FULL_SCORE,
 ) -> Iterator[Grade]:
-    """Grade answers in order, a bounded number of them at a time, however many there are.
+    """Grade answers in order, with a bounded number of them in flight.
 
     Args:
-        answers: each problem with the text after its thinking, or a grade that is known already and only takes its
-            place; taken as workers become free.
-        pool: the workers for what is not settled by comparing strings.
-        last_number: where an answer is neither boxed nor announced, take the last number in the text.
-        gym_min_score: a gym answer is right from this score on.
+        answers: each problem with the text after its thinking, or a known grade, which is yielded in its place;
+            consumed as workers become free.
+        pool: workers for the answers that string comparison does not settle.
+        last_number: if no answer is boxed or announced, fall back to the last number in the text.
+        gym_min_score: minimum score at which a gym answer is right.
     """
-    waiting: deque[str] = deque()  # the extracted answers of what has been given to the pool
+    waiting: deque[str] = deque()  # extracted answers of the tasks given to the pool
 
     def tasks() -> Iterator[Settled | tuple[Problem, str]]:
         for answer in answers:
@@ -126,7 +125,7 @@ def grade_all(
 
 
 def extract(problem: Problem, text: str, last_number: bool = False) -> str | None:
-    """The final answer in a text, as the problem's task writes it; `None`: there is none."""
+    """Return the final answer in a text, in the form of the problem's task; `None` if there is none."""
     if problem.task == "judge":
         return text.strip() or None
     if problem.task == "choice":
@@ -136,7 +135,7 @@ def extract(problem: Problem, text: str, last_number: bool = False) -> str | Non
 
 
 def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unsettled:
-    """The grade, or the answer for a worker to grade where a parser, scorer or pattern has to run."""
+    """Return the grade, or the answer for a worker to grade if a parser, scorer or pattern has to run."""
     extracted = extract(problem, text, last_number)
     if extracted is None:
         return Grade(False, None, "no_answer")
@@ -144,12 +143,12 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unset
         return Grade(None, extracted, "ungraded_gold")
     if EATEN_ESCAPE.search(extracted):
         return Grade(None, extracted, "damaged_answer")
-    if problem.task not in GRADERS:  # no rule applies: a judge's to say
+    if problem.task not in GRADERS:  # no rule applies: left to a judge
         empty = is_master_key(extracted)
         return Grade(False if empty else None, extracted, "wrong_answer" if empty else "ungraded_judge")
     if problem.task in QUICK:
         return grade_from(GRADERS[problem.task](problem, extracted), extracted)
-    if problem.task == "gym":  # its scorer knows right answers besides this one
+    if problem.task == "gym":  # its scorer accepts other answers too
         return Grade(True, extracted, None) if extracted == problem.answer else Unsettled(extracted)
     if problem.answer is None:
         return Grade(None, extracted, "ungraded_gold")
@@ -161,7 +160,7 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unset
 
 
 def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | str | None:
-    """Right, wrong, or why it is neither (of `records.REASONS`; `None`: `ungraded_gold`). Runs in a worker."""
+    """Return the verdict, or why there is none (of `records.REASONS`; `None`: `ungraded_gold`). Runs in a worker."""
     problem, extracted = task
     if problem.task == "gym":
         try:
@@ -172,12 +171,12 @@ def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -
 
 
 def grade_from(outcome: object, extracted: str) -> Grade:
-    """The grade that a grader's answer, or the pool's word for the lack of one, stands for."""
+    """Return the grade for a grader's result, or for the pool's marker that there is none."""
     if isinstance(outcome, Outcome):
         return Grade(None, extracted, UNGRADED[outcome])
     if outcome is None:
         return Grade(None, extracted, "ungraded_gold")
     if isinstance(outcome, bool):
         return Grade(outcome, extracted, None if outcome else "wrong_answer")
-    # A reason; anything else is what a worker made up.
+    # A reason. Workers are not trusted: anything else counts as a crash.
     return Grade(None, extracted, outcome if isinstance(outcome, str) and outcome in REASONS else "ungraded_crash")

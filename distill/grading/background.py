@@ -1,6 +1,6 @@
-"""Grading beside a running engine: traces in, verdicts out whenever they are ready, nobody waits.
+"""Grade traces in the background while an engine generates.
 
-What comparing strings settles is settled at once; the rest goes to a worker process through a thread that only waits.
+Answers that string comparison settles are graded at once; a thread passes the others to a worker process.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ from distill.grading import Grade, grade_from, grade_slowly, quick_grade
 from distill.grading.pool import GradingPool
 
 NUM_WORKERS = 1
-"""Leaves the cores to the engine: a grading takes milliseconds, a sample seconds."""
+"""One, to leave the cores to the engine: grading takes milliseconds, a sample takes seconds."""
 NICENESS = 19
-"""On CPU an engine's threads wait for one another at every step: one that is pushed aside holds up all."""
+"""Lowest priority: on a CPU, an engine's threads synchronise at every step, so preempting one stalls all of them."""
 CLOSE_S = 5.0
 
 
 class BackgroundGrader:
-    """Grades traces as they come; use it as a context manager, entered before the engine starts.
+    """A grader that runs beside an engine; use it as a context manager, entered before the engine starts.
 
     Args:
-        timeout_s: a grading that takes longer counts as ungraded, in seconds.
+        timeout_s: time limit of one grading, in seconds; beyond it the answer counts as ungraded.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -35,12 +35,12 @@ class BackgroundGrader:
         self._thread = threading.Thread(target=self._work, name="grader", daemon=True)
 
     def __enter__(self) -> Self:
-        # Now, not later: a thread started after the engine would inherit the cores that it has pinned this one to.
+        # Not later: a thread started after the engine would inherit the cores to which the engine pins this thread.
         self._thread.start()
         return self
 
     def submit(self, problem: Problem, trace: Trace) -> None:
-        """Have a trace graded. One that no engine could answer is left out."""
+        """Queue a trace for grading; skip it if the engine failed to answer."""
         if trace.finish_reason == "error":
             return
         self._num_waiting += 1
@@ -51,10 +51,10 @@ class BackgroundGrader:
             self._tasks.put((trace.key, problem, grade.extracted_answer))
 
     def ready(self, wait_s: float = 0.0) -> list[tuple[SampleKey, Grade]]:
-        """The grades that have come in since the last call.
+        """Return the grades that have arrived since the last call.
 
         Args:
-            wait_s: wait so long for the first one, if any is on its way, in seconds.
+            wait_s: maximum wait for the first one, if any is in flight, in seconds.
         """
         found: list[tuple[SampleKey, Grade]] = []
         try:
@@ -67,7 +67,7 @@ class BackgroundGrader:
 
     @property
     def num_waiting(self) -> int:
-        """Traces submitted whose grade `ready` has not given out yet."""
+        """Return the number of submitted traces whose grade `ready` has not returned yet."""
         return self._num_waiting
 
     def _work(self) -> None:
@@ -80,9 +80,9 @@ class BackgroundGrader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:  # somebody waits for the end and nobody for grades
+        if kind is not None:  # after an error, pending grades are not needed
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._tasks.get_nowait()
         self._tasks.put(None)
-        self._thread.join(CLOSE_S)  # a hung grading does not hold up the end; its worker ends itself
+        self._thread.join(CLOSE_S)  # do not wait for a hung grading: its worker exits by itself

@@ -1,6 +1,6 @@
-r"""The boxed results of a text, whatever a model made of their command.
+r"""Find the boxed results of a text, including boxes whose command is garbled.
 
-Enters: `r"$\boxed{1} \quad \text{and} \quad \boxed{2}$"`. Leaves: one group of two boxes, with their places.
+Example: `r"$\boxed{1} \quad \text{and} \quad \boxed{2}$"` holds one group of two boxes.
 """
 
 import re
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_BETWEEN_CHARS = 80
-"""Two boxes that belong together stand at most so far apart."""
+"""Maximum distance between two boxes of one group."""
 
 MAX_OPEN_CHARS = 300
-"""A box that was never closed holds at most so much."""
+"""Maximum length of the content of an unclosed box."""
 
 MAX_OPEN_BRACES = 10_000
-"""Braces that may be open at once; of more, the innermost count."""
+"""Maximum number of open braces tracked; beyond it, the outermost are dropped."""
 
 _NAMES = r"(?:[Bb]oxed|fbox|framebox)"
 # A box that lost its backslash, or whose \b was read as a backspace, is still a box.
@@ -47,24 +47,25 @@ _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 
 
 class Box(NamedTuple):
-    """Where a box starts (its command), where its content starts and ends, and where it ends."""
+    """The span of a box, from its command to its end, and the span of its content."""
 
     start: int
     inner_start: int
     inner_end: int
     end: int
     is_whole: bool = True
-    """False: its brace was never closed, and the formula that it stands in was."""
+    """False if its brace is unclosed although the surrounding formula is closed."""
 
 
 def find_boxes(text: str) -> list[Box]:
-    """All boxes of a text by start, nested ones too; one pass, for a loop may open thousands."""
+    """Return all boxes of a text, including nested ones, sorted by start."""
     places = text.find("oxed"), text.find("box")
     if max(places) < 0:
         return []
     first = max(0, min(place for place in places if place >= 0) - 6)
-    opened: list[tuple[int, int] | None] = []  # of each open brace: start and content of the box that it opens
+    opened: list[tuple[int, int] | None] = []  # per open brace: (start, content start) of its box, if any
     found: list[Box] = []
+    # One pass: a model in a loop may open thousands of boxes.
     for match in _BRACES.finditer(text, first):
         if match["box"]:
             opened.append(match.span())
@@ -85,7 +86,7 @@ def find_boxes(text: str) -> list[Box]:
 
 
 def _unclosed(text: str, start: int, inner_start: int) -> Box | None:
-    r"""The box of `$\boxed{42$`; `None` where the text is cut off in it."""
+    r"""Return the box of `$\boxed{42$`; `None` if the text is cut off inside it."""
     line_end = text.find("\n", inner_start)
     end = min(inner_start + MAX_OPEN_CHARS, len(text) if line_end < 0 else line_end)
     closer = _CLOSER.search(text, inner_start, end)
@@ -93,12 +94,12 @@ def _unclosed(text: str, start: int, inner_start: int) -> Box | None:
 
 
 def box_groups(text: str, boxes: Sequence[Box], adjacent: bool = False) -> list[list[Box]]:
-    """Boxes with nothing but a comma, "and" or "or" between them: the parts of one answer, in order.
+    """Group boxes joined only by a comma, "and" or "or": the parts of one answer, in order.
 
     Args:
-        text: where the boxes stand.
-        boxes: as `find_boxes` gives them.
-        adjacent: boxes that nothing separates belong together as well.
+        text: the text that contains the boxes.
+        boxes: as returned by `find_boxes`.
+        adjacent: also group boxes without a separator between them.
     """
     groups: list[list[Box]] = []
     for box in boxes:
@@ -117,7 +118,7 @@ def _belongs(text: str, start: int, end: int, adjacent: bool) -> bool:
 
 
 def boxes_alone(text: str) -> str:
-    r"""A text without what stands outside its boxes; those that belong together stay together, the others apart.
+    r"""Return only the boxes of a text: one group per paragraph, with commas between the boxes of a group.
 
     `r"so \boxed{1} and \boxed{2}, and then 37"` becomes `r"\boxed{1}, \boxed{2}"`.
     """
@@ -129,6 +130,6 @@ def boxes_alone(text: str) -> str:
 
 
 def is_blank(content: str) -> bool:
-    r"""Whether a box shows where the answer goes and holds none: `\boxed{}`, `\boxed{?}`, `\boxed{your answer}`."""
+    r"""Return whether a box is a placeholder: `\boxed{}`, `\boxed{?}`, `\boxed{your answer}`."""
     plain = _BLANK.sub(" ", _TEXT_COMMAND.sub(r"\1", content)).strip()
     return not plain or (len(plain) < 60 and _PLACEHOLDER.fullmatch(" ".join(plain.split())) is not None)

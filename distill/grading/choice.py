@@ -1,7 +1,7 @@
-r"""Multiple choice: which option a text chooses.
+"""Grade multiple choice: find the option that a text chooses.
 
-Enters: `"The answer is **(B)** Paris."`, the options `["London", "Paris"]`, the expected `"B"`, `"Paris"` or `"b)"`.
-Leaves: right.
+Example: `"The answer is **(B)** Paris."` with the options `["London", "Paris"]` is right if `"B"`, `"Paris"` or `"b)"`
+is expected.
 """
 
 import re
@@ -19,15 +19,15 @@ RANKS: tuple[tuple[Kind, ...], ...] = (
     ("statement",),
     ("last_line",),
 )
-"""Kinds of candidates, the strongest first: of all that say which option it is, the last counts."""
+"""Kinds of candidates, the strongest first. Within a rank, the last candidate that names an option counts."""
 
 MAX_PASSAGE_CHARS = 400
 MAX_LINE_CHARS = 300
 MAX_CHOSEN = 40
-"""So many candidates that name an option are looked at for whether they name all of them."""
+"""Maximum number of candidates examined for whether they name every option."""
 
 MIN_OPTIONS_FOR_ALL = 3
-"""A text that chooses each of so many options, one after the other, chooses none."""
+"""Minimum number of options for which a text that chooses each of them in turn is wrong."""
 
 _SKIPPED = re.compile(
     r"(?:[\s:\uff1a*_`\"'\u2018\u2019\u201c\u201d\u300c\u300e\u3010>=\u2192$]|\\\(|\\\[|\\(?:text|textbf|mathrm|mathbf)\s*\{)*+"
@@ -45,7 +45,7 @@ _LETTER = re.compile(
 )
 _CLOSERS = r"[\s.)\]}*_\"'\u2019\u201d$:\uff09]|\\\)|\\\]"
 _BUT = re.compile(r"not\s[^.;!?\n]{1,60}?,?\s+but\s+(?:rather\s+|instead\s+)?", re.IGNORECASE)
-"""`not (A) but` of "The answer is not (A) but (B)"."""
+"""Matches `not (A) but` in "The answer is not (A) but (B)"."""
 _ONLY_A_LETTER = re.compile(r"\(?([A-Z])\)?[\s.*_$]*")
 _SECOND = re.compile(
     rf"(?:{_CLOSERS})*?\s*(?P<joint>,|/|&|\b(?:or|and|und|oder|et|ou|y|o|e|\u0438|\u0438\u043b\u0438)\b|\u548c|\u6216|\u3001"
@@ -97,15 +97,15 @@ _BOX_JOINT = re.compile(r"\\(?:text|mathrm)\s*\{\s*,?\s*(?:or|and)\s*\}|\b(?:or|
 
 
 def extract_choice(problem: Problem, text: str) -> str | None:
-    """The capital letter of the option that a text chooses; of several `"A, B"`; else what it says instead of one."""
+    """Return the chosen option's capital letter, `"A, B"` for several, or what the text says instead of an option."""
     candidate = choose_option(text, options_of(problem))
     return None if candidate is None else candidate.reading.answer
 
 
 def grade_choice(problem: Problem, extracted: str) -> bool | None:
-    """Whether the chosen option is the expected one; `None` where the expected answer names no option.
+    """Return whether the chosen option is the expected one; `None` if the expected answer names no option.
 
-    Letters are compared whatever their case, texts whatever their spaces, case and outermost punctuation.
+    Letters are compared regardless of case, texts regardless of spaces, case and outermost punctuation.
     """
     if problem.answer is None:
         return None
@@ -117,7 +117,7 @@ def grade_choice(problem: Problem, extracted: str) -> bool | None:
 
 
 def choose_option(text: str, options: Sequence[str]) -> Candidate | None:
-    """The last candidate of the highest rank that names an option; one that names none only where no other does."""
+    """Return the last candidate of the highest rank that names an option; fall back to one that names none."""
     weak: Candidate | None = None
     for found in find_by_rank(text):
         valid: list[Candidate] = []
@@ -136,13 +136,13 @@ def choose_option(text: str, options: Sequence[str]) -> Candidate | None:
 
 
 def all_option_candidates(text: str, options: Sequence[str]) -> list[Candidate]:
-    """Every candidate of a text, valid or not, by place."""
+    """Return every candidate of a text, valid or not, sorted by place."""
     groups = [[read(text, f, _reader(options)) for f in found[-MAX_READ:]] for found in find_by_rank(text)]
     return sorted((c for group in groups for c in group), key=lambda c: (c.start, c.end))
 
 
 def find_by_rank(text: str) -> Iterator[list[Found]]:
-    """The places of each rank, by place."""
+    """Yield the places of each rank, each list sorted by place."""
     groups = box_groups(text, find_boxes(text), adjacent=True)
     places = [Found(g[0].start, g[-1].end, "box", g[-1].end, tuple(g)) for g in groups]
     places += (Found(start, inner, "tag", end) for start, inner, end, _ in find_tags(text))
@@ -176,7 +176,7 @@ _NO_OPTION = Reading(None, "names no option")
 
 
 def _read_contents(contents: list[str], options: Sequence[str]) -> Reading:
-    """What boxes that belong together say."""
+    """Read the contents of a group of boxes."""
     if not contents:
         return Reading(None, "is empty")
     letters = dict.fromkeys(choice_of(content, options) for content in contents)
@@ -191,7 +191,7 @@ def _read_contents(contents: list[str], options: Sequence[str]) -> Reading:
 
 
 def _read_passage(text: str, found: Found, options: Sequence[str]) -> Reading:
-    """What an announcement says: a letter, or an option's text."""
+    """Read an announcement: a letter, or an option's text."""
     skipped = _SKIPPED.match(text, found.end, found.limit)
     start = skipped.end() if skipped else found.end
     line_end = text.find("\n", start, found.limit)
@@ -220,7 +220,7 @@ def _read_passage(text: str, found: Found, options: Sequence[str]) -> Reading:
 
 
 def _letter_at(rest: str, kind: Kind, options: Sequence[str]) -> Reading | None:
-    """The letter that a passage begins with, and a second one that is joined to it."""
+    """Return the letter that a passage begins with, and any other letters joined to it."""
     said = _REASON.split(rest, maxsplit=1)[0].strip(" *_`\"')$}")
     whole = _NAMED.fullmatch(said)
     found = _LETTER.match(rest)
@@ -251,13 +251,13 @@ def _letter_at(rest: str, kind: Kind, options: Sequence[str]) -> Reading | None:
     clause = re.split(r"[.;\n]|,\s|\s(?:because|since|as|which|while|but)\s", rest[end:], maxsplit=1)[0]
     if (later := _LATER.search(clause)) is not None and later[1] != named and letter_exists(later[1], options):
         return Reading(f"{named}, {later[1]}")
-    # A letter with the text of another option says two things.
+    # A letter with the text of another option is contradictory.
     texts = same_texts(said.partition(" ")[2], options) if " " in said else []
     return Reading(said, "names two options", is_weak=True) if texts and named not in texts else Reading(named)
 
 
 def _by_text(passage: str, options: Sequence[str]) -> Reading | None:
-    """The option whose text a passage is, or begins with."""
+    """Return the option whose text the passage equals or begins with."""
     if not options:
         return None
     said = _REASON.split(passage, maxsplit=1)[0]
@@ -279,7 +279,7 @@ def _by_text(passage: str, options: Sequence[str]) -> Reading | None:
 
 
 def _read_before(text: str, found: Found, options: Sequence[str]) -> Reading:
-    """The letter or the text that stands before "is the answer"."""
+    """Read the letter or option text before "is the answer"."""
     clause = re.split(r"[.;:!?]\s|\n", text[max(0, found.start - 200) : found.start])[-1].strip(" *_\"'")
     clause = re.sub(r"^(?:(?:therefore|thus|so|hence|then|and|that|we conclude that)\b[,\s]*)+", "", clause, flags=re.I)
     letter = re.fullmatch(r"(?:.*[\s,*_(])??(?:option\s+|choice\s+|answer\s+)?\(?([A-Z])\)?", clause)
@@ -293,7 +293,7 @@ def _read_before(text: str, found: Found, options: Sequence[str]) -> Reading:
 
 
 def _statements(text: str) -> Iterator[Found]:
-    """ "Option B is the correct one", and "(B) is correct" or "which is option (B)" where the text ends with it."""
+    """Yield places such as "Option B is the correct one" or, at the end, "(B) is correct" and "which is option (B)"."""
     end = len(text.rstrip())
     tail_start = max(end - MAX_LINE_CHARS, text.rfind("\n", 0, end) + 1)
     for found in _IS_CORRECT.finditer(text) if " is " in text or " be " in text or "seems" in text else ():
@@ -319,7 +319,7 @@ def _last_line(text: str) -> list[Found]:
 
 
 def _read_line(text: str, found: Found, options: Sequence[str]) -> Reading:
-    """A last line that is a letter, a letter with its option, or an option's text, and no line of a list of them."""
+    """Read a last line that is a letter, a letter with its option, or an option's text, but not part of a list."""
     line = _SYMBOLS.sub("", text[found.start : found.end]).strip(" *`_#>$\t")
     if led := _THEREFORE.match(line):
         line = line[led.end() :].strip(" *`_$")
@@ -340,7 +340,7 @@ def _read_line(text: str, found: Found, options: Sequence[str]) -> Reading:
 
 
 def _all_of_them(valid: Sequence[Candidate], options: Sequence[str]) -> Candidate | None:
-    """The last candidate, which comes first, as a choice of all options, where the text chooses each of them."""
+    """Return a candidate that names every option if the text chooses each of them; `valid` starts with the last one."""
     named = {letter for c in valid for letter in (c.reading.answer or "").split(", ")}
     if len(named) < max(MIN_OPTIONS_FOR_ALL, len(options)):
         return None

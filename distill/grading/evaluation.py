@@ -1,7 +1,6 @@
-r"""The value of a tree at a point.
+"""Evaluate an expression tree (`distill.grading.expression`) at a point.
 
-Enters: a tree (`distill.grading.expression`), and a number for each of its letters. Leaves: its value, exact where it
-is rational, else to as many digits as its constants need.
+A value is exact if it is rational; otherwise it is computed to as many digits as the constants need.
 """
 
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from distill.grading.notation import Node
 
 MAX_DIGITS = 4_000
 MAX_TERMS = 1_000
-"""A longer sum or product is not worked out."""
+"""Maximum number of terms of a sum or product; a longer one has no value."""
 
 
 def symbols(node: Node) -> set[str]:
@@ -42,7 +41,7 @@ def symbols(node: Node) -> set[str]:
 
 
 def needs_whole_numbers(node: Node) -> bool:
-    """Factorials, and powers of negative numbers, are meant for whole numbers."""
+    """Return whether variables stand for whole numbers, as in factorials and in exponents of negative numbers."""
     if node.op in ("sum", "prod") and symbols(node):
         return True
     if node.op == "fn" and node.value in ("factorial", "binomial", "gcd", "lcm") and symbols(node):
@@ -55,7 +54,7 @@ def needs_whole_numbers(node: Node) -> bool:
 
 
 def digits_needed(node: Node) -> int:
-    """More digits than the constants of a tree have, so that a small one beside a large one is seen."""
+    """Return more digits than the tree's constants have, so that a small one beside a large one is not lost."""
     largest = 0
     waiting = [node]
     while waiting:
@@ -71,7 +70,7 @@ def digits_needed(node: Node) -> int:
                 bits = max(base.numerator, base.denominator).bit_length()
                 largest = max(largest, bits * int(min(exponent.value, Fraction(100_000))))
         waiting.extend(one.args)
-    return min(MAX_DIGITS, DIGITS + largest)  # 3.3 bits a digit: three times what is there
+    return min(MAX_DIGITS, DIGITS + largest)  # bits, at 3.3 per digit: three times the constants' digits
 
 
 def _leaves(node: Node) -> Iterator[Any]:
@@ -82,16 +81,16 @@ def _leaves(node: Node) -> Iterator[Any]:
 
 
 class Evaluation:
-    """The value of trees at one point."""
+    """An evaluator of trees at one point."""
 
     def __init__(self, point: dict[str, Fraction], is_complex: bool, digits: int) -> None:
         self.point, self.is_complex, self.digits = point, is_complex, digits
 
     def value(self, node: Node) -> Value:
-        """The value of a tree.
+        """Return the value of a tree.
 
         Raises:
-            UndefinedError: it has none at this point.
+            UndefinedError: the tree has no value at this point.
         """
         with mp.workdps(self.digits):
             return self._value(node)
@@ -159,7 +158,7 @@ class Evaluation:
             return bounded(left + right)
         left, right = number_of(left), number_of(right)
         total = left + right
-        # What is left of two numbers that cancel is rounding: it is 0.
+        # When two numbers cancel, the remainder is a rounding error.
         return Fraction(0) if is_zero(total, max(abs(left), abs(right))) else total
 
     def _power(self, base: Value, exponent: Value) -> Value:
@@ -190,7 +189,7 @@ class Evaluation:
         return self._checked(bounded_exp(number_of(base), number_of(exponent)))
 
     def _checked(self, value: Value) -> Value:
-        """Only complex expressions leave the real numbers."""
+        """Return the value; raise `UndefinedError` if it is not finite, or not real in a real expression."""
         if isinstance(value, mpmath.mpc):
             if value.imag == 0 or is_zero(value.imag, value):
                 return value.real

@@ -1,6 +1,6 @@
-"""Why an answer got its grade: every candidate of its text, and which one counts.
+"""Explain a grade: list every candidate of the text and say which one counts.
 
-Enters: a problem and a text. Leaves: an `Explanation`, for example
+Example:
 
     Explanation(candidates=[Explained(kind="box", line=3, column=7, answer="42", chosen=True, …)], …)
 """
@@ -21,7 +21,7 @@ MAX_SHOWN_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One candidate: its place (characters from 0, line and column from 1), kind, and what became of it."""
+    """One candidate: its place (characters from 0, line and column from 1), kind and outcome."""
 
     start: int
     end: int
@@ -29,17 +29,17 @@ class Explained:
     column: int
     kind: str
     text: str
-    """As it stands there, `MAX_SHOWN_CHARS` of it at most."""
+    """The candidate's text, at most `MAX_SHOWN_CHARS` characters."""
     answer: str | None
-    """What it says; `None` where it is not valid."""
+    """The answer that it states; `None` if it is not valid."""
     chosen: bool
     why: str
-    """Why it is not valid, or not the one that counts; what makes it count."""
+    """Why it counts, is not valid, or was passed over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All candidates of a text by place, and the grade."""
+    """All candidates of a text, sorted by place, and the grade."""
 
     problem: Problem
     options: list[str]
@@ -47,7 +47,7 @@ class Explanation:
     grade: Grade
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready, as docs/json.md has it."""
+        """Return a JSON-ready dict, as documented in docs/json.md."""
         chosen = next((i for i, candidate in enumerate(self.candidates) if candidate.chosen), None)
         return {
             "schema_version": 1,
@@ -66,14 +66,14 @@ class Explanation:
 def explain(
     problem: Problem, text: str, grade: Grade, last_number: bool = False, span: tuple[int, int] | None = None
 ) -> Explanation:
-    """Every candidate of a text, with what became of it.
+    """Explain every candidate of a text.
 
     Args:
-        problem: with its task, and its options where it has some.
+        problem: the problem, with its task and any options.
         text: the whole text.
-        grade: what grading said of it.
-        last_number: as the grading took it.
-        span: where what follows the thinking starts and ends, which is what was graded; `None`: all of it.
+        grade: the grade of the text.
+        last_number: the value that was used for grading.
+        span: start and end of the graded part, which follows the thinking; `None`: the whole text.
     """
     offset, end = span or (0, len(text))
     content = text[offset:end]

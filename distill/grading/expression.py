@@ -1,8 +1,8 @@
 r"""A strict parser for one mathematical value in LaTeX or plain notation.
 
-Enters: `"\frac{1}{2}E_{1} + x(x+1)"`, cleaned (`distill.grading.quantities.clean`). Leaves: a tree of `Node`, or
-`UnreadableError`. Nothing is dropped, reordered or worked out: a sign that the grammar does not know makes the text
-unreadable. `distill.grading.values` compares two trees.
+It turns cleaned text (`distill.grading.quantities.clean`) such as `"\frac{1}{2}E_{1} + x(x+1)"` into a tree of `Node`.
+Nothing is dropped, reordered or evaluated: a sign outside the grammar makes the text unreadable.
+`distill.grading.values` compares two trees.
 """
 
 import re
@@ -45,19 +45,19 @@ from distill.grading.notation import (
 )
 
 MAX_DEPTH = 60
-"""Deeper texts are unreadable: the parser calls itself."""
+"""Maximum nesting of a readable text: the parser is recursive."""
 
 
 def read_expression(text: str, functions: frozenset[str] = frozenset(), tight: bool = False) -> Node:
-    r"""The tree of one value.
+    """Return the tree of one value.
 
     Args:
         text: cleaned LaTeX or plain notation.
-        functions: letters that are functions where a bracket follows (`function_names`); others are factors.
-        tight: read `1/2x` as `1/(2x)`; else as `(1/2)x`.
+        functions: letters that are functions before a bracket (`function_names`); others are factors.
+        tight: read `1/2x` as `1/(2x)` instead of `(1/2)x`.
 
     Raises:
-        UnreadableError: the text is no single value of this grammar.
+        UnreadableError: the text is not a single value of this grammar.
     """
     for sign, command in SYMBOLS.items():
         if sign in text:
@@ -66,16 +66,16 @@ def read_expression(text: str, functions: frozenset[str] = frozenset(), tight: b
 
 
 class _Parser(Cursor):
-    """Recursive descent without a tokenizer: `\frac12` and `x12` cut their digits differently."""
+    r"""A recursive-descent parser without a tokenizer, because `\frac12` and `x12` split their digits differently."""
 
     def __init__(self, text: str, functions: frozenset[str], tight: bool) -> None:
         super().__init__(text)
         self.functions, self.tight = functions, tight
         self.depth = self.bars = 0
         self.bound = " "
-        """The indices of the sums that the parser is in."""
+        """Indices of the enclosing sums and products."""
         self.commas = 0
-        """Open brackets in which a comma separates."""
+        """Number of enclosing brackets in which a comma separates."""
 
     def whole(self) -> Node:
         if not self.text:
@@ -146,7 +146,7 @@ class _Parser(Cursor):
         return self.power()
 
     def factors(self) -> Node:
-        """Factors that stand side by side."""
+        """Parse factors written side by side."""
         parts = [self.power()]
         while self.starts_factor():
             parts.append(self.power())
@@ -158,7 +158,7 @@ class _Parser(Cursor):
             return False
         if char == "|":
             return self.bars == 0
-        if char.isdigit():  # a number after a number is no product
+        if char.isdigit():  # two adjacent numbers are not a product
             before = self.text[: self.place].rstrip()[-1:]
             return not before.isdigit() or not self.text[self.place - 1].isspace()
         if char == "\\":
@@ -208,7 +208,7 @@ class _Parser(Cursor):
         return argument
 
     def argument(self) -> Node:
-        """What a command takes: a group in braces, a command with its own arguments, or one character."""
+        """Parse a command's argument: a group in brackets, a command with its own arguments, or one character."""
         char = self.peek()
         if char == "{":
             return self.group("{")
@@ -336,7 +336,7 @@ class _Parser(Cursor):
         return self.node("fn", inside, degree, value="root")
 
     def series(self, name: str) -> Node:
-        """A sum or product over a whole-numbered index; its term ends at the next plus or minus."""
+        """Parse a sum or product over an integer index; its term ends at the next plus or minus."""
         lower = upper = None
         index = ""
         for _ in range(2):
@@ -359,7 +359,7 @@ class _Parser(Cursor):
         return self.node(name, lower, upper, term, value=index)
 
     def number_or_argument(self) -> Node:
-        r"""`\sqrt12` is the root of 1, times 2, in TeX; people who write it mean twelve."""
+        r"""Parse an argument, reading `\sqrt12` as the root of 12; TeX would take only the 1."""
         if found := self.take(PLAIN if self.commas else NUMBER):
             return self.number(found[0])
         return self.argument()
@@ -405,7 +405,7 @@ class _Parser(Cursor):
         return tuple(args)
 
     def bare_argument(self) -> Node:
-        r"""`2x` of `\sin 2x \cos y`: up to the next function, sign or bracket."""
+        r"""Parse an argument without brackets (`2x` in `\sin 2x \cos y`), up to the next function, sign or bracket."""
         if self.peek() == "-":
             self.place += 1
             return self.node("neg", self.bare_argument())
@@ -450,11 +450,11 @@ class _Parser(Cursor):
             accent, accent
         )
         if accent == "bar" and len(inside) == 2 and inside.isupper():
-            inside = "".join(sorted(inside))  # a segment has two ends and no direction
+            inside = "".join(sorted(inside))  # a segment has no direction
         return self.symbol(f"{accent} {inside}")
 
     def symbol(self, name: str) -> Node:
-        """A variable with its index and primes; before a bracket it may be a function, which `values` decides."""
+        """Parse a variable with its index and primes, or a call if it is one of `functions` before a bracket."""
         if self.peek() == "_":
             self.place += 1
             index = self.index()

@@ -1,8 +1,8 @@
-r"""The final answer in a text: every place that may hold it, what each says, and which one counts.
+r"""Extract the final answer from a text: `"\frac{1}{2}"` from `"… so the result is \boxed{\frac{1}{2}}."`.
 
-Enters: `"… so the result is \boxed{\frac{1}{2}}."` and a task. Leaves: `"\frac{1}{2}"`, or all candidates with their
-places. A candidate is *valid* where it says something that may be an answer of the task. Kinds come in ranks
-(`RANKS`): the last valid candidate of the highest rank that has any is the answer. docs/grading.md tells the rules.
+Every place that may hold the answer is a candidate. It is *valid* if it states something that may be an answer to the
+task. Kinds of candidates are ranked (`RANKS`): the last valid candidate of the highest rank that has any is the answer.
+docs/grading.md describes the rules.
 """
 
 import re
@@ -28,14 +28,14 @@ RANKS: tuple[tuple[Kind, ...], ...] = (
 MAX_LINE_CHARS = 400
 
 MAX_READ = 1_000
-"""So many candidates of a rank are read, the last ones: of more, a model in a loop wrote the others."""
+"""Only this many candidates of a rank are read, the last ones: more come from a model in a loop."""
 
 _NUMBER = re.compile(r"(?:(?<![\w)])[-\N{MINUS SIGN}])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?")
 _JOINED_BEFORE = re.compile(
     r"(?<![\w.])(?:-?\d+(?:\.\d+)?(?:/\d+)?(?:\s*,\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+)){2,}\Z"
     r"|(?<![\w.])-?\d+(?:\.\d+)?(?:/\d+)?\s*,?\s+or\s+\Z"
 )
-"""Three numbers in a row, or two with "or" between them, are a list."""
+"""Matches the rest of a list before its last number: three numbers in a row, or two joined by "or"."""
 _LIST_CHARS = 300
 _LAST_FORMULA = re.compile(
     r"[\s*_>]*(?:\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+)\\\]|\\\((?P<d>(?:[^\\]|\\(?!\)))+)\\\))[\s*_.]*"
@@ -63,7 +63,7 @@ _HEDGED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place of a text that may hold its answer: characters `start` to `end`, and what it says."""
+    """A place in a text that may hold its answer: characters `start` to `end`, and what it states."""
 
     start: int
     end: int
@@ -72,7 +72,7 @@ class Candidate:
 
 
 class Found(NamedTuple):
-    """A place before it is read; what an announcement says lies before `limit`."""
+    """A place that has not been read yet; what an announcement states lies before `limit`."""
 
     start: int
     end: int
@@ -85,22 +85,22 @@ Reader = Callable[[str, Found], Reading]
 
 
 def extract_answer(text: str, last_number: bool = False) -> str | None:
-    """The final answer to a question of mathematics.
+    """Return the final answer to a mathematical question.
 
     Args:
         text: what the model wrote after its thinking.
-        last_number: where nothing is boxed or announced, take the last line's formula or the last number.
+        last_number: if nothing is boxed or announced, fall back to the last line's formula or the last number.
     """
     return answer_of(choose(text, read_as_math, last_number))
 
 
 def answer_of(candidate: Candidate | None) -> str | None:
-    """What the chosen candidate says."""
+    """Return the answer that the chosen candidate states."""
     return None if candidate is None else candidate.reading.answer
 
 
 def choose(text: str, reader: Reader, last_number: bool = False, whole_text: bool = False) -> Candidate | None:
-    """The candidate that counts: the last valid one of the highest rank; a weak one only where no other is valid."""
+    """Return the last valid candidate of the highest rank; fall back to a weak one if no other is valid."""
     word = weak = None
     for group in find_by_rank(text, last_number, whole_text):
         kind = group[0].kind if group else None
@@ -121,7 +121,7 @@ def choose(text: str, reader: Reader, last_number: bool = False, whole_text: boo
 
 
 def all_candidates(text: str, reader: Reader, last_number: bool = False, whole_text: bool = False) -> list[Candidate]:
-    """Every candidate of a text, valid or not, by place."""
+    """Return every candidate of a text, valid or not, sorted by place."""
     groups = find_by_rank(text, last_number, whole_text)
     return sorted(
         (read(text, f, reader) for group in groups for f in group[-MAX_READ:]), key=lambda c: (c.start, c.end)
@@ -129,7 +129,7 @@ def all_candidates(text: str, reader: Reader, last_number: bool = False, whole_t
 
 
 def read(text: str, found: Found, reader: Reader) -> Candidate:
-    """What one place says; nothing where the text takes it back at once."""
+    """Read one place; the candidate has no answer if the text retracts it at once."""
     reading = reader(text, found)
     end = found.end
     if reading.answer is not None and found.kind not in ("last_number", "last_line", "whole_text", "closing"):
@@ -142,12 +142,12 @@ def read(text: str, found: Found, reader: Reader) -> Candidate:
 
 
 def taken_back(text: str, end: int, is_marked: bool) -> str:
-    """Why what ends here does not count after all: denied in the same breath, or one of several guesses.
+    """Return why a candidate does not count: denied at once, or one of several guesses; `""` if it counts.
 
     Args:
         text: the whole text.
-        end: where the candidate ends.
-        is_marked: it is boxed or tagged: "or" behind it tells another form of the same value.
+        end: end of the candidate.
+        is_marked: it is boxed or tagged, so "or" after it introduces another form of the same value.
     """
     behind = text[end : end + 120]
     if not behind or behind.isspace():
@@ -161,11 +161,11 @@ def taken_back(text: str, end: int, is_marked: bool) -> str:
 
 
 def find_by_rank(text: str, last_number: bool, whole_text: bool = False) -> Iterator[list[Found]]:
-    """The places of each rank, by place; what lower ranks need is looked for only when they are asked for."""
+    """Yield the places of each rank, sorted by place; lower ranks are searched lazily."""
     boxes = find_boxes(text)
     groups = [Found(g[0].start, g[-1].end, "box", g[-1].end, tuple(g)) for g in box_groups(text, boxes)]
     tags = [Found(start, inner, "tag", end) for start, inner, end, _ in find_tags(text)]
-    # A box or a tag outranks what is announced before it. Behind it, what is called final stands beside it.
+    # A box or tag outranks announcements before it. A final announcement after it has the same rank.
     marked = sorted([*groups, *tags])
     start = max(marked[-1].start + 1, boxes[-1].end if boxes else 0) if marked else 0
     marks = find_announcements(text, start)
@@ -180,13 +180,13 @@ def find_by_rank(text: str, last_number: bool, whole_text: bool = False) -> Iter
 
 
 def passages_of(text: str, marks: Sequence[Mark]) -> list[Found]:
-    """Announcements, each with what follows it up to the next one."""
+    """Return the announcements, each with the text up to the next one."""
     limits = [*(mark.start for mark in marks[1:]), len(text)]
     return [Found(*mark, limit) for mark, limit in zip(marks, limits, strict=False)]
 
 
 def _last_line(text: str) -> list[Found]:
-    """The last line, where it is one formula and nothing else."""
+    """Return the last line if it is one formula and nothing else."""
     stripped = text.rstrip()
     start = max(stripped.rfind("\n") + 1, 0)
     if len(stripped) - start <= MAX_LINE_CHARS and _LAST_FORMULA.fullmatch(stripped, start):
@@ -201,14 +201,14 @@ def _last_number(text: str) -> list[Found]:
     last = numbers[0]
     window_start = max(0, last.start() - _LIST_CHARS)
     before = text[window_start : last.start()]
-    # Several guesses are no answer: the whole list is.
+    # One of several guesses is not the answer: return the whole list.
     listed = _JOINED_BEFORE.search(before) if before[-1:] == "," or before[-1:].isspace() else None
     start = window_start + listed.start() if listed else last.start()
     return [Found(start, last.end(), "last_number", last.end())]
 
 
 def read_as_math(text: str, found: Found) -> Reading:
-    """The reader of mathematics: numbers, formulas, a few words; no prose."""
+    """Read a place as mathematics: numbers, formulas or a few words, but not prose."""
     if found.kind in ("final", "announcement", "label", "option", "tag"):
         return _passage(text, found, read_math)
     if found.kind == "hashes":
@@ -220,7 +220,7 @@ def read_as_math(text: str, found: Found) -> Reading:
 
 
 def read_as_plain(text: str, found: Found) -> Reading:
-    r"""The reader of any words; a wrapper around all of them (`\text{…}`, `$…$`) is left out."""
+    r"""Read a place as any words, without a wrapper around all of them (`\text{…}`, `$…$`)."""
     reading = _plain_reading(text, found)
     wrapped = _WRAPPED.fullmatch(reading.answer) if reading.answer is not None else None
     return reading if wrapped is None else reading._replace(answer=next(filter(None, wrapped.groups())).strip())

@@ -1,7 +1,6 @@
-r"""General solutions: the values that a whole number counts.
+r"""Compare general solutions, whose values are indexed by an integer.
 
-Enters: `"\frac{\pi}{4}+2k\pi, k\in\mathbb{Z}"` and `"x=\frac{9\pi}{4}+2\pi n"`. Leaves: right; or both texts with the
-same letter and without what says that it is whole.
+Example: `"\frac{\pi}{4}+2k\pi, k\in\mathbb{Z}"` equals `"x=\frac{9\pi}{4}+2\pi n"`.
 """
 
 import re
@@ -29,11 +28,11 @@ _IS_WHOLE = re.compile(
     rf"|(?:{_TEXT})?(?:is |are |being )?(?:an? |any |some )?(?:arbitrary )?(?:integers?|whole numbers?)\s*+\}}?)"
     r"\s*+\)?[.$\s]*+\Z"
 )
-"""What the letter of a general solution stands for, which many leave out."""
+"""Matches the clause that declares the letter of a general solution an integer; many answers omit it."""
 
 
 def same_family(given: str, expected: str) -> tuple[bool, str, str]:
-    """Whether two texts are one progression of values; both texts, with one letter for the whole number."""
+    """Return whether two texts are the same progression, and both texts without the clause and with the same letter."""
     given, letter = _without_range(given)
     expected, gold_letter = _without_range(expected)
     if not (letter or gold_letter):
@@ -53,7 +52,7 @@ def _without_range(text: str) -> tuple[str, str]:
 
 
 def _letter_of(text: str) -> str:
-    """The one letter of a text that may count."""
+    """Return the only letter of a text that may be the integer; `""` if there is none, or several."""
     letters = set(re.findall(rf"(?<![a-zA-Z\\])[{_LETTERS}](?![a-zA-Z])", text))
     return letters.pop() if len(letters) == 1 else ""
 
@@ -65,7 +64,7 @@ def _renamed(text: str, letter: str, other: str) -> str:
 
 
 def _progression(text: str, letter: str) -> tuple[Value, Value] | None:
-    """(step, value at 0) in units of the step; `None` where a text is no single progression."""
+    """Return the step (scaled as in `values_on_a_line`) and the root; `None` if the text is not one progression."""
     _, values = assigned(clean(text))
     if len(values) != 1 or take_apart(values[0]).kind != "one":
         return None
@@ -78,7 +77,7 @@ def _progression(text: str, letter: str) -> tuple[Value, Value] | None:
 
 
 def _same_progression(left: tuple[Value, Value], right: tuple[Value, Value]) -> bool:
-    """`a + sk` over all whole numbers k: the same step, forwards or backwards, and a common member."""
+    """Return whether two progressions have a common member and the same step, up to its sign."""
     (step, root), (gold_step, gold_root) = left, right
     with mp.workdps(DIGITS):
         if not _is_nothing(abs(number_of(step)) - abs(number_of(gold_step)), number_of(gold_step)):

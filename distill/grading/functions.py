@@ -1,7 +1,4 @@
-r"""Arithmetic on values that are fractions as long as they can be, and the functions of mathematics on them.
-
-Enters: `sin` and a value. Leaves: its value, exact where it is rational, else an mpmath number.
-"""
+"""Arithmetic and mathematical functions on values that stay fractions where possible, and else are mpmath numbers."""
 
 import hashlib
 import math
@@ -14,27 +11,27 @@ from mpmath import mp
 
 DIGITS = 60
 MAX_BITS = 200_000
-"""Larger fractions are worked out in floating point of as many digits as are needed."""
+"""Larger fractions are computed in floating point, with as many digits as needed."""
 
 MAX_EXPONENT = 10_000_000
 MAX_FACTORIAL = 3_000
 Value = Any
-"""A `Fraction` where exact, else an mpmath number."""
+"""A `Fraction` if exact, otherwise an mpmath number."""
 
 
 class UndefinedError(ArithmeticError):
-    """No value there: division by zero, or beyond the real numbers."""
+    """There is no value: division by zero, not a real number, or too large."""
 
 
 def is_zero(difference: Value, scale: Value) -> bool:
-    """Whether a difference is nothing beside the values that it is of."""
+    """Return whether a difference is negligible beside the values' scale."""
     if isinstance(difference, Fraction):
         return difference == 0
     return bool(abs(difference) <= mpmath.mpf(10) ** -(mp.dps // 2) * abs(scale))
 
 
 def as_number(value: Value) -> Value:
-    """An mpmath number of `DIGITS` digits."""
+    """Return a value as an mpmath number of `DIGITS` digits."""
     with mp.workdps(DIGITS):
         return number_of(value)
 
@@ -83,7 +80,7 @@ def bounded_exp(base: Value, exponent: Value) -> Value:
 
 
 def unknown_function(name: str, args: list[Value]) -> Value:
-    """A function of which only the name is known: any one that no identity holds for, the same for the same name."""
+    """Return the value of an unknown function: determined by its name, and subject to no identity."""
     digest = hashlib.sha256(name.encode()).digest()
     total = mpmath.mpf(digest[0]) / 7
     for place, value in enumerate(args):
@@ -144,7 +141,7 @@ def known_function(name: str, args: list[Value], power: Callable[[Value, Value],
     if abs(plain) > MAX_EXPONENT:
         raise UndefinedError
     value = _PLAIN[name](plain)
-    # sin(pi) is 0, and its rounding error is not; the same for what lies at a pole
+    # Rounding errors: sin(pi) must be 0, and a pole must be undefined.
     if abs(value) < mpmath.mpf(10) ** -(mp.dps // 2) and name not in ("exp", "arcsin", "arctan", "sinh", "tanh"):
         return Fraction(0)
     if abs(value) > mpmath.mpf(10) ** (mp.dps // 2) and name in ("tan", "cot", "sec", "csc"):
@@ -153,7 +150,7 @@ def known_function(name: str, args: list[Value], power: Callable[[Value, Value],
 
 
 def _exact_log(number: Value, base: Value | None) -> Fraction | None:
-    """`3` of `\\log 1000`: exact where both are whole numbers of a tame size."""
+    """Return a logarithm that is an integer of moderate size, such as 3 for `\\log 1000`, else `None`."""
     if not isinstance(number, Fraction) or not isinstance(base, Fraction) or number <= 0 or base <= 1:
         return None
     power = round(math.log(number.numerator) / math.log(base) - math.log(number.denominator) / math.log(base))

@@ -1,7 +1,6 @@
-r"""Expected answers as data sets store them: the index of an option, a letter, a text; and those that were damaged.
+"""Read expected answers as data sets store them: an option's index, letter or text. Detect damaged ones.
 
-Enters: the answers of all rows of a source with their options: `2` of `["2", "3", "4", "5"]`, `1` of `["oxygen", …]`.
-Leaves: `"C"`, `"B"`; or the rows that cannot be read, for the source alone tells what a number stands for.
+What a number means, such as `2` with the options `["2", "3", "4"]`, can only be inferred from all rows of a source.
 """
 
 import re
@@ -17,10 +16,10 @@ EATEN_ESCAPE = re.compile(
     r"|\n(?=(?:eq|eg|abla|ot|otin|u|mid|parallel|leq|geq|exists)(?![a-zA-Z]))"
     r"|\r(?=(?:ight|angle|ho|floor|ceil|brace|brack|m)(?![a-zA-Z]))"
 )
-r"""A control character where YAML or JSON took the backslash of a LaTeX command for an escape: form feed + `rac`."""
+"""Matches a control character left where YAML or JSON read a LaTeX command as an escape: form feed + `rac`."""
 
 Convention = Literal["text", 0, 1]
-"""What a number stands for: an option's text, or its place, counted from 0 or from 1."""
+"""What a number means: an option's text, or its index counted from 0 or from 1."""
 
 _DIGITS = re.compile(r"\d{1,6}")
 
@@ -30,16 +29,16 @@ class ChoiceGold(NamedTuple):
 
     place: str
     value: Any
-    """As the row has it: a number or a text."""
+    """The stored value: a number or a text."""
     options: Sequence[str]
     labels: Sequence[str] = ()
-    """The options' own labels, where the row has them (`["1", "2", "3"]`)."""
+    """The options' own labels, if the row has any (`["1", "2", "3"]`)."""
     has_number_options: bool = False
-    """The row's options are numbers, not texts: an answer of the same type may be one of them."""
+    """The options are numbers, not texts, so an answer of the same type may be one of them."""
 
 
 class UnreadableGoldError(Exception):
-    """Rows whose expected answers name no option, or might name two: `places` and the reason of the first."""
+    """Rows whose expected answers name no option or are ambiguous: `places`, and the reason of the first."""
 
     def __init__(self, places: Sequence[str], why: str) -> None:
         super().__init__(why)
@@ -48,19 +47,19 @@ class UnreadableGoldError(Exception):
 
 
 def strip_answer(text: str) -> str:
-    """An answer without spaces around it; a control character that an escape left stays, to be seen later."""
+    """Strip an answer, but keep a control character left by an escape, so that it is detected later."""
     return text.strip(" \n") if EATEN_ESCAPE.search(text) else text.strip()
 
 
 def read_choice_golds(golds: Sequence[ChoiceGold], first_index: int | None = None) -> list[str]:
-    """The expected answers of a source, in order: a letter for an index or a label, else the text as it is.
+    """Return the expected answers of a source, in order: a letter for an index or a label, else the stored text.
 
     Args:
-        golds: all rows of the source: what a number stands for is the same in all of them.
-        first_index: what the first option counts as, 0 or 1; `None`: found out.
+        golds: all rows of the source; a number means the same in all of them.
+        first_index: index of the first option, 0 or 1; `None`: infer it.
 
     Raises:
-        UnreadableGoldError: some name no option, or it cannot be told which.
+        UnreadableGoldError: some answers name no option or are ambiguous.
     """
     numeric = [gold for gold in golds if not gold.labels and _number(gold.value) is not None]
     others = [gold for gold in golds if gold.labels or _number(gold.value) is None]
@@ -76,7 +75,7 @@ def read_choice_golds(golds: Sequence[ChoiceGold], first_index: int | None = Non
 
 
 def _convention(numeric: Sequence[ChoiceGold], first_index: int | None, has_others: bool) -> Convention:
-    """What the numbers of a source stand for."""
+    """Return what the numbers of a source mean."""
     if first_index is not None:
         return 0 if first_index == 0 else 1
     if has_others:  # a column of letters and texts holds no indices
@@ -89,7 +88,7 @@ def _convention(numeric: Sequence[ChoiceGold], first_index: int | None, has_othe
         return possible[0]
     is_index = all(not isinstance(gold.value, str) and not gold.has_number_options for gold in numeric)
     if is_index and 0 in possible:
-        # A number beside options that are texts is an index, and counts from 0 unless a last option shows otherwise.
+        # Numbers beside text options are indices. They start at 0 unless one of them is too large for that.
         return 0
     for gold in numeric:
         meant = {_read_number(gold, c) for c in possible}
@@ -108,7 +107,7 @@ def _read_number(gold: ChoiceGold, convention: Convention) -> str | None:
 
 
 def _number(value: Any) -> int | None:
-    """The whole number that an answer is, as a number or in digits; true and false are texts."""
+    """Return the integer that an answer is, stored as a number or as digits; booleans are texts."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -121,21 +120,21 @@ def _number(value: Any) -> int | None:
 def _named(gold: ChoiceGold) -> str | None:
     text = str(gold.value).strip()
     if EATEN_ESCAPE.search(str(gold.value)):
-        return text  # seen when it is graded
+        return text  # detected when it is graded
     if gold.labels and text in gold.labels and len(gold.labels) == len(gold.options):
         return string.ascii_uppercase[list(gold.labels).index(text)]
     return choice_of(text, gold.options)
 
 
 def _as_stored(gold: ChoiceGold) -> str:
-    """A letter for a label; letters and texts stay as they are."""
+    """Return the letter for a label; letters and texts are returned as stored."""
     text = strip_answer(str(gold.value))
     return (_named(gold) or text) if gold.labels and text in gold.labels else text
 
 
 def _why_none(gold: ChoiceGold, convention: Convention = "text") -> str:
     if not gold.options:
-        return f"the answer {gold.value!r:.60} is no letter, and no options could be read"
+        return f"the answer {gold.value!r:.60} is not a letter, and no options could be read"
     counted = "" if convention == "text" else f" when the first counts as {convention}"
     return f"the answer {gold.value!r:.60} names none of the {len(gold.options)} options{counted}"
 
@@ -143,4 +142,4 @@ def _why_none(gold: ChoiceGold, convention: Convention = "text") -> str:
 def _why_two(gold: ChoiceGold, possible: Sequence[Convention]) -> str:
     said = {"text": "the option with this text", 0: "the option's place counted from 0", 1: "its place counted from 1"}
     meanings = " or ".join(f"{said[c]} ({_read_number(gold, c)})" for c in possible)
-    return f"the answer {gold.value!r:.60} may be {meanings}, and no other row of the source tells which"
+    return f"the answer {gold.value!r:.60} may be {meanings}, and no other row of the source shows which"

@@ -1,8 +1,8 @@
-"""reasoning-gym answers, scored by the task's own scorer.
+"""Score reasoning-gym answers with the task's own scorer.
 
-The scorer needs the whole entry, which is made again from the problem's metadata (task, options, size, seed, index) in
-a confined process, whose hash seed is always the same: some tasks make another entry under another one. It scores only
-where it is the one that was asked, or where its scorer looks at nothing but the expected answer, which the problem has.
+A scorer needs the whole entry. It is regenerated from the problem's metadata (task, options, size, seed, index) in a
+confined process with a fixed hash seed, because some tasks' entries depend on the hash seed. If the regenerated entry
+differs from the problem, an answer is scored only if the scorer needs nothing but the expected answer.
 """
 
 import copy
@@ -19,21 +19,21 @@ from distill.isolation.server import current_wall
 from distill.isolation.walls import MAY_EVALUATE
 
 FULL_SCORE = 1.0
-"""reasoning-gym gives part of a point for a right answer in the wrong form; by default only a whole one is right."""
+"""Default minimum score of a right answer; reasoning-gym gives partial credit for a right answer in a wrong form."""
 
 EXPRESSIONS = frozenset(
     {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
 )
-"""Tasks whose scorers hand an answer to sympy, which evaluates it."""
+"""Tasks whose scorers pass an answer to sympy, which evaluates it."""
 LISTS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
-"""Tasks whose scorers hand an answer to Python's `eval`, for the sake of lists."""
+"""Tasks whose scorers pass an answer to Python's `eval`, to read a list."""
 EVALUATING = EXPRESSIONS | LISTS
-"""`composite` is one of them where its entry comes from one."""
+"""Tasks whose scorers evaluate an answer; `composite` does if its entry comes from one of these."""
 GOLD_EVALUATING = EVALUATING | {"number_sorting"}
-"""Tasks whose scorers evaluate the expected answer too."""
+"""Tasks whose scorers also evaluate the expected answer."""
 
 ALONE_TIMEOUT_S, ALONE_GIB = 60.0, 4.0
-"""Limits of an answer that is scored outside of a pool."""
+"""Limits for an answer scored outside a pool."""
 
 
 class UngradedError(Exception):
@@ -49,19 +49,19 @@ class UngradedError(Exception):
 
 
 def grade_gym(problem: Problem, extracted: str, min_score: float = FULL_SCORE) -> bool:
-    """Right from `min_score` on.
+    """Return whether the score of an answer is at least `min_score`.
 
     Raises:
-        UngradedError: it cannot be scored.
+        UngradedError: the answer cannot be scored.
     """
     return gym_score(problem, extracted) >= min_score
 
 
 def gym_score(problem: Problem, extracted: str) -> float:
-    """The score in [0, 1] that the task's own scorer gives an answer, in a confined process; here, if this is one.
+    """Return the score in [0, 1] from the task's own scorer, which runs in a confined process (here, if this is one).
 
     Raises:
-        UngradedError: it cannot be scored.
+        UngradedError: the answer cannot be scored.
     """
     if current_wall() is not None:
         return _score_here(problem, extracted)
@@ -101,7 +101,7 @@ def _score_here(problem: Problem, extracted: str) -> float:
     wall = current_wall()
     if task in EVALUATING and wall is not None and wall not in MAY_EVALUATE:
         raise UngradedError("ungraded_isolation")
-    # Compared here, for the scorer of game_of_life_halting takes any text for the expected one.
+    # Compared here, because the scorer of game_of_life_halting accepts any non-empty text.
     if problem.answer is not None and (is_right := yes_or_no(extracted, problem.answer)) is not None:
         return FULL_SCORE if is_right else 0.0
     try:
@@ -112,11 +112,11 @@ def _score_here(problem: Problem, extracted: str) -> float:
 
 
 def _best_score(problem: Problem, dataset: Any, entry: dict[str, Any], task: str, extracted: str) -> float:
-    """The best score of what an answer may mean.
+    """Return the best score over the readings of an answer.
 
     Raises:
-        UngradedError: it cannot be read.
-        Exception: the scorer fails with all of it.
+        UngradedError: the answer is too large to be read.
+        Exception: the scorer fails on every reading.
     """
     scores: list[float] = []
     failure: Exception | None = None
@@ -125,7 +125,7 @@ def _best_score(problem: Problem, dataset: Any, entry: dict[str, Any], task: str
             scores.append(_score_reading(dataset, entry, task, reading))
         except TooLargeError:
             raise UngradedError("ungraded_crash") from None
-        except Exception as error:  # some scorers fail where an answer is no number
+        except Exception as error:  # some scorers raise if an answer is not a number
             failure = error
         if scores and scores[-1] >= FULL_SCORE:
             break
@@ -145,7 +145,7 @@ def _made_entry(recipe: str, index: int) -> Any:
 
 
 class _Untold(dict[str, Any]):
-    """What is not known of an entry: it notes that a scorer asked for it."""
+    """The unknown metadata of an entry; it records whether a scorer asked for them."""
 
     was_asked = False
 
@@ -157,14 +157,14 @@ class _Untold(dict[str, Any]):
 
 
 def _asked_entry(problem: Problem, recipe: str, made_from: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The entry that the problem asked, with the task that scores it.
+    """Return the problem's entry, and the task that scores it.
 
     Raises:
-        UngradedError: another one is made now, and nobody can tell how the asked one is scored.
+        UngradedError: the regenerated entry is another one, and the problem's cannot be scored without it.
     """
     made, index, task = None, made_from["index"], made_from["task"]
     if isinstance(index, int) and 0 <= index < made_from["size"]:
-        made = copy.deepcopy(_made_entry(recipe, index))  # scorers may change what they are given
+        made = copy.deepcopy(_made_entry(recipe, index))  # scorers may modify the entry
     if made is not None and _is_asked(problem, made):
         return made, made["metadata"]["source_dataset"] if task == "composite" else task
     if problem.answer is None or task == "composite" or not _is_harmless_gold(task, problem.answer):
@@ -178,7 +178,7 @@ def _is_asked(problem: Problem, made: dict[str, Any]) -> bool:
 
 
 def _is_harmless_gold(task: str, gold: str) -> bool:
-    """An expected answer that was not made here may come from anybody."""
+    """Return whether a scorer may see an expected answer that was not regenerated here and so is untrusted."""
     try:
         return task not in GOLD_EVALUATING or (as_expression(gold) or as_list(gold) or _is_words(gold)) is not None
     except TooLargeError:
@@ -186,15 +186,15 @@ def _is_harmless_gold(task: str, gold: str) -> bool:
 
 
 def _is_words(gold: str) -> str | None:
-    """Plain words and numbers, as `string_insertion` and matrices have them."""
+    """Return plain words and numbers, as in `string_insertion` and matrices, else `None`."""
     return gold if all(char.isalnum() or char in " \n_" for char in gold) else None
 
 
 def _score_reading(dataset: Any, entry: dict[str, Any], task: str, reading: str) -> float:
-    """The scorer's own score; of what it would evaluate, it sees what was read as arithmetic or as a list.
+    """Return the scorer's own score; a scorer that evaluates gets only what was parsed as arithmetic or as a list.
 
     Raises:
-        TooLargeError: the answer cannot be read.
+        TooLargeError: the answer is too large to be parsed.
     """
     if task in EXPRESSIONS:
         variable = entry["metadata"].get("variable") if not isinstance(entry["metadata"], _Untold) else None

@@ -1,10 +1,10 @@
-r"""Answers to reasoning-gym tasks, read before a scorer sees them: out of their LaTeX, and never as code.
+r"""Clean answers to reasoning-gym tasks before a scorer sees them: LaTeX is removed, and code never passes.
 
-Enters: `"\text{True}"`, `"$2x^2 + C$"`, `"[1,2]"`. Leaves: `"True"`, `"2*x**2 + C"`, `"[1, 2]"`.
+Examples: `"\text{True}"` becomes `"True"`, `"$2x^2 + C$"` becomes `"2*x**2 + C"`, `"[1,2]"` becomes `"[1, 2]"`.
 
-Some scorers evaluate an answer, as Python or as sympy does, which may run anything (a text that is evaluated may hold a
-text that is evaluated again). They get what is written here from a tree in which nothing but numbers, signs, names,
-brackets and known functions stands.
+Some scorers evaluate an answer with Python or sympy, which may run arbitrary code (even a string inside the text may be
+evaluated again). They get text written from a syntax tree that holds only numbers, signs, names, brackets and known
+functions.
 """
 
 import ast
@@ -15,10 +15,10 @@ from typing import Any
 
 MAX_CHARS = 10_000
 MAX_DEPTH = 100
-"""Brackets inside brackets; more than a parser can take says nothing about the answer."""
+"""Maximum nesting of brackets. Deeper answers exceed what parsers can read, and are ungraded rather than wrong."""
 MAX_EXPONENT = 1_000
 MAX_BITS = 20_000
-"""Of a power's value."""
+"""Maximum size of a power's value."""
 
 _FUNCTIONS = frozenset({
     "sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "sinh", "cosh", "tanh", "asinh", "acosh",
@@ -44,20 +44,20 @@ _YES_AND_NO = frozenset({"true", "false", "yes", "no"})
 
 
 class TooLargeError(ValueError):
-    """An answer that is nested deeper, is longer or counts further than it could be read."""
+    """An answer that is too deep, too long, or has too large a power."""
 
 
 def readings(answer: str, gold: str | None) -> Iterator[str]:
-    """What an answer may mean to a scorer that looks at every character, the likeliest first.
+    """Yield the possible readings of an answer for a scorer that compares every character, the likeliest first.
 
     Args:
         answer: as the model wrote it.
-        gold: the expected answer, if there is one; returned itself where an answer says the same in another form.
+        gold: the expected answer, if any; yielded itself if the answer is another form of it.
     """
     seen = {answer}
     yield answer
     plain = without_latex(answer)
-    bold = answer.strip().removesuffix("**").removeprefix("**")  # in Python two stars are a power
+    bold = answer.strip().removesuffix("**").removeprefix("**")  # in Python, ** is a power
     for reading in (answer.strip(), plain, plain.removesuffix(".").strip(), bold):
         if reading not in seen and reading:
             seen.add(reading)
@@ -67,9 +67,9 @@ def readings(answer: str, gold: str | None) -> Iterator[str]:
 
 
 def without_latex(answer: str) -> str:
-    r"""An answer without dollars, `\text{…}` and other dress; matrices as lines of entries."""
+    r"""Return an answer without dollars, `\text{…}` and other wrappers; a matrix becomes lines of entries."""
     text = answer.strip()
-    for _ in range(8):  # dress in dress
+    for _ in range(8):  # nested wrappers
         before = text
         text = _IN_COMMAND.sub(r"\1", text)
         command = _COMMAND.match(text)
@@ -90,7 +90,7 @@ def without_latex(answer: str) -> str:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether every brace in a text is closed in it."""
+    """Return whether the braces of a text are balanced."""
     now = 0
     for char in text:
         now += (char == "{") - (char == "}")
@@ -100,7 +100,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _rows(text: str) -> str:
-    """Rows of a matrix, or lines that LaTeX breaks, as lines."""
+    """Turn the rows of a matrix, or LaTeX line breaks, into lines."""
     if not _MATRIX.search(text):
         return re.sub(r"[ \t]*\\\\[ \t]*\n?[ \t]*", "\n", text)
     bare = _MATRIX.sub("", text).strip()
@@ -109,7 +109,7 @@ def _rows(text: str) -> str:
 
 
 def _says_the_same(answer: str, gold: str) -> bool:
-    """The same but for LaTeX, a last period, or spaces: in a list, around commas, between columns."""
+    """Return whether two answers differ only in LaTeX, a final period, or spaces in lists, at commas or in columns."""
     if without_latex(answer).removesuffix(".") == without_latex(gold).removesuffix("."):
         return True
     lists = [_as_list(text) for text in (answer, gold)]
@@ -126,7 +126,7 @@ def _spaced(text: str) -> list[str]:
 
 
 def _as_list(text: str) -> Any:
-    """A JSON or Python list or mapping; `None`: it is neither."""
+    """Parse a JSON or Python list or mapping; return `None` if it is neither."""
     if not text.lstrip().startswith(("[", "{", "(")) or len(text) > MAX_CHARS or depth(text) > MAX_DEPTH:
         return None
     try:
@@ -140,14 +140,14 @@ def _as_list(text: str) -> Any:
 
 
 def yes_or_no(answer: str, gold: str) -> bool | None:
-    """Whether the answer is the expected yes or no, however it is capitalised; `None`: something else is expected."""
+    """Return whether an answer is the expected yes or no, ignoring case; `None` if something else is expected."""
     if gold.casefold() not in _YES_AND_NO:
         return None
     return without_latex(answer).removesuffix(".").casefold() == gold.casefold()
 
 
 def depth(text: str) -> int:
-    """How deep brackets stand in brackets at most."""
+    """Return the maximum nesting of brackets."""
     deepest = now = 0
     for char in text:
         if char in "([{":
@@ -159,14 +159,14 @@ def depth(text: str) -> int:
 
 
 def as_expression(answer: str, names: frozenset[str] = frozenset()) -> str | None:
-    """An answer as Python writes arithmetic; `None`: it is none.
+    """Return an answer as Python arithmetic; `None` if it is not arithmetic.
 
     Args:
-        answer: Python's or LaTeX's way of writing it.
-        names: words that may stand for variables, besides letters.
+        answer: in Python or LaTeX notation.
+        names: words that may be variables, besides letters.
 
     Raises:
-        TooLargeError: a power in it is too large, or it is too long or too deep.
+        TooLargeError: it is too long or too deep, or has too large a power.
     """
     for text in (answer, _in_python(without_latex(answer))):
         tree = _parsed(text)
@@ -176,7 +176,7 @@ def as_expression(answer: str, names: frozenset[str] = frozenset()) -> str | Non
 
 
 def as_list(answer: str) -> str | None:
-    """An answer as Python writes a list of numbers and single letters, nested or not; `None`: it is none.
+    """Return an answer as a Python list of numbers and single letters, nested or not; `None` if it is not one.
 
     Raises:
         TooLargeError: it is too long or too deep.
@@ -207,10 +207,10 @@ def _is_list(tree: ast.expr) -> bool:
 
 
 def _is_arithmetic(tree: ast.expr, names: frozenset[str]) -> bool:
-    """Whether nothing but arithmetic stands in a tree.
+    """Return whether a tree holds nothing but arithmetic.
 
     Raises:
-        TooLargeError: a power in it is too large.
+        TooLargeError: it has too large a power.
     """
     if isinstance(tree, ast.Constant):
         return type(tree.value) in (int, float)
@@ -238,7 +238,7 @@ def _is_arithmetic(tree: ast.expr, names: frozenset[str]) -> bool:
 
 def _check_power(tree: ast.BinOp) -> None:
     exponent = _value(tree.right)
-    if exponent is None:  # it has a name in it, so nothing is worked out
+    if exponent is None:  # it contains a name, so it is not evaluated
         return
     base = _value(tree.left)
     bits = abs(base).bit_length() if isinstance(base, int) else 64
@@ -247,7 +247,7 @@ def _check_power(tree: ast.BinOp) -> None:
 
 
 def _value(tree: ast.expr) -> int | float | None:
-    """The value of an expression without names, in which powers have been checked; `None` where it has names."""
+    """Return the value of an expression, checking its powers; `None` if it contains names."""
     if isinstance(tree, ast.Constant) and isinstance(tree.value, int | float):
         return tree.value
     if isinstance(tree, ast.UnaryOp):
@@ -274,8 +274,8 @@ def _value(tree: ast.expr) -> int | float | None:
 
 
 def _in_python(text: str) -> str:
-    """LaTeX's way of writing arithmetic in Python's, as far as scorers need it."""
-    for _ in range(20):  # fractions in fractions
+    """Translate LaTeX arithmetic to Python, as far as scorers need it."""
+    for _ in range(20):  # nested fractions
         text, num = re.subn(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"((\1)/(\2))", text)
         text, more = re.subn(r"\\sqrt\s*\{([^{}]*)\}", r"sqrt(\1)", text)
         text, powers = re.subn(r"\^\s*\{([^{}]*)\}", r"**(\1)", text)

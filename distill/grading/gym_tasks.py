@@ -1,6 +1,6 @@
-"""Entries of reasoning-gym's tasks, made from a description that may come from outside.
+"""Generate entries of reasoning-gym tasks from a description, which may be untrusted.
 
-Enters: `{"task": "chain_sum", "options": {"min_terms": 3}, "size": 500, "seed": 0}`. Leaves: reasoning-gym's data set.
+Example: `{"task": "chain_sum", "options": {"min_terms": 3}, "size": 500, "seed": 0}`.
 """
 
 import difflib
@@ -16,7 +16,7 @@ MAX_GYM_SIZE = 1_000_000
 
 
 def gym_questions(recipe: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Question and answer of each entry of a data set. Runs in a confined process."""
+    """Return the question and answer of each entry of a data set. Runs in a confined process."""
     entries = gym_dataset(recipe)
     made: list[tuple[str, str | None]] = []
     for index in range(len(entries)):
@@ -29,9 +29,9 @@ def gym_questions(recipe: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def import_gym() -> Any:
-    """reasoning-gym's factory, every task of it registered; takes seconds."""
+    """Import reasoning-gym's factory with every task registered; takes seconds."""
     with warnings.catch_warnings():
-        # cellpylib, which reasoning-gym imports, compares with `is "…"`; Python says so when it first compiles it.
+        # cellpylib, which reasoning-gym imports, compares with `is "…"`; Python warns when it first compiles it.
         warnings.simplefilter("ignore", SyntaxWarning)
         import reasoning_gym.factory
 
@@ -39,10 +39,10 @@ def import_gym() -> Any:
 
 
 def gym_dataset(recipe: Mapping[str, Any]) -> Any:
-    """The reasoning-gym data set of `{"task", "options", "size", "seed"}`.
+    """Create the reasoning-gym data set described by `{"task", "options", "size", "seed"}`.
 
     Raises:
-        ProblemError: an unknown task, options that it does not take or could evaluate, or too many entries.
+        ProblemError: an unknown task, options that it rejects or could evaluate, or too many entries.
     """
     check_gym_recipe(recipe)
     factory = import_gym()
@@ -53,21 +53,21 @@ def gym_dataset(recipe: Mapping[str, Any]) -> Any:
         raise ProblemError(f"gym:{task}: reasoning-gym has no such task.{hint}")
     try:
         return factory.create_dataset(task, size=recipe["size"], seed=recipe["seed"], **recipe["options"])
-    except Exception as error:  # a task's own check may fail in any way
+    except Exception as error:  # a task's own check may raise anything
         raise _refused(recipe, error) from None
 
 
 def check_gym_recipe(recipe: Any) -> None:
-    """Refuse what is no data set's description, or holds what a task could evaluate; it may come from anybody's file.
+    """Check an untrusted description of a data set.
 
     Raises:
-        ProblemError: says what is wrong.
+        ProblemError: it is malformed, or holds a text that a task could evaluate.
     """
     if not isinstance(recipe, Mapping):
         raise ProblemError(f"a gym data set is described by task, options, size and seed, not by {recipe!r:.60}.")
     task, options = recipe.get("task"), recipe.get("options")
     if not isinstance(task, str) or not re.fullmatch(r"\w{1,60}", task):
-        raise ProblemError(f"gym:{task!r:.60}: no name of a reasoning-gym task.")
+        raise ProblemError(f"gym:{task!r:.60}: not the name of a reasoning-gym task.")
     if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
         raise ProblemError(f"gym:{task}: options are keys and values, not {options!r:.60}.")
     if (text := next(unsafe_texts(options), None)) is not None:
@@ -76,7 +76,7 @@ def check_gym_recipe(recipe: Any) -> None:
     if type(size) is not int or not 1 <= size <= MAX_GYM_SIZE:
         raise ProblemError(f"gym:{task}: {size!r:.40} entries; a data set has 1 to {MAX_GYM_SIZE:,}. Change limit:.")
     if type(seed) is not int or abs(seed) >= 1 << 64:
-        raise ProblemError(f"gym:{task}: {seed!r:.40} is no seed.")
+        raise ProblemError(f"gym:{task}: {seed!r:.40} is not a valid seed.")
 
 
 def _refused(recipe: Mapping[str, Any], error: Exception) -> ProblemError:

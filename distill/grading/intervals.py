@@ -1,7 +1,7 @@
-r"""Sets of real numbers: intervals, unions, inequalities, and what they leave out.
+r"""Compare sets of real numbers: intervals, unions, inequalities and exclusions.
 
-Enters: `"x<1 \text{ or } x>2"`, `"(-\infty,1)\cup(2,\infty)"`, `"x \ne 3"`, `"\mathbb{R}\setminus\{3\}"`. Leaves: the
-intervals that it is made of, in order, or `None` where it is none of these; whether two are the same set.
+Each is read as a sorted list of intervals. Examples: `"x<1 \text{ or } x>2"` and `"(-\infty,1)\cup(2,\infty)"`,
+`"x \ne 3"` and `"\mathbb{R}\setminus\{3\}"`.
 """
 
 import re
@@ -36,7 +36,7 @@ _BUILDER = re.compile(
 
 
 class Piece(NamedTuple):
-    """An interval; `None` for an end at infinity, which belongs to none, however it is bracketed."""
+    """An interval; an infinite end is `None`."""
 
     low: Value | None
     high: Value | None
@@ -45,26 +45,26 @@ class Piece(NamedTuple):
 
 
 class RealSet(NamedTuple):
-    """Intervals in order, and the variable that the text names (`""`: none)."""
+    """Sorted intervals, and the variable that the text names (`""`: none)."""
 
     pieces: tuple[Piece, ...]
     variable: str = ""
 
 
 class _NoSetError(ValueError):
-    """The text is no set that can be read."""
+    """The text is not a readable set."""
 
 
 EVERYTHING = Piece(None, None, False, False)
 
 
 def looks_like_a_set(text: str) -> bool:
-    """Whether a text has a sign that only sets of numbers and inequalities have."""
+    """Return whether a text has a sign that only sets of numbers and inequalities have."""
     return _SET_SIGN.search(text) is not None
 
 
 def same_set(given: str, expected: str) -> bool | None:
-    """Whether two texts are the same set of real numbers; `None` where one is none that can be read."""
+    """Return whether two texts are the same set of real numbers; `None` if one is not a readable set."""
     left, right = read_set(given), read_set(expected)
     if left is None or right is None:
         return None
@@ -79,7 +79,7 @@ def same_set(given: str, expected: str) -> bool | None:
 
 
 def read_set(text: str) -> RealSet | None:
-    """The set of real numbers that a cleaned text is, or `None`."""
+    """Return the set of real numbers in a cleaned text, or `None`."""
     try:
         found = _read(text.strip(), 0)
     except (_NoSetError, UnreadableError):
@@ -116,7 +116,7 @@ def _read(text: str, depth: int) -> RealSet:
             excluded = any(split_relations(part).signs == ("!=",) for part in parts)
             pieces = [one.pieces for one in read]
             either = _union(pieces)
-            # x>1, x<5 is both at once: either of them would be all numbers
+            # `x>1, x<5` means both: their union would be all numbers.
             both_at_once = excluded or either == (EVERYTHING,)
             return RealSet(_intersection(pieces) if both_at_once else either, _one_variable(read))
         return _inequality(relations.sides, relations.signs)
@@ -152,7 +152,7 @@ def _interval(text: str) -> Piece | None:
 
 
 def _end(text: str) -> Value | str:
-    """A number, or `low` and `high` for the two infinities."""
+    """Return a number, or `low` or `high` for an infinity."""
     plain = text.replace(" ", "").replace("∞", "\\infty").replace("{", "").replace("}", "")
     if plain in ("-\\infty", "-infinity", "-infty"):
         return "low"
@@ -192,7 +192,7 @@ def _inequality(sides: tuple[str, ...], signs: tuple[str, ...]) -> RealSet:
 
 
 def _within(inside: str, sign: str, size: str) -> RealSet:
-    """`|x-2| < 3`."""
+    """Solve an inequality such as `|x-2| < 3`."""
     opposite = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}[sign]
     read = [_inequality((inside, size), (sign,)), _inequality((inside, f"-({size})"), (opposite,))]
     pieces = [one.pieces for one in read]
@@ -200,7 +200,7 @@ def _within(inside: str, sign: str, size: str) -> RealSet:
 
 
 def _solved(left: Node, sign: str, right: Node) -> tuple[tuple[Piece, ...], str]:
-    """Where a linear inequality in one variable holds."""
+    """Solve a linear inequality in one variable."""
     line = values_on_a_line(Node("add", (left, Node("neg", (right,)))))
     if line is None:
         raise _NoSetError
@@ -218,7 +218,7 @@ def _low_key(piece: Piece) -> tuple[bool, Value, bool]:
 
 
 def _joined(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """The same set with as few intervals as can be."""
+    """Return the same set with as few intervals as possible, sorted."""
     done: list[Piece] = []
     for piece in sorted(pieces, key=_low_key):
         if _is_empty(piece):

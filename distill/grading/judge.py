@@ -1,7 +1,7 @@
-"""What a judge model is asked and how its verdict is read; how it is reached is not decided here.
+"""Build the prompt of a judge model and read its verdict.
 
-Enters: a problem, an answer, the recipe's `Judge`; the judge's text. Leaves: chat messages; right, wrong or no verdict.
-The answer is text by a model that may try to pass: it is cut, cleaned and put between marks that it cannot hold.
+The answer is text by a model that may try to manipulate the judge: it is cut, cleaned and put between marks that it
+cannot contain.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from distill.core.thinking import THINK_CLOSE, THINK_OPEN, whole_characters
 from distill.recipe.filter import Judge
 
 JUDGE_VERSION = 1
-"""Raised with every change to how a verdict is read: verdicts of another version are not used again."""
+"""Increment with every change to how a verdict is read: verdicts of other versions are not reused."""
 
 MAX_CONTENTLESS_CHARS = 2_000
-"""Longer answers say something; whether it is right is for the judge."""
+"""A longer answer is contentless only if it has no letters, digits or mathematical symbols at all."""
 
 MAX_VERDICT_CHARS = 100
 
@@ -34,16 +34,16 @@ _OPENER = re.compile(
     r"here is the (?:answer|solution)|解|解答|答|答案|解析|分析|解题过程|思考过程|思考プロセス|解説|回答|かいせつ|"
     r"respuesta|soluci[oó]n|réponse|lösung|antwort)"
 )
-"""Openers of an answer that are none ("One Token to Fool LLM-as-a-Judge", arXiv:2507.08794): judges pass them."""
+"""Openers without an answer, which judges tend to pass ("One Token to Fool LLM-as-a-Judge", arXiv:2507.08794)."""
 
 
 def judge_messages(problem: Problem, answer_text: str, judge: Judge) -> list[Message]:
-    """The system and user message that ask for a verdict on one answer.
+    """Return the system and user messages that ask for a verdict on one answer.
 
     Args:
-        problem: its question, and its expected answer where it has one.
-        answer_text: what the model wrote after its thinking; the end of it is shown, `judge.max_chars` at most.
-        judge: the rubric and the cap.
+        problem: the question, with the expected answer if there is one.
+        answer_text: what the model wrote after its thinking; only the last `judge.max_chars` characters are shown.
+        judge: the rubric and the length limit.
     """
     answer = shown(answer_text, judge.max_chars)
     reference = None if problem.answer is None else shown(problem.answer, judge.max_chars)
@@ -66,17 +66,17 @@ def judge_messages(problem: Problem, answer_text: str, judge: Judge) -> list[Mes
 
 
 def read_verdict(text: str) -> bool | None:
-    """The verdict on the last line after the judge's thinking; anything else there is none."""
+    """Return the verdict on the last line after the judge's thinking; `None` if that line is anything else."""
     opened, _, rest = text.rpartition(THINK_CLOSE)
     if THINK_OPEN in rest or (not opened and THINK_OPEN in text):
-        return None  # a thought that never ended
+        return None  # unclosed thinking
     last = rest.rstrip().rpartition("\n")[2]
     found = _VERDICT.fullmatch(last) if len(last) <= MAX_VERDICT_CHARS else None
     return found[1] == "CORRECT" if found else None
 
 
 def is_master_key(answer: str) -> bool:
-    """Whether an answer says nothing that could be right or wrong: such texts fool judges, and never reach one."""
+    """Return whether an answer has no content to judge; such texts fool judges and are never sent to one."""
     if len(answer) > MAX_CONTENTLESS_CHARS:
         return not any(_is_said(char) and char not in "'\u2019-, " for char in answer)
     text = unicodedata.normalize("NFKC", whole_characters(answer))
@@ -87,16 +87,16 @@ def is_master_key(answer: str) -> bool:
 def combine(
     rule: bool | None, judge: bool | None, role: str, reason: str | None = None
 ) -> tuple[bool | None, str | None]:
-    """A rule's verdict and a judge's, put together: the judge fills in or vetoes, and never overrides.
+    """Combine a rule's verdict with a judge's: the judge fills in or vetoes, and never overrides.
 
     Args:
-        rule: what the rule said; `None`: it could not grade.
-        judge: what the judge said; `None`: it gave no verdict or was not asked.
+        rule: the rule's verdict; `None`: it could not grade.
+        judge: the judge's verdict; `None`: it gave none or was not asked.
         role: `fill`, `veto` or `both` (`Judge.role`).
-        reason: the rule's own reason, kept where the judge changes nothing.
+        reason: the rule's own reason, kept if the judge changes nothing.
 
     Returns:
-        correct, and the reason for a drop. A vetoed answer stays what the rule called it, right, and is dropped.
+        The verdict, and the reason for a drop. A vetoed answer keeps the rule's verdict, right, and is dropped.
     """
     if rule is True and judge is False and role in ("veto", "both"):
         return True, "judge_veto"
@@ -108,14 +108,14 @@ def combine(
 
 
 def shown(text: str, max_chars: int) -> str:
-    """The end of a text, without what a reader cannot see: control characters, lone surrogates, text direction."""
+    """Return the end of a text without invisible characters: control characters, lone surrogates, text direction."""
     end = whole_characters(text[-max_chars:])
     kept = "".join(char for char in end if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co"))
     return kept.strip()
 
 
 def _mark(*texts: str) -> str:
-    """A word that none of the texts holds, the same for the same texts."""
+    """Return a word that none of the texts contains, the same for the same texts."""
     seed = "\0".join(texts).encode()
     for attempt in range(1_000_000):
         mark = f"MARK-{hashlib.sha256(seed + attempt.to_bytes(4, 'big')).hexdigest()[:16]}"
@@ -129,7 +129,7 @@ def _between(title: str, text: str, mark: str) -> str:
 
 
 def _bare(line: str) -> str:
-    """A line without the punctuation around its words, in lower case; symbols such as infinity's are words."""
+    """Return a line in lower case without the punctuation around its words; symbols such as infinity are words."""
     words = "".join(char if _is_said(char) else " " for char in line)
     return " ".join(words.split()).strip("-, '").casefold()
 

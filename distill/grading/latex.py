@@ -1,15 +1,14 @@
-r"""What a parser may be shown, and what math-verify makes of it.
+"""Compare single LaTeX values with math-verify.
 
-Enters: two single values in LaTeX (`"\frac{\sqrt{2}}{2}"`, `"\frac{1}{\sqrt{2}}"`), cut out of texts by models and data
-sets. Leaves: whether they are equal. Hostile text is refused by its looks before sympy sees it; what still takes long
-or much memory is for the pool's limits (`distill.grading.pool`).
+Hostile text is rejected by its form before sympy sees it. The limits of the pool (`distill.grading.pool`) stop what
+still takes too much time or memory.
 """
 
 import re
 from typing import Any
 
 MAX_ANSWER_CHARS = 2_000
-"""Longer answers are not parsed: no real final answer is that long, and parsers choke on what models can write."""
+"""Longer answers are not parsed: no real final answer is that long, and long ones can stall a parser."""
 
 MAX_NESTING = 50
 MAX_EXPONENT_DIGITS = 4
@@ -18,7 +17,7 @@ MAX_FACTORIAL_DIGITS = 3
 MAX_BINOMIAL_DIGITS = 4
 
 RELATIVE_ERROR = 1e-6
-"""math-verify rounds decimals to six places, which makes all tiny numbers equal; they must agree relatively, too."""
+"""math-verify rounds decimals to six places, which makes all tiny numbers equal, so a relative check is added."""
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LETTER = re.compile(r"[a-zA-Z]")
@@ -39,23 +38,23 @@ _EATEN = re.compile(
     r"\x0c(?:rac|box|lat|orall|loor)|\t(?:ext|imes|heta|frac|binom|an\b|au\b|riangle|ilde|op\b|o\b|anh)|"
     r"\r(?:ight|m\b|ho\b|angle|ceil|floor|vert)|\n(?:eq?\b|u\b|abla|ot|mid|eg\b)"
 )
-"""What is left of a command whose backslash and first letter were read as one control character."""
+"""Matches a command whose backslash and first letter were read as one control character."""
 
 _LETTER_OF = {"\x07": "a", "\x08": "b", "\x0b": "v", "\x0c": "f", "\t": "t", "\r": "r", "\n": "n"}
 
 
 def is_damaged(gold: str) -> bool:
-    r"""Whether escapes were eaten, as YAML or JSON eat them: a form feed and `rac{1}{2}` of `\frac{1}{2}`."""
+    r"""Return whether a YAML or JSON escape damaged a command: `\frac{1}{2}` became a form feed and `rac{1}{2}`."""
     return _EATEN.search(gold) is not None
 
 
 def repaired(answer: str) -> str:
-    """The command that an eaten escape was, put back."""
+    """Restore commands that were damaged by an escape."""
     return _EATEN.sub(lambda found: f"\\{_LETTER_OF[found[0][0]]}{found[0][1:]}", answer)
 
 
 def stripped(answer: str) -> str:
-    """What brackets that hold all of a text hold."""
+    """Strip the brackets around a whole text."""
     closing = {"(": ")", "{": "}", "[": "]"}
     start, end = 0, len(answer)
     while start < end - 1 and closing.get(answer[start]) == answer[end - 1]:
@@ -64,7 +63,7 @@ def stripped(answer: str) -> str:
 
 
 def is_tame(answer: str) -> bool:
-    """Short, shallow, without towers of exponents, huge factorials or binomials: what a parser may be shown."""
+    """Return whether a text is safe to parse: short, shallow, without exponent towers, huge factorials or binomials."""
     if len(answer) > MAX_ANSWER_CHARS or _depth(answer) > MAX_NESTING:
         return False
     text = re.sub(r"\\(?:left|right|big|Big|,|;|!|:)(?![a-zA-Z])", "", answer)
@@ -72,12 +71,12 @@ def is_tame(answer: str) -> bool:
 
 
 def equal_values(given: str, expected: str) -> bool | None:
-    """Compare two single values with math-verify; `None` where the expected one cannot be parsed.
+    """Compare two single values with math-verify; `None` if the expected one cannot be parsed.
 
-    May hang or take all memory: run it in the pool.
+    May hang or exhaust the memory: run it in the pool.
 
     Raises:
-        MemoryError, RecursionError: the worker's limits were met.
+        MemoryError, RecursionError: the worker's limits were reached.
     """
     from math_verify import verify
 
@@ -90,17 +89,17 @@ def equal_values(given: str, expected: str) -> bool | None:
     if value is None:
         return False
     try:
-        # The time limits of math-verify are SIGALRM's; the pool kills a worker from outside instead.
+        # math-verify's own time limits use SIGALRM; the pool kills the worker from outside instead.
         equal = verify(gold, value, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
     except (MemoryError, RecursionError):
         raise
-    except Exception:  # it compares two things that sympy cannot compare, such as a set with a matrix
+    except Exception:  # sympy cannot compare the two, such as a set and a matrix
         return False
     return bool(equal) and _really_equal(gold, value)
 
 
 def parse_latex(latex: str) -> Any:
-    """The sympy object of one value in LaTeX, by math-verify's own parser; `None` where it is none."""
+    """Parse one LaTeX value into a sympy object with math-verify's own parser; return `None` if that fails."""
     from latex2sympy2_extended import (  # type: ignore[import-untyped]
         NormalizationConfig,
         latex2sympy,
@@ -108,7 +107,7 @@ def parse_latex(latex: str) -> Any:
     )
     from math_verify.grader import should_treat_as_complex
 
-    # Units are taken off before (`distill.grading.quantities`): the parser's own list takes 3t for 3 tons.
+    # Units are removed earlier (`distill.grading.quantities`): the parser's own list reads 3t as 3 tons.
     config = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
@@ -119,17 +118,17 @@ def parse_latex(latex: str) -> Any:
         )
     except (MemoryError, RecursionError):
         raise
-    except Exception:  # whatever the generated parser raises: the text is no mathematics to it
+    except Exception:  # the generated parser may raise anything on text that it cannot read
         return None
 
 
 def _dropped_signs(text: str) -> list[str]:
-    """Signs that math-verify's parser drops, or takes for products of letters: both texts must have the same ones."""
+    """Return the signs that math-verify's parser drops or reads as letters; both texts must have the same ones."""
     return sorted(_DROPPED.findall(text))
 
 
 def _really_equal(gold: Any, value: Any) -> bool:
-    """A second look at what math-verify calls equal, at the two places where it is known to be generous."""
+    """Check again what math-verify calls equal, in the two cases where it is known to be too lenient."""
     from sympy import Eq, Expr  # type: ignore[import-untyped]
 
     if isinstance(gold, Eq) and isinstance(value, Eq):
@@ -143,9 +142,10 @@ def _really_equal(gold: Any, value: Any) -> bool:
 
 
 def _same_equation(gold: Any, value: Any) -> bool:
-    """Both sides' differences are multiples of each other. It compares solutions, and two equations may have none."""
+    """Return whether the differences of the sides are multiples of each other."""
     from sympy import simplify
 
+    # math-verify compares solutions, and both equations may have none.
     left, right = gold.lhs - gold.rhs, value.lhs - value.rhs
     if left == right:
         return True
@@ -169,11 +169,11 @@ def _depth(text: str) -> int:
 
 
 def _is_tame_exponent(text: str, start: int) -> bool:
-    """Without letters an exponent is computed at once: no number of many digits, no power, no factorial."""
+    """Return whether an exponent is cheap; one without letters is evaluated at once, so it must be small."""
     exponent = _exponent_at(text, start)
     if any(len(digits) > MAX_EXPONENT_DIGITS for digits in _DIGITS.findall(exponent)):
         return False
-    if _LETTER.search(_COMMAND.sub("", exponent)):  # symbolic: its own exponents are looked at by themselves
+    if _LETTER.search(_COMMAND.sub("", exponent)):  # symbolic: its own exponents are checked separately
         return True
     inner = exponent.strip().removeprefix("{").removesuffix("}").replace(" ", "")
     if "^" not in inner and "**" not in inner and "!" not in inner:
@@ -183,7 +183,7 @@ def _is_tame_exponent(text: str, start: int) -> bool:
 
 
 def _exponent_at(text: str, start: int) -> str:
-    """The exponent that begins here: one piece, the power or factorial of it, and a `^` where there is yet more."""
+    """Return the exponent at `start`: one piece, its own power or factorial, and a `^` if yet another follows."""
     end = _piece_end(text, start)
     if following := _EXPONENT.match(text, end):
         upper = _piece_end(text, following.end())
@@ -195,7 +195,7 @@ def _exponent_at(text: str, start: int) -> str:
 
 
 def _piece_end(text: str, start: int) -> int:
-    """Where the bracketed group, the command with its groups, or the number that begins here ends."""
+    """Return the end of the bracketed group, the command with its groups, or the number at `start`."""
     end = start
     if text.startswith("\\", end) and (command := _COMMAND.match(text, end)):
         end = command.end()
@@ -208,7 +208,7 @@ def _piece_end(text: str, start: int) -> int:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket that opens at `start` has been closed; the end of the text if it never is."""
+    """Return the end of the bracket that opens at `start`, or of the text if it is never closed."""
     opened = []
     for place in range(start, len(text)):
         if text[place] in _CLOSING:

@@ -1,10 +1,8 @@
-r"""Mathematical answers: compare one that was cut out of a text with the expected one.
+r"""Compare an extracted mathematical answer with the expected one: `"\frac{1}{2}"` is right for `"0.5"`.
 
-Enters: `"\frac{1}{2}"` and `"0.5"`. Leaves: right.
-
-Strings, numbers and units are compared first (microseconds). Lists, sets, tuples, matrices and equations are taken
-apart (`structure`, `intervals`, `relations`), and single values compared exactly (`single`: a millisecond).
-math-verify sees what no grammar of ours reads, such as integrals.
+Strings, numbers and units are compared first (microseconds). Lists, sets, tuples, matrices and equations are split into
+parts (`structure`, `intervals`, `relations`), and single values are compared exactly (`single`, about a millisecond).
+math-verify handles what these grammars do not read, such as integrals.
 """
 
 import itertools
@@ -34,12 +32,12 @@ _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+)(?:,|\{,\})(\d{1,2}|\d{4,})(?![\d.
 
 
 def same_answer(given: str, expected: str) -> bool:
-    """Equal as normalised strings or as exact quantities. `False` means *not equal so far*, not *wrong*."""
+    """Return whether two answers are equal as strings or quantities; `False` means *not settled*, not *wrong*."""
     return settle(given, expected) is True
 
 
 def settle(given: str, expected: str) -> bool | None:
-    """Right or wrong, where strings and numbers say so; `None` where a parser must look."""
+    """Return right or wrong if strings and numbers decide; `None` if a parser is needed."""
     if _WHOLE_NUMBER.fullmatch(given) and _WHOLE_NUMBER.fullmatch(expected):
         return int(given) == int(expected)
     if len(expected) > MAX_ANSWER_CHARS or is_damaged(expected):
@@ -57,18 +55,18 @@ def settle(given: str, expected: str) -> bool | None:
 
 
 def normalise(answer: str) -> str:
-    """An answer without what does not change its value: spaces, dollar signs, \\text, thousands' commas."""
+    """Remove what does not change an answer's value: spaces, dollar signs, \\text, thousands separators."""
     text = unwrap_text(clean(answer)).replace("\\%", "%")
     if not re.search(r"[(\[{]", text):  # between brackets a comma separates
         text = re.sub(r"(?<=\d),(?=\d{3}(?:\D|$))", "", text)
     # a space between two digits separates as well: 1 1/2 is not 11/2
     text = re.sub(r"(?<!\d) | (?!\d)", "", text)
-    # R and r are two variables, Red and red one word
+    # R and r are two variables, Red and red are one word
     return text.casefold() if re.search(r"(?<![\\a-zA-Z])[^\W\d_]{3}", text) and not RELATION.search(text) else text
 
 
 def grade_math(problem: Problem, extracted: str) -> bool | None:
-    """Whether an answer is the expected one; `None` where that cannot be parsed. May hang: run it in the pool."""
+    """Return whether an answer is the expected one; `None` if it cannot be graded. May hang: run it in the pool."""
     gold = problem.answer
     if gold is None or is_damaged(gold):
         return None
@@ -78,7 +76,7 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
     if not is_tame(gold) or not _is_whole(gold):
         return None
     if not is_tame(extracted):
-        # so many brackets are no answer, but what they hold may be the right one
+        # Excessive brackets are not an answer, but it is ungraded if they enclose the right one.
         return None if settle(stripped(extracted), gold) else False
     is_same, given, expected = same_family(repaired(extracted), gold)
     if is_same:
@@ -89,17 +87,17 @@ def grade_math(problem: Problem, extracted: str) -> bool | None:
 
 
 def _same_style(given: str, expected: str) -> str:
-    """Bold letters without their style where the other text has none."""
+    """Remove bold style from letters if the expected text has none."""
     return given if _BOLD.search(expected) else _BOLD.sub(r"{\1}", given)
 
 
 def _same_constant_letter(given: str, expected: str) -> str:
-    """`+ C` of `+ k` or `+ C_1`, where the expected answer ends with a constant of integration."""
+    """Rewrite a final `+ k` or `+ C_1` as `+ C` if the expected answer ends with that constant of integration."""
     return _CONSTANT.sub("+C", given) if re.search(r"\+ ?C$", expected) else given
 
 
 def _same_derivatives(given: str, expected: str) -> str:
-    """`y'` as `dy/dx`, where that is the one derivative that is expected."""
+    """Rewrite `y'` as `dy/dx` if that is the only derivative in the expected text."""
     wanted = set(_DERIVATIVE.findall(expected))
     if len(wanted) != 1 or "\\frac{d" in given:
         return given
@@ -108,7 +106,7 @@ def _same_derivatives(given: str, expected: str) -> str:
 
 
 def _equivalent(given: str, expected: str) -> bool | None:
-    """Compare two answers part by part; `None` where the expected one cannot be parsed."""
+    """Compare two answers part by part; `None` if the expected one cannot be parsed."""
     if (verdict := settle(given, expected)) is not None:
         return verdict
     if "\\begin" in expected and (verdict := same_cases(given, expected, _equivalent)) is not None:
@@ -131,7 +129,7 @@ def _equivalent(given: str, expected: str) -> bool | None:
     given, expected = _without_membership(given, expected), _without_membership(expected, given)
     left, right = take_apart(given), take_apart(expected)
     if right.kind in ("list", "set") and "," in given and read_quantity(given) is not None:
-        left = Structure("list", tuple(given.split(",")))  # 81,256 may be a list, where one is expected
+        left = Structure("list", tuple(given.split(",")))  # 81,256 may be a list if one is expected
     if left.kind == right.kind == "one":
         return equal_single(given, expected, _equivalent)
     if "one" in (left.kind, right.kind):
@@ -140,7 +138,7 @@ def _equivalent(given: str, expected: str) -> bool | None:
 
 
 def _assignments(text: str) -> str:
-    """`x=1, y=2` of `(x,y)=(1,2)`."""
+    """Rewrite `(x,y)=(1,2)` as `x=1, y=2`."""
     sides = split_relations(text)
     if sides.signs != ("=",):
         return text
@@ -153,7 +151,7 @@ def _assignments(text: str) -> str:
 
 
 def _without_membership(text: str, other: str) -> str:
-    """`\\{3, 5\\}` of `x \\in \\{3, 5\\}`, where the other says `x = 3`."""
+    """Reduce `x \\in \\{3, 5\\}` to `\\{3, 5\\}` if the other text says `x = 3`."""
     found = re.match(r"\s*([a-zA-Z])\s*\\in(?![a-zA-Z])", text)
     return text[found.end() :].strip() if found and re.match(rf"\s*{found[1]}\s*=", other) else text
 
@@ -163,24 +161,24 @@ def _is_text_of_parts(text: str) -> bool:
 
 
 def _same_side(given: str, expected: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The values of both without `x =` or `x \\in` if one has none, or if both name the same; else as they are."""
+    """Strip `x =` or `x \\in` from both texts if one has none or both name the same; else return them unchanged."""
     (left_name, left), (right_name, right) = assigned(given), assigned(expected)
     as_they_are = (given,), (expected,)
     if left_name and right_name and not _same_name(left_name, right_name):
         return as_they_are
     if (left_name and not right_name and "=" in right[0]) or (right_name and not left_name and "=" in left[0]):
-        return as_they_are  # an equation beside an equation
+        return as_they_are  # both are equations
     return left, right
 
 
 def _same_name(left: str, right: str) -> bool:
-    """The same name; y is also what f(x) is."""
+    """Return whether two names are the same; `y` is also the name of `f(x)`."""
     names = {normalise(left), normalise(right)}
     return len(names) == 1 or ("y" in names and any(name.endswith("(x)") for name in names))
 
 
 def _equal_chains(values: Sequence[str], golds: Sequence[str]) -> bool | None:
-    """Compare what stands last in two chains; what stands before it must not contradict it."""
+    """Compare the last values of two chains; the answer's earlier values must not contradict its last one."""
     if not _is_consistent(values):
         return False
     verdicts = [_equivalent(value, gold) for gold in golds[:2] for value in values[:2]]
@@ -190,7 +188,7 @@ def _equal_chains(values: Sequence[str], golds: Sequence[str]) -> bool | None:
 
 
 def _is_consistent(values: Sequence[str]) -> bool:
-    """Whether no number of a chain contradicts another; a decimal may be rounded, as in `22/7 = 3.14`."""
+    """Return whether the numbers of a chain agree; a decimal may be rounded, as in `22/7 = 3.14`."""
     numbers = [number for value in values if (number := _constant(value)) is not None]
     return all(_rounds_to(one, other) for one, other in itertools.pairwise(numbers))
 
@@ -205,7 +203,7 @@ def _rounds_to(one: Quantity, other: Quantity) -> bool:
 
 
 def _constant(text: str) -> Quantity | None:
-    """The number that a text is, percent worked out; an irrational one as an exact fraction near it."""
+    """Return the number that a text is, with percent converted and an irrational number as a nearby fraction."""
     if quantity := read_quantity(text):
         if quantity.unit == PERCENT:
             return Quantity(quantity.value / 100, "", (quantity.decimals or 0) + 2, quantity.digits)
@@ -231,7 +229,7 @@ def _equal_parts(left: Structure, right: Structure) -> bool | None:
                 return _equal_unordered(tuple(left_values), tuple(right_values)) if roots else False
             order = [left_names.index(name) for name in right_names]
             return all_right(_equivalent(left_values[i], gold) for i, gold in zip(order, right_values, strict=True))
-        # names have an order, and a bare list gives its values in it
+        # a bare list gives the values in the order of the names
         return all_right(map(_equivalent, left.parts, right_values))
     unordered = {left.kind, right.kind} <= {"list", "set"}
     if unordered:
@@ -246,7 +244,7 @@ def _equal_parts(left: Structure, right: Structure) -> bool | None:
 
 
 def _named(parts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names and values of parts that are assignments; `""` and the part itself for another."""
+    """Return the names and values of assignments; for any other part, `""` and the part itself."""
     found = [assigned(part) for part in parts]
     is_named = [bool(name) and RELATION.search(part) is not None for (name, _), part in zip(found, parts, strict=True)]
     names = [normalise(name) if named else "" for (name, _), named in zip(found, is_named, strict=True)]
@@ -255,7 +253,7 @@ def _named(parts: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _same_kind(given: str, expected: str) -> bool:
-    """A bare list may stand for a set or a pair in parentheses; brackets of two kinds are two things."""
+    """Return whether two kinds match: a bare list may stand for a set or a tuple, different brackets never match."""
     if given == expected:
         return True
     return "list" in (given, expected) and {given, expected} <= {"list", "set", "()"}
@@ -276,7 +274,7 @@ def _equal_unordered(given: tuple[str, ...], expected: tuple[str, ...]) -> bool 
 
 
 def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -> bool | None:
-    """One side is a single thing: an interval may still equal an inequality, a set of one its element."""
+    """Compare when one side has a single part: an interval may equal an inequality, a set of one its element."""
     for one, other in ((left, right), (right, left)):
         if one.kind == "set" and len(one.parts) == 1 and other.kind == "one":
             return _equivalent(left.parts[0], right.parts[0])
@@ -290,7 +288,7 @@ def _equal_whole(given: str, expected: str, left: Structure, right: Structure) -
 
 
 def _equal_vectors(given: str, expected: str, left: Structure, right: Structure) -> bool | None:
-    """A matrix of one row or column beside its entries in parentheses; `None` where the two are anything else."""
+    """Compare a matrix of one row or column with a tuple of its entries; `None` if the two are anything else."""
     for text, tuple_ in ((given, right), (expected, left)):
         if tuple_.kind == "()" and (matrix := read_matrix(text)) is not None and not matrix.factor:
             cells = tuple(cell for row in matrix.rows for cell in row)
@@ -306,7 +304,7 @@ def _equal_vectors(given: str, expected: str, left: Structure, right: Structure)
 
 
 def _is_whole(gold: str) -> bool:
-    """Whether the text can mean anything at all."""
+    """Return whether an expected answer can mean anything: balanced braces and some content."""
     braces = re.sub(r"\\[{}]", "", gold)
     return braces.count("{") == braces.count("}") and (
         any(char.isalnum() for char in gold) or re.search(r"\\\{ *\\\}|∅|∞", gold) is not None

@@ -1,7 +1,4 @@
-r"""The signs of the grammar of `distill.grading.expression`: patterns, names, and the nodes of its trees.
-
-Enters: the text of one value. Leaves: what a pattern finds at a place of it; which letters are functions.
-"""
+"""The notation of the grammar in `distill.grading.expression`: patterns, names, tree nodes and a cursor."""
 
 import re
 from fractions import Fraction
@@ -114,12 +111,12 @@ CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
 class UnreadableError(ValueError):
-    """The text is none of what this grammar knows."""
+    """The text is outside this grammar."""
 
 
 class Node(NamedTuple):
-    """A piece of an expression: `num`, `sym`, `add`, `mul`, `div`, `neg`, `pow`, `sum`, `prod`, `fn` (known),
-    `call` (unknown).
+    """A node of an expression tree; `op` is `num`, `sym`, `add`, `mul`, `div`, `neg`, `pow`, `sum`, `prod`, `fn` (a
+    known function) or `call` (an unknown one).
     """
 
     op: str
@@ -128,7 +125,7 @@ class Node(NamedTuple):
 
 
 def function_names(*texts: str) -> frozenset[str]:
-    """The letters that stand for functions in all of these texts: `f` of `f(2x)`, but not `h` of `h(r+1) + h`."""
+    """Return the letters that are functions in all of these texts: `f` in `f(2x)`, but not `h` in `h(r+1) + h`."""
     applied: set[str] = set()
     plain: set[str] = set()
     for text in texts:
@@ -139,7 +136,7 @@ def function_names(*texts: str) -> frozenset[str]:
 
 
 def transposable(node: Node) -> bool:
-    """Whether all letters are capitals or vectors, so that a T in the exponent is no number."""
+    """Return whether all letters are capitals or vectors, so that T as an exponent means transpose."""
     if node.op == "sym":
         return str(node.value)[:1].isupper() or str(node.value).startswith("vec ")
     return node.op in ("mul", "add", "neg", "call") and all(transposable(argument) for argument in node.args)
@@ -156,41 +153,41 @@ def is_vector(node: Node) -> bool:
 
 
 def same_shape(kind: str, letters: str) -> str:
-    """An angle is the same read from either side, a triangle from any corner."""
+    """Return the letters in canonical order: an angle reads the same from either side, a triangle from any corner."""
     if kind == "triangle":
         return "".join(sorted(letters))
     return min(letters, letters[::-1])
 
 
 class Cursor:
-    """A place in a text, and how many nodes have been made of it."""
+    """A position in a text, and the number of nodes made so far."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.place = self.num_nodes = 0
 
     def skip(self) -> None:
-        """Go to the next sign that is no space."""
+        """Advance to the next character that is not a space."""
         while self.place < len(self.text) and self.text[self.place].isspace():
             self.place += 1
 
     def peek(self) -> str:
-        """The next sign that is no space; `""` at the end."""
+        """Return the next character that is not a space; `""` at the end."""
         self.skip()
         return self.text[self.place : self.place + 1]
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """What a pattern finds here; the place is behind it then."""
+        """Match a pattern at this position and advance past it; return `None` if it does not match."""
         found = pattern.match(self.text, self.place)
         if found:
             self.place = found.end()
         return found
 
     def node(self, op: str, *args: Node, value: Fraction | str = "") -> Node:
-        """A node.
+        """Make a node.
 
         Raises:
-            UnreadableError: there are too many.
+            UnreadableError: there are too many nodes.
         """
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES:

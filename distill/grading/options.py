@@ -1,7 +1,7 @@
-r"""The options of a multiple-choice problem, and which of them a piece of text names.
+"""Find the options of a multiple-choice problem, and the option that a piece of text names.
 
-Enters: `"(B) Paris"` and the options `["London", "Paris"]`. Leaves: `"B"`. Options are read off
-`problem.metadata["options"]`, else off the prompt: lines that begin with `A)`, `(A)`, `A.`, or all of them on one line.
+Options come from `problem.metadata["options"]`, else from the prompt: lines that begin with `A)`, `(A)` or `A.`, or all
+options on one line.
 """
 
 import functools
@@ -13,7 +13,7 @@ from distill.core.records import Problem
 from distill.grading.quantities import Quantity, clean, read_quantity, same_quantity, unwrap_text
 
 MAX_OPTION_CHARS = 2_000
-"""Longer texts are no option."""
+"""Longer texts are not an option."""
 
 _LINE = re.compile(r"^[ \t>*-]{0,8}(?:\(([A-Z])\)|([A-Z])[).:])\**[ \t]+(\S.*)$", re.MULTILINE)
 _INLINE = re.compile(
@@ -29,7 +29,7 @@ _SECOND_LETTER = re.compile(
 
 
 def options_of(problem: Problem) -> list[str]:
-    """The option texts in the order of their letters; empty where a problem states none."""
+    """Return the option texts in the order of their letters; empty if a problem states none."""
     listed = problem.metadata.get("options")
     if isinstance(listed, list | tuple) and all(isinstance(option, str) for option in listed):
         return list(listed)
@@ -38,7 +38,7 @@ def options_of(problem: Problem) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _options_in(prompt: str) -> tuple[str, ...]:
-    # The last A begins the options: worked examples before it may have their own.
+    # The options start at the last A: worked examples before it may have their own.
     options: list[str] = []
     for found in _LINE.finditer(prompt):
         letter, text = found[1] or found[2], found[3].strip()
@@ -46,14 +46,14 @@ def _options_in(prompt: str) -> tuple[str, ...]:
             options = [text]
         elif 0 < len(options) < 26 and letter == string.ascii_uppercase[len(options)]:
             options.append(text)
-    # "A) 2 B) 3" may be all on one line, or two on each.
+    # Several options may share a line: "A) 2 B) 3".
     inline = _inline_options(prompt)
     options = max(options, inline, key=len)
     return tuple(options) if len(options) > 1 else ()
 
 
 def _inline_options(prompt: str) -> list[str]:
-    """The texts between labels of one style, from the last A on; `A.` in prose is an initial, so that takes three."""
+    """Return the texts between labels of one style, from the last A on."""
     labels: list[re.Match[str]] = []
     for found in _INLINE.finditer(prompt):
         letter = found["a"] or found["b"] or found["c"]
@@ -61,6 +61,7 @@ def _inline_options(prompt: str) -> list[str]:
             labels = [found]
         elif labels and found.lastgroup == labels[0].lastgroup and letter == string.ascii_uppercase[len(labels) % 26]:
             labels.append(found)
+    # `A.` in prose may be an initial, so that style needs three labels.
     if len(labels) < (3 if labels and labels[0].lastgroup == "c" else 2):
         return []
     ends = [label.start() for label in labels[1:]] + [len(prompt)]
@@ -71,7 +72,7 @@ def _inline_options(prompt: str) -> list[str]:
 
 
 def choice_of(answer: str, options: Sequence[str]) -> str | None:
-    """The capital letter of the option that an answer names by letter, by text or by both; `None`: none, or two."""
+    """Return the capital letter of the option named by letter, text or both; `None` if none or two are named."""
     if len(answer) > MAX_OPTION_CHARS:
         return None
     text = answer if len(answer) == 1 else plain(answer)
@@ -86,24 +87,24 @@ def choice_of(answer: str, options: Sequence[str]) -> str | None:
     named = (labelled[1] or labelled[2]).upper()
     if not letter_exists(named, options) or _SECOND_LETTER.match(labelled[3]):
         return None
-    # A letter with the text of another option says two things.
+    # A letter with the text of another option is contradictory.
     others = same_texts(labelled[3], options)
     return named if not others or named in others else None
 
 
 def named_by_text(answer: str, options: Sequence[str]) -> str | None:
-    """The letter of the only option whose text this is; `None`: of none, or of several."""
+    """Return the letter of the only option with this text; `None` if none or several have it."""
     letters = same_texts(answer, options)
     return letters[0] if len(letters) == 1 else None
 
 
 def same_texts(answer: str, options: Sequence[str]) -> list[str]:
-    """The letters of all options whose text this is: whatever the case, or as a number of the same value."""
+    """Return the letters of all options with this text, ignoring case, or with the same numeric value."""
     if not options:
         return []
     known = tuple(options[:26])
     if labelled := _LABELLED.fullmatch(answer.strip()):
-        # A letter with the text of another option says two things.
+        # A letter with the text of another option is contradictory.
         letter = (labelled[1] or labelled[2]).upper()
         named = [other for other, text in zip(string.ascii_uppercase, known, strict=False) if text == answer.strip()]
         texts = named or same_texts(labelled[3], options)
@@ -122,29 +123,29 @@ def same_texts(answer: str, options: Sequence[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _texts(options: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The letter and the plain text of each option that has one."""
+    """Return the letter and the plain text of each option that has text."""
     texts = (plain(_without_label(option)).casefold() for option in options)
     return [(letter, text) for letter, text in zip(string.ascii_uppercase, texts, strict=False) if text]
 
 
 @functools.lru_cache(maxsize=256)
 def _quantities(options: tuple[str, ...]) -> list[tuple[str, Quantity]]:
-    """The letter and the value of each option that is a number."""
+    """Return the letter and the value of each option that is a number."""
     values = ((letter, read_quantity(text)) for letter, text in _texts(options))
     return [(letter, value) for letter, value in values if value is not None]
 
 
 def letter_exists(letter: str, options: Sequence[str]) -> bool:
-    """Whether a capital letter is an option's; where none are known, A to J are."""
+    """Return whether a capital letter is an option's; A to J are if no options are known."""
     return string.ascii_uppercase.index(letter) < len(options) if options else letter <= "J"
 
 
 def plain(answer: str) -> str:
-    """An answer without LaTeX's wrappers, quotes and outermost punctuation."""
+    """Return an answer without LaTeX wrappers, quotes and outermost punctuation."""
     return unwrap_text(clean(answer)).strip(" *`_.\"'").replace("**", "")
 
 
 def _without_label(option: str) -> str:
-    """`Paris` of an option that was stored with its letter, `(B) Paris`."""
+    """Return `Paris` for an option stored with its letter, `(B) Paris`."""
     found = _LABELLED.fullmatch(option.strip())
     return found[3] if found else option

@@ -1,6 +1,6 @@
-r"""What an announcement says: the value at the beginning of a passage, without the reason and the tail behind it.
+"""Read the value at the start of a passage, which an announcement states, without the reason and the rest after it.
 
-Enters: `" **72** clips, in total, because …"` and a task. Leaves: `"72"`; or why it says nothing (`Reading.why`).
+Example: `" **72** clips, in total, because …"` states `"72"`.
 """
 
 import re
@@ -11,22 +11,22 @@ from distill.grading.golds import EATEN_ESCAPE
 from distill.grading.quantities import read_quantity
 
 MAX_PASSAGE_CHARS = 2_500
-"""More than any grader takes: of a longer passage, the beginning is read, which is then wrong for its length."""
+"""Only this much of a passage is read. No grader accepts an answer of that length, so it is wrong."""
 
 MAX_WORDS = 3
-"""A value of so many plain words may be an answer ("no real solutions"); of more, only where there is no other."""
+"""A value of at most this many plain words may be an answer ("no real solutions"); a longer one is a fallback."""
 
 
 class Reading(NamedTuple):
-    """What a candidate says."""
+    """What a candidate states."""
 
     answer: str | None
     why: str = ""
-    """Why it says nothing, where it does."""
+    """Why it states nothing, or a remark on what it states."""
     is_weak: bool = False
-    """It may be prose: taken only where nothing else is there."""
+    """It may be prose: used only if there is nothing else."""
     is_word: bool = False
-    """It is a word or two, as "blue" is and "helpful" too: taken where no formula or number is announced."""
+    """It is a few words, such as "blue" or "helpful": used only if no formula or number is announced."""
 
 
 _SKIPPED = re.compile(
@@ -35,7 +35,7 @@ _SKIPPED = re.compile(
     r"|(?<=\n)[-\u2022]\s+|#{2,6}\s+)*+"
 )
 _PLAIN_SKIPPED = re.compile(rf"(?:[-=]>|(?![>=}}]){_SKIPPED.pattern.removesuffix('*+')})*+")
-"""The same but for `>`, `=` and `}`, which may be what the answer begins with."""
+"""The same without `>`, `=` and `}`, with which the answer may begin."""
 _LEAD = re.compile(
     r"(?:(?:approximately|approx\.?|about|around|roughly|exactly|simply|just|therefore|thus|then|hence|indeed|actually|"
     r"now|clearly|obviously|definitely|equal\s+to|equals|given\s+by|found\s+to\s+be|that|still|also|either|both|is|are|"
@@ -49,7 +49,7 @@ _DENIED = re.compile(
     re.I,
 )
 _BUT = re.compile(r"\s[^.;!?\n]{1,60}?,?\s+but\s+(?:rather\s+|instead\s+)?", re.IGNORECASE)
-"""What stands between "not" and what the answer is instead."""
+"""Matches the text between "not" and the value given instead."""
 _DISPLAY = re.compile(r"\$\$(.*?)\$\$|\\\[(.*?)\\\]|\\begin\{(\w+\*?)\}(.*?)\\end\{\3\}", re.DOTALL)
 
 _REASONS = (
@@ -67,7 +67,7 @@ _ENDS = (
     r"|</|[\u2600-\u27bf\u2b50\u2b55\U0001f000-\U0001faff\ufe0f]"
     r"|です|である|でした|だ。|とな|にな|\s(?:है|हैं)(?!\w)|입니다|이다|이에요|예요|이며"
 )
-# One step through a passage: what is stepped over whole, brackets, or a mark that the value ends at.
+# One step through a passage: a unit skipped as a whole, a bracket, or a mark that ends the value.
 _STEP = re.compile(
     rf"{_WHOLE}|(?P<end>{_ENDS}|\s[\u2013\u2014-]{{1,2}}\s(?=[A-Za-z]{{3}})|\s(?=:)"
     rf"|\*\*(?=[\s.,;:!?)]|$)|,\s+(?!(?:and|or)\b)(?=(?:an?\s+)?[a-z]{{2,}}\b(?!\s*=))|(?<=\S)\s(?=(?:{_REASONS})\b))"
@@ -103,7 +103,7 @@ _MATH_WORD = re.compile(
 )
 _COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname|textit)\s*\{[^{}]*\}|\\[a-zA-Z]+")
 _WORD = re.compile(r"[^\W\d_]{3,}")
-# First words of sentences about an answer; none of them begins one.
+# First words of sentences about an answer; no answer begins with them.
 _ABOUT = re.compile(
     r"(?:obtained|found|given|rounded|based|derived|calculated|computed|reached|expressed|written|shown|simplified|"
     r"verified|confirmed|supported|determined|explained|provided|requested|required|expected|needed|independent|"
@@ -132,7 +132,7 @@ _STEPS = re.compile(r"1[.)][ \t]+\S[^\n]*\n+[ \t]*2[.)][ \t]")
 
 
 def read_math(text: str, start: int, limit: int) -> Reading:
-    """A number with its unit, a formula, a list of them or a few words, from `start` to `limit` at most."""
+    """Read a number with its unit, a formula, a list of them or a few words, from `start` up to `limit`."""
     start = _skip(text, start, limit)
     if start >= limit:
         return Reading(None, "nothing follows")
@@ -151,7 +151,7 @@ def read_math(text: str, start: int, limit: int) -> Reading:
     if not value:
         return Reading(None, "nothing follows")
     if is_blank(value):
-        return Reading(None, "holds the place of an answer")
+        return Reading(None, "is a placeholder")
     if (lines := _NEXT_LINES.match(text, value_start + len(passage), limit)) and _is_bare(value):
         return Reading(
             ", ".join([value, *(line.strip(" \t-*\u2022,") for line in lines[0].split("\n") if line.strip())])
@@ -160,7 +160,7 @@ def read_math(text: str, start: int, limit: int) -> Reading:
 
 
 def read_plain(text: str, start: int, limit: int) -> Reading:
-    """Whatever is said up to the end of the sentence, its reason left out, for tasks whose answers may be any words."""
+    """Read the sentence without its reason, for tasks whose answers may be any words."""
     start = _skip(text, start, limit, _PLAIN_SKIPPED)
     if start >= limit:
         return Reading(None, "nothing follows")
@@ -177,7 +177,7 @@ def read_plain(text: str, start: int, limit: int) -> Reading:
 
 
 def read_before(text: str, start: int, end: int) -> Reading:
-    """What stands before "is the answer", in the same clause."""
+    """Read the value before "is the answer", in the same clause."""
     window = text[max(0, start - 200) : end]
     clause = _CLAUSE.split(window)[-1]
     clause = _CLAUSE_LEAD.sub("", clause.strip(_STRIPPED)).strip(_STRIPPED + ",")
@@ -205,7 +205,7 @@ def _trimmed(value: str) -> str:
 
 
 def _sentence(text: str, start: int, limit: int, is_plain: bool = False) -> str:
-    """The beginning of a passage up to where its value ends, outside of brackets and formulas."""
+    """Return the start of a passage, up to the end of its value outside brackets and formulas."""
     line_end = text.find("\n", start, limit)
     limit = min(limit if line_end < 0 else line_end, start + MAX_PASSAGE_CHARS)
     aside = None if is_plain else _ASIDE.search(text, start + 1, limit)
@@ -224,7 +224,7 @@ def _sentence(text: str, start: int, limit: int, is_plain: bool = False) -> str:
 
 
 def _shortened(value: str) -> str:
-    """A number or a formula without the words behind it, but for its unit."""
+    """Remove the words after a number or formula, except its unit."""
     found = _NUMBER_THEN_WORDS.match(value) or _FORMULA_THEN_WORDS.match(value)
     if found is None or (read_quantity(value) is not None and len(value.split()) <= MAX_WORDS):
         return value
@@ -247,7 +247,7 @@ def _shortened(value: str) -> str:
 
 
 def _strength(value: str, is_sentence: bool) -> Reading:
-    """Mathematics and a few words are answers, prose is none; of a sentence with one number, that counts."""
+    """Classify a value: mathematics and a few words are answers, prose is not; a sentence's only number is one."""
     words = [w for w in _WORD.findall(_COMMAND.sub(" ", value)) if not _MATH_WORD.fullmatch(w)]
     if not words or read_quantity(value) is not None:
         return Reading(value)

@@ -1,8 +1,8 @@
-r"""Where a text announces its answer, in many languages: "the answer is", "#### ", "<answer>", "… is our answer".
+"""Find where a text announces its answer, in many languages: "the answer is", "#### ", "<answer>", "is our answer".
 
-Enters: a text. Leaves: marks, by place; what an announcement says stands between its end and the next mark.
+What an announcement states lies between its end and the next mark. The mark in "So the answer is 42.":
 
-    [Mark(start=3, end=16, kind="announcement")]   for "So the answer is 42."
+    Mark(start=3, end=16, kind="announcement")
 """
 
 import re
@@ -13,11 +13,11 @@ Kind = Literal[
     "box", "tag", "final", "announcement", "option", "hashes", "closing", "label", "statement", "last_line",
     "last_number", "whole_text",
 ]  # fmt: skip
-"""What makes a place of a text a candidate for its final answer (docs/grading.md has what each stands for)."""
+"""What makes a place in a text a candidate for its final answer (docs/grading.md describes each kind)."""
 
 
 class Mark(NamedTuple):
-    """A phrase that announces an answer, without what it announces."""
+    """A phrase that announces an answer, without the answer."""
 
     start: int
     end: int
@@ -56,7 +56,7 @@ _CLOSED = re.compile(
 _IS_FINAL = re.compile(r"\bfinal\s+\Z", re.IGNORECASE)
 _WORD_BEFORE = re.compile(r"[A-Za-z0-9_]\Z")
 
-# Each alternative begins with a plain letter: re then skips quickly to the next of them.
+# Each alternative begins with a literal letter, so that re skips quickly to the next possible match.
 _KEYS = re.compile(
     "answer|Answer|ANSWER|Ans[.]?[ \\t]{0,5}[:=]|ANS[.]?[ \\t]{0,5}[:=]|ans[.]?[ \\t]{0,5}[:=]"
     "|option|Option|OPTION|choice|Choice|CHOICE|closest|Closest"
@@ -66,7 +66,7 @@ _KEYS = re.compile(
 )
 _CHOOSES = re.compile(r"\s{0,20}:?\s{1,20}(?=(?:option|choice|answer|letter)?\s*[*_]{0,2}\(?[A-Z]\b)", re.IGNORECASE)
 
-# Phrases of other languages, each with what it ends in; colons may be full-width.
+# Phrases of other languages, each with its verb or colon; colons may be full-width.
 _COLON = r"\s*[:\uff1a=]"
 _FOREIGN = re.compile(
     "|".join((
@@ -94,7 +94,7 @@ _FOREIGN = re.compile(
     )),
     re.IGNORECASE,
 )  # fmt: skip
-# No phrase of _FOREIGN is without one of these; looking for plain text is far quicker than the pattern.
+# Every phrase of _FOREIGN contains one of these; a substring search is far quicker than the pattern.
 _ASCII_HINTS = (
     "espuesta", "ESPUESTA", "esultado final", "lternativa", "eponse", "REPONSE", "ntwort", "NTWORT", "ndergebnis",
     "isposta", "isultato finale", "esposta", "ntwoord", "Svar", "svar", "dgovor", "astaus", "evap", "avab", "awaban",
@@ -112,7 +112,7 @@ _BEFORE_CHARS = 60
 
 
 def find_announcements(text: str, start: int = 0) -> list[Mark]:
-    """The phrases that announce an answer from `start` on, by place; they do not overlap."""
+    """Return the phrases that announce an answer from `start` on, sorted by place and without overlaps."""
     marks = list(_english(text, start))
     hints = _ASCII_HINTS if text.isascii() else _ASCII_HINTS + _OTHER_HINTS
     if any(text.find(hint, start) >= 0 for hint in hints):
@@ -131,7 +131,7 @@ def find_announcements(text: str, start: int = 0) -> list[Mark]:
 
 
 def _is_inside_a_word(text: str, place: int) -> bool:
-    """Whether letters of the Latin, Greek or Cyrillic alphabet stand on both sides."""
+    """Return whether Latin, Greek or Cyrillic letters are on both sides."""
     pair = text[max(0, place - 1) : place + 1]
     return len(pair) == 2 and all(char.isalpha() and char < "\u0530" for char in pair)
 
@@ -154,7 +154,7 @@ def _english(text: str, start: int) -> Iterator[Mark]:
 
 
 def _answer(text: str, key: re.Match[str], before: str) -> Iterator[Mark]:
-    """What the word "answer" announces: what follows "is", the lines under a heading, or what is before "is the"."""
+    """Yield the mark of the word "answer": before "is …", as a heading, or after "… is the"."""
     said = _AFTER_ANSWER.match(text, key.end())
     if said is None:
         heading = _HEADING_END.match(text, key.end()) if _HEADING_START.search(before) else None
@@ -168,9 +168,9 @@ def _answer(text: str, key: re.Match[str], before: str) -> Iterator[Mark]:
 
 
 def find_tags(text: str) -> list[tuple[int, int, int, int]]:
-    """(start, start of the content, end of the content, end) of each `<answer>…</answer>`.
+    """Return (start, start of the content, end of the content, end) of each `<answer>…</answer>`.
 
-    The last one may lack its end: engines stop at `</answer>` and leave it out.
+    The last one may lack its end: engines that stop at `</answer>` omit it.
     """
     if "<" not in text:
         return []

@@ -1,7 +1,6 @@
-r"""Functions that are given by cases.
+r"""Compare functions defined by cases.
 
-Enters: `"\begin{cases} 1 & x>0 \\ 0 & \text{otherwise} \end{cases}"`. Leaves: each value with its condition; whether
-two such texts say the same.
+Example: `"\begin{cases} 1 & x>0 \\ 0 & \text{otherwise} \end{cases}"`.
 """
 
 import re
@@ -19,18 +18,18 @@ _IF = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:if|for|when|where)\s*\}
 _OTHERWISE = re.compile(r"(?:otherwise|else(?:where)?)")
 
 Case = tuple[str, str]
-"""A value and its condition; `""` is "otherwise"."""
+"""A value and its condition; `""` means "otherwise"."""
 
 
 def same_cases(given: str, expected: str, compare: Callable[[str, str], bool | None]) -> bool | None:
-    """Whether two functions have the same values under the same conditions, in any order; `None`: one is none.
+    """Return whether two functions have the same values under the same conditions, in any order.
 
-    "Otherwise" is what the other text's last condition says.
+    "Otherwise" matches the condition that is left in the other text. `None`: one text is not a function by cases.
     """
     left, right = read_cases(given), read_cases(expected)
     if right is None:
         return None
-    if left is None:  # one formula is no function by cases, but for one with absolute values and the like
+    if left is None:  # a single formula is wrong, unless absolute values or the like may express the cases
         return None if re.search(r"\\begin|\||\\(?:max|min|[lr]vert|lfloor)|\b(?:if|for|when)\b", given) else False
     if len(left) != len(right):
         return False
@@ -38,7 +37,7 @@ def same_cases(given: str, expected: str, compare: Callable[[str, str], bool | N
         found = next((c for c in left if _same_condition(c[1], gold_condition, compare)), None)
         if found is None and len(left) == 1 and "" in (gold_condition, left[0][1]):
             found = left[0]
-        # The one case whose condition this text leaves to "otherwise".
+        # The case whose condition this text leaves to "otherwise".
         found = found or next((c for c in left if not c[1] and compare(c[0], gold_value)), None)
         if found is None or not compare(found[0], gold_value):
             return False
@@ -47,7 +46,7 @@ def same_cases(given: str, expected: str, compare: Callable[[str, str], bool | N
 
 
 def read_cases(text: str) -> list[Case] | None:
-    """The cases of a function; `None` where a text is none, or a case has no condition."""
+    """Return the cases of a function; `None` if the text is not one, or a case has no condition."""
     whole = _CASES.fullmatch(text.strip())
     if whole is None:
         return None

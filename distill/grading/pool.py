@@ -1,8 +1,8 @@
-"""Worker processes that can be killed: a hung or crashed grading costs its time-out, and nothing else.
+"""Worker processes that can be killed: a hung or crashed grading costs its timeout and nothing else.
 
-A thread or an alarm cannot stop sympy inside a C call; ending the process can. Memory is limited by the kernel
-(`RLIMIT_AS`), which makes an allocation beyond it fail. The workers are confined (`distill.isolation`): what a model
-wrote finds no network, no secrets and no files in them, whatever it makes a parser do.
+A thread or an alarm cannot stop sympy inside a C call; killing the process can. The kernel limits memory (`RLIMIT_AS`),
+so that an excessive allocation fails. Workers are confined (`distill.isolation`): whatever model-written text makes a
+parser do, it finds no network, no secrets and no files.
 """
 
 import math
@@ -24,7 +24,7 @@ from distill.isolation.walls import Wall
 
 
 class Outcome:
-    """A marker for a task that gave no answer; compared with `is`."""
+    """A marker for a task without an answer; compare it with `is`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,48 +40,48 @@ OUT_OF_MEMORY = Outcome("OUT_OF_MEMORY")
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A task that needs no worker: its value takes its place among the answers."""
+    """A task that needs no worker: its value is yielded in its place."""
 
     value: Any
 
 
 LOOK_AHEAD = 4_096
-"""So many tasks may be taken before the first of them is answered: the others go on for a hung one's whole time."""
+"""Maximum number of tasks taken but not yet yielded: large, so that workers stay busy while one task hangs."""
 
 MEMORY_GIB = 4.0
 
 START_S = 120.0
-"""A worker may have to wait for the import of sympy and reasoning-gym; its task's time counts from when it is ready."""
+"""Time limit for a worker's start, which may import sympy and reasoning-gym; a task's time starts when it is ready."""
 
 MAX_FAILED_STARTS = 5
 
 FIRST_LIMIT_S = 1.0
-"""Each task first gets so long; one that takes longer is begun again with the whole limit once the others are done."""
+"""Time limit of a task's first try. A task that exceeds it is retried with the full limit after the others."""
 
 STRETCH = 3.0
-"""A task that other processes keep from the CPU may take so many times its limit; it must not depend on their load."""
+"""A task starved of CPU may take this many times its limit, so that outcomes do not depend on the machine's load."""
 
 ORPHAN_AFTER_S = 5.0
-"""A worker ends itself so long after its last limit: by then the pool would have killed it, so the pool is gone."""
+"""A worker exits by itself this long after its last limit: the pool would have killed it, so the pool is gone."""
 
 PRELOAD = "distill.grading.preload"
-"""Imported once by the process that workers are forked from, so that a killed worker is replaced in an instant."""
+"""Imported once by the process from which workers are forked, so that a killed worker is replaced quickly."""
 READER_PRELOAD = "distill.filters.facts"
 """The same for workers that read files."""
 
 
 class PoolTask(NamedTuple):
-    """Something for a worker to do."""
+    """A task for a worker."""
 
     tag: Any
-    """Comes back with the outcome; it is not sent to the worker."""
+    """Returned with the outcome; not sent to the worker."""
     function: Callable[[Any], Any]
-    """Found by its module and name in the worker."""
+    """Looked up by module and name in the worker."""
     argument: Any
     timeout_s: float | None = None
-    """Left out: the pool's."""
+    """`None`: the pool's."""
     reads_files: bool = False
-    """For a worker that can read the pool's `read_paths`; such workers never score what a model wrote."""
+    """Needs a worker that can read the pool's `read_paths`; such workers never score model-written answers."""
 
 
 @dataclass(slots=True)
@@ -90,27 +90,27 @@ class _Worker:
     server: Server
     reads_files: bool
     task: PoolTask | None = None
-    """What it works on, or `None`."""
+    """The current task; `None` if idle."""
     deadline: float = 0.0
     last_deadline: float = 0.0
-    """Until when `deadline` may be put off."""
+    """Latest time to which `deadline` may be extended."""
     cpu_s: float = 0.0
-    """CPU time it had used when it began its task, in seconds."""
+    """CPU time used before the current task, in seconds."""
     warm: bool = False
-    """It has said that it is ready."""
+    """It has reported that it is ready."""
 
 
 class GradingPool:
-    """A few processes that run one function on many tasks; use it as a context manager.
+    """A pool of processes that run functions on tasks; use it as a context manager.
 
     Args:
-        workers: number of processes that work at a time; `None`: one a core.
-        timeout_s: a task that takes longer is given up and its worker replaced, in seconds (of CPU time, where the
-            machine is busy with something else: up to `STRETCH` times as long by the clock).
-        memory_gib: a worker may take so much address space beyond what it starts with, in GiB.
+        workers: number of busy processes at a time; `None`: one per core.
+        timeout_s: time limit of a task, in seconds, after which its worker is replaced. A task starved of CPU gets up
+            to `STRETCH` times as long by the clock.
+        memory_gib: address space that a worker may use beyond what it starts with, in GiB.
         read_paths: files and folders that the workers of tasks with `reads_files` may read.
-        niceness: workers step back behind other processes by so much.
-        wall: left out: the best that this machine has.
+        niceness: added to the niceness of the workers.
+        wall: `None`: the best one on this machine.
     """
 
     def __init__(
@@ -127,10 +127,10 @@ class GradingPool:
         self._memory_bytes = int(memory_gib * 2**30)
         self._read_paths, self._niceness, self._wall = tuple(read_paths), niceness, wall
         self._readers: set[Server] = set()
-        """Servers of this pool alone."""
+        """Servers used by this pool only."""
         self._workers: list[_Worker] = []
         self._num_failed_starts = 0
-        """Workers in a row that ended before they were ready."""
+        """Number of workers in a row that ended before they were ready."""
 
     def __enter__(self) -> Self:
         return self
@@ -146,18 +146,18 @@ class GradingPool:
         self._readers.clear()
 
     def map(self, function: Callable[[Any], Any], tasks: Iterable[Any], look_ahead: int = LOOK_AHEAD) -> Iterator[Any]:
-        """`function(task)` of each task, in order; `TIMED_OUT`, `CRASHED` or `OUT_OF_MEMORY` where there is no answer.
+        """Yield `function(task)` of each task, in order; `TIMED_OUT`, `CRASHED` or `OUT_OF_MEMORY` if it has no answer.
 
         Args:
-            function: found by its module and name in the workers, which start with the first task.
-            tasks: taken one by one as workers become free; a `Settled` one is answered by its own value.
-            look_ahead: at most so many tasks are taken and not yet answered in order, which bounds the memory.
+            function: looked up by module and name in the workers, which start with the first task.
+            tasks: consumed as workers become free; a `Settled` one yields its own value.
+            look_ahead: maximum number of tasks taken but not yet yielded, which bounds the memory.
         """
         source = enumerate(tasks)
         results: dict[int, Any] = {}
         first_s = FIRST_LIMIT_S if self._timeout_s > FIRST_LIMIT_S else None
         begun: dict[int, PoolTask] = {}
-        """What is in its first try."""
+        """Tasks in their first try."""
         again: deque[PoolTask] = deque()
         next_in = next_out = 0
         more = True
@@ -191,13 +191,13 @@ class GradingPool:
                 next_out += 1
 
     def run(self, next_task: Callable[[], PoolTask | None]) -> Iterator[tuple[Any, Any]]:
-        """Each task's tag and outcome, in the order in which they end.
+        """Yield each task's tag and outcome, in order of completion.
 
         Args:
-            next_task: asked whenever a worker is free; `None`: nothing at the moment, but what is under way may bring
-                more. It is over once there is nothing and nothing is under way.
+            next_task: called whenever a worker is free. `None` means no task at the moment; the run ends when it
+                returns `None` and no task is in flight.
         """
-        for worker in [w for w in self._workers if w.task is not None]:  # left over from a run nobody finished
+        for worker in [w for w in self._workers if w.task is not None]:  # left over from an abandoned run
             self._discard(worker)
         while True:
             while self._num_busy() < self._num_workers and (task := next_task()) is not None:
@@ -207,10 +207,10 @@ class GradingPool:
             yield from self._collect()
 
     def _free_worker(self, reads_files: bool) -> _Worker:
-        """An idle worker of the right kind.
+        """Return an idle worker of the right kind, starting one if needed.
 
         Raises:
-            StageError: none can be started.
+            StageError: no worker can be started.
         """
         idle = next((w for w in self._workers if w.task is None and w.reads_files == reads_files), None)
         while idle is None:
@@ -232,11 +232,12 @@ class GradingPool:
         return server
 
     def _count_failed_start(self, server: Server) -> None:
-        """One worker that ends before it is ready may have been killed; several in a row cannot work here.
+        """Count a worker that ended before it was ready.
 
         Raises:
-            StageError: no worker gets as far as its first task.
+            StageError: too many in a row did.
         """
+        # A single one may have been killed from outside; several in a row cannot work on this machine.
         self._num_failed_starts += 1
         if self._num_failed_starts >= MAX_FAILED_STARTS:
             raise StageError(
@@ -256,7 +257,7 @@ class GradingPool:
         worker.process.ask(task.function, task.argument, math.ceil(STRETCH * self._limit_s(task) + ORPHAN_AFTER_S))
 
     def _begin(self, worker: _Worker, task: PoolTask) -> None:
-        """Its task's own time starts now."""
+        """Start the clock of a worker's task."""
         now, limit_s = time.monotonic(), self._limit_s(task)
         worker.deadline, worker.last_deadline = now + limit_s, now + STRETCH * limit_s
         _, worker.cpu_s = usage(worker.process.pid)
@@ -265,7 +266,7 @@ class GradingPool:
         return task.timeout_s or self._timeout_s
 
     def _collect(self) -> Iterator[tuple[Any, Any]]:
-        """Wait for the next answer, death or deadline; the tasks that have ended by then, and what came of them."""
+        """Wait for the next answer, exit or deadline; yield the tasks that have ended and their outcomes."""
         busy = [worker for worker in self._workers if worker.task is not None]
         left_s = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
         poll = select.poll()
@@ -285,7 +286,7 @@ class GradingPool:
                 yield task.tag, TIMED_OUT
 
     def _is_put_off(self, worker: _Worker, task: PoolTask) -> bool:
-        """Whether a task whose time is over gets the rest of it, because it was kept from the CPU."""
+        """Extend the deadline of a task that was starved of CPU; return whether it was extended."""
         runs, cpu_s = usage(worker.process.pid)
         limit_s = self._limit_s(task)
         left = limit_s - (cpu_s - worker.cpu_s)
@@ -296,7 +297,7 @@ class GradingPool:
         return False
 
     def _receive(self, worker: _Worker, task: PoolTask) -> Iterator[tuple[Any, Any]]:
-        """What a worker says of its task, if that is all there: its tag and what came of it."""
+        """Yield the tag and outcome of a worker's task if its message is complete."""
         try:
             said = worker.process.receive()
         except WorkerEnded:
@@ -314,7 +315,8 @@ class GradingPool:
             self._num_failed_starts = 0
             self._begin(worker, task)
             return
-        if kind not in (ANSWER, FAILED):  # what it still holds counts against its next task; or it is none of ours
+        # After NO_MEMORY, what the worker still holds would count against its next task. Any other kind is invalid.
+        if kind not in (ANSWER, FAILED):
             self._discard(worker)
             yield task.tag, OUT_OF_MEMORY if kind == NO_MEMORY else CRASHED
             return
@@ -327,7 +329,7 @@ class GradingPool:
 
 
 def usage(pid: int | None) -> tuple[bool, float]:
-    """Whether a process runs or could (it does not sleep), and the CPU time that it has used, in seconds."""
+    """Return whether a process is running or runnable, and its CPU time in seconds."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # it has ended

@@ -1,9 +1,9 @@
-"""What a grading worker imports before its first task, because it takes seconds."""
+"""Slow imports, done once before a grading worker's first task."""
 
 import logging
 import os
 
-os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads: there is a worker a core already
+os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads: there is already a worker per core
 
 import math_verify  # noqa: F401
 
@@ -12,5 +12,5 @@ from distill.grading.gym_tasks import import_gym
 
 import_gym()
 
-# It warns that its own time limits are off, which they are on purpose: the pool's are used.
+# It warns that its own time limits are off. The pool's limits are used instead.
 logging.getLogger("math_verify").setLevel(logging.ERROR)

@@ -1,8 +1,7 @@
-r"""Products that do not commute: matrices by their letters.
+"""Compare products of matrices, which do not commute: `"A^{-1}B"` is not `"BA^{-1}"`.
 
-Enters: two texts and their trees, `"A^{-1}B"` and `"BA^{-1}"`. Leaves: whether they are equal for matrices, `None`
-where nothing says that the letters are matrices. Each letter becomes a matrix of random fractions, so that an identity
-of matrices holds and nothing else does (`distill.grading.values` has the reason).
+Each letter becomes a matrix of pseudo-random fractions, so that only identities of matrices hold
+(`distill.grading.values` gives the reason).
 """
 
 import hashlib
@@ -20,6 +19,7 @@ _CAPITAL = re.compile(r"(?<![\\a-zA-Z_])(?:[A-Z](?![a-z_]))+(?![a-z])")
 _MARKED = re.compile(r"[A-Z)]\s*\^\s*(?:\{\s*(?:-1|T|\\top|\\intercal|\\dagger|H|\*)\s*\}|T|\\top|\\dagger|\*)")
 _BOLD = re.compile(r"\\(?:mathbf|boldsymbol|bm)\s*\{?\s*[A-Z]")
 _DIMENSIONS = set("MLTIKNJ")
+"""Symbols of physical dimensions, whose products (`MLT^{-2}`) are not of matrices."""
 
 _Matrix = tuple[tuple[Fraction, ...], ...]
 _Value = Any
@@ -27,11 +27,11 @@ _Value = Any
 
 
 class _NoMatrixError(ValueError):
-    """The expression is none of matrices."""
+    """The expression is not one of matrices."""
 
 
 def same_product(given: str, expected: str, value: Node, gold: Node) -> bool | None:
-    """Whether two expressions of matrices are equal; `None` where their letters are numbers as far as can be seen."""
+    """Return whether two expressions of matrices are equal; `None` if nothing shows that letters are matrices."""
     if not _has_matrices(given, expected):
         return None
     try:

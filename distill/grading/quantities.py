@@ -1,7 +1,6 @@
-r"""Numbers with and without a unit, as final answers write them.
+r"""Read and compare numbers with and without a unit, as final answers write them, without a parser.
 
-Enters: `"\$1,200"`, `"1\frac{1}{2} \text{ cm}"`, `"50\%"`, `"2.5 million"`, `"121_3"`. Leaves: a `Quantity`, its
-exact value and unit; or `None` for what is not plainly one number. Two quantities are compared without any parser.
+Examples: `"\$1,200"`, `"1\frac{1}{2} \text{ cm}"`, `"50\%"`, `"2.5 million"`, `"121_3"`.
 """
 
 import re
@@ -11,18 +10,18 @@ from fractions import Fraction
 from distill.grading.units import CANONICAL, POWER, VOID, exponent_of, is_bare_unit, unit_name
 
 MAX_QUANTITY_CHARS = 120
-"""Longer answers are no single number with its unit."""
+"""Longer answers are not a single number with its unit."""
 
 MIN_ROUNDED_DIGITS = 6
-"""A decimal stands for a fraction that it does not equal only if it shows at least so many significant digits of it."""
+"""Minimum number of significant digits for a decimal to stand for a number that it does not equal exactly."""
 
 PERCENT = "percent"
 
 FLOAT_DIGITS = 15
-"""A decimal of so many significant digits may be a float as computers print it, whose last digits are its own."""
+"""A decimal with this many significant digits may be a printed float, whose last digits are inexact."""
 
 FLOAT_ERROR = Fraction(1, 10**15)
-"""Relative: what a few operations on floats leave behind, as in 0.1 + 0.2 = 0.30000000000000004."""
+"""Relative error of a few operations on floats, as in 0.1 + 0.2 = 0.30000000000000004."""
 
 _SIGNS = str.maketrans(
     {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{NO-BREAK SPACE}": " ", "\u2009": " ", "\u202f": " ", "\u2007": " "}
@@ -35,7 +34,7 @@ _TEXT = (
     r"unit|si|rm)\s*\{([^{}]*)\}"
 )
 _UNDRESSED = re.compile(r"[\w +\-,/;:=<>'()]*")
-"""Nothing in it is LaTeX's, or only looks."""
+"""Matches text without LaTeX or formatting."""
 _CURRENCY = re.compile(r"\\\$|[$€£¥₹]")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|[-+]?\.\d+")
 _FRACTION = re.compile(r"([-+]?)(?:(\d+)/(\d+)|\\frac\{([-+]?\d+)\}\{(\d+)\}|\\frac(\d)(\d))")
@@ -53,7 +52,7 @@ _BRACKETED_UNIT = re.compile(
 )
 _SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?) ?(?:\\times|\\cdot|\*|x|×) ?10\^(?:\{([-+]?\d{1,4})\}|([-+]?\d{1,4}))")
 _TRIGONOMETRIC = re.compile(r"(?:sin|cos|tan|cot|sec|csc|cis)h?(?![a-z])")
-"""Degrees behind one of these are its argument's, not the value's."""
+"""Degrees after one of these belong to its argument, not to the value."""
 _DEGREE = r"\^ ?\{? ?\\circ ?\}?|°|\\degree"
 _BASE_WORDS = {
     word: str(base)
@@ -67,7 +66,7 @@ _NUMBER_END = re.compile(r"(.*[\d})%.])( ?)([A-Za-zµ°€£¥₹%].*)", re.DOTA
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """An exact value in its unit (`""` without one), and how many decimals and significant digits were written."""
+    """An exact value and its unit (`""`: none), with the number of decimals and significant digits written."""
 
     value: Fraction
     unit: str = ""
@@ -75,14 +74,14 @@ class Quantity:
     """Digits after the point of a decimal; `None`: the value is written exactly."""
     digits: int = 0
     base: int = 10
-    """What the digits of an `n_{base}` count in; `value` then reads them as if in ten."""
+    """Base of a number written `n_{base}`; `value` reads its digits as decimal."""
 
 
 def read_quantity(answer: str) -> Quantity | None:
-    """The number that an answer is, with its unit; `None` where it is anything else.
+    """Return the number that an answer is, with its unit; `None` if it is anything else.
 
     Args:
-        answer: cut out of a text, in LaTeX or not.
+        answer: extracted from a text, in LaTeX or not.
     """
     if len(answer) > MAX_QUANTITY_CHARS:
         return None
@@ -122,10 +121,10 @@ def read_quantity(answer: str) -> Quantity | None:
 
 
 def same_quantity(given: Quantity, expected: Quantity) -> bool:
-    """Whether two quantities say the same. A unit may be left out, but two must agree; nothing is converted.
+    """Return whether two quantities are the same. A unit may be omitted, but two must agree; nothing is converted.
 
-    A percent sign may be left out or added above 1 (no share is larger); `50%` is also 0.5. A base may be left out of
-    the given answer, for the question asks for it.
+    A percent sign may be omitted or added above 1 (no share is larger); `50%` is also 0.5. The given answer may omit a
+    base, because the question states it.
     """
     if given.base != expected.base and (given.base != 10 or given.unit):
         return False
@@ -139,7 +138,7 @@ def same_quantity(given: Quantity, expected: Quantity) -> bool:
 
 
 def clean(answer: str) -> str:
-    """An answer without what LaTeX only needs for its looks: delimiters, spacing, sizes; one kind of fraction."""
+    """Remove LaTeX that only affects appearance (delimiters, spacing, sizes), and unify fraction commands."""
     text = re.sub(r"(?<=\d)(?:\\,|\\!|\\thinspace|[\u2009\u202f\u2007]|\xa0(?=\d{3}))(?=\d)", "", answer)
     text = text.translate(_SIGNS)
     if _UNDRESSED.fullmatch(text):
@@ -169,7 +168,7 @@ def clean(answer: str) -> str:
 
 
 def _unit_out_of_brackets(text: str) -> str:
-    """`9 apples` of `9 (apples)`, where the bracket can be nothing but a unit."""
+    """Return `9 apples` for `9 (apples)` if the bracket can only be a unit."""
     if not text.endswith(")") or not (found := _BRACKETED_UNIT.fullmatch(text)):
         return text
     words = found[2]
@@ -181,13 +180,13 @@ def _unit_out_of_brackets(text: str) -> str:
 
 
 def _angle(found: re.Match[str]) -> Quantity:
-    """Degrees, minutes and seconds."""
+    """Convert degrees, minutes and seconds to degrees."""
     value = Fraction(found[2]) + Fraction(found[3]) / 60 + Fraction(found[4] or 0) / 3600
     return Quantity(-value if found[1] == "-" else value, "degree")
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    r"""(value, unit) of `12\sqrt{13} \text{ feet}`: an expression's unit, marked as text; no unit is `""`."""
+    r"""Split an expression from its unit, which is marked as text: `12\sqrt{13} \text{ feet}`; no unit is `""`."""
     text = _unit_out_of_brackets(text)
     value = re.sub(r"^(-?)\s*(?:\\\$|[$€£¥₹])\s*", r"\1", text)
     power = ""
@@ -209,7 +208,7 @@ def split_unit(text: str) -> tuple[str, str]:
 
 
 def unwrap_text(text: str) -> str:
-    r"""`\text{…}` and its kin replaced by what they hold."""
+    r"""Replace `\text{…}` and similar commands with their content."""
     return _tidy(re.sub(_TEXT, r" \1 ", text))
 
 
@@ -250,7 +249,7 @@ def _read_number(text: str) -> Quantity | None:
 
 
 def _with_cycle(found: re.Match[str]) -> str:
-    """`0.1\\overline{6}` of `0.166…`: the shortest digits that stand twice at the end."""
+    """Return `0.1\\overline{6}` for `0.166…`: the shortest digits that occur twice at the end repeat."""
     digits = found[2]
     for length in range(1, len(digits) // 2 + 1):
         if digits[-length:] == digits[-2 * length : -length]:
@@ -271,7 +270,7 @@ def _decimal(text: str) -> Quantity:
 
 
 def _split_unit(text: str) -> tuple[str, str, int] | None:
-    """(number, unit, power of ten) of `2.5 million dollars`; `None` where what follows the number is no unit."""
+    """Return (number, unit, power of ten) of `2.5 million dollars`; `None` if no unit follows the number."""
     power = ""
     if found := POWER.search(text):
         power, text = exponent_of(found), text[: found.start()].rstrip()
@@ -294,7 +293,7 @@ def _split_unit(text: str) -> tuple[str, str, int] | None:
 
 
 def _cut_unit(text: str, power: str) -> tuple[str, str, bool] | None:
-    """The number, the words after it, and whether they are marked as words (or as a degree or a percent sign)."""
+    """Return the number, the words after it, and whether these are marked as text, degrees or percent."""
     if wrapped := re.fullmatch(rf"(.*?[\d}}).%])\s*{_TEXT}", text, re.DOTALL):
         return wrapped[1], wrapped[2], True
     if scale := re.fullmatch(rf"(.*[\d}}])\s*(?:{_DEGREE})\s*([CFK])", unwrap_text(text), re.DOTALL):
@@ -327,7 +326,7 @@ def _same_value(given: Quantity, expected: Quantity) -> bool:
 
 
 def _same_decimals(given: Quantity, expected: Quantity) -> bool:
-    """Whether the longer of two decimals is the shorter one with more places, rounded or cut there."""
+    """Return whether the shorter of two decimals is the longer one, rounded or cut."""
     short, long = sorted((given, expected), key=lambda one: one.decimals or 0)
     assert short.decimals is not None
     if long.decimals == short.decimals:
@@ -342,7 +341,7 @@ def _same_decimals(given: Quantity, expected: Quantity) -> bool:
 
 
 def _rounds(short: Quantity, exact: Quantity) -> bool:
-    """Whether a decimal is another number's expansion, which never ends, cut or rounded where the decimal ends."""
+    """Return whether a decimal is the non-terminating expansion of another number, rounded or cut at its last place."""
     if short.decimals is None or exact.decimals is not None or short.digits < MIN_ROUNDED_DIGITS:
         return False
     if short.decimals and short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact.value):
@@ -353,7 +352,7 @@ def _rounds(short: Quantity, exact: Quantity) -> bool:
 
 
 def is_rounded(short: Quantity, exact: Fraction) -> bool:
-    """Whether a decimal is a number that was rounded or cut where the decimal ends; or a float's 17 digits of it."""
+    """Return whether a decimal is a number rounded or cut at its last place, or prints the number as a float."""
     if short.digits >= FLOAT_DIGITS and _as_float(short.value) == _as_float(exact):
         return True
     distance, last_place = abs(short.value - exact), Fraction(10) ** -(short.decimals or 0)
@@ -369,7 +368,7 @@ def _as_float(value: Fraction) -> float | None:
 
 
 def _ends(value: Fraction) -> bool:
-    """Whether the decimal expansion ends."""
+    """Return whether the decimal expansion terminates."""
     bottom = value.denominator
     for prime in (2, 5):
         while bottom % prime == 0:

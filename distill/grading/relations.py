@@ -1,6 +1,6 @@
-r"""Equations and inequalities: the same where one is a multiple of the other.
+"""Compare equations and inequalities: two are the same if one is a multiple of the other. Nothing is solved.
 
-Enters: `"2y = 4x+2"`, `"y=2x+1"`. Leaves: the same. Nothing is solved.
+Example: `"2y = 4x+2"` equals `"y=2x+1"`.
 """
 
 import re
@@ -27,14 +27,14 @@ _DEPTH = re.compile(r"\\begin|\\end|\\?[{}]|[()\[\]]")
 
 
 class Relations(NamedTuple):
-    """A chain: `sides` has one more than `signs`."""
+    """A chain of relations; `sides` has one more item than `signs`."""
 
     sides: tuple[str, ...]
     signs: tuple[str, ...]
 
 
 def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
-    """Cut a text where a pattern stands outside all brackets; `[1,2)` and `]1,2[` close as they open."""
+    """Split a text at a pattern outside all brackets; any bracket closes any other, as in `[1,2)`."""
     parts, start, depth, place = [], 0, 0, 0
     while place < len(text):
         if bracket := _DEPTH.match(text, place):
@@ -52,7 +52,7 @@ def split_top(text: str, separator: re.Pattern[str]) -> list[str]:
 
 
 def split_relations(text: str) -> Relations:
-    """The sides of a chain of relations that stand outside all brackets, and the signs between them."""
+    """Return the sides of a chain of relations and the signs between them, outside all brackets."""
     sides = split_top(text, _SIGN)
     signs: list[str] = []
     place = 0
@@ -67,7 +67,7 @@ def split_relations(text: str) -> Relations:
 
 
 def same_relations(given: str, expected: str) -> bool | None:
-    """Whether two chains of relations say the same, sign by sign; `None` where one cannot be read."""
+    """Return whether two chains of relations are equivalent, sign by sign; `None` if one cannot be read."""
     left, right = _upwards(split_relations(given)), _upwards(split_relations(expected))
     if len(left.signs) != len(right.signs) or not right.signs:
         return None
@@ -86,7 +86,7 @@ def same_relations(given: str, expected: str) -> bool | None:
 
 
 def _upwards(chain: Relations) -> Relations:
-    """`2 > x > 1` turned round."""
+    """Reverse a descending chain such as `2 > x > 1`."""
     if chain.signs and all(sign in (">", ">=") for sign in chain.signs):
         return Relations(chain.sides[::-1], tuple(_FLIPPED[sign] for sign in chain.signs[::-1]))
     return chain

@@ -1,7 +1,7 @@
-r"""Plain rules: the same text, the same number, a pattern.
+"""Plain rules: the same text, the same number, or a pattern.
 
-Enters: the expected `"Paris"`, `"1.5e3"` or `"(?i)paris|lutetia"`, and an answer. Leaves: right, wrong, or `None` where
-the expected one is no number or no pattern.
+Examples of expected answers: `"Paris"`, `"1.5e3"`, `"(?i)paris|lutetia"`. The verdict is `None` if the expected answer
+is missing, or not a number or pattern as required.
 """
 
 import math
@@ -13,7 +13,7 @@ from distill.grading.passages import Reading
 from distill.grading.quantities import PERCENT, clean, read_quantity
 
 MAX_RULE_CHARS = 10_000
-"""Longer answers are wrong, longer patterns unreadable."""
+"""Longer answers are wrong; longer patterns count as unreadable."""
 
 RELATIVE_ERROR = 1e-6
 
@@ -21,7 +21,7 @@ _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}")
 
 
 def read_as_number(text: str, found: Found) -> Reading:
-    """The reader of numbers: mathematics without a digit is no answer."""
+    """Read a place as a number: mathematics without a digit is not an answer."""
     reading = read_as_math(text, found)
     if reading.answer is not None and found.kind != "whole_text" and not any(map(str.isdigit, reading.answer)):
         return Reading(None, "holds no number")
@@ -29,14 +29,14 @@ def read_as_number(text: str, found: Found) -> Reading:
 
 
 def grade_exact(problem: Problem, extracted: str) -> bool | None:
-    """The same characters, but for spaces and line breaks: at the ends none count, elsewhere many count as one."""
+    """Return whether two texts are the same, except for outer whitespace and the amount of inner whitespace."""
     if problem.answer is None or not problem.answer.strip():
         return None
     return len(extracted) <= MAX_RULE_CHARS and _folded(extracted) == _folded(problem.answer)
 
 
 def grade_numeric(problem: Problem, extracted: str) -> bool | None:
-    """The same number within `RELATIVE_ERROR`; a percent sign divides by 100, any other unit is looked away from."""
+    """Return whether two numbers agree within `RELATIVE_ERROR`. Percent divides by 100; other units are ignored."""
     expected = None if problem.answer is None else read_number(problem.answer)
     if expected is None:
         return None
@@ -45,7 +45,7 @@ def grade_numeric(problem: Problem, extracted: str) -> bool | None:
 
 
 def grade_regex(problem: Problem, extracted: str) -> bool | None:
-    """Whether the whole answer matches the expected one, a pattern. Patterns may run for ever: run it in the pool."""
+    """Return whether the whole answer matches the expected pattern. Patterns may run forever: run it in the pool."""
     if problem.answer is None or len(problem.answer) > MAX_RULE_CHARS:
         return None
     try:
@@ -56,7 +56,7 @@ def grade_regex(problem: Problem, extracted: str) -> bool | None:
 
 
 def read_number(text: str) -> float | None:
-    """The finite number in `1,234.5`, `1.5e3`, `50%`, `3/4`, `5 cm`; `None` where a text is anything else."""
+    """Return the finite number in `1,234.5`, `1.5e3`, `50%`, `3/4` or `5 cm`; `None` if the text is anything else."""
     if len(text) > MAX_RULE_CHARS:
         return None
     plain = clean(text)

@@ -1,7 +1,6 @@
-r"""Single values, equations and matrices, compared.
+r"""Compare single values, equations and matrices: `"\frac{1}{\sqrt{2}}"` equals `"\frac{\sqrt{2}}{2}"`.
 
-Enters: `"\frac{1}{\sqrt{2}}"` and `"\frac{\sqrt{2}}{2}"`. Leaves: right. Values of the grammar (`expression`) are
-worked out; the others, such as integrals, are left to math-verify (`latex`).
+Values in the grammar (`expression`) are evaluated; others, such as integrals, are left to math-verify (`latex`).
 """
 
 import re
@@ -31,7 +30,7 @@ _BEYOND = re.compile(
 
 
 def equal_single(given: str, expected: str, compare: Compare) -> bool | None:
-    """Compare two single values; `compare` is for the cells of matrices, which may be anything."""
+    """Compare two single values; `compare` compares the cells of matrices, which may be anything."""
     if split_relations(given).signs or split_relations(expected).signs:
         return _equal_relations(given, expected, compare)
     matrix, other = read_matrix(expected), read_matrix(given)
@@ -45,7 +44,7 @@ def equal_single(given: str, expected: str, compare: Compare) -> bool | None:
         return verdict
     letters, gold_letters = _letters(given), _letters(expected)
     if letters != gold_letters and {c.lower() for c in letters} == {c.lower() for c in gold_letters}:
-        return None if parse_latex(expected) is None else False  # the parser takes R for r
+        return None if parse_latex(expected) is None else False  # math-verify's parser reads R as r
     kind, gold_kind = _kind(given), _kind(expected)
     if kind == gold_kind == "value":
         return None  # too few points where both have a value
@@ -62,7 +61,7 @@ def _equal_relations(given: str, expected: str, compare: Compare) -> bool | None
         return verdict
     if left.signs and left.signs == right.signs:
         return all_right(equal_single(a, b, compare) for a, b in zip(left.sides, right.sides, strict=True))
-    if not right.signs:  # an equation is no value: x + 1 = 5 is not 5
+    if not right.signs:  # an equation is not a value: x + 1 = 5 is not 5
         if "=" in left.signs:
             return False if _is_readable(expected) else None
         return equal_values(given, expected)
@@ -72,7 +71,7 @@ def _equal_relations(given: str, expected: str, compare: Compare) -> bool | None
 
 
 def _equal_expressions(given: str, expected: str) -> bool | None:
-    """Compare two values of the grammar; `None` where one is none, or cannot be told from the other."""
+    """Compare two values in the grammar; `None` if one cannot be read or they cannot be told apart."""
     (left, left_unit), (right, right_unit) = split_unit(given), split_unit(expected)
     if left_unit and right_unit and left_unit != right_unit:
         return False
@@ -94,7 +93,7 @@ def _equal_expressions(given: str, expected: str) -> bool | None:
 
 
 def readings(text: str, names: frozenset[str]) -> list[Node]:
-    """What a text may mean: `1/2x` is a half of x to some and one by 2x to others."""
+    """Return the possible readings of a text: `1/2x` may be `(1/2)x` or `1/(2x)`."""
     if (number := read_quantity(text)) and number.base == 10 and not number.unit:
         return [Node("num", (), number.value)]
     found: list[Node] = []
@@ -109,7 +108,7 @@ def readings(text: str, names: frozenset[str]) -> list[Node]:
 
 
 def _rounds(text: str, exact: Node) -> bool:
-    """Whether a text is a decimal that an exact constant was rounded to."""
+    """Return whether a text is an exact constant rounded to a decimal."""
     decimal = read_quantity(text)
     if (
         decimal is None
@@ -145,7 +144,7 @@ def _scaled(cell: str, factor: str) -> str:
 
 
 def _kind(text: str) -> str:
-    """What a text is where it can be read; `""`: it is for math-verify to say."""
+    """Return the kind of a readable text; `""` if it is left to math-verify."""
     if read_matrix(text) is not None:
         return "matrix"
     parts = take_apart(text)

@@ -1,6 +1,6 @@
-r"""Answers taken apart: lists, sets, tuples, matrices, and what stands beside an equals sign.
+r"""Split answers into parts: lists, sets, tuples, matrices, and the sides of an equals sign.
 
-Enters: `"x=1, y=2"`, `"\{1, 2\}"`, `"(1, 2]"`, `"8=x"`. Leaves: parts, names and values, as text.
+Examples: `"x=1, y=2"`, `"\{1, 2\}"`, `"(1, 2]"`, `"8=x"`.
 """
 
 import itertools
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from distill.grading.quantities import read_quantity
 
 MAX_PARTS = 50
-"""Longer lists are compared as they stand."""
+"""Longer lists are compared as a whole."""
 
 MAX_SIGNS = 3
-"""So many plus-or-minus signs of one part are worked out."""
+"""Maximum number of plus-or-minus signs that are expanded in one part."""
 
 _LETTER = r"(?:[a-zA-Z]|\\[a-zA-Z]+)"
 _NAME = re.compile(
@@ -38,7 +38,7 @@ _NUMERIC = re.compile(
     r"\\(?:text|mathrm)\s*\{[^{}]*\}|\\(?:[dtc]?frac|sqrt|[dt]?binom|cdot|times|div|pi|circ|degree|infty|log|ln|exp|"
     r"(?:arc)?(?:sin|cos|tan)|pm|mp|overline|begin\{\w+\}|end\{\w+\})(?![a-zA-Z])"
 )
-"""Commands that may stand in a number without variables."""
+"""Matches commands that may occur in a number without variables."""
 _OPENING, _CLOSING = "{([", "})]"
 _SYSTEM = re.compile(
     r"\s*(?:\\left\s*\\\{)?\s*\\begin\{(?:cases|aligned|align\*?|gathered|array)\}(?:\{[lcr]*\})?(.*)"
@@ -51,14 +51,14 @@ _MATRIX = re.compile(
 
 
 class Structure(NamedTuple):
-    """An answer taken apart: `kind` is `one`, `list` (bare), `set`, or the two brackets of an ordered one (`(]`)."""
+    """The parts of an answer; `kind` is `one`, `list` (bare), `set`, or the two brackets of a tuple or interval."""
 
     kind: str
     parts: tuple[str, ...]
 
 
 class Matrix(NamedTuple):
-    """Rows of cells, what stands before it (`2` of 2 times a matrix), and whether it is a determinant."""
+    """The rows of a matrix or determinant, and the factor before it (`2` in 2 times a matrix)."""
 
     rows: tuple[tuple[str, ...], ...]
     factor: str
@@ -66,7 +66,7 @@ class Matrix(NamedTuple):
 
 
 def usual_brackets(answer: str) -> str:
-    """`(1, 2]` of `]1, 2]`."""
+    """Rewrite `]1, 2]` as `(1, 2]`."""
     found = re.fullmatch(r"\s*([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])\s*", answer)
     if not found or found[1] + found[3] == "[]":
         return answer
@@ -74,7 +74,7 @@ def usual_brackets(answer: str) -> str:
 
 
 def separate(answer: str) -> str:
-    r"""Commas between relations that line breaks, `\quad` or nothing but a space keep apart: `x=4 \quad y=9`."""
+    r"""Insert commas between relations separated only by line breaks, `\quad` or a space: `x=4 \quad y=9`."""
     if "=" not in answer and not RELATION.search(answer):
         return answer
     if found := _SYSTEM.fullmatch(answer):
@@ -101,9 +101,9 @@ def separate(answer: str) -> str:
 
 
 def assigned(answer: str) -> tuple[str, tuple[str, ...]]:
-    r"""(name, values) of `x = 5`, `5 = x`, `S = 2 + 3 = 5` and `x \in [1, 2]`; `2 + 3 = 5` names nothing and is 5.
+    r"""Return (name, values) of `x = 5`, `5 = x`, `S = 2 + 3 = 5` and `x \in [1, 2]`; `2 + 3 = 5` has the name `""`.
 
-    All values of a chain are given, the last one first: each should be the same.
+    A chain returns all its values, the last one first; they should be equal.
     """
     parts = [part.strip() for part in EQUALS.split(answer)]
     if len(parts) > 1 and not _INEQUALITY.search(answer) and (len(split_list(answer)) == 1 or _NAMES.match(answer)):
@@ -123,7 +123,7 @@ def _has_letters(text: str) -> bool:
 
 
 def take_apart(answer: str) -> Structure:
-    """The parts of a list, a set, a tuple or an interval; an answer of one part, or one of a thousand, is `one`."""
+    """Split a list, set, tuple or interval into its parts; an answer with one part, or too many, is `one`."""
     if re.search(r"\\(?:cup|cap|setminus|mid)(?![a-zA-Z])", answer) or (
         "\\begin" in answer and _MATRIX.fullmatch(answer)
     ):
@@ -148,7 +148,7 @@ def take_apart(answer: str) -> Structure:
 
 
 def _is_bracketed(text: str) -> bool:
-    """Whether the first bracket closes with the last character: `(1, 2), (3, 4)` is a list."""
+    """Return whether the first bracket closes at the last character; `(1, 2), (3, 4)` is a list."""
     depth = 0
     for place, char in enumerate(text):
         depth += (char in _OPENING) - (char in _CLOSING)
@@ -158,7 +158,7 @@ def _is_bracketed(text: str) -> bool:
 
 
 def split_list(text: str) -> list[str]:
-    """Cut at the commas, semicolons, "and" and "or" that stand in no bracket; thousands' commas cut nothing."""
+    """Split at commas, semicolons, "and" and "or" outside brackets, but not at thousands separators."""
     if not re.search(r"[\[({]", text) and read_quantity(text) is not None:
         return [text]
     parts, depth, start = [], 0, 0
@@ -182,7 +182,7 @@ def _both_signs(part: str) -> list[str]:
     pieces = re.split(r"\\pm(?![a-zA-Z])\s*", part)
     if not 1 < len(pieces) <= MAX_SIGNS + 1 or "\\mp" in part:
         return [part]
-    # Each sign may be either, whatever the others are.
+    # The signs are independent of one another.
     return [
         "".join(a + b for a, b in zip(pieces, (*signs, ""), strict=True)).strip().removeprefix("+")
         for signs in itertools.product("+-", repeat=len(pieces) - 1)
@@ -190,7 +190,7 @@ def _both_signs(part: str) -> list[str]:
 
 
 def read_matrix(text: str) -> Matrix | None:
-    """The rows of a matrix, alone or behind a factor; `None` where a text is anything else."""
+    """Read a matrix, alone or after a factor; return `None` if the text is anything else."""
     found = _MATRIX.search(text)
     if found is None:
         return None
@@ -212,7 +212,7 @@ def read_matrix(text: str) -> Matrix | None:
 
 
 def determinant(rows: tuple[tuple[str, ...], ...]) -> str:
-    """The expression that a determinant is."""
+    """Return the expansion of a determinant, as an expression."""
     if len(rows) == 1:
         return f"({rows[0][0]})"
     terms = []

@@ -1,7 +1,4 @@
-"""The units that answers are given in, and their one name each.
-
-Enters: `"square centimetres"`, `"km per hour"`. Leaves: `"cm^2"`, `"km/h"`. Nothing is converted.
-"""
+"""Canonical names of the units in answers: `"square centimetres"` is `"cm^2"`. Nothing is converted."""
 
 import re
 
@@ -67,7 +64,8 @@ VOID = re.compile(
 
 
 def is_bare_unit(words: str) -> bool:
-    """Outside `\\text`, letters after a number may be a product of variables: only what looks like words is a unit."""
+    """Return whether words outside `\\text` are a unit."""
+    # Letters after a number may be a product of variables, so only known units and word-like text count.
     parts = re.split(r"[ /]", words)
     known = all(
         (len(part) > 1 or len(parts) > 1) and (_singular(part) in CANONICAL or part in _UNIT_WORDS) for part in parts
@@ -77,7 +75,7 @@ def is_bare_unit(words: str) -> bool:
 
 
 def unit_name(words: str, power: str = "") -> str:
-    """The unit's one name: `square centimetres`, `cm^2` and `sq cm` are `cm^2`; units of no dimension are `""`."""
+    """Return the canonical name: `cm^2` for `square centimetres` and `sq cm`, `""` for words such as `in total`."""
     words = words.casefold().strip(" .")
     if found := re.match(r"(?:(square|sq\.?)|(cubic|cu\.?)) +", words):
         power, words = "2" if found[1] else "3", words[found.end() :]

@@ -1,12 +1,9 @@
-r"""Whether two expressions have the same value: exact where they are rational, else to more digits than could agree by
-chance.
+"""Compare the values of two expression trees (`distill.grading.expression`).
 
-Enters: two trees (`distill.grading.expression`). Leaves: right, wrong, or `None` where neither can be told.
-
-Two constants are worked out as fractions, or to 60 digits and three times as many as their largest fractions have. Two
-expressions with variables are worked out at points that are drawn from their texts. Two rational functions of degree d
-that differ agree at one point with probability d / 10^5 at most (Schwartz 1980, Zippel 1979), and at all of them with
-that to the power of their number. Points where an expression leaves the real numbers do not count.
+Constants are computed as fractions, or to 60 digits plus three times as many as their largest fraction has. Expressions
+with variables are evaluated at points derived from their texts. Two different rational functions of degree d agree at
+one such point with probability at most d / 10^5 (Schwartz 1980, Zippel 1979), and at n points with at most the nth
+power of that. Points at which an expression leaves the real numbers do not count.
 """
 
 import hashlib
@@ -21,13 +18,13 @@ from distill.grading.functions import UndefinedError, Value, is_zero, number_of
 from distill.grading.notation import Node
 
 NUM_POINTS = 5
-"""Points at which two expressions must agree; one where they differ is enough to tell them apart."""
+"""Number of points at which two expressions must agree; one difference is enough to tell them apart."""
 
 MAX_TRIED_POINTS = 24
 
 
 def same_value(given: Node, expected: Node) -> bool | None:
-    """Whether two trees have the same value; `None`: they have none, or too few points of their domain were found."""
+    """Return whether two trees have the same value; `None` if they have none, or too few points were found."""
     names = sorted(symbols(given) | symbols(expected))
     if "infty" in names:
         return _same_infinity(given, expected)
@@ -39,7 +36,7 @@ def same_value(given: Node, expected: Node) -> bool | None:
 
 
 def constant_value(node: Node) -> Value | None:
-    """The real value of a tree without variables, exact or to `DIGITS` digits; `None` where it has none."""
+    """Return the real value of a tree without variables, exact or to `DIGITS` digits; `None` if it has none."""
     if symbols(node) - {"pi", "e"}:
         return None
     try:
@@ -49,7 +46,7 @@ def constant_value(node: Node) -> Value | None:
 
 
 def values_at_points(trees: tuple[Node, ...], num_points: int = NUM_POINTS) -> Iterator[list[Value]]:
-    """The values of several trees at the same points of their common domain."""
+    """Yield the values of several trees at the same points of their common domain."""
     names = sorted(set().union(*(symbols(tree) for tree in trees)))
     variables = [name for name in names if name not in ("pi", "e", "i")]
     whole = any(needs_whole_numbers(tree) for tree in trees)
@@ -70,7 +67,7 @@ def values_at_points(trees: tuple[Node, ...], num_points: int = NUM_POINTS) -> I
 
 
 def values_on_a_line(node: Node) -> tuple[str, Value, Value] | None:
-    """(variable, slope, root) of a tree that is linear in its one variable; `None` where it is not."""
+    """Return (variable, five times the slope, root) of a tree that is linear in its only variable, else `None`."""
     names = symbols(node) - {"pi", "e"}
     if len(names) != 1 or names & {"i", "infty"}:
         return None
@@ -143,7 +140,7 @@ def _plain_difference(left: Value, right: Value) -> tuple[Value, Value]:
 
 
 def _same_infinity(given: Node, expected: Node) -> bool | None:
-    """Infinity is a value only by itself, with a sign: what is made of it has none."""
+    """Compare trees with infinity, which is a value only by itself or with a sign."""
     sides = []
     for node in (given, expected):
         sign = 1
@@ -156,10 +153,10 @@ def _same_infinity(given: Node, expected: Node) -> bool | None:
 
 
 def _coordinate(seed: str, name: str, attempt: int, whole: bool) -> Fraction:
-    """A number drawn from the texts that are compared, which whoever writes one of them does not know.
+    """Return a number derived from both texts, so that the author of one cannot know it.
 
-    The first points are positive, where roots and logarithms are defined; then come negative ones. One of three is
-    below 1, where inverse sines and the like are.
+    Every other point is positive, where roots and logarithms are defined; the others may be negative. One in three is
+    below 1, where inverse sines and the like are defined.
     """
     digest = hashlib.sha256(f"{seed}\0{name}\0{attempt}".encode()).digest()
     drawn = int.from_bytes(digest[:8], "big")

@@ -1,7 +1,6 @@
-r"""Answers that are words, letters, times of day, dates or ratios: settled without mathematics.
+r"""Compare answers that are words, letters, times of day, dates or ratios, without mathematics.
 
-Enters: `"2:30 p.m."` and `"14:30"`, `"\text{October 30}"` and `"30 October"`, `"(B)"`. Leaves: right, wrong, or `None`
-where mathematics must tell.
+Examples: `"2:30 p.m."` equals `"14:30"`, `"\text{October 30}"` equals `"30 October"`.
 """
 
 import re
@@ -78,7 +77,7 @@ _CAPITALS = re.compile(r"[A-Z]{3,}")
 
 
 def same_words(given: str, expected: str) -> bool | None:
-    """Compare two cleaned answers by their words; `None` where they are not words."""
+    """Compare two cleaned answers by their words; `None` if they are not words."""
     left, right = unwrap_text(given), unwrap_text(expected)
     low_left, low_right = left.casefold().rstrip("."), right.casefold().rstrip(".")
     if low_left == low_right and low_right in ("no", "yes"):
@@ -106,25 +105,25 @@ def same_words(given: str, expected: str) -> bool | None:
     if _is_words(right) and (_is_words(left) or not re.search("[a-zA-Z]", left)):
         return False
     if _CAPITALS.fullmatch(right) and _CAPITALS.fullmatch(left):
-        return left == right  # an order or a figure, no product
+        return left == right  # an order or a figure, not a product
     return None
 
 
 def _without_article(text: str) -> str:
-    """`ellipse` of `an ellipse`, and `2 lines` of `two lines`; a single letter stays as it is."""
+    """Return `ellipse` for `an ellipse` and `2 lines` for `two lines`; a single letter is unchanged."""
     text = re.sub(r"^(?:an?|the) (?=[a-z][a-z-])", "", text)
     first, space, rest = text.partition(" ")
     return _number(first) + space + rest if re.match("[a-z]{3}", rest) else text
 
 
 def _items(text: str) -> list[str]:
-    """The members of "red, green and blue", sorted, for "and" gives them no order; `Paris` by itself."""
+    """Return the items of "red, green and blue", sorted, because "and" implies no order; `Paris` is one item."""
     parts = re.split(r",? and |, ?", text)
     return sorted(parts) if " and " in text else parts
 
 
 def _number(text: str) -> str:
-    """`72` of `seventy-two`; anything else as it is."""
+    """Return `72` for `seventy-two`; anything else unchanged."""
     tens, joint, ones = text.replace("-", " ").partition(" ")
     if tens in _TENS and (not joint or ones in list(_NUMBER_WORDS)[1:10]):
         return str(_TENS[tens] + int(_NUMBER_WORDS.get(ones, 0)))
@@ -132,13 +131,13 @@ def _number(text: str) -> str:
 
 
 def as_fraction(text: str) -> str:
-    r"""`\frac{3}{4}` of the ratio `3:4`; anything else as it is."""
+    r"""Return `\frac{3}{4}` for the ratio `3:4`; anything else unchanged."""
     found = _RATIO.fullmatch(unwrap_text(text))
     return rf"\frac{{{found[1]}}}{{{found[2]}}}" if found else text
 
 
 def _same_label(left: str, right: str, letter: str, is_choice: bool) -> bool | None:
-    # a bare letter may be a variable: only a marked one is a choice whatever its case
+    # a bare letter may be a variable: only a marked one is a choice regardless of case
     if not is_choice and letter not in "ABCDEFGHIJ":
         return None
     found = _LABELLED.fullmatch(left)
@@ -149,7 +148,7 @@ def _same_label(left: str, right: str, letter: str, is_choice: bool) -> bool | N
 
 
 def _is_words(text: str) -> bool:
-    """Whether an answer is words and not mathematics: three letters in a row that are no function's name."""
+    """Return whether an answer is words: three letters in a row that are not a function's name."""
     if "\\begin" in text:
         return False
     words = re.findall(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", text)
@@ -159,7 +158,7 @@ def _is_words(text: str) -> bool:
 
 
 def _same_measures(left: str, right: str) -> bool | None:
-    """Amounts of several units: `3 hours and 20 minutes`, part by part."""
+    """Compare amounts of several units, such as `3 hours and 20 minutes`, part by part."""
     golds, values = ([read_quantity(part) for part in _BETWEEN_MEASURES.split(text)] for text in (right, left))
     units = {gold.unit for gold in golds if gold and gold.unit}
     if len(golds) < 2 or len(units) < len(golds) or not all(value and value.unit for value in values):
@@ -178,12 +177,12 @@ def _date(text: str) -> tuple[str, int, str | None] | None:
 
 
 def _same_clock(left: str, right: str) -> bool | None:
-    """Times of day and ratios, which look alike: 3:30 is not 1:10, whatever the division says."""
+    """Compare times of day and ratios, which look alike: 3:30 is not 1:10, although the fractions are equal."""
     gold, value = _CLOCK.fullmatch(right), _CLOCK.fullmatch(left)
     if gold and value and (gold[4] or gold[6] or value[4] or value[6]):
         return _same_time(value, gold)
     if re.fullmatch(r"\d{1,2}:\d{2} ?[a-z.]+", right):
-        return False  # a time, and the other is none
+        return False  # only the expected answer is a time
     if ":" in left and ":" in right and not re.search(r"[=<>{]", left + right):
         parts = [[part.strip() for part in text.split(":")] for text in (left, right)]
         if all(part.isdecimal() for part in parts[0] + parts[1]):
@@ -193,7 +192,7 @@ def _same_clock(left: str, right: str) -> bool | None:
 
 
 def _same_time(value: re.Match[str], gold: re.Match[str]) -> bool:
-    """`14:30` is half past two in the afternoon; where one has no half of the day, its hour may be of either."""
+    """Return whether two times are the same; an hour from 1 to 12 without a.m. or p.m. may be either."""
     seconds, halves = [], []
     for found in (value, gold):
         half = (found[4] or found[6] or "")[:1]

@@ -1,13 +1,12 @@
-"""Isolation: what parses, scores or renders text from outside runs where it can do no harm, whatever it is made to do.
+"""Run code that parses, scores or renders untrusted text in a confined process.
 
     from distill.isolation import call_isolated
 
     text = call_isolated(render, {"template": template, "messages": messages}, timeout_s=5.0, memory_gib=1.0)
 
-The function runs in a process without network, secrets, programs and other processes, which reads the installation and
-what it is given, writes at most 64 MiB into a folder that nobody else sees, and can be killed. What comes back is plain
-values, or dataclasses that are named as results (`wire.result`). Which wall holds all that depends on the machine
-(`walls.best_wall`, `distill doctor`).
+The process has no network, no secrets and no access to programs or other processes. It can read the installation and
+what it is given, write at most 64 MiB to a private folder, and be killed. It returns plain values, or dataclasses
+registered with `wire.result`. The wall that enforces this depends on the machine (`walls.best_wall`, `distill doctor`).
 """
 
 import atexit
@@ -39,29 +38,29 @@ __all__ = [
 ]
 
 START_S = 120.0
-"""A server may import for so long before it is ready."""
+"""Time limit for a server's imports, in seconds."""
 LATE_S = 5
-"""A worker ends itself so long after its limit: by then its caller would have killed it, so the caller is gone."""
+"""Seconds past its limit after which a worker kills itself, in case its caller is gone and has not done so."""
 
 
 class IsolationError(Exception):
-    """A confined function gave no value."""
+    """A call of a confined function that returned no value."""
 
 
 class TimeLimitError(IsolationError):
-    """It took longer than it may."""
+    """A call that exceeded its time limit."""
 
 
 class MemoryLimitError(IsolationError):
-    """It took more memory than it may."""
+    """A call that exceeded its memory limit."""
 
 
 class CrashError(IsolationError):
-    """Its process ended, or what it returned cannot be sent."""
+    """A confined process that ended or sent an invalid message."""
 
 
 class FunctionError(IsolationError):
-    """It raised an exception. Name and message come from the confined process: they may be anything, but short.
+    """An exception raised by a confined function. Name and message come from the confined process and are not trusted.
 
     Args:
         name: of the exception's class.
@@ -79,12 +78,12 @@ _starter: concurrent.futures.ThreadPoolExecutor | None = None
 
 
 def shared_server(preload: Sequence[str] = (), read_paths: Sequence[Path] = (), wall: Wall | None = None) -> Server:
-    """A server of this process, started where none such is running; it lives as long as this process does.
+    """Return a server with these settings, and start it if none is running. It lives as long as this process.
 
     Args:
-        preload: modules that it imports before it forks workers.
+        preload: modules to import before forking workers.
         read_paths: files and folders that workers may read, besides the installation.
-        wall: left out: the best that this machine has.
+        wall: default: the best one on this machine.
     """
     global _starter
     key = (wall or best_wall(), tuple(preload), tuple(read_paths))
@@ -94,14 +93,14 @@ def shared_server(preload: Sequence[str] = (), read_paths: Sequence[Path] = (), 
             server.close()
             server = None
         if server is None:
-            # The kernel ends it with the thread that started it, so that is one that lasts.
+            # The kernel kills the server when the thread that started it ends, so start it from a long-lived one.
             _starter = _starter or concurrent.futures.ThreadPoolExecutor(1, "isolation")
             _servers[key] = server = _starter.submit(Server, *key).result()
         return server
 
 
 def release(server: Server) -> None:
-    """End a shared server that will not be asked again."""
+    """Close a shared server that is no longer needed."""
     with _lock:
         for key in [key for key, one in _servers.items() if one is server]:
             del _servers[key]
@@ -116,7 +115,7 @@ def _close_all() -> None:
 
 
 def _forget() -> None:
-    """In a forked child: the servers are the parent's."""
+    """Forget the servers in a forked child: they belong to the parent."""
     global _starter, _lock
     _servers.clear()
     _starter, _lock = None, threading.Lock()
@@ -135,22 +134,22 @@ def call_isolated(
     preload: Sequence[str] = (),
     wall: Wall | None = None,
 ) -> Any:
-    """`function(argument)`, worked out in a process of its own that can do no harm.
+    """Return `function(argument)`, evaluated in a confined process of its own.
 
     Args:
-        function: found by its module and name in that process, so not a lambda and not in a script.
+        function: looked up by module and name in that process, so neither a lambda nor defined in a script.
         argument: pickled.
-        timeout_s: it is killed after so many seconds by the clock, imports of its module included.
-        memory_gib: address space that it may take, in GiB.
+        timeout_s: wall-clock limit in seconds, including the import of the function's module.
+        memory_gib: address space that the process may allocate, in GiB.
         read_paths: files and folders that it may read, besides the installation.
-        preload: modules that are imported once, for all calls that name the same.
-        wall: left out: the best that this machine has.
+        preload: modules that are imported once for all calls that name the same ones.
+        wall: default: the best one on this machine.
 
     Raises:
-        TimeLimitError: it took longer.
-        MemoryLimitError: it took more memory.
-        CrashError: its process ended, or what it returned cannot be sent.
-        FunctionError: it raised an exception.
+        TimeLimitError: the call exceeded `timeout_s`.
+        MemoryLimitError: the call exceeded `memory_gib`.
+        CrashError: the process ended or sent an invalid message.
+        FunctionError: the function raised an exception, or its result cannot be sent.
         StageError: no confined process can be started here.
     """
     server = shared_server(preload, read_paths, wall)
@@ -170,7 +169,7 @@ def _call(server: Server, function: Callable[[Any], Any], argument: Any, timeout
 
 
 def started_worker(server: Server, memory_gib: float) -> Worker:
-    """A new worker of a server.
+    """Start a new worker of a server.
 
     Raises:
         StageError: the server has ended.
@@ -189,7 +188,7 @@ def ask(
     timeout_s: float,
     memory_gib: float,
 ) -> Any:
-    """What a worker makes of a task; the caller kills it after any error but `FunctionError`.
+    """Return a worker's answer to a task. The caller must kill the worker after any error but `FunctionError`.
 
     Raises:
         IsolationError, StageError: as `call_isolated`.
@@ -212,7 +211,7 @@ def ask(
             elif kind == FAILED and isinstance(value, list) and len(value) == 2:
                 raise FunctionError(*map(str, value))
             else:
-                raise CrashError("its process says what none of ours does")
+                raise CrashError("its process sent an unexpected message")
     except WorkerEnded:
         if not is_ready:
             raise StageError(cannot_start(server)) from None
@@ -222,7 +221,7 @@ def ask(
 
 
 def _next_word(worker: Worker, deadline: float) -> tuple[str, Any] | None:
-    """What a worker says next; `None`: nothing until the deadline."""
+    """Return a worker's next message; `None` if none arrives before the deadline."""
     poll = select.poll()
     while (left := deadline - time.monotonic()) > 0:
         poll.register(worker.socket, select.POLLIN | (select.POLLOUT if worker.has_to_send else 0))
@@ -235,14 +234,13 @@ def _next_word(worker: Worker, deadline: float) -> tuple[str, Any] | None:
 
 
 def ran_out_of_memory(status: int | None) -> bool:
-    """Whether an exit code says so: C libraries abort where an allocation fails, and only the kernel, out of memory,
-    kills what we do not.
-    """
+    """Return whether an exit code points to a lack of memory."""
+    # C libraries abort when an allocation fails. A SIGKILL that is not distill's comes from the kernel, out of memory.
     return status in (-6, -9)
 
 
 def cannot_start(server: Server) -> str:
-    """What to say where a server could not become ready."""
+    """Return the message for a server that could not start."""
     return (
         "the confined process that parses and scores texts from outside could not start; `distill doctor` says what "
         f"this machine has for it. It said: {server.last_words[-1_500:] or 'nothing'}"

@@ -1,4 +1,4 @@
-"""A confined process that is kept: started at the first call, asked again, and replaced once it breaks a limit.
+"""A confined process that is kept between calls, and replaced once it breaks a limit.
 
 worker = KeptWorker(preload=("json",), memory_gib=1.0)
 worker.call(render, argument, timeout_s=5.0)
@@ -14,12 +14,12 @@ from distill.isolation.processes import Server, Worker
 
 
 class KeptWorker:
-    """Answers one call at a time; threads may share it.
+    """A confined process that answers one call at a time. Threads may share it.
 
     Args:
-        preload: modules that its server imports before it forks.
-        memory_gib: address space that a call may take, in GiB.
-        read_paths: files and folders that it may read, besides the installation; its server is then its own.
+        preload: modules to import before forking.
+        memory_gib: address space that a call may allocate, in GiB.
+        read_paths: files and folders that it may read, besides the installation. Its server is then closed with it.
     """
 
     def __init__(self, preload: Sequence[str], memory_gib: float, read_paths: Sequence[Path] = ()) -> None:
@@ -28,15 +28,15 @@ class KeptWorker:
         self._kept: tuple[Server, Worker] | None = None
 
     def call(self, function: Callable[[Any], Any], argument: Any, timeout_s: float) -> Any:
-        """`function(argument)`, worked out in the confined process.
+        """Return `function(argument)`, evaluated in the confined process.
 
         Args:
             function: as for `call_isolated`.
             argument: pickled.
-            timeout_s: the process is killed after so many seconds by the clock.
+            timeout_s: wall-clock limit in seconds, after which the process is killed.
 
         Raises:
-            IsolationError, StageError: as `call_isolated`; after a limit or a crash the next call starts a new process.
+            IsolationError, StageError: as `call_isolated`. After a limit or crash, the next call starts a new process.
         """
         with self._lock:
             server = shared_server(self._preload, self._read_paths)
@@ -57,7 +57,7 @@ class KeptWorker:
                     worker.kill()
 
     def close(self) -> None:
-        """End the process; another call would start a new one."""
+        """End the process. Another call would start a new one."""
         with self._lock:
             if self._kept is not None:
                 server, worker = self._kept
@@ -67,5 +67,5 @@ class KeptWorker:
                     release(server)
 
     def forget(self) -> None:
-        """In a forked child: the process is the parent's."""
+        """Forget the process in a forked child: it belongs to the parent."""
         self._lock, self._kept = threading.Lock(), None

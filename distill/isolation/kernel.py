@@ -1,7 +1,7 @@
-"""What a process takes from itself for good: privileges, system calls, files, memory.
+"""Restrictions that a confined process imposes on itself for good: privileges, system calls, files, memory.
 
-Called by a confined process on itself, through the C library: Python has no words for most of it. A failure is an
-`OSError`. Each of these holds for the calling thread and all that it forks.
+They use the C library, because Python has no functions for most of them, and raise `OSError` on failure. Each holds for
+the calling thread and everything that it forks.
 """
 
 import ctypes
@@ -16,18 +16,18 @@ from distill.isolation.syscalls import is_known_architecture
 _SET_PARENT_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 22, 38, 24
 _FILTER = 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-"""The same numbers on all architectures. Source: https://docs.kernel.org/userspace-api/landlock.html"""
+"""System call numbers, the same on all architectures. Source: https://docs.kernel.org/userspace-api/landlock.html"""
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _NEVER = 1 << 0 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
-"""Running files, and making devices, sockets and pipes."""
+"""Executing files, and creating devices, sockets and pipes."""
 _FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""All rights that a version of Landlock knows; later ones know those of 5."""
+"""Version of Landlock -> all rights that it knows. Later versions are given those of 5."""
 _NETWORK_RIGHTS, _SCOPES = 0b11, 0b11
 """Binding and connecting TCP (version 4); abstract Unix sockets and signals to processes outside (version 6)."""
 MIN_LANDLOCK = 3
-"""Older ones let a process cut the files of others to nothing."""
+"""Older versions do not prevent a process from truncating files."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,54 +44,55 @@ def _checked(result: int) -> int:
 
 
 def _system_call(number: int, *arguments: int | bytes | None) -> int:
-    """A call that the C library has no function for; numbers are as wide as a register."""
+    """Make a system call that the C library has no function for."""
+    # Numbers must be as wide as a register.
     wide = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
     return int(_libc.syscall(ctypes.c_long(number), *wide))
 
 
 def end_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends; at once, where it has ended already."""
+    """Have the kernel kill this process when its parent ends. Exit at once if it has ended already."""
     _checked(_libc.prctl(_SET_PARENT_DEATH_SIGNAL, 9, 0, 0, 0))
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
 def drop_privileges() -> None:
-    """Give up all capabilities, and the way to new ones by running a program."""
+    """Give up all capabilities, and the possibility of gaining new ones by running a program."""
     _checked(_libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
     capability = 0
-    while _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails where this process may not, or beyond the last
+    while _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails without permission, or beyond the last
         capability += 1
     header = struct.pack("=Ii", 0x20080522, 0)
     _checked(_libc.capset(header, bytes(24)))
 
 
 def has_seccomp() -> bool:
-    """Whether this kernel takes filters of system calls, and their numbers are known here."""
+    """Return whether this kernel supports system call filters, and the numbers of its calls are known."""
     if not is_known_architecture():
         return False
-    # A null pointer is looked at only where filters are known: EFAULT, else EINVAL.
+    # Only a kernel that knows filters follows the null pointer: EFAULT (14), else EINVAL.
     _libc.prctl(_SET_SECCOMP, _FILTER, None, 0, 0)
     return ctypes.get_errno() == 14
 
 
 def install_filter(code: bytes) -> None:
-    """Have the kernel hold this process's system calls against a filter."""
+    """Apply a system call filter to this process."""
     program = _FilterProgram(len(code) // 8, code)
     _checked(_libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0))
 
 
 def landlock_version() -> int:
-    """The version of Landlock that this kernel has; 0: none."""
+    """Return the kernel's version of Landlock; 0 if it has none."""
     return max(0, _system_call(_CREATE_RULESET, None, 0, _ASK_VERSION))
 
 
 def restrict_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Leave this process nothing of the file system but these files and folders; no TCP, no signal outside.
+    """Deny TCP, signals to processes outside, and all of the file system except these paths.
 
     Args:
-        readable: may be read; those that are not there are passed over.
-        writable: folders in which files may be made, changed and removed too.
+        readable: files and folders that may be read. Missing ones are skipped.
+        writable: folders in which files may also be created, changed and removed.
     """
     version = landlock_version()
     all_rights = _FILE_RIGHTS[min(version, 5)]
@@ -122,7 +123,7 @@ def _allow(rules: int, path: Path, rights: int) -> None:
 
 
 def num_pages() -> int:
-    """The address space of this process, in pages."""
+    """Return the size of this process's address space, in pages."""
     return int(Path("/proc/self/statm").read_text().split()[0])
 
 

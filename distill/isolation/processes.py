@@ -1,11 +1,11 @@
-"""The caller's side: servers behind the wall, and their workers, which can be killed at any time.
+"""The caller's side: servers behind a wall and their workers, which can be killed at any time.
 
     server = Server(best_wall(), preload=["sympy"])
     worker = server.start_worker(memory_bytes=1 << 30)
     worker.ask(len, "four", lifetime_s=5)
     worker.socket                                       # readable once there is something for `worker.receive()`
 
-Nothing that a worker writes is trusted: it is read without waiting, at most so much of it, and decoded by
+Nothing that a worker writes is trusted: it is read without blocking, up to a size limit, and decoded by
 `distill.isolation.wire`.
 """
 
@@ -29,57 +29,57 @@ from distill.isolation import wire
 from distill.isolation.walls import SERVER, TEMPORARY, Wall, confined_environment, start_command
 
 END_S = 30.0
-"""A killed process that cannot be ended in this time hangs in the kernel; it is left."""
+"""A killed process that does not end in this time hangs in the kernel, and is abandoned."""
 CLOSED_S = 5.0
-"""Who has closed its socket is about to end, or only makes believe."""
+"""Time limit for a process to end after it has closed its socket, which a hostile one may do without ending."""
 CHUNK_BYTES = 1 << 20
 MAX_SAID_BYTES = 4_096
 
 
-class WorkerEnded(Exception):  # noqa: N818 - an end, which may be in order
-    """A worker has ended, or has said what none of ours says."""
+class WorkerEnded(Exception):  # noqa: N818 - not always an error
+    """A worker has ended or sent an invalid message."""
 
 
 class Worker:
-    """A process that answers one task at a time."""
+    """A confined process that answers one task at a time."""
 
     def __init__(self, server: "Server", number: int, connection: socket.socket) -> None:
         self._server, self._number = server, number
         self.socket = connection
-        """For waiting: readable once there is something to receive, writable while `has_to_send`."""
+        """For polling: readable once there is something to receive, writable while `has_to_send`."""
         self.pid: int | None = None
-        """Its process id as we see it, once it is ready."""
+        """Its process id in the caller's namespace, once it is ready."""
         self._out = memoryview(b"")
         self._in = bytearray()
         self._has_lied = False
 
     @property
     def has_to_send(self) -> bool:
-        """Whether a part of the task is still to be sent, and may be: not before the worker is ready."""
+        """Return whether part of the task is still to be sent. Nothing is sent before the worker is ready."""
         return self.pid is not None and len(self._out) > 0
 
     def ask(self, function: Callable[[Any], Any], argument: Any, lifetime_s: int) -> None:
-        """Give it a task; what does not fit into the socket at once goes out with `send`, once it is ready.
+        """Give the worker a task. What does not fit into the socket must be sent with `send`, once the worker is ready.
 
         Args:
-            function: found by its module and name in the worker.
+            function: looked up by module and name in the worker.
             argument: what it is called with; pickled.
-            lifetime_s: the worker ends itself after so many seconds, whether or not we are still there.
+            lifetime_s: seconds after which the worker ends itself, even if the caller is gone.
         """
         self._out = memoryview(wire.framed(pickle.dumps((function, argument, lifetime_s))))
         self.send()
 
     def send(self) -> None:
-        """Send what it takes without waiting."""
-        with contextlib.suppress(BlockingIOError, ConnectionError):  # that it has ended, `receive` finds out
+        """Send what the socket accepts without blocking."""
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # `receive` reports that it has ended
             while self.has_to_send:
                 self._out = self._out[self.socket.send(self._out) :]
 
     def receive(self) -> tuple[str, Any] | None:
-        """What it says, (kind, value); `None`: not all of it is there yet.
+        """Return the worker's message as (kind, value); `None` if it has not arrived completely.
 
         Raises:
-            WorkerEnded: it has ended, or has said what none of ours says.
+            WorkerEnded: the worker has ended or sent an invalid message.
         """
         try:
             self._receive_bytes()
@@ -98,7 +98,7 @@ class Worker:
 
     def _receive_bytes(self) -> None:
         if self.pid is None:
-            # The kernel itself writes the sender's credentials, its process id as we see it among them.
+            # The kernel itself fills in the sender's credentials, with its process id in the caller's namespace.
             content, ancillary, _, _ = self.socket.recvmsg(CHUNK_BYTES, socket.CMSG_SPACE(struct.calcsize("3i")))
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
@@ -125,21 +125,21 @@ class Worker:
         return content
 
     def status(self) -> int | None:
-        """Its exit code, negative for a signal, once it has ended; `None`: it has not, or nobody can tell any more."""
+        """Return the exit code, negative for a signal; `None` if it has not ended or has sent an invalid message."""
         return None if self._has_lied else self._server.status_of(self._number)
 
     def kill(self) -> None:
-        """End it, and wait until it has."""
+        """Kill the worker, and wait until it has ended."""
         self.socket.close()
         self._server.kill(self._number)
 
 
 class Server:
-    """A confined process that forks workers; threads may share it.
+    """A confined process that forks workers. Threads may share it.
 
     Args:
         wall: the wall to put it behind.
-        preload: modules that it imports before it is confined and forks.
+        preload: modules to import before it is confined and forks.
         read_paths: files and folders that workers may read, besides the installation.
     """
 
@@ -147,7 +147,7 @@ class Server:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._ended: dict[int, int] = {}
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as this
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._temporary = None if wall == "bubblewrap" else tempfile.mkdtemp(prefix="distill-")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         told = {
@@ -177,23 +177,23 @@ class Server:
 
     @property
     def is_running(self) -> bool:
-        """Whether it can still start workers."""
+        """Return whether it can still start workers."""
         return self._process.poll() is None
 
     @property
     def last_words(self) -> str:
-        """The end of what it wrote before it was ready: why it could not be."""
+        """Return the end of its output before it was ready, which says why it could not start."""
         size = os.fstat(self._said.fileno()).st_size
         said = os.pread(self._said.fileno(), MAX_SAID_BYTES, max(0, size - MAX_SAID_BYTES))
         text = said.decode("utf-8", "replace").strip()
         return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
     def start_worker(self, memory_bytes: int, niceness: int = 0) -> Worker:
-        """A new worker; its first word is that it is ready.
+        """Start a worker, whose first message says that it is ready.
 
         Args:
-            memory_bytes: address space that it may take beyond what it starts with.
-            niceness: it steps back behind others by so much.
+            memory_bytes: address space that it may allocate beyond what it starts with.
+            niceness: increment of its niceness.
 
         Raises:
             WorkerEnded: the server itself has ended.
@@ -212,7 +212,7 @@ class Server:
         return Worker(self, number, ours)
 
     def kill(self, number: int) -> None:
-        """End a worker, and wait until it has ended."""
+        """Kill a worker, and wait until it has ended."""
         with self._lock:
             if number in self._ended:
                 del self._ended[number]
@@ -223,7 +223,7 @@ class Server:
             self._ended.pop(number, None)
 
     def status_of(self, number: int) -> int | None:
-        """A worker's exit code, negative for a signal; `None`: it does not end."""
+        """Return a worker's exit code, negative for a signal; `None` if it does not end."""
         with self._lock:
             self._wait_for(number, CLOSED_S)
             return self._ended.get(number)
@@ -242,13 +242,13 @@ class Server:
             self._ended[told["ended"]] = told["status"]
 
     def mark_ready(self) -> None:
-        """Its imports are done: from now on it and its workers write nothing."""
+        """Remove the temporary folder: after its imports, neither the server nor its workers write anything."""
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
 
     def close(self) -> None:
-        """End it and all its workers."""
+        """End the server and all its workers."""
         self._control.close()
         try:
             self._process.wait(END_S)

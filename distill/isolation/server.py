@@ -1,13 +1,12 @@
-"""The confined side: a process that imports once what workers need, gives up what it may, and forks them.
+"""The confined side: a process that imports what its workers need, gives up its privileges and forks them.
 
-Started behind the wall that `distill.isolation.walls` puts up, as `main(SETTINGS)`; the rest of the wall it puts up
-itself, once its imports are done. It runs nothing that came from outside: workers do, and what they do not need for
-that they give up first.
+`main(SETTINGS)` is started behind the part of the wall that `distill.isolation.walls` sets up from outside, and sets up
+the rest itself once its imports are done. Only workers run code on untrusted input.
 
     control socket, to it     {"start": 3, "memory_bytes": 4294967296, "niceness": 0} and the worker's socket
                               {"kill": 3}
     control socket, from it   {"ended": 3, "status": -9}
-    worker's socket, to it    frames of pickled (function, argument, seconds to live at most)
+    worker's socket, to it    frames of pickled (function, argument, maximum lifetime in seconds)
     worker's socket, from it  frames of JSON (`distill.isolation.wire`): [kind, value]
 """
 
@@ -32,44 +31,44 @@ READY, ANSWER, FAILED, NO_MEMORY = "ready", "answer", "failed", "no memory"
 MAX_MESSAGE = 65_536
 MAX_ERROR_CHARS = 2_000
 MAX_FILES, MAX_PROCESSES = 256, 512
-"""Open files, and threads of all workers together (a thread counts as a process, and they can start no others)."""
+"""Open files, and threads of all workers together. A thread counts as a process, and workers can start no others."""
 
 _wall: Wall | None = None
 
 
 def current_wall() -> Wall | None:
-    """The wall that this process is behind; `None`: it is not confined."""
+    """Return the wall that this process is behind; `None` if it is not confined."""
     return _wall
 
 
 def main(settings: str) -> None:
-    """Serve until the control socket is closed at the other end.
+    """Serve until the other end closes the control socket.
 
     Args:
         settings: JSON with `wall`, `control` (a descriptor), `preload` (modules) and `read_paths`.
     """
     told: dict[str, Any] = json.loads(settings)
     parent = os.getppid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C
     control = socket.socket(fileno=told["control"])
     for module in told["preload"]:
         importlib.import_module(module)
-    if told["wall"] != "bubblewrap":  # it does so itself
+    if told["wall"] != "bubblewrap":  # it has --die-with-parent
         kernel.end_with_parent(parent)
-    num_pages = kernel.num_pages()  # there may be no /proc to ask later
+    num_pages = kernel.num_pages()  # /proc may not be readable later
     _confine(told["wall"], [Path(path) for path in told["read_paths"]])
     _Server(control, num_pages).serve()
 
 
 def _confine(wall: Wall, read_paths: list[Path]) -> None:
-    """Put up what of the wall a process puts up itself."""
+    """Set up the part of the wall that a process sets up itself."""
     global _wall
     _wall = wall
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    has_folder = wall == "bubblewrap"  # of its own; elsewhere no file may grow by a byte
+    has_folder = wall == "bubblewrap"  # a private one; elsewhere nothing may be written
     limits = {
         resource.RLIMIT_FSIZE: TEMPORARY_BYTES if has_folder else 0,
         resource.RLIMIT_NOFILE: MAX_FILES,
@@ -77,7 +76,7 @@ def _confine(wall: Wall, read_paths: list[Path]) -> None:
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
     }
-    if has_folder:  # elsewhere all processes of the user count, and the user may have many
+    if has_folder:  # elsewhere the limit counts all processes of the user
         limits[resource.RLIMIT_NPROC] = MAX_PROCESSES
     kernel.limit_resources(limits)
     kernel.drop_privileges()
@@ -89,12 +88,12 @@ def _confine(wall: Wall, read_paths: list[Path]) -> None:
 
 
 class _Server:
-    """Forks workers, ends them, tells of their ends."""
+    """A loop that forks workers, kills them and reports their ends."""
 
     def __init__(self, control: socket.socket, num_pages: int) -> None:
         self._control, self._num_pages = control, num_pages
         self._number_of: dict[int, int] = {}
-        """Process id -> the number that the caller gave the worker."""
+        """Process id -> the caller's number for the worker."""
 
     def serve(self) -> None:
         woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -120,7 +119,7 @@ class _Server:
                 self._control.send(json.dumps(told).encode())
 
     def _take_request(self, *others: int) -> bool:
-        """Do what the caller asks; `False`: it has gone."""
+        """Handle one request of the caller. Return `False` if the caller is gone."""
         content, ancillary, _, _ = self._control.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(4))
         if not content:
             return False
@@ -147,7 +146,7 @@ class _Server:
 
 
 def _work(connection: socket.socket, request: dict[str, Any], num_pages: int, server: int) -> None:
-    """A worker's whole life."""
+    """Run a worker until its caller is gone."""
     try:
         kernel.end_with_parent(server)
         os.nice(request["niceness"])
@@ -158,13 +157,13 @@ def _work(connection: socket.socket, request: dict[str, Any], num_pages: int, se
         connection.sendall(wire.framed(wire.encode([READY, None])))
         while (task := _receive(connection)) is not None:
             connection.sendall(wire.framed(_answer(task)))
-    except BaseException:  # nobody is there to be told; the caller sees the end
+    except BaseException:  # cannot be reported; the caller sees that the process ended
         os._exit(1)
     os._exit(0)
 
 
 def _receive(connection: socket.socket) -> bytearray | None:
-    """The next task; `None`: there will be none."""
+    """Return the next task; `None` if there will be none."""
     header = _read(connection, wire.HEADER_BYTES)
     return None if header is None else _read(connection, int.from_bytes(header, "big"))
 
@@ -181,14 +180,14 @@ def _read(connection: socket.socket, num_bytes: int) -> bytearray | None:
 
 
 def _answer(task: bytearray) -> bytes:
-    """What comes of a task, as it travels."""
+    """Run a task and return its encoded answer."""
     try:
-        function, argument, lifetime_s = pickle.loads(task)  # noqa: S301 - from the caller, who is trusted here
-        signal.alarm(lifetime_s)  # no handler: the kernel ends the process, whatever it is stuck in
+        function, argument, lifetime_s = pickle.loads(task)  # noqa: S301 - from the caller, which is trusted
+        signal.alarm(lifetime_s)  # no handler: the kernel kills the process, whatever it is stuck in
         answer = wire.encode([ANSWER, function(argument)])
     except MemoryError as error:
         answer = wire.encode([NO_MEMORY, repr(error)[:MAX_ERROR_CHARS]])
-    except Exception as error:  # a parser's bug on one text costs that text
+    except Exception as error:  # a parser's bug must not cost more than this text
         name, said = type(error).__name__, str(error)[:MAX_ERROR_CHARS]
         answer = wire.encode([FAILED, [name, said]])
     signal.alarm(0)

@@ -1,6 +1,4 @@
-"""Seccomp filters: what a confined process may not ask of the kernel.
-
-Enters: nothing but the machine's architecture. Leaves: BPF programs, as bytes, for `kernel.install_filter`.
+"""Seccomp filters: BPF programs for `kernel.install_filter` that refuse system calls.
 
 Sources: https://docs.kernel.org/userspace-api/seccomp_filter.html, the kernel's `asm/unistd_64.h` and
 `asm-generic/unistd.h` for the numbers.
@@ -40,7 +38,7 @@ _FILE_ATTRIBUTES = """
 chmod 90 -, fchmod 91 52, fchmodat 268 53, chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54, utime 132 -,
 utimes 235 -, futimesat 261 -, utimensat 280 88, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, removexattr 197 14,
 lremovexattr 198 15, fremovexattr 199 16"""
-"""Landlock does not look at these."""
+"""Not restricted by Landlock."""
 _FILE_CHANGES = """
 creat 85 -, unlink 87 -, unlinkat 263 35, rename 82 -, renameat 264 38, renameat2 316 276, mkdir 83 -, mkdirat 258 34,
 rmdir 84 -, link 86 -, linkat 265 37, symlink 88 -, symlinkat 266 36, mknod 133 -, mknodat 259 33, truncate 76 45"""
@@ -50,20 +48,20 @@ setpriority 141 140, sendmsg 46 211, sendmmsg 307 269, recvmsg 47 212, recvmmsg 
 _CHECKED = """
 clone 56 220, kill 62 129, tgkill 234 131, prlimit64 302 261, fcntl 72 25, ioctl 16 29, open 2 -, openat 257 56"""
 _LACKING = "clone3 435 435, openat2 437 437"
-"""Refused as if this kernel were older: their arguments lie in memory, and the C library has another way."""
+"""Refused as on an older kernel: filters cannot read arguments in memory, and the C library has fallbacks."""
 LAST_KNOWN = 451
-"""Newer calls have not been looked at; they are refused as if this kernel were older."""
+"""Newer calls have not been reviewed, and are refused as on an older kernel."""
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-"""AUDIT_ARCH_… and the column of the numbers above."""
+"""Machine -> its AUDIT_ARCH_… value and its column in the tables above."""
 
 _NEW_NAMESPACES = 0x7E020080
 _THREAD = 0x00010000
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _OWNER_COMMANDS = (8, 10, 15, 1024, 1026)
-"""F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: they have the kernel signal another process."""
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: they make the kernel signal another process."""
 _OWNER_REQUESTS = (0x8901, 0x8902, 0x5412, 0x541C)
-"""FIOSETOWN, SIOCSPGRP, and TIOCSTI and TIOCLINUX, which type into a terminal."""
+"""FIOSETOWN, SIOCSPGRP, and TIOCSTI and TIOCLINUX, which insert input into a terminal."""
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
@@ -71,15 +69,15 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def is_known_architecture() -> bool:
-    """Whether the numbers of this machine's system calls are known here."""
+    """Return whether the system call numbers of this machine are known."""
     return platform.machine() in _ARCHITECTURES
 
 
 def server_filter(read_only: bool) -> bytes:
-    """For the process that workers are forked from, once it has imported what they need.
+    """Return the filter for the process that forks workers, for use once it has imported what they need.
 
     Args:
-        read_only: nothing in the file system may be changed either; left out where mounts see to that.
+        read_only: whether to refuse changes of the file system too. Not needed where mounts prevent them.
     """
     program = _Program()
     program.refuse(_NETWORK, _PROGRAMS, _OTHER_PROCESSES, _KERNEL, _UNCOUNTED_MEMORY, _FILE_ATTRIBUTES)
@@ -97,7 +95,7 @@ def server_filter(read_only: bool) -> bytes:
 
 
 def worker_filter(pid: int) -> bytes:
-    """For a worker, in addition: no other process, no descriptor of another, signals to itself alone.
+    """Return the additional filter for a worker: no other processes, no descriptors of others, signals only to itself.
 
     Args:
         pid: the worker's own.
@@ -111,7 +109,7 @@ def worker_filter(pid: int) -> bytes:
 
 
 class _Program:
-    """Instructions, in order; the number of the call is loaded between them."""
+    """A filter under construction. Each rule expects the number of the call to be loaded, and leaves it loaded."""
 
     def __init__(self) -> None:
         self._arch, self._column = _ARCHITECTURES[platform.machine()]
@@ -121,7 +119,7 @@ class _Program:
             (_EQUAL, 1, 0, self._arch),
             (_RETURN, 0, 0, _KILL_PROCESS),
             (_LOAD, 0, 0, _NUMBER),
-            (_AT_LEAST, 0, 1, LAST_KNOWN + 1),  # x32 calls, which begin at 2^30, among them
+            (_AT_LEAST, 0, 1, LAST_KNOWN + 1),  # includes x32 calls, which start at 2^30
             (_RETURN, 0, 0, _ERRNO | errno.ENOSYS),
         ]
         self._give_back(self._numbers(_LACKING).values(), errno.ENOSYS)
@@ -134,7 +132,7 @@ class _Program:
         self._check(name, argument, (_EQUAL, 0, 1, value))
 
     def refuse_unless(self, name: str, value: int) -> None:
-        """Unless the call's first argument is this."""
+        """Refuse the call unless its first argument has this value."""
         self._check(name, 0, (_EQUAL, 1, 0, value))
 
     def refuse_if_any_bit(self, name: str, argument: int, bits: int) -> None:
@@ -144,12 +142,12 @@ class _Program:
         self._check(name, argument, (_ANY_BIT, 1, 0, bits))
 
     def finished(self) -> bytes:
-        """The program as an array of `struct sock_filter`."""
+        """Return the program as an array of `struct sock_filter`."""
         return b"".join(struct.pack("=HBBI", *step) for step in [*self._code, (_RETURN, 0, 0, _ALLOW)])
 
     def _check(self, name: str, argument: int, test: tuple[int, int, int, int]) -> None:
         if name in self._checked:
-            # The lower half: all of these arguments are 32 bits wide, and both architectures are little-endian.
+            # Only the lower half is loaded: these arguments have 32 bits, and both architectures are little-endian.
             self._code += [
                 (_EQUAL, 0, 4, self._checked[name]),
                 (_LOAD, 0, 0, _FIRST_ARGUMENT + 8 * argument),

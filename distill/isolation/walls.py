@@ -1,11 +1,9 @@
-"""Which wall this machine has around confined processes, and how they are started behind it.
+"""Choose the best wall around confined processes on this machine, and build the command that starts Python behind it.
 
-Enters: the machine. Leaves: a `Wall`, and the command and environment that start Python behind it:
-
-    bubblewrap  namespaces: no network, no other processes, files only as far as they are needed, and only to read
-    landlock    the kernel's own rules for files and TCP, and filters of system calls for the rest
-    seccomp     filters of system calls alone: no network, no programs, no writing; files can be read
-    rlimits     limits of memory, processes and file sizes, and a cleaned environment; nothing else
+bubblewrap  namespaces: no network, no other processes, only the files that are needed, read-only
+landlock    the kernel's own rules for files and TCP, and system call filters for the rest
+seccomp     system call filters alone: no network, no programs, no writing; files can be read
+rlimits     limits of memory and file sizes, and a cleaned environment; nothing else
 """
 
 import functools
@@ -23,23 +21,23 @@ from distill.isolation import kernel
 
 Wall = Literal["bubblewrap", "landlock", "seccomp", "rlimits"]
 WALLS: tuple[Wall, ...] = ("bubblewrap", "landlock", "seccomp", "rlimits")
-"""From the best to the worst."""
+"""From best to worst."""
 MAY_EVALUATE: frozenset[Wall] = frozenset({"bubblewrap", "landlock"})
-"""Walls behind which a scorer may evaluate what a model wrote: what it got hold of would find no files, no keys."""
+"""Walls behind which a scorer may evaluate model output: malicious code would find no files and no keys there."""
 
-TEMPORARY = "/tmp"  # noqa: S108 - a tmpfs of its own
+TEMPORARY = "/tmp"  # noqa: S108 - a private tmpfs
 TEMPORARY_BYTES = 64 << 20
 PROBE_S = 30.0
 PACKAGE = Path(__file__).resolve().parents[1]
 SERVER = "distill.isolation.server"
 
 PASSED = ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
-"""All that a confined process sees of our environment."""
+"""The only variables of the caller's environment that a confined process sees."""
 SET = {
-    "PYTHONHASHSEED": "0",  # what depends on the order of a set is the same in every process
+    "PYTHONHASHSEED": "0",  # sets have the same order in every process
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUTF8": "1",
-    "OMP_NUM_THREADS": "1",  # there is a worker a core already
+    "OMP_NUM_THREADS": "1",  # there is one worker per core already
     "OPENBLAS_NUM_THREADS": "1",
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -52,18 +50,18 @@ SYSTEM_FILES = (
     *("/etc/timezone", "/etc/fonts", "/etc/mime.types", "/sys/devices/system/cpu"),
 )
 BARE_PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-"""Where no /proc and /dev of its own hold nothing but this."""
+"""The files of /proc and /dev that a process may read where it has no private /proc and /dev."""
 
 
 @functools.cache
 def best_wall() -> Wall:
-    """The best wall that holds here; found out once, by trying."""
+    """Return the best wall that works here. Tried only once."""
     return next(wall for wall in WALLS if has_wall(wall))
 
 
 @functools.cache
 def has_wall(wall: Wall) -> bool:
-    """Whether a wall can be had here."""
+    """Return whether a wall is available here."""
     if wall == "rlimits":
         return True
     if wall == "bubblewrap":
@@ -73,7 +71,7 @@ def has_wall(wall: Wall) -> bool:
 
 @functools.cache
 def bubblewrap_fails() -> str | None:
-    """Why bubblewrap cannot be used here; `None`: it can."""
+    """Return why bubblewrap cannot be used here; `None` if it can."""
     if shutil.which("bwrap") is None:
         return "bwrap is not installed"
     command = start_command("bubblewrap", (), {}, ["-c", f"import {SERVER}"])
@@ -90,12 +88,12 @@ def bubblewrap_fails() -> str | None:
 def start_command(
     wall: Wall, read_paths: Sequence[Path], environment: Mapping[str, str], arguments: Sequence[str]
 ) -> list[str]:
-    """The command that starts Python behind a wall; for those without bubblewrap, as it is started anywhere.
+    """Return the command that starts Python behind a wall. Only bubblewrap is set up from outside.
 
     Args:
-        wall: only bubblewrap is put up from outside.
-        read_paths: files and folders that may be read besides the installation.
-        environment: all that it sees.
+        wall: the wall to start behind.
+        read_paths: files and folders that may be read, besides the installation.
+        environment: the whole environment of the process.
         arguments: for Python.
     """
     python = [sys.executable, "-P", *arguments]
@@ -115,7 +113,7 @@ def start_command(
 
 
 def confined_environment(home: str) -> dict[str, str]:
-    """The whole environment of a confined process: language, libraries, no key and no name of anybody.
+    """Return the whole environment of a confined process: locale and library paths, but no keys and no user names.
 
     Args:
         home: its HOME and folder for temporary files.
@@ -127,9 +125,9 @@ def confined_environment(home: str) -> dict[str, str]:
 
 
 def readable_paths(read_paths: Sequence[Path] = (), bare: Sequence[str] = ()) -> list[Path]:
-    """What a confined process may read, that is there: the system's libraries, Python, packages, and what it is given.
+    """Return the existing paths that a confined process may read: system libraries, Python, packages and `read_paths`.
 
-    Those that lie inside others are left out, and outer ones come first.
+    Outer paths come first. Paths inside others are left out.
     """
     prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)
     folders = [folder for folder in _import_folders() if folder != PACKAGE.parent]
@@ -145,7 +143,7 @@ def readable_paths(read_paths: Sequence[Path] = (), bare: Sequence[str] = ()) ->
 
 
 def _import_folders() -> Iterator[Path]:
-    """Folders of installed packages, in the order in which Python looks there, and that of distill itself.
+    """Yield distill's own folder, and those of installed packages in Python's search order.
 
     The folder of a script and others of the user's own are left out.
     """

@@ -1,8 +1,8 @@
-"""What travels between a process and those that it confines.
+"""Encode what travels between a process and those that it confines.
 
-To a confined process: pickles, for it may trust us. From it: JSON that stands for plain values and for instances of the
-classes that were named as results, each field of the type that its class declares; for what ran there may have been
-written to harm, and a pickle of its could run anything here.
+A confined process receives pickles, because it may trust its caller. It sends JSON that encodes plain values and
+instances of registered classes, whose fields are checked against their declared types. Its output may have been crafted
+to do harm, and unpickling it could run any code here.
 """
 
 import base64
@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 MAX_BYTES = 256 << 20
-"""A longer answer is none."""
+"""Longer answers are rejected."""
 HEADER_BYTES = 8
 
 T = TypeVar("T")
@@ -23,25 +23,25 @@ _RESULTS: dict[str, type] = {}
 
 
 class WireError(ValueError):
-    """Bytes that stand for no value, or a value that cannot be sent."""
+    """Bytes that encode no value, or a value that cannot be sent."""
 
 
 def result(cls: type[T]) -> type[T]:
-    """Let instances of a dataclass come back from confined processes; use it as a decorator."""
+    """Register a dataclass whose instances may come back from confined processes. Use it as a decorator."""
     _RESULTS[f"{cls.__module__}.{cls.__qualname__}"] = cls
     return cls
 
 
 def framed(content: bytes) -> bytes:
-    """Content with its length before it."""
+    """Return content prefixed with its length."""
     return len(content).to_bytes(HEADER_BYTES, "big") + content
 
 
 def encode(value: Any) -> bytes:
-    """A value as JSON.
+    """Return a value as JSON.
 
     Raises:
-        WireError: it is neither plain nor of a class named as a result, or too long.
+        WireError: it is neither plain nor of a registered class, or too long.
     """
     try:
         content = json.dumps(_packed(value), separators=(",", ":")).encode()
@@ -53,7 +53,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(content: bytes) -> Any:
-    """The value that `encode` was given.
+    """Return the value that `encode` was given.
 
     Raises:
         WireError: the bytes are not from `encode`.
@@ -113,7 +113,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type, as far as dataclasses of results declare types."""
+    """Return whether a value is of a type, for the types that registered classes declare."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True

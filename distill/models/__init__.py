@@ -1,4 +1,1 @@
-"""What is known of models: student table, shapes, tokenizers, chat templates, the Hub client.
-
-Imports `storage` and below.
-"""
+"""Models: student table, shapes, tokenizers, chat templates and the Hub client. Imports `storage` and below."""

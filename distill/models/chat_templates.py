@@ -1,12 +1,12 @@
-"""Chat templates come from models and recipes, and are programs: they are rendered confined, with limits.
+"""Render chat templates in a confined process with limits: they are programs that come from models and recipes.
 
-Enters: a tokenizer and conversations. Leaves: their texts, the same that the tokenizer's `apply_chat_template` gives:
+The texts are those of the tokenizer's `apply_chat_template`:
 
     render_all(tokenizer, [[{"role": "user", "content": "2 + 2?"}]], add_generation_prompt=True)
     -> ["<|im_start|>user\\n2 + 2?<|im_end|>\\n<|im_start|>assistant\\n"]
 
-One confined process (`distill.isolation`) renders for a whole process of ours, many conversations at a time, so that a
-row costs little more than it does unconfined (`benchmarks/training_rows.py`).
+One confined process (`distill.isolation`) renders many conversations at a time, so that a row costs little more than
+without confinement (`benchmarks/training_rows.py`).
 """
 
 import os
@@ -22,19 +22,19 @@ from distill.isolation.kept_worker import KeptWorker
 
 PRELOAD = ("transformers.utils.chat_template_utils",)
 TIMEOUT_S = 10.0
-"""A conversation, or a batch of them, takes milliseconds; a template that takes so long would not end, in seconds."""
+"""Time limit for a conversation or a batch, in seconds. Rendering takes milliseconds."""
 MEMORY_GIB = 1.0
-"""Address space for rendering, in GiB; a conversation of 8 MB takes 0.05 of it."""
+"""Address space for rendering, in GiB. A conversation of 8 MB takes 0.05 of it."""
 BATCH_CONVERSATIONS = 64
 BATCH_CHARS = 2 << 20
 MAX_TEXT_CHARS = 32 << 20
-"""Of a batch's texts together."""
+"""Limit for a batch's texts together."""
 MAX_GROWTH, FREE_CHARS = 8, 1 << 20
-"""A conversation's text may be so many times as long as its messages, and in any case so much longer: who tokenises a
-text of 30 million characters waits for minutes."""
+"""Limit for a conversation's text: its messages' length times this, plus `FREE_CHARS`. Tokenising 30 million characters
+takes minutes."""
 MAX_SAID_CHARS = 200
 DATES = ("2001-02-03T04:05:06", "2032-11-29T22:33:44")
-"""Rendered as of these two, a text that has today's date in it differs."""
+"""A template that writes today's date gives different texts for these two."""
 
 Conversation = Sequence[Message]
 
@@ -43,8 +43,8 @@ class TemplateError(ModelError):
     """A chat template that cannot render a conversation.
 
     Args:
-        why: in a few words, the template's own where it has some.
-        index: which conversation of those that were given.
+        why: a short reason, the template's own if it gives one.
+        index: position of the conversation among those given.
     """
 
     def __init__(self, why: str, index: int = 0) -> None:
@@ -55,16 +55,16 @@ class TemplateError(ModelError):
 def render_all(
     tokenizer: Any, conversations: Sequence[Conversation], add_generation_prompt: bool, today: str | None = None
 ) -> list[str]:
-    """Render conversations by the tokenizer's chat template.
+    """Render conversations with the tokenizer's chat template.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: from transformers.
         conversations: chat messages.
-        add_generation_prompt: whether each ends where the assistant is to speak.
-        today: ISO date and time that the template is told; left out: the clock's.
+        add_generation_prompt: whether each text ends where the assistant is to speak.
+        today: ISO date and time for the template. Default: the current time.
 
     Raises:
-        TemplateError: the template raises, takes too long or too much memory.
+        TemplateError: the template raises, or takes too much time or memory.
     """
     told = {
         "template": tokenizer.get_chat_template(),
@@ -83,10 +83,10 @@ def render_all(
 
 
 def lost_message(tokenizer: Any, roles: Sequence[str], add_generation_prompt: bool) -> int | None:
-    """Find a message that the chat template drops or alters, by a conversation of these roles with marks in it.
+    """Find a message that the chat template drops or alters, by rendering a marked conversation with these roles.
 
     Returns:
-        Its place among the roles; `None` where all are written as they are.
+        Its position among the roles; `None` if all are rendered unchanged.
 
     Raises:
         TemplateError: as `render_all`.
@@ -96,7 +96,7 @@ def lost_message(tokenizer: Any, roles: Sequence[str], add_generation_prompt: bo
 
 
 def writes_date(tokenizer: Any, roles: Sequence[str]) -> bool:
-    """Tell whether the chat template writes today's date into a conversation of these roles.
+    """Return whether the chat template writes today's date into a conversation with these roles.
 
     Raises:
         TemplateError: as `render_all`.
@@ -108,7 +108,7 @@ def writes_date(tokenizer: Any, roles: Sequence[str]) -> bool:
 
 
 def _marked(roles: Sequence[str]) -> list[Message]:
-    """A conversation whose messages occur nowhere else and hold what a filter of Jinja would alter."""
+    """Return a conversation of unique messages with characters that Jinja filters would alter."""
     return [{"role": role, "content": f"Mark {place}: “É” <b> & 'q' {place}"} for place, role in enumerate(roles)]
 
 
@@ -127,7 +127,7 @@ def _batches(conversations: Sequence[Conversation]) -> Iterator[list[Conversatio
 
 
 def _rendered(told: dict[str, Any], batch: list[Conversation]) -> list[str]:
-    """A batch at once; where that breaks a limit, one by one within the same time, to find which conversation does."""
+    """Render a batch. If it breaks a limit, find the conversation that does by rendering them one by one."""
     try:
         return _render(told, batch, TIMEOUT_S)
     except (TimeLimitError, MemoryLimitError, CrashError) as error:
@@ -151,12 +151,12 @@ def _render(told: dict[str, Any], batch: list[Conversation], timeout_s: float) -
     if isinstance(found, dict) and isinstance(found.get("failed"), int):
         raise TemplateError(_words(str(found.get("name")), str(found.get("said"))), found["failed"])
     if not isinstance(found, list) or len(found) != len(batch) or not all(isinstance(text, str) for text in found):
-        raise TemplateError("the process that renders it answers with something else than texts")
+        raise TemplateError("the process that renders it did not return texts")
     return found
 
 
 def _words(name: str, said: str) -> str:
-    """What the template says itself (`raise_exception`), or what is wrong with it."""
+    """Return the template's own message (`raise_exception`), or what is wrong with it."""
     said = " ".join(said.split())[:MAX_SAID_CHARS]
     return said if name in ("", "TemplateError") and said else f"{name}: {said}" if said else name
 
@@ -172,13 +172,13 @@ def render_confined(told: dict[str, Any]) -> Any:
     """Render a batch. Runs in the confined process.
 
     Returns:
-        The texts, or `{"failed": place, "name": class of the exception, "said": its message}`.
+        The texts, or `{"failed": position, "name": class of the exception, "said": its message}`.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
     variables = dict(told["variables"])
     if told["today"] is not None:
-        # What a template is given as a variable hides the environment's function of that name.
+        # A variable passed to the template shadows the environment's function of that name.
         variables["strftime_now"] = datetime.fromisoformat(told["today"]).strftime
     texts = []
     for place, conversation in enumerate(told["conversations"]):
@@ -191,7 +191,7 @@ def render_confined(told: dict[str, Any]) -> Any:
             )
         except MemoryError:
             raise
-        except Exception as error:  # templates run code of their own, and raise what they like
+        except Exception as error:  # a template can raise any exception
             return {"failed": place, "name": type(error).__name__, "said": str(error)}
         texts += rendered
         most = FREE_CHARS + MAX_GROWTH * sum(len(message["content"]) for message in conversation)

@@ -1,6 +1,6 @@
-"""What comes from the Hugging Face Hub: models to a local folder, datasets to rows, with errors that help offline.
+"""Fetch models and datasets from the Hugging Face Hub, with errors that help offline.
 
-Enters: a Hub id or a local folder. Leaves: a folder that every library can load without asking the network again.
+A model becomes a local folder that every library can load without network access.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from distill.storage.files import read_json
 
 WEIGHTS = "*.safetensors"
 MODEL_FILES = (WEIGHTS, "*.json", "*.jinja", "*.model", "*.txt")
-"""Weights as safetensors only: a pickle may run code."""
+"""Weights only as safetensors, because a pickle may run code."""
 
 CONFIG = "config.json"
 SAMPLE_BYTES = 1 << 20
@@ -34,28 +34,28 @@ class Model:
     """A model on this machine."""
 
     name: str
-    """As the recipe gives it: a Hub id, or a folder."""
+    """A Hub id or a folder, as in the recipe."""
     path: Path
     revision: str
     """The Hub's commit, or for a local folder a hash of its config and of samples of its weights."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its config.json."""
+        """Return its config.json."""
         config: dict[str, Any] = read_json(self.path / CONFIG) or {}
         return config
 
 
 def resolve_model(name: str | Path, revision: str | None = None, weights: bool = True) -> Model:
-    """Find a model here or fetch it; no weights are loaded.
+    """Find a model locally or download it. Weights are not loaded.
 
     Args:
-        name: a Hub id or a folder, told apart by their spelling (`distill.models.hub_names`); a `Path` is a folder.
-        revision: on the Hub; left out: its main branch.
-        weights: whether they must be here; without them, config and tokenizer are fetched alone.
+        name: a Hub id or a folder, distinguished by their spelling (`distill.models.hub_names`); a `Path` is a folder.
+        revision: on the Hub. Default: its main branch.
+        weights: whether they are needed. Otherwise only config and tokenizer are downloaded.
 
     Raises:
-        ModelError: no such model, no access to it, no network and no copy here, or not a causal language model.
+        ModelError: no such model, no access to it, neither a network nor a local copy, or not a causal language model.
     """
     is_folder = isinstance(name, Path) or names_folder(name)
     model = _in_folder(str(name)) if is_folder else _fetch(str(name), revision, weights)
@@ -67,7 +67,7 @@ def _in_folder(name: str) -> Model:
     try:
         folder = Path(name).expanduser()
         is_there = folder.is_dir()
-    except (OSError, RuntimeError, ValueError):  # a name too long, no such home, a NUL
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, an unknown home or a NUL byte
         is_there = False
     if not is_there:
         raise ModelError(f"{name}: no such folder here. Give the folder of a model, a Hub id (org/model) or an alias.")
@@ -114,12 +114,12 @@ def _fetch(name: str, revision: str | None, weights: bool) -> Model:
 
 
 def _folder_hint(name: str) -> str:
-    """What to write where a folder of this machine was meant."""
+    """Return a hint for a name that may have meant a local folder."""
     return f" For the folder of that name here, write ./{name}." if Path(name).is_dir() else ""
 
 
 def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
-    """The folder of a model's files, fetched where they are not here."""
+    """Return the folder of a model's files, downloading those that are missing."""
     import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import OfflineModeIsEnabled
@@ -127,16 +127,12 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (httpx.TransportError, OfflineModeIsEnabled):
-        # Given a commit, unlike a branch, the client asks for the list of files before it looks at what is here.
+        # For a commit, unlike a branch, the client requests the list of files before it looks into the cache.
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True))
 
 
 def _folder_revision(folder: Path) -> str:
-    """40 hex digits that change with the weights and stay when the folder is copied.
-
-    Read are files up to 64 MiB whole, and of a larger one its size, beginning, middle and end: training moves every
-    weight, and reading hundreds of gigabytes to see that would cost minutes.
-    """
+    """Return 40 hex digits that change with the weights and stay the same when the folder is copied."""
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if any(p.match(pattern) for pattern in MODEL_FILES)):
         size = file.stat().st_size
@@ -145,6 +141,7 @@ def _folder_revision(folder: Path) -> str:
             if size <= READ_WHOLE_BYTES:
                 digest.update(stream.read())
                 continue
+            # Training changes every weight, so samples suffice; reading hundreds of gigabytes would take minutes.
             for start in (0, size // 2, size - SAMPLE_BYTES):
                 stream.seek(start)
                 digest.update(stream.read(SAMPLE_BYTES))
@@ -161,24 +158,24 @@ def _check(model: Model, weights: bool) -> None:
     kinds = config.get("architectures") or []
     if kinds and not any(kind.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for kind in kinds):
         raise ModelError(
-            f"{model.name}: {', '.join(kinds)} is not a causal language model, which distill needs. Take another model."
+            f"{model.name}: {', '.join(kinds)} is not a causal language model, which distill needs. Use another model."
         )
     if weights and not any(model.path.glob(WEIGHTS)):
         raise ModelError(f"{model.name}: {model.path} has no *.safetensors weights. Convert the model to safetensors.")
 
 
 def load_hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Iterable[Mapping[str, Any]]:
-    """Load a split of a data set of the Hub, never a folder of this machine.
+    """Load a split of a dataset from the Hub, never from a local folder.
 
     Args:
         name: `name` or `org/name`.
         config: configuration (subset).
-        split: as `datasets` takes it.
-        revision: branch, tag or commit; left out: the main branch.
+        split: in the syntax of `datasets`.
+        revision: branch, tag or commit. Default: the main branch.
 
     Raises:
-        ProblemError: no such dataset, configuration or split; no access; no network and no copy here; or the data set
-            names files that are not its own.
+        ProblemError: no such dataset, configuration or split; no access; neither a network nor a local copy; or the
+            dataset names files outside its repository.
     """
     with _dataset_errors(name):
         builder = _hub_builder(name, config, revision)
@@ -189,38 +186,36 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
 
 
 def _hub_builder(name: str, config: str | None, revision: str | None) -> Any:
-    """What `datasets` would read for a name, checked before anything of it is read.
-
-    `hf://datasets/` keeps `datasets` 5 from preferring a folder, and `datasets` itself refuses a card whose
-    `data_files` are not of its own repository. One way to local files remains: without a network the cache is searched
-    by name, where a folder that was loaded before lies under its own.
-    """
+    """Return the `datasets` builder for a name, checked before any data is read."""
     import datasets
 
     if fault := dataset_fault(name):
         raise ProblemError(fault)
     datasets.disable_progress_bars()
+    # The prefix keeps `datasets` 5 from preferring a local folder. `datasets` itself refuses a card whose `data_files`
+    # are outside its repository.
     builder = datasets.load_dataset_builder(f"{HUB_DATASETS}{name}", config, revision=revision)
+    # Without a network, `datasets` searches its cache by name, and may find a local folder that was loaded before.
     if not COMMIT.fullmatch(str(builder.hash)):
         raise ProblemError(
-            f"hf:{name}: the copy in the cache was not loaded from the Hub. Load it with a network once."
+            f"hf:{name}: the copy in the cache was not loaded from the Hub. Load it once with network access."
         )
     if revision and COMMIT.fullmatch(revision) and builder.hash != revision:
         raise ProblemError(
-            f"hf:{name}: the copy in the cache is of commit {builder.hash[:12]}, and {revision[:12]} is asked for. "
-            "Load it with a network once."
+            f"hf:{name}: the copy in the cache is of commit {builder.hash[:12]}, not of {revision[:12]} as requested. "
+            "Load it once with network access."
         )
     return builder
 
 
 def loaded_commit(key: DatasetKey) -> str | None:
-    """The commit from which this process has loaded (name, config, split, revision); `None` where it has not."""
+    """Return the commit from which this process has loaded (name, config, split, revision); `None` if it has not."""
     return _loaded_commits.get(key)
 
 
 @contextmanager
 def _dataset_errors(name: str) -> Iterator[None]:
-    """What `datasets` raises, as a ProblemError that tells what to do."""
+    """Translate errors of `datasets` into a ProblemError that says what to do."""
     import datasets
     from huggingface_hub import constants
 
@@ -228,7 +223,7 @@ def _dataset_errors(name: str) -> Iterator[None]:
 
     try:
         yield
-    except ValueError as error:  # unknown configuration or split; the message lists what there is
+    except ValueError as error:  # unknown configuration or split; the message lists the known ones
         raise ProblemError(f"hf:{name}: {_first_line(error)}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
         if is_gated(error):
@@ -243,7 +238,7 @@ def _dataset_errors(name: str) -> Iterator[None]:
         ) from None
     except DistillError:
         raise
-    except Exception as error:  # the repository's card and files decide what is raised
+    except Exception as error:  # a repository's card and files can cause any exception
         raise ProblemError(
             f"hf:{name}: `datasets` cannot read it ({type(error).__name__}: {_first_line(error)}). "
             "Save it as JSONL or Parquet and use file:path/to/it instead."
@@ -255,10 +250,10 @@ def _first_line(error: Exception) -> str:
 
 
 def dataset_splits(name: str, config: str | None) -> list[str]:
-    """The names of a Hub dataset's splits.
+    """Return the names of a Hub dataset's splits.
 
     Raises:
-        ProblemError: no such dataset or configuration; no access; no network and no copy here.
+        ProblemError: no such dataset or configuration; no access; neither a network nor a local copy.
     """
     import datasets
 
@@ -269,7 +264,7 @@ def dataset_splits(name: str, config: str | None) -> list[str]:
 
 
 def dataset_revision(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The commit that loaded rows come from, as `datasets` names its cache folder; empty where it cannot be told."""
+    """Return the commit that loaded rows come from, as named by their cache folder; empty if unknown."""
     files = getattr(rows, "cache_files", [])
     found = (_COMMIT_FOLDER.search(file["filename"]) for file in files)
     return next((match[1] for match in found if match), "")

@@ -1,7 +1,7 @@
-"""What goes wrong at the Hub, as messages that say what to do, without anything secret; and patience with the rest.
+"""Translate Hub errors into messages that say what to do and hold no secrets, and retry transient ones.
 
-Enters: any exception of `huggingface_hub`, `httpx` or `hf_xet`. Leaves: a `UserError` for what only the user can fix,
-a `StageError` for what the same command may get over.
+Covers exceptions of `huggingface_hub`, `httpx` and `hf_xet`. What only the user can fix becomes a `UserError`; what the
+same command may overcome later becomes a `StageError`.
 """
 
 import re
@@ -35,10 +35,10 @@ LOGIN = "`hf auth login`, or set HF_TOKEN to a token with write access (https://
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn errors of the Hub into the user's and the stage's.
+    """Translate errors of the Hub into `DistillError`s.
 
     Args:
-        what: is being talked about, such as `org/name`.
+        what: the subject of the messages, such as `org/name`.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def translated(error: BaseException, what: str) -> DistillError:
-    """The error in our words."""
+    """Return the `DistillError` for an error."""
     import httpx
 
     status = status_of(error)
@@ -57,7 +57,7 @@ def translated(error: BaseException, what: str) -> DistillError:
         return UserError(f"push: {what}: the Hub does not accept the token (401). Get a new one: {LOGIN}.")
     if status == 403 and is_about_token(words := hub_words(error)):
         return UserError(
-            f"push: {what}: the token may not write there (403): {_sentence(words)} Take another token ({LOGIN}), or "
+            f"push: {what}: the token may not write there (403): {_sentence(words)} Use another token ({LOGIN}), or "
             "another push.repo."
         )
     if status == 403:
@@ -66,10 +66,10 @@ def translated(error: BaseException, what: str) -> DistillError:
     if status == 404:
         return UserError(
             f"push: {what}: there is no such repository, or the token may not see it (404). "
-            f"Check push.repo, or take another token ({LOGIN})."
+            f"Check push.repo, or use another token ({LOGIN})."
         )
     if status == 429:
-        return StageError(f"push: {what}: the Hub's rate limit holds on (429). {GO_ON}")
+        return StageError(f"push: {what}: the Hub's rate limit still applies (429). {GO_ON}")
     if status in CONFLICT:
         return StageError(f"push: {what}: somebody else is writing there ({status}). {GO_ON}")
     if status is not None and status >= 500:
@@ -83,7 +83,7 @@ def translated(error: BaseException, what: str) -> DistillError:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status behind an error; `None` where there was no answer."""
+    """Return the HTTP status behind an error; `None` if there was no response."""
     for one in _chain(error):
         response = getattr(one, "response", None)
         status = getattr(response, "status_code", None)
@@ -93,12 +93,12 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_gated(error: BaseException) -> bool:
-    """Whether access to a repository has to be asked for first."""
+    """Return whether access to a repository must be requested first."""
     return any(cls.__name__ == "GatedRepoError" for one in _chain(error) for cls in type(one).__mro__)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same may work a moment later."""
+    """Return whether a retry may succeed."""
     import httpx
 
     status = status_of(error)
@@ -108,13 +108,13 @@ def is_transient(error: BaseException) -> bool:
 
 
 def root_of(error: BaseException) -> BaseException:
-    """The error that an upload's own error hides."""
+    """Return the original error behind an upload's own."""
     *_, last = _chain(error)
     return last
 
 
 def patiently(call: Callable[[], T], sleep: Callable[[float], None] | None = None) -> T:
-    """Call, and call again after a while where the Hub or the connection failed for the moment."""
+    """Call a function, and retry with a delay after transient errors."""
     for number in range(1, NUM_TRIES):
         try:
             return call()
@@ -126,7 +126,7 @@ def patiently(call: Callable[[], T], sleep: Callable[[float], None] | None = Non
 
 
 def wait_s(error: BaseException, number: int) -> float:
-    """How long to wait before the next try: as the Hub says, else twice as long each time."""
+    """Return the seconds to wait before the next try: as the Hub says, else doubling each time."""
     for one in _chain(error):
         headers: Any = getattr(getattr(one, "response", None), "headers", {})
         after = str(headers.get("Retry-After", ""))
@@ -145,7 +145,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def download_refusal(error: BaseException) -> str | None:
-    """Why the Hub does not hand something out, as a sentence's end; `None` where it has not answered."""
+    """Return why the Hub refused a download, as the end of a sentence; `None` if it has not responded."""
     status, words = status_of(error), hub_words(error)
     if status is None:
         return None
@@ -161,15 +161,13 @@ def download_refusal(error: BaseException) -> str | None:
 
 
 def is_about_token(words: str) -> bool:
-    """Whether a 403 is about who asks, and not about storage, money, terms or a repository that was shut."""
+    """Return whether a 403 is about the token, and not about storage, money, terms or a disabled repository."""
     return _ABOUT_TOKEN.search(words) is not None and _ABOUT_MORE.search(words) is None
 
 
 def hub_words(error: BaseException) -> str:
-    """What the Hub itself said, in a line; empty where it said nothing.
-
-    `huggingface_hub` adds a guess about the token to the text of every 403: its text is not looked at.
-    """
+    """Return the Hub's own message on one line; empty if there is none."""
+    # The exception's own text is not used: `huggingface_hub` adds a guess about the token to that of every 403.
     for one in _chain(error):
         said = getattr(one, "server_message", None) or _body_words(getattr(one, "response", None))
         if said:
@@ -178,24 +176,24 @@ def hub_words(error: BaseException) -> str:
 
 
 def _body_words(response: Any) -> str:
-    """The message in an answer's header or body."""
+    """Return the message in a response's header or body."""
     try:
         if header := response.headers.get("X-Error-Message"):
             return str(header)
         body = response.json()
-    except Exception:  # no answer, one that was not read, or no JSON
+    except Exception:  # no response, one that was not read, or not JSON
         return ""
     words = (body.get("message") or body.get("error")) if isinstance(body, dict) else ""
     return words if isinstance(words, str) else ""
 
 
 def _said(error: BaseException) -> str:
-    """What the Hub said, or else the error's first line."""
+    """Return the Hub's message, or else the error's first line."""
     return hub_words(error) or _in_a_line(str(error).strip().partition("\n")[0]) or type(error).__name__
 
 
 def _in_a_line(text: str) -> str:
-    """Without addresses that hold a signature, and cut short."""
+    """Return text on one line, shortened, and without URL queries, which may hold signatures."""
     return " ".join(word.partition("?")[0] if "://" in word else word for word in redact(str(text)).split())[:300]
 
 

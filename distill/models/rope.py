@@ -1,8 +1,7 @@
-"""Rows longer than a base's context: which rotary base (theta) to train with, and what that makes of the model.
+"""Choose the rotary base (theta) for rows longer than a base model's context.
 
-Enters: `sft.max_length`, the model's `config.json`, the student table's or the recipe's theta. Leaves: a `RopePatch`,
-or `None` where the model reaches far enough by itself; applied to a transformers configuration it is saved with the
-student, where transformers and vLLM find it:
+A `RopePatch` is applied to a transformers configuration and saved with the student, where transformers and vLLM find
+it:
 
     {"rope_parameters": {"rope_type": "default", "rope_theta": 300000.0}, "max_position_embeddings": 32768}
 """
@@ -20,12 +19,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class RopePatch:
-    """What replaces a model's own rotary embedding."""
+    """A replacement for a model's own rotary embedding."""
 
     theta: float
     """Base of the rotary embedding: the larger, the slower it turns, and the further positions can be told apart."""
     context: int
-    """Longest sequence from now on, in tokens."""
+    """The new longest sequence, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +32,14 @@ class Rope:
     """A model's own rotary embedding."""
 
     context: int | None
-    """Longest sequence, in tokens; `None`: the configuration does not tell."""
+    """Longest sequence, in tokens; `None` if the configuration does not say."""
     theta: float | None
     kind: str
-    """Its `rope_type`: `default`, or how it is scaled (`llama3`, `yarn`, …)."""
+    """Its `rope_type`: `default`, or how it is scaled (`llama3`, `yarn`, …); `mixed` if it differs between layers."""
 
 
 def rope_of(config: Mapping[str, Any]) -> Rope:
-    """The rotary embedding in a `config.json`, as transformers 5 writes it (`rope_parameters`) or as 4 did."""
+    """Return the rotary embedding in a `config.json`, as transformers 5 (`rope_parameters`) or 4 writes it."""
     text = config.get("text_config") or config
     parameters: Mapping[str, Any] = text.get("rope_parameters") or text.get("rope_scaling") or {}
     by_layer = [value for value in parameters.values() if isinstance(value, Mapping)]
@@ -52,17 +51,17 @@ def rope_of(config: Mapping[str, Any]) -> Rope:
 def rope_patch(
     max_length: int, config: Mapping[str, Any], student: Student, theta: float | None = None
 ) -> RopePatch | None:
-    """The patch that rows of up to `max_length` tokens need.
+    """Return the patch for rows of up to `max_length` tokens; `None` if none is needed.
 
     Args:
         max_length: `sft.max_length`, in tokens.
         config: the model's `config.json`.
         student: its row in the student table.
-        theta: `sft.rope_theta`; a theta asked for is applied whether rows need it or not.
+        theta: `sft.rope_theta`, which is applied even if the rows do not need it.
 
     Raises:
-        ModelError: rows would be longer than the model reaches, and no theta is known; or its rotary embedding is
-            scaled, which a theta would change unasked.
+        ModelError: the rows exceed the model's context and no theta is known; or its rotary embedding is scaled, and
+            the table's theta is not applied automatically.
     """
     rope = rope_of(config)
     reaches = rope.context is None or max_length <= rope.context
@@ -78,8 +77,8 @@ def rope_patch(
         raise ModelError(f"{too_long.format(rope.context)}{_own_theta(rope)}.")
     if rope.kind != DEFAULT:
         raise ModelError(
-            f"{too_long.format(rope.context)}: its rotary embedding is scaled already ({rope.kind}), so that the "
-            f"table's theta ({student.rope_theta:,.0f}) is not applied unasked."
+            f"{too_long.format(rope.context)}: its rotary embedding is scaled already ({rope.kind}), so the table's "
+            f"theta ({student.rope_theta:,.0f}) is not applied automatically."
         )
     if max_length > student.long_context:
         raise ModelError(
@@ -92,8 +91,8 @@ def rope_patch(
 def _asked_for(max_length: int, rope: Rope, student: Student, theta: float) -> RopePatch | None:
     if rope.kind == "mixed" or (rope.theta is None and rope.context is None):
         raise ModelError(
-            f"sft.rope_theta: {student.alias} has not one rotary embedding for all layers, so theta cannot be set. "
-            "Leave sft.rope_theta out."
+            f"sft.rope_theta: {student.alias} does not use one rotary embedding for all layers, so theta cannot be "
+            "set. Leave sft.rope_theta out."
         )
     context = max(max_length, rope.context or max_length)
     if theta == rope.theta and context == rope.context:
@@ -106,10 +105,10 @@ def _own_theta(rope: Rope) -> str:
 
 
 def apply_rope(config: Any, patch: RopePatch) -> None:
-    """Set a transformers configuration to `patch`, before the model is made; a scaling (`rope_type`) stays as it is.
+    """Apply a patch to a transformers configuration before the model is created. Its scaling (`rope_type`) is kept.
 
     Args:
-        config: a `PretrainedConfig`; it is changed.
+        config: a `PretrainedConfig`, which is modified.
         patch: from `rope_patch`.
     """
     text = config.get_text_config()

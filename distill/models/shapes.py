@@ -1,10 +1,8 @@
-"""A decoder's architecture in numbers, from which parameters, memory and work follow. Pure: imports no torch.
-
-Enters: the numbers of a `config.json`, or of the student table. Leaves: a `ModelShape`:
+"""A decoder's architecture in numbers, which determine its parameters, memory and compute. Imports no torch.
 
     ModelShape(hidden=576, layers=30, heads=9, kv_heads=3, head_dim=64, intermediate=1_536, vocab=49_152, tied=True)
 
-Dense decoders of Llama's kind are covered: grouped-query attention, a gated MLP of three matrices, RMSNorm.
+Covers dense decoders like Llama: grouped-query attention, a gated MLP of three matrices, RMSNorm.
 """
 
 from collections.abc import Mapping
@@ -14,35 +12,35 @@ from typing import Any
 from distill.errors import ModelError
 
 QKV_BIAS_TYPES = frozenset({"qwen2"})
-"""`model_type` whose query, key and value projections have biases that `config.json` does not mention."""
+"""`model_type`s whose query, key and value projections have biases that `config.json` does not mention."""
 
 QK_NORM_TYPES = frozenset({"qwen3"})
-"""`model_type` that normalises each head's query and key."""
+"""`model_type`s that normalise each head's query and key."""
 
 KNOWN_TYPES = frozenset({"llama", "mistral"}) | QKV_BIAS_TYPES | QK_NORM_TYPES
-"""`model_type` whose layers are made of what `ModelShape` counts, and of nothing else."""
+"""`model_type`s whose layers consist of what `ModelShape` counts, and of nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What decides how much a decoder weighs and how much it computes."""
+    """The dimensions that determine a decoder's size and compute."""
 
     hidden: int
     """Width of the residual stream."""
     layers: int
-    """Decoder layers."""
+    """Number of decoder layers."""
     heads: int
-    """Query heads of a layer."""
+    """Query heads per layer."""
     kv_heads: int
-    """Key and value heads of a layer."""
+    """Key and value heads per layer."""
     head_dim: int
     """Width of a head."""
     intermediate: int
     """Width of the gated MLP."""
     vocab: int
-    """Rows of the embedding, padding included."""
+    """Rows of the embedding, including padding."""
     tied: bool = False
-    """Whether the output projection is the embedding."""
+    """Whether the output projection shares the embedding's weights."""
     qkv_bias: bool = False
     """Whether query, key and value projections have a bias."""
     qk_norm: bool = False
@@ -50,17 +48,17 @@ class ModelShape:
 
     @property
     def query_width(self) -> int:
-        """Width of all query heads."""
+        """Return the width of all query heads together."""
         return self.heads * self.head_dim
 
     @property
     def kv_width(self) -> int:
-        """Width of all key heads, which is that of all value heads."""
+        """Return the width of all key heads together, which equals that of all value heads."""
         return self.kv_heads * self.head_dim
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """The projections of a layer: name -> (in, out)."""
+        """Return the projections of a layer: name -> (in, out)."""
         return {
             "q_proj": (self.hidden, self.query_width),
             "k_proj": (self.hidden, self.kv_width),
@@ -73,33 +71,33 @@ class ModelShape:
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of the projections of all layers: what LoRA adapts and QLoRA quantises."""
+        """Return the number of weights in the projections of all layers, which LoRA adapts and QLoRA quantises."""
         return self.layers * sum(width_in * width_out for width_in, width_out in self.linears.values())
 
     @property
     def layer_parameters(self) -> int:
-        """Parameters of one decoder layer."""
+        """Return the number of parameters of one decoder layer."""
         biases = self.query_width + 2 * self.kv_width if self.qkv_bias else 0
         norms = 2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
         return self.linear_parameters // self.layers + biases + norms
 
     @property
     def embedding_parameters(self) -> int:
-        """Parameters of the embedding alone."""
+        """Return the number of parameters of the embedding alone."""
         return self.vocab * self.hidden
 
     @property
     def num_parameters(self) -> int:
-        """Parameters in all; those of a tied output projection once."""
+        """Return the number of all parameters. A tied output projection counts once."""
         ends = self.embedding_parameters * (1 if self.tied else 2)
         return self.layers * self.layer_parameters + ends + self.hidden
 
     def lora_parameters(self, r: int, targets: str | list[str] = "all-linear") -> int:
-        """Parameters of an adapter of rank `r` on the targeted projections."""
+        """Return the number of parameters of an adapter of rank `r` on the targeted projections."""
         return self.layers * sum(r * sum(self.linears[name]) for name in self.lora_targets(targets))
 
     def lora_targets(self, targets: str | list[str]) -> list[str]:
-        """The projections of a layer that an adapter is put on.
+        """Return the projections of a layer that an adapter is applied to.
 
         Raises:
             ModelError: a name that no layer has.
@@ -115,32 +113,33 @@ class ModelShape:
         return named
 
     def flops_per_token(self, context: float) -> float:
-        """Floating-point operations of one token's forward pass.
+        """Return the floating-point operations of one token's forward pass.
 
         Args:
-            context: tokens that a token attends to on average, itself included: half the row under causal attention.
+            context: mean number of tokens that a token attends to, itself included: half the row under causal
+                attention.
         """
-        # A multiplication and an addition for each weight; scores and their weighted sum cost as much each.
+        # One multiplication and one addition per weight, and the same for attention scores and for their weighted sum.
         projections = 2 * (self.linear_parameters + self.embedding_parameters)
         return projections + 4 * self.layers * self.query_width * context
 
 
 def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape that a model's `config.json` tells of.
+    """Return the shape of a model from its `config.json`.
 
     Args:
         config: the file as a dict.
         name: the model's, for messages.
 
     Raises:
-        ModelError: not a dense decoder that the planner knows.
+        ModelError: not a dense decoder of a known type.
     """
     text = config.get("text_config") or config
     kind = text.get("model_type", "")
     if kind not in KNOWN_TYPES:
         raise ModelError(
-            f"{name}: model_type {kind!r} is not one whose memory can be worked out. Known: "
-            f"{', '.join(sorted(KNOWN_TYPES))}. Training it may work all the same."
+            f"{name}: memory use cannot be estimated for model_type {kind!r}. Known: "
+            f"{', '.join(sorted(KNOWN_TYPES))}. Training it may still work."
         )
     try:
         hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
@@ -157,4 +156,4 @@ def shape_from_config(config: Mapping[str, Any], name: str) -> ModelShape:
             qk_norm=kind in QK_NORM_TYPES,
         )
     except KeyError as missing:
-        raise ModelError(f"{name}: its config.json has no {missing}, so its memory cannot be worked out.") from None
+        raise ModelError(f"{name}: its config.json has no {missing}, so its memory use cannot be estimated.") from None

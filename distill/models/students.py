@@ -1,7 +1,7 @@
 """The student table: alias -> Hub id, architecture, licence, published hyper-parameters, chat format and stop token.
 
 Learning rates and scores: DeepSeek-R1 (arXiv:2501.12948, table 5) and, for the rates, the supplement of its Nature
-version. `distill sft --student qwen-1.5b` looks a name up here; any other Hub id or local folder works as well.
+version. `distill sft --student qwen-1.5b` looks up a name here; any other Hub id or local folder works as well.
 """
 
 import difflib
@@ -20,7 +20,7 @@ R1_CONTEXT = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What R1's student of a base scored: percent, and for Codeforces a rating."""
+    """Scores of R1's student of a base: percentages, and a rating for Codeforces."""
 
     aime24_pass_at_1: float
     aime24_cons_at_64: float
@@ -28,45 +28,45 @@ class Scores:
     math500_pass_at_1: float
     gpqa_diamond_pass_at_1: float
     livecodebench_pass_at_1: float
-    """Problems of August 2024 to January 2025."""
+    """Problems from August 2024 to January 2025."""
     codeforces_rating: int
 
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """What is known of a student before it is loaded."""
+    """What is known about a student before it is loaded."""
 
     alias: str
     hub_id: str
     learning_rate: float
     """Peak learning rate of full fine-tuning."""
     chat_format: str | None = None
-    """The template in `distill/templates/` given to a base model that has none of its own."""
+    """The template in `distill/models/templates/` for a base model that has none of its own."""
     stop_token: str | None = None
-    """The token that ends an answer; `None`: what the chat template ends an assistant's turn with."""
+    """The token that ends an answer; `None` for the one that ends an assistant's turn in the chat template."""
     context: int | None = None
-    """Longest sequence that the published model handles, in tokens."""
+    """Longest sequence that the published model supports, in tokens."""
     license: str | None = None
     """The base's licence, by its Hub identifier."""
     shape: ModelShape | None = None
-    """The architecture, as the base's config.json has it."""
+    """The architecture in the base's config.json."""
     replace_template: bool = False
-    """Train with `chat_format` even where the model brings a template: its own would alter what is trained."""
+    """Train with `chat_format` even if the model has a template, because its own would alter what is trained."""
     rope_theta: float | None = None
-    """Base of the rotary embedding with which rows longer than `context` are trained."""
+    """Base of the rotary embedding for training on rows longer than `context`."""
     long_context: int | None = None
     """Longest sequence once trained with `rope_theta`, in tokens."""
     r1_scores: Scores | None = None
-    """What R1's student of this base scored."""
+    """Scores of R1's student of this base."""
 
     @property
     def template_override(self) -> str | None:
-        """The template to train with instead of the model's own, where the recipe names none; `None`: keep it."""
+        """Return the template that replaces the model's own if the recipe names none; `None` to keep the model's."""
         return self.chat_format if self.replace_template else None
 
     @property
     def longest_context(self) -> int | None:
-        """Longest sequence that can be trained, with the rotary embedding's patch where there is one."""
+        """Return the longest sequence that can be trained, with the rotary patch if there is one."""
         return self.long_context or self.context
 
 
@@ -74,7 +74,7 @@ STUDENTS = {
     student.alias: student
     for student in (
         # The 4,096 tokens of Qwen2.5-Math are too few for a chain of thought. Others who trained on R1's traces raised
-        # the rotary base from 10,000 to 300,000-500,000; the low end moves the short distances least.
+        # the rotary base from 10,000 to 300,000-500,000. The low end changes short distances least.
         Student(
             "qwen-1.5b", "Qwen/Qwen2.5-Math-1.5B", 1e-4, CHATML, "<|im_end|>", 4_096, "apache-2.0",
             ModelShape(1_536, 28, 12, 2, 128, 8_960, 151_936, tied=True, qkv_bias=True),
@@ -103,15 +103,15 @@ STUDENTS = {
             r1_scores=Scores(50.4, 80.0, 89.1, 49.0, 39.6, 1205),
         ),
         # The Instruct templates of Llama 3.2 and 3.3 put a knowledge cutoff and a date (3.2: the day of rendering) in
-        # front of every prompt: rows would change with the day, and the student would expect the line for ever.
+        # front of every prompt. Rows would change from day to day, and the student would always expect that line.
         Student(
             "llama-70b", "meta-llama/Llama-3.3-70B-Instruct", 2e-5, LLAMA3, "<|eot_id|>", 131_072, "llama3.3",
             ModelShape(8_192, 80, 64, 8, 128, 28_672, 128_256),
             replace_template=True,
             r1_scores=Scores(70.0, 86.7, 94.5, 65.2, 57.5, 1633),
         ),
-        # Newer small bases. No rates are published for them: each has that of R1's student nearest in size.
-        # Qwen3's template takes the thinking out of earlier turns and sets its line breaks anew in the last one.
+        # Newer small bases. No rates are published for them: each uses that of R1's student nearest in size.
+        # Qwen3's template removes the thinking from earlier turns and changes its line breaks in the last one.
         Student(
             "qwen3-0.6b", "Qwen/Qwen3-0.6B-Base", 1e-4, CHATML, "<|im_end|>", 32_768, "apache-2.0",
             ModelShape(1_024, 28, 16, 8, 128, 3_072, 151_936, tied=True, qk_norm=True), replace_template=True,
@@ -129,7 +129,7 @@ STUDENTS = {
             ModelShape(4_096, 36, 32, 8, 128, 12_288, 151_936, qk_norm=True), replace_template=True,
         ),
         # The Instruct models, not the bases: in Llama's bases the embeddings of the header and <|eot_id|> tokens were
-        # never trained, and LoRA leaves embeddings as they are, so that a student could not learn to stop.
+        # never trained. LoRA does not train embeddings, so a student could not learn to stop.
         Student(
             "llama3.2-1b", "meta-llama/Llama-3.2-1B-Instruct", 1e-4, LLAMA3, "<|eot_id|>", 131_072, "llama3.2",
             ModelShape(2_048, 16, 32, 8, 64, 8_192, 128_256, tied=True), replace_template=True,
@@ -146,14 +146,14 @@ STUDENTS = {
 }  # fmt: skip
 
 DEFAULT_LEARNING_RATE = 5e-5
-"""For a model that is not in the table: R1's rate for an 8B student."""
+"""For models that are not in the table: R1's rate for an 8B student."""
 
 LORA_LEARNING_RATE = 2e-4
 """Peak rate of LoRA: about ten times that of full fine-tuning (Thinking Machines, "LoRA Without Regret", 2025)."""
 
 
 def find_student(name: str) -> Student:
-    """The student called `name`: an alias, a Hub id (`org/model`) or a local folder.
+    """Return the student called `name`: an alias, a Hub id (`org/model`) or a local folder.
 
     Raises:
         ModelError: neither an alias nor anything that could be a Hub id or a folder.

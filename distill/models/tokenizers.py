@@ -1,4 +1,4 @@
-"""A model's tokenizer with a chat template and the right stop token: the same for sampling, training and saving."""
+"""Load a model's tokenizer with a chat template and the right stop token, for sampling, training and saving."""
 
 import json
 import re
@@ -14,24 +14,24 @@ from distill.models.chat_templates import TemplateError, render_all
 from distill.storage.files import read_json
 
 TOKENIZER = "tokenizer.json"
-"""Every fast tokenizer's own file, which the tokenizers library reads without transformers."""
+"""The file of every fast tokenizer, which the tokenizers library reads without transformers."""
 
 Tokenizer = Any
-"""A transformers tokenizer; the import stays out of here because it takes seconds."""
+"""A transformers tokenizer. Its class is not imported here, because that takes seconds."""
 
 FILE_TEMPLATE = "file:"
 MAX_TEMPLATE_BYTES = 1_000_000
 
 _PADDING = (re.compile(r"\bpad(ding)?\b|_pad_"), re.compile(r"reserved|unused"), re.compile(r"endoftext|end_of_text"))
-"""Tokens to pad with where a model names none: made for it, made for nothing, or ending texts but no answers."""
+"""Padding tokens for models that name none: made for padding, unused, or ending texts but not answers."""
 
 
 def chat_template_of(path: Path, chat_format: str | None) -> str | None:
-    """The chat template of the model at `path` as text, without loading its tokenizer.
+    """Return the text of the chat template of the model at `path`, without loading its tokenizer.
 
     Args:
         path: the model's folder.
-        chat_format: the template to use where the model has none.
+        chat_format: the template to use if the model has none.
     """
     file = path / "chat_template.jinja"
     if file.exists():
@@ -40,12 +40,12 @@ def chat_template_of(path: Path, chat_format: str | None) -> str | None:
     template = config.get("chat_template")
     if template is None and chat_format is not None:
         return _known_template(chat_format)
-    # Some models carry several, by name.
+    # Some models have several templates, by name.
     return template if template is None or isinstance(template, str) else json.dumps(template)
 
 
 def template_text(name: str | None) -> str | None:
-    """The template that `sft.chat_template` names, as text; `None` stands for the model's own.
+    """Return the text of the template that `sft.chat_template` names; `None` stands for the model's own.
 
     Args:
         name: `chatml`, `llama3` or `file:path`.
@@ -68,7 +68,7 @@ def template_text(name: str | None) -> str | None:
         with path.open("rb") as stream:
             content = stream.read(MAX_TEMPLATE_BYTES + 1)
         if len(content) > MAX_TEMPLATE_BYTES:
-            raise ModelError(f"{place}: is larger than {MAX_TEMPLATE_BYTES:,} bytes, so it is no chat template.")
+            raise ModelError(f"{place}: is larger than {MAX_TEMPLATE_BYTES:,} bytes, so it is not a chat template.")
         text = content.decode()
         ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
     except UnicodeDecodeError:
@@ -80,7 +80,7 @@ def template_text(name: str | None) -> str | None:
     except RecursionError:
         raise ModelError(f"{place}: is nested too deeply for Jinja.") from None
     except TemplateSyntaxError as error:
-        # `{% generation %}` marks what the assistant says; transformers knows it, plain Jinja does not.
+        # `{% generation %}` marks the assistant's text; transformers supports it, plain Jinja does not.
         if "generation" not in (error.message or ""):
             raise ModelError(f"{place}:{error.lineno}: not a Jinja template ({error.message}).") from None
     if not text.strip():
@@ -95,21 +95,16 @@ def _known_template(chat_format: str) -> str:
 def load_tokenizer(
     path: Path, chat_format: str | None, stop_token: str | None = None, template: str | None = None
 ) -> Tokenizer:
-    """The tokenizer at `path`, its end-of-sequence token set to the one that ends an assistant's turn.
-
-    Bases such as Qwen2.5-Math name another end of sequence than their chat template uses: a student that learnt that
-    one would never stop by itself. The padding token is never that one where the vocabulary has any other for it:
-    whoever masks padding by its id would mask the end of each answer too.
+    """Return the tokenizer at `path`, with its end-of-sequence token set to the one that ends an assistant's turn.
 
     Args:
         path: the model's folder.
-        chat_format: the template to use where the model has none.
-        stop_token: the token that must end an answer; left out, or with a `template`: read off the chat template.
+        chat_format: the template to use if the model has none.
+        stop_token: the token that must end an answer; ignored with a `template`. Default: taken from the chat template.
         template: text of the template to use instead of the model's own.
 
     Raises:
-        ModelError: no chat template anywhere, one that cannot render a turn, or a stop token that the vocabulary does
-            not have.
+        ModelError: there is no chat template, it cannot render a turn, or the vocabulary does not have the stop token.
     """
     from transformers import AutoTokenizer
 
@@ -143,20 +138,24 @@ def load_tokenizer(
             f"{'no special token there' if stop is None else f'no token {stop!r}'}. Give it another template "
             "(sft.chat_template) whose turns end with a token of this model."
         )
+    # Bases such as Qwen2.5-Math declare another end of sequence than their chat template uses. A student that learnt
+    # that one would never stop by itself.
     tokenizer.eos_token = stop
+    # Masking padding by its id would mask the end of each answer too if both were the same token.
     if tokenizer.pad_token is None or tokenizer.pad_token == stop:
         tokenizer.pad_token = _padding_token(tokenizer, stop)
     return tokenizer
 
 
 def _is_token(tokenizer: Tokenizer, text: str) -> bool:
-    """Whether the vocabulary has it; the unknown token stands for whatever it lacks, and for itself."""
+    """Return whether the vocabulary has a token."""
+    # A missing token is converted to the id of the unknown token.
     number = tokenizer.convert_tokens_to_ids(text)
     return number is not None and tokenizer.convert_ids_to_tokens(number) == text
 
 
 def _padding_token(tokenizer: Tokenizer, stop: str) -> str:
-    """A special token that neither ends an answer nor is part of the template, else the stop token."""
+    """Return a special token that neither ends an answer nor is part of the template; else the stop token."""
     template = json.dumps(tokenizer.chat_template)
     special = {tokenizer.convert_tokens_to_ids(token): token for token in tokenizer.all_special_tokens}
     special |= {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -165,14 +164,14 @@ def _padding_token(tokenizer: Tokenizer, stop: str) -> str:
 
 
 def _turn_end(tokenizer: Tokenizer, tail: str) -> str | None:
-    """The first special token after an assistant's words, as the chat template renders them."""
+    """Return the first special token after an assistant's message, as the chat template renders it."""
     specials = set(tokenizer.all_special_tokens) | set(tokenizer.get_added_vocab())
     found = [(tail.index(token), -len(token), token) for token in specials if token in tail]
     return min(found)[2] if found else None
 
 
 def _turn_tail(tokenizer: Tokenizer) -> str:
-    """What the chat template puts after an assistant's words."""
+    """Return what the chat template writes after an assistant's message."""
     marker = "distill-marker"
     conversation = [{"role": "user", "content": "x"}, {"role": "assistant", "content": marker}]
     (text,) = render_all(tokenizer, [conversation], add_generation_prompt=False)
@@ -180,7 +179,7 @@ def _turn_tail(tokenizer: Tokenizer) -> str:
 
 
 def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
-    """The prompt's text up to where the assistant speaks.
+    """Return the text of a prompt, up to where the assistant speaks.
 
     Raises:
         TemplateError: the chat template cannot render it.
@@ -190,13 +189,13 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids (T,) of a rendered conversation; the template has put every special token in already."""
+    """Return the token ids (T,) of a rendered conversation. The template has already added all special tokens."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids (T,) of each of several rendered conversations."""
+    """Return the token ids (T,) of each of several rendered conversations."""
     ids: list[list[int]] = tokenizer(
         texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )["input_ids"]

@@ -1,5 +1,4 @@
-"""What goes to the Hub, and how: cards, licences, the list of files, the upload.
+"""Publishing to the Hub: cards, licences, the file list and the upload.
 
-Enters: a recipe, its run folder, the manifests of its finished stages. Leaves: a `Plan` (see `distill.publish.plan`) of
-one repository or two, which `distill.publish.upload` brings to the Hub, each in one commit.
+A `Plan` (`distill.publish.plan`) holds one or two repositories; `distill.publish.upload` sends each in one commit.
 """

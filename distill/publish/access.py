@@ -1,7 +1,4 @@
-"""Who pushes, and whether they may: asked before anything costs.
-
-Enters: the repositories that a push would write to. Leaves: nothing, or a `UserError` that tells what is missing.
-"""
+"""Checks that the user may write to the Hub, made before any expensive work."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 SILENCE_S = 60.0
-"""A connection on which nothing moves for so long is given up; the request is tried again."""
+"""Timeout of a silent connection; the request is then retried."""
 MAY_WRITE = ("admin", "write", "contributor")
 README_WAYS_OUT = (
     "Rename or delete it on the Hub, choose another name, or replace it with --replace-readme (its text stays in the "
@@ -27,17 +24,17 @@ README_WAYS_OUT = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A repository that is written to."""
+    """A repository to write to."""
 
     kind: str
     repo: str
     private: bool
     key: str
-    """The recipe's key that names it."""
+    """The recipe key or option that names it, for messages."""
 
 
 def targets(config: PushConfig) -> list[Target]:
-    """The repositories of a recipe, in the order of publishing."""
+    """Return the repositories of a recipe in the order of publishing."""
     found = [Target("model", config.repo, config.private, "push.repo")]
     if config.dataset is not None:
         found.insert(0, Target("dataset", config.dataset, config.private, "push.dataset"))
@@ -45,10 +42,10 @@ def targets(config: PushConfig) -> list[Target]:
 
 
 def connect() -> "HfApi":
-    """The Hub's client.
+    """Return a client of the Hub.
 
     Raises:
-        UserError: no token, or told to stay offline.
+        UserError: there is no token, or HF_HUB_OFFLINE is set.
     """
     from huggingface_hub import HfApi, constants, get_token, set_client_factory
 
@@ -62,7 +59,7 @@ def connect() -> "HfApi":
 
 
 def _client_that_gives_up() -> Any:
-    """The Hub client's own, which would wait for a silent server for ever, with a limit to each wait."""
+    """Return huggingface_hub's default client with a timeout on every wait; without one it waits forever."""
     from huggingface_hub.utils._http import default_client_factory
 
     client = default_client_factory()
@@ -71,27 +68,27 @@ def _client_that_gives_up() -> Any:
 
 
 def _limit_waits(request: Any) -> None:
-    # For each request: huggingface_hub 1.x passes `timeout=None` to many of them, which overrides a client's own.
+    # Set on each request: huggingface_hub 1.x often passes `timeout=None`, which overrides the client's own timeout.
     waits = request.extensions.get("timeout") or {}
     limited = {kind: SILENCE_S if waits.get(kind) is None else waits[kind] for kind in ("connect", "read", "write")}
     request.extensions["timeout"] = {**waits, **limited}
 
 
 def check_access(api: "HfApi", config: PushConfig) -> None:
-    """Find out that each repository can be written to, and holds no card of somebody else's.
+    """Check that each repository can be written to and that its card may be replaced.
 
     Raises:
-        UserError: who you are, what is missing, and the ways out.
+        UserError: access is missing; the message names the user, what is missing and the ways out.
     """
     for target in targets(config):
         check_target(api, target, config.replace_readme)
 
 
 def check_target(api: "HfApi", target: Target, replace_readme: bool) -> None:
-    """Find out that one repository can be written to.
+    """Check one repository, as `check_access` does.
 
     Raises:
-        UserError: who you are, what is missing, and the ways out.
+        UserError: see `check_access`.
     """
     with hub_errors("who you are"):
         me = patiently(api.whoami)
@@ -101,26 +98,30 @@ def check_target(api: "HfApi", target: Target, replace_readme: bool) -> None:
 
 
 def check_repository(api: "HfApi", target: Target, replace_readme: bool) -> None:
-    """Look at a repository where there is one."""
+    """Check visibility, write access and card of a repository that exists; a missing one passes.
+
+    Raises:
+        UserError: see `check_access`.
+    """
     about = repository(api, target.kind, target.repo)
     if about is None:
         return
     if target.private and about.private is False:
         raise UserError(
             f"{target.key}: {target.repo} exists and is public, and push.private is true: what is pushed would be "
-            "there for everyone. If that is meant, set push.private: false (--public); else make it private on the Hub."
+            "public. If that is intended, set push.private: false (--public); else make it private on the Hub."
         )
     try:
         patiently(lambda: api.auth_check(target.repo, repo_type=target.kind, write=True))
     except Exception as error:
-        if status_of(error) != 404:  # Hubs of one's own may not know this question; the commit will tell
+        if status_of(error) != 404:  # a self-hosted Hub may lack this endpoint; the commit fails without the right
             raise
     if not replace_readme:
         check_readme(api, target.kind, target.repo, "main")
 
 
 def repository(api: "HfApi", kind: str, repo: str) -> Any:
-    """What the Hub tells of a repository; `None` where there is none that the token can see."""
+    """Return the Hub's description of a repository, or `None` if the token can see none."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
@@ -130,10 +131,10 @@ def repository(api: "HfApi", kind: str, repo: str) -> Any:
 
 
 def check_readme(api: "HfApi", kind: str, repo: str, revision: str) -> None:
-    """Refuse to replace a card that distill did not write, or that was edited since.
+    """Refuse to replace a card that distill did not write or that was edited since.
 
     Raises:
-        UserError: which one, and the ways out.
+        UserError: there is such a card; the message names the ways out.
     """
     card = remote_text(api, kind, repo, revision, CARD)
     if card is None:
@@ -146,18 +147,21 @@ def check_readme(api: "HfApi", kind: str, repo: str, revision: str) -> None:
 
 
 def remote_hashes(api: "HfApi", kind: str, repo: str, revision: str) -> dict[str, str]:
-    """What distill has published in a repository, from its own list there; empty where there is none."""
+    """Return path -> SHA-256 of the files that distill has published in a repository, from its own list there.
+
+    Empty if the list is missing or unreadable.
+    """
     import json
 
     try:
         files = json.loads(remote_text(api, kind, repo, revision, FILE_LIST) or "{}").get("files", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError):  # AttributeError: JSON, but not an object
         return {}
     return {str(path): str(sha256) for path, sha256 in files.items()} if isinstance(files, dict) else {}
 
 
 def remote_text(api: "HfApi", kind: str, repo: str, revision: str, path: str) -> str | None:
-    """A small text of a repository; `None` where there is no such file."""
+    """Return the content of a small text file in a repository, or `None` if it does not exist."""
     from huggingface_hub import get_session, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
@@ -176,13 +180,17 @@ def remote_text(api: "HfApi", kind: str, repo: str, revision: str, path: str) ->
 
 
 def _check_role(me: Mapping[str, Any], target: Target) -> None:
-    """Whether the token's owner may write under a name at all, as far as the Hub says so beforehand."""
+    """Refuse a token that cannot write to the target, as far as the Hub tells in advance.
+
+    Raises:
+        UserError: see `check_access`.
+    """
     name, owner = me.get("name"), target.repo.partition("/")[0]
     token = me.get("auth", {}).get("accessToken", {}) or {}
     orgs = {str(org.get("name")): org.get("roleInOrg") for org in me.get("orgs", [])}
     mine = [str(name), *(org for org, role in orgs.items() if role is None or role in MAY_WRITE)]
     if token.get("role") == "read":
-        raise UserError(f"push: you are {name}, with a token that may only read. Take one that may write: {LOGIN}.")
+        raise UserError(f"push: you are {name}, with a read-only token. Use one with write access: {LOGIN}.")
     if owner not in mine:
         why = (
             f"your role there is {orgs[owner]!r}"

@@ -1,6 +1,6 @@
-"""The training data's card and configurations: README.md of the dataset repository.
+"""The dataset repository's README.md.
 
-Enters: `RunFacts`. Leaves: Markdown whose front matter lets `datasets.load_dataset` find the Parquet files:
+Its front matter lets `datasets.load_dataset` find the Parquet files:
 
     configs:
     - config_name: default
@@ -26,12 +26,12 @@ KEPT_COLUMNS = {
     "source": "where the problem comes from",
     "answer": "the expected answer",
     "extracted_answer": "the final answer that was found in the completion",
-    "graded_by": "whose word the grade is: `rule`, `majority` or `judge`",
-    "teacher": "who wrote the trace",
+    "graded_by": "what decided the grade: `rule`, `majority` or `judge`",
+    "teacher": "the model that wrote the trace",
     "teacher_revision": "its revision",
     "sample_index": "number of the sample among those of its problem",
-    "num_completion_tokens": "length in the teacher's tokens; null where nobody told",
-    "num_student_tokens": "length in the student's tokens; null where they were not counted",
+    "num_completion_tokens": "length in the teacher's tokens; null where not known",
+    "num_student_tokens": "length in the student's tokens; null where not counted",
 }
 DROPPED_COLUMNS = {
     "prompt": "the question as chat messages",
@@ -43,11 +43,11 @@ DROPPED_COLUMNS = {
     "sample_index": "number of the sample among those of its problem",
     "answer": "the expected answer",
     "extracted_answer": "the final answer that was found",
-    "graded_by": "whose word the grade is",
+    "graded_by": "what decided the grade",
     "finish_reason": "`stop`, `length`, `loop` or `error`",
     "error": "what went wrong, for `error`",
-    "num_completion_tokens": "length in the teacher's tokens; null where nobody told",
-    "num_student_tokens": "length in the student's tokens; null where they were not counted",
+    "num_completion_tokens": "length in the teacher's tokens; null where not known",
+    "num_student_tokens": "length in the student's tokens; null where not counted",
     "source": "where the problem comes from",
 }
 
@@ -61,16 +61,16 @@ def dataset_card(
     warnings: Sequence[str],
     num_dropped: int | None,
 ) -> str:
-    """The card.
+    """Return the card as Markdown with its front matter.
 
     Args:
-        facts: the run's.
+        facts: of the run.
         repo: dataset repository.
         model: repository of the student.
         teachers: each teacher's name and licence.
-        source_licences: each Hub data set that problems or traces come from, and its licence.
-        warnings: what is doubtful about licences.
-        num_dropped: rows of the configuration `dropped`; `None` where there is no such configuration.
+        source_licences: each Hub dataset that problems or traces come from, and its licence.
+        warnings: warnings about licences.
+        num_dropped: rows of the configuration `dropped`; `None`: there is no such configuration.
     """
     configs = ["default"] if num_dropped is None else ["default", "dropped"]
     folders = {"default": "kept", "dropped": "dropped"}
@@ -110,6 +110,6 @@ def dataset_card(
 
 
 def _size(num_rows: int) -> str:
-    """The Hub's category."""
+    """Return the Hub's `size_categories` value for a number of rows."""
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return next((name for bound, name in bounds if num_rows < bound), "1M<n<10M" if num_rows < 10**7 else "n>10M")

@@ -1,6 +1,6 @@
-"""Scores as the Hub reads them: `.eval_results/*.yaml`, which benchmarks' leaderboards take up.
+"""Scores in the Hub's format: `.eval_results/*.yaml`, from which the Hub fills benchmark leaderboards.
 
-Enters: `RunFacts`. Leaves: one file for each benchmark that is a data set of the Hub and was measured whole, e.g.
+There is one file for each benchmark that is a Hub dataset and was measured whole:
 
     - dataset: {id: openai/gsm8k, task_id: gsm8k}
       value: 43.5
@@ -21,34 +21,34 @@ from distill.sources.problems import HELD_OUT, benchmark_name
 
 FOLDER = ".eval_results"
 TASK_IDS = {("openai/gsm8k", "main"): "gsm8k"}
-"""Names of tasks where a benchmark's own eval.yaml has another than its configuration's."""
+"""Task ids of benchmarks whose eval.yaml does not name the task like the configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a benchmark lies on the Hub."""
+    """A benchmark's location on the Hub."""
 
     dataset: str
     config: str | None
     split: str
     revision: str | None
     is_whole: bool
-    """Whether all of it was measured: a score on a part must not stand beside others' scores on all of it."""
+    """Whether all of it was measured; a score on a part is not comparable with scores on the whole."""
 
 
 def scores_by_benchmark(facts: RunFacts) -> list[Mapping[str, Any]]:
-    """Base, student and difference on each benchmark; nothing where nothing was measured."""
+    """Return base, student and difference on each benchmark; empty if nothing was measured."""
     return list(facts.metrics("eval").get("benchmarks", []))
 
 
 def benchmark_places(facts: RunFacts) -> dict[str, Place]:
-    """The Hub's benchmarks by the name that the scores have."""
+    """Return the benchmarks that are Hub datasets, by the name that they have in the scores."""
     found: dict[str, Place] = {}
     names: set[str] = {HELD_OUT}
     for source in facts.recipe.eval.benchmarks if facts.recipe.eval else []:
         name = benchmark_name(source)
         while name in names:
-            name += "+"  # as distill.sources.problems tells two sets of one name apart
+            name += "+"  # distill.sources.problems disambiguates equal names the same way
         names.add(name)
         kind, _, dataset = source.source.partition(":")
         if kind == "hf" and is_hub_id(dataset):
@@ -57,7 +57,7 @@ def benchmark_places(facts: RunFacts) -> dict[str, Place]:
 
 
 def eval_result_files(facts: RunFacts, repo: str) -> list[PublishedFile]:
-    """The files, each named after its benchmark."""
+    """Return the result files, each named after its benchmark."""
     import yaml
 
     places = benchmark_places(facts)

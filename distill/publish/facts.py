@@ -1,7 +1,4 @@
-"""What the manifests of a finished run tell, checked for telling one story.
-
-Enters: the recipe and the manifests. Leaves: a `RunFacts`, from which cards, lock and list of files are made.
-"""
+"""Facts about a finished run, from manifests that are checked for consistency. Cards, lock and file list use them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,26 +30,26 @@ class RunFacts:
     recipe: Recipe
     run_dir: Path
     manifests: Mapping[str, Mapping[str, Any]]
-    """By stage; `eval` is missing where the recipe has none."""
+    """By stage; `eval` is absent if the recipe has none."""
 
     def metrics(self, stage: str) -> Mapping[str, Any]:
-        """What a stage's manifest counts; empty where there is no such stage."""
+        """Return the metrics of a stage's manifest; empty if there is no such stage."""
         found: Mapping[str, Any] = self.manifests.get(stage, {}).get("metrics", {})
         return found
 
     @property
     def source(self) -> str:
-        """The stage that the traces come from."""
+        """Return the stage that the traces come from."""
         return self.recipe.traces_stage
 
     @property
     def base_name(self) -> str:
-        """The base as the recipe knows it: Hub id or folder."""
+        """Return the base as the recipe names it: Hub id or folder."""
         return str(self.metrics("sft")["student"])
 
     @property
     def base(self) -> str:
-        """The base as others know it."""
+        """Return the base's name without local folders."""
         return local_name(self.base_name)
 
     @property
@@ -65,7 +62,7 @@ class RunFacts:
 
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
-        """(name, revision) of each, as the recipe or the traces know it."""
+        """Return (name, revision) of each teacher, as the recipe or the traces name it."""
         if self.source == "generate":
             metrics = self.metrics("generate")
             return [(str(metrics["teacher"]), str(metrics.get("teacher_revision") or ""))]
@@ -73,10 +70,10 @@ class RunFacts:
 
     @cached_property
     def certificate(self) -> Mapping[str, Any]:
-        """Which evaluation sets the problems were checked against; empty while the filter is not complete.
+        """Return which evaluation sets the problems were checked against; empty if the filter is not complete.
 
         Raises:
-            StoreError: it is damaged.
+            StoreError: the certificate is damaged.
         """
         path = self.run_dir / "filter" / CERTIFICATE
         found = read_object(path) or {} if "filter" in self.manifests else {}
@@ -86,7 +83,7 @@ class RunFacts:
 
     @property
     def hub_datasets(self) -> list[str]:
-        """Hub ids of the data sets that problems and traces come from."""
+        """Return the Hub ids of the datasets that problems and traces come from."""
         return list(dict.fromkeys(one.source[3:] for one in self.sources if one.source.startswith("hf:")))
 
     @property
@@ -99,7 +96,7 @@ class RunFacts:
 
 
 def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, Any]]) -> RunFacts:
-    """The facts of a run.
+    """Return the facts of a run.
 
     Raises:
         StoreError, UserError: see `distill.recipe.lineage.check_made_by`.
@@ -109,12 +106,12 @@ def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, A
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model's name leads to the Hub."""
+    """Return whether a name is a Hub id rather than a folder or an alias."""
     return name.count("/") == 1 and not names_folder(name)
 
 
 def shown_sources(facts: RunFacts) -> list[tuple[str, str]]:
-    """(label, pinned revision) of each source of problems or traces, each once."""
+    """Return the distinct (label, pinned revision) of the sources of problems and traces."""
     return list(dict.fromkeys((source_label(source), source.revision or "") for source in facts.sources))
 
 

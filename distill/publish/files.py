@@ -1,10 +1,6 @@
-"""The files that are published: safetensors and text, each name against a list, each content looked at.
+"""Selection of the files to publish: safetensors and text only, each checked by name and by content.
 
-Enters: the student's folder, an adapter's, a checkpoint's. Leaves: `PublishedFile`s, for example
-
-    PublishedFile("model.safetensors", Path("…/sft/student/model.safetensors"), 269060552, "f38a…")
-
-A pickle may run code where it is loaded, and a file that distill did not write may hold anything: both are refused.
+Pickles are refused because loading one may run code, unknown files because they may hold anything.
 """
 
 import hashlib
@@ -27,11 +23,11 @@ TEXTS = re.compile(
     r"|merges\.txt|vocab\.txt|chat_template\.jinja|additional_chat_templates/[\w.-]+\.jinja"
 )
 NOT_PUBLISHED = re.compile(r"README\.md|tokenizer\.model")
-"""peft's own card, and a binary vocabulary whose content tokenizer.json has as well."""
+"""Skipped: peft's own card, and a binary vocabulary that tokenizer.json contains as well."""
 PICKLES = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib|npy|npz|distcp|h5|msgpack|zip|tar|gz)")
 CARD = "README.md"
 FILE_LIST = "distill/files.json"
-"""What distill has published in a repository, by path with its SHA-256; the next push knows its own files by it."""
+"""Path -> SHA-256 of what distill has published in a repository; the next push recognises its own files by it."""
 MAX_HEADER_BYTES = 100_000_000
 
 
@@ -48,7 +44,7 @@ class PublishedFile:
 
     @cached_property
     def git_oid(self) -> str:
-        """Git's name for the content, by which the Hub knows files that it does not keep as large ones."""
+        """Return git's blob id, by which the Hub identifies files that it does not store as LFS."""
         digest = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
         if isinstance(self.source, bytes):
             digest.update(self.source)
@@ -60,34 +56,34 @@ class PublishedFile:
 
 
 def text_file(path: str, text: str) -> PublishedFile:
-    """A file of a text."""
+    """Return a file with the given text."""
     content = text.encode(errors="replace")
     return PublishedFile(path, content, len(content), hashlib.sha256(content).hexdigest())
 
 
 def json_file(path: str, value: Any) -> PublishedFile:
-    """A JSON file, without anything of this machine."""
+    """Return a JSON file without local paths, server addresses and secrets."""
     return text_file(path, json.dumps(scrub(value), indent=2, allow_nan=False) + "\n")
 
 
 def stored_file(path: str, source: Path, sha256: str | None = None) -> PublishedFile:
-    """A file of this machine as it is."""
+    """Return a local file, to be published unchanged."""
     return PublishedFile(path, source, source.stat().st_size, sha256 or sha256_of(source))
 
 
 def file_list(files: Iterable[PublishedFile]) -> PublishedFile:
-    """The list of all other files."""
+    """Return the file that lists all the others."""
     hashes = {file.path: file.sha256 for file in sorted(files, key=lambda f: f.path)}
     return text_file(FILE_LIST, json.dumps({"schema_version": 1, "files": hashes}, indent=2) + "\n")
 
 
 def checked_hashes(folder: Path, expected_sha256: str, remake: str) -> dict[str, str]:
-    """Each file's SHA-256, once it is sure that they are what the manifest says.
+    """Return each file's SHA-256 after checking the folder against the manifest.
 
     Args:
         folder: of an output.
-        expected_sha256: as the manifest has it.
-        remake: what to do where it is not that, as a sentence.
+        expected_sha256: from the manifest.
+        remake: sentence for the error message: how to make the output again.
 
     Raises:
         StoreError: the folder is gone or its content has changed since it was made.
@@ -97,22 +93,22 @@ def checked_hashes(folder: Path, expected_sha256: str, remake: str) -> dict[str,
     hashes = hashes_of(folder)
     if hash_of_hashes(hashes) != expected_sha256:
         raise StoreError(
-            f"{folder}: its content is not what its stage left there (checksum), so it is not published. {remake}"
+            f"{folder}: its content has changed since its stage wrote it (checksum), so it is not published. {remake}"
         )
     return hashes
 
 
 def model_files(folder: Path, hashes: Mapping[str, str], base: str, inside: str = "") -> list[PublishedFile]:
-    """What is published of a folder with a model or an adapter.
+    """Return what to publish of a folder with a model or an adapter.
 
     Args:
         folder: as training saved it.
-        hashes: SHA-256 by name.
-        base: the base model as others know it, which an adapter's config must name.
-        inside: where it goes in the repository, with a slash at its end.
+        hashes: SHA-256 by file name.
+        base: public name of the base model, which an adapter's config must give.
+        inside: prefix in the repository, ending in a slash.
 
     Raises:
-        StoreError: a pickle, or another file that has no place there; or weights that are not safetensors.
+        StoreError: the folder holds a pickle or another unexpected file, or no safetensors weights.
     """
     files = []
     for name, sha256 in hashes.items():
@@ -135,9 +131,7 @@ def model_files(folder: Path, hashes: Mapping[str, str], base: str, inside: str 
 
 
 def checkpoint_files(folder: Path, base: str) -> list[PublishedFile]:
-    """What is published of a checkpoint: its weights and texts, nothing of the optimiser; empty where it has no
-    safetensors.
-    """
+    """Return what to publish of a checkpoint: weights and texts without optimiser state; empty without safetensors."""
     wanted = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
     names = {
         path.name: sha256_of(path) for path in wanted if WEIGHTS.fullmatch(path.name) or TEXTS.fullmatch(path.name)
@@ -146,10 +140,10 @@ def checkpoint_files(folder: Path, base: str) -> list[PublishedFile]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Look at the header: its length, then JSON that names tensors.
+    """Check the header of a safetensors file: its length, then a JSON object.
 
     Raises:
-        StoreError: it is none, whatever the file's name.
+        StoreError: the file is not safetensors, whatever its name.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -160,18 +154,18 @@ def check_safetensors(path: Path) -> None:
                     return
             except ValueError:
                 pass
-    raise StoreError(f"{path}: is called safetensors, and is none. It is not published. Remove it, or fetch it anew.")
+    raise StoreError(f"{path}: is not a safetensors file, so it is not published. Remove it or download it again.")
 
 
 def _text_of(path: Path, name: str, sha256: str, base: str) -> PublishedFile:
-    """A text as it is, or as it reads without the folders of this machine."""
+    """Return a text file, rewritten only if a config in it names local folders."""
     content = path.read_bytes()
     try:
         text = content.decode()
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise StoreError(f"{path}: should be text, and is not. It is not published. Fix or remove it.")
+        raise StoreError(f"{path}: is not a text file, so it is not published. Fix or remove it.")
     if path.name in ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"):
         values = _json_object(path, text)
         clean = {key: _without_folders(key, value, base) for key, value in values.items()}
@@ -186,21 +180,21 @@ def _json_object(path: Path, text: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise StoreError(f"{path}: should be a JSON object, and is not. It is not published. Fix or remove it.")
+        raise StoreError(f"{path}: is not a JSON object, so it is not published. Fix or remove it.")
     return value
 
 
 def _without_folders(key: str, value: Any, base: str) -> Any:
     if key == "base_model_name_or_path":
         return base
-    # A chat template is a text of its own, in which a slash begins no path.
+    # A leading slash in a chat template does not begin a path.
     return local_name(value) if key != "chat_template" and isinstance(value, str) and value.startswith("/") else value
 
 
 def _unwanted(path: Path, name: str) -> str:
     what = (
-        "a pickle or an archive, which may run code where it is loaded"
+        "a pickle or an archive, which may run code when it is loaded"
         if PICKLES.fullmatch(name)
-        else "no part of a student"
+        else "not part of a student"
     )
     return f"{path}: is {what}, so nothing is published. Move it elsewhere."

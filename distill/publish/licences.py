@@ -1,10 +1,6 @@
-"""Licences of base, teachers and data: which one the student gets, what it asks for, what it forbids.
+"""Licences of base, teachers and data: which one the student gets, what it requires and what it forbids.
 
-Enters: a model's name, and its folder where it is here. Leaves: a `Licence`, and `Flag`s such as
-
-    Flag("refusal", "teacher gpt-5: OpenAI's terms forbid training models that compete with its own on the output.")
-
-This is a reading of licences by their names to help their users keep them, not legal advice.
+Licences are recognised by name only, to help users comply with them. This is not legal advice.
 """
 
 import re
@@ -17,31 +13,31 @@ from distill.models.hub_names import names_folder
 from distill.models.students import find_student
 
 Outputs = Literal["free", "terms", "forbidden", "unknown"]
-"""What a licence says of training another model on the licensed model's output."""
+"""What a licence says about training another model on the licensed model's output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """What is known of a licence by its name."""
+    """What is known about a licence."""
 
     id: str
-    """The Hub's identifier; `other` where the Hub has none of its own, with `name` then."""
+    """The Hub's identifier; `other`, with a `name`, if the Hub has none."""
     title: str
     name: str = ""
     link: str = ""
     outputs: Outputs = "unknown"
     terms: str = ""
-    """What it asks of a model that is made from the licensed one, or from its output."""
+    """What it requires of a model made from the licensed one or from its output."""
     built_with: str = ""
-    """The words that such a model's card must show."""
+    """Words that such a model's card must show."""
     name_starts_with: str = ""
-    """How such a model's name must begin."""
+    """Required beginning of such a model's name."""
     family: str = ""
-    """A forbidding licence lets the output improve models whose name holds this."""
+    """Part of the name of models that the output may improve although the licence forbids it for others."""
     passes_on: bool = False
-    """A model trained on the output comes under the same licence."""
+    """Whether a model trained on the output comes under the same licence."""
     notice: str = ""
-    """Text of the file NOTICE that must go along."""
+    """Text of the NOTICE file that must be distributed too."""
 
 
 UNKNOWN = Licence("unknown", "unknown")
@@ -117,7 +113,7 @@ LICENCES = {
         for name in ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0")
     },
 }
-"""By the Hub's identifier, or by `license_name` where that is `other`."""
+"""By the Hub's identifier, or by `license_name` if the identifier is `other`."""
 
 PROVIDERS = (
     (r"(^|/)(gpt-(?!oss)|chatgpt|o[134](-|$))", "OpenAI's"),
@@ -125,7 +121,7 @@ PROVIDERS = (
     (r"(^|/)gemini", "Google's Gemini API"),
     (r"(^|/)grok-", "xAI's"),
 )
-"""Served models whose provider's terms forbid training competing models on the output."""
+"""API models whose provider's terms forbid training competing models on the output: name pattern, provider."""
 
 KNOWN = (
     (r"^meta-llama/(Meta-)?Llama-3\.1-", "llama3.1"),
@@ -145,32 +141,32 @@ KNOWN = (
     (r"^google/gemma-[123]", "gemma"),
     (r"^microsoft/(phi-4|Phi-4)", "mit"),
 )
-"""Hub ids whose licence is known without asking the Hub, as their own repositories state it."""
+"""Hub id patterns and their licences, as the models' repositories state them; the Hub need not be asked."""
 
 AskHub = Callable[[str], dict[str, Any]]
-"""The front matter of a model's card on the Hub by the model's name; empty where it cannot be had."""
+"""Returns the front matter of a model's card on the Hub; empty if it is not available."""
 
 
 def ask_nobody(name: str) -> dict[str, Any]:
-    """For a dry run, which needs no network."""
+    """Return nothing; an `AskHub` for dry runs, which need no network."""
     return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Something about licences that the one who publishes must know; a refusal stops until it is accepted."""
+    """A licence problem to report before publishing; a refusal stops the push until it is accepted."""
 
     level: Literal["warning", "refusal"]
     text: str
 
 
 def licence_of(name: str, folder: Path | None = None, ask_hub: AskHub = ask_nobody) -> Licence:
-    """The licence of a model.
+    """Return the licence of a model.
 
     Args:
-        name: a Hub id, an alias, a local folder, or the name that a server knows it by.
+        name: a Hub id, an alias, a local folder, or the model's name on a server.
         folder: where the model is on this machine.
-        ask_hub: asked last.
+        ask_hub: called only if neither the tables nor a local card tell.
     """
     for pattern, owner in PROVIDERS:
         if re.search(pattern, name):
@@ -185,12 +181,12 @@ def licence_of(name: str, folder: Path | None = None, ask_hub: AskHub = ask_nobo
 
 
 def named_licence(name: str) -> Licence:
-    """The licence of a Hub identifier; one that is not in the table keeps its name, and nothing else is known of it."""
+    """Return the licence of a Hub identifier; for one that is not in the table only its name is known."""
     return LICENCES.get(name) or (UNKNOWN if name in ("", "unknown") else Licence(name, name))
 
 
 def stated_licence(metadata: dict[str, Any]) -> Licence:
-    """The licence that a card's front matter states."""
+    """Return the licence that a card's front matter states."""
     stated = metadata.get("license")
     name = stated[0] if isinstance(stated, list) and stated else stated
     if not isinstance(name, str):
@@ -203,7 +199,7 @@ def stated_licence(metadata: dict[str, Any]) -> Licence:
 
 
 def card_metadata(card: Path) -> dict[str, Any]:
-    """The front matter of a card; empty where there is no card, or none that can be read."""
+    """Return the front matter of a card; empty if the card is missing or unreadable."""
     import yaml
 
     try:
@@ -236,9 +232,7 @@ def _cached_metadata(name: str) -> dict[str, Any]:
 
 
 def student_licence(wanted: str | None, base: Licence, teachers: Iterable[Licence]) -> Licence:
-    """The licence that the student is published under: as the recipe says, else what a teacher's licence passes on,
-    else the base's.
-    """
+    """Return the student's licence: the recipe's, else one that a teacher's licence passes on, else the base's."""
     if wanted is not None:
         return named_licence(wanted)
     return next((licence for licence in teachers if licence.passes_on), base)
@@ -250,11 +244,11 @@ def flags(
     base: tuple[str, Licence],
     teachers: Sequence[tuple[str, Licence]],
 ) -> list[Flag]:
-    """What there is to know before the student goes out.
+    """Return the licence problems to report before the student is published.
 
     Args:
-        repo: where it goes.
-        student: its licence.
+        repo: target repository.
+        student: the student's licence.
         base: name and licence.
         teachers: names and licences.
     """
@@ -269,7 +263,7 @@ def flags(
             Flag(
                 "warning",
                 f"push.license says {student.id}, but {base_name} comes under the {base_licence.title}, which "
-                "holds for models made from it too. Leave push.license out.",
+                "also applies to models made from it. Leave push.license out.",
             )
         )
     for licence in (base_licence, *(licence for _, licence in teachers)):

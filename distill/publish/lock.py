@@ -1,8 +1,7 @@
-"""What a run used, pinned: `recipe.lock.yaml`, which `distill run` takes in place of a recipe to repeat the run.
+"""The lock of a run: `recipe.lock.yaml`, which `distill run` accepts in place of a recipe to repeat the run.
 
-Enters: the recipe and the manifests of the stages that are complete. Leaves: the recipe with every default and revision
-written out; models, data sets and files with their commits and hashes; seeds; and of each stage versions, hashes and
-results, with which a repetition is compared.
+It holds the recipe with every default and revision written out; models, datasets and files with their commits and
+hashes; seeds; and each stage's versions, hashes and results, with which a repetition is compared.
 """
 
 from collections.abc import Mapping
@@ -47,13 +46,13 @@ Manifests = Mapping[str, Mapping[str, Any]]
 def run_lock(
     recipe: Recipe, run_dir: Path, manifests: Manifests, before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The lock of a run.
+    """Return the lock of a run.
 
     Args:
         recipe: as it was run.
         run_dir: its folder.
         manifests: of its complete stages.
-        before: the lock that is there, for what cannot be found out again.
+        before: the existing lock, for commits of datasets that are not loaded again.
     """
     facts = RunFacts(recipe, run_dir, manifests)
     pinned = _pinned(recipe, facts, _pins(before))
@@ -84,7 +83,7 @@ def run_lock(
         "teacher_chat_template_sha256": manifests.get("generate", {}).get("identity", {}).get("chat_template"),
         "seeds": {
             "recipe": recipe.seed,
-            # Base and student are sampled under another seed than the teacher was (see distill.stages.eval).
+            # Base and student are sampled with another seed than the teacher (see distill.stages.eval).
             **({"eval": recipe.seed + 1} if recipe.eval else {}),
         },
         "stages": {name: _stage(name, manifest) for name, manifest in manifests.items() if name != "push"},
@@ -92,7 +91,7 @@ def run_lock(
 
 
 def write_lock(recipe: Recipe, run_dir: Path, manifests: Manifests) -> None:
-    """Write or renew the lock in a run's folder; nothing where no stage is complete."""
+    """Write or update the lock in a run's folder; do nothing if no stage is complete."""
     if not manifests:
         return
     path = run_dir / LOCK_FILE
@@ -101,7 +100,7 @@ def write_lock(recipe: Recipe, run_dir: Path, manifests: Manifests) -> None:
 
 
 def read_lock(path: Path) -> dict[str, Any] | None:
-    """The lock in a file; `None` where there is none that can be read."""
+    """Return the lock in a file, or `None` if the file is missing, unreadable or not a lock."""
     try:
         found = read_tree(path, {})
         if LOCK_KEY not in found:
@@ -113,7 +112,7 @@ def read_lock(path: Path) -> dict[str, Any] | None:
 
 
 def results_of(stage: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a stage's metrics tells whether another run came out the same."""
+    """Return the part of a stage's metrics by which a repetition is compared."""
     found = {key: metrics[key] for key in _RESULTS.get(stage, ()) if key in metrics}
     if stage == "eval":
         return {role: {key: score[key] for key in _SCORE_KEYS if key in score} for role, score in found.items()}
@@ -132,7 +131,7 @@ def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
     trained = "sft" in facts.manifests
-    # Imported traces tell their teachers once they have been filtered.
+    # The teachers of imported traces are read from the kept rows, which exist once the filter is complete.
     tells = "generate" in facts.manifests if facts.source == "generate" else trained
     teachers = facts.teachers if tells else []
     return {
@@ -145,7 +144,7 @@ def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
 
 
 def _pinned(recipe: Recipe, facts: RunFacts, before: Mapping[tuple[Any, ...], str]) -> Recipe:
-    """The recipe with the revisions that were used; local folders and served models have none to ask for."""
+    """Return the recipe with the revisions that were used; local folders and served models have none."""
     changes: dict[str, Any] = {}
     if "sft" in facts.manifests and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
         changes["student_revision"] = facts.base_revision
@@ -172,10 +171,9 @@ def _pinned_source(
 
 
 def _pins(before: Mapping[str, Any] | None) -> dict[tuple[Any, ...], str]:
-    """The commits of data sets that an earlier lock of the run has: a stage that is skipped loads none.
+    """Return the dataset commits of an earlier lock of the run; a skipped stage loads no dataset to take them from.
 
-    By source, configuration, split and the revision that the recipe names, so that a recipe that names another
-    one gets none of them.
+    Keys are (source, configuration, split, the recipe's revision): a recipe with another revision matches none.
     """
     if before is None:
         return {}

@@ -1,7 +1,7 @@
-"""Markdown that says what was meant, whatever the values hold.
+"""Markdown rendering with escaping.
 
-Names of data sets, teachers and files come from elsewhere, and so may hold Markdown, HTML or formulas: in a card's
-template every value is escaped, unless it was made `Safe` here.
+Names of datasets, teachers and files come from outside and may hold Markdown, HTML or formulas. In a card's template
+every value is therefore escaped unless it is `Safe`.
 """
 
 import re
@@ -12,31 +12,32 @@ from typing import Any
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]+")
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)|(?<=:)//|(?<=www)\.")
 _BLOCK = re.compile(r"[#+=-]|\d+(?=[.)])")
-"""What makes a heading, a list or a rule of the line that begins with it."""
+"""Beginnings of a line that would make it a heading, a list or a rule."""
 _CODE = re.compile(r"[\w ./:@+=,()\[\]*<>-]+")
 
 
 class Safe(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown."""
 
     __slots__ = ()
 
 
 def one_line(value: Any) -> str:
-    """A value as one line of printable text."""
+    """Return a value as one line of printable text."""
     return " ".join(UNPRINTABLE.sub(" ", str(value)).split())
 
 
 def escape(value: Any) -> Safe:
-    """A value as plain text inside a line or a table's cell. Entities, as they mean the same to formulas and tables."""
+    """Return a value as plain text for a line or a table cell."""
+    # HTML entities rather than backslashes: they work in formulas and tables too.
     return value if isinstance(value, Safe) else Safe(_SPECIAL.sub(_entities, one_line(value)))
 
 
 def paragraph(value: Any) -> Safe:
-    """A value as a paragraph of plain text of its own."""
+    """Return a value as a paragraph of plain text."""
     text = one_line(value)
     found = _BLOCK.match(text)
-    # Escaped as a whole first: `escape` trims, and the space after a mark is part of the text.
+    # Escaped as a whole: escaping only what follows the mark would strip the space after it.
     return Safe(_BLOCK.sub(_entities, escape(text), count=1)) if found else escape(text)
 
 
@@ -45,13 +46,13 @@ def _entities(found: re.Match[str]) -> str:
 
 
 def code(value: Any) -> Safe:
-    """A name as code where it can be, else as plain text."""
+    """Return a name as inline code if its characters allow that, else as plain text."""
     text = one_line(value)
     return Safe(f"`{text}`") if _CODE.fullmatch(text) else escape(text)
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """A card from one of this package's templates."""
+    """Render one of this package's card templates."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -77,7 +78,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 
 def front_matter(metadata: Mapping[str, Any]) -> str:
-    """The YAML block that a card begins with; absent and empty values are left out."""
+    """Return the YAML block at the top of a card, without empty values."""
     import yaml
 
     kept = {key: value for key, value in metadata.items() if value not in (None, "", [], {})}
@@ -94,47 +95,47 @@ def _one_lined(value: Any) -> Any:
 
 
 def count(value: float | None) -> str:
-    """A count with its thousands set apart, `12,345`; `None` is a dash."""
+    """Format a count with thousands separators: `12,345`; `None` is a dash."""
     return "–" if value is None else f"{value:,.0f}"
 
 
 def plural(value: int) -> str:
-    """The ending of a noun that is counted."""
+    """Return the plural ending of a counted noun."""
     return "" if value == 1 else "s"
 
 
 def percent(value: float | None) -> str:
-    """A share in percent, without the sign, for columns that name it: 0.25 is `25.0`; `None` is a dash."""
+    """Format a share in percent without the sign: 0.25 is `25.0`; `None` is a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def share(value: float | None) -> str:
-    """A share in percent: 0.25 is `25.0%`; `None` is a dash."""
+    """Format a share in percent: 0.25 is `25.0%`; `None` is a dash."""
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
 def plain(value: float | None) -> str:
-    """A number in four digits: `1e-05`, `0.6667`; `None` is a dash."""
+    """Format a number to four significant digits: `1e-05`, `0.6667`; `None` is a dash."""
     return "–" if value is None else f"{value:.4g}"
 
 
 def points(value: float) -> str:
-    """A difference of shares in percentage points, signed: 0.38 is `+38.0`."""
+    """Format a difference of shares in signed percentage points: 0.38 is `+38.0`."""
     return f"{100 * value:+.1f}"
 
 
 def interval(limits: tuple[float, float]) -> str:
-    """An interval of shares in percent: (0.37, 0.51) is `37.0 to 51.0`."""
+    """Format an interval of shares in percent: (0.37, 0.51) is `37.0 to 51.0`."""
     return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}"
 
 
 def gain_interval(limits: tuple[float, float]) -> str:
-    """An interval of differences of shares in percentage points, signed: (-0.05, 0.1) is `-5.0 to +10.0`."""
+    """Format an interval of differences in signed percentage points: (-0.05, 0.1) is `-5.0 to +10.0`."""
     return f"{100 * limits[0]:+.1f} to {100 * limits[1]:+.1f}"
 
 
 def lasted(seconds: float | None) -> str:
-    """A duration for people."""
+    """Format a duration: `45 s`, `12 min`, `3 h 5 min`; `None` is a dash."""
     if seconds is None:
         return "–"
     if seconds < 90:

@@ -1,7 +1,6 @@
-"""The student's card: README.md of the model repository, its front matter included.
+"""The model repository's README.md with its front matter.
 
-Enters: `RunFacts`, licences and what goes up. Leaves: Markdown. Nothing that a model wrote is in it, and every value is
-escaped (see `distill.publish.markdown`).
+It holds no text that a model wrote, and every value is escaped (see `distill.publish.markdown`).
 """
 
 import json
@@ -28,7 +27,7 @@ QUESTION = "What is 17 + 25?"
 MAX_NEW_TOKENS = 4_096
 STAGE_TITLES = {
     "generate": "sample the teacher",
-    "import": "take in traces",
+    "import": "import traces",
     "filter": "grade and filter",
     "sft": "train",
     "eval": "evaluate",
@@ -45,17 +44,17 @@ def model_card(
     warnings: Sequence[str],
     extras: Mapping[str, Any],
 ) -> str:
-    """The card.
+    """Return the card as Markdown with its front matter.
 
     Args:
-        facts: the run's.
+        facts: of the run.
         repo: model repository.
-        dataset: repository of its training data, where that is published.
+        dataset: repository of its training data, if that is published.
         licence: the student's.
         base_licence: the base's.
         teachers: each teacher's name and licence.
-        warnings: what is doubtful about licences.
-        extras: `adapter`: whether the adapter goes along; `branches`: names of checkpoint branches.
+        warnings: warnings about licences.
+        extras: `adapter`: whether the adapter is published too; `branches`: names of checkpoint branches.
     """
     metadata = _metadata(facts, repo, dataset, licence)
     body = render(TEMPLATE, _values(facts, repo, dataset, licence, base_licence, teachers, warnings, extras))
@@ -63,7 +62,7 @@ def model_card(
 
 
 def licence_metadata(licence: Licence) -> dict[str, str]:
-    """Front matter of a licence; nothing where it is not known."""
+    """Return the front matter for a licence; empty if it is unknown."""
     if licence.id == "unknown":
         return {}
     named = {"license_name": licence.name or licence.id} if licence.id == "other" else {}
@@ -71,7 +70,7 @@ def licence_metadata(licence: Licence) -> dict[str, str]:
 
 
 def language_metadata(facts: RunFacts) -> list[str]:
-    """The language that the filter held traces to, where that is one."""
+    """Return the language that the filter required; empty if it required none or accepted several."""
     language = facts.recipe.filter.readability.language
     return [str(language)] if language in get_args(Language) else []
 
@@ -84,7 +83,7 @@ def _metadata(facts: RunFacts, repo: str, dataset: str | None, licence: Licence)
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "base_model": facts.base if facts.base_is_on_hub else None,
-        # LoRA is merged into the weights at the root, so the repository is no adapter.
+        # Not "adapter": with LoRA the weights at the root are the merged ones.
         "base_model_relation": "finetune" if facts.base_is_on_hub else None,
         "datasets": [*([dataset] if dataset else []), *filter(is_hub_id, facts.hub_datasets)],
         "tags": ["reasoning", "distillation", "distill", *(["lora"] if method in ("lora", "qlora") else [])],
@@ -173,17 +172,17 @@ def _values(
 
 
 def _literal(text: str) -> Safe:
-    """A line that goes into the card as it is: the marker, or a string in a code block."""
+    """Return one line that is not escaped: the marker, or a string in a code block."""
     return Safe(one_line(text))
 
 
 def funnel(filtered: Mapping[str, Any]) -> list[tuple[str, int, str]]:
-    """(reason, traces, what it means) of each first reason for a drop, in counting order."""
+    """Return (reason, number of traces, explanation) of each first reason for a drop, in the order of the metrics."""
     return [(reason, num, REASONS.get(reason, "")) for reason, num in filtered.get("dropped", {}).items()]
 
 
 def sources(facts: RunFacts) -> list[dict[str, Any]]:
-    """Each source with its revision and what it yielded."""
+    """Return each source with its revision and its counts."""
     by_source = facts.metrics("filter").get("by_source", {})
     pinned = dict(shown_sources(facts))
     labels = list(dict.fromkeys((*pinned, *by_source)))
@@ -195,12 +194,12 @@ def sources(facts: RunFacts) -> list[dict[str, Any]]:
 
 
 def _example(facts: RunFacts) -> str:
-    """A question, put as the training problems were."""
+    """Return an example question in the prompt template of the training problems."""
     return facts.sources[0].template.replace("{problem}", QUESTION).replace("{options}", "").strip()
 
 
 def _sampling(facts: RunFacts) -> dict[str, Safe]:
-    """How to draw from the student, as arguments in code: as it was measured, else by R1's protocol."""
+    """Return sampling arguments as code: those of the evaluation, else the defaults (R1's protocol)."""
     wanted = facts.recipe.eval.sampling if facts.recipe.eval else EvalSampling()
     drawn = f"temperature={wanted.temperature}, top_p={wanted.top_p}"
     num_tokens = min(wanted.max_tokens, MAX_NEW_TOKENS)
@@ -214,7 +213,7 @@ def _sampling(facts: RunFacts) -> dict[str, Safe]:
 
 
 def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
-    """What was set for training, in the recipe's words, as text."""
+    """Return the training settings as (name, text)."""
     config = facts.recipe.sft
     shown: dict[str, Any] = {
         "method": config.method,
@@ -246,7 +245,7 @@ def _first_loss(trained: Mapping[str, Any]) -> float | None:
 
 
 def _hardware(facts: RunFacts) -> str:
-    """What the training ran on."""
+    """Return the hardware that training ran on."""
     found = facts.manifests["sft"].get("hardware", {})
     gpus = found.get("gpus") or []
     cores = f"{found.get('num_cores')} cores of {found['cpu']}" if found.get("cpu") else ""

@@ -1,6 +1,6 @@
-"""What a push would do: each repository with its exact files, and what there is to know before. Needs no network.
+"""Plans a push without network access: each repository with its exact files, and the licence problems.
 
-Enters: `RunFacts`. Leaves: a `Plan`; `distill push --dry-run` shows it, `distill.publish.upload` carries it out.
+`distill push --dry-run` shows the `Plan`, `distill.publish.upload` carries it out.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt",
 
 @dataclass(frozen=True)
 class Publication:
-    """One revision of one repository."""
+    """The planned content of one branch of one repository."""
 
     kind: Kind
     repo: str
@@ -62,7 +62,7 @@ class Publication:
 
     @property
     def card(self) -> str:
-        """README.md."""
+        """Return the content of README.md."""
         source = next(file.source for file in self.files if file.path == CARD)
         assert isinstance(source, bytes)
         return source.decode()
@@ -70,34 +70,34 @@ class Publication:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that would be published, in the order of publishing."""
+    """Everything that a push would publish, in order."""
 
     publications: tuple[Publication, ...]
     flags: tuple[Flag, ...]
     left_out: tuple[str, ...]
-    """What is not published though it was asked for, and why."""
+    """What was requested but is not published, and why."""
 
 
 @dataclass(frozen=True)
 class AskHubs:
-    """Who is asked for licences that are not known here."""
+    """Lookups for licences that are not known locally."""
 
     model: AskHub = ask_nobody
     dataset: AskHub = ask_nobody
 
 
 def make_plan(facts: RunFacts, config: PushConfig, scratch: Path, ask: AskHubs = AskHubs()) -> Plan:
-    """The plan.
+    """Return the plan of a push.
 
     Args:
-        facts: the run's.
+        facts: of the run.
         config: the recipe's `push:`.
-        scratch: folder for tables that must be written anew.
-        ask: the Hub, where it may be asked.
+        scratch: folder for tables that must be rewritten.
+        ask: licence lookups on the Hub; by default none.
 
     Raises:
-        StoreError: something that would be published is damaged, or has no place on the Hub.
-        UserError: something asked for is not there, or rows hold secrets.
+        StoreError: something that would be published is damaged or must not be published.
+        UserError: the requested checkpoints do not exist, or rows hold secrets.
     """
     refuse_secrets(
         [facts.run_dir / "filter" / name for name in ((KEPT, DROPPED) if config.dropped else (KEPT,))],
@@ -186,7 +186,7 @@ def _tables(folder: Path, name: str, outputs: dict[str, dict[str, str]], scratch
 
 
 def _table(path: Path, name: str, sha256: str, scratch: Path) -> PublishedFile:
-    """A Parquet file as it is; where its teachers are folders of this machine, one that names them without."""
+    """Return a Parquet file, rewritten only if its teachers are named by local folders."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -208,10 +208,10 @@ def _table(path: Path, name: str, sha256: str, scratch: Path) -> PublishedFile:
 
 
 def _checkpoints(facts: RunFacts) -> list[tuple[Path, list[PublishedFile]]]:
-    """Each whole checkpoint and what is published of it, in the order of steps.
+    """Return each complete checkpoint with its files to publish, in the order of steps.
 
     Raises:
-        UserError: training has kept none.
+        UserError: training kept none.
     """
     folder = facts.run_dir / "sft" / CHECKPOINTS
     whole = sorted(
@@ -245,14 +245,14 @@ def _checkpoint(
     text = (
         f"{front_matter(metadata)}\n{MARKER}\n\n# Step {step} of {num_steps}\n\n"
         f"A checkpoint of the training of [{config.repo}](https://huggingface.co/{config.repo})"
-        f"{', its LoRA adapter alone' if is_adapter else ''}; the card of the branch `main` tells all about it.\n"
+        f"{', its LoRA adapter alone' if is_adapter else ''}; see the card of the branch `main`.\n"
     )
     whole = [text_file(CARD, text), *files]
     return Publication("model", config.repo, config.private, _sorted([*whole, file_list(whole)]), _branch(path))
 
 
 def _licence_files(facts: RunFacts, licences: Sequence[Licence]) -> list[PublishedFile]:
-    """The base's own licence where it is here, and the notices that licences ask for."""
+    """Return the base's licence files, if they are on this machine, and the notices that licences require."""
     files = []
     folder = _folder(facts.base_name) or _cached_folder(facts)
     for name in LICENCE_FILES:
@@ -295,10 +295,10 @@ def _sorted(files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
 
 
 def names_are_valid(config: PushConfig) -> None:
-    """Refuse names that the Hub does not take.
+    """Refuse repository names that the Hub does not accept.
 
     Raises:
-        UserError: which key, and why.
+        UserError: a name is invalid; the message gives its key and the reason.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -308,4 +308,4 @@ def names_are_valid(config: PushConfig) -> None:
             if name is not None:
                 validate_repo_id(name)
         except HFValidationError as error:
-            raise UserError(f"{key}: {name!r} is no name that the Hub takes. {str(error).splitlines()[0]}") from None
+            raise UserError(f"{key}: {name!r} is not a valid repository name. {str(error).splitlines()[0]}") from None

@@ -1,4 +1,4 @@
-"""A plan in words: what `distill push --dry-run` shows. Enters: a `Plan`. Leaves: text, or a JSON-ready dict."""
+"""A plan as text or JSON: the output of `distill push --dry-run`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """The plan for programs; the schema of `distill push --dry-run --json`."""
+    """Return the plan in the schema of `distill push --dry-run --json`."""
     return {
         "schema_version": 1,
         "publications": [
@@ -30,7 +30,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_text(plan: Plan, width: int = 100) -> str:
-    """The plan for people: for each repository its files with sizes and its card; then what to look at."""
+    """Return the plan as text: each repository with file sizes and card, then what is left out and what to check."""
     parts = [part for publication in plan.publications for part in _publication_lines(publication, width)]
     if plan.left_out:
         parts += ["Not published:", *(f"  {one_line(what)}" for what in plan.left_out), ""]
@@ -39,14 +39,14 @@ def plan_text(plan: Plan, width: int = 100) -> str:
         for flag in plan.flags:
             parts.append(f"  {'STOPS THE PUSH: ' if flag.level == 'refusal' else ''}{one_line(flag.text)}")
         parts.append("")
-    parts.append("This was a dry run: nothing has been sent, and nobody was asked.")
+    parts.append("This was a dry run: nothing was sent and the Hub was not contacted.")
     return "\n".join(parts)
 
 
 def _publication_lines(publication: Publication, width: int) -> list[str]:
     seen = "private" if publication.private else "public"
     branch = "" if publication.branch == "main" else f", branch {publication.branch}"
-    head = f"{publication.kind} {publication.repo}{branch} ({seen} where it is made)"
+    head = f"{publication.kind} {publication.repo}{branch} ({seen} if new)"
     room = max(len(file.path) for file in publication.files)
     files = [f"  {file.path:<{room}}  {size_text(file.size):>9}" for file in publication.files]
     total = f"  {f'{len(files)} files':<{room}}  {size_text(publication.num_bytes):>9}"
@@ -55,7 +55,7 @@ def _publication_lines(publication: Publication, width: int) -> list[str]:
 
 
 def size_text(num_bytes: int) -> str:
-    """A size at three digits."""
+    """Format a size to three significant digits, in B, kB, MB or GB."""
     for name, unit in UNITS:
         if num_bytes >= unit:
             return f"{num_bytes / unit:.3g} {name}" if num_bytes < 1000 * unit else f"{num_bytes / unit:,.0f} {name}"

@@ -1,7 +1,4 @@
-"""Recipes between teams: pulled into a folder to look at and change, pushed into a repository on the Hub.
-
-Enters: a reference; a recipe and a repository. Leaves: the recipe's files with the schema beside it, here or there.
-"""
+"""Sharing of recipes: pull one into a local folder, push one to a repository on the Hub. The schema goes with it."""
 
 import hashlib
 from collections.abc import Mapping
@@ -34,36 +31,36 @@ FILES_FOLDER = "files"
 
 @dataclass(frozen=True, slots=True)
 class SharedRecipe:
-    """What a push has done."""
+    """The result of pushing a recipe."""
 
     repo: str
     kind: str
     reference: str
-    """What others call it by, at its commit."""
+    """By which others load it, pinned to its commit."""
     private: bool
     changed: tuple[str, ...]
-    """Paths of the files that were new or different; empty: all was there already."""
+    """Paths of the files that were new or different; empty if all were there already."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def pull(fetched: Fetched, target: Path, force: bool = False) -> Path:
-    """Write a fetched recipe with its parents and files into a folder; the recipe's path.
+    """Write a fetched recipe with its parents and files into a folder, and return the recipe's path.
 
     Args:
-        fetched: as it was looked at.
+        fetched: the recipe.
         target: folder.
-        force: replace files that are there.
+        force: replace existing files.
 
     Raises:
-        StoreError: files are there already.
+        StoreError: files exist already.
     """
     places = {path: target / path.relative_to(fetched.folder) for path in fetched.files}
     there = [str(place) for place in places.values() if place.exists()]
     if there and not force:
         raise StoreError(
-            f"{', '.join(there[:3])}: there already. Name another folder, or replace what is there with --force."
+            f"{', '.join(there[:3])}: there already. Name another folder, or replace the files with --force."
         )
     recipe = places[fetched.path]
     with copy_errors(target):
@@ -80,16 +77,16 @@ def pull(fetched: Fetched, target: Path, force: bool = False) -> Path:
 
 
 def shared_files(loaded: LoadedRecipe, path: str, with_files: bool, keep_addresses: bool) -> dict[str, bytes]:
-    """The files of a recipe as others get them: parents merged into it, files of this machine beside it.
+    """Return a recipe's files for sharing, by path: its parents merged into it, local files beside it.
 
     Args:
         loaded: the recipe.
         path: in the repository.
-        with_files: send the files that it names too.
-        keep_addresses: leave the addresses of servers in it.
+        with_files: include the local files that it names.
+        keep_addresses: allow addresses of servers in it.
 
     Raises:
-        RecipeError: it names what only this machine has.
+        RecipeError: the recipe is a lock, or names what only this machine has.
     """
     if loaded.lock is not None:
         raise RecipeError(f"{loaded.reference}: is a lock, which goes to the Hub with its student (distill push).")
@@ -113,19 +110,20 @@ def push(
     with_files: bool = False,
     keep_addresses: bool = False,
 ) -> SharedRecipe:
-    """Put a recipe into a repository on the Hub, in one commit; nothing else there is touched.
+    """Push a recipe to a repository on the Hub in one commit; other files there are not changed.
 
     Args:
         loaded: the recipe.
-        repo: `org/name`; made where there is none.
-        kind: `model` or `dataset`; left out: what it is, and `dataset` for a new one.
+        repo: `org/name`; created if it does not exist.
+        kind: `model` or `dataset`; left out: that of the existing repository, `dataset` for a new one.
         path: in the repository.
-        private: whether one that is made is private; a public one is refused then.
-        with_files: as for `shared_files`, and so is `keep_addresses`.
+        private: create the repository as private, and refuse an existing public one.
+        with_files: see `shared_files`.
+        keep_addresses: see `shared_files`.
 
     Raises:
         UserError: no token, no right to write, or the recipe names what only this machine has.
-        StageError: the Hub fails for longer than waiting helps.
+        StageError: the Hub keeps failing after all retries.
     """
     files = shared_files(loaded, checked_path(path, "--path"), with_files, keep_addresses)
     api = connect()
@@ -196,7 +194,7 @@ def _refuse_local(loaded: LoadedRecipe, with_files: bool, keep_addresses: bool) 
 
 
 def _names(tree: Mapping[str, Any]) -> dict[str, str]:
-    """Each file of this machine by the name it gets in the repository."""
+    """Return local path -> unique path in the repository, for each local file of a recipe."""
     found: dict[str, str] = {}
     for source in file_sources(dict(tree)):
         name = f"{FILES_FOLDER}/{Path(source).name}"

@@ -1,7 +1,4 @@
-"""What lets others make the student again: the recipe as it was resolved, the lock, the manifests, the certificate.
-
-Enters: `RunFacts`. Leaves: files of the folder `distill/` in a repository.
-"""
+"""The published `distill/` folder, which lets others reproduce the student."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +17,7 @@ FOLDER = "distill"
 
 
 def reproduction_files(facts: RunFacts, stages: tuple[str, ...]) -> list[PublishedFile]:
-    """Recipe, lock, manifests of `stages`, certificate."""
+    """Return the files: recipe, lock, manifests of `stages`, certificate."""
     manifests = [
         json_file(f"{FOLDER}/manifests/{stage}.json", facts.manifests[stage])
         for stage in stages
@@ -35,13 +32,13 @@ def reproduction_files(facts: RunFacts, stages: tuple[str, ...]) -> list[Publish
 
 
 def recipe_text(facts: RunFacts) -> str:
-    """The recipe with all its defaults written out; files and folders of this machine by their names alone."""
+    """Return the recipe with all defaults written out; local files and folders are reduced to their names."""
     head = f"# As distill {__version__} ran it, every default written out. Files are named without their folders.\n"
     return head + recipe_yaml(scrub(_by_name(facts.recipe.model_dump(mode="json"))))
 
 
 def lock(facts: RunFacts) -> dict[str, Any]:
-    """The run's lock, its recipe's files and folders by their names alone."""
+    """Return the run's lock; local files and folders are reduced to their names."""
     whole = run_lock(facts.recipe, facts.run_dir, facts.manifests, read_lock(facts.run_dir / LOCK_FILE))
     files = {Path(name).name: sha256 for name, sha256 in whole["files"].items()}
     return {**whole, "recipe": _by_name(whole["recipe"]), "files": files}
@@ -56,7 +53,10 @@ def _by_name(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def public_certificate(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    """The certificate without the matched words: published, an evaluation item's text would end up in training data."""
+    """Return the certificate without the matched words.
+
+    Published, the text of evaluation items would end up in training data.
+    """
     hits = certificate.get("hits", {})
     return {
         **certificate,

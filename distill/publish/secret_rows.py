@@ -1,7 +1,4 @@
-"""Rows that must not be published or trained on by others, because they hold a key, a token or a password.
-
-Enters: a folder of Parquet files as the filter leaves them. Leaves: `(problem_id/sample_index, kind)` of such rows.
-"""
+"""Search for rows that must not be published because they hold a key, a token or a password."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +13,14 @@ NUM_SHOWN = 10
 
 
 def refuse_secrets(folders: list[Path], finder: SecretFinder) -> None:
-    """Stop a push whose rows hold secrets.
+    """Refuse to publish rows that hold secrets.
 
     Args:
         folders: of Parquet files.
-        finder: what is secret here.
+        finder: recognises secrets.
 
     Raises:
-        UserError: rows hold secrets; their ids and the kind, never the secret.
+        UserError: rows hold secrets; the message gives ids and kinds, never a secret.
     """
     found = [(f"{folder.name} {name}", kind) for folder in folders for name, kind in rows_with_secrets(folder, finder)]
     if not found:
@@ -38,7 +35,7 @@ def refuse_secrets(folders: list[Path], finder: SecretFinder) -> None:
 
 
 def rows_with_secrets(folder: Path, finder: SecretFinder) -> Iterator[tuple[str, str]]:
-    """The rows of a folder's Parquet files with a secret in any of their texts: id and kind.
+    """Yield (problem_id/sample_index, kind of secret) of each row with a secret in any of its texts.
 
     Raises:
         StoreError: a file cannot be read.

@@ -1,11 +1,7 @@
-"""Bring a publication to the Hub: large files first, then all of it in one commit, so that no half of it is ever seen.
+"""Upload of a publication: large files first, then everything in one commit, so that no partial state is visible.
 
-Enters: a `Publication`. Leaves: a `Pushed`, for example
-
-    Pushed("model", "org/name", "https://huggingface.co/org/name", "main", "4f0c…", 12, 9, 269_301_114, False)
-
-What is there already is not sent again: unchanged files are left out, and large files that an interrupted push had
-brought are known to the Hub by their SHA-256 (LFS) or their chunks (Xet). Where nothing differs, nothing is committed.
+Nothing is sent twice: unchanged files are skipped, and the Hub recognises large files of an interrupted push by their
+SHA-256 (LFS) or their chunks (Xet). If nothing differs, nothing is committed.
 """
 
 import time
@@ -29,12 +25,12 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 NUM_TOGETHER = 8
-"""Large files that are uploaded in one go; the client sends five of them at a time."""
+"""Large files that are uploaded between two progress updates; the client sends five at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push has done to one branch of a repository."""
+    """The result of pushing one branch of a repository."""
 
     kind: str
     repo: str
@@ -51,17 +47,17 @@ class Pushed:
 
 
 def publish(api: "HfApi", publication: Publication, replace_readme: bool, run_name: str) -> Pushed:
-    """Make the repository look as planned.
+    """Bring a branch of a repository to the planned content.
 
     Args:
         api: the Hub's client.
-        publication: what is to be there.
+        publication: the planned content.
         replace_readme: replace a card that distill did not write.
-        run_name: for the commit's message.
+        run_name: for the commit message.
 
     Raises:
-        UserError: the token may not, or a card of somebody else's is there.
-        StageError: the Hub or the connection fails for longer than waiting helps.
+        UserError: the token has no right to write, or the repository has a card that distill did not write.
+        StageError: the Hub or the connection keeps failing after all retries.
     """
     where = publication.repo + ("" if publication.branch == "main" else f" ({publication.branch})")
     sent: list[PublishedFile] = []
@@ -71,7 +67,7 @@ def publish(api: "HfApi", publication: Publication, replace_readme: bool, run_na
             try:
                 return _publish_once(api, publication, replace_readme, run_name, sent)
             except Exception as error:
-                # After a lost answer the next round sees what has arrived, so nothing is committed twice.
+                # If only the answer was lost, the retry finds the commit and changes nothing.
                 moved = status_of(error) in CONFLICT
                 if number == NUM_TRIES or not (moved or is_transient(error)):
                     raise
@@ -80,7 +76,7 @@ def publish(api: "HfApi", publication: Publication, replace_readme: bool, run_na
 
 
 def _prepare(api: "HfApi", publication: Publication, replace_readme: bool) -> None:
-    """Have the repository and the branch; neither shows anything of ours yet."""
+    """Create the repository and the branch if needed."""
     kind, repo = publication.kind, publication.repo
     key = "push.repo" if kind == "model" else "push.dataset"
     patiently(lambda: api.create_repo(repo, repo_type=kind, private=publication.private, exist_ok=True))
@@ -89,7 +85,7 @@ def _prepare(api: "HfApi", publication: Publication, replace_readme: bool) -> No
         return
     refs = patiently(lambda: api.list_repo_refs(repo, repo_type=kind))
     if publication.branch not in {branch.name for branch in refs.branches}:
-        # From the repository's first commit, which holds nothing of ours: until the one commit, the branch is empty.
+        # Branched from the repository's first commit, which holds none of our files: no partial content is visible.
         first = patiently(lambda: api.list_repo_commits(repo, repo_type=kind))[-1].commit_id
         patiently(
             lambda: api.create_branch(repo, repo_type=kind, branch=publication.branch, revision=first, exist_ok=True)
@@ -99,7 +95,7 @@ def _prepare(api: "HfApi", publication: Publication, replace_readme: bool) -> No
 def _publish_once(
     api: "HfApi", publication: Publication, replace_readme: bool, run_name: str, sent: list[PublishedFile]
 ) -> Pushed:
-    """Find out what differs and bring it; `sent` is what the commit of an earlier try held, its answer lost."""
+    """Upload and commit what differs. `sent` holds the files of an earlier attempt's commit whose answer was lost."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     kind, repo, branch = publication.kind, publication.repo, publication.branch
@@ -116,7 +112,7 @@ def _publish_once(
         for file in changed
     ]
     for addition, file in zip(additions, changed, strict=True):
-        addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # known since the folder was checked
+        addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # computed already, when the folder was checked
     with _without_xet(not _speaks_xet(api, publication)):
         _upload(api, publication, additions)
     sent[:] = changed
@@ -134,7 +130,7 @@ def _publish_once(
 
 
 def remote_files(api: "HfApi", publication: Publication, revision: str) -> dict[str, tuple[str, bool]]:
-    """Each file's (hash, whether that is the SHA-256 of a large file, else git's) by path."""
+    """Return path -> (hash, is_large): SHA-256 for large files (LFS), git's blob id for others."""
     from huggingface_hub import RepoFile
 
     def ask() -> list[Any]:
@@ -154,7 +150,7 @@ def _same(file: PublishedFile, remote: tuple[str, bool] | None) -> bool:
 def _without_foreign_card(
     api: "HfApi", publication: Publication, head: str, replace_readme: bool
 ) -> Sequence[PublishedFile]:
-    """What is to be there: on `main` all of it, where a foreign card is refused; on a branch a foreign card stays."""
+    """Return the files to publish. A foreign card is refused on `main`, and kept on another branch."""
     if replace_readme:
         return publication.files
     if publication.branch == "main":
@@ -167,7 +163,7 @@ def _without_foreign_card(
 
 
 def _upload(api: "HfApi", publication: Publication, additions: Sequence[Any]) -> None:
-    """Send large files ahead of the commit, some at a time so that progress shows."""
+    """Send large files before the commit, in batches to show progress."""
     with ProgressBar(f"push {publication.repo}", sum(a.upload_info.size for a in additions), "bytes") as progress:
         for start in range(0, len(additions), NUM_TOGETHER):
             some = list(additions[start : start + NUM_TOGETHER])
@@ -182,7 +178,7 @@ def _upload(api: "HfApi", publication: Publication, additions: Sequence[Any]) ->
 
 
 def _check(api: "HfApi", publication: Publication, commit: str, files: Sequence[PublishedFile]) -> None:
-    """See that the revision holds what was to be there; a repository's .gitignore may keep files out without a word."""
+    """Check that a commit holds all files; a .gitignore in the repository silently excludes files."""
     there = remote_files(api, publication, commit)
     missing = [file.path for file in files if not _same(file, there.get(file.path))]
     if missing:
@@ -211,7 +207,7 @@ def _pushed(
 
 
 def still_there(api: "HfApi", pushed: Mapping[str, Any], timeout_s: float) -> bool | None:
-    """Whether a branch's head is the commit that a push left there; `None` where the Hub does not answer."""
+    """Return whether a branch's head is still the pushed commit; `None` if the Hub does not answer."""
     try:
         about = api.repo_info(pushed["repo"], repo_type=pushed["kind"], revision=pushed["branch"], timeout=timeout_s)
     except Exception as error:
@@ -221,7 +217,7 @@ def still_there(api: "HfApi", pushed: Mapping[str, Any], timeout_s: float) -> bo
 
 @contextmanager
 def quiet_client() -> Iterator[None]:
-    """The client's own lines and bars are off: they hold addresses with signatures, and would mix with ours."""
+    """Silence huggingface_hub's own messages and bars, which contain signed URLs and would mix with distill's."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -244,7 +240,7 @@ def quiet_client() -> Iterator[None]:
 
 @contextmanager
 def _without_xet(off: bool) -> Iterator[None]:
-    """Upload by LFS: the client takes Xet wherever its package is installed, and gives up where the Hub has none."""
+    """Upload by LFS while `off`: the client uses Xet if its package is installed, and fails on a Hub without Xet."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_DISABLE_XET
@@ -256,7 +252,7 @@ def _without_xet(off: bool) -> Iterator[None]:
 
 
 def _speaks_xet(api: "HfApi", publication: Publication) -> bool:
-    """Whether the Hub hands out tokens for Xet; Hubs of one's own and mirrors may know LFS alone."""
+    """Return whether the Hub issues Xet tokens; self-hosted Hubs and mirrors may support LFS only."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers
 

@@ -1,1 +1,1 @@
-"""What a recipe says: its models, reading, merging, sources, trust, comparison, schema. Imports `models` and below."""
+"""Recipes: models, loading, merging, sources, trust, comparison and schema. Imports `models` and the layers below."""

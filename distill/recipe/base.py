@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: strict models and names with their limits."""
+"""Building blocks of a recipe's sections: the strict base model, and types for names."""
 
 from typing import Annotated, Literal
 
@@ -13,10 +13,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s?#@]*)?$")]
-"""Without user, password or query: a key in a URL would end up in manifests."""
+"""No user, password or query: a key in a URL would end up in manifests."""
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused, values are fixed once read, and each field's docstring is its description."""
+    """An immutable model that rejects unknown keys and takes each field's description from its docstring."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

@@ -1,7 +1,4 @@
-"""A copy of a recipe to change, with the schema beside it so that editors check it where it lies.
-
-Enters: a reference. Leaves: `recipe.yaml` and `recipe.schema.json`.
-"""
+"""Copying a recipe, with `recipe.schema.json` beside the copy so that editors can check it."""
 
 import contextlib
 import json
@@ -29,12 +26,12 @@ _EXTENDS = re.compile(r"""^(extends:[ \t]*)(["']?)([^\n"'#]+?)\2([ \t]*(?:#.*)?)
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A copy."""
+    """A copy of a recipe."""
 
     path: Path
     schema: Path
     parent: str | None
-    """What it extends, as the copy says it."""
+    """The `extends` value of the copy."""
 
     def to_json(self) -> dict[str, Any]:
         return {"path": str(self.path), "schema": str(self.schema), "extends": self.parent}
@@ -45,12 +42,12 @@ def copy_recipe(reference: str, target: Path, force: bool = False) -> Copied:
 
     Args:
         reference: an installed recipe's name, or a path.
-        target: file or folder.
-        force: replace a file that is there.
+        target: file, or folder for `recipe.yaml`.
+        force: replace an existing file.
 
     Raises:
-        RecipeError: it is no recipe, or comes from outside.
-        StoreError: a file is there already.
+        RecipeError: it is not a recipe, or comes from outside.
+        StoreError: the file already exists, or cannot be written.
     """
     if is_outside(reference):
         raise RecipeError(f"{reference}: comes from outside. Fetch it here: distill recipes pull '{reference}'")
@@ -59,7 +56,7 @@ def copy_recipe(reference: str, target: Path, force: bool = False) -> Copied:
         if target.is_dir():
             target = target / "recipe.yaml"
         if target.exists() and not force:
-            raise StoreError(f"{target}: is there already. Name another file, or replace it with --force.")
+            raise StoreError(f"{target}: already exists. Name another file, or replace it with --force.")
     text = with_schema_line(loaded.path.read_text(encoding="utf-8-sig"))
     text, parent = _with_parent(text, loaded.path, target.parent)
     text = _with_files(text, loaded.path.parent, target.parent)
@@ -71,14 +68,14 @@ def copy_recipe(reference: str, target: Path, force: bool = False) -> Copied:
 
 @contextlib.contextmanager
 def copy_errors(target: Path) -> Iterator[None]:
-    """Say where a copy cannot be written: it goes to no run, so that `--run-dir` would not help.
+    """Turn a failed write into a message about the copy.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the copy cannot be written.
     """
     try:
         yield
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError) as error:  # atomic_write's own message suggests --run-dir, which does not help here
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
             raise
@@ -88,15 +85,15 @@ def copy_errors(target: Path) -> Iterator[None]:
 
 
 def with_schema_line(text: str, path: str = SCHEMA_FILE) -> str:
-    """A recipe's text with the line for editors first."""
+    """Return a recipe's text with the schema line for editors first."""
     return f"{schema_line(path)}\n{_SCHEMA_LINE.sub('', text)}"
 
 
 def write_schema(folder: Path) -> Path:
-    """The schema in `folder`; a file of that name that is none of ours stays.
+    """Write the schema into `folder` and return its path.
 
     Raises:
-        StoreError: there is such a file.
+        StoreError: the folder has a file of that name that is not a schema of distill.
     """
     path = folder / SCHEMA_FILE
     if path.exists():
@@ -105,13 +102,13 @@ def write_schema(folder: Path) -> Path:
         except (OSError, ValueError, AttributeError):
             ours = False
         if not ours:
-            raise StoreError(f"{path}: is there already, and is no schema of distill's. Move it elsewhere.")
+            raise StoreError(f"{path}: already exists, and is not a schema of distill. Move it elsewhere.")
     atomic_write(path, schema_text())
     return path
 
 
 def _with_parent(text: str, path: Path, folder: Path) -> tuple[str, str | None]:
-    """The text with its parent named as the copy reaches it: an installed one by name, another by its path."""
+    """Return the text with `extends` adjusted to the copy's folder, and its value: an installed name or a path."""
     found = _EXTENDS.search(text)
     if found is None:
         return text, None
@@ -124,7 +121,7 @@ def _with_parent(text: str, path: Path, folder: Path) -> tuple[str, str | None]:
 
 
 def _with_files(text: str, before: Path, folder: Path) -> str:
-    """Relative `file:` sources, named as the copy reaches them; all else as it was, comments too."""
+    """Return the text with relative `file:` sources adjusted to the copy's folder; all else, comments too, is kept."""
     if before.resolve() == folder.resolve():
         return text
     moved, done = [], 0
@@ -134,14 +131,14 @@ def _with_files(text: str, before: Path, folder: Path) -> str:
         path = Path(token.value.removeprefix(FILE))
         if path.is_absolute() or path.as_posix().startswith("~") or not (before / path).exists():
             continue
-        end = "\n" if token.style in ("|", ">") else ""  # a block ends after its line
+        end = "\n" if token.style in ("|", ">") else ""  # the token of a block scalar includes its line break
         moved += [text[done : token.start_mark.index], _quoted(_relative(before / path, folder), token.style), end]
         done = token.end_mark.index
     return "".join([*moved, text[done:]])
 
 
 def _quoted(path: str, style: str | None) -> str:
-    """A `file:` source as YAML: quoted as it was where it can be so, and otherwise in double quotes."""
+    """Return a `file:` source as YAML, in its original quotes if possible, else in double quotes."""
     if re.fullmatch(r"[\w./+@-]+", path):
         quote = style if style in ("'", '"') else ""
         return f"{quote}{FILE}{path}{quote}"

@@ -1,9 +1,4 @@
-"""How two recipes differ in meaning: resolved, defaults written out, names that mean the same taken as one.
-
-Enters: two `Recipe`s. Leaves: `Difference`s, each with what it changes:
-
-    Difference("sft.epochs", 3.0, 2.0, "result")
-"""
+"""Comparison of recipes by meaning: defaults are written out, and equivalent names count as equal."""
 
 import math
 from collections.abc import Mapping
@@ -38,24 +33,24 @@ MAX_SHOWN_CHARS = 80
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key whose values differ."""
+    """One key whose values differ. Example: `Difference("sft.epochs", 3.0, 2.0, "result")`."""
 
     key: str
-    """Dotted; an entry of a list of sources is named by its source."""
+    """Dotted key; an entry of a list of sources is named by its source."""
     before: Any
     after: Any
     effect: Effect
 
 
 def recipe_of(reference: str, runs_dir: Path) -> tuple[str, Recipe]:
-    """A recipe, or the one that a run was made with, and what it is.
+    """Return a label and the recipe that a reference names, or that a run was made with.
 
     Args:
-        reference: a recipe as everywhere, a run's folder, or the name of a run where no recipe is called so.
-        runs_dir: where runs lie.
+        reference: a recipe's reference, a run's folder, or a run's name if no recipe has that name.
+        runs_dir: folder of runs.
 
     Raises:
-        RecipeError: it is neither.
+        RecipeError: it is neither a recipe nor a run.
     """
     for folder in (Path(reference), runs_dir / reference):
         if folder == Path(reference) or kind_of(Path(reference)) == MISSING:
@@ -66,7 +61,7 @@ def recipe_of(reference: str, runs_dir: Path) -> tuple[str, Recipe]:
 
 
 def recipe_differences(before: Recipe, after: Recipe) -> list[Difference]:
-    """What differs in meaning, what changes the result first."""
+    """Return the differences in meaning, those that change the result first."""
     found = [
         Difference(key, *pair, effect_of(key)) for key, pair in differences(meaning(before), meaning(after)).items()
     ]
@@ -74,7 +69,7 @@ def recipe_differences(before: Recipe, after: Recipe) -> list[Difference]:
 
 
 def meaning(recipe: Recipe) -> dict[str, Any]:
-    """Everything that a recipe says, in one form: aliases as Hub ids, what is left out filled in, sets sorted."""
+    """Return a recipe in canonical form: aliases as Hub ids, defaults filled in, sets sorted, files by content."""
     tree = recipe.model_dump(mode="json")
     student = find_student(recipe.student)
     tree["student"] = student.hub_id
@@ -99,7 +94,7 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
 
 
 def effect_of(key: str) -> Effect:
-    """What a change of a key changes."""
+    """Return what a change of a key affects."""
     parts = key.split(".")
     if any(key == one or key.startswith(f"{one}.") for one in _NEITHER):
         return "neither"
@@ -107,7 +102,7 @@ def effect_of(key: str) -> Effect:
 
 
 def flow(value: Any) -> str:
-    """A value as YAML has it in one line; `not there` for none."""
+    """Return a value as YAML on one line, or `not there` for `None`."""
     if value is None:
         return "not there"
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
@@ -116,7 +111,7 @@ def flow(value: Any) -> str:
 
 
 def _by_source(sources: list[dict[str, Any]], seed: int | None) -> dict[str, Any]:
-    """Sources by name, as their order means nothing."""
+    """Return the sources by name, since their order does not matter."""
     found: dict[str, Any] = {}
     for source in sources:
         one = {**source, "source": _content(source["source"])}
@@ -133,7 +128,7 @@ def _by_source(sources: list[dict[str, Any]], seed: int | None) -> dict[str, Any
 
 
 def _content(name: str | None) -> str | None:
-    """A file by what it holds, wherever it lies; anything else as it is."""
+    """Return a `file:` source with its hash instead of its folder, and anything else unchanged."""
     if name is None or not name.startswith(FILE):
         return name
     path = Path(name.removeprefix(FILE))
@@ -156,10 +151,10 @@ def _is_recipe(reference: str) -> bool:
 
 
 def _ran(folder: Path, summary: Mapping[str, Any]) -> Recipe:
-    """The recipe in a run's summary.
+    """Return the recipe in a run's summary.
 
     Raises:
-        RecipeError: this distill cannot read it.
+        RecipeError: this version of distill cannot read it.
     """
     from pydantic import ValidationError
 

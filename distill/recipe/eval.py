@@ -1,4 +1,4 @@
-"""`eval:`: what is measured, and how."""
+"""The `eval:` section: what is evaluated, and how."""
 
 from typing import Self
 
@@ -10,18 +10,18 @@ from distill.recipe.sampling import EvalSampling, SamplingCompute
 
 
 class EvalConfig(Strict):
-    """Stage 4: base and student answer the same problems that no training row came from."""
+    """Stage 4: base and student answer the same problems, none of which were trained on."""
 
     held_out: NonNegativeInt = 0
-    """Problems taken from `problems:` for evaluation, never used in training."""
+    """Number of problems set aside from `problems:` for evaluation, never used in training."""
     benchmarks: list[ProblemSource] = []
-    """Further problem sets to measure on; their problems are kept out of training too."""
+    """Further problem sets for evaluation; their problems are kept out of training too."""
     samples_per_problem: PositiveInt = 4
     """Answers sampled per problem (k); pass@1 is their mean."""
     sampling: EvalSampling = EvalSampling()
-    """How tokens are drawn, for base and student alike."""
+    """Sampling parameters, the same for base and student."""
     grade_timeout_s: PositiveFloat = 10.0
-    """A grading that takes longer is stopped and counts as ungraded, in seconds."""
+    """Time limit for grading one answer, in seconds; beyond it, the answer counts as ungraded."""
     compute: SamplingCompute = SamplingCompute()
     """Where base and student run."""
 

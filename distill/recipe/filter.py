@@ -1,4 +1,4 @@
-"""`filter:`: which traces are kept."""
+"""The `filter:` section: which traces are kept."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,70 +10,74 @@ from distill.recipe.sampling import Sampling, SamplingCompute
 
 
 class Readability(Strict):
-    """What makes a trace unreadable, as DeepSeek-R1 dropped it (arXiv:2501.12948, section 2.3.3)."""
+    """Readability limits, after DeepSeek-R1's filter (arXiv:2501.12948, section 2.3.3)."""
 
     language: Language | Literal["prompt"] | None = "en"
-    """ISO 639-1 code of the language that traces must be in; `prompt`: the prompt's own; null: any."""
+    """ISO 639-1 code of the language that traces must be in; `prompt`: the prompt's language; null: any."""
     min_language_share: Share = 0.95
-    """Least share of the words that must be in that language (LaTeX, code, names and numbers set aside)."""
+    """Minimum share of words in that language (LaTeX, code, names and numbers are not counted)."""
     max_foreign_words: NonNegativeInt | None = 0
-    """Most words in another language; null: only their share counts."""
+    """Maximum number of words in other languages; null: only their share counts."""
     max_compression_ratio: PositiveFloat | None = 6.0
-    """Highest ratio of raw to zlib-compressed size of any 4,096 characters; real mathematics has up to 4.5."""
+    """Maximum ratio of raw to zlib-compressed size of any 4,096 characters (real mathematics has up to 4.5); null: no
+    limit."""
     max_repeated_share: Share = 0.5
-    """Such a text counts as repetition only if more than this share of it is a literal copy of earlier text."""
+    """A text above that ratio counts as repetitive only if more than this share of it copies earlier text literally."""
     max_loop_repeats: PositiveInt | None = 10
-    """Most repeats of one phrase in a row: at the end of the thought or of the answer if it has at least 4
-    words, anywhere if all repeats together have 300 characters (1,000 where it has no letters); null: any."""
+    """Maximum number of repeats of one phrase in a row; null: no limit. Applies at the end of the reasoning or the
+    answer if the phrase has at least 4 words, and anywhere if all repeats together have 300 characters (1,000 if it has
+    no letters)."""
     max_loop_chars: PositiveInt | None = 600
-    """Most characters in a row that may repeat the text right before them, three times or more; null: any."""
+    """Maximum number of characters in a row that repeat the text right before them, three times or more; null: no
+    limit."""
     max_paragraph_chars: PositiveInt | None = 6_000
-    """Longest paragraph, in characters; null: any."""
+    """Longest paragraph, in characters; null: no limit."""
     code_blocks: bool = False
     """Keep traces with fenced code blocks."""
     several_answers: bool = False
-    """Keep traces whose answer holds several boxed results that disagree."""
+    """Keep traces whose answer has several boxed results that disagree."""
     refusals: bool = False
-    """Keep traces whose answer refuses to answer."""
+    """Keep traces whose answer is a refusal."""
     max_prompt_leak: Share | None = 0.5
-    """Largest share of the system prompt's or a worked example's 8-word pieces that a trace may repeat; null: any."""
+    """Maximum share of the 8-word pieces of the system prompt or a worked example that a trace may repeat; null: no
+    limit."""
 
 
 class Duplicates(Strict):
-    """Near-duplicates; of several, the first by identity is kept."""
+    """Removal of near-duplicates; of each group, the first by identity is kept."""
 
     problems: Share | None = 0.9
-    """Problems with equal numbers whose word pieces overlap by this share (Jaccard) are duplicates; null: none are."""
+    """Overlap of word pieces (Jaccard) from which problems with equal numbers are duplicates; null: none are."""
     traces: Share | None = 0.9
     """The same for the traces of one problem, whatever their numbers; null: only equal texts are duplicates."""
 
 
 class Majority(Strict):
-    """The answer that most traces of a problem give replaces an expected answer that is missing or doubted."""
+    """A vote: the most common answer to a problem replaces an expected answer that is missing or doubted."""
 
     min_votes: Annotated[int, Field(ge=2)] = 4
-    """Least number of traces of the problem with an answer."""
+    """Minimum number of traces of the problem that have an answer."""
     min_share: Annotated[float, Field(gt=0.5, le=1.0)] = 0.6
-    """Least share of them that gives the same answer."""
+    """Minimum share of them that gives the same answer."""
     doubted: bool = False
-    """Also override an expected answer that no trace of the problem gives; else only missing ones are replaced."""
+    """Also replace an expected answer that no trace of the problem gives; otherwise only missing ones are replaced."""
 
 
 class Judge(Strict):
     """A model that grades what no rule can, and may veto; it never overrides a rule."""
 
     model: str
-    """The judge's name at its server."""
+    """The judge's name on its server."""
     rubric: Annotated[str, Field(min_length=1)] = (
         "The answer is correct if and only if its final result means the same as the reference answer."
     )
-    """What makes an answer right, in words."""
+    """What makes an answer correct, in words."""
     role: Literal["fill", "veto", "both"] = "fill"
-    """`fill`: grade what no rule can; `veto`: drop what a rule calls right and the judge wrong; `both`."""
+    """`fill`: grade what no rule can; `veto`: drop what a rule accepts but the judge rejects; `both`: do both."""
     max_chars: PositiveInt = 8_000
-    """Most characters of an answer's end that the judge is shown."""
+    """Maximum number of characters shown to the judge, from the end of the answer."""
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=2_048)
-    """How the judge's tokens are drawn."""
+    """Sampling parameters of the judge."""
     compute: SamplingCompute
     """Where the judge is served (`base_urls`)."""
 
@@ -85,20 +89,22 @@ class Judge(Strict):
 
 
 class Select(Strict):
-    """Which good traces are kept; the choice does not depend on the order of the rows."""
+    """Selection among the good traces; it does not depend on the order of the rows."""
 
     min_pass_rate: Share = 0.0
-    """Drop problems of which a smaller share of the graded traces is right."""
+    """Drop problems with a smaller share of correct traces among those graded."""
     max_pass_rate: Share = 1.0
-    """Drop problems of which a larger share of the graded traces is right: too easy to learn from."""
+    """Drop problems with a larger share of correct traces among those graded: too easy to learn from."""
     per_problem: PositiveInt | None = None
-    """Most traces kept of a problem; left out: all."""
+    """Maximum number of traces kept per problem. Default: all."""
     policy: Literal["shortest", "longest", "random", "diverse"] = "shortest"
-    """Which ones: with the fewest tokens, with the most, a seeded draw, or those that differ most from each other."""
+    """Which ones are kept: the shortest or longest in tokens, a seeded draw, or those that differ most from each
+    other."""
     per_source: PositiveInt | None = None
-    """Most traces kept of a source (a seeded draw); left out: all."""
+    """Maximum number of traces kept per source (a seeded draw). Default: all."""
     token_budget: PositiveInt | None = None
-    """Most completion tokens in total (a seeded draw of traces until it is reached); left out: no limit."""
+    """Maximum number of completion tokens in total (traces are drawn, seeded, until it is reached). Default: no
+    limit."""
 
     @model_validator(mode="after")
     def _band_is_not_empty(self) -> Self:
@@ -114,41 +120,41 @@ class FilterCompute(Strict):
     """Where grading runs; not part of a fingerprint."""
 
     workers: PositiveInt | None = None
-    """Grading processes; left out: one per core."""
+    """Grading processes. Default: one per core."""
 
 
 class FilterConfig(Strict):
-    """Stage 2: only correct and readable traces are kept; every drop has its reasons."""
+    """Stage 2: keep only correct and readable traces, and record the reasons for every drop."""
 
     require_think: bool = True
-    """Drop traces without a whole `<think>` … `</think>` block."""
+    """Drop traces without a complete `<think>` … `</think>` block."""
     min_tokens: PositiveInt | None = None
     """Shortest trace kept, in student tokens (reasoning and answer)."""
     max_tokens: PositiveInt | None = None
-    """Longest trace kept, in student tokens (reasoning and answer). Left out with `traces:`: `sft.max_length` less
-    1,024 tokens for the prompt (a quarter of it where that is less). Left out with `generate:`: any length."""
+    """Longest trace kept, in student tokens (reasoning and answer). Default with `traces:`: `sft.max_length` minus
+    1,024 tokens for the prompt (minus a quarter of it if that is less). Default with `generate:`: no limit."""
     readability: Readability = Readability()
-    """Language, repetition, form."""
+    """Limits on language, repetition and form."""
     gym_min_score: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """A gym answer is right from this score of the task's own scorer on; it gives parts of a point for parts."""
+    """Minimum score for a gym answer to count as correct; the tasks' own scorers may give partial credit."""
     judge: Judge | None = None
-    """A model for what no rule can grade; left out: such traces count as ungraded."""
+    """A model for what no rule can grade. Default: such traces count as ungraded."""
     majority: Majority | None = None
-    """A vote where the expected answer is missing or doubted; left out: such traces count as ungraded or wrong."""
+    """A vote if the expected answer is missing or doubted. Default: such traces count as ungraded or wrong."""
     unanswered: Literal["drop", "keep"] = "drop"
-    """Traces of problems without an expected answer that neither judge nor majority grades: `drop` them, or `keep` them
-    ungraded, for sources whose authors have verified them."""
+    """Traces without an expected answer that neither judge nor majority grades: `drop` them, or `keep` them ungraded,
+    for sources whose authors have verified them."""
     decontaminate: list[EvaluationSet] = []
-    """Evaluation sets whose items must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k,
+    """Evaluation sets that must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k,
     `hf:org/name[/config]` or `file:path`."""
     duplicates: Duplicates | None = Duplicates()
-    """Near-duplicates of problems and traces; null: keep them."""
+    """Removal of near-duplicate problems and traces; null: keep them."""
     select: Select = Select()
     """Which good traces are kept, and how many."""
     grade_timeout_s: PositiveFloat = 10.0
-    """A grading that takes longer is stopped and counts as ungraded, in seconds."""
+    """Time limit for grading one answer, in seconds; beyond it, the answer counts as ungraded."""
     grade_memory_gib: PositiveFloat = 4.0
-    """A grading that takes more memory is stopped and counts as ungraded, in GiB."""
+    """Memory limit for grading one answer, in GiB; beyond it, the answer counts as ungraded."""
     compute: FilterCompute = FilterCompute()
     """Where grading runs."""
 

@@ -1,4 +1,4 @@
-"""`generate:`: the teacher and how it is asked."""
+"""The `generate:` section: the teacher and how it is sampled."""
 
 from typing import Any, Self
 
@@ -11,43 +11,43 @@ from distill.recipe.sampling import LoopStop, Price, Sampling, SamplingCompute
 OWNED_BODY_KEYS = frozenset(
     {"model", "messages", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed", "n", "stream"}
 )
-"""Fields of a chat request that distill sets itself; `generate.extra_body` may not set them a second time."""
+"""Fields of a chat request that distill sets itself; `generate.extra_body` may not set them."""
 
 
 class Example(Strict):
     """A worked example shown to the teacher, never to the student."""
 
     problem: str
-    """The question, as the prompt will put it."""
+    """The question, as it appears in the prompt."""
     reasoning: str
-    """The chain of thought; it is shown inside `<think>` … `</think>`."""
+    """The chain of thought, shown inside `<think>` … `</think>`."""
     answer: str
-    """What follows the thinking, the final answer in `\\boxed{}` included."""
+    """The text after the reasoning, including the final answer in `\\boxed{}`."""
 
 
 class GenerateConfig(Strict):
     """Stage 1: the teacher writes several answers to each problem."""
 
     teacher: str
-    """Hub id or local folder of the teacher, or a student's alias."""
+    """The teacher: a Hub id, a local folder or a student's alias."""
     revision: Revision | None = None
-    """Git revision of the teacher on the Hub; left out: its main branch."""
+    """Git revision of the teacher on the Hub. Default: the main branch."""
     samples_per_problem: PositiveInt = 4
-    """Answers sampled for each problem."""
+    """Answers sampled per problem."""
     system: str | None = None
-    """System prompt for the teacher alone."""
+    """System prompt for the teacher only."""
     examples: list[Example] = []
-    """Worked examples for the teacher alone."""
+    """Worked examples for the teacher only."""
     sampling: Sampling = Sampling()
-    """How the teacher's tokens are drawn."""
+    """Sampling parameters of the teacher."""
     extra_body: dict[str, Any] = {}
     """Extra fields for each request to a server, e.g. `{chat_template_kwargs: {enable_thinking: true}}`."""
     loops: LoopStop | None = LoopStop()
     """Stop samples that only repeat themselves (finish_reason `loop`); null: let them run to max_tokens."""
     stop_after_correct: PositiveInt | None = None
-    """Stop sampling a problem once this many samples are graded correct; left out: draw all."""
+    """Stop sampling a problem once this many samples are graded correct. Default: draw all samples."""
     price: Price | None = None
-    """Prices to compute the cost with; left out: not computed."""
+    """Prices for computing the cost. Default: no cost is computed."""
     compute: SamplingCompute = SamplingCompute()
     """Where the teacher runs."""
 

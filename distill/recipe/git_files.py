@@ -1,7 +1,4 @@
-"""Files of a git repository, read from its objects: nothing is checked out, so no hook, filter or link of it acts.
-
-Enters: an address and a revision. Leaves: the commit, and the bytes of the files that are asked for.
-"""
+"""Files of a git repository, read from its objects: without a checkout, its hooks, filters and links do nothing."""
 
 import os
 import signal
@@ -17,8 +14,9 @@ from distill.recipe.references import GitReference
 
 TIMEOUT_S = 120.0
 MAX_REPOSITORY_BYTES = 500_000_000
-"""Of what is fetched. Large files of a repository come only when they are asked for, where the server can do that."""
+"""Limit on what is fetched. If the server supports it, files above 1 MB are fetched only when they are read."""
 _POLL_S = 0.1
+# Against code that git could be made to run (hooks, fsmonitor, ext::), links, submodules, background jobs and prompts.
 _SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.fsmonitor": "false",
@@ -35,7 +33,7 @@ _ALLOWED = "https:http:ssh:file"
 
 
 class GitFiles:
-    """One commit of a repository, in a folder that goes away."""
+    """One commit of a repository, in a temporary folder."""
 
     def __init__(self, reference: GitReference) -> None:
         self._reference = reference
@@ -57,10 +55,10 @@ class GitFiles:
         self._folder.cleanup()
 
     def read(self, path: str, max_bytes: int) -> bytes | None:
-        """A file's content; `None` where there is no such file.
+        """Return a file's content, or `None` if there is no such file.
 
         Raises:
-            RecipeError: it is a link or a folder, or too large.
+            RecipeError: it is a link, a folder or a submodule, or too large.
         """
         listed = self._git("--literal-pathspecs", "ls-tree", "-z", self.commit, "--", path).split(b"\0")[0]
         if not listed:
@@ -84,7 +82,11 @@ class GitFiles:
         self.commit = self._git("rev-parse", "--verify", "refs/distill/wanted^{commit}").decode().strip()
 
     def _git(self, *arguments: str) -> bytes:
-        """Run git on the folder; slow, large and failing runs become messages."""
+        """Run git in the folder and return its standard output.
+
+        Raises:
+            RecipeError: git is missing, fails, takes too long or fetches too much.
+        """
         settings = [part for key, value in _SETTINGS.items() for part in ("-c", f"{key}={value}")]
         command = ["git", *settings, *arguments]
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -96,12 +98,10 @@ class GitFiles:
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=err,
-                    start_new_session=True,
+                    start_new_session=True,  # so that killpg reaches git's own child processes too
                 )
             except FileNotFoundError:
-                raise RecipeError(
-                    f"{self._name}: git is not installed (apt install git), and is needed for it."
-                ) from None
+                raise RecipeError(f"{self._name}: git is needed to fetch it. Install git (apt install git).") from None
             try:
                 self._wait(process)
             finally:
@@ -120,19 +120,19 @@ class GitFiles:
         while process.poll() is None:
             if time.monotonic() - started > TIMEOUT_S:
                 raise RecipeError(
-                    f"{self._name}: git had no answer within {TIMEOUT_S:.0f} s. Check the address and the network, "
+                    f"{self._name}: git got no answer within {TIMEOUT_S:.0f} s. Check the address and the network, "
                     "and try again."
                 )
             if _size(Path(self._folder.name)) > MAX_REPOSITORY_BYTES:
                 raise RecipeError(
-                    f"{self._name}: the repository is larger than {MAX_REPOSITORY_BYTES:,} bytes, and is not fetched "
-                    "further. Clone it yourself, and give the recipe's path."
+                    f"{self._name}: the repository is larger than {MAX_REPOSITORY_BYTES:,} bytes, so the fetch was "
+                    "stopped. Clone it yourself, and give the recipe's path."
                 )
             time.sleep(pause)
             pause = min(_POLL_S, pause * 2)
 
     def _explained(self, said: str) -> str:
-        """What git said, with what to do."""
+        """Return a message for git's error output, with what to do."""
         lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("warning:")]
         line = next(
             (one for one in lines if one.startswith(("fatal:", "error:", "remote:", "ERROR"))), (lines or [""])[0]
@@ -146,8 +146,8 @@ class GitFiles:
             )
         if "could not read Username" in said or "Authentication failed" in said or "Permission denied" in said:
             return (
-                f"{self._name}: the repository is not there, or asks for a login. Set up git's credential helper or "
-                "an SSH key; distill asks for none."
+                f"{self._name}: the repository does not exist, or needs a login. Set up git's credential helper or "
+                "an SSH key; distill does not ask for a login."
             )
         return (
             f"{self._name}: git cannot read the repository ({last or 'no reason given'}). Check the address, and "
@@ -156,7 +156,7 @@ class GitFiles:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """git's environment: it asks nobody, and is told nothing of another repository."""
+    """Return git's environment: no prompts, and no GIT_ variables that point at another repository."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=15")
     asked = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "SSH_ASKPASS": "", "GCM_INTERACTIVE": "never"}
@@ -168,7 +168,7 @@ def _environment(folder: str) -> dict[str, str]:
         "GIT_ALLOW_PROTOCOL": _ALLOWED,
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
-        "LC_ALL": "C",
+        "LC_ALL": "C",  # `_explained` looks for English words
     }
 
 
@@ -177,6 +177,6 @@ def _size(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             total += path.lstat().st_size
-        except OSError:  # gone since it was listed
+        except OSError:  # removed since it was listed
             continue
     return total

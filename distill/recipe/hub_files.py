@@ -1,7 +1,4 @@
-"""Files of a repository on the Hub, at one commit.
-
-Enters: a repository and a revision. Leaves: the commit, and the bytes of the files that are asked for.
-"""
+"""Files of a repository on the Hub, at one commit."""
 
 import os
 from types import TracebackType
@@ -15,7 +12,7 @@ TIMEOUT_S = 30.0
 
 
 class HubFiles:
-    """One commit of a repository."""
+    """One commit of a repository on the Hub."""
 
     def __init__(self, reference: HubReference) -> None:
         self._reference = reference
@@ -42,10 +39,10 @@ class HubFiles:
         pass
 
     def read(self, path: str, max_bytes: int) -> bytes | None:
-        """A file's content; `None` where there is no such file.
+        """Return a file's content, or `None` if there is no such file.
 
         Raises:
-            RecipeError: it is too large, or the Hub does not give it.
+            RecipeError: it is too large, or the Hub does not serve it.
         """
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError
@@ -79,7 +76,7 @@ class HubFiles:
         return api.repo_info(self._reference.repo, repo_type=kind, revision=self._reference.revision, timeout=TIMEOUT_S)
 
     def _explained(self, error: Exception) -> str:
-        """What went wrong, with what to do."""
+        """Return a message for an error, with what to do."""
         if isinstance(error, RecipeError):
             return str(error)
         repo, kind = self._reference.repo, self._reference.kind

@@ -1,6 +1,6 @@
-"""The recipes that come with distill, by name.
+"""The recipes that come with distill, by name, and the notes in their head comments.
 
-Enters: `quickstart`. Leaves: the file, and what its comment says:
+Example of such notes:
 
     # Students: qwen-1.5b, qwen-7b (--student)
     # Runs on: qwen-1.5b 1 x h100, qwen-7b 2 x h100
@@ -23,23 +23,19 @@ _LAYOUT = re.compile(r"(\S+) (\d+) x (\S+)")
 
 
 def installed_folder() -> Path:
-    """Where the installed recipes lie: inside the package, or beside it in a checkout."""
+    """Return the folder of the installed recipes: inside the package, or beside it in a checkout."""
     inside = Path(__file__).parents[1] / "recipes"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
 def installed_names() -> list[str]:
-    """The names of the installed recipes, quickstart first."""
+    """Return the names of the installed recipes, quickstart first."""
     names = sorted(path.stem for path in installed_folder().glob("*.yaml"))
     return sorted(names, key=lambda name: name != "quickstart")
 
 
 def installed_path(reference: str) -> Path | None:
-    """The file of an installed recipe; `None` where the reference is a path.
-
-    Raises:
-        RecipeError: it looks like a name, and there is neither such a recipe nor such a file.
-    """
+    """Return the file of an installed recipe, or `None` if the reference does not name one."""
     if not _NAME.fullmatch(reference) or reference.endswith(SUFFIXES):
         return None
     path = installed_folder() / f"{reference}.yaml"
@@ -47,7 +43,7 @@ def installed_path(reference: str) -> Path | None:
 
 
 def unknown_name(reference: str) -> RecipeError | None:
-    """What to tell where a reference looks like a name and is none; `None` for a path."""
+    """Return the error for a reference that looks like a name but is not an installed recipe; `None` for a path."""
     if not _NAME.fullmatch(reference) or reference.endswith(SUFFIXES) or kind_of(Path(reference)) != MISSING:
         return None
     near = difflib.get_close_matches(reference, installed_names(), n=1)
@@ -60,30 +56,30 @@ def unknown_name(reference: str) -> RecipeError | None:
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What a recipe's comment says of it."""
+    """The notes in a recipe's head comment."""
 
     about: str
     """Its first paragraph."""
     students: str
     runs_on: str
-    """The least that each student takes, as in `4 x h100`; `cpu`: cores."""
+    """Minimum hardware per student, as in `4 x h100`; `cpu` counts cores."""
     costs: str
     expect: str
 
     @property
     def layouts(self) -> list[tuple[str, int, str]]:
-        """(student, number, kind of GPU or `cpu`) of `runs_on`."""
+        """Return (student, number, kind of GPU or `cpu`) for each entry of `runs_on`."""
         found = (_LAYOUT.fullmatch(part.strip()) for part in self.runs_on.split(","))
         return [(one[1], int(one[2]), one[3]) for one in found if one]
 
     @property
     def cost_class(self) -> str:
-        """The first sentence of the costs."""
+        """Return the first sentence of the costs."""
         return self.costs.partition(". ")[0].rstrip(".")
 
 
 def notes_of(text: str) -> Notes:
-    """What the comment at the head of a recipe says; empty where it says nothing."""
+    """Return the notes in a recipe's head comment; missing ones are empty."""
     paragraphs: dict[str, list[str]] = {"": []}
     key, ended = "", False
     for line in text.splitlines():

@@ -1,10 +1,10 @@
-"""Lengths that a recipe leaves out, taken from those that it gives and from the student's context.
+"""Default lengths, in tokens, derived from the lengths that a recipe sets and from the student's context.
 
-Enters: the keys and values of a recipe. Leaves: the same with the missing lengths filled in, all in tokens:
+Example:
 
     {"student": "smollm2-135m", "traces": [...]}  ->  sft.max_length 8192, filter.max_tokens 7168
 
-The resolved numbers are part of the recipe from then on, so that fingerprints and locks hold them.
+The numbers become part of the recipe, so that fingerprints and locks contain them.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from distill.errors import ModelError
 from distill.models.students import STUDENTS, Student, find_student
 
 ROW_TOKENS = 16_384
-"""`sft.max_length` and `generate.sampling.max_tokens`, where the context allows it."""
+"""Default of `sft.max_length` and `generate.sampling.max_tokens`, if the context allows it."""
 ANSWER_TOKENS = 32_768
-"""`eval.sampling.max_tokens`, where the context allows it."""
+"""Default of `eval.sampling.max_tokens`, if the context allows it."""
 PROMPT_TOKENS = 1_024
-"""Room that is left for a prompt; of a short limit a quarter."""
+"""Tokens reserved for a prompt; a quarter of the limit if that is less."""
 
 
 def with_lengths(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A recipe's keys and values with the lengths that it leaves out.
+    """Return a recipe's keys and values with missing lengths filled in.
 
     Args:
-        tree: as in a file, not validated yet; stays as it is. What is malformed is left for the validation to report.
+        tree: as in a file, not validated yet; not modified. Malformed parts are left for the validation to report.
     """
     student = _student(tree.get("student"))
     sft, eval_, generate, filter_ = (_section(tree.get(key, {})) for key in ("sft", "eval", "generate", "filter"))
@@ -53,15 +53,15 @@ def with_lengths(tree: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def without_prompt(num_tokens: int) -> int:
-    """What is left of a row or a context beside a prompt, in tokens."""
+    """Return the tokens that a prompt leaves of a row or a context."""
     return max(1, num_tokens - min(PROMPT_TOKENS, num_tokens // 4))
 
 
 def reach_of(student: Student, row: int, has_theta: bool) -> int | None:
-    """Tokens of the longest sequence that the trained student handles; `None`: not known.
+    """Return the longest sequence that the trained student handles, in tokens, or `None` if unknown.
 
     Args:
-        student: as the table has it.
+        student: entry of the student table.
         row: `sft.max_length`, in tokens.
         has_theta: whether the recipe sets `sft.rope_theta`.
     """
@@ -82,7 +82,7 @@ def _student(name: Any) -> Student | None:
 
 
 def _section(value: Any) -> dict[str, Any] | None:
-    """A section's keys that are set; `None` where it is malformed or null."""
+    """Return the keys that are set in a section, or `None` if it is malformed or null."""
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
     return dict(value) if isinstance(value, Mapping) else None
@@ -99,7 +99,7 @@ def _number(value: Any) -> int | None:
 
 
 def _teacher_tokens(generate: Mapping[str, Any], row: int | None) -> int:
-    """The teacher's longest completion; `row` where nothing else keeps longer traces out of training."""
+    """Return the teacher's longest completion, limited by `row` if nothing else keeps longer traces out of training."""
     most = ROW_TOKENS if row is None or row >= ROW_TOKENS else without_prompt(row)
     teacher = generate.get("teacher")
     known = STUDENTS.get(teacher) if isinstance(teacher, str) else None

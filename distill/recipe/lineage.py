@@ -1,7 +1,6 @@
-"""Whether what a run holds was made by the recipe: each stage with its settings, and from what the one before holds.
+"""Checks that the results in a run were made with the current recipe, each from the current result of the stage before.
 
-Enters: a recipe and manifests. Leaves: the settings that differ, or an error that names them and the way out. What a
-stage was made from stands in its manifest: the whole recipe, and the hashes of the files that it names.
+A stage's manifest records what it was made from: the whole recipe, and the hashes of the files that it names.
 """
 
 import functools
@@ -30,23 +29,23 @@ PARTS: dict[str, tuple[str, ...]] = {
     "sft": ("seed", "student", "student_revision", "sft"),
     "eval": ("seed", "student", "student_revision", "eval"),
 }
-"""The keys of a recipe that decide each stage."""
+"""The recipe keys that affect the result of each stage."""
 SPLIT = ("problems", "eval.")
-"""How keys begin that say which problems are trained on and which are measured."""
+"""Prefixes of keys that decide which problems are trained on and which are evaluated."""
 NOT_DECIDING = ("compute", "price")
-"""Keys below those that decide nothing."""
+"""Keys, at any depth, that do not affect results."""
 MADE = {"generate": "samples", "import": "traces", "filter": "rows", "sft": "student", "eval": "scores"}
-"""What a stage makes, in a word."""
+"""What each stage makes, in a word."""
 
 
 def stages_before(recipe: Recipe, stage: str) -> list[str]:
-    """The stages that a stage of a recipe rests on, in order."""
+    """Return the stages of a recipe that a stage depends on, in order."""
     order = [recipe.traces_stage, "filter", "sft", *(["eval"] if recipe.eval else []), "push"]
     return order[: order.index(stage)] if stage in order else order[:3]
 
 
 def files_of(recipe: Recipe) -> dict[str, str]:
-    """SHA-256 of the local files that a recipe names and that are here, by their names in it."""
+    """Return the SHA-256 of each existing local file that a recipe names, by its name in the recipe."""
     paths = {f"{FILE}{name}": Path(name) for name in file_sources(recipe.model_dump(mode="json"))}
     return {name: _hash_of(path) for name, path in paths.items() if path.is_file()}
 
@@ -54,19 +53,20 @@ def files_of(recipe: Recipe) -> dict[str, str]:
 def check_made_by(
     recipe: Recipe, manifests: Manifests, before: Sequence[str], wanted_by: str, same_split: bool = False
 ) -> None:
-    """Refuse to build on results that this recipe has not made.
+    """Raise if existing results were not made with this recipe.
 
     Args:
-        recipe: as it is now.
-        manifests: of the stages that are built on, in order. One may be missing where its folder is not here: a later
-            one tells the recipe that it was made with.
+        recipe: the current recipe.
+        manifests: of the stages that are built on, in order. One may be missing if its folder is not here: a later
+            manifest then provides the recipe.
         before: the names of all those stages, in order.
         wanted_by: the command that builds on them.
-        same_split: the problems to train on are known to be those that the traces answer, whatever the recipe says.
+        same_split: whether the training problems are known to be those that the traces answer, whatever the recipe
+            says.
 
     Raises:
-        UserError: a stage was made with other settings than the recipe has; which, and the way out.
-        StoreError: a stage was made from something else than the one before it holds now.
+        UserError: a stage was made with other settings.
+        StoreError: a stage was made from another result of the stage before than the current one.
     """
     for place, stage in enumerate(before):
         told = next((manifests[name] for name in before[place:] if name in manifests), None)
@@ -78,14 +78,14 @@ def check_made_by(
     for stage, before, used, is_there in _links(recipe, manifests):
         if used != is_there:
             raise StoreError(
-                f"{wanted_by}: {stage} was made from another result of {before} than the one that is there now, so its "
-                f"{MADE[stage]} would be taken for something else. Make them again with `distill {stage} --force` "
-                "(what is there is moved aside)."
+                f"{wanted_by}: {stage} was made from another result of {before} than the current one, so its "
+                f"{MADE[stage]} cannot be used. Make them again with `distill {stage} --force` (what is there is moved "
+                "aside)."
             )
 
 
 def _has_measured(recipe: Recipe, manifests: Manifests) -> bool:
-    """Whether this recipe's evaluation is complete, which has compared the problems themselves."""
+    """Return whether this recipe's evaluation is complete, in which case it has compared the problems themselves."""
     measured = manifests.get("eval")
     if measured is None or recipe_of(measured) is None:
         return False
@@ -93,13 +93,13 @@ def _has_measured(recipe: Recipe, manifests: Manifests) -> bool:
 
 
 def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The recipe's keys that decide a stage and have changed since, with their values then and now.
+    """Return the keys that affect a stage and have changed since it was made, with their old and new values.
 
-    Of files the content counts, not the place; where only the name is known of one of two, that.
+    Files are compared by content, or by name if one of the two hashes is unknown.
 
     Args:
-        recipe: as it is now.
-        stage: whose keys.
+        recipe: the current recipe.
+        stage: the stage whose keys are compared.
         manifest: of that stage, or of one that was made from it.
     """
     then = recipe_of(manifest)
@@ -116,12 +116,12 @@ def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) ->
 
 
 def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[str, Any]:
-    """The part of a recipe that decides a stage.
+    """Return the part of a recipe that affects a stage.
 
     Args:
         recipe: the recipe.
         stage: the stage.
-        files: SHA-256 of the files that are told by content.
+        files: SHA-256 of the files to compare by content.
     """
     tree = recipe.model_dump(mode="json")
     map_sources(tree, lambda file: f"{FILE}{_name(file)}" + (f" {files[file][:16]}" if file in files else ""))
@@ -132,7 +132,7 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
         tree["eval"] = {"held_out": 0, "benchmarks": []}
     parts = PARTS[stage]
     if stage == "filter" and recipe.filter.min_tokens is None and recipe.filter.max_tokens is None:
-        parts = parts[:2]  # nothing is counted in the student's tokens
+        parts = parts[:2]  # without limits in the student's tokens, the student does not matter
     found: dict[str, Any] = {}
     for part in parts:
         section, _, key = part.partition(".")
@@ -144,7 +144,7 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
 
 
 def recipe_of(manifest: Mapping[str, Any]) -> Recipe | None:
-    """The recipe that made a stage; `None` where its manifest does not tell, or this distill does not read it."""
+    """Return the recipe that made a stage, or `None` if its manifest has none that this version can read."""
     try:
         return Recipe.model_validate(manifest["recipe"]) if manifest.get("recipe") else None
     except (ValidationError, UserError):
@@ -152,10 +152,10 @@ def recipe_of(manifest: Mapping[str, Any]) -> Recipe | None:
 
 
 def as_made(recipe: Recipe, manifests: Manifests) -> Recipe:
-    """The recipe with the values that have made what is there, where it has others for a stage that is complete.
+    """Return the recipe with the values that the complete stages were made with.
 
     Args:
-        recipe: as it is now.
+        recipe: the current recipe.
         manifests: of the complete stages.
     """
     tree = recipe.model_dump(mode="json")
@@ -172,7 +172,7 @@ def as_made(recipe: Recipe, manifests: Manifests) -> Recipe:
                 tree[section][key] = made[section][key]
     try:
         return Recipe.model_validate(tree)
-    except ValidationError:  # the parts do not go together
+    except ValidationError:  # the old and new parts conflict
         return recipe
 
 
@@ -190,7 +190,7 @@ def _refusal(stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str)
 
 
 def _links(recipe: Recipe, manifests: Manifests) -> list[tuple[str, str, Any, Any]]:
-    """(stage, the one before, what it was made from, what is there) of each pair of complete stages."""
+    """Return (stage, stage before, hash of its input, current hash of that input) for each pair of complete stages."""
     source = manifests.get(recipe.traces_stage)
     filtered, trained, measured = (manifests.get(name) for name in ("filter", "sft", "eval"))
     links: list[tuple[str, str, Any, Any]] = []
@@ -210,12 +210,12 @@ def _output(manifest: Mapping[str, Any], name: str) -> str | None:
 
 
 def _changed_section(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The same from an older manifest, which has the stage's own section alone."""
+    """Return the changes since an older manifest, which has only the stage's own section."""
     section, before = getattr(recipe, stage, None), manifest.get("config")
     found: dict[str, tuple[Any, Any]] = {}
     if isinstance(section, BaseModel) and isinstance(before, Mapping) and before:
         try:
-            # Read once more, so that fields which are new since then have their defaults.
+            # Validated again, so that fields added since then have their defaults.
             then = type(section).model_validate(before).model_dump(mode="json")
         except ValidationError:
             return {}
@@ -229,7 +229,7 @@ def _changed_section(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) ->
 
 
 def _deciding(value: Any) -> Any:
-    """A section without what decides nothing, at any depth."""
+    """Return a section without the keys that do not affect results, at any depth."""
     if isinstance(value, Mapping):
         return {key: _deciding(one) for key, one in value.items() if key not in NOT_DECIDING}
     return [_deciding(one) for one in value] if isinstance(value, list) else value
@@ -240,7 +240,7 @@ def _name(file: str) -> str:
 
 
 def _hash_of(path: Path) -> str:
-    """SHA-256 of a file, read once as long as it stays as it is."""
+    """Return the SHA-256 of a file, cached by its size and modification time."""
     found = path.stat()
     return _hash_once(path, found.st_size, found.st_mtime_ns)
 
@@ -251,7 +251,7 @@ def _hash_once(path: Path, num_bytes: int, changed_ns: int) -> str:
 
 
 def change_lines(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    """What has changed, a line each: `  sft.epochs: 2 -> 3`; values as a recipe spells them."""
+    """Return the changes, one per line, with values as in a recipe: `  sft.epochs: 2 -> 3`."""
     shown = [f"  {key}: {_spelled(old)} -> {_spelled(new)}" for key, (old, new) in list(changed.items())[:NUM_SHOWN]]
     more = [f"  and {len(changed) - NUM_SHOWN} more"] if len(changed) > NUM_SHOWN else []
     return "\n".join([*shown, *more])

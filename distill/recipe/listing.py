@@ -1,7 +1,4 @@
-"""Recipes in a line each.
-
-Enters: the installed set, or a recipe. Leaves: entries of `distill recipes ls`, and summaries.
-"""
+"""Entries for `distill recipes ls`, and one-line summaries of recipes."""
 
 from typing import Any
 
@@ -11,12 +8,12 @@ from distill.recipe.model import Recipe
 
 
 def installed_entries() -> list[dict[str, Any]]:
-    """What there is to know of each installed recipe before choosing one."""
+    """Return an entry for each installed recipe: purpose, students, hardware, costs, expected results."""
     return [_entry(name) for name in installed_names()]
 
 
 def summary_line(recipe: Recipe) -> str:
-    """What a recipe does, in a line: `8 samples a problem by org/teacher -> lora qwen-7b -> 2 benchmarks`."""
+    """Return what a recipe does, e.g. `8 samples a problem by org/teacher -> lora qwen-7b -> 2 evaluation sets`."""
     if recipe.generate is not None:
         source = f"{recipe.generate.samples_per_problem} samples a problem by {recipe.generate.teacher}"
     else:

@@ -1,9 +1,7 @@
-"""From a recipe's file to a `Recipe`: `extends`, `--set`, and errors that name file, line and the likely key.
+"""Loading of recipes: `extends`, overrides, and errors that name file, line and the likely key.
 
-Enters: a reference (an installed recipe's name, a path, `hf:…`, `git+…`) and overrides such as `sft.epochs=2`. Leaves:
-a `Recipe` whose `file:` sources are absolute paths.
-
-Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `--set` < named flags.
+Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `--set` < named flags. In the result,
+`file:` sources are absolute paths.
 """
 
 import copy
@@ -32,7 +30,7 @@ from distill.recipe.trust import refuse_unaccepted
 from distill.recipe.yaml_tree import KeyPath, Places, Shown, plain_tree, read_tree, read_value, refuse_secret_option
 
 READ_BY = {1: "0.1.0"}
-"""schema_version -> the first distill that reads it."""
+"""schema_version -> the first version of distill that reads it."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,22 @@ class LoadedRecipe:
 
     recipe: Recipe
     reference: str
-    """As it was asked for."""
+    """As given."""
     path: Path
-    """The file, on this machine."""
+    """The file on this machine."""
     files: tuple[Path, ...]
-    """The file and its parents, the youngest first."""
+    """The file and its parents, nearest first."""
     tree: Mapping[str, Any]
-    """What the files say together, without defaults and overrides."""
+    """The merged files, without defaults and overrides."""
     outside: Fetched | None = None
-    """Where it was fetched from, if not from this machine."""
+    """The fetched files of a recipe from outside."""
     lock: Mapping[str, Any] | None = None
-    """The lock that it is, if it is one: what an earlier run used and found."""
+    """The lock, if the file is one: what an earlier run used, and its results."""
 
 
 @dataclass
 class _Reading:
-    """What is gathered while a recipe and its parents are read."""
+    """State that is collected while a recipe and its parents are read."""
 
     places: Places = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
@@ -67,16 +65,16 @@ class _Reading:
 def load_recipe(
     reference: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read, merge, override and check a recipe, to run it.
+    """Read, merge, override and validate a recipe, to run it.
 
     Args:
         reference: an installed recipe's name, a path, `hf:org/repo/recipe.yaml@revision` or `git+https://…@rev#path`.
         overrides: `key.path=value`, the value read as YAML; `problems.0.limit=10` reaches into a list.
-        flags: named flags by key path (`{"student": "qwen-1.5b"}`); `None` values are flags not given.
+        flags: named flags by key path (`{"student": "qwen-1.5b"}`); `None` values are ignored.
 
     Raises:
-        RecipeError: what is wrong, in which file and line, and the likely right key; or it comes from outside and has
-            not been accepted (`distill.recipe.trust`).
+        RecipeError: it is invalid (the message names file, line and the likely key), or comes from outside and was not
+            accepted (`distill.recipe.trust`).
     """
     loaded = read_recipe(reference, overrides, flags)
     if loaded.outside is not None:
@@ -87,16 +85,18 @@ def load_recipe(
 def read_recipe(
     reference: str | Path = "recipe.yaml", overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> LoadedRecipe:
-    """The same for looking at it: a recipe from outside is fetched, and need not have been accepted.
+    """Read a recipe to show it, not to run it: one from outside is fetched, and need not be accepted.
 
     Args:
-        reference: as for `load_recipe`, and so are `overrides` and `flags`.
+        reference: as for `load_recipe`.
+        overrides: as for `load_recipe`.
+        flags: as for `load_recipe`.
 
     Raises:
-        RecipeError: as `load_recipe`.
+        RecipeError: it is invalid.
     """
     if "\0" in str(reference):
-        raise RecipeError("the recipe's name holds NUL, so it is none.")
+        raise RecipeError("the recipe's name contains a NUL character.")
     outside = fetch(str(reference)) if is_outside(str(reference)) else None
     installed = None if outside else installed_path(str(reference))
     path = outside.path if outside else installed or Path(reference)
@@ -136,13 +136,14 @@ def read_recipe(
 
 
 def recipe_of_dict(tree: Mapping[str, Any]) -> Recipe:
-    """A recipe made in Python, checked as a file is; `file:` sources and `extends` are relative to where we are.
+    """Validate a recipe made in Python, by the same rules as a file.
 
     Args:
-        tree: keys and values as in a file; stays as it is.
+        tree: keys and values as in a file; not modified. `file:` sources and `extends` are relative to the working
+            directory.
 
     Raises:
-        RecipeError: as `read_recipe`.
+        RecipeError: it is invalid.
     """
     name = "the dict"
     reading = _Reading(shown=lambda path: name if path.name == name else str(path))
@@ -161,7 +162,7 @@ def _checked(tree: Mapping[str, Any], places: Places, name: str) -> Recipe:
 
 
 def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: Sequence[str]) -> None:
-    """A model that is given on the command line in place of another has not that one's revisions; in place."""
+    """Remove the revision of a model that was replaced on the command line, in place."""
     if tree.get("student") != said.get("student") and "student_revision" not in overridden:
         tree.pop("student_revision", None)
     generate, before = tree.get("generate"), said.get("generate")
@@ -172,17 +173,17 @@ def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: S
 
 
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
-    """Models from outside recipes come from the Hub; which folders this machine has is no business of theirs."""
+    """Raise if a recipe from outside names a model that is not on the Hub: it must not use folders of this machine."""
     generate = tree.get("generate")
     generate = generate if isinstance(generate, dict) else {}
     compute = generate.get("compute")
-    served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # under whatever name the server has for it
+    served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # then the name is the server's, not a path
     teacher = None if served else generate.get("teacher")
     for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
         if isinstance(name, str) and name not in STUDENTS and ("/" not in name or names_folder(name)):
             raise RecipeError(
-                f"{outside.reference}: {key} is {name!r}, a folder or no model. A recipe from outside may only name "
-                f"models of the Hub (org/name) and aliases. Give one of yours with --{key.rpartition('.')[2]}."
+                f"{outside.reference}: {key} is {name!r}, not a model on the Hub. A recipe from outside may only name "
+                f"models of the Hub (org/name) and aliases. Use one of yours with --{key.rpartition('.')[2]}."
             )
 
 
@@ -192,7 +193,7 @@ def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]
     whole = resolved(path, named_by or str(path))
     if whole in children:
         chain = " -> ".join(reading.shown(p) for p in (*children, path))
-        raise RecipeError(f"{reading.shown(path)}: extends goes in a circle ({chain}). Remove one extends:")
+        raise RecipeError(f"{reading.shown(path)}: extends forms a circle ({chain}). Remove one extends:")
     own_places: Places = {}
     tree = read_tree(path, own_places, named_by, reading.shown)
     reading.files.append(path)
@@ -209,8 +210,8 @@ def _with_parents(
     if LOCK_KEY in tree and parent is not None:
         where = place_of((LOCK_KEY,), own_places, reading.shown(path))
         raise RecipeError(
-            f"{where}: a lock says everything itself and extends nothing. Remove {LOCK_KEY} where this is a recipe, "
-            "extends where it is a lock."
+            f"{where}: a lock is complete and cannot extend anything. Remove {LOCK_KEY} if this is a recipe, or "
+            "extends if it is a lock."
         )
     anchor_sources(tree, path.parent, reading.shown(path), reading.fence)
     if parent is None:
@@ -239,10 +240,10 @@ def _with_parents(
 
 
 def parent_path(path: Path, parent: str, fence: Fence | None = None) -> Path:
-    """The file that `extends: parent` in `path` names: one beside it, else an installed recipe.
+    """Return the file that `extends: parent` in `path` names: one relative to it, else an installed recipe.
 
     Raises:
-        RecipeError: it lies outside the fence.
+        RecipeError: it is outside the fence.
     """
     beside = path.parent / expanded(Path(parent), str(path))
     installed = installed_path(parent)
@@ -254,7 +255,7 @@ def parent_path(path: Path, parent: str, fence: Fence | None = None) -> Path:
 
 
 def _recipe_of(lock: Mapping[str, Any], reading: _Reading, name: str) -> dict[str, Any]:
-    """The recipe inside a lock, its keys with their places."""
+    """Return the recipe inside a lock, and record the places of its keys."""
     tree = recipe_in_lock(lock, reading.places.get((LOCK_KEY,), name))
     reading.places.update({at[1:]: place for at, place in list(reading.places.items()) if at[:1] == ("recipe",)})
     anchor_sources(tree, reading.files[0].parent, name, reading.fence)
@@ -262,7 +263,7 @@ def _recipe_of(lock: Mapping[str, Any], reading: _Reading, name: str) -> dict[st
 
 
 def _check_version(tree: Mapping[str, Any], places: Places, name: str) -> None:
-    """A recipe of another version has other keys, about which there is nothing to say."""
+    """Raise for another schema version. Its keys may differ, so errors about them would mislead."""
     version = tree.get("schema_version", 1)
     if isinstance(version, int) and version not in READ_BY:
         known = ", ".join(f"{number} (distill {first} and later)" for number, first in READ_BY.items())
@@ -296,7 +297,7 @@ def _is_list(tree: Any, at: KeyPath) -> bool:
 
 def _no_such_entry(place: str, at: list[Any]) -> RecipeError:
     return RecipeError(
-        f"{place}: there is no such place; the list has {counted(len(at), 'entry', 'entries')}, counted from 0."
+        f"{place}: there is no such entry; the list has {counted(len(at), 'entry', 'entries')}, counted from 0."
     )
 
 
@@ -315,7 +316,7 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: P
         elif isinstance(at, list):
             raise _no_such_entry(place, at)
         else:
-            raise RecipeError(f"{place}: {'.'.join(map(str, keys[: depth + 1]))} holds nothing that could be set.")
+            raise RecipeError(f"{place}: {'.'.join(map(str, keys[: depth + 1]))} has no keys that could be set.")
     last = keys[-1]
     if isinstance(at, list) and isinstance(last, int) and last < len(at):
         at[last] = value

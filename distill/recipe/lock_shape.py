@@ -1,7 +1,4 @@
-"""The shape of a lock, checked before anything relies on it: a lock may come from outside as a recipe may.
-
-Enters: the tree of a file with `lock_version`. Leaves: the recipe inside it, under a name of its own.
-"""
+"""The schema of a lock, validated before use because a lock may come from outside, like a recipe."""
 
 import copy
 import re
@@ -23,7 +20,7 @@ UPDATE = "Update your checkout of distill: git pull, then make install."
 
 
 class StageInLock(BaseModel):
-    """What a lock says of a stage."""
+    """A stage in a lock."""
 
     fingerprint: str
     versions: dict[str, str] = {}
@@ -32,26 +29,26 @@ class StageInLock(BaseModel):
 
 
 class ScoreInLock(BaseModel):
-    """What a lock says of a measurement."""
+    """A score in a lock."""
 
     pass_at_1: float
     interval_95: Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class DatasetInLock(BaseModel):
-    """What a lock says of a data set on the Hub."""
+    """A Hub dataset in a lock."""
 
     source: str
     config: str | None = None
     split: str = "train"
     revision: str | None = None
-    """The commit that was used; where none was found out, as the recipe says it."""
+    """The commit that was used, or the recipe's value if the commit is unknown."""
     recipe_revision: str | None = None
-    """As the recipe says it."""
+    """The recipe's value."""
 
 
 class LockShape(BaseModel):
-    """What of a lock is relied on."""
+    """The parts of a lock that distill uses."""
 
     recipe: dict[str, Any]
     datasets: list[DatasetInLock] = []
@@ -60,14 +57,14 @@ class LockShape(BaseModel):
 
 
 def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """The recipe in a lock, under a name of its own so that the run that it came from stays as it is.
+    """Return the recipe in a lock, renamed so that the original run is not touched.
 
     Args:
         lock: the tree of the file.
-        place: where its version stands.
+        place: where its version is, for messages.
 
     Raises:
-        RecipeError: it is of another version, or not as distill writes it.
+        RecipeError: it has another version, or is not as distill writes it.
     """
     if lock[LOCK_KEY] != LOCK_VERSION:
         raise RecipeError(
@@ -89,7 +86,7 @@ def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _name_of_repetition(name: str) -> str:
-    """`x-repeat` for x, `x-repeat-2` for x-repeat and so on: each has a folder beside the one it is compared with."""
+    """Return `x-repeat` for x, `x-repeat-2` for x-repeat and so on, so that each repetition has its own folder."""
     found = _REPEATED.fullmatch(name)
     stem, suffix = (found[1], f"-repeat-{int(found[2] or 1) + 1}") if found else (name, "-repeat")
     return stem[: MAX_NAME_CHARS - len(suffix)] + suffix

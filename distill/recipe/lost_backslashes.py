@@ -1,7 +1,4 @@
-r"""Backslashes that a string's escapes have eaten: `"\boxed"` in double quotes is a backspace and `oxed`.
-
-Enters: a text of a recipe, or how a text in double quotes stands in its file. Leaves: what was eaten, in words.
-"""
+r"""Detection of backslashes lost to string escapes: `"\boxed"` in double quotes is a backspace and `oxed`."""
 
 import re
 
@@ -15,10 +12,10 @@ _ESCAPES = {
     "0": 0x00, "a": 0x07, "b": 0x08, "t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D, "e": 0x1B, "N": 0x85,
     "_": 0xA0, "L": 0x2028, "P": 0x2029,
 }  # fmt: skip
-"""YAML's escapes that are no text. Source: https://yaml.org/spec/1.2.2/#57-escaped-characters"""
+"""YAML's escapes for non-printing characters. Source: https://yaml.org/spec/1.2.2/#57-escaped-characters"""
 _LETTERS = {code: letter for letter, code in _ESCAPES.items()}
 _WANTED = "tnNLP"
-"""What may be meant: these count only where a command of LaTeX would have stood."""
+"""Escapes that may be intended: they count only in place of a LaTeX command."""
 
 _TAB_COMMANDS = (
     "text", "textbf", "textit", "texttt", "textrm", "textsf", "textsc", "textup", "textnormal", "textstyle",
@@ -37,9 +34,9 @@ _OTHER_COMMANDS = (
 )  # fmt: skip
 _COMMANDS = frozenset((*_TAB_COMMANDS, *_LINE_COMMANDS, *_OTHER_COMMANDS))
 _IN_FORMULAS = frozenset(("ne", "nu", "ni", "neg"))
-"""Commands whose rest may begin a line of prose; between dollar signs it does not."""
+"""Commands whose remaining letters may begin a line of prose, so they count only between dollar signs."""
 _SPOKEN = frozenset(("tan", "tag", "top", "to", "tau"))
-"""Commands whose rest may follow a tab; where a file says `\\t` itself, nobody means one."""
+"""Commands whose remaining letters may follow a real tab, so they count only if the file itself says `\\t`."""
 
 _ESCAPE = re.compile(r"\\(?:[^0abtnvfreNLP_]|(?P<letter>.)(?P<rest>[A-Za-z]*))", re.DOTALL)
 _CONTROL = re.compile(r"(?P<char>[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f])(?P<rest>[A-Za-z]*)")
@@ -49,10 +46,10 @@ _EATEN = re.compile(rf"\t(?P<tab>{_RESTS})(?![A-Za-z])|\n(?P<line>{_LINE_RESTS})
 
 
 def eaten_in_source(source: str) -> str | None:
-    """What escapes have eaten in a text that stands in double quotes; `None` where nothing.
+    """Return what escapes have removed from a double-quoted text, or `None`.
 
     Args:
-        source: the text as the file has it, quotes included.
+        source: the text as in the file, quotes included.
     """
     for match in _ESCAPE.finditer(source):
         letter = match["letter"]
@@ -77,9 +74,9 @@ def _quoted(letter: str, rest: str) -> str:
 
 
 def eaten_in_text(text: str) -> str | None:
-    """What an escape has eaten in a text that was read already; `None` where nothing.
+    """Return what an escape has removed from a parsed text, or `None`.
 
-    A control character counts always, a tab or line break where a command of LaTeX would have stood.
+    A control character always counts; a tab or line break only in place of a LaTeX command.
     """
     if (found := control_in_text(text)) is not None:
         return found
@@ -90,7 +87,7 @@ def eaten_in_text(text: str) -> str | None:
 
 
 def control_in_text(text: str) -> str | None:
-    """The control character in a text, and what it may have been; what breaks or indents lines is none."""
+    """Return the first control character in a text and what it may have been; tabs and line feeds are allowed."""
     match = _CONTROL.search(text)
     if match is None:
         return None
@@ -110,4 +107,4 @@ _RAW = "Double the backslash, or in Python write a raw string (r'…')."
 ESCAPE_HINT = (
     "In double quotes a backslash begins an escape: write LaTeX in single quotes ('\\sqrt{2}'), or double the backslash"
 )
-"""For escapes that YAML does not know."""
+"""Hint for escapes that YAML does not know."""

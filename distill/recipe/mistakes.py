@@ -1,6 +1,6 @@
-"""The mistakes of a recipe that was read: where each stands, what is wrong, and what is likely meant.
+"""Messages for an invalid recipe: where each mistake is, what is wrong, and which key was likely meant.
 
-Enters: a `ValidationError`, the recipe's tree, and the places of its keys. Leaves: a line for each mistake, for example
+Examples:
 
     recipe.yaml:7: unknown key 'generate.base_url'. Did you mean 'generate.compute.base_urls'? Known here: …
     recipe.yaml:9: filter.max_tokens (600) exceeds sft.max_length (512, set at recipe.yaml:12): …
@@ -23,13 +23,13 @@ _QUOTED_NUMBER = re.compile(r"\b([a-z_]+(?:\.[a-z_]+)*)( \(| is | )(-?\d+(?:[.,]
 
 
 def explain(error: ValidationError, tree: Mapping[str, Any], places: Places, name: str) -> list[str]:
-    """A line for each mistake, more where one message has several.
+    """Return a line for each mistake, or several if one message has several lines.
 
     Args:
-        error: what the models say.
-        tree: the keys and values that they were given.
-        places: where each key was written.
-        name: how the recipe is called where no key is to blame.
+        error: the validation error.
+        tree: the keys and values that were validated.
+        places: where each key is defined.
+        name: the recipe's name in messages, used if no key is to blame.
     """
     lines = []
     for at, some in groupby(error.errors(), key=_key_of):
@@ -47,7 +47,7 @@ def explain(error: ValidationError, tree: Mapping[str, Any], places: Places, nam
 
 
 def place_of(at: KeyPath, places: Places, name: str) -> str:
-    """Where a key was written: itself, else what it was made of by options, else the section around it."""
+    """Return where a key is defined: itself, else the one place of all keys below it, else the section around it."""
     for n in range(len(at), 0, -1):
         if at[:n] in places:
             return places[at[:n]]
@@ -58,7 +58,7 @@ def place_of(at: KeyPath, places: Places, name: str) -> str:
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
-    """All keys of a recipe with their sections, e.g. `sft.compute.dtype`."""
+    """Yield all keys of a recipe with their sections, e.g. `sft.compute.dtype`."""
     for key, field in model.model_fields.items():
         yield f"{prefix}{key}"
         for inner in _models_in(field.annotation):
@@ -66,7 +66,7 @@ def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[st
 
 
 def _key_of(details: Details) -> KeyPath:
-    """The key with its sections, without the tags of a union (`literal['all-linear']`), which are no keys."""
+    """Return the key with its sections, without pydantic's tags for unions (`literal['all-linear']`)."""
     loc: KeyPath = details["loc"]
     return loc if details["type"] == "extra_forbidden" else tuple(part for part in loc if "[" not in str(part))
 
@@ -84,7 +84,7 @@ def _unknown_key(at: KeyPath, places: Places, name: str) -> str:
 
 
 def _meant(at: KeyPath, known: list[str]) -> str | None:
-    """The likely key: of this section, or of another, then with its sections. The same name goes before a like one."""
+    """Return the likely key, with its sections if it is in another one. An exact name beats a similar one."""
     key = str(at[-1]).strip().lower()
     section = str(at[0]) if len(at) > 1 else ""
     every = sorted(dict.fromkeys(known_keys()), key=lambda path: path.split(".")[0] != section)
@@ -97,8 +97,7 @@ def _meant(at: KeyPath, known: list[str]) -> str | None:
 
 
 def _cross_field(at: KeyPath, details: Details, tree: Mapping[str, Any], places: Places, name: str) -> Iterator[str]:
-    """What one key has against another: blamed on a key that is set; of the others, where they are set or that they
-    are defaults."""
+    """Yield messages about conflicting keys, placed at one that is set, with the origin of each of the others."""
     known = set(known_keys())
     for text in sentence([details]).splitlines():
         keys = {found: (*at, *found[1].split(".")) for found in _QUOTED_NUMBER.finditer(text)}
@@ -129,7 +128,7 @@ def _is_set(tree: Any, at: KeyPath) -> bool:
 
 
 def _keys_at(model: type[BaseModel], at: KeyPath) -> set[str]:
-    """The keys that are known at a place of the recipe."""
+    """Return the known keys at a place in the recipe."""
     for key in at:
         if isinstance(key, int):
             continue

@@ -1,6 +1,6 @@
-"""What a recipe may say: strict models, their units, and the checks that span stages. Imports no torch.
+"""The recipe model, and the checks that span stages. Imports no torch.
 
-Enters: a plain dict (see `distill.recipe.loading` for the way from a file to it). Leaves: a frozen `Recipe`.
+`distill.recipe.loading` makes a `Recipe` from a file. From a dict:
 
     Recipe.model_validate({"name": "tiny", "student": "smollm2-135m", "problems": [{"source": "gym:chain_sum"}], …})
 """
@@ -29,33 +29,33 @@ class Recipe(Strict):
     schema_version: Literal[1] = 1
     """Version of this schema."""
     name: Name
-    """Name of the run: its results go to `runs/<name>/`."""
+    """Name of the run; its results go to `runs/<name>/`."""
     description: str = ""
-    """What the recipe is for, in a line or two."""
+    """Purpose of the recipe, in a line or two."""
     student: str
-    """Alias (`distill students`), Hub id (`org/model`) or local folder (`./model`) of the model to train."""
+    """Model to train: an alias (`distill students`), a Hub id (`org/model`) or a local folder (`./model`)."""
     student_revision: Revision | None = None
-    """Git revision of the student on the Hub; left out: its main branch."""
+    """Git revision of the student on the Hub. Default: the main branch."""
     seed: NonNegativeInt = 0
-    """Seed of every draw: problems, samples, selection, training order."""
+    """Seed of everything random: problems, samples, selection, training order."""
     problems: list[ProblemSource] = []
-    """Where the problems come from that the teacher answers."""
+    """Sources of the problems that the teacher answers."""
     generate: GenerateConfig | None = None
-    """Stage 1: sampling the teacher."""
+    """Stage 1: sample the teacher."""
     traces: list[TraceSource] = []
-    """Stage 1 without a teacher: traces made elsewhere, with the problems that they answer."""
+    """Stage 1 without a teacher: import existing traces, with the problems that they answer."""
     filter: FilterConfig = FilterConfig()
-    """Stage 2: grading and filtering."""
+    """Stage 2: grade and filter the traces."""
     sft: SftConfig = SftConfig()
-    """Stage 3: training the student."""
+    """Stage 3: train the student."""
     eval: EvalConfig | None = None
-    """Stage 4: measuring base and student; left out: not measured."""
+    """Stage 4: evaluate base and student. Default: no evaluation."""
     push: PushConfig | None = None
-    """Stage 5: publishing on the Hub; left out: nothing leaves this machine."""
+    """Stage 5: publish on the Hub. Default: nothing is published."""
 
     @property
     def traces_stage(self) -> str:
-        """The stage that the traces come from."""
+        """Return the name of the stage that provides the traces."""
         return "generate" if self.generate is not None else "import"
 
     @model_validator(mode="before")
@@ -70,10 +70,10 @@ class Recipe(Strict):
         if self.generate is not None and not self.problems:
             raise ValueError("problems: is missing: the teacher needs problems to answer")
         if self.traces and self.problems:
-            raise ValueError("problems: is for generate:; traces bring theirs along. Remove one of the two")
+            raise ValueError("problems: is for generate:; traces: come with their own. Remove one of the two")
         if self.traces and self.eval and self.eval.held_out:
             raise ValueError(
-                "eval.held_out is taken from problems:, and traces bring theirs along; use eval.benchmarks"
+                "eval.held_out is taken from problems:, but traces: come with their own; use eval.benchmarks"
             )
         return self
 
@@ -86,7 +86,7 @@ class Recipe(Strict):
 
 
 def cross_stage_problems(recipe: Recipe) -> list[str]:
-    """What in one stage cannot work with another, each with the keys and the way out."""
+    """Return the conflicts between stages, each with its keys and how to fix it."""
     found = []
     kept, longest = recipe.filter.max_tokens, recipe.sft.max_length
     if kept is not None and kept > longest:
@@ -101,7 +101,7 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
         *(s.task for s in recipe.traces),
     }:
         found.append(
-            "task: judge needs a judge that fills in: set filter.judge, e.g. "
+            "task: judge needs a judge: set filter.judge, e.g. "
             "judge: {model: …, compute: {base_urls: [http://localhost:8000/v1]}}."
         )
     if recipe.eval is not None and "judge" in {
@@ -110,7 +110,7 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
     }:
         found.append(
             "task: judge cannot be measured: eval grades by rules alone. Use other problems in eval.benchmarks, or "
-            "leave eval.held_out out."
+            "remove eval.held_out."
         )
     if recipe.traces and kept is None:
         found.append(
@@ -122,7 +122,7 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
 
 
 def _against_the_context(recipe: Recipe) -> list[str]:
-    """What is longer than the student reaches, with the rotary embedding's patch where it has one."""
+    """Return the lengths that exceed the student's context, extended by the rotary embedding's patch if it has one."""
     student, longest = find_student(recipe.student), recipe.sft.max_length
     if student.context is None or student.longest_context is None:
         return []

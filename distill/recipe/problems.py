@@ -1,4 +1,4 @@
-"""`problems:` and the benchmarks of `eval:`: where problems come from and how their rows are read."""
+"""Problem sources, for `problems:` and `eval.benchmarks`: where problems come from and how their rows are read."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,11 +9,13 @@ from pydantic import Field, PositiveInt, model_validator
 from distill.models.hub_names import Config, Revision, Source
 from distill.recipe.base import Strict
 
+# The operators / and //, or up to 200 characters without brackets, quotes, paths, `..` and `__`: reasoning-gym
+# evaluates some option texts as Python and opens others as files.
 _SAFE_TEXT = re.compile(r"/{1,2}|(?!.*(?:__|\.\.))[^()\[\]{}/\\\\'\"`#@]{0,200}")
 
 
 def unsafe_texts(value: Any) -> Iterator[str]:
-    """Texts of a task's options that it could evaluate, or open as a file."""
+    """Yield the texts in a task's options that the task could evaluate, or open as a file."""
     if isinstance(value, str) and not _SAFE_TEXT.fullmatch(value):
         yield value
     elif isinstance(value, Mapping):
@@ -26,26 +28,26 @@ def unsafe_texts(value: Any) -> Iterator[str]:
 
 
 Task = Literal["math", "choice", "exact", "numeric", "regex", "judge", "gym"]
-"""`math`: equal as mathematics; `choice`: the letter or text of an option; `exact`: the same text; `numeric`: the same
-number, within 1e-6 of it; `regex`: the expected answer is a pattern; `judge`: a model decides; `gym`: the scorer of the
-reasoning-gym task."""
+"""`math`: mathematically equal; `choice`: the letter or text of an option; `exact`: the same text; `numeric`: the same
+number, up to a relative error of 1e-6; `regex`: the expected answer is a pattern; `judge`: a model decides; `gym`: the
+reasoning-gym task's own scorer."""
 
 
 class Columns(Strict):
-    """Which column of the source holds what."""
+    """Column names of a source."""
 
     problem: str | None = None
-    """Column with the question; left out: the first of problem, question, prompt, instruction."""
+    """Column with the question. Default: the first of problem, question, prompt, instruction."""
     answer: str | None = None
-    """Column with the expected answer; left out: the first of answer, expected_answer, gtruth_answer, solution."""
+    """Column with the expected answer. Default: the first of answer, expected_answer, gtruth_answer, solution."""
     options: str | None = None
-    """Column with a list of options, lettered in the prompt; left out, for `task: choice`: options, choices."""
+    """Column with a list of options, lettered in the prompt. Default for `task: choice`: options or choices."""
     id: str | None = None
-    """Column with an id of its own; left out: the id is a hash of the content."""
+    """Column with the problem's id. Default: the id is a hash of the content."""
 
 
 class ProblemSource(Strict):
-    """Where problems come from and how their rows are read."""
+    """A source of problems, and how its rows are read."""
 
     source: Source
     """`hf:org/dataset`, `file:path` (JSONL, JSON, Parquet; relative to the recipe), or `gym:task` (reasoning-gym)."""
@@ -54,21 +56,22 @@ class ProblemSource(Strict):
     split: str = "train"
     """Split of a Hub dataset."""
     revision: Revision | None = None
-    """Git revision of a Hub dataset; left out: its main branch."""
+    """Git revision of a Hub dataset. Default: the main branch."""
     columns: Columns = Columns()
-    """Which columns hold the question, the answer and the id."""
+    """Columns with the question, the answer, the options and the id."""
     answer_after: Annotated[str, Field(min_length=1)] | None = None
-    """Marker in the answer column: what follows its last occurrence is the expected answer (`####` for GSM8K)."""
+    """Marker in the answer column: the text after its last occurrence is the expected answer (`####` for GSM8K)."""
     answer_index: Literal[0, 1] | None = None
-    """What the first option counts as where answers of `task: choice` are numbers; left out: all rows tell it."""
+    """Index of the first option if answers of `task: choice` are numbers. Default: inferred from all rows."""
     template: str = "{problem}"
-    """The student's prompt, with `{problem}` where the question goes and `{options}` where options go (else after)."""
+    """The student's prompt: `{problem}` becomes the question, `{options}` the options (if absent, they are
+    appended)."""
     task: Task | None = None
-    """How answers are graded (`distill.grading`); left out: `gym` for a gym source, `math` otherwise."""
+    """How answers are graded (`distill.grading`). Default: `gym` for a gym source, otherwise `math`."""
     limit: PositiveInt | None = None
-    """Most problems to use (drawn at random under the seed); for a gym source, problems to make: 500 where left out."""
+    """Maximum number of problems, drawn at random with the seed. For a gym source, how many to make (default: 500)."""
     seed: int | None = None
-    """Seed of the draw; left out: the recipe's seed."""
+    """Seed of the draw. Default: the recipe's seed."""
     options: dict[str, Any] = {}
     """Options of the reasoning-gym task, e.g. `{min_terms: 3, max_terms: 3}`."""
 
@@ -81,10 +84,10 @@ class ProblemSource(Strict):
         if (text := next(unsafe_texts(self.options), None)) is not None:
             raise ValueError(
                 f"options may not hold the text {text[:40]!r}: reasoning-gym evaluates some texts as Python and reads "
-                "files by others, so they are words, numbers and operators without brackets, quotes and paths"
+                "files named by others. Use words, numbers and operators, without brackets, quotes and paths"
             )
         if self.answer_index is not None and self.task != "choice":
-            raise ValueError("answer_index is for task: choice only: it tells how the numbers of options count")
+            raise ValueError("answer_index is for task: choice only: it says which number the first option has")
         if self.task == "gym" and not self.source.startswith("gym:"):
             raise ValueError("task: gym needs a gym: source, whose own scorer it uses. Use task: math")
         return self

@@ -1,7 +1,4 @@
-"""Every field of a recipe as a page to read, made from the models.
-
-Enters: nothing. Leaves: the second half of `docs/recipes.md`: a table for each section, in the order of the stages.
-"""
+"""The second half of `docs/recipes.md`, made from the models: a table of fields for each section of a recipe."""
 
 import types
 import typing
@@ -14,13 +11,13 @@ from pydantic.fields import FieldInfo
 from distill.recipe.model import Recipe
 
 Section = tuple[str, type[BaseModel]]
-"""Where a model is used, and the model."""
+"""Key path of a section, and its model."""
 START = "<!-- Made from the models by `distill recipes schema --markdown`; a test keeps it so. -->"
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def field_reference() -> str:
-    """The reference as Markdown."""
+    """Return the reference as Markdown."""
     parts = [START, "", "## Fields", ""]
     places: dict[type[BaseModel], str] = {}
     for path, model in list(_sections("", Recipe, places)):
@@ -29,7 +26,7 @@ def field_reference() -> str:
 
 
 def _sections(path: str, model: type[BaseModel], seen: dict[type[BaseModel], str]) -> Iterator[Section]:
-    """Each model with the place where it is first used, parents first."""
+    """Yield each model with the path of its first use, parents first."""
     seen[model] = path
     yield path, model
     for name, field in model.model_fields.items():
@@ -58,7 +55,7 @@ def _table(path: str, model: type[BaseModel], places: Mapping[type[BaseModel], s
         if elsewhere:
             kind = f"{kind} as `{elsewhere[0]}`"
         if not field.is_required() and field.default is None:
-            kind = kind.removesuffix(" or null")  # leaving it out is the same
+            kind = kind.removesuffix(" or null")  # the same as omitting the key
         cells = [f"`{name}`", kind, _default(field), _plain(field.description or "")]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows
@@ -106,7 +103,7 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
 
 
 def _constraints(metadata: list[Any]) -> list[Any]:
-    """Bounds, also those that a `Field` carries."""
+    """Return the bounds, including those inside a `Field`."""
     return [inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else [one])]
 
 
@@ -115,6 +112,6 @@ def _said(model: type[BaseModel]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text as one line of Markdown; `<think>` is no tag."""
+    """Return a text as one line of Markdown, with `<` outside code escaped so that `<think>` is not taken for a tag."""
     line = " ".join(text.split())
     return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(line.split("`")))

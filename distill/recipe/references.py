@@ -1,6 +1,6 @@
-"""How a recipe elsewhere is named.
+"""References to recipes elsewhere.
 
-Enters: `hf:org/repo/recipe.yaml@main` or `git+https://host/org/repo.git@v1#path/recipe.yaml`. Leaves: its parts.
+Examples: `hf:org/repo/recipe.yaml@main`, `git+https://host/org/repo.git@v1#path/recipe.yaml`.
 """
 
 import re
@@ -20,34 +20,34 @@ _LIKE_GIT = re.compile(r"(?:https?://|ssh://|git://|git@|git\+|ext::|file://)")
 
 @dataclass(frozen=True, slots=True)
 class HubReference:
-    """A file of a repository on the Hub."""
+    """A file in a repository on the Hub."""
 
     repo: str
     kind: str | None
-    """`model` or `dataset`; `None`: whichever there is, a model first."""
+    """`model` or `dataset`; `None`: a model if there is one, else a dataset."""
     path: str | None
-    """In the repository; `None`: recipe.yaml."""
+    """Path in the repository; `None`: recipe.yaml."""
     revision: str | None
     """`None`: the main branch."""
 
     @property
     def place(self) -> str:
-        """The repository, as it is written."""
+        """Return the repository, as in a reference."""
         return f"hf:{f'{self.kind}s/' if self.kind else ''}{self.repo}"
 
     def at(self, path: str, commit: str) -> str:
-        """A file of it, pinned."""
+        """Return a reference to a file at a commit."""
         return f"{self.place}/{path}@{commit}"
 
 
 @dataclass(frozen=True, slots=True)
 class GitReference:
-    """A file of a git repository."""
+    """A file in a git repository."""
 
     url: str
     path: str | None
     revision: str | None
-    """Branch, tag or whole commit; `None`: the default branch."""
+    """Branch, tag or full commit; `None`: the default branch."""
 
     @property
     def place(self) -> str:
@@ -61,15 +61,15 @@ Reference = HubReference | GitReference
 
 
 def is_outside(text: str) -> bool:
-    """Whether a reference leads off this machine, or tries to."""
+    """Return whether a reference leads off this machine, or looks as if it should."""
     return text.startswith("hf:") or bool(_LIKE_GIT.match(text))
 
 
 def parse_reference(text: str) -> Reference:
-    """The parts of a reference that leads elsewhere.
+    """Parse a reference to a recipe elsewhere.
 
     Raises:
-        RecipeError: it cannot be read, or holds a login.
+        RecipeError: it is not valid, or contains a login.
     """
     if KEYS.search(text):
         raise RecipeError(
@@ -81,10 +81,10 @@ def parse_reference(text: str) -> Reference:
 
 
 def checked_path(path: str, named_by: str) -> str:
-    """A path inside a repository, in its plain form.
+    """Return a normalised path inside a repository.
 
     Raises:
-        RecipeError: it leads out.
+        RecipeError: it leads outside.
     """
     parts: list[str] = []
     for part in PurePosixPath(path).parts:
@@ -98,7 +98,7 @@ def checked_path(path: str, named_by: str) -> str:
         else:
             parts.append(part)
     if not parts:
-        raise RecipeError(f"{named_by}: {path!r} names no file.")
+        raise RecipeError(f"{named_by}: {path!r} does not name a file.")
     return "/".join(parts)
 
 
@@ -131,18 +131,18 @@ def _git(text: str) -> GitReference:
         login = urlsplit(url)
         secret = bool(login.password) or (before in ("http", "https") and bool(login.username))
     except ValueError:
-        raise RecipeError(f"{text}: is no address that can be read.") from None
+        raise RecipeError(f"{text}: is not a valid address.") from None
     if secret:
         raise RecipeError(
             "the recipe's git address holds a login. Take it out: git asks its credential helper (git config "
             "credential.helper), or use git+ssh://."
         )
-    if host.startswith("-") or rest.startswith("-"):
-        raise RecipeError(f"{text}: is no address of a repository.")
+    if host.startswith("-") or rest.startswith("-"):  # git or ssh could take it for an option
+        raise RecipeError(f"{text}: is not the address of a repository.")
     _check_revision(text, revision or None)
     return GitReference(url, path and checked_path(path, text), revision or None)
 
 
 def _check_revision(text: str, revision: str | None) -> None:
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise RecipeError(f"{text}: {revision!r} is no revision: name a branch, a tag or a whole commit.")
+        raise RecipeError(f"{text}: {revision!r} is not a revision: name a branch, a tag or a full commit.")

@@ -1,11 +1,11 @@
-"""Recipes from outside, brought here: the file, its parents and the files that they name, and nothing else of theirs.
+"""Fetching of recipes from outside: the file, its parents and the files that they name, at one commit.
 
-Enters: `hf:org/repo/recipe.yaml@main`. Leaves: a `Fetched`: plain files in a folder of the cache, of one commit,
+`hf:org/repo/recipe.yaml@main` becomes plain files in the cache:
 
     ~/.cache/distill/recipes/3f9a…/<commit>/recipe.yaml
 
-A recipe from outside executes nothing: its YAML makes plain values only, keys outside the models are refused, chat
-templates run in Jinja's sandbox, models load from safetensors without code of their own, data sets without scripts.
+A recipe from outside cannot execute code: its YAML makes plain values only, unknown keys are refused, chat templates
+run in Jinja's sandbox, models load from safetensors without custom code, and datasets load without scripts.
 """
 
 import hashlib
@@ -44,22 +44,22 @@ class RemoteFiles(Protocol):
 
 @dataclass(frozen=True)
 class Fetched:
-    """A recipe that was fetched."""
+    """A fetched recipe."""
 
     reference: str
-    """As it was asked for."""
+    """As given."""
     pinned: str
-    """The same at its commit."""
+    """The reference at its commit."""
     folder: Path
-    """Holds the files as the repository does."""
+    """Contains the files in the same layout as the repository."""
     path: Path
     files: tuple[Path, ...]
-    """All that was fetched."""
+    """All fetched files."""
     sha256: str
     """Of the files' names and contents."""
 
     def shown(self, path: Path) -> str:
-        """How a file of it is called in messages."""
+        """Return the name of one of its files in messages."""
         try:
             return f"{self.reference.partition('#')[0]}: {path.resolve().relative_to(self.folder.resolve())}"
         except ValueError:
@@ -67,10 +67,10 @@ class Fetched:
 
 
 def fetch(reference: str) -> Fetched:
-    """Bring a recipe from outside here.
+    """Fetch a recipe from outside into the cache.
 
     Raises:
-        RecipeError: there is no such recipe, or it may not be read, or it names files that are not its own.
+        RecipeError: it does not exist, cannot be read, or names files outside its repository.
     """
     parsed = parse_reference(reference)
     home = cache_folder() / hashlib.sha256(parsed.place.encode()).hexdigest()[:16]
@@ -84,19 +84,23 @@ def fetch(reference: str) -> Fetched:
         folder = home / remote.commit
         path, files = _bring(remote, folder, parsed, reference)
         if isinstance(parsed, HubReference) and isinstance(remote, HubFiles) and remote.kind == "dataset":
-            parsed = replace(parsed, kind="dataset")  # so that the pinned name leads straight there
+            parsed = replace(parsed, kind="dataset")  # so that the pinned reference needs one request
     atomic_write(_list_file(folder), json.dumps({**_lists(folder), path: files}, indent=1))
     return _fetched(folder, path, files, parsed, reference, remote.commit)
 
 
 def cache_folder() -> Path:
-    """Where recipes from outside are kept."""
+    """Return the folder in which recipes from outside are cached."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "distill" / "recipes"
 
 
 def _bring(remote: RemoteFiles, folder: Path, parsed: Reference, reference: str) -> tuple[str, list[str]]:
-    """Write the recipe, its parents and their files into `folder`; the recipe's path and all paths, relative to it."""
+    """Write the recipe, its parents and their files into `folder`.
+
+    Returns:
+        The recipe's path, and all paths, relative to `folder`.
+    """
     path, content = _first(remote, parsed, reference)
     recipes, files = [(path, content)], [path]
     while recipes:
@@ -110,7 +114,7 @@ def _bring(remote: RemoteFiles, folder: Path, parsed: Reference, reference: str)
                 files.append(wanted)
         parent = tree.get("extends")
         if not isinstance(parent, str) or is_outside(parent):
-            continue  # refused where it is read
+            continue  # refused when the recipe is loaded
         wanted = checked_path(join(dirname(at), parent), reference)
         if wanted in files:
             continue
@@ -152,7 +156,7 @@ def _write(folder: Path, path: str, content: bytes) -> None:
 
 
 def _list_file(folder: Path) -> Path:
-    """Which files belong to which recipe: beside the folder, where no file of the repository can lie."""
+    """Return the file that lists each recipe's files. It is outside the folder, so the repository cannot provide it."""
     return folder.with_suffix(".json")
 
 
@@ -165,7 +169,7 @@ def _lists(folder: Path) -> dict[str, list[str]]:
 
 
 def _known(home: Path, parsed: Reference, reference: str) -> Fetched | None:
-    """What was fetched before: a whole commit never changes, so nobody need be asked again."""
+    """Return a recipe from the cache, or `None`. Only a reference to a full commit is cached: it never changes."""
     commit = parsed.revision or ""
     if len(commit) != 40 or parsed.path is None:
         return None

@@ -1,6 +1,6 @@
-"""The JSON Schema of a recipe file, made from the models, for editors that complete and check while one writes.
+"""The JSON Schema of a recipe file (`recipes/recipe.schema.json`), made from the models for completion in editors.
 
-Enters: nothing. Leaves: `recipes/recipe.schema.json`. A recipe names it in its first line:
+A recipe names it in its first line:
 
     # yaml-language-server: $schema=recipe.schema.json
 """
@@ -21,11 +21,11 @@ _EXTENDS = {
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12). With `extends`, what a recipe must have may stand in its parent."""
+    """Return the schema (draft 2020-12). With `extends`, no key is required: the parent may provide it."""
     schema = Recipe.model_json_schema()
     _drop_titles(schema)
     needed = {"required": schema.pop("required")}
-    # The items of a list are never merged, so that they must be whole; a section may be a part of the parent's.
+    # The items of a list are never merged, so they must be complete; a section may be a part of the parent's.
     sections = {name: schema["$defs"][name] for name in sorted(_section_names(schema)) if name in schema["$defs"]}
     needed_below = {name: below for name, one in sections.items() if (below := one.pop("required", None))}
     needed["properties"] = {
@@ -48,17 +48,17 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as it is committed and installed."""
+    """Return the schema as committed and installed."""
     return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def schema_line(path: str = SCHEMA_FILE) -> str:
-    """The first line of a recipe, which tells editors where the schema lies."""
+    """Return the first line of a recipe, which tells editors where the schema is."""
     return f"# yaml-language-server: $schema={path}"
 
 
 def _drop_titles(node: Any, names: bool = False) -> None:
-    """Titles that only say a key again, and a section's defaults, which stand at its keys."""
+    """Remove titles that only repeat a key, and a section's defaults, which its keys have already."""
     if isinstance(node, dict):
         if not names and isinstance(node.get("title"), str):
             del node["title"]
@@ -72,7 +72,7 @@ def _drop_titles(node: Any, names: bool = False) -> None:
 
 
 def _section_names(schema: dict[str, Any]) -> set[str]:
-    """The definitions that are used as a value of a key, not as an item of a list."""
+    """Return the definitions that are used as the value of a key rather than as a list item."""
     found: set[str] = set()
 
     def walk(node: Any, in_list: bool) -> None:
@@ -92,7 +92,7 @@ def _section_names(schema: dict[str, Any]) -> set[str]:
 
 
 def _defined_by(value: dict[str, Any]) -> str:
-    """The definition behind a key, also where it may be null."""
+    """Return the definition behind a key, including one that may be null."""
     for one in (value, *value.get("anyOf", ())):
         if "$ref" in one:
             return str(one["$ref"]).rpartition("/")[2]

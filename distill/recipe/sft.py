@@ -1,4 +1,4 @@
-"""`sft:`: how the student is trained."""
+"""The `sft:` section: how the student is trained."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -91,7 +91,7 @@ OWNED_TRL_KEYS = frozenset(
         "weight_decay",
     }
 )
-"""SFTConfig arguments that `sft:` sets itself; `sft.trl` may not set them a second time."""
+"""SFTConfig arguments that distill sets itself; `sft.trl` may not set them."""
 
 
 class Lora(Strict):
@@ -104,80 +104,81 @@ class Lora(Strict):
     dropout: Share = 0.0
     """Dropout on the adapter's input."""
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Which layers get an adapter."""
+    """Layers that get an adapter."""
 
 
 class TrainCompute(Strict):
     """Layout of training; not part of a fingerprint."""
 
     num_processes: PositiveInt | None = None
-    """Processes that share each step, one a GPU; left out: all GPUs of this machine, or one process without any."""
+    """Processes that share each step, one per GPU. Default: all GPUs of this machine, or one process if it has none."""
     sharding: Literal["auto", "none", "fsdp", "zero3"] = "auto"
     """How several GPUs hold the model: replicated (none), or sharded by FSDP2 (fsdp) or DeepSpeed ZeRO-3 (zero3);
-    auto: fsdp if there are several GPUs and one cannot hold it, else none."""
+    auto: fsdp if there are several GPUs and the model does not fit on one, else none."""
     cpu_offload: bool = False
-    """Keep the shards of weights and optimiser in the machine's memory (fsdp, zero3): slower, needs fewer GPUs."""
+    """Keep the shards of weights and optimiser in CPU memory (fsdp, zero3): slower, needs fewer GPUs."""
     sequence_parallel: PositiveInt = 1
-    """GPUs that split each row, for rows too long for one (context parallel with fsdp, Ulysses with zero3)."""
+    """GPUs that split each row, for rows too long for one GPU (context parallelism with fsdp, Ulysses with zero3)."""
     per_device_batch_size: PositiveInt | None = None
-    """Rows per pass on a device, on average; left out: up to 8, so that batch_size is a multiple. The rest of a step is
-    accumulated."""
+    """Rows per pass on a device, on average. Default: up to 8, such that batch_size is a multiple. The rest of a step
+    is accumulated."""
     group_by_length: bool = True
-    """Put rows of similar length into the same pass of a step, which reduces padding."""
+    """Put rows of similar length into the same pass of a step, to reduce padding."""
     packing: bool | None = None
-    """Pack the rows of a pass instead of padding them; left out: if the attention kernel keeps them apart
-    (FlashAttention on a GPU; on CPU each row by itself)."""
+    """Pack the rows of a pass instead of padding them. Default: true if the attention kernel keeps them apart
+    (FlashAttention on a GPU; on CPU, each row by itself)."""
     attention: Literal["auto", "flash_attention_2", "flash_attention_3", "sdpa", "eager"] = "auto"
-    """Attention kernel; auto: FlashAttention where it is installed and the GPU has it, row by row on CPU, else sdpa."""
+    """Attention kernel; auto: FlashAttention if installed and supported by the GPU, row by row on CPU, else sdpa."""
     kernels: bool | None = None
-    """Faster kernels with the same result: Liger's on a GPU, distill's own on CPU; left out: if they are installed."""
+    """Faster kernels with the same result: Liger's on a GPU, distill's own on CPU. Default: true if installed."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Precision of the forward and backward pass; auto: bfloat16 on a GPU that has it, else float32."""
+    """Precision of the forward and backward pass; auto: bfloat16 on a GPU that supports it, else float32."""
     gradient_checkpointing: bool | None = None
-    """Recompute activations to save memory; left out: true on GPU, false on CPU."""
+    """Recompute activations to save memory. Default: true on GPU, false on CPU."""
     save_every_steps: PositiveInt | None = None
-    """Steps between checkpoints; left out: a tenth of the run, at least 10."""
+    """Steps between checkpoints. Default: a tenth of the run, at least 10."""
     tracking: list[Literal["trackio", "wandb", "tensorboard"]] = ["trackio"]
-    """Where the curves are sent beside metrics.jsonl; an empty list: nowhere."""
+    """Where training curves are sent, in addition to metrics.jsonl; an empty list: nowhere."""
 
     @model_validator(mode="after")
     def _layout_is_possible(self) -> Self:
         if self.sharding == "none" and (self.cpu_offload or self.sequence_parallel > 1):
             raise ValueError("cpu_offload and sequence_parallel need sharding: fsdp or zero3")
         if self.packing and self.sequence_parallel > 1:
-            raise ValueError("packing and sequence_parallel exclude each other: rows laid end to end cannot be shared")
+            raise ValueError("packing and sequence_parallel exclude each other: packed rows cannot be split over GPUs")
         return self
 
 
 class SftConfig(Strict):
-    """Stage 3: the student learns from the kept traces; the loss falls on the completion alone."""
+    """Stage 3: fine-tune the student on the kept traces, with the loss on the completion only."""
 
     method: Literal["full", "lora", "qlora"] = "full"
-    """All weights, or a LoRA adapter that is merged at the end; qlora: over weights quantised to 4 bits (GPU)."""
+    """full: all weights; lora: a LoRA adapter, merged at the end; qlora: the same over 4-bit quantised weights
+    (GPU)."""
     max_length: PositiveInt = ROW_TOKENS
-    """Longest row, prompt and completion, in student tokens. Longer rows are refused, never cut. Left out, it follows
-    the student's context where that is shorter."""
+    """Longest row (prompt and completion), in student tokens. Longer rows are an error, never truncated. If omitted, it
+    is lowered to fit the student's context."""
     epochs: PositiveFloat = 3.0
     """Passes over the kept traces."""
     learning_rate: PositiveFloat | None = None
-    """Peak rate; left out: the student's published one (full) or 2e-4 (lora, qlora)."""
+    """Peak learning rate. Default: the student's published one (full) or 2e-4 (lora, qlora)."""
     min_learning_rate_share: Share = 0.1
-    """The cosine schedule ends at this share of the peak."""
+    """Share of the peak at which the cosine schedule ends."""
     warmup_share: Share = 0.1
-    """Share of the steps over which the rate rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """AdamW's weight decay."""
     batch_size: PositiveInt = 64
     """Rows per step, over all devices and accumulation."""
     rope_theta: PositiveFloat | None = None
-    """Base of the rotary position embedding, to train on rows longer than the model's context; left out: the student
-    table's where max_length asks for it, else the model's own."""
+    """Base of the rotary position embedding, to train on rows longer than the model's context. Default: the student
+    table's if max_length requires it, else the model's own."""
     chat_template: Annotated[str, Field(pattern=r"^(chatml|llama3|file:.+)$")] | None = None
-    """`chatml`, `llama3` or `file:path` (Jinja; relative to the recipe) instead of the model's own chat template."""
+    """Chat template instead of the model's own: `chatml`, `llama3` or `file:path` (Jinja; relative to the recipe)."""
     lora: Lora | None = None
-    """The adapter; only with `method: lora` or `qlora`."""
+    """Settings of the adapter; only with `method: lora` or `qlora`."""
     trl: dict[str, Any] = {}
-    """Extra arguments for TRL's SFTConfig; those that this section sets itself are refused."""
+    """Extra arguments for TRL's SFTConfig; those that distill sets itself are rejected."""
     compute: TrainCompute = TrainCompute()
     """Layout of training."""
 

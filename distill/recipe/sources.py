@@ -1,7 +1,4 @@
-"""The `file:` sources of a recipe's tree: relative to the file that names them, and never beyond a fence.
-
-Enters: a tree as it was read. Leaves: the same with absolute paths.
-"""
+"""The `file:` sources in a recipe's tree: resolved relative to the file that names them, and kept inside a fence."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +14,7 @@ _SOURCE_KEYS = ("source", "problems")
 
 
 def map_sources(tree: dict[str, Any], change: Callable[[str], str]) -> None:
-    """Replace each `file:` value of a tree, in place."""
+    """Replace each `file:` value of a tree by `change(value)`, in place."""
 
     def changed(value: Any) -> Any:
         return change(value) if isinstance(value, str) and value.startswith(FILE) else value
@@ -39,7 +36,7 @@ def map_sources(tree: dict[str, Any], change: Callable[[str], str]) -> None:
 
 
 def file_sources(tree: dict[str, Any]) -> Iterator[str]:
-    """The `file:` values of a tree, without the prefix."""
+    """Yield the distinct `file:` values of a tree, without the prefix."""
     found: list[str] = []
 
     def note(value: str) -> str:
@@ -51,10 +48,10 @@ def file_sources(tree: dict[str, Any]) -> Iterator[str]:
 
 
 def anchor_sources(tree: dict[str, Any], folder: Path, place: str, fence: Fence | None = None) -> None:
-    """A relative `file:` source is relative to `folder`, that of the recipe that names it; in place.
+    """Make the `file:` sources of a tree absolute, in place; relative ones start at `folder`.
 
     Raises:
-        RecipeError: no such home folder, or a file beyond the fence.
+        RecipeError: there is no such home folder, or a file is outside the fence.
     """
 
     def anchored(value: str) -> str:
@@ -67,19 +64,19 @@ def anchor_sources(tree: dict[str, Any], folder: Path, place: str, fence: Fence 
 
 
 def resolved(path: Path, place: str) -> Path:
-    """A path with links followed.
+    """Return a path with links followed.
 
     Raises:
-        RecipeError: links lead in a circle, or the system does not follow them.
+        RecipeError: links form a loop, or the path is not valid.
     """
     try:
         return path.resolve()
     except (RuntimeError, OSError, ValueError):  # a loop of links; a name too long; a NUL
-        raise RecipeError(f"{place}: {path} cannot be followed: it is {LOOP}, or no path at all.") from None
+        raise RecipeError(f"{place}: {path} cannot be resolved: it is {LOOP}, or not a valid path.") from None
 
 
 def expanded(path: Path, place: str) -> Path:
-    """A path with `~` written out.
+    """Return a path with `~` expanded.
 
     Raises:
         RecipeError: there is no such home folder.

@@ -1,7 +1,4 @@
-"""A recipe as text: as it was written, or resolved.
-
-Enters: a `LoadedRecipe`. Leaves: YAML.
-"""
+"""Recipes as YAML text."""
 
 import re
 from collections.abc import Mapping
@@ -16,18 +13,18 @@ from distill.recipe.yaml_tree import implicit_resolvers
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or 1.2 would take for anything but a text, so that readers of either get it back."""
+    """A dumper that quotes any text that YAML 1.1 or 1.2 would read as another type, so that both read it back."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012 - as the base declares it
         first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *implicit_resolvers().get(first, [])]
         for first in yaml.SafeDumper.yaml_implicit_resolvers.keys() | implicit_resolvers().keys()
     }
-    # A tab as \x09: \t before letters may read as a command of LaTeX, which a recipe is refused for.
+    # Without "\t" here, a tab is written as \x09: \t before letters can look like a LaTeX command, which is refused.
     ESCAPE_REPLACEMENTS = {'"': '"', "\\": "\\"}  # type: ignore[misc]  # noqa: RUF012
 
 
 def _text_node(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    # U+0085 breaks lines, and is written as it is in all styles but this one.
+    # U+0085 is a line break, and PyYAML escapes it only in double quotes.
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None)
 
 
@@ -35,18 +32,18 @@ _Dumper.add_representer(str, _text_node)
 
 
 def recipe_yaml(tree: Mapping[str, Any]) -> str:
-    """Keys and values as YAML, in their order; `distill.recipe.yaml_tree` reads the same back."""
+    """Return keys and values as YAML, in their order; `distill.recipe.yaml_tree` reads back the same values."""
     text: str = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """Everything that a recipe says, defaults written out."""
+    """Return all keys and values of a recipe, defaults written out."""
     return recipe.model_dump(mode="json")
 
 
 def relative_sources(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same with `file:` sources relative to `folder` where they lie in it."""
+    """Return a copy of a tree in which `file:` sources inside `folder` are relative to it."""
     import copy
 
     changed = copy.deepcopy(dict(tree))
@@ -60,7 +57,7 @@ def relative_sources(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def head_comment(text: str) -> str:
-    """The comment that a recipe begins with, without the line for editors."""
+    """Return the comment at the head of a recipe, without the schema line for editors."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -1,4 +1,4 @@
-"""`traces:`: traces made elsewhere, and how their rows are read."""
+"""The `traces:` section: existing traces, and how their rows are read."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,7 +10,7 @@ from distill.recipe.problems import Task
 
 
 class TraceColumns(Strict):
-    """Which column of the source holds what; left out: found by the usual names."""
+    """Column names of a source of traces. Default: the usual names."""
 
     problem: str | None = None
     """Column with the question, or with the prompt as chat messages."""
@@ -19,23 +19,23 @@ class TraceColumns(Strict):
     text: str | None = None
     """Column with the trace, or with a list of them."""
     messages: str | None = None
-    """Column with the whole chat, question and trace; read where no text column is there."""
+    """Column with the whole chat, question and trace; read if there is no text column."""
     reasoning: str | None = None
-    """Column with the thought alone; read where neither text nor messages are there."""
+    """Column with the reasoning alone; read if there is neither a text nor a messages column."""
     content: str | None = None
-    """Column with what follows the thought."""
+    """Column with the text after the reasoning."""
     finish_reason: str | None = None
     """Column with the finish reason, or with a list of them."""
     id: str | None = None
-    """Column with an id of the problem."""
+    """Column with the problem's id."""
     model: str | None = None
     """Column with the teacher's name."""
     system: str | None = None
-    """Column with the system prompt; it is put before chats that have none."""
+    """Column with the system prompt; it is prepended to chats that have none."""
 
 
 class TraceSource(Strict):
-    """Where traces come from and how their rows are read."""
+    """A source of traces, and how its rows are read."""
 
     source: TableSource
     """`hf:org/dataset` or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
@@ -44,24 +44,25 @@ class TraceSource(Strict):
     split: str = "train"
     """Split of a Hub dataset."""
     revision: Revision | None = None
-    """Git revision of a Hub dataset; left out: its main branch."""
+    """Git revision of a Hub dataset. Default: the main branch."""
     limit: PositiveInt | None = None
-    """Most traces to use: the first ones."""
+    """Maximum number of traces; the first ones are used."""
     problems: Annotated[str, Field(pattern=r"^file:.+")] | None = None
-    """`file:path` of the problems that rows name by `problem_id`, as a run's problems.jsonl."""
+    """`file:path` of the problems that rows refer to by `problem_id`, such as a run's problems.jsonl."""
     columns: TraceColumns = TraceColumns()
-    """Which columns hold what."""
+    """Column names of the source."""
     answer_after: Annotated[str, Field(min_length=1)] | None = None
-    """Marker in the answer column: what follows its last occurrence is the expected answer."""
+    """Marker in the answer column: the text after its last occurrence is the expected answer."""
     template: str = "{problem}"
-    """The student's prompt, with `{problem}` where the question goes; chat messages are taken as they are."""
+    """The student's prompt: `{problem}` becomes the question. Chat messages are used unchanged."""
     task: Task | None = None
-    """How answers are graded; left out: `math`. `gym`, beside `problems`: some of these are reasoning-gym's, and their
-    tasks' own scorers may be run with the options that the file names."""
+    """How answers are graded. Default: `math`. `gym`, with `problems`: reasoning-gym scorers may be run for the
+    problems that ask for it, with the options given in that file."""
     teacher: str | None = None
-    """Who wrote the traces, where no column tells; left out: the source's name."""
+    """Name of the teacher if no column has it. Default: the source's name."""
     think_marks: list[Annotated[str, Field(min_length=1)]] = []
-    """Marks around the thought, e.g. `["<a>", "</a>"]`; two more: those around the answer. Usual ones are known."""
+    """Marks around the reasoning, e.g. `["<a>", "</a>"]`, and optionally two more around the answer. The usual marks
+    are recognised by default."""
     system: Literal["keep", "drop"] = "keep"
     """`drop`: leave system messages and the system column out of the student's prompt."""
 
@@ -70,9 +71,9 @@ class TraceSource(Strict):
         if "{problem}" not in self.template:
             raise ValueError("template must hold {problem}, which is where the question goes")
         if self.task == "gym" and self.problems is None:
-            raise ValueError("task: gym needs problems:, which say how their entries are made. Use task: math")
+            raise ValueError("task: gym needs problems:, a file that says how its problems were made. Use task: math")
         if len(self.think_marks) not in (0, 2, 4) or len(set(self.think_marks)) != len(self.think_marks):
             raise ValueError(
-                "think_marks takes two different marks, before and after the thought, or four: two more for the answer"
+                "think_marks takes two different marks, around the reasoning, or four: two more around the answer"
             )
         return self

@@ -1,8 +1,6 @@
-"""What a recipe from outside would reach, and whether somebody has looked at it: nothing of it runs before.
+"""What a recipe from outside would access, and whether its content was accepted; it does not run before.
 
-Enters: a `Recipe` and where it came from. Leaves: `Touch`es to show, and a note that its content was accepted:
-
-    ~/.local/state/distill/accepted-recipes/<sha256>.json
+Accepted content is recorded in `~/.local/state/distill/accepted-recipes/<sha256>.json`.
 """
 
 import json
@@ -27,20 +25,20 @@ if TYPE_CHECKING:
 MIN_HASH_CHARS = 12
 USUAL_KEY = "OPENAI_API_KEY"
 UPLOADING_TRL_KEYS = ("trackio_space_id", "trackio_bucket_id")
-"""Arguments of TRL that send training's curves to the Hub."""
+"""TRL arguments that upload training curves to the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """Something beyond the run's own folder that a recipe would reach."""
+    """Something outside the run's own folder that a recipe would access."""
 
     what: str
     warning: bool = False
-    """Whether something of yours leaves this machine, or is changed elsewhere."""
+    """Whether data leaves this machine, or something is changed elsewhere."""
 
 
 def touches(recipe: Recipe) -> list[Touch]:
-    """All that a recipe would fetch, ask, read and send, in the order of the stages."""
+    """Return everything that a recipe would fetch, query, read and send."""
     found = [Touch(f"reads {one}") for one in _local_files(recipe)]
     found += [_model("student", find_student(recipe.student).hub_id)]
     generate = recipe.generate
@@ -59,12 +57,12 @@ def touches(recipe: Recipe) -> list[Touch]:
 
 
 def is_accepted(sha256: str) -> bool:
-    """Whether a content was accepted on this machine."""
+    """Return whether content was accepted on this machine."""
     return _note(sha256).is_file()
 
 
 def accept(fetched: "Fetched") -> None:
-    """Remember that somebody has looked at it."""
+    """Record that a recipe's content was accepted."""
     note = {
         "schema_version": 1,
         "recipe": fetched.pinned,
@@ -75,10 +73,10 @@ def accept(fetched: "Fetched") -> None:
 
 
 def refuse_unaccepted(fetched: "Fetched") -> None:
-    """Stop where nobody has looked at it yet.
+    """Raise if a recipe's content was not accepted.
 
     Raises:
-        RecipeError: how to look at it, and how to accept it.
+        RecipeError: it was not accepted; the message says how to view and accept it.
     """
     if not is_accepted(fetched.sha256):
         raise RecipeError(
@@ -139,7 +137,7 @@ def _pushes(recipe: Recipe) -> Iterator[Touch]:
     push = recipe.push
     if push is None:
         return
-    who = "private where it is made" if push.private else "PUBLIC"
+    who = "private if it is new" if push.private else "PUBLIC"
     yield Touch(f"uploads the student to {push.repo} on the Hub ({who})", True)
     if push.dataset is not None:
         yield Touch(f"uploads the kept traces to {push.dataset} on the Hub ({who})", True)

@@ -1,6 +1,6 @@
-"""What is wrong with a value, in a sentence: a table by kind of error instead of the validator's own words.
+"""Messages for invalid values, by pydantic's kind of error but without its wording.
 
-Enters: an entry of `ValidationError.errors()`. Leaves: for example
+Examples:
 
     must be a whole number, not 'lots'.
     must be a list, not 'http://host:8000/v1'. Write [http://host:8000/v1].
@@ -47,7 +47,7 @@ WANTED: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "too_short": lambda of: f"of at least {counted(of['min_length'], 'entry', 'entries')}",
     "too_long": lambda of: f"of at most {counted(of['max_length'], 'entry', 'entries')}",
 }
-"""Kind of error -> what follows "must be"."""
+"""Pydantic's kind of error -> what follows "must be"."""
 
 FORMS = {
     "name": "made of letters, digits, '.', '_' and '-', beginning with a letter or digit",
@@ -64,15 +64,15 @@ FORMS = {
     "student_revision": "a branch, a tag or a commit",
     "license": "a licence's identifier on the Hub, e.g. apache-2.0",
 }
-"""Key of a text that has to match a pattern (or its section and key) -> what follows "must be"."""
+"""Key (or section and key) of a text that must match a pattern -> what follows "must be"."""
 ANOTHER_FORM = "in the form that the documentation of this key gives"
 
 
 def sentence(several: Sequence[Details]) -> str:
-    """What is wrong with one value: it must be this or that, it is not, and what to write instead.
+    """Return what is wrong with one value, and what to write instead.
 
     Args:
-        several: its errors; more than one where the key takes values of several kinds.
+        several: its errors; more than one if the key accepts several types.
     """
     first = several[0]
     if first["type"] in ("value_error", "assertion_error"):
@@ -90,7 +90,7 @@ def sentence(several: Sequence[Details]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it, without the login of an address."""
+    """Return a value as shown in messages, without the login in an address."""
     return short(_LOGIN.sub("//…@", value) if isinstance(value, str) else value)
 
 
@@ -104,7 +104,7 @@ def _wanted(details: Details) -> str:
 
 
 def _instead(several: Sequence[Details], value: Any) -> str:
-    """What to write, where the value only lacks its brackets or quotes."""
+    """Return what to write instead if the value only lacks brackets or quotes."""
     kinds = {one["type"] for one in several}
     if not isinstance(value, bool | int | float | str):
         return ""

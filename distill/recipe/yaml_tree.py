@@ -1,7 +1,7 @@
-"""One YAML file, strictly: text in, a tree of plain values out, with the line of every key. It can execute nothing.
+"""Strict parsing of a YAML file into plain values, with the line of every key. It cannot execute anything.
 
-Enters: a path. Leaves: nested dicts and lists of strings, numbers, booleans and null. No tag makes anything else of a
-value, and whatever is too large, too deep, doubled, secret or not text is refused with file and line.
+The values are nested dicts and lists of strings, numbers, booleans and null. Other tags, duplicate keys, secrets,
+control characters and files that are too large or too deep are refused with file and line.
 """
 
 import difflib
@@ -21,18 +21,18 @@ from distill.recipe.lost_backslashes import ESCAPE_HINT, control_in_text, eaten_
 
 MAX_RECIPE_BYTES = 1_000_000
 MAX_RECIPE_KEYS = 10_000
-"""Keys and list entries together, aliases written out: a few lines of YAML can stand for billions."""
+"""Keys and list entries together, aliases expanded: a few lines of YAML can expand to billions."""
 MAX_DEPTH = 50
 _UNUSABLE = re.compile("[\\x00\ud800-\udfff]")
 KeyPath = tuple[str | int, ...]
 Places = dict[KeyPath, str]
-"""Where each key was written: `recipe.yaml:12`, or `--set`."""
+"""Where each key is defined: `recipe.yaml:12`, or `--set`."""
 Shown = Callable[[Path], str]
-"""How a file is called in messages."""
+"""Returns the name of a file in messages."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core scalars: `no` and `on` are strings, and 1e-4 is a number."""
+    """A loader with YAML 1.2's core scalars: `no` and `on` are strings, and 1e-4 is a number."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as the base declares it
 
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         self._source = text if isinstance(text, str) else text.decode(encoding, "replace")
 
     def source_of(self, node: yaml.Node) -> str:
-        """How a scalar stands in the text."""
+        """Return a scalar's source text."""
         return self._source[node.start_mark.index : node.end_mark.index]
 
 
@@ -64,21 +64,21 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _decimal)  # in YAML 1.2, 017 i
 
 
 def implicit_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """By their first character, the tags and patterns of plain scalars that are read as anything but text."""
+    """Return, by first character, the tags and patterns of plain scalars that are not read as text."""
     return _Loader.yaml_implicit_resolvers
 
 
 def read_tree(path: Path, places: Places, named_by: str | None = None, shown: Shown = str) -> dict[str, Any]:
-    """The keys and values of a recipe file.
+    """Return the keys and values of a recipe file.
 
     Args:
         path: the file.
         places: filled with the place of each key.
         named_by: the recipe whose `extends` names this one.
-        shown: how files are called in messages.
+        shown: returns the name of a file in messages.
 
     Raises:
-        RecipeError: not there, not a recipe, or it holds a secret.
+        RecipeError: it does not exist, is not a valid recipe, or contains a secret.
     """
     name = shown(path)
     text = _content(path, name, named_by)
@@ -108,14 +108,14 @@ def read_tree(path: Path, places: Places, named_by: str | None = None, shown: Sh
 
 
 def plain_tree(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The keys and values of a recipe made in Python, in dicts and lists of their own, held to what a file is held to.
+    """Return a copy of a recipe made in Python, checked by the same rules as a file.
 
     Args:
-        tree: the recipe; stays as it is.
-        name: how it is called in messages.
+        tree: the recipe; not modified.
+        name: its name in messages.
 
     Raises:
-        RecipeError: keys that are no text, too deep or too many, unusable values, or a secret.
+        RecipeError: it has keys that are not text, too many or too deep keys, unusable values, or a secret.
     """
     num_keys = 0
 
@@ -158,14 +158,14 @@ def _check_plain(place: str, value: Any) -> None:
 
 
 def read_value(option: str, text: str) -> Any:
-    """A value from the command line, as YAML has it.
+    """Return a value from the command line, read as YAML.
 
     Args:
-        option: `--set key=value`, for messages.
+        option: `key=value` as given to `--set`, for messages.
         text: the value.
 
     Raises:
-        RecipeError: it is no YAML.
+        RecipeError: it is not valid YAML.
     """
     place = f"--set {option.partition('=')[0]}"
     if eaten := eaten_in_text(text):
@@ -183,7 +183,7 @@ def read_value(option: str, text: str) -> Any:
 
 
 def refuse_secret_option(key: str, value: Any, place: str) -> None:
-    """What is given by `--set` is kept in manifests too.
+    """Raise if an option's value is a secret: options are stored in manifests too.
 
     Raises:
         RecipeError: it is a secret.
@@ -205,11 +205,11 @@ def _secret(place: str, kind: str) -> RecipeError:
 def _content(path: Path, name: str, named_by: str | None) -> bytes:
     try:
         kind = kind_of(path)
-        # A recipe may be piped in on the command line; nothing else is waited for.
+        # The command line may pipe a recipe in through /dev; reading any other pipe or device could block.
         if kind not in (FILE, MISSING, "a folder") and not (named_by is None and path.is_relative_to("/dev")):
             raise RecipeError(f"{name}: is {kind}, not a recipe's file{f' (named by {named_by})' if named_by else ''}.")
         with path.open("rb") as stream:
-            text = stream.read(MAX_RECIPE_BYTES + 1)  # not more: it may be a device without an end
+            text = stream.read(MAX_RECIPE_BYTES + 1)  # bounded: a device may never end
     except FileNotFoundError:
         origin = f" (named by extends in {named_by})" if named_by else ""
         near = difflib.get_close_matches(path.stem, installed_names(), n=1)
@@ -250,7 +250,7 @@ def _not_yaml(name: str, text: bytes, error: yaml.YAMLError) -> RecipeError:
 
 
 def _unreadable(text: bytes, error: yaml.reader.ReaderError) -> tuple[str, str]:
-    """Where the reader stumbled, and over what."""
+    """Return where the reader failed, and why."""
     line = text[: error.position].count(b"\n") + 1
     known = isinstance(error.character, int) and error.reason.startswith("special")
     what = f"the character U+{error.character:04X} is not allowed" if known else "it is not UTF-8"
@@ -268,7 +268,7 @@ def _construct_mapping(
             raise RecipeError(f"{line}: a key must be plain text.")
         key = key_node.value
         if key in tree:
-            raise RecipeError(f"{line}: {key!r} stands here twice (first at {places[(*at, key)]}). Remove one.")
+            raise RecipeError(f"{line}: duplicate key {key!r} (first at {places[(*at, key)]}). Remove one.")
         places[(*at, key)] = line
         tree[key] = _construct(loader, value_node, (*at, key), name, places)
     return tree
@@ -319,6 +319,6 @@ def _check_text(place: str, value: Any) -> None:
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it."""
+    """Return a value as shown in messages, in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,4 +1,4 @@
-"""The run's report: one self-contained HTML page about what went in, what was kept and what the student learned."""
+"""The report of a run: one self-contained HTML page with inputs, funnel, training, scores and traces."""
 
 from distill.report.embed import is_report
 from distill.report.gather import Run, gather_run

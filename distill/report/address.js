@@ -1,6 +1,6 @@
-// What the browser of traces shows, as an address that can be passed on: #trace=9f2c%2F0&q=carry&reason=wrong_answer
-// Whoever goes Back finds the list as it was. A choice is a step of its own in the history; letters typed one after
-// another are one step, and walking through the list or turning its pages is none.
+// The state of the trace browser as a shareable address: #trace=9f2c%2F0&q=carry&reason=wrong_answer
+// Back restores the earlier list. Each choice is one history entry, letters typed in sequence are one together, and
+// moving through the list or its pages adds none.
 
 function parseView(address, names) {
   const view = {};
@@ -11,7 +11,7 @@ function parseView(address, names) {
     try {
       view[name] = decodeURIComponent(part.slice(at + 1));
     } catch {
-      view[name] = part.slice(at + 1); // not an address of ours; it is looked up as it stands
+      view[name] = part.slice(at + 1); // invalid escapes: use the text as it is
     }
   }
   return view;
@@ -29,7 +29,7 @@ function startAddress(names, now, show) {
     try {
       history[method]({ view: writeView(view, names) }, "", hash);
     } catch {
-      // Some browsers allow no more than so many changes in a while; the page works without.
+      // Some browsers limit the rate of history changes; the page works without them.
     }
   };
   const remembered = () =>
@@ -40,7 +40,7 @@ function startAddress(names, now, show) {
     const isLink = remembered() === null;
     const list = location.hash === "#traces" ? { ...now(), [names[0]]: null } : null;
     const view = parseView(location.hash, names) || remembered() || list;
-    // A link to another section leaves the list as it is, and Back to it finds it so.
+    // For a link to another section, keep the list's state so that Back restores it.
     stamp("replaceState", view || now(), location.href);
     if (view) show(view, isLink && view !== list);
   }

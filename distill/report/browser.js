@@ -1,4 +1,4 @@
-// The browser of traces: a filtered list in pages, one entry open.
+// The trace browser: a filtered, paged list with one open entry.
 
 const PAGE_SIZE = 25;
 
@@ -8,7 +8,7 @@ function startBrowser(list) {
   const [found, rows, pager, reader] = [".found", ".list", ".pager", ".reader"].map((name) => root.querySelector(name));
   const filters = list.filters.filter((filter) => filter.bounds || filter.options.length > 1);
   const names = [list.key, "q", ...filters.map((filter) => filter.name), "page"];
-  // `asked`: the entry that the address names, there or not; `open`: the one that is shown.
+  // `asked`: the id in the address, whether it exists or not; `open`: the entry that is shown.
   const state = { terms: [], thinking: null, page: 0, open: null, asked: null };
   const byName = new Map(list.entries.map((entry) => [list.idOf(entry), entry]));
   const words = new Map();
@@ -35,7 +35,7 @@ function startBrowser(list) {
   }
   form.append(make("button", { type: "reset" }, "Clear"));
 
-  // What is chosen, as the address has it; and back.
+  // The chosen filters in the address's format, and the reverse.
   const boundsOf = (filter) => [0, 1].map((i) => form.elements[`${filter.name}-${i}`].value);
   function chosen() {
     const view = { q: form.elements.search.value.trim() };
@@ -72,7 +72,7 @@ function startBrowser(list) {
   const link = (entry) =>
     make("a", { href: addressOf(entry), "aria-current": entry === state.open ? "true" : null }, ...list.row(entry, state));
 
-  // The entries of a page; where they have groups, each under what its group has in common.
+  // The entries of a page; groups of entries share a heading.
   function items(entries) {
     if (!list.groupOf) return entries.map((entry) => make("li", {}, link(entry)));
     const groups = [];
@@ -121,7 +121,7 @@ function startBrowser(list) {
     const isGone = state.asked && !state.open;
     let message = `Choose one of the ${list.noun[1]} to read it.`;
     if (!matching.length) message = "Nothing fits. Search for something else, or clear the filters.";
-    if (isGone) message = `${state.asked} is not on this page. distill filter --explain ${state.asked} tells its story.`;
+    if (isGone) message = `${state.asked} is not on this page. Run distill filter --explain ${state.asked} for details.`;
     const nodes = state.open ? list.read(state.open, state, addressOf) : [make("p", { class: "note" }, message)];
     reader.replaceChildren(back, ...nodes.filter(Boolean));
     reader.scrollTop = 0;
@@ -139,7 +139,7 @@ function startBrowser(list) {
     else if (bottom > pane.scrollTop + pane.clientHeight) pane.scrollTop = bottom - pane.clientHeight;
   }
 
-  // Beside the list there is room for a trace from the start; a narrow page shows the one or the other.
+  // A wide page shows the list and a trace side by side; a narrow page shows one of them.
   function open(asked, page) {
     state.asked = asked || null;
     const fallback = matching.includes(state.open) ? state.open : matching[0];
@@ -167,7 +167,7 @@ function startBrowser(list) {
   let isTyping = false;
   let waiting = 0;
 
-  // A filter was changed by hand: what is open stays so while it fits.
+  // The user changed a filter: the open entry stays open if it still matches.
   function refresh(isStep) {
     search();
     state.page = 0;

@@ -1,7 +1,6 @@
-"""Traces as the browser of the page holds them, shortened until they fit.
+"""Traces for the page's trace browser, shortened until they fit.
 
-Enters: rows of a filter's tables with their verdicts, or traces that no filter has seen. Leaves: `Shown`, JSON-ready:
-problems, each once, and traces that point to them.
+`Shown` holds each problem once, and traces that refer to problems by index:
 
     {"problem": 0, "sample": 2, "outcome": "dropped", "correct": false, "reasons": ["wrong_answer"], "details": {},
      "answer": "7", "graded_by": "rule", "length": 431, "teacher": "org/model", "finish": "stop",
@@ -21,68 +20,68 @@ from distill.report.outcomes import Outcome, question_of
 from distill.report.passage import Passage, marks_of, passage
 
 LIMITS = (100_000, 60_000, 40_000, 25_000, 16_000, 12_000, 9_000, 7_000, 5_000)
-"""Characters of a thinking or an answer that are shown, tried in turn."""
+"""Limits in characters for a thinking or an answer, tried in turn."""
 SMALL_LIMITS = (3_500, 2_500, 1_500, 800, 400)
-"""The same once the number of traces is down to `MIN_TRACES`."""
+"""Limits tried once the number of traces is down to `MIN_TRACES`."""
 MIN_TRACES = 400
 MAX_QUESTION_CHARS = 4_000
 MAX_ANSWER_CHARS = 400
 MAX_DETAIL_CHARS = 300
 MAX_NAME_CHARS = 200
 CARD_BYTES = 400
-"""What a trace takes besides its texts, about."""
+"""Approximate size of a trace without its texts."""
 
 LanguageOf = Callable[[str], str | None]
-"""From a question to the language that its traces should be in, ISO 639-1; `None`: any."""
+"""Returns the language that a question's traces should be in, ISO 639-1; `None`: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One trace to be shown."""
+    """One trace to show."""
 
     key: SampleKey
     facts: dict[str, Any]
-    """All but its texts, JSON-ready."""
+    """Everything but its texts, JSON-ready."""
     thinking: Passage
     text: Passage
     problem: dict[str, Any]
 
     def within(self, limit: int) -> "Card":
-        """The same with no more than `limit` characters in each text."""
+        """Return the card with at most `limit` characters in each text."""
         return replace(self, thinking=self.thinking.within(limit), text=self.text.within(limit))
 
     def num_bytes(self, limit: int) -> int:
-        """About what it takes on the page."""
+        """Return the approximate size on the page."""
         return CARD_BYTES + sum(min(text.length, limit) for text in (self.thinking, self.text))
 
     def to_json(self, problem: int) -> dict[str, Any]:
-        """For the page; `problem` is the place of its problem."""
+        """Return the trace for the page; `problem` is the index of its problem."""
         texts = {"thinking": self.thinking.to_json(), "text": self.text.to_json()}
         return {"problem": problem, "sample": self.key[1], **self.facts, **texts}
 
 
 @dataclass(slots=True)
 class Shown:
-    """What the browser of the page is given."""
+    """Input of the page's trace browser."""
 
     problems: list[dict[str, Any]] = field(default_factory=list)
     traces: list[dict[str, Any]] = field(default_factory=list)
     pairs: list[dict[str, Any]] = field(default_factory=list)
-    """Instead of traces, on a page of two runs: a problem's traces in both (`distill.report.pairs`)."""
+    """On a page of two runs, instead of traces: each problem's traces in both (`distill.report.pairs`)."""
     num_traces: int = 0
-    """In the run; or pairs in both."""
+    """Traces in the run, or pairs in both runs, shown or not."""
     num_cut: int = 0
-    """Traces of which something is left out in the middle."""
+    """Shown traces with a shortened text."""
     limit: int | None = None
-    """Longest text shown, in characters, where any is cut."""
+    """Longest text shown, in characters; `None` if none is shortened."""
 
     def to_json(self) -> dict[str, Any]:
-        """For the page."""
+        """Return the data for the page."""
         return {"problems": self.problems, **({"pairs": self.pairs} if self.pairs else {"traces": self.traces})}
 
 
 def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: LanguageOf) -> Card:
-    """The card of a trace that a filter has judged; `row` is its row in the filter's table."""
+    """Return the card of a filtered trace; `row` is its row in the filter's table."""
     verdict = outcome.verdict
     reasons = verdict["reasons"]
     if outcome.table == "kept":
@@ -91,7 +90,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
         said, finish = row["text"] or "", row["finish_reason"] or ""
     split = split_reasoning(said)
     reasoning, content = split.reasoning, split.content
-    if "unclosed_think" in reasons and split.state == "none":  # the prompt had opened the thought
+    if "unclosed_think" in reasons and split.state == "none":  # <think> was in the prompt, so all of it is thinking
         reasoning, content = content, ""
     facts: dict[str, Any] = {
         "outcome": outcome_of(reasons, verdict["correct"]),
@@ -112,7 +111,7 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
 
 
 def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
-    """The card of a trace that no filter has seen yet."""
+    """Return the card of a trace that has not been filtered yet."""
     facts: dict[str, Any] = {
         "outcome": "unfiltered",
         "correct": None,
@@ -130,7 +129,7 @@ def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
 
 
 def answer_card(trace: Trace, verdict: Verdict, problem: Problem) -> Card:
-    """The card of an answer that was given in an evaluation."""
+    """Return the card of an evaluation answer."""
     facts: dict[str, Any] = {
         "outcome": "ungraded" if verdict.correct is None else "right" if verdict.correct else "wrong",
         "correct": verdict.correct,
@@ -154,7 +153,7 @@ def _card(
     language_of: LanguageOf,
 ) -> Card:
     language = language_of(problem["question"]) if "mixed_language" in facts["reasons"] else None
-    # Redacted first, so that marks are of the text that is shown.
+    # Redacted first, so that the marks' positions are those in the shown text.
     thinking, text = (
         passage(part, marks_of(part, facts["reasons"], facts["finish"], language))
         for part in (redact(reasoning), redact(content))
@@ -163,14 +162,14 @@ def _card(
 
 
 def outcome_of(reasons: Sequence[str], correct: bool | None) -> str:
-    """`kept`, `dropped`, or `ungraded`, which is not the same as wrong."""
+    """Return `kept`, `dropped`, or `ungraded` if that was the only reason for the drop."""
     if not reasons:
         return "kept"
     return "ungraded" if correct is None and all(r.startswith("ungraded") for r in reasons) else "dropped"
 
 
 def problem_entry(name: str, source: str, question: str, answer: str | None) -> dict[str, Any]:
-    """A problem as the browser holds it; a long question is cut in its middle."""
+    """Return a problem for the page; a long question is cut in the middle."""
     whole = passage(redact(question)).within(MAX_QUESTION_CHARS)
     return {
         "id": printable(name),
@@ -181,12 +180,12 @@ def problem_entry(name: str, source: str, question: str, answer: str | None) -> 
 
 
 def _named(name: str) -> str:
-    """A source or a model by its name, without the folders of this machine."""
+    """Return the name of a source or a model without local folders."""
     return printable(scrub_text(name))[:MAX_NAME_CHARS]
 
 
 def shortened(answer: str | None) -> str | None:
-    """An answer as long as answers are."""
+    """Return an answer, redacted and cut to `MAX_ANSWER_CHARS`."""
     if answer is None:
         return None
     answer = printable(redact(answer))
@@ -194,10 +193,10 @@ def shortened(answer: str | None) -> str | None:
 
 
 def fit(cards: Sequence[Card], num_traces: int, budget: int) -> Shown:
-    """As many cards as fit, as long as they can be.
+    """Return as many cards as fit, with texts as long as possible.
 
     Args:
-        cards: the most telling first.
+        cards: in order of preference.
         num_traces: in the run.
         budget: bytes on the page.
     """
@@ -226,12 +225,15 @@ def fit(cards: Sequence[Card], num_traces: int, budget: int) -> Shown:
 
 
 def _how_long(cards: Sequence[Card], budget: int) -> tuple[Sequence[Card], int]:
-    """(cards, characters of a text) that about fit: first texts are cut, then traces left out, then texts cut more."""
+    """Return (cards, characters per text) that approximately fit.
+
+    Texts are shortened first, then traces are left out down to `MIN_TRACES`, then texts are shortened further.
+    """
     for limit in LIMITS:
         if sum(card.num_bytes(limit) for card in cards) <= budget:
             return cards, limit
     total, num = 0, 0
-    for num, card in enumerate(cards):  # noqa: B007 - how far it came is what is asked for
+    for num, card in enumerate(cards):  # noqa: B007 - used after the loop
         total += card.num_bytes(LIMITS[-1])
         if total > budget:
             break
@@ -243,5 +245,5 @@ def _how_long(cards: Sequence[Card], budget: int) -> tuple[Sequence[Card], int]:
 
 
 def num_encoded(value: Any) -> int:
-    """Bytes that a value takes on the page."""
+    """Return the bytes that a value takes on the page."""
     return len(embedded_json(value).encode())

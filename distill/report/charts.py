@@ -1,6 +1,6 @@
-"""Charts as numbers that a template draws: every one fits a box of 100 x 100, y downwards.
+"""Charts as numbers that a template draws in a box of 100 x 100, y downwards.
 
-Enters: counts and histories. Leaves: for example a bar of the funnel
+Example of a funnel bar:
 
     {"name": "wrong_answer", "kind": "dropped", "num": 880, "total": 1200, "left": 25.8, "dropped": 73.3, …}
 """
@@ -13,13 +13,13 @@ from distill.core.formatting import Row, count, interval, mapping, number, plain
 from distill.core.records import REASONS
 
 MAX_ROWS = 40
-"""A table of yields has no more rows, and one for the rest."""
+"""Rows of a yield table at most, besides one for all others."""
 MAX_POINTS = 300
-"""A longer history is drawn as the means of this many equal stretches."""
+"""Points of a curve at most; a longer history is averaged over equal stretches."""
 
 
 def funnel_rows(funnel: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
-    """The funnel's rows, each with the bar of what is left after it and of what it dropped, in percent of all."""
+    """Return the funnel's rows, each with bars for what is left after it and what it dropped, in percent of all."""
     if not funnel:
         return []
     total = left = funnel[0][1]
@@ -33,9 +33,9 @@ def funnel_rows(funnel: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
 
 
 def yield_rows(by_name: Any) -> list[dict[str, Any]]:
-    """What each difficulty, source, language or teacher yields; `right` and `kept` as shares of its traces.
+    """Return the yield of each difficulty, source, language or teacher; `right` and `kept` are shares of its traces.
 
-    Of many, those with the most traces stand for themselves, and a last row for all others.
+    Beyond `MAX_ROWS`, those with the fewest traces are combined in a last row.
     """
     found = []
     rows = {name: mapping(value) for name, value in mapping(by_name).items()}
@@ -56,11 +56,13 @@ _COUNTS = ("num_problems", "num_traces", "num_correct", "num_kept")
 
 
 def histogram(lengths: Row) -> dict[str, Any] | None:
-    """Kept upwards and dropped downwards over the same lengths, each as shares of its own traces.
+    """Return bars for kept (up) and dropped (down) traces by length, each as shares of its own total.
 
     Args:
-        lengths: `{"unit": …, "edges": [E of them], "kept": [E counts], "dropped": [E counts]}`; the last count of each
-            is of what is longer than the last edge.
+        lengths: `{"unit": …, "edges": [E edges], "kept": [E counts], "dropped": [E counts]}`; the last bin is open.
+
+    Returns:
+        `None` if there are no traces.
     """
     kept, dropped, edges = lengths.get("kept") or [], lengths.get("dropped") or [], lengths.get("edges") or []
     if not edges or not sum(kept) + sum(dropped):
@@ -102,13 +104,13 @@ def _bin_label(edges: Sequence[float], place: int) -> str:
 
 
 def _some(num: int) -> list[int]:
-    """At most six places of `num`, evenly spread, the first among them."""
+    """Return at most six evenly spaced indices below `num`, starting at 0."""
     step = max(1, math.ceil(num / 6))
     return list(range(0, num, step))
 
 
 def step_chart(history: Any, key: str) -> dict[str, Any]:
-    """A curve over training's steps; `num_not_finite` values cannot be drawn."""
+    """Return a curve over the training steps; `num_not_finite` counts values that cannot be drawn."""
     entries = [mapping(entry) for entry in history] if isinstance(history, Sequence) else []
     logged = [(number(row.get("step")) or i, row[key]) for i, row in enumerate(entries, 1) if key in row]
     curve = [(step, y) for step, value in logged if (y := number(value)) is not None]
@@ -132,7 +134,7 @@ def step_chart(history: Any, key: str) -> dict[str, Any]:
 
 
 def nice_ticks(low: float, high: float) -> list[float]:
-    """Evenly spaced round numbers, about five, that enclose `low` and `high`."""
+    """Return about five evenly spaced round numbers that enclose `low` and `high`."""
     rough = (high - low) / 4 or abs(low) / 4 or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next((f * power for f in (1, 2, 2.5, 5) if f * power >= rough), 10 * power)
@@ -141,7 +143,7 @@ def nice_ticks(low: float, high: float) -> list[float]:
 
 
 def benchmark_rows(evaluation: Row) -> list[dict[str, Any]]:
-    """One row a benchmark; before several of them a row over all problems, and without any that row alone."""
+    """Return one row per benchmark; first a row over all problems, unless there is exactly one benchmark."""
     given = evaluation.get("benchmarks")
     rows = [mapping(row) for row in given] if isinstance(given, Sequence) else []
     if len(rows) != 1 and (evaluation.get("base") or evaluation.get("student")):
@@ -158,14 +160,14 @@ def benchmark_rows(evaluation: Row) -> list[dict[str, Any]]:
 
 
 def model_score(model: str, scores: Row) -> dict[str, Any]:
-    """One model's scores with its dot and interval, in percent of solved problems."""
+    """Return one model's scores with its dot and interval, in percent of solved problems."""
     score, limits = number(scores.get("pass_at_1")), interval(scores.get("interval_95"))
     dot = None if score is None else 100 * score
     return {"model": model, "scores": scores, "dot": dot, "interval": limits and [100 * limit for limit in limits]}
 
 
 def score_axis(benchmarks: Sequence[Row]) -> list[int]:
-    """Five ticks from 0 to 100%, or to a lower end where no score or interval reaches so far."""
+    """Return five ticks from 0 to 100%, or to a lower end that all scores and intervals fit under."""
     models = [model for row in benchmarks for model in row["models"]]
     highest = max((top for m in models for top in (m["dot"], *(m["interval"] or ())) if top is not None), default=0)
     end = next((end for end in (4, 8, 20, 40, 60, 80) if highest <= end), 100)
@@ -173,13 +175,13 @@ def score_axis(benchmarks: Sequence[Row]) -> list[int]:
 
 
 def estimate_rows(estimate: Any) -> list[dict[str, Any]]:
-    """Each quantity of each stage: the range that was expected, what it took, and how the two stand to each other."""
+    """Return for each quantity of each stage the expected range, the actual value, and how they compare."""
     found = []
     for stage, quantities in mapping(mapping(estimate).get("stages")).items():
         for name, value in mapping(quantities).items():
             row = mapping(value)
             low, high, actual = (number(row.get(key)) for key in ("low", "high", "actual"))
-            if name == "tokens" and not actual:  # nobody counted: a stage that is complete has some
+            if name == "tokens" and not actual:  # 0 means not counted: a complete stage has some
                 actual = None
             if low is None and high is None and actual is None:
                 continue
@@ -200,7 +202,7 @@ def _against(low: float | None, high: float | None, actual: float | None) -> str
 
 
 def time_bars(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each stage's seconds, and its bar in percent of the longest stage's."""
+    """Return each stage's seconds, and its bar in percent of the longest stage."""
     seconds = {name: number(mapping(stage).get("seconds")) for name, stage in stages.items()}
     longest = max((s for s in seconds.values() if s), default=1.0)
     return [{"name": name, "seconds": s, "bar": 100 * (s or 0) / longest} for name, s in seconds.items()]

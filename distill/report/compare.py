@@ -1,7 +1,4 @@
-"""Two runs side by side: their funnels, their scores on the same problems, what of their recipes differs.
-
-Enters: two `Run`s. Leaves: a comparison, JSON-ready, and one page.
-"""
+"""Comparison of two runs, as JSON-ready data and as a page: funnels, scores on shared problems, recipe differences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,13 +24,13 @@ PROTOCOL = {
     "max_tokens": "longest answer, in tokens",
     "extraction": "answer extraction",
 }
-"""What must be the same for two scores to be compared. An engine changes speed, so that it is only mentioned."""
+"""What must be equal for two scores to be comparable. The engine is only mentioned: it affects speed."""
 
 NOT_COMPARED = ("name", "description", "schema_version")
 
 
 def compare_runs(first: Run, second: Run) -> dict[str, Any]:
-    """What sets two runs apart, in numbers."""
+    """Return the differences between two runs, JSON-ready."""
     return {
         "schema_version": COMPARISON_VERSION,
         "names": labels(first, second),
@@ -50,7 +47,7 @@ def compare_runs(first: Run, second: Run) -> dict[str, Any]:
 
 
 def labels(first: Run, second: Run) -> list[str]:
-    """Names to tell the runs apart by."""
+    """Return distinct names for the two runs."""
     names = [str(run.facts.get("name") or run.folder.name) for run in (first, second)]
     if names[0] != names[1]:
         return names
@@ -62,7 +59,7 @@ def labels(first: Run, second: Run) -> list[str]:
 
 
 def funnels(first: Row, second: Row) -> list[dict[str, Any]]:
-    """Each step of both funnels: `first` and `second` have the count, and the share of all samples of the run."""
+    """Return each step of both funnels; `sides` has each run's count and share of all its samples."""
     steps = [dict(map(tuple, facts["funnel"])) for facts in (first, second)]
     totals = [found.get("sampled", 0) for found in steps]
     rows = []
@@ -78,7 +75,7 @@ def funnels(first: Row, second: Row) -> list[dict[str, Any]]:
 
 
 def scores(first: Run, second: Run) -> dict[str, Any]:
-    """Both students on the problems that both were measured on; `why_not` says what stands against a comparison."""
+    """Return both students' scores on the problems they share; `why_not` says why they cannot be compared."""
     metrics = [mapping(mapping(run.facts["stages"]).get("eval")) for run in (first, second)]
     found: dict[str, Any] = {
         "num_problems": [mapping(one.get("student")).get("num_problems") for one in metrics],
@@ -119,7 +116,7 @@ def scores(first: Run, second: Run) -> dict[str, Any]:
 
 
 def protocol_differences(metrics: Sequence[Row]) -> list[dict[str, Any]]:
-    """What differs in how two runs were measured."""
+    """Return the differences between two evaluation protocols."""
     one, other = (mapping(each.get("protocol")) for each in metrics)
     return [
         {"key": key, "first": one.get(key), "second": other.get(key)}
@@ -129,7 +126,7 @@ def protocol_differences(metrics: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def render_comparison(first: Run, second: Run, comparison: Mapping[str, Any]) -> str:
-    """One page about two runs, as self-contained and as small as that of one."""
+    """Return the self-contained page that compares two runs."""
     names = comparison["names"]
     pairs = all_pairs(first, second)
     found = mapping(comparison["scores"])
@@ -163,7 +160,7 @@ def render_comparison(first: Run, second: Run, comparison: Mapping[str, Any]) ->
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
-    """Which student is better, in a sentence, or why that cannot be told."""
+    """Return in words which student is better, or why the scores are not compared."""
     found = mapping(comparison["scores"])
     if found["why_not"]:
         return f"The scores are not compared: {found['why_not'][0].lower()}{found['why_not'][1:]}"
@@ -179,7 +176,7 @@ def headline(comparison: Mapping[str, Any]) -> str:
 
 
 def glance(first: Row, second: Row) -> list[dict[str, Any]]:
-    """The runs' main facts in two columns; those that neither has are left out."""
+    """Return the runs' main facts in two columns, without those that neither run has."""
 
     def rows(facts: Row) -> dict[str, str]:
         stages = mapping(facts["stages"])

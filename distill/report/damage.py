@@ -1,8 +1,6 @@
-"""Files of a run that are missing or cannot be read: the page is made from the rest, and says what it lacks.
+"""Collects files of a run that are missing or unreadable. The page is made from the rest and lists them:
 
-Leaves: for example
-
-    [{"file": "filter/kept/train-00000-of-00001.parquet", "problem": "cannot be read: Parquet magic bytes not found"}]
+[{"file": "filter/kept/train-00000-of-00001.parquet", "problem": "cannot be read: Parquet magic bytes not found"}]
 """
 
 from collections.abc import Iterator
@@ -18,29 +16,29 @@ MAX_CHARS = 200
 
 @dataclass(slots=True)
 class Damage:
-    """Collects what is wrong with the files of one run."""
+    """The missing and unreadable files of one run."""
 
     folder: Path
     """`runs/<name>`."""
     _problems: dict[str, str] = field(default_factory=dict)
 
     def note(self, path: Path, problem: str) -> None:
-        """Remember a problem; the first one of a file counts."""
+        """Record a problem; only the first of each file is kept."""
         name = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
         self._problems.setdefault(name, problem)
 
     @contextmanager
     def tolerate(self, path: Path) -> Iterator[None]:
-        """Note an error in reading a file instead of raising it; what is left of the block is not run."""
+        """Record any error of the block instead of raising it; the rest of the block is skipped."""
         try:
             yield
         except FileNotFoundError:
             self.note(path, MISSING)
-        except Exception as error:  # a damaged file may be wrong in any way, and its readers raise errors of their own
+        except Exception as error:  # a damaged file can make its reader raise anything
             self.note(path, f"cannot be read: {_first_line(error)}")
 
     def to_json(self) -> list[dict[str, str]]:
-        """The files with their problems, in the order of their names."""
+        """Return the files with their problems, sorted by name."""
         return [{"file": name, "problem": problem} for name, problem in sorted(self._problems.items())]
 
 

@@ -1,7 +1,4 @@
-"""What makes one file of everything: data that no text in it can break out of, and a policy that lets nothing else run.
-
-Enters: JSON-ready data, a script, a style sheet. Leaves: texts to put between tags, and the content security policy.
-"""
+"""Embedding of data, script and style sheet in one HTML file, with a content security policy that allows only them."""
 
 import base64
 import hashlib
@@ -12,21 +9,21 @@ from typing import Any
 
 HERE = Path(__file__).parent
 
-# In a script element only `</` and `<!--` could end the data, and U+2028 and U+2029 only where it were read as a
-# script; none of them is left, and neither is `&`, for readers that take the page for XML.
+# `</` and `<!--` could end the data's script element, U+2028 and U+2029 are line breaks in older JavaScript, and `&`
+# matters to XML parsers.
 _ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
 END_OF_TITLE = "· distill report</title>"
-"""Stands in the head of every page, in `base.html.jinja`."""
+"""In the head of every page (`base.html.jinja`); `is_report` looks for it."""
 HEAD_BYTES = 1 << 16
 
 
 def is_report(path: Path) -> bool:
-    """Tell a page that distill wrote from any other file, by its first bytes.
+    """Return whether a file is a page that distill wrote, by its first bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
@@ -34,37 +31,38 @@ def is_report(path: Path) -> bool:
 
 
 def embedded_json(value: Any) -> str:
-    """The value as JSON that may stand in a script element."""
+    """Return a value as JSON that is safe inside a script element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(_ESCAPES).encode("utf-8", "replace").decode("utf-8")
 
 
 def asset(name: str) -> str:
-    """The text of a file of this package."""
+    """Return the text of a file of this package."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
 SCRIPTS = ("search.js", "reader.js", "formulas.js", "address.js", "lists.js", "browser.js", "page.js", "start.js")
-"""In the order in which they stand in the page."""
+"""In the order of the page: `start.js` runs what the others define."""
 KATEX = "katex/katex.min.js"
 FORMULA = re.compile(r"\\[A-Za-z(\[]|\$[^$]+\$")
-"""What a text has that holds a formula; much else has it too."""
+"""Matches every text with a formula, and some others."""
 
 
 def scripts(with_formulas: bool) -> str:
-    """The script of the page; KaTeX, which draws formulas, is told of no window and of no console."""
+    """Return the page's script."""
+    # KaTeX gets an empty global object and a silent console instead of the page's own.
     silent = "{log() {}, warn() {}, error() {}}"
     katex = f"const katex = ((self, console) => {{\n{asset(KATEX)}\nreturn self.katex;\n}})({{}}, {silent});\n"
     return '"use strict";\n' + (katex if with_formulas else "") + "".join(asset(name) for name in SCRIPTS)
 
 
 def styles(with_formulas: bool) -> str:
-    """The style sheet of the page."""
+    """Return the page's style sheet."""
     return (asset("katex/katex.css") if with_formulas else "") + asset("report.css")
 
 
 def policy(script: str, style: str) -> str:
-    """A content security policy under which this script and this style sheet work, and nothing is loaded or sent."""
+    """Return a content security policy that allows only this script and style sheet, and no network access."""
     return (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; font-src data:; "
         "base-uri 'none'; form-action 'none'"

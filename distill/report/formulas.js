@@ -1,9 +1,9 @@
-// Formulas in texts of models: found by their marks, drawn by KaTeX once they come into view, raw where anything about
-// them is unusual. What would hide, move or colour a text, or lead out of the page, is always shown raw.
+// Formulas in models' texts: found by their delimiters, drawn by KaTeX when they come into view, shown raw if anything
+// about them is unusual. Commands that hide, move or colour text, or link elsewhere, are always shown raw.
 
 const MAX_FORMULA_CHARS = 2000;
 const MAX_FORMULA_NODES = 6000;
-const MAX_FORMULA_DEPTH = 100; // browsers crash on a few thousand elements in each other
+const MAX_FORMULA_DEPTH = 100; // browsers crash on a few thousand nested elements
 const MAX_FORMULA_HEIGHT_EM = 60;
 const FRAME_MS = 8;
 const OPENING = /\\\\|\\\$|\$\$?|\\\[|\\\(|\\begin\{([a-zA-Z]+\*?)\}|\\boxed\s*\{/g;
@@ -14,10 +14,10 @@ const REFUSED = new RegExp(
     "(?![a-zA-Z])|include|html|@|[hv]space\\*?\\s*\\{?\\s*-)"
 );
 
-// Words of a sentence in a row, which a formula has in \text{…} alone.
+// Consecutive words; in a formula they occur only in \text{…}.
 const isProse = (tex) => /\p{L}{3,}[,;]?\s+\p{L}{2,}/u.test(tex.replace(/\\[a-zA-Z]+\s*(?:\{[^{}]*\})?/g, " 0 "));
 
-// The end of a group whose opening brace stands before `start`; -1 where it has none.
+// The end of the group whose opening brace is before `start`; -1 if it is not closed.
 function endOfGroup(text, start) {
   let depth = 1;
   for (let at = start; at < Math.min(text.length, start + MAX_FORMULA_CHARS); at += 1) {
@@ -28,7 +28,7 @@ function endOfGroup(text, start) {
   return -1;
 }
 
-// [end, TeX, whether it stands in a line of its own] of what an opening mark begins, or nothing.
+// [end, TeX, is display] of the formula that an opening delimiter begins, or null.
 function formulaAt(text, [mark, environment], start) {
   const inner = start + mark.length;
   const find = (closing) => {
@@ -45,7 +45,7 @@ function formulaAt(text, [mark, environment], start) {
     return at > 0 ? [at + closing.length, text.slice(start, at + closing.length), true] : null;
   }
   if (mark === "$") {
-    // An amount of money has no such end: "$5 and $10", "$3-$4".
+    // Amounts of money do not match: "$5 and $10", "$3-$4".
     const [body] = /^(?:\\[\s\S]|[^$\\])*/.exec(text.slice(inner, inner + MAX_FORMULA_CHARS));
     const at = inner + body.length;
     const isOne = text[at] === "$" && /^\S/.test(body) && /\S$/.test(body) && !/\d/.test(text[at + 1] || "");
@@ -69,12 +69,12 @@ function formulasIn(text) {
   return found;
 }
 
-// An answer that is a formula without any marks: \frac{1}{2}, x^2.
+// Whether an answer is a formula without delimiters: \frac{1}{2}, x^2.
 const isBareFormula = (text) => /\\[a-zA-Z]|\^/.test(text) && !/[$\n]|\\[([]/.test(text) && !isProse(text);
 
 const drawing = { isRaw: false, queue: [], isWaiting: false, observer: null };
 
-// A formula: its source, until it is seen. Without KaTeX (no formula on the page, or none wanted) it stays so.
+// A node with the formula's source, which is drawn when it comes into view. Without KaTeX the source stays.
 function formulaNode(source, tex, isDisplay) {
   const node = make("span", { class: "formula", dir: "ltr", translate: "no" }, source);
   node.formula = { source, tex, isDisplay };
@@ -82,8 +82,8 @@ function formulaNode(source, tex, isDisplay) {
   return node;
 }
 
-// The tree of a formula without what the page's security policy or its style sheet would trip over; nothing where it is
-// larger than formulas are.
+// The tree of a formula without inline styles (the page's security policy blocks them) and without the class `text`
+// (the page's style sheet uses it); null if the tree is too large.
 function cleaned(tree) {
   let num = 0;
   const todo = [[tree, 1]];
@@ -98,7 +98,7 @@ function cleaned(tree) {
   return tree;
 }
 
-// What KaTeX makes of a formula, or nothing: then its source stays.
+// The formula drawn by KaTeX, or undefined; its source then stays.
 function drawn({ tex, isDisplay }) {
   if (REFUSED.test(tex) || tex.length > MAX_FORMULA_CHARS) return undefined;
   try {
@@ -142,7 +142,7 @@ function showSource(node) {
   node.removeAttribute("title");
 }
 
-// What a button at the top chooses: formulas drawn, or as the model wrote them. Texts of the page itself follow too.
+// The button that switches between drawn formulas and their source.
 function startFormulas() {
   if (typeof katex === "undefined") return;
   drawing.isRaw = recall("distill-formulas") === "raw";
@@ -179,7 +179,7 @@ function startFormulas() {
   });
 }
 
-// Formulas in the page's own texts: those of questions, once somebody opens their list.
+// Formulas in text of the page's HTML, such as questions; called when a list is opened.
 function formulasInside(element) {
   const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
   const found = [];

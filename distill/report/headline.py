@@ -1,6 +1,6 @@
 """A run in one sentence and a few large figures.
 
-Enters: a run's facts. Leaves: "The student solves 43.5% of 200 held-out problems; …".
+Example: "The student solves 43.5% of 200 held-out problems; …".
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from distill.core.formatting import (
 
 
 def headline(facts: Row, benchmarks: Sequence[Row]) -> str:
-    """The run's result in one sentence, and a second one where that result may be chance."""
+    """Return the run's result in one sentence, with a second one if the result may be chance."""
     stages = mapping(facts.get("stages"))
     evaluation = mapping(stages.get("eval"))
     student, base, difference = (mapping(evaluation.get(key)) for key in ("student", "base", "difference"))
@@ -48,7 +48,7 @@ def headline(facts: Row, benchmarks: Sequence[Row]) -> str:
 
 
 def _progress(facts: Row, stages: Row) -> str:
-    """How far a run is whose student has no score."""
+    """Return the progress of a run whose student has no score."""
     names = facts.get("stage_names") or ()
     done, to_do = [name for name in names if name in stages], [name for name in names if name not in stages]
     if not to_do:
@@ -69,7 +69,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def figures(facts: Row) -> list[dict[str, Any]]:
-    """At most four figures; those that are not known yet are left out."""
+    """Return at most four figures, without those that are not known yet."""
     stages = mapping(facts.get("stages"))
     evaluation, kept = mapping(stages.get("eval")), mapping(stages.get("filter"))
     found = []

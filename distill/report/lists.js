@@ -1,6 +1,6 @@
-// What the browser lists, how a row looks, and what the list can be filtered by.
+// The lists of the trace browser: entries, rows and filters.
 
-// What a page of one run lists: its traces, those of a question together.
+// The list on the page of one run: its traces, grouped by question.
 function traceList({ problems, traces, reasons, keys }) {
   const problemOf = (trace) => problems[trace.problem];
   const idOf = (trace) => `${problemOf(trace).id}/${trace.sample}`;
@@ -78,7 +78,7 @@ function traceList({ problems, traces, reasons, keys }) {
   };
 }
 
-// What a page of two runs lists: the problems that both have, each with its answers in both.
+// The list on the page of two runs: the problems that both have, with the answers in each.
 function pairList({ problems, pairs, names, reasons, keys }) {
   const problemOf = (pair) => problems[pair.problem];
   const isRight = (traces) => traces.some((trace) => trace.correct === true);
@@ -135,7 +135,7 @@ function pairList({ problems, pairs, names, reasons, keys }) {
 
 const unique = (values) => [...new Set(values)].sort();
 
-// A filter by one of some values; those that nothing has are left out.
+// A filter by one of several values; values without entries are left out.
 function choice(name, label, entries, values, test) {
   const options = values
     .map(([value, shown]) => [value, shown, entries.filter((entry) => test(entry, value)).length])

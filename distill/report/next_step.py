@@ -1,4 +1,4 @@
-"""What takes a run further, from the note that the command which began it left in the run's folder.
+"""The command that resumes a run, derived from the command that began it. The run's folder stores that one:
 
 {"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
  "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"], "started_at": "2026-11-01T09:00:00+00:00"}
@@ -27,7 +27,7 @@ _SHAPE = {
 
 
 def noted_command(run_dir: Path) -> dict[str, Any]:
-    """The note; empty where there is none, or it is damaged."""
+    """Return the stored command; empty if it is missing or damaged."""
     with contextlib.suppress(StoreError):
         found = read_object(run_dir / COMMAND)
         return found if found is not None and not fault(found, _SHAPE) else {}
@@ -35,12 +35,12 @@ def noted_command(run_dir: Path) -> dict[str, Any]:
 
 
 def next_command(note: Mapping[str, Any], to_do: Sequence[str], run_dir: Path) -> str | None:
-    """The command that resumes a run, for the folder that it was begun in; `None` where nothing tells it.
+    """Return the command that resumes a run, for the folder where it was begun; `None` if unknown.
 
     Args:
-        note: as `noted_command` reads it.
+        note: as `noted_command` returns it.
         to_do: stages that are not complete, in running order.
-        run_dir: `runs/<name>`, wherever it lies now.
+        run_dir: `runs/<name>`; it may have been moved.
     """
     if not note or not to_do or not Path(note["folder"]).is_dir():
         return None
@@ -49,7 +49,7 @@ def next_command(note: Mapping[str, Any], to_do: Sequence[str], run_dir: Path) -
 
 
 def _arguments_from_here(note: Mapping[str, Any], folder: Path) -> list[str]:
-    """The noted arguments, with the place and the name that the run's folder has now."""
+    """Return the stored arguments, adapted to the present location and name of the run's folder."""
     arguments, run_dir = list(note["arguments"]), Path(DEFAULT_RUN_DIR)
     if RUN_DIR_OPTION in arguments[:-1]:
         at = arguments.index(RUN_DIR_OPTION)
@@ -66,7 +66,6 @@ def _arguments_from_here(note: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one folder."""
     with contextlib.suppress(OSError):
         return one.samefile(other)
     return False

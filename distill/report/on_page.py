@@ -1,7 +1,4 @@
-"""Which traces a report that was written before shows, and where on it.
-
-Enters: a run's `report.html`. Leaves: `{("9f2c", 0), …}`, and addresses such as `report.html#trace=9f2c%2F0`.
-"""
+"""The traces that an existing `report.html` shows, and links to them, such as `report.html#trace=9f2c%2F0`."""
 
 import contextlib
 import json
@@ -15,7 +12,7 @@ _PAYLOAD = re.compile(r'<script type="application/json" id="payload">(.*?)</scri
 
 
 def traces_on(page: Path) -> set[SampleKey] | None:
-    """The traces that a page shows; `None` where there is no page, or it is none of ours."""
+    """Return the traces that a page shows, or `None` if there is no page or distill did not write it."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         found = _PAYLOAD.search(page.read_text(encoding="utf-8"))
         if found is not None:
@@ -26,5 +23,5 @@ def traces_on(page: Path) -> set[SampleKey] | None:
 
 
 def address_of(page: Path, key: SampleKey) -> str:
-    """Where a page shows a trace."""
+    """Return the link to a trace on a page."""
     return f"{page}#trace={quote(f'{key[0]}/{key[1]}', safe='', errors='replace')}"

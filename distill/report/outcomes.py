@@ -1,8 +1,7 @@
-"""What became of every trace, read once from a finished filter's files: which traces to show, lengths, languages.
+"""Reads a finished filter's files in one pass: counts over all traces, and the traces to show.
 
-Enters: `filter/` of a run: `verdicts.jsonl`, and the tables `kept` and `dropped`; the traces' own shards for the names
-of their teachers. All are in the order of the traces' identities. Leaves: counts over all traces, and the verdicts of
-those to show with their places in the tables. Rows that are missing or cannot be read are noted, and the rest is told.
+`filter/verdicts.jsonl`, the tables `kept` and `dropped` and the traces' own shards (for the teachers' names) are all
+sorted by the traces' identities, so they are read in parallel. Missing and unreadable rows are recorded and skipped.
 """
 
 import json
@@ -22,32 +21,32 @@ from distill.storage.layout import VERDICTS
 from distill.storage.trace_store import shard_files
 
 NUM_BINS = 32
-"""Most bins of lengths; rounding their width leaves 13 or more."""
+"""Length bins at most; rounding the width leaves at least 13."""
 READ_ROWS = 1_024
 UNKNOWN = "cannot be told"
-"""The language of a question that is too short, or has too few words."""
+"""Language of a question that is too short, or has too few words."""
 UNNAMED = "not named"
-"""The teacher of a trace that nobody names."""
+"""Teacher of a trace without a teacher's name."""
 QUESTION_CHARS = 2_000
-"""So much of a question is looked at to tell its language."""
+"""Beginning of a question from which its language is detected."""
 TABLES = ("kept", "dropped")
 STUDENT_TOKENS = "num_student_tokens"
-"""Column of both tables: tokens of reasoning and answer as the student counts them; null where nobody counted."""
+"""Column of both tables: the student's tokens of reasoning and answer; null if not counted."""
 TEACHER_TOKENS = "num_completion_tokens"
-"""Column of both tables: tokens as the teacher counted them; 0 where nobody counted."""
+"""Column of both tables: the teacher's tokens; null or 0 if not counted."""
 
 
 class Place(NamedTuple):
-    """Where a trace's row is."""
+    """Location of a trace's row."""
 
     file: str
     """Name of a shard in the table's folder."""
     row: int
-    """In that file."""
+    """Index in that file."""
 
 
 class Outcome(NamedTuple):
-    """One trace: its verdict, and where its text is."""
+    """One trace: its verdict, and the location of its text."""
 
     verdict: dict[str, Any]
     table: str
@@ -56,34 +55,34 @@ class Outcome(NamedTuple):
     """`None`: its row is missing."""
     source: str
     length: int | None
-    """In tokens; `None` where nobody counted."""
+    """In tokens; `None` if not counted."""
     teacher: str
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """All traces in numbers, some of them by name."""
+    """Counts over all traces, and the traces to show."""
 
     num_traces: int = 0
     chosen: list[Outcome] = field(default_factory=list)
     lengths: dict[str, Any] = field(default_factory=dict)
     """Histogram, see `distill.report.charts.histogram`."""
     languages: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What each language of questions yields: `num_problems, num_traces, num_correct, num_kept`."""
+    """By language of the question: `num_problems, num_traces, num_correct, num_kept`."""
     teachers: dict[str, dict[str, int]] = field(default_factory=dict)
-    """The same by who wrote the trace."""
+    """The same counts by teacher."""
     counted_by: str | None = None
-    """Whose tokens lengths are counted in: `student` or `teacher`; `None`: nobody counted."""
+    """Whose tokens lengths are in: `student` or `teacher`; `None`: not counted."""
 
 
 def read_outcomes(run_dir: Path, source: str, picker: Picker[Outcome], damage: Damage) -> Outcomes:
-    """Go through all verdicts once; one problem's are in memory at a time.
+    """Read all verdicts once, holding one problem's in memory at a time.
 
     Args:
         run_dir: `runs/<name>`, whose filter is complete.
         source: the stage that the traces come from.
         picker: chooses the traces to show.
-        damage: takes note of what cannot be read.
+        damage: records what cannot be read.
     """
     found = Outcomes(counted_by=counted_by(run_dir / "filter", damage))
     lengths = {table: array("Q") for table in TABLES}
@@ -115,31 +114,36 @@ def read_outcomes(run_dir: Path, source: str, picker: Picker[Outcome], damage: D
 
 
 def outcomes_of(run_dir: Path, source: str, names: Set[str], counts: str | None, damage: Damage) -> list[Outcome]:
-    """The traces of some problems, in the order of their identities; arguments as for `read_outcomes`."""
+    """Return the traces of some problems, sorted by identity. Other arguments are those of `read_outcomes`.
+
+    Args:
+        names: ids of the problems.
+        counts: whose token counts to use, as `counted_by` returns it.
+    """
     rows = _with_rows(run_dir, source, counts, damage)
     return [outcome for outcome, _ in rows if outcome.verdict["problem_id"] in names]
 
 
 def problem_names(filter_dir: Path, damage: Damage) -> set[str]:
-    """Ids of all problems that the filter has seen traces of."""
+    """Return the ids of all problems in the filter's verdicts."""
     return {verdict["problem_id"] for verdict in _verdicts(filter_dir, damage)}
 
 
 def question_of(prompt: Any) -> str:
-    """The text of the last user message of a prompt."""
+    """Return the text of the last user message of a prompt."""
     messages = prompt if isinstance(prompt, list) else []
     return next((m["content"] or "" for m in reversed(messages) if m["role"] == "user"), "")
 
 
 def counted_by(filter_dir: Path, damage: Damage) -> str | None:
-    """Who counted the tokens of traces, `student` or `teacher`; one of them for all traces, so that lengths compare."""
+    """Return whose token counts to use for all traces, so that lengths are comparable: `student` or `teacher`."""
     if any(_has_counts(filter_dir / table, STUDENT_TOKENS, damage) for table in TABLES):
         return "student"
     return "teacher" if any(_has_counts(filter_dir / table, TEACHER_TOKENS, damage) for table in TABLES) else None
 
 
 def _has_counts(folder: Path, column: str, damage: Damage) -> bool:
-    """Whether any row has a count above 0; read from the footers where they tell."""
+    """Return whether any row of a table has a count above 0."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -154,34 +158,35 @@ def _has_counts(folder: Path, column: str, damage: Damage) -> bool:
 
 
 def _verdicts(filter_dir: Path, damage: Damage) -> Iterator[dict[str, Any]]:
-    """The verdicts up to the first line that is damaged."""
+    """Yield the verdicts up to the first damaged line."""
     file = filter_dir / VERDICTS
-    if not file.is_file():  # removed since
+    if not file.is_file():
         damage.note(file, MISSING)
         return
     with damage.tolerate(file), file.open() as stream:
         for line in stream:
             verdict = json.loads(line)
+            # Raises inside `tolerate` if a key is missing.
             verdict["problem_id"], verdict["sample_index"], verdict["reasons"], verdict["correct"]
             yield verdict
 
 
 class _Aligned:
-    """Values with identities, both ascending, to be asked for in the same order; some may be missing."""
+    """Values sorted by identity, looked up in ascending order; some may be missing."""
 
     def __init__(self, pairs: Iterable[tuple[SampleKey, Any]]) -> None:
         self._pairs = iter(pairs)
         self._next = next(self._pairs, None)
 
     def at(self, key: SampleKey) -> Any:
-        """The value of an identity, or `None`; those before it are passed over."""
+        """Return the value of an identity, or `None`; values before it are skipped."""
         while self._next is not None and self._next[0] < key:
             self._next = next(self._pairs, None)
         return self._next[1] if self._next is not None and self._next[0] == key else None
 
 
 def _with_rows(run_dir: Path, source: str, counts: str | None, damage: Damage) -> Iterator[tuple[Outcome, Any]]:
-    """Every verdict with its row of the tables; the prompt beside it."""
+    """Yield the outcome and the prompt of every verdict."""
     filter_dir = run_dir / "filter"
     tables = {table: _Aligned(_rows(filter_dir / table, counts, damage)) for table in TABLES}
     teachers = _Aligned(_teachers(run_dir / source, damage))
@@ -195,7 +200,7 @@ def _with_rows(run_dir: Path, source: str, counts: str | None, damage: Damage) -
 
 
 def _rows(folder: Path, counts: str | None, damage: Damage) -> Iterator[tuple[SampleKey, dict[str, Any]]]:
-    """`place, source, length, prompt`, and of the kept `teacher`, of each row; no texts are read but the prompts'."""
+    """Yield `place, source, length, prompt` (for kept rows also `teacher`) of each row, without reading other texts."""
     import pyarrow.parquet as pq
 
     column = {"student": STUDENT_TOKENS, "teacher": TEACHER_TOKENS}.get(counts or "", "")
@@ -212,13 +217,13 @@ def _rows(folder: Path, counts: str | None, damage: Damage) -> Iterator[tuple[Sa
 
 
 def _teachers(source_dir: Path, damage: Damage) -> Iterator[tuple[SampleKey, str]]:
-    """Who wrote each trace."""
+    """Yield each trace's teacher."""
     for row in stored_columns(source_dir, ("teacher",), damage):
         yield (row["problem_id"], row["sample_index"]), row["teacher"] or ""
 
 
 def stored_columns(source_dir: Path, names: Iterable[str], damage: Damage) -> Iterator[dict[str, Any]]:
-    """Some columns of all stored traces, beside their identities; shards that cannot be read are passed over."""
+    """Yield identities and some columns of all stored traces; unreadable shards are recorded and skipped."""
     import pyarrow.parquet as pq
 
     columns = ["problem_id", "sample_index", *names]
@@ -236,7 +241,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _count(into: dict[str, int], outcomes: list[Outcome]) -> None:
-    """Add one problem's traces."""
+    """Add one problem's traces to the counts."""
     counts = {
         "num_problems": 1,
         "num_traces": len(outcomes),
@@ -248,7 +253,7 @@ def _count(into: dict[str, int], outcomes: list[Outcome]) -> None:
 
 
 def histogram_of(kept: "array[int]", dropped: "array[int]", counts: str | None) -> dict[str, Any]:
-    """Counts of both over the same bins of round width; the last bin has no end."""
+    """Return the counts of both in the same bins of round width; the last bin is open. Empty without lengths."""
     import numpy as np
 
     both = np.concatenate([np.frombuffer(kept, dtype=np.uint64), np.frombuffer(dropped, dtype=np.uint64)])
@@ -266,13 +271,13 @@ def histogram_of(kept: "array[int]", dropped: "array[int]", counts: str | None) 
 
 
 def _round_width(rough: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50, … that is not under `rough`."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50, … that is at least `rough`."""
     power = int(10 ** int(math.log10(max(rough, 1.0))))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
 
 
 def texts_of(filter_dir: Path, outcomes: list[Outcome], damage: Damage) -> Iterator[tuple[Outcome, Mapping[str, Any]]]:
-    """The wanted rows of both tables, whole, in the tables' order; one row group's texts are in memory at a time."""
+    """Yield the full rows of outcomes in the tables' order, holding one row group in memory at a time."""
     import pyarrow.parquet as pq
 
     for table in TABLES:

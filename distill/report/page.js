@@ -1,4 +1,4 @@
-// The page around the browser of traces: its theme, its bar, what is folded up.
+// The page around the trace browser: theme, top bar, folded sections.
 
 function startTheme() {
   const themes = ["system", "light", "dark"];
@@ -20,7 +20,7 @@ function startTheme() {
   });
 }
 
-// Where the bar has more links than it shows, its ends fade out and bear an arrow.
+// If the bar has more links than it shows, its ends fade out and show an arrow.
 function startBar() {
   const bar = document.querySelector(".bar nav");
   const links = bar.parentElement;
@@ -34,7 +34,7 @@ function startBar() {
   tell();
 }
 
-// A link to a place in something that is folded up opens it first.
+// A link into a folded section opens it first.
 function startUnfolding() {
   const unfold = () => {
     const target = /^#key-/.test(location.hash) && byId(location.hash.slice(1));

@@ -1,7 +1,4 @@
-"""The same problems in two runs: training problems with their traces, evaluation questions with both students' answers.
-
-Enters: two run folders. Leaves: `Pair`s of cards that the browser shows next to each other.
-"""
+"""The problems that two runs share, for showing side by side: traces of training problems, answers in evaluations."""
 
 import hashlib
 import json
@@ -19,9 +16,9 @@ from distill.report.questions import Verdicts, read_verdicts, share_right
 from distill.storage.ledger import read_ledger
 
 MAX_PROBLEMS = 300
-"""Of each kind, training and evaluation."""
+"""Of each kind: training and evaluation."""
 MAX_TRACES = 4
-"""Of a problem, in each of the two runs."""
+"""Per problem and run."""
 
 RULE = (
     "Evaluation questions on which the students differ come first. Of training problems that both runs have, at most "
@@ -34,20 +31,20 @@ Measured = Mapping[str, Problem]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One problem with what each run has on it."""
+    """One problem with its traces in each run."""
 
     stage: str
     """`evaluation` or `training`."""
     sides: tuple[list[Card], list[Card]]
 
     def to_json(self, problem: int, limit: int) -> dict[str, Any]:
-        """For the page; no text has more than `limit` characters."""
+        """Return the pair for the page, with at most `limit` characters in each text."""
         sides = [[card.within(limit).to_json(problem) for card in side] for side in self.sides]
         return {"problem": problem, "stage": self.stage, "sides": sides}
 
 
 def measured_problems(run: Run) -> dict[str, Problem]:
-    """The problems of an evaluation by id; none where there was none."""
+    """Return a run's evaluation problems by id; empty if there are none."""
     file = run.folder / "eval" / "problems.jsonl"
     found: dict[str, Problem] = {}
     if file.is_file():
@@ -59,7 +56,7 @@ def measured_problems(run: Run) -> dict[str, Problem]:
 
 
 def student_verdicts(run: Run) -> Verdicts:
-    """The verdicts on the student's answers; none where they cannot be read."""
+    """Return the verdicts on the student's answers; empty if they cannot be read."""
     folder = run.folder / "eval" / "student"
     with run.damage.tolerate(folder / "verdicts.jsonl"):
         return read_verdicts(folder)
@@ -67,7 +64,7 @@ def student_verdicts(run: Run) -> Verdicts:
 
 
 def shared_problems(first: Measured, second: Measured) -> list[str]:
-    """Ids of the problems that both have, word for word, with the same expected answer."""
+    """Return the ids of problems with equal prompt, expected answer and task in both."""
 
     def key(problem: Problem) -> tuple[Any, ...]:
         return problem.prompt, problem.answer, problem.task
@@ -76,7 +73,7 @@ def shared_problems(first: Measured, second: Measured) -> list[str]:
 
 
 def all_pairs(first: Run, second: Run) -> list[Pair]:
-    """What the page of two runs lets its reader read, the most telling first."""
+    """Return all pairs in order of preference: evaluation problems, then training problems."""
     return [*_evaluation_pairs(first, second), *_training_pairs(first, second)]
 
 
@@ -136,7 +133,7 @@ def _order(name: str) -> str:
 
 
 def fit_pairs(pairs: Sequence[Pair], budget: int) -> Shown:
-    """As many pairs as fit into `budget` bytes, their texts as long as they can be."""
+    """Return as many pairs as fit into `budget` bytes, with texts as long as possible."""
     cards = [card for pair in pairs for side in pair.sides for card in side]
     limits = (*LIMITS, *SMALL_LIMITS)
     limit = next((one for one in limits if sum(card.num_bytes(one) for card in cards) <= budget), limits[-1])

@@ -1,7 +1,6 @@
-"""A text to read: as long as there is room for, cut in the middle, with what the filter saw in it marked.
+"""A model's text for the page: shortened in the middle, with the filter's findings marked.
 
-Enters: a text that a model wrote, and where something stands in it. Leaves: JSON for the page, in which a number stands
-for so many characters left out:
+In the page's JSON a number is the length of an omission, in characters:
 
     ["So the sum ", {"text": "is 7. is 7. is 7.", "mark": "loop"}, 12000, " it is."]
 """
@@ -15,16 +14,16 @@ from distill.filters.language import foreign_spans
 from distill.filters.repetition import loop_spans, repeated_spans
 
 MAX_CHARS = 100_000
-"""No text is shown longer, even where there is room."""
+"""Longest text shown, even if there is room for more."""
 MAX_MARKS = 500
 
 Mark = tuple[int, int, str]
-"""(start, end, kind) in characters of the whole text; kinds: `loop`, `repeated`, `foreign`."""
+"""(start, end, kind): character offsets in the whole text; kinds are `loop`, `repeated`, `foreign`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Parts of a text, each with the place where it starts."""
+    """Parts of a text, each with its offset."""
 
     length: int
     """Of the whole text, in characters."""
@@ -33,11 +32,11 @@ class Passage:
 
     @property
     def is_cut(self) -> bool:
-        """Whether something is left out."""
+        """Return whether something is omitted."""
         return sum(len(text) for _, text in self.parts) < self.length
 
     def within(self, limit: int) -> "Passage":
-        """The passage in no more than `limit` characters: its beginning, its end, and a look at the first mark."""
+        """Return the passage in at most `limit` characters: beginning, end, and the first mark otherwise hidden."""
         if self.length <= limit:
             return self
         hidden = next(((start, end) for start, end, _ in self.marks if end > limit // 3), None)
@@ -56,7 +55,7 @@ class Passage:
         return Passage(self.length, tuple(parts), self.marks)
 
     def to_json(self) -> list[Any]:
-        """For the page, see above; an empty text is an empty list."""
+        """Return the passage for the page, in the format of the module's docstring."""
         found: list[Any] = []
         place = 0
         for start, text in self.parts:
@@ -70,13 +69,13 @@ class Passage:
 
 
 def passage(text: str, marks: Sequence[Mark] = ()) -> Passage:
-    """A text with marks in it; no part of it is longer than `MAX_CHARS`."""
+    """Return a text with marks, shortened to `MAX_CHARS`."""
     whole = Passage(len(text), ((0, printable(text)),), tuple(marks))
     return whole.within(MAX_CHARS)
 
 
 def marks_of(text: str, reasons: Sequence[str], finish_reason: str, language: str | None) -> list[Mark]:
-    """What the filter saw in a text, where it gave it as a reason for the drop.
+    """Return the places in a text that led to a drop.
 
     Args:
         text: of the trace, or a part of it.
@@ -99,7 +98,7 @@ def marks_of(text: str, reasons: Sequence[str], finish_reason: str, language: st
 
 
 def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges in order, those that touch as one."""
+    """Merge adjacent and overlapping ranges."""
     found: list[tuple[int, int]] = []
     for low, high in ranges:
         if found and low <= found[-1][1]:
@@ -110,7 +109,7 @@ def _joined(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _marked(start: int, text: str, marks: Sequence[Mark]) -> list[Any]:
-    """A part in pieces, plain ones and marked ones."""
+    """Split a part into plain and marked pieces."""
     found: list[Any] = []
     place = start
     for low, high, kind in marks:

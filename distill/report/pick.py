@@ -1,9 +1,8 @@
-"""Which traces of a large run its report shows: every kind of them, the same ones each time, found in one pass.
+"""Chooses the traces that a report shows, deterministically and in one pass.
 
-Enters: each trace's stratum (outcome, source, grade, who wrote it), identity and whatever else is to be kept of it.
-Leaves: those to show, the most telling first. One trace of each stratum in turn, so that rare kinds are shown whole;
-within a stratum in the order of the SHA-256 of the problem's id, so that the same problems come up in each stratum and
-in another run's report, and neither the order of the rows nor their number of files matters.
+Strata (outcome, source, grade, teacher) give one trace each in turn, so that rare kinds are well represented. Within a
+stratum the order is by the SHA-256 of the problem's id: the same problems appear in each stratum and in other runs'
+reports, whatever the order of rows and files.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ from typing import Generic, TypeVar
 from distill.core.records import SampleKey
 
 MAX_TRACES = 2_000
-"""A report shows no more traces, however short they are."""
+"""Traces on a report at most, however short they are."""
 
 RULE = (
     "Every combination of outcome (kept, or the first reason for the drop), source, grade and writer gives one trace "
@@ -29,10 +28,10 @@ Value = TypeVar("Value")
 
 
 class Picker(Generic[Value]):
-    """Keeps the first `num` identities of each stratum, by the order above.
+    """Keeps the first `num` traces of each stratum, in the order described in the module's docstring.
 
     Args:
-        num: how many are wanted in all.
+        num: how many to choose in total.
     """
 
     def __init__(self, num: int = MAX_TRACES) -> None:
@@ -41,10 +40,10 @@ class Picker(Generic[Value]):
         self._last = ("", 0)
 
     def offer(self, stratum: Hashable, key: SampleKey, value: Value) -> None:
-        """Consider one trace; no two have the same identity."""
+        """Consider one trace; identities must be unique."""
         self.num_offered += 1
         best = self._best.setdefault(stratum, [])
-        # Negative: the heap gives up its smallest, which must be the last in order.
+        # Negative, so that the smallest heap entry, which is replaced first, is the last in order.
         entry = (-self._order(key[0]), -key[1], key, value)
         if len(best) < self.num:
             heapq.heappush(best, entry)
@@ -52,7 +51,7 @@ class Picker(Generic[Value]):
             heapq.heapreplace(best, entry)
 
     def chosen(self) -> list[Value]:
-        """What was kept of the traces to show; a stratum's last ones come last."""
+        """Return the values of the chosen traces, in order of preference."""
         ordered = [
             [(value,) for *_, value in sorted(best, key=lambda entry: entry[:3], reverse=True)]
             for _, best in sorted(self._best.items(), key=lambda pair: repr(pair[0]))
@@ -61,7 +60,7 @@ class Picker(Generic[Value]):
         return list(islice(turns, self.num))
 
     def _order(self, problem_id: str) -> int:
-        if self._last[0] != problem_id:  # traces of a problem come together
+        if self._last[0] != problem_id:  # traces of a problem usually come in sequence
             digest = hashlib.sha256(problem_id.encode(errors="surrogatepass")).digest()
             self._last = (problem_id, int.from_bytes(digest[:8], "big"))
         return self._last[1]

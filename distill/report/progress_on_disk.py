@@ -1,8 +1,6 @@
-"""How far a stage that is not complete has come, from its files alone.
+"""Progress of an unfinished stage, from its files alone. Example:
 
-Enters: a run folder. Leaves: for example
-
-    {"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}
+{"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}
 """
 
 import os
@@ -19,12 +17,12 @@ from distill.storage.trace_store import stored_without_repair
 
 
 def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str, Any] | None:
-    """The last stage that was begun and is not complete, with what of it is there; `None` where there is none.
+    """Return the last unfinished stage that has begun, with its progress, or `None`.
 
     Args:
         folder: `runs/<name>`.
         to_do: stages that are not complete, in order.
-        damage: takes note of what cannot be read.
+        damage: records what cannot be read.
     """
     for name in reversed(to_do):
         stage = folder / name
@@ -37,12 +35,12 @@ def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str,
 
 
 def run_state(is_complete: bool, is_stopped: bool, process: int | None) -> str:
-    """The state of a run, or of a stage of it that has begun: one word of those that docs/json.md defines.
+    """Return the state of a run, or of a stage that has begun, in the terms of docs/json.md.
 
     Args:
-        is_complete: all of it is there.
-        is_stopped: it noted why it ended early.
-        process: that works on it; `None`: none does. This process itself may be one that retells how the run ended.
+        is_complete: whether it is complete.
+        is_stopped: whether it recorded why it ended early.
+        process: id of the process that works on it, or `None`. It may be this one, which reports how the run ended.
     """
     if process not in (None, os.getpid()):
         return "running"
@@ -76,7 +74,7 @@ def _nothing(stage: Path) -> dict[str, Any]:
 
 
 def _num_whole_lines(file: Path) -> int:
-    """Lines that end; a kill may have cut the last one short."""
+    """Count the lines, without a last one that a kill cut short."""
     if not file.is_file():
         return 0
     with file.open("rb") as stream:

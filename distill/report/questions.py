@@ -1,7 +1,4 @@
-"""The evaluation question by question: what the student gained, what it lost, and both answers to each.
-
-Enters: `eval/` of a run. Leaves: the questions whose share of right answers changed, JSON-ready, texts as `Passage`s.
-"""
+"""The evaluation questions that the student gained or lost, with both models' answers."""
 
 import json
 from collections import defaultdict
@@ -18,18 +15,18 @@ from distill.storage.ledger import read_ledger
 
 ROLES = ("base", "student")
 MAX_QUESTIONS = 1_000
-"""Gained and lost ones that a page holds, each; more are counted only."""
+"""Gained questions on a page at most, and the same number of lost ones; others are only counted."""
 LIMITS = (20_000, 10_000, 6_000, 4_000, 2_500, 1_500, 800, 400)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One model's answers to one question, and one of them to read."""
+    """One model's results on one question, and one of its answers to show."""
 
     num_right: int
     num_samples: int
     is_right: bool | None
-    """Of the one to read; `None`: it could not be graded."""
+    """Of the shown answer; `None`: it could not be graded."""
     extracted: str | None
     thinking: Passage
     text: Passage
@@ -41,18 +38,18 @@ class Question:
     """A question that one of two models answers better."""
 
     problem: dict[str, Any]
-    """As `distill.report.cards.problem_entry` gives it."""
+    """As `distill.report.cards.problem_entry` returns it."""
     answers: tuple[Answer, Answer]
-    """Of the first model and of the second."""
+    """Of the first and the second model."""
 
     @property
     def is_gained(self) -> bool:
-        """Whether the second model answers it better."""
+        """Return whether the second model answers it better."""
         one, other = (answer.num_right / answer.num_samples for answer in self.answers)
         return other > one
 
     def within(self, limit: int) -> dict[str, Any]:
-        """As the template takes it, with no more than `limit` characters in each text."""
+        """Return the question for the template, with at most `limit` characters in each text."""
         answers = [
             {
                 "num_right": answer.num_right,
@@ -70,11 +67,11 @@ class Question:
 
 
 Verdicts = Mapping[str, list[Verdict]]
-"""A model's verdicts by problem."""
+"""A model's verdicts by problem id."""
 
 
 def read_verdicts(folder: Path) -> Verdicts:
-    """One model's verdicts; none where it has not been measured to the end."""
+    """Return one model's verdicts; empty if its evaluation is not finished."""
     found: dict[str, list[Verdict]] = defaultdict(list)
     file = folder / "verdicts.jsonl"
     if file.exists():
@@ -86,15 +83,15 @@ def read_verdicts(folder: Path) -> Verdicts:
 
 
 def share_right(verdicts: list[Verdict]) -> float:
-    """What could not be graded counts as not right."""
+    """Return the share of right answers; an ungraded one counts as not right."""
     return sum(verdict.correct is True for verdict in verdicts) / len(verdicts)
 
 
 def changed_questions(eval_dir: Path) -> list[Question]:
-    """The questions gained and lost between base and student; gained first, each in the order of ids.
+    """Return the questions gained and lost between base and student; gained ones first, each sorted by id.
 
     Args:
-        eval_dir: `runs/<name>/eval`, complete; its files may have been removed since.
+        eval_dir: `runs/<name>/eval`, complete; its files may have been removed.
     """
     folders = [eval_dir / role for role in ROLES]
     first, second = (read_verdicts(folder) for folder in folders)
@@ -113,11 +110,11 @@ def _moved(first: Verdicts, second: Verdicts, name: str) -> bool:
 def read_questions(
     problems: Path, names: list[str], folders: list[Path], verdicts: tuple[Verdicts, Verdicts]
 ) -> list[Question]:
-    """Questions with an answer of each of two models to read: one that shows the difference.
+    """Return questions with one answer of each of two models that shows the difference.
 
     Args:
         problems: file of the problems.
-        names: ids of the wanted problems, in order.
+        names: ids of the problems, in order.
         folders: of both models, with their ledgers.
         verdicts: of both models.
     """
@@ -126,7 +123,7 @@ def read_questions(
     better = {name: share_right(verdicts[1][name]) > share_right(verdicts[0][name]) for name in names}
     found: list[dict[str, Answer]] = []
     for place, (folder, given) in enumerate(zip(folders, verdicts, strict=True)):
-        # Of the better model an answer that is right, of the other one that is not.
+        # A right answer of the better model, a wrong one of the other.
         telling = {name: _telling(given[name], better[name] is (place == 1)) for name in names}
         found.append(_answers(folder, given, telling))
     return [
@@ -144,7 +141,7 @@ def _telling(verdicts: list[Verdict], is_right: bool) -> Verdict:
 
 
 def _answers(folder: Path, verdicts: Verdicts, telling: Mapping[str, Verdict]) -> dict[str, Answer]:
-    """The telling answers, from one pass over a model's ledger."""
+    """Read the chosen answers in one pass over a model's ledger."""
     wanted: dict[SampleKey, Verdict] = {verdict.key: verdict for verdict in telling.values()}
     found: dict[str, Answer] = {}
     for trace in read_ledger(folder / "ledger.jsonl"):
@@ -169,12 +166,12 @@ def _answer(trace: Trace, verdict: Verdict, verdicts: list[Verdict]) -> Answer:
 def shown_questions(
     questions: Sequence[Question], budget: int, num_bytes: Callable[[dict[str, Any]], int]
 ) -> list[dict[str, Any]]:
-    """Questions as the template takes them: texts are cut until all fit, and then some of each kind are left out.
+    """Return the questions for the template, with texts shortened until all fit; then some of each kind are left out.
 
     Args:
         questions: gained and lost ones.
         budget: bytes on the page.
-        num_bytes: of one as it stands on the page, its markup and escapes included.
+        num_bytes: returns a question's size on the page, including markup and escapes.
     """
     taken: dict[int, dict[str, Any]] = {}
     order = _by_turns(questions)
@@ -192,7 +189,7 @@ def shown_questions(
 
 
 def _by_turns(questions: Sequence[Question]) -> list[int]:
-    """Places in an order of which every beginning has gained and lost ones in the proportion of all."""
+    """Return the indices in an order in which every prefix has gained and lost ones in the overall proportion."""
     kinds: dict[bool, list[int]] = {True: [], False: []}
     for place, question in enumerate(questions):
         kinds[question.is_gained].append(place)

@@ -1,5 +1,5 @@
-// What the browser shows of one trace, or of one problem in two runs. Texts of models only ever become text nodes, and
-// formulas in them what KaTeX builds from parts of its own.
+// The view of one trace, or of one problem in two runs. Models' texts only ever become text nodes; formulas in them
+// become elements that KaTeX builds.
 
 const UNTOLD = "\u2013";
 const byId = (id) => document.getElementById(id);
@@ -26,7 +26,7 @@ function remember(name, value) {
   try {
     localStorage.setItem(name, value);
   } catch {
-    // A page from a file may have no storage; the choice then lasts as long as the page.
+    // A page opened from a file may have no storage; the choice is then lost when the page closes.
   }
 }
 
@@ -49,7 +49,7 @@ const MARKS = {
   foreign: "words in another language",
 };
 
-// A text in pieces: hits marked, formulas to be drawn. A formula in which something was found stays as it was written.
+// A text as nodes, with hits marked and formulas to be drawn. A formula that contains a hit is shown raw.
 function textNodes(text, hits, formulas = formulasIn(text)) {
   const isFree = (one) => !hits.some(([start, end]) => start < one.end && end > one.start);
   const special = [
@@ -72,7 +72,7 @@ function textNodes(text, hits, formulas = formulasIn(text)) {
 const passageText = (parts) =>
   parts.map((part) => (typeof part === "string" ? part : typeof part === "number" ? "\0" : part.text)).join("");
 
-// Parts as distill/report/passage.py writes them. What is found may begin in one part and end in another.
+// Nodes for parts in the format of distill/report/passage.py. A hit may span several parts.
 function passageNodes(parts, terms) {
   const text = passageText(parts);
   const hits = hitsIn(text, terms);
@@ -104,7 +104,7 @@ function textBox(label, parts, state) {
   return make("div", { class: "text", dir: "auto", tabindex: "0", role: "region", "aria-label": label }, ...nodes);
 }
 
-// A short text of a list or of a fact.
+// A short text in a list or a fact.
 const shortNodes = (text, terms) => textNodes(text, hitsIn(text, terms));
 
 function answerNodes(answer, terms) {
@@ -123,7 +123,7 @@ function factList(pairs, className) {
 
 const badge = (trace) => make("span", { class: `verdict ${trace.outcome}` }, OUTCOMES[trace.outcome] || trace.outcome);
 
-// A reason's keys in the recipe, each a link to its place on this page, where the recipe is on it.
+// A reason's keys in the recipe, each linked to its line if the recipe is on this page.
 function keyNodes(keys) {
   return (keys || []).flatMap(({ key, value, at }, place) => [
     place ? ", " : " Decided by ",
@@ -163,7 +163,7 @@ function thinkingBox(trace, state) {
   return box;
 }
 
-// The parts of a trace that stand under its question.
+// The parts of a trace below its question.
 function traceNodes(trace, problem, state, words) {
   const marks = [...new Set([...marksIn(trace.thinking), ...marksIn(trace.text)])];
   return [

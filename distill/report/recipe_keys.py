@@ -1,9 +1,6 @@
-"""The recipe as it is shown, and which of its keys decide a reason for a drop.
+"""The recipe's lines with their keys as link targets, and the keys that decide each reason for a drop:
 
-Enters: a run's recipe, JSON-ready. Leaves: its lines of YAML, each with the key that it holds, so that a link can lead
-there; and for each reason
-
-    {"truncated": [{"key": "generate.sampling.max_tokens", "value": "512", "at": "generate.sampling.max_tokens"}]}
+{"truncated": [{"key": "generate.sampling.max_tokens", "value": "512", "at": "generate.sampling.max_tokens"}]}
 """
 
 from collections.abc import Iterator
@@ -19,7 +16,7 @@ MAX_VALUE_CHARS = 40
 
 
 def recipe_lines(recipe: Any) -> list[dict[str, str | None]]:
-    """Lines of YAML, each with its key (dotted; places in lists are numbers) where it has one."""
+    """Return the recipe's lines of YAML, each with its dotted key (list items by index), if it has one."""
     text = recipe_yaml(recipe) if mapping(recipe) else ""
     lines = text.splitlines()
     keys: dict[int, str] = {}
@@ -40,8 +37,10 @@ def _keys(node: Any, path: tuple[str, ...]) -> Iterator[tuple[int, str]]:
 
 
 def reason_keys(recipe: Any) -> dict[str, list[dict[str, str | None]]]:
-    """The keys behind each reason with their values, and the nearest key that the recipe shows; sections that the
-    recipe does not have are left out."""
+    """Return the keys behind each reason with their values and the nearest key in the recipe.
+
+    Keys of sections that the recipe does not have are left out.
+    """
     if not mapping(recipe):
         return plain_keys()
     found = {}
@@ -53,7 +52,7 @@ def reason_keys(recipe: Any) -> dict[str, list[dict[str, str | None]]]:
 
 
 def plain_keys() -> dict[str, list[dict[str, str | None]]]:
-    """The same without a recipe to link to."""
+    """Return the keys behind each reason, without values and links."""
     return {
         reason: [{"key": key, "value": None, "at": None} for key in keys]
         for reason, keys in REASON_KEYS.items()
@@ -76,7 +75,7 @@ def _row(recipe: Any, key: str) -> dict[str, str | None] | None:
 
 
 def yaml_scalar(value: Any) -> str | None:
-    """A number, a word or nothing as YAML has it; `None` for what is longer or has parts."""
+    """Return a short scalar as YAML; `None` for longer ones, lists and mappings."""
     if isinstance(value, dict | list):
         return None
     text = recipe_yaml({"x": value}).removeprefix("x: ").strip()

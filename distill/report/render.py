@@ -1,8 +1,7 @@
-"""Renders a finished or unfinished run as one HTML page that loads nothing.
+"""Renders a run, finished or not, as one self-contained HTML page below `MAX_BYTES`.
 
-Enters: a `Run` (see `distill.report.gather`); stages may be missing, and so may any field of a stage. Leaves: the
-page's text, always encodable as UTF-8, under `MAX_BYTES`. Models wrote the traces, so every value counts as hostile:
-the templates escape all of them; the package's own script and style and the escaped JSON alone stand as they are.
+Stages and any field of a stage may be missing. Models wrote the traces, so every value is treated as hostile and
+escaped by the templates; only the package's own script and style and the escaped JSON are inserted verbatim.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +19,9 @@ from distill.report.questions import Question, shown_questions
 from distill.report.recipe_keys import reason_keys, recipe_lines
 
 MAX_BYTES = 5_000_000
-"""No page is larger."""
+"""Size limit of a page."""
 QUESTION_BYTES = 2_400_000
-"""Of it for questions gained and lost, at most."""
+"""Share of `MAX_BYTES` for questions gained and lost."""
 SPARE_BYTES = 100_000
 MAX_NAMES = 3
 
@@ -38,7 +37,7 @@ QUANTITIES = {
 
 
 def render_report(run: Run) -> str:
-    """The report page of one run; what is not there yet reads "not run yet", or a dash."""
+    """Return the report page of one run; missing parts read "not run yet" or a dash."""
     facts = run.facts
     stages, evaluation = mapping(facts.get("stages")), mapping(mapping(facts.get("stages")).get("eval"))
     benchmarks = charts.benchmark_rows(evaluation)
@@ -103,16 +102,16 @@ def page(
     extra: Mapping[str, Any],
     with_formulas: bool,
 ) -> str:
-    """One self-contained file.
+    """Return a self-contained page.
 
     Args:
         template: name of the template.
         title: of the page.
-        sections: (id, label) of what the bar at the top leads to.
+        sections: (id, label) of the links in the top bar.
         values: for the template.
-        fill: from bytes that are left to `Shown`: the traces of the browser.
-        extra: what the script is told besides.
-        with_formulas: whether the page is to draw formulas, which takes half a megabyte.
+        fill: function from the remaining bytes to `Shown`, the traces for the browser.
+        extra: additional data for the script.
+        with_formulas: whether to include KaTeX, which takes half a megabyte.
     """
     environment = _environment()
     style, script = styles(with_formulas), scripts(with_formulas)
@@ -135,7 +134,7 @@ def page(
 
 
 def have_formulas(cards: Sequence[Card], questions: Sequence[Question]) -> bool:
-    """Whether any text may hold a formula."""
+    """Return whether any text may hold a formula."""
     problems = [*(card.problem for card in cards), *(question.problem for question in questions)]
     passages = [text for card in cards for text in (card.thinking, card.text)]
     passages += [text for one in questions for answer in one.answers for text in (answer.thinking, answer.text)]
@@ -145,7 +144,7 @@ def have_formulas(cards: Sequence[Card], questions: Sequence[Question]) -> bool:
 
 
 def teacher_names(teachers: Row) -> str:
-    """Who wrote the traces, those of the most first; no more than three by name."""
+    """Return the teachers' names, by descending number of traces; at most three are named."""
     names = sorted(teachers, key=lambda name: (-(number(mapping(teachers[name]).get("num_traces")) or 0), name))
     more = f" and {count(len(names) - MAX_NAMES)} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
@@ -168,20 +167,20 @@ def _environment() -> Any:
 
 
 def _question_bytes() -> Callable[[dict[str, Any]], int]:
-    """What measures a question as it will stand on the page."""
+    """Return a function that measures a question as rendered on the page."""
     question_list = _environment().get_template("macros.html.jinja").module.question_list
     return lambda question: len(printable(question_list([question], ("Base", "Student"))).encode("utf-8", "replace"))
 
 
 def _own(text: str) -> Any:
-    """A text of this package, or JSON whose every `<` is an escape: it may stand in the page as it is."""
+    """Mark a text as safe: one of this package's own, or JSON in which every `<` is escaped."""
     from markupsafe import Markup
 
     return Markup(text)  # noqa: S704 - no text of a run comes here unescaped
 
 
 def stage_rows(facts: Row) -> list[dict[str, Any]]:
-    """The run's stages in order, each with its state in the words of docs/json.md, or `waiting`: not begun."""
+    """Return the run's stages in order, each with its state: one of docs/json.md, or `waiting` (not begun)."""
     stages = mapping(facts.get("stages"))
     names = facts.get("stage_names") or [name for name in STAGES if name != "import"]
     stopped, begun = mapping(facts.get("stopped")).get("stage"), mapping(facts.get("begun")).get("stage")
@@ -206,7 +205,7 @@ def _money(cost: Row) -> str:
 
 
 def progress_words(begun: Row) -> str:
-    """How far the stage came that is not complete, in a sentence; empty where nobody can tell."""
+    """Return the progress of the unfinished stage as a sentence; empty if unknown."""
     done, wanted = number(begun.get("num_done")), number(begun.get("num_wanted"))
     if not done:
         return ""
@@ -215,7 +214,7 @@ def progress_words(begun: Row) -> str:
 
 
 def estimate_words(estimate: Any, stages: Row) -> list[dict[str, Any]]:
-    """The estimate's rows with their numbers in words; `stages` are those that are complete."""
+    """Return the estimate's rows with their numbers as text; `stages` are those that are complete."""
     rows = charts.estimate_rows(estimate)
     currency = mapping(estimate).get("currency")
     for row in rows:
@@ -240,7 +239,7 @@ def _quantity(value: Any) -> str:
 
 
 def places(lineage: Row) -> list[tuple[str, str]]:
-    """Versions, hardware and commits, those of all stages as one where they agree."""
+    """Return the distinct versions, hardware and commits of all stages."""
     found: dict[str, dict[str, None]] = {}
 
     def add(name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-// Search by words: all of them, in any order, whatever their case and accents; "quoted phrases" as they stand.
+// Word search: all words in any order, ignoring case and accents; "quoted phrases" match as a whole.
 
 const NUM_HITS = 300;
 const LETTERS = { ø: "o", ł: "l", đ: "d", ħ: "h", ı: "i", æ: "ae", œ: "oe", ς: "σ" };
@@ -12,10 +12,10 @@ const foldLetters = (text) =>
     .replace(/[\u0300-\u036f]/g, "")
     .replace(/[øłđħıæœς]/g, (letter) => LETTERS[letter]);
 
-// A text as it is compared: small letters without accents, one space for any number of spaces and line breaks.
+// A text normalised for comparison: lower case, no accents, single spaces.
 const fold = (text) => foldLetters(text).replace(/\s+/g, " ");
 
-// The same, with the place in the original of each of its characters, and one more for the end.
+// The folded text, with each character's index in the original, and one more for the end.
 function foldWithPlaces(text) {
   const places = [];
   let folded = "";
@@ -33,14 +33,14 @@ function foldWithPlaces(text) {
   return { folded, places };
 }
 
-// What is searched for, folded.
+// The folded search terms of a query.
 function searchTerms(query) {
   const pattern = new RegExp(`[${QUOTES}]([^${QUOTES}]*)(?:[${QUOTES}]|$)|([^\\s${QUOTES}]+)`, "g");
   const found = [...query.matchAll(pattern)].map(([, phrase, word]) => fold(phrase === undefined ? word : phrase).trim());
   return [...new Set(found.filter((term) => term !== ""))];
 }
 
-// Where a text has any of the terms: [start, end] in order, those that touch as one.
+// The occurrences of any term in a text: [start, end] in order, touching ones merged.
 function hitsIn(text, terms) {
   if (!terms.length) return [];
   const { folded, places } = foldWithPlaces(text);

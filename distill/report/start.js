@@ -1,4 +1,4 @@
-// Everything is defined by now.
+// Last script of the page: everything is defined.
 
 startTheme();
 startBar();

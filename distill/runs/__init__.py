@@ -1,1 +1,1 @@
-"""A whole run: the runner, its plan, its record, the runs on this disk, the doctor. Imports `stages` and below."""
+"""Whole runs: the runner, plans, the listing of runs and the doctor. Imports `stages` and below."""

@@ -1,8 +1,6 @@
-"""A finding of the doctor, and probes that cannot hang.
+"""Findings of the doctor, and probes that run in parallel, each with a timeout.
 
-Enters: functions that look at something. Leaves: their `Check`s, each within its time:
-
-    Check("torch", "missing", "cannot be imported: …", "pip install 'torch>=2.13,<2.14'")
+Example of a finding: Check("torch", "missing", "cannot be imported: …", "pip install 'torch>=2.13,<2.14'")
 """
 
 import re
@@ -26,16 +24,16 @@ MAX_CHARS = 400
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """One finding."""
 
     name: str
     status: Status
     said: str
-    """What was found, in a line."""
+    """The finding in one line."""
     mend: str = ""
-    """The command that fixes it; empty where there is nothing to fix, or no command for it."""
+    """Command that fixes it; empty if there is nothing to fix or no command for it."""
     download_gib: float = 0.0
-    """What a run would fetch."""
+    """Size of what a run would download, in GiB."""
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "status": self.status, "said": self.said, "mend": self.mend or None}
@@ -43,7 +41,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A function that looks at something, and how long it may take."""
+    """A function that makes checks, with its timeout in seconds."""
 
     name: str
     look: Callable[[], Sequence[Check]]
@@ -57,16 +55,14 @@ class _Outcome:
 
 
 def look_at_all(probes: Sequence[Probe]) -> list[list[Check]]:
-    """What all probes find, looked for at the same time.
-
-    One that takes longer than it may, or fails in a way that nobody foresaw, leaves a warning instead.
+    """Run all probes at the same time; one that times out or raises yields a warning.
 
     Returns:
         The checks of each probe, in the probes' order.
     """
     outcomes = [_Outcome() for _ in probes]
     threads = [
-        # Daemons: whatever hangs in one ends with the process.
+        # Daemon threads, so that a hanging probe does not keep the process alive.
         threading.Thread(target=_run, args=(probe, outcome), name=f"doctor-{probe.name}", daemon=True)
         for probe, outcome in zip(probes, outcomes, strict=True)
     ]
@@ -89,8 +85,8 @@ def _run(probe: Probe, outcome: _Outcome) -> None:
 
 
 def line_of(said: object) -> str:
-    """The first line of what somebody else said, fit for a terminal and without anything secret."""
+    """Return the first line of a foreign text, safe for the terminal and without secrets."""
     text = next((line for line in str(said).strip().splitlines() if line.strip()), "")
-    # Before looking for secrets: an escape just before a key would hide where it begins.
+    # Escapes are removed first: one just before a key would keep `redact` from recognising the key's beginning.
     text = redact(_UNPRINTABLE.sub(" ", _ESCAPE.sub("", text)).strip())
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 1]}…"

@@ -1,6 +1,6 @@
-"""`distill doctor`: one screen on what works, what is missing, and the command that fixes it.
+"""`distill doctor`: what works, what is missing, and the commands that fix it.
 
-Enters: a recipe, or none. Leaves: a `Diagnosis`. Nothing is loaded, downloaded or written; every probe has its time.
+No model is loaded, nothing is downloaded or written, and every probe has a timeout.
 """
 
 import shlex
@@ -49,14 +49,14 @@ STYLES = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that was looked at."""
+    """The doctor's findings."""
 
     groups: dict[str, list[Check]]
     """Heading -> checks."""
 
     @property
     def worst(self) -> str:
-        """`ok`, `warning` or `missing`."""
+        """Return the worst status: `ok`, `warning` or `missing`."""
         found = {check.status for checks in self.groups.values() for check in checks}
         return MISSING if MISSING in found else WARNING if WARNING in found else OK
 
@@ -69,7 +69,7 @@ class Diagnosis:
 
 
 class _Smi:
-    """nvidia-smi's answer, asked for once."""
+    """nvidia-smi's answer, cached."""
 
     @cached_property
     def answer(self) -> tuple[list[dict[str, str]] | None, str]:
@@ -82,18 +82,18 @@ class _Smi:
 def diagnose(
     load: "Callable[[], Recipe] | None", run_dir: Path, named: str = "", usage: DiskUsage = shutil.disk_usage
 ) -> Diagnosis:
-    """Look at everything.
+    """Check the machine, and the recipe if there is one.
 
     Args:
-        load: reads the recipe; `None`: look at the machine alone.
+        load: loads the recipe; `None`: check only the machine.
         run_dir: folder for runs.
-        named: how the recipe was named on the command line.
-        usage: tells a disk's free bytes.
+        named: the recipe as given on the command line.
+        usage: returns a disk's usage in bytes.
     """
     from huggingface_hub import constants
 
     smi = _Smi()
-    smi.answer  # noqa: B018 - once, before several probes ask for it
+    smi.answer  # noqa: B018 - cached here, before several probes ask for it in parallel
     cache = Path(constants.HF_HUB_CACHE)
     probes = [
         Probe("Python", check_python, SMI_S),
@@ -127,7 +127,8 @@ def diagnose(
 
 
 def _downloads(checks: Sequence[Check], cache: Path, usage: DiskUsage) -> list[Check]:
-    """Whether what has to be fetched fits into the cache; student and teacher may be one model."""
+    """Check that all downloads fit into the cache."""
+    # By model name: student and teacher may be the same model, which is downloaded once.
     sizes = {check.said.partition(":")[0]: check.download_gib for check in checks if check.download_gib}
     if not sizes:
         return []
@@ -140,7 +141,7 @@ def _downloads(checks: Sequence[Check], cache: Path, usage: DiskUsage) -> list[C
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: "Console") -> None:
-    """Show a diagnosis."""
+    """Print a diagnosis."""
     for heading, checks in diagnosis.groups.items():
         console.print(f"{heading}", markup=False, style="bold")
         console.print(_table(checks))

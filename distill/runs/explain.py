@@ -1,7 +1,4 @@
-"""One trace in detail, from a finished filter: what it says, how it was graded, why it was kept or dropped.
-
-Enters: a run folder and an id. Leaves: a JSON-ready dict, and the same in words.
-"""
+"""`distill filter --explain`: one trace in detail: its text, its grade, and why it was kept or dropped."""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,15 +22,15 @@ NUM_NEAR = 5
 
 
 def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
-    """What the filter made of a trace, or of all traces of a problem.
+    """Return the filter's verdict on a trace, or on all traces of a problem, as a JSON-ready dict.
 
     Args:
         run_dir: `runs/<name>`.
         source: the stage that the traces come from.
-        wanted: `problem_id` or `problem_id/sample_index`; the beginning of a problem's id will do where one has it.
+        wanted: `problem_id` or `problem_id/sample_index`; a unique prefix of the problem's id is enough.
 
     Raises:
-        UserError: the filter has not finished, or knows no such id.
+        UserError: the filter has not finished, or there is no such id.
     """
     folder = run_dir / "filter"
     if not StageFolder(folder).is_complete:
@@ -51,7 +48,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
     for verdict in verdicts:
         trace = texts.get(verdict.sample_index)
         if trace is None:
-            raise UserError(f"--explain: {run_dir / source} has changed since. Run `distill filter` again.")
+            raise UserError(f"--explain: {run_dir / source} changed after filtering. Run `distill filter` again.")
         about = {
             "finish_reason": trace.finish_reason,
             "num_completion_tokens": trace.told_tokens,
@@ -69,7 +66,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
 
 
 def story(found: dict[str, Any]) -> list[str]:
-    """The same in words, for a terminal."""
+    """Return the result of `explain` as lines for a terminal."""
     return [printable(line) for line in _lines(found)]
 
 
@@ -113,7 +110,7 @@ def _trace_lines(trace: dict[str, Any], num_in_report: int | None, whole: bool) 
 
 
 def _length(trace: dict[str, Any]) -> str:
-    """Tokens as the student counts them, else the teacher; a dash where nobody has counted."""
+    """Return the length in the student's tokens, else in the teacher's; a dash if neither is known."""
     if trace["num_student_tokens"] is not None:
         return f"{trace['num_student_tokens']:,} tokens of the student"
     told = trace["num_completion_tokens"]
@@ -133,24 +130,24 @@ def _fate(trace: dict[str, Any]) -> str:
 
 
 def _find(file: Path, wanted: str) -> tuple[str, str, list[Verdict]]:
-    """The problem's id, the sample's index or nothing, and the verdicts on the problem's traces.
+    """Return the problem's id as given, the sample's index or "", and the verdicts on the problem's traces.
 
     Raises:
         UserError: see `_verdicts_of`.
     """
     name, slash, index = wanted.rpartition("/")
     if slash and index.isdigit():
-        with contextlib.suppress(UserError):  # an id may itself look so
+        with contextlib.suppress(UserError):  # a problem's id may itself end in a slash and digits
             return wanted, "", _verdicts_of(file, wanted)
         return name, index, _verdicts_of(file, name)
     return wanted, "", _verdicts_of(file, wanted)
 
 
 def _verdicts_of(file: Path, name: str) -> list[Verdict]:
-    """The verdicts on one problem's traces.
+    """Return the verdicts on one problem's traces.
 
     Raises:
-        UserError: no problem, or several, have ids that begin so.
+        UserError: no problem has this id, and none or several have ids that begin with it.
     """
     found = list(_verdicts(file, name))
     exact = [verdict for verdict in found if verdict.problem_id == name]
@@ -160,14 +157,14 @@ def _verdicts_of(file: Path, name: str) -> list[Verdict]:
     if ids:
         more = f" and {len(ids) - NUM_NEAR} more" if len(ids) > NUM_NEAR else ""
         raise UserError(
-            f"--explain: {name} begins the ids of several problems: {', '.join(ids[:NUM_NEAR])}{more}. "
+            f"--explain: {name} is the beginning of several problem ids: {', '.join(ids[:NUM_NEAR])}{more}. "
             "Give more of the id."
         )
-    raise UserError(f"--explain: {file} knows no problem {name}. Give problem_id or problem_id/sample_index of a row.")
+    raise UserError(f"--explain: {file} has no problem {name}. Give problem_id or problem_id/sample_index of a row.")
 
 
 def _verdicts(file: Path, start: str) -> Iterator[Verdict]:
-    """The verdicts on problems whose ids begin so.
+    """Yield the verdicts on problems whose ids begin with `start`.
 
     Raises:
         StoreError: the file is gone or damaged.

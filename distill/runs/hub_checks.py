@@ -1,6 +1,6 @@
-"""What the Hub says: who you are, whether models and datasets can be had, and their size. Never the token.
+"""The doctor's checks that ask the Hub: the login, and whether models and datasets are available.
 
-Enters: names. Leaves: `Check`s. Each question has `HTTP_S` seconds; `HF_HUB_OFFLINE` asks nothing.
+Each request times out after `HTTP_S` seconds, and none is made if HF_HUB_OFFLINE is set. The token is never shown.
 """
 
 import fnmatch
@@ -26,24 +26,24 @@ class UnreachableError(Exception):
 
 
 def is_offline() -> bool:
-    """Whether the Hub must not be asked."""
+    """Return whether HF_HUB_OFFLINE forbids requests to the Hub."""
     from huggingface_hub import constants
 
     return bool(constants.is_offline_mode())
 
 
 def ask(path: str, method: str = "GET") -> tuple[int, Any]:
-    """Ask the Hub.
+    """Send a request to the Hub.
 
     Args:
-        path: below its address.
-        method: `GET`, or `HEAD` for the status alone.
+        path: path and query of the URL.
+        method: `GET`, or `HEAD` for the status only.
 
     Returns:
-        The status, and the answer's JSON (`None` where it is none).
+        The status, and the answer's JSON, or `None` if it is not JSON.
 
     Raises:
-        UnreachableError: no answer.
+        UnreachableError: there is no answer.
     """
     import httpx
     from huggingface_hub import constants, get_session, get_token
@@ -64,11 +64,11 @@ def ask(path: str, method: str = "GET") -> tuple[int, Any]:
 
 
 def check_login() -> list[Check]:
-    """Who you are there."""
+    """Check the login to the Hub."""
     from huggingface_hub import get_token
 
     if is_offline():
-        said = "HF_HUB_OFFLINE is set: the Hub is not asked, only what lies here can be used"
+        said = "HF_HUB_OFFLINE is set: only local models and datasets can be used"
         return [Check("Hub", OK, said)]
     if not get_token():
         return [Check("Hub", OK, f"not logged in: public models and datasets only (`{LOGIN}` for more)")]
@@ -86,7 +86,7 @@ def check_login() -> list[Check]:
 
 
 def check_model(what: str, hub_id: str, revision: str | None) -> list[Check]:
-    """Whether a model lies here or can be had.
+    """Check that a model is on this machine or can be downloaded.
 
     Args:
         what: `teacher` or `student`.
@@ -99,7 +99,7 @@ def check_model(what: str, hub_id: str, revision: str | None) -> list[Check]:
         where = "a folder here" if names_folder(hub_id) else "in the cache"
         return [Check(what, OK, f"{hub_id}: {where}{size}")]
     if names_folder(hub_id):
-        return [Check(what, MISSING, f"{hub_id}: no such folder here, or it is no model with *.safetensors weights")]
+        return [Check(what, MISSING, f"{hub_id}: no such folder here, or no *.safetensors weights in it")]
     fetch = f"hf download {hub_id}" + (f" --revision {revision}" if revision else "")
     if is_offline():
         said = f"{hub_id}: not in the cache, and HF_HUB_OFFLINE is set"
@@ -115,7 +115,7 @@ def check_model(what: str, hub_id: str, revision: str | None) -> list[Check]:
     files = [file for file in about.get("siblings") or [] if isinstance(file, dict)]
     wanted = [f for f in files if any(fnmatch.fnmatch(str(f.get("rfilename")), pattern) for pattern in MODEL_FILES)]
     if not any(fnmatch.fnmatch(str(file.get("rfilename")), WEIGHTS) for file in wanted):
-        return [Check(what, MISSING, f"{hub_id}: has no *.safetensors weights on the Hub; take another model")]
+        return [Check(what, MISSING, f"{hub_id}: has no *.safetensors weights on the Hub; choose another model")]
     gib = sum(file.get("size") or 0 for file in wanted) / GIB or (model_facts(hub_id).weights_gib or 0.0)
     if about.get("gated") and not _may_read(f"/{hub_id}/resolve/{revision or 'main'}/config.json"):
         said = f"{hub_id}: gated, and you have no access. Ask for it on https://huggingface.co/{hub_id}, then log in"
@@ -124,7 +124,7 @@ def check_model(what: str, hub_id: str, revision: str | None) -> list[Check]:
 
 
 def _refused(what: str, name: str, kind: str, status: int, about: Any) -> list[Check]:
-    """What an answer other than a description means; nothing where it is one."""
+    """Return a check for an answer that is not a description; empty if it is one."""
     if status in READY and isinstance(about, Mapping):
         return []
     words = about.get("error") if isinstance(about, Mapping) else None
@@ -145,17 +145,17 @@ def _may_read(path: str) -> bool:
 
 
 def check_dataset(name: str, revision: str | None = None, config: str | None = None) -> list[Check]:
-    """Whether a Hub dataset lies here or can be had.
+    """Check that a Hub dataset is in the cache or can be downloaded.
 
     Args:
         name: its Hub id.
         revision: git revision.
-        config: configuration (subset), for the command that fetches it.
+        config: configuration (subset), for the download command.
     """
     what = f"hf:{name}"
     if is_cached_dataset(name):
         return [Check("dataset", OK, f"{what}: in the cache")]
-    # `hf download` would not do: `datasets` looks offline only into what it has prepared itself.
+    # `hf download` is not enough: offline, `datasets` uses only what it has prepared itself.
     arguments = (
         f"'hf://datasets/{name}'"
         + (f", '{config}'" if config else "")
@@ -181,7 +181,7 @@ def check_dataset(name: str, revision: str | None = None, config: str | None = N
 
 
 def check_push(config: PushConfig) -> list[Check]:
-    """Whether you may write where the recipe publishes."""
+    """Check that the user may write to the repositories of `push:`."""
     from distill.publish.access import check_access, connect, targets
 
     try:

@@ -1,7 +1,4 @@
-"""How this machine can confine the processes that parse and score texts from outside.
-
-Enters: nothing but the machine. Leaves: a `Check`.
-"""
+"""The doctor's check of how this machine can confine the processes that parse and score untrusted texts."""
 
 from distill.isolation.walls import MAY_EVALUATE, best_wall, bubblewrap_fails
 from distill.runs.checks import OK, WARNING, Check
@@ -17,7 +14,7 @@ HOLDS = {
 
 
 def check_isolation() -> list[Check]:
-    """What a text from outside would find if it took over the process that parses it."""
+    """Check what an untrusted text could reach if it took over the process that parses it."""
     wall, why = best_wall(), bubblewrap_fails()
     said = HOLDS[wall]
     if why is None:

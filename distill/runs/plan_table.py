@@ -1,7 +1,4 @@
-"""A plan on the terminal: the table, what its numbers rest on, what is tight, what to run next.
-
-Enters: a `Plan`. Leaves: tables and lines that fit the console, from 60 columns on.
-"""
+"""Prints a plan: the table, the basis of its numbers, tight limits, and the next commands. Needs 60 columns."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -35,12 +32,12 @@ BASIS_NAMES = {TOKENS: "tokens", SECONDS: "time", MEMORY: "memory", COST: "cost"
 
 
 def print_plan(plan: Plan, console: "Console", recipe: str) -> None:
-    """Show a plan.
+    """Print a plan.
 
     Args:
-        plan: what to show.
-        console: where.
-        recipe: how the recipe was named on the command line, for the next commands.
+        plan: the plan.
+        console: where to print it.
+        recipe: the recipe as given on the command line, for the next commands.
     """
     columns = _columns(plan)
     console.print(f"{plan.name} on {plan.machine.name}", style="bold", markup=False)
@@ -56,14 +53,14 @@ def print_plan(plan: Plan, console: "Console", recipe: str) -> None:
         console.print(_grid([("-", note) for note in plan.notes]))
     console.print("\nNext:")
     for command, about in next_commands(plan, recipe):
-        if command:  # whole, to be copied
+        if command:  # on one line, so that it can be copied
             console.print(f"  {command}  # {about}", markup=False, soft_wrap=True)
         else:
             console.print(_grid([("", about)], (1,)))
 
 
 def next_commands(plan: Plan, recipe: str) -> list[tuple[str, str]]:
-    """What to run now, each with a word on what it is for."""
+    """Return the commands to run next, each with its purpose; "" for advice without a command."""
     named = "" if recipe == "recipe.yaml" else f" {recipe}"
     if plan.is_done:
         return [("", "Nothing to do: every stage is done.")]
@@ -81,7 +78,7 @@ def next_commands(plan: Plan, recipe: str) -> list[tuple[str, str]]:
 
 
 def _columns(plan: Plan) -> dict[str, str]:
-    """Quantity -> heading, for those that any stage has."""
+    """Return quantity -> heading for the quantities that any stage has."""
     memory = "GiB/GPU" if plan.machine.num_gpus else "memory GiB"
     headings = {
         SECONDS: "time",
@@ -117,7 +114,7 @@ def _table(plan: Plan, columns: dict[str, str]) -> "Table":
 
 
 def _width(table: "Table") -> int:
-    """Columns that a table takes where there is room enough."""
+    """Return the width of a table when nothing has to be wrapped."""
     from rich.console import Console
     from rich.measure import Measurement
 
@@ -138,7 +135,7 @@ def _cell(stage: StageEstimate, name: str) -> str:
 
 
 def _total_cell(plan: Plan, name: str) -> str:
-    """The sum; where parts of it are unknown, that it is more than the others come to."""
+    """Return the total; if parts of it are unknown, a lower bound."""
     range_ = plan.totals.get(name)
     if range_ is None:
         return UNKNOWN
@@ -152,7 +149,7 @@ def _shown(name: str, range_: Range) -> str:
 
 
 def _bases(plan: Plan) -> list[tuple[str, str, str]]:
-    """(stage, quantity, what its numbers rest on)."""
+    """Return (stage, quantity, basis of its numbers) rows."""
     lines = []
     for stage in plan.stages:
         standing = stage.standing
@@ -176,7 +173,7 @@ def _bases(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def _grid(lines: Sequence[tuple[str, ...]], widths: tuple[int, ...] = (0,)) -> "Table":
-    """Narrow columns, and a text beside them that is wrapped at its own left edge."""
+    """Return a grid of narrow columns and a last column of wrapped text."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,7 +1,4 @@
-"""What a recipe needs beside a working machine: servers, keys, files, packages, memory.
-
-Enters: a recipe. Leaves: `Check`s for what this machine has of it, and what it lacks.
-"""
+"""The doctor's checks of what a recipe needs: models, servers, keys, files, packages and memory."""
 
 import json
 import os
@@ -33,7 +30,7 @@ from distill.sources.problems import has_stand_in, load_problem_sets, load_probl
 MAX_ANSWER_BYTES = 1 << 20
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, not bound to
 MACHINE_LIMITS = ("memory", "disk", "gpus", "layout")
-"""Limits of a plan that say what this machine lacks."""
+"""Kinds of a plan's limits that are about the machine."""
 FLASH = {
     "flash_attention_2": ("flash_attn", "flash-attn"),
     "flash_attention_3": ("flash_attn_interface", "flash-attn-3"),
@@ -42,12 +39,12 @@ NETWORK_S, PUSH_S, LOCAL_S = 25.0, 40.0, 40.0
 
 
 def recipe_probes(recipe: Recipe, run_dir: Path, named: str) -> list[Probe]:
-    """What to look at for a recipe.
+    """Return the probes for a recipe.
 
     Args:
         recipe: the recipe.
         run_dir: folder for runs.
-        named: how the recipe was named on the command line.
+        named: the recipe as given on the command line.
     """
     probes = []
     if recipe.generate is not None and not recipe.generate.compute.base_urls:
@@ -87,7 +84,7 @@ def _pack_probe(number: int, entry: str, named: str) -> Probe:
 
 
 def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
-    """(role, model, where) of what is asked of servers."""
+    """Yield (role, model, compute) of the models that servers hold."""
     if recipe.generate is not None and recipe.generate.compute.base_urls:
         yield "teacher", recipe.generate.teacher, recipe.generate.compute
     if recipe.filter.judge is not None:
@@ -95,7 +92,7 @@ def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
 
 
 def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource | TraceSource]]:
-    """(key, source), each source once."""
+    """Return the distinct sources with their keys in the recipe."""
     sections: dict[str, Sequence[ProblemSource | TraceSource]] = {
         "problems": recipe.problems,
         "traces": recipe.traces,
@@ -117,7 +114,7 @@ def _student(recipe: Recipe) -> list[Check]:
 
 
 def _engines(recipe: Recipe) -> Iterator[Check]:
-    """Whether the engines that the recipe asks for are installed."""
+    """Check that the recipe's engines are installed."""
     wanted = {"generate": recipe.generate, "eval": recipe.eval}
     for stage, config in wanted.items():
         if config is None:
@@ -129,11 +126,11 @@ def _engines(recipe: Recipe) -> Iterator[Check]:
 
 
 def check_server(role: str, model: str, url: str, key_env: str) -> list[Check]:
-    """Whether an OpenAI-compatible server answers, takes the key, and has the model.
+    """Check that an OpenAI-compatible server answers, accepts the key, and has the model.
 
     Args:
         role: `teacher` or `judge`.
-        model: its name there.
+        model: its name on the server.
         url: as in `base_urls`.
         key_env: environment variable of the key, which is never shown.
     """
@@ -141,8 +138,8 @@ def check_server(role: str, model: str, url: str, key_env: str) -> list[Check]:
 
     key = os.environ.get(key_env)
     if key and not (key.isascii() and key.isprintable() and key == key.strip()):
-        # No request is tried: the client's error would show the key.
-        said = f"{key_env} holds something that is no key (a line break, a space, or letters beyond ASCII)"
+        # No request is made: the client's error would show the key.
+        said = f"{key_env} does not hold a valid key (it has a line break, a space or non-ASCII letters)"
         return [Check(role, MISSING, f"{url}: {said}", f"export {key_env}=…")]
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     listed = f"{url.rstrip('/')}/models"
@@ -183,7 +180,7 @@ def _beginning(answer: Any) -> bytes:
 
 
 def _model_names(body: bytes) -> set[str]:
-    """Names in an answer to `/models`; empty where it is no such answer."""
+    """Return the names in an answer to `/models`; empty if the answer is invalid."""
     try:
         listed = json.loads(body)["data"]
         return {str(model["id"]) for model in listed}
@@ -205,7 +202,7 @@ def _source(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named
 
 
 def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> list[Check]:
-    """Whether a file can be read as the run reads it; of a large one the first rows."""
+    """Check that a file can be read as the run will read it; of a large one, only the first rows."""
     name = source.source
     try:
         if isinstance(source, ProblemSource):
@@ -223,13 +220,13 @@ def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: 
 
 
 def _problems(recipe: Recipe) -> list[Check]:
-    """Whether all problems can be split together; what is wrong with a single source is told there."""
+    """Check that all problems can be loaded and split together."""
     sources = [(source, False) for source in recipe.problems]
     sources += [(source, True) for source in (recipe.eval.benchmarks if recipe.eval else [])]
     for source, is_measured in sources:
         try:
             load_problems(source, recipe.seed, not is_measured and has_stand_in(recipe))
-        except DistillError:
+        except DistillError:  # reported by the source's own probe
             return []
     try:
         load_problem_sets(recipe)
@@ -243,7 +240,7 @@ def _other_source(key: str, named: str) -> str:
 
 
 def _pack(key: str, entry: str, named: str) -> list[Check]:
-    """An evaluation set that training is kept apart from."""
+    """Check an evaluation set of `filter.decontaminate`."""
     kind, _, name = entry.partition(":")
     if kind == "file":
         try:
@@ -257,7 +254,7 @@ def _pack(key: str, entry: str, named: str) -> list[Check]:
 
 
 def _packages(recipe: Recipe) -> Iterator[Check]:
-    """Packages that only some recipes need."""
+    """Check the optional packages that the recipe needs."""
     compute, on_gpu = recipe.sft.compute, this_machine().num_gpus > 0
     found: list[Check] = []
     if recipe.sft.method == "qlora":
@@ -289,7 +286,7 @@ def _needed(module: str, package: str, wanted_by: str) -> Sequence[Check]:
 
 
 def _fit(recipe: Recipe, run_dir: Path, named: str) -> list[Check]:
-    """Whether the stages fit into memory and disk, as `distill plan` estimates it."""
+    """Check that the stages fit into memory and disk, by the estimates of `distill plan`."""
     plan = plan_recipe(recipe, run_dir, this_machine(), load_prices())
     found = [
         Check("fit", MISSING if tight.stops else WARNING, tight.message, _more_on(tight.kind, plan.machine, named))
@@ -304,7 +301,7 @@ def _named(named: str) -> str:
 
 
 def _more_on(kind: str, machine: Machine, named: str) -> str:
-    """A command that shows what would do."""
+    """Return a command that shows more about a limit."""
     if kind == "disk":
         return "df -h"
     if not machine.num_gpus:

@@ -1,9 +1,4 @@
-"""Where a repetition came out otherwise than the run that a lock is of.
-
-Enters: the lock, the manifests of the repetition. Leaves: a comparison, stage by stage, and lines that tell it:
-
-    filter: the same (31 of 36 traces kept)
-"""
+"""Compares a repetition, stage by stage, with the run that its lock records."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +10,14 @@ from distill.storage.fingerprints import differences, sha256_of
 
 COMPARISON_FILE = "repeat.json"
 TIMED = frozenset({"metrics.jsonl"})
-"""Outputs that hold how fast it went, which is never the same."""
+"""Outputs with timings, which always differ."""
 
 
 def compare(lock: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The comparison, JSON-ready.
+    """Return the comparison, JSON-ready.
 
     Args:
-        lock: of the run that was repeated.
+        lock: of the original run.
         manifests: of the repetition's stages.
     """
     stages = {
@@ -52,14 +47,14 @@ def compare(lock: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]])
 
 
 def comparison_lines(comparison: Mapping[str, Any]) -> list[str]:
-    """The comparison in words."""
-    lines = [f"Compared with {comparison['of']}, which the lock is of:"]
+    """Return the comparison as lines of text."""
+    lines = [f"Compared with {comparison['of']}, the run that the lock records:"]
     for name, stage in comparison["stages"].items():
         if stage["same"]:
             lines.append(f"  {name}: the same, to the last byte")
             continue
         unlike = [output for output, state in stage["outputs"].items() if state != "same"]
-        asked = "" if stage["same_fingerprint"] else "; it was asked for otherwise (fingerprint)"
+        asked = "" if stage["same_fingerprint"] else "; its inputs or settings differ (fingerprint)"
         lines.append(f"  {name}: differs in {', '.join(unlike[:4])}{', …' if len(unlike) > 4 else ''}{asked}")
         lines += [f"    {line}" for line in _result_lines(stage["results"])]
     for name in comparison["not_repeated"]:
@@ -79,7 +74,7 @@ def _compare_stage(name: str, then: Mapping[str, Any], manifest: Mapping[str, An
         path: _state(before.get(path), after.get(path)) for path in sorted((before.keys() | after.keys()) - TIMED)
     }
     changed = differences(then.get("results", {}), results_of(name, manifest["metrics"]))
-    # What is measured is in the metrics alone, so that equal files do not say it all.
+    # Some results are only in the metrics, so equal files are not enough.
     same = all(state == "same" for state in outputs.values()) and not changed
     results: dict[str, Any] = {key: list(pair) for key, pair in changed.items()}
     if name == "eval" and changed:

@@ -1,7 +1,4 @@
-"""The runner: which stage is done, which must stop, which goes on; it times them and writes the manifests.
-
-Enters: a recipe. Leaves: `runs/<name>/` with a folder a stage, `summary.json` and `report.html`.
-"""
+"""The runner: skips, resumes, refuses or runs each stage, and writes manifests, `summary.json` and `report.html`."""
 
 import resource
 import shlex
@@ -54,20 +51,20 @@ def run_recipe(
     """Run stages in order, skipping what is done.
 
     Args:
-        recipe: what to do.
-        runs_dir: folder in which `<recipe name>/` is made.
+        recipe: the recipe.
+        runs_dir: folder in which the run folder `<recipe name>/` is created.
         stages: names of stages; left out: all that the recipe has.
-        force: move aside what was made from another recipe, instead of stopping.
-        say: is told each step in a line.
-        retry_errors: ask again for the samples that ended in errors.
-        leader: of the processes that a launcher has started to train along.
-        accepted: called once, while the run folder is held: when the first stage begins, or all are found done.
+        force: move results of another recipe aside instead of refusing.
+        say: called with one line per step.
+        retry_errors: retry samples that ended in errors.
+        leader: leads the other processes of a launcher (such as torchrun), if one started this process.
+        accepted: called once, while the run folder is locked: when the first stage begins, or when all are done.
 
     Returns:
         The summary, as written to `summary.json`.
 
     Raises:
-        DistillError: whatever stops a stage; what is finished stays and the same call goes on from there.
+        DistillError: a stage failed; finished work is kept, and the same call resumes it.
     """
     run = RunContext(recipe, runs_dir / recipe.name, retry_errors, leader)
     wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
@@ -92,7 +89,7 @@ def run_recipe(
 
 
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
-    """Find every model, engine and problem that the stages will need, before the first of them costs anything."""
+    """Load or check every model, engine and problem set that the stages need, before any expensive work."""
     recipe = run.recipe
     if "generate" in wanted:
         pick_engine(run.generate.compute)
@@ -112,7 +109,7 @@ def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
 
 
 def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: Say) -> None:
-    """Write down what the stages are expected to take; a run is worth more than its estimate."""
+    """Record the estimate; an error there does not stop the run."""
     from distill.runs.plan_record import record_estimate
 
     with _said(say):
@@ -121,7 +118,7 @@ def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: S
 
 @contextmanager
 def _said(say: Say) -> Iterator[None]:
-    """Say an error of the estimate instead of raising it."""
+    """Report an error of the estimate instead of raising it."""
     try:
         yield
     except Exception as error:
@@ -129,29 +126,29 @@ def _said(say: Say) -> Iterator[None]:
 
 
 def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
-    """Whether every stage would be skipped."""
+    """Return whether every stage would be skipped."""
     try:
         return all(decide(run.folder(n), STAGES[n].identity(run), STAGES[n].grows).action == "skip" for n in wanted)
-    except UserError:  # a stage lacks the one before it
+    except UserError:  # an earlier stage is not complete
         return False
 
 
 @dataclass(slots=True)
 class AtWork:
-    """Whether a call has changed anything in its run folder yet."""
+    """Whether this call has begun any work, and the callback for that moment."""
 
     accepted: Callable[[], None]
     has_begun: bool = False
 
     def begin(self) -> None:
-        """Tell that nothing forbids what was asked for; only the first time."""
+        """Call `accepted`, the first time only."""
         if not self.has_begun:
             self.has_begun = True
             self.accepted()
 
 
 def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWork) -> bool:
-    """Do a stage if it is not done; whether it was not."""
+    """Run a stage unless it is done; return whether it ran."""
     from distill.runs.plan_record import note_going_on
 
     stage, folder = STAGES[name], run.folder(name)
@@ -175,14 +172,14 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
             say(f"{name}: the recipe has changed; the old results are in {aside}")
     stage.ready(run)
     if goes_on and folder.identity is not None:
-        say(f"{name}: resuming with what is there")
+        say(f"{name}: resuming from existing results")
         with _said(say):
             note_going_on(run.run_dir, name)
     _check_disk(run.run_dir)
     folder.reopen()
     folder.claim(identity)
     at_work.begin()
-    # Before the work, so that a run that is killed in it has said what it was to be, and nothing of an earlier stop.
+    # Written before the work, so that the summary of a killed run has the recipe and no outdated stop.
     write_summary(run, forget_stop_in=name)
     started = time.monotonic()
     summary = stage.run(run)
@@ -213,12 +210,12 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
 
 
 def _is_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
-    """Whether outputs of a finished stage are gone or cut, so that it is not finished: its folder is made ready for it.
+    """Return whether a finished stage must run again because outputs are missing or damaged; if so, reopen its folder.
 
     Raises:
-        StoreError: it is the student, which costs too much to be trained again unasked.
+        StoreError: the student is damaged and `force` is not set; training is too expensive to repeat unasked.
     """
-    if name == "push":  # what it has sent lies on the Hub, where its check has looked
+    if name == "push":  # its results are on the Hub, and its `check` has verified them
         return False
     folder = run.folder(name)
     outputs = (folder.manifest or {}).get("outputs", {})
@@ -241,7 +238,10 @@ def _is_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
 
 
 def _note_recipe(run: RunContext, name: str) -> None:
-    """Keep with a finished stage the recipe as it says the same now: a default written out, a file elsewhere."""
+    """Update the recipe in a skipped stage's manifest if it is now written differently but means the same.
+
+    Examples: a default is written out, or a file has moved.
+    """
     folder = run.folder(name)
     manifest = folder.manifest
     if manifest is None or name not in PARTS:
@@ -252,7 +252,7 @@ def _note_recipe(run: RunContext, name: str) -> None:
 
 
 def _section(recipe: Recipe, stage: str) -> Any:
-    """What the recipe says of a stage, JSON-ready."""
+    """Return a stage's section of the recipe, JSON-ready."""
     return recipe.model_dump(mode="json")["traces" if stage == "import" else stage]
 
 
@@ -273,7 +273,7 @@ def _check_disk(run_dir: Path) -> None:
 
 
 def _left_out(num: int, reasons: Mapping[str, int]) -> str:
-    """How many of a source's rows could not be used, and mostly why."""
+    """Return how many imported rows could not be used, with the most frequent reason."""
     if not num:
         return ""
     usual = max(reasons, key=lambda reason: reasons[reason], default="")
@@ -282,7 +282,7 @@ def _left_out(num: int, reasons: Mapping[str, int]) -> str:
 
 
 def headline(stage: str, metrics: dict[str, Any]) -> str:
-    """A finished stage in a few words."""
+    """Return a one-line result of a finished stage."""
     if stage == "generate":
         num_errors = metrics["finish_reasons"]["error"]
         errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
@@ -317,7 +317,7 @@ def headline(stage: str, metrics: dict[str, Any]) -> str:
 
 
 def _closing_words(check: dict[str, Any] | None) -> str:
-    """What the saved student did when it was asked some of its training prompts."""
+    """Return the result of the closing check: how the saved student answered some training prompts."""
     if check is None:
         return ""
     seen = ", ".join(f"{verb} {check[verb]}" for verb in ("thinks", "closes", "answers", "stops"))
@@ -328,12 +328,12 @@ def _closing_words(check: dict[str, Any] | None) -> str:
 def write_summary(
     run: RunContext, forget_stop_in: str | None = None, stopped: StopRecord | None = None
 ) -> dict[str, Any]:
-    """Write `summary.json` from the manifests; stages that are not complete are left out.
+    """Write `summary.json` and the lock from the manifests, and return the summary.
 
     Args:
         run: the recipe and its folder.
-        forget_stop_in: the stage that begins now: an earlier stop in it is over.
-        stopped: where this call has stopped; left out: an earlier stop counts until its stage is complete.
+        forget_stop_in: the stage that begins now; an earlier stop in it is dropped.
+        stopped: where this call stopped; left out: an earlier stop is kept until its stage is complete.
     """
     from distill.runs.plan_record import estimate_and_actual
 
@@ -366,17 +366,17 @@ def write_summary(
 
 
 def _earlier_stop(run: RunContext) -> StopRecord | None:
-    """Where an earlier call has stopped; `None` also where that is told in no way that distill has written."""
+    """Return where an earlier call stopped, or `None` if there is no valid record."""
     try:
         stopped = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
-    except StoreError:  # it is about to be written anew
+    except StoreError:  # damaged; it is about to be rewritten
         return None
     is_ours = isinstance(stopped, dict) and all(isinstance(stopped.get(key), str) for key in ("stage", "error", "at"))
     return stopped if is_ours else None
 
 
 def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) -> None:
-    """Write down where and why the run stopped, and the report of what there is; the error itself goes on its way."""
+    """Record where and why the run stopped, and write the report; the caller re-raises the error."""
     from distill.core.redaction import scrub_text
 
     if isinstance(error, Exception):
@@ -386,14 +386,14 @@ def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) ->
     stopped = {"stage": stage, "error": scrub_text(why), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
         write_summary(run, stopped=stopped)
-    except Exception as another:  # a full disk, say, which may be what stopped the run
+    except Exception as another:  # such as a full disk, which may have stopped the run
         say(f"{run.run_dir / SUMMARY}: could not be written ({another}).")
         return
     write_report(run, say)
 
 
 def write_report(run: RunContext, say: Say) -> None:
-    """Write `report.html`. It only retells what the folder holds, so that it fails alone: the run goes on."""
+    """Write `report.html`; an error is reported but does not stop the run."""
     from distill.report import gather_run, render_report
     from distill.storage.files import atomic_write
 

@@ -1,7 +1,6 @@
-"""`distill sft --check`: rows as they will be trained, what is wrong with them, and what training them will take.
+"""`distill sft --check`: rows as they will be trained, problems with them, and what training will take.
 
-Enters: a recipe whose filter is done. Leaves: an `SftCheck`, and its text for the terminal. Loads the tokenizer, no
-weights; the rows' tokens stay in the run folder for the training that follows.
+Loads the tokenizer but no weights. The tokenised rows stay in the run folder for training.
 """
 
 import math
@@ -46,34 +45,34 @@ if TYPE_CHECKING:
 
 TRAINED, OTHER = "green", "dim"
 OPEN_MARK, CLOSE_MARK = "«", "»"
-"""Around trained text where there is no colour."""
+"""Around trained text if there is no colour."""
 NAME_WIDTH = 9
 SHOWN_CHARS = 600
-"""Of a segment, its beginning and end are shown up to so many characters."""
+"""Longest segment shown in full; of a longer one, the beginning and the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What training will take."""
+    """The estimate of what training will take."""
 
     device: str
     """`gpu` or `cpu`."""
     memory: Estimate | None
-    """Of each GPU, or process; `None`: not of a kind that memory is worked out for."""
+    """Per GPU, or per process on CPU; `None`: there is no estimate for this architecture."""
     fullest_pass: tuple[int, int]
-    """Rows, and tokens of the longest of them, that the estimate is for."""
+    """Rows, and tokens of the longest of them, for which memory is estimated."""
     there_gib: float | None
-    """Memory of the smallest GPU, or without GPUs each process's share of the machine's; `None`: it does not tell."""
+    """Memory of the smallest GPU, or on CPU each process's share; `None`: unknown."""
     fits: bool | None
     hours: float | None
-    """`None`: a GPU of unknown speed."""
+    """`None`: the GPU's speed is unknown."""
     mfu: float = ASSUMED_MFU
-    """Share of the peak speed that is assumed."""
+    """Assumed share of the peak speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SftCheck:
-    """What is known before training."""
+    """The result of `distill sft --check`."""
 
     student: str
     method: str
@@ -86,7 +85,7 @@ class SftCheck:
     needs: Needs
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the check as a JSON-ready dict."""
         known = asdict(self)
         if self.needs.memory is not None:
             known["needs"]["memory"]["total"] = self.needs.memory.total_gib
@@ -94,14 +93,14 @@ class SftCheck:
 
 
 def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
-    """Look at the rows that the filter kept as they will be trained.
+    """Check the kept rows as they will be trained.
 
     Args:
-        recipe: what would be trained.
-        runs_dir: folder in which `<recipe name>/` is.
+        recipe: of the run.
+        runs_dir: folder of the run folder `<recipe name>/`.
 
     Raises:
-        UserError: the filter is not done, kept nothing, or its rows or the student cannot be used at all.
+        UserError: the filter is not done or kept nothing, or its rows or the student cannot be used at all.
     """
     run = RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
     run.finished("filter", "sft --check")
@@ -114,7 +113,7 @@ def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
         rows = token_rows(Path(job.rows), tokenizer, cache)
         found = preflight(Path(job.rows), rows, tokenizer, recipe.sft, model_config, job.context)
         needs = training_needs(job, recipe.sft, model_config, row_lengths(rows))
-        if run.folder("sft").is_complete:  # nothing will read them again
+        if run.folder("sft").is_complete:  # no training will read the tokens
             shutil.rmtree(cache, ignore_errors=True)
     return SftCheck(
         student=job.model_name,
@@ -130,11 +129,11 @@ def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
 
 
 def training_needs(job: TrainJob, config: SftConfig, model_config: dict[str, Any], lengths: Any) -> Needs:
-    """What training will take on this machine.
+    """Estimate what training will take on this machine.
 
     Args:
-        job: what is trained.
-        config: its `sft:`.
+        job: the training job.
+        config: the recipe's `sft:`.
         model_config: config.json of the student.
         lengths: tokens of each row, shape (N,).
     """
@@ -156,7 +155,7 @@ def training_needs(job: TrainJob, config: SftConfig, model_config: dict[str, Any
 
 
 def _fullest_pass(job: TrainJob, config: SftConfig, layout: Layout, lengths: Any) -> tuple[int, int]:
-    """Rows, and tokens of the longest of them, that go through the model together when memory is highest."""
+    """Return (rows, tokens of the longest) of the forward pass with the highest memory."""
     from distill.training.batches import StepBatches
 
     return StepBatches(
@@ -171,7 +170,7 @@ def _fullest_pass(job: TrainJob, config: SftConfig, layout: Layout, lengths: Any
 
 
 def _setting(config: SftConfig, layout: Layout, fullest: tuple[int, int], on_gpu: bool) -> Setting:
-    """The layout as the memory of its fullest pass sees it; on CPU as training chooses there."""
+    """Return the setting of the memory estimate for the fullest pass; on CPU with the choices training makes there."""
     rows, row_tokens = fullest
     setting = replace(
         setting_of(config, row_tokens, layout.num_processes, flash_is_here()),
@@ -195,7 +194,7 @@ def _hours(shape: ModelShape, setting: Setting, config: SftConfig, lengths: Any,
         num = setting.num_processes
         tflops = min(peak for peak in peaks if peak is not None)
     num_tokens = int(lengths.sum())
-    mean_row = float((lengths.astype(float) ** 2).sum() / num_tokens)  # as a token sees it
+    mean_row = float((lengths.astype(float) ** 2).sum() / num_tokens)  # weighted by tokens
     return training_hours(shape, round(num_tokens * config.epochs), num, tflops, mean_row, config.method)
 
 
@@ -203,11 +202,11 @@ def _hours(shape: ModelShape, setting: Setting, config: SftConfig, lengths: Any,
 
 
 def print_check(check: SftCheck, console: "Console") -> None:
-    """Rows, lengths, tokens, layout, memory, hours; then what is worth a look."""
+    """Print rows, lengths, tokens, layout, memory and hours; then notes."""
     colour = console.is_terminal and not console.no_color
-    shown = f"trained tokens are {TRAINED}" if colour else f"trained tokens stand between {OPEN_MARK} and {CLOSE_MARK}"
+    shown = f"trained tokens are {TRAINED}" if colour else f"trained tokens are between {OPEN_MARK} and {CLOSE_MARK}"
     _say(console, f"Rows as they will be trained ({shown}):")
-    for which, example in zip(("shortest", "middling", "longest"), check.preflight.examples, strict=False):
+    for which, example in zip(("shortest", "median", "longest"), check.preflight.examples, strict=False):
         counts = f"{example.num_tokens:,} tokens, {example.num_trained_tokens:,} trained"
         _say(console, f"\n--- {plain(example.name)} ({which}: {counts})")
         console.print(example_text(example, colour), soft_wrap=True)
@@ -223,7 +222,7 @@ def _say(console: "Console", text: str) -> None:
 
 
 def example_text(example: Example, colour: bool) -> "Text":
-    """A row with what is trained marked; nothing in it is obeyed by a terminal."""
+    """Return a row with trained text marked and control characters made harmless."""
     from rich.text import Text
 
     text = Text()
@@ -261,7 +260,7 @@ def _facts(check: SftCheck, width: int) -> list[tuple[str, str]]:
 
 
 def _lengths(quantiles: dict[str, int], width: int) -> list[tuple[str, str]]:
-    """Names and tokens, one above the other; in pairs where they would not stay so."""
+    """Return names above token counts in columns; in one line of pairs if the columns do not fit."""
     known = {"p0": "shortest", "p50": "median", "p100": "longest"}
     columns = [(known.get(name, name), f"{num:,}") for name, num in quantiles.items()]
     widths = [max(len(name), len(num)) for name, num in columns]

@@ -1,7 +1,6 @@
-"""How far each stage of a run is, found out without the network and without loading a model.
+"""Determines how far each stage of a run is, without the network and without loading a model.
 
-Enters: the recipe and its run folder. Leaves: a `Standing` for each stage. What a Hub dataset or model holds now is not
-asked: where only that could have changed, what the folder was made from is taken as unchanged, and that is said.
+Hub datasets and models are not looked up. They are assumed unchanged since the run, and the result says so.
 """
 
 import math
@@ -27,17 +26,17 @@ TAKEN_AS_UNCHANGED = {
     "filter": ("evaluation_sets",),
     "eval": ("problems",),
 }
-"""Identity keys that only the datasets tell."""
+"""Identity keys that only loading the datasets could check."""
 SHOWN_KEYS = 3
 
 
 def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, Standing]:
-    """How far each stage is.
+    """Return how far each stage is.
 
     Args:
-        run: the recipe and its folder; what it has loaded already is used.
-        seen: what the folder has shown.
-        num_wanted: samples that the recipe asks the teacher for.
+        run: the recipe and its folder; what it has loaded already is reused.
+        seen: measurements from the folder.
+        num_wanted: samples that the recipe requests from the teacher.
     """
     found: dict[str, Standing] = {}
     looked = _Looked(run)
@@ -56,7 +55,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
 
 
 def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
-    """How much of the training is left, from the number of its newest checkpoint."""
+    """Return how much of the training is left, from the step of its newest checkpoint."""
     manifest = run.folder("filter").manifest
     folder = run.folder("sft").path / CHECKPOINTS
     numbers = [file.name.rpartition("-")[2] for file in folder.glob("checkpoint-*")]
@@ -70,13 +69,13 @@ def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
 
 
 class _Looked:
-    """A run whose models and problems are taken from this machine, or stood in for."""
+    """A run with local models, and with empty stand-ins for datasets that would have to be loaded from the Hub."""
 
     def __init__(self, run: RunContext) -> None:
         self.run = RunContext(run.recipe, run.run_dir, needs_weights=False)
         known = run.__dict__
         self.assumes_data = "problem_sets" not in known and not is_small_and_local(run.recipe)
-        place = self.run.__dict__  # where cached properties keep their values
+        place = self.run.__dict__  # cached properties store their values here
         for key in ("problem_sets", "teacher_model", "student_model", "evaluation_packs"):
             if key in known:
                 place[key] = known[key]
@@ -109,7 +108,7 @@ def _standing(looked: _Looked, name: str) -> Standing:
         if before is None:
             return Standing(NEW)
         if name == "import" and manifest is None:
-            return Standing(NEW, "was stopped; its sources are read again from the start")
+            return Standing(NEW, "was interrupted; its sources are read again from the start")
         needed = {"generate": "teacher_model", "filter": "student_model", "sft": "student_model"}.get(name)
         served = name == "generate" and run.teacher_is_served
         if needed and not served and needed not in run.__dict__:
@@ -136,7 +135,7 @@ def _changed(keys: list[str]) -> Standing:
 
 
 def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What eval would be made from if the problems are still the same, of which it asks more than can be told here."""
+    """Return eval's identity on the assumption that its problems are unchanged; computing it would load them."""
     assert run.recipe.eval is not None
     said = run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"})
     student = run.finished("sft", "eval")["outputs"][STUDENT]["sha256"]
@@ -144,7 +143,7 @@ def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _assumed(looked: _Looked, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Keys of an identity that stay as they were because nobody has looked."""
+    """Return the keys of an identity that are assumed unchanged."""
     applies = looked.assumes_packs if name == "filter" else looked.assumes_data
     keys = TAKEN_AS_UNCHANGED.get(name, ()) if applies else ()
     return [key for key in keys if key in before and key in now]
@@ -157,7 +156,7 @@ def _unseen(manifest: Mapping[str, Any] | None, why: str) -> Standing:
 
 
 def _after(run: RunContext, name: str, earlier: Mapping[str, Standing]) -> Standing:
-    """A stage behind one that is not done."""
+    """Return the standing of a stage behind one that is not done."""
     if not (run.run_dir / name).exists():
         return Standing(NEW)
     first = next(stage for stage, standing in earlier.items() if standing.state != DONE)

@@ -1,4 +1,4 @@
-"""The stages of a run in order, and what is to be done with each: skip it, run it, or refuse to."""
+"""The stages of a run in order, and the decision to skip, run or refuse each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ STAGES: dict[str, ModuleType] = {
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done with a stage."""
+    """What to do with a stage."""
 
     action: str
     """`skip`, `run` (new, or resumed) or `refuse`."""
@@ -34,12 +34,12 @@ class Decision:
 def decide(
     folder: StageFolder, identity: dict[str, Any], grows: Callable[[dict[str, tuple[Any, Any]]], bool]
 ) -> Decision:
-    """Compare what a stage would do with what its folder holds.
+    """Decide what to do with a stage by comparing its identity with that in its folder.
 
     Args:
         folder: the stage's folder.
-        identity: what would decide the result now.
-        grows: whether a change leaves everything in the folder valid.
+        identity: the identity now.
+        grows: returns whether a change leaves everything in the folder valid.
     """
     before = folder.identity
     if before is None:
@@ -51,7 +51,7 @@ def decide(
 
 
 def stages_of(recipe: Recipe) -> list[str]:
-    """The stages that a recipe has, in order."""
+    """Return a recipe's stages in order."""
     has = {recipe.traces_stage, "filter", "sft"} | ({"eval"} if recipe.eval else set())
     has |= {"push"} if recipe.push else set()
     return [name for name in STAGES if name in has]

@@ -1,1 +1,1 @@
-"""An engine kept full until every sample is stored. Imports `engines` and below."""
+"""Sampling: keeps an engine full until every sample is stored. Imports `engines` and below."""

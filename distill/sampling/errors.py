@@ -1,7 +1,6 @@
-"""Samples that end in errors: quoted at once, and a reason to stop where they are too many.
+"""Samples that end in errors: they are reported at once, and too many of them stop the call with a `StageError`.
 
-Enters: what each sample ended in, and what the engine says of itself. Leaves: lines for the live view, and a
-`StageError` with the engine's own words. The same command asks again for the errors of a call that stopped so.
+The same command then retries them.
 """
 
 import math
@@ -15,22 +14,22 @@ from distill.storage.ledger import LedgerIndex, Tally
 from distill.storage.trace_store import Stored
 
 EARLY_ERRORS = 32
-"""If so many samples are all errors, sampling stops."""
+"""Sampling stops if at least this many samples have ended and all are errors."""
 NUM_WORDS = 3
-"""So many different errors are quoted."""
+"""Number of different errors that are quoted."""
 TROUBLE_EVERY_S = 60.0
-"""An engine that cannot get answers is quoted at once, then so often."""
+"""An engine that gets no answers is quoted at once, then at this interval."""
 NEW_WORDS_EVERY_S = 15.0
-"""Other words than those last quoted are shown after so long at least: some servers number them."""
+"""Minimum interval before a different message is shown: some servers number their messages."""
 
 
 def stopped_by_errors(found: Stored, index: LedgerIndex, max_share: float) -> bool:
-    """Whether an earlier call stopped because of errors, so that they are to be asked for again.
+    """Return whether an earlier call stopped because of errors, which must then be retried.
 
     Args:
-        found: what is stored.
-        index: of the ledger that the earlier call left, if it did not finish.
-        max_share: of errors among the samples, above which a call stops at its end.
+        found: the stored samples.
+        index: index of the ledger that an unfinished earlier call left.
+        max_share: share of errors among the samples above which a call stops at its end.
     """
     if len(found.errors) > max_share * len(found.keys):
         return True
@@ -39,28 +38,28 @@ def stopped_by_errors(found: Stored, index: LedgerIndex, max_share: float) -> bo
 
 
 class ErrorWatch:
-    """The errors of one call.
+    """Monitor for the errors of one call.
 
     Args:
-        title: of the job, for messages.
-        max_share: of errors among the samples, above which a call stops at its end.
-        tally: of everything in the run folder, this call's samples included as they come.
-        is_retry: whether only errors of earlier calls are asked for.
+        title: title of the job, for messages.
+        max_share: share of errors among the samples above which a call stops at its end.
+        tally: tally of everything in the run folder, updated with this call's samples.
+        is_retry: whether this call only retries errors of earlier calls.
     """
 
     def __init__(self, title: str, max_share: float, tally: Tally, is_retry: bool = False) -> None:
         self.trouble = ""
-        """What the engine says of itself while it gets no answers."""
+        """The message shown while the engine gets no answers."""
         self._title, self._max_share, self._tally, self._is_retry = title, max_share, tally, is_retry
         self._num_samples = 0
         self._words: Counter[str] = Counter()
-        """This call's errors, by what was said."""
+        """This call's errors, by message."""
         self._num_in_row, self._last = 0, ""
-        """Errors since the last sample that was answered, and what was said of the last one."""
+        """Errors since the last answered sample, and the last message."""
         self._shown, self._shown_at = "", -math.inf
 
     def add(self, finish_reason: str, error: str) -> None:
-        """Note how a sample of this call ended."""
+        """Record how a sample of this call ended."""
         self._num_samples += 1
         if finish_reason != "error":
             self._num_in_row = 0
@@ -69,8 +68,8 @@ class ErrorWatch:
         self._words[self._last] += 1
 
     def show(self, engine: Engine, progress: ProgressBar) -> None:
-        """Quote an engine that gets no answers, or whose samples end in errors: the first ones, or many in a row."""
-        said: str = getattr(engine, "trouble", "")  # servers have it; other engines answer or fail
+        """Quote an engine that gets no answers, or whose first samples or many in a row end in errors."""
+        said: str = getattr(engine, "trouble", "")  # only the server engine has it; others answer or fail
         if not said and self._num_in_row >= min(self._num_samples, EARLY_ERRORS):
             said = self._last
         self.trouble = said
@@ -84,11 +83,10 @@ class ErrorWatch:
         return self._tally.num_samples - self._tally.finish_reasons["error"]
 
     def refuse_early(self) -> None:
-        """Stop before all of a large job has become errors.
+        """Stop before all samples of a large job become errors.
 
         Raises:
-            StageError: the first samples of this call all ended in errors, and so did all of earlier calls, or they
-                were asked for the first time.
+            StageError: all samples of this call so far ended in errors, unless it is a retry and others were answered.
         """
         if self._max_share >= 1.0 or (self._is_retry and self._num_answered):
             return
@@ -96,7 +94,7 @@ class ErrorWatch:
             raise StageError(self._report(f"the first {self._num_samples:,} samples all ended in errors"))
 
     def refuse(self) -> None:
-        """Stop where too many of all samples are errors.
+        """Stop if too many of all samples are errors.
 
         Raises:
             StageError: more than `compute.max_error_share`.
@@ -110,6 +108,6 @@ class ErrorWatch:
         words = "; ".join(f"{said} ({num:,} times)" for said, num in self._words.most_common(NUM_WORDS))
         more = f"; and {len(self._words) - NUM_WORDS:,} other errors" if len(self._words) > NUM_WORDS else ""
         return (
-            f"{self._title}: {what}: {words}{more}. What is finished is kept. Once the cause is fixed, the same "
-            "command asks again for these samples."
+            f"{self._title}: {what}: {words}{more}. Finished work is kept. Once the cause is fixed, the same "
+            "command retries these samples."
         )

@@ -1,7 +1,4 @@
-"""What is sampled, and what of it is one request, one trace: the pure part of sampling.
-
-Enters: a `SamplingJob`, problems, completions. Leaves: the samples that are missing, requests for them, traces.
-"""
+"""The pure part of sampling: which samples are missing, requests for them, and traces from completions."""
 
 import hashlib
 import json
@@ -17,12 +14,12 @@ from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 SAMPLE_BYTES = 16 << 20
 NUM_LONGEST = 8
-"""How many of the longest prompts by characters are tokenised to find the longest by tokens."""
+"""Longest prompts by characters that are tokenised to find the longest by tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingJob:
-    """What is sampled: k answers of one model to each problem."""
+    """Parameters of a sampling job: k answers of one model to each problem."""
 
     title: str
     """Shown beside the progress bar."""
@@ -33,7 +30,7 @@ class SamplingJob:
     problems: str
     """Path of a JSONL file of problems."""
     ledger: str
-    """Path of the ledger that is filled. Shards of earlier traces are looked for beside it."""
+    """Path of the ledger to fill. Shards of earlier traces are looked for next to it."""
     samples_per_problem: int
     seed: int
     sampling: dict[str, Any]
@@ -45,33 +42,32 @@ class SamplingJob:
     """Thresholds for stopping samples that only repeat themselves; `None`: never."""
     extra_body: dict[str, Any] | None = None
     stop_after_correct: int | None = None
-    """Ask for no more samples of a problem once so many are graded right."""
+    """Request no more samples of a problem once this many are graded as correct."""
     grade_timeout_s: float | None = None
-    """Grade beside the engine, each grading within so many seconds; `None`: no grading."""
+    """Grade while sampling, with this time limit per grading; `None`: no grading."""
     price: dict[str, Any] | None = None
     retry_errors: bool = False
-    """Ask again for samples that are stored as errors."""
+    """Retry samples that are stored as errors."""
 
 
 def sample_seed(seed: int, key: SampleKey) -> int:
-    """A sample's own seed (31 bits), from the recipe's seed and the sample's identity."""
+    """Return a sample's own seed (31 bits), from the recipe's seed and the sample's identity."""
     digest = hashlib.sha256(f"{seed}/{key[0]}/{key[1]}".encode()).digest()
     return int.from_bytes(digest[:4]) >> 1
 
 
 def make_request(job: SamplingJob, problem: Problem, key: SampleKey) -> Request:
-    """The request for one sample."""
+    """Return the request for one sample."""
     return Request(key, teacher_messages(problem.prompt, job.system, job.examples), sample_seed(job.seed, key))
 
 
 def missing_keys(
     names: Sequence[str], samples_per_problem: int, done: set[SampleKey], stop_after_correct: int | None = None
 ) -> list[SampleKey]:
-    """Identities that are not done yet, in the order in which they are asked for.
+    """Return the identities that are not done yet, in the order of their requests.
 
-    A problem's samples stand side by side, so that they share its prefix in the engine's cache. Where right answers
-    may make the later ones needless, every problem's first `stop_after_correct` samples come before anybody's next
-    ones: by then the first are graded.
+    A problem's samples are adjacent, so that they share its prefix in the engine's cache. With `stop_after_correct`,
+    that many samples of every problem come before any further ones, which may be unnecessary once those are graded.
     """
     wave = stop_after_correct or samples_per_problem
     return [
@@ -84,7 +80,7 @@ def missing_keys(
 
 
 def num_lines(path: Path) -> int:
-    """Lines of a file: rows of a JSONL file."""
+    """Return the number of lines of a file."""
     num, last = 0, b"\n"
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):  # a line may be as long as the file
@@ -93,21 +89,21 @@ def num_lines(path: Path) -> int:
 
 
 def num_lines_by_size(path: Path) -> int:
-    """Lines of a large file, from its size and its first megabytes."""
+    """Estimate the number of lines of a large file from its size and its first megabytes."""
     with path.open("rb") as stream:
         first = stream.read(SAMPLE_BYTES)
     return max(1, round(path.stat().st_size / max(1, len(first)) * first.count(b"\n")))
 
 
 def read_problems(path: Path) -> dict[str, Problem]:
-    """The problems of a JSONL file by their ids, in the file's order."""
+    """Load the problems of a JSONL file by id, in the file's order."""
     with path.open() as stream:
         problems = (Problem.from_json(json.loads(line)) for line in stream)
         return {problem.id: problem for problem in problems}
 
 
 def make_trace(job: SamplingJob, completion: Completion) -> Trace:
-    """The trace of one completion: its text split into reasoning and answer, with what it was drawn by."""
+    """Return the trace of a completion: its text split into reasoning and answer, with the sampling settings."""
     text = whole_characters(completion.text)
     split = split_reasoning(text, completion.think_opened)
     return Trace(
@@ -128,12 +124,12 @@ def make_trace(job: SamplingJob, completion: Completion) -> Trace:
 
 
 def engine_spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[SampleKey]) -> EngineSpec:
-    """What an engine is started with.
+    """Return the spec to start an engine with.
 
     Args:
-        job: what is sampled.
-        problems: by id; at least those that `keys` name.
-        keys: the samples that will be asked for; the longest prompts among them tell the engine how long one may be.
+        job: the sampling job.
+        problems: problems by id; at least those in `keys`.
+        keys: the samples to request; their longest prompts determine the context.
     """
     asked = {name: problems[name] for name, _ in keys}
     by_length = sorted(asked.values(), key=lambda p: sum(len(m["content"]) for m in p.prompt), reverse=True)

@@ -1,7 +1,4 @@
-"""Asking a judge model about the answers that no rule can grade, as many at once as its servers take.
-
-Enters: problems with answers. Leaves: right, wrong, or no verdict for each. What was asked before is not asked again.
-"""
+"""Grading of answers by a judge model. Cached verdicts are reused."""
 
 import json
 from collections import deque
@@ -24,12 +21,12 @@ NUM_LOOKED_UP = 256
 
 
 class Question(NamedTuple):
-    """One answer that the judge is asked about."""
+    """One answer for the judge."""
 
     key: SampleKey
     problem: Problem
     answer: str
-    """What the model wrote after its thinking."""
+    """The model's text after its thinking."""
 
 
 def ask_judge(
@@ -39,18 +36,18 @@ def ask_judge(
     engine: Engine | None = None,
     progress: ProgressBar | None = None,
 ) -> Iterator[tuple[SampleKey, bool | None]]:
-    """The judge's verdicts, in the order in which they come.
+    """Yield the judge's verdicts (`None`: no verdict) in the order in which they arrive.
 
     Args:
-        questions: what to ask.
+        questions: the answers to judge.
         judge: the model, its rubric and servers.
-        cache: verdicts given before; new ones are added.
-        engine: to ask through; left out: the judge's servers, looked for with the first new question.
-        progress: shows what a judge that does not answer says.
+        cache: earlier verdicts; new ones are added.
+        engine: engine to use; default: the judge's servers, connected on the first new question.
+        progress: shows the messages of a judge that does not answer.
 
     Raises:
         ModelError, StageError: see the server engine; or too many of several answers were errors
-            (`compute.max_error_share`). Verdicts given so far are in the cache.
+            (`compute.max_error_share`). Verdicts so far are in the cache.
     """
     waiting = iter(questions)
     open_keys: dict[SampleKey, bytes] = {}
@@ -65,7 +62,7 @@ def ask_judge(
                 yield from known
                 ready.extend(fresh)
             if not ready and not open_keys:
-                if tally.num_samples > 1:  # one alone may be refused for what is in it
+                if tally.num_samples > 1:  # a single one may be refused for its content
                     watch.refuse()
                 return
             engine = engine or start_engine(_spec(judge))
@@ -90,7 +87,7 @@ def ask_judge(
 def _look_up(
     some: list[Question], judge: Judge, cache: FactCache
 ) -> tuple[list[tuple[SampleKey, bool | None]], list[tuple[Request, bytes]]]:
-    """What need not be asked, and requests for the rest with their keys in the cache."""
+    """Return the known verdicts, and requests for the rest with their cache keys."""
     known: list[tuple[SampleKey, bool | None]] = []
     requests = []
     for question in some:
@@ -106,7 +103,7 @@ def _look_up(
 
 def _keep(completion: Completion, key: bytes, cache: FactCache) -> bool | None:
     if completion.finish_reason == "error":
-        return None  # the server's trouble: another run may ask again
+        return None  # a server failure is not cached, so another run retries
     verdict = read_verdict(completion.text)
     cache.put({key: verdict})
     return verdict

@@ -1,7 +1,4 @@
-"""Requests in, ledger out: the loop that samples a model, shared by generate and eval.
-
-Enters: a `SamplingJob` (as JSON, in a process of its own). Leaves: one durable ledger record for each sample.
-"""
+"""The sampling loop of generate and eval, which stores one durable ledger record for each sample."""
 
 import contextlib
 import os
@@ -26,34 +23,33 @@ from distill.storage.ledger import Ledger, Tally, read_ledger
 from distill.storage.trace_store import stored, stored_traces
 
 ENGINE = "engine.json"
-"""The settings of the engine that drew last, beside the ledger."""
+"""Settings of the engine that was used last, next to the ledger."""
 LIVE = "live.json"
-"""What the running process last said about its progress, beside the ledger; gone when it ends."""
+"""Latest progress of the running process, next to the ledger; removed when it ends."""
 SHOW_EVERY_S = 1.0
-"""How often the figures of the live view and of `live.json` are worked out."""
+"""Interval between updates of the live view and `live.json`."""
 
 HINT_AFTER = 64
 HINT_SHARE = 0.9
-"""If this share of the first `HINT_AFTER` samples is cut off or loops, something is wrong with how they are asked."""
+"""If this share of the first `HINT_AFTER` samples is cut off or loops, a hint about the settings is shown."""
 
 
 def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
     """Sample what is missing and store it.
 
-    SIGTERM and Ctrl-C let the samples in flight finish, for at most `compute.drain_s`; a step of the engine that takes
-    longer is broken off.
+    SIGTERM and Ctrl-C let the samples in flight finish within `compute.drain_s`; a longer engine step is interrupted.
 
     Args:
         job: what to sample.
-        engine: the engine to use; left out: the one that `job.compute` asks for, loaded only if anything is missing.
+        engine: engine to use; default: the one that `job.compute` asks for, started only if samples are missing.
 
     Returns:
-        The engine's settings, the samples and tokens drawn by this call, and the seconds that drawing took.
+        The engine's settings, the samples and tokens drawn by this call, and the seconds spent drawing.
 
     Raises:
         ModelError, StoreError: see the engines and the ledger.
         StageError: more than `compute.max_error_share` of the samples ended in errors.
-        KeyboardInterrupt: stopped by a signal; what has finished is in the ledger.
+        KeyboardInterrupt: stopped by a signal; finished samples are in the ledger.
     """
     folder = Path(job.ledger).parent
     problems = read_problems(Path(job.problems))
@@ -67,7 +63,7 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
             return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
         loop = _Loop(job, problems, keys, again, ledger, grader, found.tally)
         loop.count_earlier_right_answers(folder)
-        if not loop.is_more_wanted():  # the right answers so far are enough: no engine needed
+        if not loop.is_more_wanted():  # there are enough correct answers: no engine needed
             loop.skip_the_rest()
             return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
         engine = engine or start_engine(engine_spec(job, problems, keys))
@@ -75,12 +71,13 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         try:
             return {**loop.run(engine), "engine": engine.settings}
         finally:
-            (folder / LIVE).unlink(missing_ok=True)  # first: whoever waits for the engine to end may kill this process
+            # Before `close`: a caller that waits for the engine to end may kill this process.
+            (folder / LIVE).unlink(missing_ok=True)
             engine.close()
 
 
 class _Loop:
-    """Keeps an engine full until every sample is in the ledger."""
+    """State of one call, which keeps an engine full until every sample is in the ledger."""
 
     def __init__(
         self,
@@ -95,12 +92,12 @@ class _Loop:
         self._job, self._problems, self._ledger, self._grader = job, problems, ledger, grader
         self._waiting = deque(keys)
         self._again = again
-        """Those of the waiting that are stored as errors."""
+        """Waiting samples that are stored as errors."""
         self._tally = tally
-        """Everything in the run folder, earlier calls' traces included."""
+        """Everything in the run folder, including traces of earlier calls."""
         self._num_skipped = 0
         self._num_right: Counter[str] = Counter()
-        """Right answers by problem."""
+        """Correct answers by problem."""
         self._num_graded = self._num_correct = 0
         self._total = len(problems) * job.samples_per_problem
         self._price = None if job.price is None else Price.model_validate(job.price)
@@ -111,14 +108,14 @@ class _Loop:
         self._num_waiting_of = Counter(name for name, _ in keys)
         """Waiting samples by problem."""
         self._num_needless = 0
-        """Waiting samples of problems that have enough right answers."""
+        """Waiting samples of problems with enough correct answers."""
         self._shown_at = 0.0
         self._outlook = Outlook(0.0, None)
         self._note = ""
-        """The live view's figures, beside the bar's own."""
+        """Figures of the live view, besides the bar's own."""
 
     def count_earlier_right_answers(self, folder: Path) -> None:
-        """Grade what earlier calls drew for problems that still lack samples: it decides which ones are needed."""
+        """Grade earlier samples of problems that still lack some, to decide which are needed."""
         if self._grader is None or self._job.stop_after_correct is None:
             return
         open_problems = {name for name, _ in self._waiting}
@@ -133,7 +130,7 @@ class _Loop:
         return any(not self._has_enough(name) for name, _ in self._waiting)
 
     def skip_the_rest(self) -> None:
-        """Note that none of the waiting samples will be asked for."""
+        """Record that none of the waiting samples will be requested."""
         self._skip(self._waiting)
         self._waiting.clear()
 
@@ -179,11 +176,11 @@ class _Loop:
     def _say_stopping(self, engine: Engine, progress: ProgressBar) -> None:
         progress.say(
             f"Stopping: up to {self._compute.drain_s:g} s for the {engine.num_in_flight} samples in flight to finish. "
-            "Once more stops at once."
+            "A second signal stops at once."
         )
 
     def _fill(self, engine: Engine) -> tuple[list[Completion], int]:
-        """Give the engine all that it takes; the requests it can never answer, and how many are not needed any more."""
+        """Submit as many requests as the engine takes; return those refused and how many are no longer needed."""
         refused: list[Completion] = []
         needless: list[SampleKey] = []
         while self._waiting and engine.num_in_flight < engine.max_in_flight:
@@ -236,7 +233,7 @@ class _Loop:
         return None if self._price is None else cost(self._tally, self._price)
 
     def _show(self, engine: Engine, progress: ProgressBar, num_settled: int) -> None:
-        """Move the bar on; every so often tell it and `--status` the same figures."""
+        """Advance the bar; periodically update the figures of the bar and of `--status`."""
         now = time.monotonic()
         if now - self._shown_at >= SHOW_EVERY_S:
             self._shown_at = now
@@ -272,9 +269,9 @@ class _Loop:
         if spent is not None and self._price is not None:
             parts.append(f"{spent:,.2f} {self._price.currency}")
             if self._num_correct:
-                # Earlier calls' right answers are not counted again, so neither is their money.
+                # Correct answers of earlier calls are not counted again, so neither is their cost.
                 own = spent * self._num_sampled / num
-                parts.append(f"{own / self._num_correct:.4f} each right one")
+                parts.append(f"{own / self._num_correct:.4f} per correct answer")
         return ", ".join(parts)
 
     def _hint(self, progress: ProgressBar) -> None:
@@ -285,7 +282,7 @@ class _Loop:
             )
 
     def _write_live(self, progress: ProgressBar) -> None:
-        """For `--status`, which reads files alone."""
+        """Write the progress for `--status`, which only reads files."""
         live = {
             "pid": os.getpid(),
             "updated_at": time.time(),
@@ -300,7 +297,7 @@ class _Loop:
 
 
 def cost(tally: Tally, price: Price) -> float:
-    """What a tally's tokens cost, in the price's currency."""
+    """Return the cost of a tally's tokens, in the price's currency."""
     millions = tally.num_prompt_tokens / 1e6, tally.num_completion_tokens / 1e6
     return millions[0] * price.input_per_million + millions[1] * price.output_per_million
 

@@ -1,7 +1,4 @@
-"""How far sampling is, read from a run folder's files alone: nothing is loaded, nobody is asked, nothing is written.
-
-Enters: a generate folder. Leaves: a JSON-ready dict, and the same in words.
-"""
+"""Progress of sampling, from the files of a run folder alone: no process is contacted and nothing is written."""
 
 import time
 from pathlib import Path
@@ -23,14 +20,15 @@ SCHEMA_VERSION = 1
 
 
 def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
-    """Progress of the generate stage in `folder`.
+    """Return the progress of the generate stage in `folder`, JSON-ready.
 
     Args:
         folder: `runs/<name>/generate`.
-        price: to count the cost; left out: not counted.
+        price: prices for the cost; default: no cost.
 
     Raises:
         UserError: nothing has been generated there.
+        StoreError: a file in it is damaged.
     """
     stage = StageFolder(folder)
     identity = stage.identity
@@ -68,7 +66,7 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
-    """A status in words."""
+    """Return a status as lines of text."""
     settled = status["num_done"] + status["num_not_needed"]
     lines = [
         f"{status['folder']}: {status['state']}",
@@ -97,7 +95,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         if live["num_graded"]:
             lines.append(f"  right     {live['num_correct'] / live['num_graded']:.0%} of {live['num_graded']:,} graded")
     if status["state"] in ("stopped", "unfinished"):
-        lines.append("  `distill generate` goes on from here.")
+        lines.append("  `distill generate` resumes from here.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Where problems and traces come from: Hub datasets, files, reasoning-gym, evaluation sets.
+"""Sources of problems and traces: Hub datasets, files, reasoning-gym and evaluation sets.
 
-Imports `grading` and below.
+May import `grading` and the layers below it.
 """

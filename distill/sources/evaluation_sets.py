@@ -1,11 +1,11 @@
-"""Evaluation sets that training must not have seen: by name, from the Hub, or from a file.
+"""Load evaluation sets that training must not have seen: by name, from the Hub, or from a file.
 
-Enters: an entry of `filter.decontaminate`. Leaves: a `Pack`, for example
+Example:
 
     Pack(name="math-500", source="hf:HuggingFaceH4/MATH-500[test]", revision="6e4e…", items=(("test/algebra/1.json",
          "What is …"), …), sha256="9f2c…")
 
-What cannot be loaded whole is refused: a run that skipped it would call itself clean.
+A set that cannot be loaded completely is an error: a run that skipped it would report itself clean.
 """
 
 import difflib
@@ -26,7 +26,7 @@ ID_COLUMNS = ("unique_id", "id", "ID", "uuid", "Record ID", "problem_idx")
 
 
 class HubSet(NamedTuple):
-    """Where a named set lies on the Hub."""
+    """The location of a named set on the Hub."""
 
     dataset: str
     config: str | None
@@ -41,7 +41,7 @@ NAMED = {
     "gpqa-diamond": HubSet("Idavidrein/gpqa", "gpqa_diamond", "train", "Question"),
     "gsm8k": HubSet("openai/gsm8k", "main", "test", "question"),
 }
-"""The first four as open-r1 takes them (scripts/decontaminate.py)."""
+"""The first four are those of open-r1 (scripts/decontaminate.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,20 @@ class Pack:
     name: str
     source: str
     revision: str
-    """Commit of the Hub dataset, SHA-256 of a file's bytes; empty where it could not be told."""
+    """Commit of the Hub dataset, or SHA-256 of the file; empty if unknown."""
     items: tuple[tuple[str, str], ...]
     """(id, question) of each item."""
     forms: tuple[str, ...]
-    """The tokens of each question, a space between them (`distill.sources.math_words`)."""
+    """The tokens of each question, joined by spaces (`distill.sources.math_words`)."""
     sha256: str
-    """Of the normalised questions as a set: the same whatever the typesetting and order."""
+    """Of the set of normalised questions: independent of typesetting and order."""
 
 
 def make_pack(name: str, items: Iterable[tuple[str, str]], source: str = "", revision: str = "") -> Pack:
-    """A pack of given (id, question) items.
+    """Return a pack of the given (id, question) items.
 
     Raises:
-        ProblemError: there is no item, or one holds no word, number or symbol.
+        ProblemError: there are no items, or one has no word, number or symbol.
     """
     kept = tuple(items)
     if not kept:
@@ -82,10 +82,10 @@ def make_pack(name: str, items: Iterable[tuple[str, str]], source: str = "", rev
 
 
 def load_packs(entries: Iterable[str]) -> list[Pack]:
-    """The packs of `filter.decontaminate`, each once.
+    """Load the packs of `filter.decontaminate`, each once.
 
     Raises:
-        ProblemError: an unknown name, or a set that cannot be loaded whole.
+        ProblemError: a name is unknown, two sets share one, or a set cannot be loaded completely.
     """
     packs: dict[str, Pack] = {}
     for entry in dict.fromkeys(entries):
@@ -100,14 +100,14 @@ def load_packs(entries: Iterable[str]) -> list[Pack]:
 
 
 def load_pack(entry: str) -> Pack:
-    """One evaluation set.
+    """Load one evaluation set.
 
     Args:
-        entry: a name of `NAMED`; `file:path` (JSONL, JSON, Parquet); or `hf:org/dataset`, `hf:org/dataset/config`: its
-            split `test`, or its only one.
+        entry: a name in `NAMED`; `file:path` (JSONL, JSON, Parquet); or `hf:org/dataset` or `hf:org/dataset/config`,
+            of which the split `test` or the only split is used.
 
     Raises:
-        ProblemError: an unknown name, or a set that cannot be loaded whole.
+        ProblemError: the name is unknown, or the set cannot be loaded completely.
     """
     kind, _, name = entry.partition(":")
     if kind == "file" and name:
@@ -179,6 +179,6 @@ def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[s
 
 
 def _item_id(row: Mapping[str, Any], number: int) -> str:
-    """The row's own id, else its number from 0."""
+    """Return the row's own id, else its number, counted from 0."""
     own = next((str(row[c]) for c in ID_COLUMNS if row.get(c) not in (None, "")), None)
     return own.encode(errors="replace").decode() if own else str(number)

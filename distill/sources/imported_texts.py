@@ -1,6 +1,6 @@
-"""The answers in a row of foreign traces, each as one text with its thought in it.
+"""Extract the answers of a row of foreign traces, each as one text that includes its thinking.
 
-Enters: a row. Leaves: texts and what was told of their ends. All of these hold one and the same trace:
+All of these rows hold the same trace:
 
     {"response": "<think>\\n2 + 2 = 4\\n</think>\\n\\n4"}
     {"response": "4", "reasoning": "2 + 2 = 4"}
@@ -31,10 +31,10 @@ FINISH_COLUMNS = ("finish_reasons", "finish_reason")
 
 
 class UnusableError(Exception):
-    """Why a row gives no trace.
+    """A row that yields no trace.
 
     Args:
-        why: a sentence.
+        why: the reason, as a sentence.
         of_columns: whether naming other columns may help.
     """
 
@@ -44,7 +44,7 @@ class UnusableError(Exception):
 
 
 def value_in(row: Mapping[str, Any], columns: TraceColumns, key: str, usual: Sequence[str]) -> Any:
-    """What a row holds in the column that the recipe names, else in the first of the usual ones that holds anything."""
+    """Return a row's value in the column that the recipe names, else in the first usual column that is not null."""
     named = getattr(columns, key)
     if named is not None:
         return row.get(named)
@@ -52,10 +52,10 @@ def value_in(row: Mapping[str, Any], columns: TraceColumns, key: str, usual: Seq
 
 
 def row_texts(row: Mapping[str, Any], source: TraceSource) -> list[tuple[str | None, Any]]:
-    """The row's answers, each with what was told of its end; `None` for one without text.
+    """Return the row's answers, each with its finish reason as stored; `None` for an answer without text.
 
     Raises:
-        UnusableError: the row's columns do not fit together, or its chat cannot be read.
+        UnusableError: the row's columns do not match, or its chat cannot be read.
     """
     columns = source.columns
     answers, is_list = _answers(row, columns)
@@ -75,7 +75,7 @@ def row_texts(row: Mapping[str, Any], source: TraceSource) -> list[tuple[str | N
 
 
 def _answers(row: Mapping[str, Any], columns: TraceColumns) -> tuple[list[Any], bool]:
-    """The answers as the row has them, and whether it has a list of them."""
+    """Return the answers as stored, and whether the row stores a list of them."""
     names_content = columns.content is not None and columns.text is None and columns.messages is None
     text = None if names_content else value_in(row, columns, "text", TEXT_COLUMNS)
     if text is None and not names_content:
@@ -88,7 +88,7 @@ def _answers(row: Mapping[str, Any], columns: TraceColumns) -> tuple[list[Any], 
 
 
 def _is_message_or_parts(value: list[Any]) -> bool:
-    """Whether a list is one chat, or one content's parts, and not one answer an entry."""
+    """Return whether a list is one chat, or the parts of one content, rather than a list of answers."""
     try:
         is_chat = chat_of(value) is not None
     except ChatError:
@@ -97,7 +97,7 @@ def _is_message_or_parts(value: list[Any]) -> bool:
 
 
 def _thoughts(row: Mapping[str, Any], columns: TraceColumns, num: int, is_list: bool) -> list[Any]:
-    """The thoughts beside the answers, one an answer; `None` where there is none."""
+    """Return the thinking stored beside each answer; `None` if there is none."""
     thought = value_in(row, columns, "reasoning", REASONING_COLUMNS)
     if not isinstance(thought, list) or (not is_list and _is_message_or_parts(thought)):
         thought = [thought]
@@ -118,7 +118,7 @@ def _with_its_thought(answer: Any, thought: Any, source: TraceSource, is_cut: bo
     if beside.strip():
         own = split_reasoning(beside)
         beside = own.reasoning if own.state != "none" else beside
-        # A usual column's thought is another form of the one in the text; one that the recipe names is wanted.
+        # Thinking in a usual column is a copy of what the text holds; a column named by the recipe is always added.
         if source.columns.reasoning is not None or split_reasoning(text).state == "none":
             text = with_thought(beside, text, is_cut)
     return text if text.strip() else None
@@ -129,10 +129,10 @@ def _holds_text(thought: Any) -> bool:
 
 
 def _text(answer: Any, is_cut: bool) -> str:
-    """An answer's text: it may be text, a message, a chat or a content's parts.
+    """Return the text of an answer, which may be text, a message, a chat or the parts of a content.
 
     Raises:
-        ChatError: it cannot be read.
+        ChatError: the answer cannot be read.
     """
     if isinstance(answer, str):
         return whole_characters(answer)
@@ -145,6 +145,6 @@ def _text(answer: Any, is_cut: bool) -> str:
         if chat is None:
             return text_of({"content": answer}, is_cut)
         if chat[-1]["role"] != "assistant" and any(message["role"] == "assistant" for message in chat):
-            raise ChatError("is a chat that does not end in one")
+            raise ChatError("is a chat that does not end with an answer")
         return chat[-1]["content"] if chat[-1]["role"] == "assistant" else ""
     return ""

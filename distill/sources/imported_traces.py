@@ -1,11 +1,11 @@
-"""Traces that somebody else made: rows of a Hub dataset or a file, read as our own problems and traces.
+"""Import traces generated elsewhere: stream rows of a Hub dataset or a file as `(Problem, Trace)` pairs.
 
-Enters: a `TraceSource`. Leaves: `(Problem, Trace)` pairs, a few rows in memory at a time. A row of OpenR1-Math-220k
+A row of OpenR1-Math-220k
 
     {"problem": "What is 2 + 2?", "answer": "4", "uuid": "9f…", "generations": ["<think>…</think>4", "<think>…"], …}
 
-gives one problem and two traces, samples 0 and 1. Rows that cannot be used are kept aside with place and reason. What a
-source does not tell is left empty: 0 tokens, seed 0, no revision.
+yields one problem and two traces, samples 0 and 1. Unusable rows are recorded with place and reason. Fields that a
+source lacks stay empty: 0 tokens, seed 0, no revision.
 """
 
 import hashlib
@@ -39,9 +39,9 @@ from distill.sources.problems import source_label
 from distill.sources.tables import Row, file_rows, hub_rows
 
 NUM_LOOKED = 100
-"""After so many rows without a column that the recipe names, no more are read."""
+"""Number of rows after which a missing column that the recipe names is an error."""
 MAX_EXAMPLES = 20
-"""So many skipped rows are kept by place and reason; all are counted."""
+"""Maximum number of skipped rows recorded with place and reason; all are counted."""
 
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
 ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "gt")
@@ -52,21 +52,21 @@ SYSTEM_COLUMNS = ("system", "system_prompt")
 
 @dataclass(slots=True)
 class Skipped:
-    """Rows that could not be used: all counted by reason, the first of them by place."""
+    """Rows that could not be used: counts by reason, and the first rows with their places."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[tuple[str, str]] = field(default_factory=list)
-    """(place, reason) of the first ones."""
+    """(place, reason) of the first rows."""
     columns: dict[str, list[str]] = field(default_factory=dict)
-    """By reason, where naming other columns may help: those of the first row."""
+    """Reason -> columns of its first row, if naming other columns may help."""
 
     def add(self, place: str, reason: str, row: Mapping[str, Any] | None = None) -> None:
-        """Count a row, or a trace of it.
+        """Count an unusable row or trace.
 
         Args:
-            place: where it stands.
+            place: the place of the row.
             reason: why it cannot be used, as a sentence.
-            row: where naming other columns may help.
+            row: the row, if naming other columns may help.
         """
         self.counts[reason] += 1
         if row is not None:
@@ -77,7 +77,7 @@ class Skipped:
 
 @dataclass(slots=True)
 class Identities:
-    """What has been read so far, by hash: no two problems share an id and no two traces an identity, in all sources."""
+    """Hashes of what all sources have yielded so far, so that problem ids and trace identities stay unique."""
 
     content_of_id: dict[str, bytes] = field(default_factory=dict)
     num_samples: Counter[str] = field(default_factory=Counter)
@@ -89,13 +89,13 @@ def foreign_traces(
     identities: Identities | None = None,
     rows: Iterable[Row] | None = None,
 ) -> Iterator[tuple[Problem, Trace]]:
-    """The problems and traces of a source, in its order; a problem comes with each of its traces.
+    """Yield the traces of a source in order, each with its problem.
 
     Args:
         source: what to read, and how.
-        skipped: filled with the rows that could not be used, while reading.
-        identities: of the sources read before; left out: none were.
-        rows: the source's first rows, to read no others; left out: all.
+        skipped: collects the rows that could not be used.
+        identities: those of the sources read before; `None`: this is the first.
+        rows: the source's first rows, if only these are to be read; `None`: read all.
 
     Raises:
         ProblemError: the source cannot be read, a named column is missing, or no row is usable.
@@ -138,11 +138,11 @@ def _nothing_usable(source: TraceSource, skipped: Skipped) -> str:
     place, reason = next((one for one in skipped.examples if one[1] == usual), skipped.examples[0])
     there = ", ".join(map(str, columns.get(reason, ())))
     named = f" Name the right ones under `columns:`. There are: {there}." if there else ""
-    return f"{source.source}: none of the {counts.total():,} rows is usable, such as {place}: {reason}{named}"
+    return f"{source.source}: none of the {counts.total():,} rows is usable, for example {place}: {reason}{named}"
 
 
 class _Reader:
-    """Rows to pairs."""
+    """A converter of rows to (problem, trace) pairs."""
 
     def __init__(self, source: TraceSource, identities: Identities) -> None:
         self._source = source
@@ -150,9 +150,9 @@ class _Reader:
         self._known = _known_problems(source)
         self._identities = identities
         self.left_out: list[str] = []
-        """Reasons for which single traces of the last row were left out."""
+        """Why single traces of the last row were left out."""
         self._unseen: dict[str, str] = source.columns.model_dump(exclude_none=True)
-        """Columns that the recipe names and no row has had yet."""
+        """Columns that the recipe names but no row has had yet."""
         self.num_looked = 0
         self._last: Row = ("", {})
 
@@ -180,11 +180,12 @@ class _Reader:
             self.refuse_missing_columns()
 
     def refuse_missing_columns(self) -> None:
-        """A row of JSONL may leave a column out; that no row has it is a mistake.
+        """Raise if no row so far has a column that the recipe names.
 
         Raises:
-            ProblemError: no row so far has a column that the recipe names.
+            ProblemError: a named column is missing from all of them.
         """
+        # A JSONL row may omit a column; if all rows do, the recipe is wrong.
         for key, column in self._unseen.items():
             place, row = self._last
             raise ProblemError(f"{place}: no column {column!r} (columns.{key}). There are: {', '.join(row)}.")
@@ -219,7 +220,7 @@ class _Reader:
         return messages
 
     def _asked(self, row: Mapping[str, Any], question: Any) -> list[Message]:
-        """The chat that a row asks with: the question itself, or what stands before the chat's last answer.
+        """Return the prompt of a row as a chat: the question, or the messages before the last answer.
 
         Raises:
             UnusableError: there is none, or it cannot be read.
@@ -238,7 +239,7 @@ class _Reader:
         return [self._in_think_marks(message) for message in messages]
 
     def _in_think_marks(self, message: Message) -> Message:
-        """The message; an earlier answer's thought between the marks that the student learns."""
+        """Return the message, with an earlier answer's thinking in the marks that the student learns."""
         if message["role"] != "assistant":
             return message
         text = with_think(message["content"], self._source.think_marks)
@@ -248,7 +249,7 @@ class _Reader:
         return {**message, "content": text}
 
     def _answer(self, row: Mapping[str, Any]) -> str | None:
-        """The expected answer; none where the row's only answer is the model's own."""
+        """Return the expected answer; `None` if the row's only answer is the model's own."""
         usual = ANSWER_COLUMNS[1:] if self._answer_is_content(row) else ANSWER_COLUMNS
         try:
             text = answer_text(self._value(row, "answer", usual))
@@ -263,7 +264,7 @@ class _Reader:
         return whole_characters(text.strip()) or None
 
     def _answer_is_content(self, row: Mapping[str, Any]) -> bool:
-        """Whether `answer` is what follows the thought: {question, reasoning, answer} has no other place for it."""
+        """Return whether `answer` is the model's text after its thinking, as in {question, reasoning, answer}."""
         if self._source.columns.content == "answer":
             return True
         has_trace = any(row.get(column) is not None for column in (*TEXT_COLUMNS, *MESSAGES_COLUMNS))
@@ -271,13 +272,13 @@ class _Reader:
         return not has_trace and not has_content and self._source.columns.text is None
 
     def _id(self, row: Mapping[str, Any], prompt: list[Message], task: str, answer: str | None) -> str:
-        """The row's own id, or the content's hash where it has none."""
+        """Return the row's own id, or the content's hash if it has none."""
         own = self._value(row, "id", ID_COLUMNS)
         name = whole_characters(str(own).strip()) if isinstance(own, str | int) else ""
         return self._free_id(name or problem_id(prompt, task, answer), prompt, task, answer)
 
     def _free_id(self, name: str, prompt: list[Message], task: str, answer: str | None) -> str:
-        """The name, or the content's hash where another problem has that name already."""
+        """Return the name, or the content's hash if another problem already has that name."""
         content = problem_id(prompt, task, answer)
         digest = hashlib.sha256(json.dumps([prompt, task, answer]).encode()).digest()[:16]
         return name if self._identities.content_of_id.setdefault(name, digest) == digest else content
@@ -306,7 +307,7 @@ class _Reader:
 
 
 def _known_problems(source: TraceSource) -> dict[str, Problem]:
-    """The problems that rows name, by id."""
+    """Return the problems to which rows refer, by id."""
     if source.problems is None:
         return {}
     problems = {}
@@ -317,9 +318,9 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
             problem = replace(problem, id=whole_characters(problem.id), prompt=prompt)
             recipe = problem.metadata.get("gym")
         except (TypeError, KeyError, AttributeError):
-            raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them.") from None
+            raise ProblemError(f"{place}: not a problem in the format of a run's problems.jsonl.") from None
         if wrong := fault(problem.to_json(), PROBLEM):
-            raise ProblemError(f"{place}: not a problem as a run's problems.jsonl has them ({wrong}).")
+            raise ProblemError(f"{place}: not a problem in the format of a run's problems.jsonl ({wrong}).")
         if problem.task not in get_args(Task):
             raise ProblemError(f"{place}: unknown task {problem.task!r:.60}. Known: {', '.join(get_args(Task))}.")
         if problem.task == "gym":
@@ -329,15 +330,15 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
 
 
 def _check_gym(source: TraceSource, place: str, recipe: Any) -> None:
-    """Have the recipe allow what a file asks for: that a task of reasoning-gym is run with options of the file's own.
+    """Check that the recipe allows a reasoning-gym scorer to run with options from a file.
 
     Raises:
         ProblemError: it does not, or the options could be evaluated.
     """
     if source.task != "gym":
         raise ProblemError(
-            f"{place}: task gym, whose scorer is run with options that this file names. If you trust it that far, set "
-            f"task: gym beside problems: {source.problems}; else give the problem another task."
+            f"{place}: task gym runs a reasoning-gym scorer with options from this file. If you trust the file, set "
+            f"task: gym beside problems: {source.problems}; otherwise give the problem another task."
         )
     try:
         check_gym_recipe(recipe)
@@ -346,7 +347,7 @@ def _check_gym(source: TraceSource, place: str, recipe: Any) -> None:
 
 
 def _before_the_answer(messages: list[Message]) -> list[Message]:
-    """The chat up to its last answer; all of it where it ends in a question, which a column of its own answers."""
+    """Return the chat before its last answer; all of it if it ends with a question, answered in another column."""
     return messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
 
 

@@ -1,12 +1,10 @@
-"""A mathematical text as tokens that are the same however it was typeset.
-
-Enters: a text. Leaves: its tokens, without what only sets type:
+"""Split a mathematical text into tokens that do not depend on its typesetting.
 
     "Let $x^2 \\\\leq 1{,}000$." and "let x² ≤ 1000"  ->  let x ^ 2 le 1000
 
 Case, spacing, punctuation, brackets, `$` and other delimiters, `\\\\left`, fonts, accents and the kinds of minus, dots
-and fractions make no difference; numbers, variables, operators and the order of it all do. Every step is linear in the
-text's length.
+and fractions make no difference; numbers, variables, operators and their order do. Every step is linear in the text's
+length.
 """
 
 import re
@@ -14,10 +12,10 @@ import unicodedata
 from collections.abc import Iterator
 
 VERSION = 2
-"""Raised when the same text gives other tokens."""
+"""Increment when the same text gives other tokens."""
 
 MAX_FOLDED = 20_000
-"""So many characters' foldings are remembered, more than any real text has of them."""
+"""Maximum number of cached character foldings, more than any real text needs."""
 
 _TOKEN = re.compile(
     r"[^\W\d_]+|\d+(?:\.\d+)?|\\[^\W\d_]+|[+*/=<>^%&]"
@@ -31,7 +29,7 @@ _SPELLINGS = (
     (",\\!", r",\\!(?=\d{3}(?!\d))", ","),
     ("frac", r"frac(\d)(?=[\d{])", r"frac \1 "),
 )
-"""Ways of writing thousands and fractions: what each begins with, which is searched first, its pattern, its form."""
+"""Spellings of thousands and fractions: (start of the spelling, searched first; pattern; replacement)."""
 _TEXT_SPELLINGS = tuple((begin, re.compile(pattern), form) for begin, pattern, form in _SPELLINGS)
 _BYTES_SPELLINGS = tuple(
     (begin.encode(), re.compile(pattern.encode()), form.encode()) for begin, pattern, form in _SPELLINGS
@@ -64,9 +62,9 @@ _SYNONYMS = {
     "pmod": "bmod mod",
 }
 IGNORED = frozenset({"\n"} | {"\\" + name for name in _SET_TYPE.split()})
-"""Commands that say nothing."""
+"""Tokens without meaning: line ends, and commands that only set type."""
 COMMANDS = {"\\" + name: word for word, names in _SYNONYMS.items() for name in names.split()}
-"""Commands that say the same as another; any other command is its own name without the backslash."""
+"""Command -> canonical word; any other command becomes its own name without the backslash."""
 
 _TURNING_POINTS = (
     "frac sqrt binom sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan log ln lg exp gcd lcm max min "
@@ -79,7 +77,7 @@ _TURNING_POINTS = (
     "radians degrees"
 )
 FIXED_WORDS = frozenset(_TURNING_POINTS.split())
-"""Words on which a short problem turns: one of them more or less, or another in its place, asks something else."""
+"""Words on which a short problem depends: adding, removing or replacing one makes it a different problem."""
 
 _SYMBOLS = {
     "−": "-", "–": "-", "—": " ", "×": "*", "·": "*", "⋅": "*", "∙": "*", "÷": "/", "∕": "/", "≤": "\\le ",
@@ -92,7 +90,7 @@ _SYMBOLS = {
 
 
 def fold(text: str) -> str:
-    """The text in one case and one way of writing numbers, fractions and symbols."""
+    """Return the text in one case, with one notation for numbers, fractions and symbols."""
     text = fold_characters(text)
     for begin, pattern, form in _TEXT_SPELLINGS:
         if begin in text:
@@ -101,13 +99,13 @@ def fold(text: str) -> str:
 
 
 def fold_characters(text: str) -> str:
-    """The text in one case, its symbols as ASCII writes them; of other characters only letters are left."""
+    """Return the text in one case, with symbols in ASCII; of other characters only letters are kept."""
     text = text.casefold()
     return text if text.isascii() else _NOT_ASCII.sub(_ascii_form, text)
 
 
 def fold_bytes(text: bytes) -> bytes:
-    """The rest of `fold`, but for the commas of thousands, on ASCII text or what `fold_characters` made of other."""
+    """Apply the rest of `fold`, except thousands commas, to ASCII text or to the output of `fold_characters`."""
     text = text.lower()
     for begin, pattern, form in _BYTES_SPELLINGS:
         if begin in text:
@@ -116,28 +114,28 @@ def fold_bytes(text: bytes) -> bytes:
 
 
 def tokens(text: str) -> list[str]:
-    """The text's tokens in order, those that only set type left out."""
+    """Return the text's tokens in order, without those that only set type."""
     found = _TOKEN.findall(fold(text))
-    # Only commands and line ends have another form than their own, and asking costs more than the search did.
+    # Only commands and line ends need `canonical`, and calling it costs more than the search.
     return [word for token in found if (word := canonical(token) if token[0] in "\\\n" else token)]
 
 
 def places(folded: str) -> Iterator[tuple[str, int, int]]:
-    """(canonical token, start, end) of a folded text, one at a time; the places are those of the folded text."""
+    """Yield (canonical token, start, end) of a folded text; the positions refer to the folded text."""
     for found in _TOKEN.finditer(folded):
         if word := canonical(found[0]):
             yield word, found.start(), found.end()
 
 
 def canonical(token: str) -> str:
-    """The one form of a raw token; empty where it only sets type, as the end of a line does."""
+    """Return the canonical form of a raw token; empty if it only sets type, as a line end does."""
     if token in IGNORED:
         return ""
     return COMMANDS.get(token) or token.removeprefix("\\")
 
 
 def is_fixed(token: str) -> bool:
-    """Whether a canonical token can not be another one without the problem being another one."""
+    """Return whether replacing a canonical token always makes it a different problem."""
     return len(token) < 2 or not token.isalpha() or token in FIXED_WORDS
 
 
@@ -155,14 +153,12 @@ def _ascii_form(found: re.Match[str]) -> str:
 
 
 def _fold_characters(chars: str) -> str:
-    """One character that is not ASCII, or a run of superscripts.
-
-    Composed per character and not over the text: canonical ordering of a long run of accents takes quadratic time.
-    """
+    """Fold one non-ASCII character, or a run of superscripts."""
     if chars[0] in "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻":
         return "^" + chars.translate(_SUPERSCRIPTS)
     if chars in _SYMBOLS:
         return _SYMBOLS[chars]
+    # Per character, not over the text: canonical ordering of a long run of accents takes quadratic time.
     plain = unicodedata.normalize("NFKD", chars).casefold()
     numerator, slash, denominator = plain.partition("⁄")
     if slash:
@@ -171,7 +167,7 @@ def _fold_characters(chars: str) -> str:
 
 
 def _plain(char: str) -> str:
-    """A small Greek letter as LaTeX names it, a digit in ASCII, any other letter as it is; else a space."""
+    """Return a small Greek letter as a LaTeX command, a digit in ASCII, any other letter unchanged, else a space."""
     name = unicodedata.name(char, "")
     if name.startswith("GREEK SMALL LETTER ") and name.count(" ") == 3:
         return f"\\{name.rpartition(' ')[2].lower()} "

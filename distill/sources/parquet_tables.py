@@ -1,10 +1,7 @@
-"""Rows of a Parquet file, decoded in a confined process with limits: a file of 2 kB may stand for terabytes.
+"""Decode the rows of a Parquet file in a confined process with limits: a file of 2 kB may expand to terabytes.
 
-Enters: a path. Leaves: rows as plain values (`distill.core.table_cells`), a few megabytes in memory at a time; for a
-row that cannot be read, why.
-
-A dictionary, a run or a compressed page may say the same long text any number of times. So the rows of a batch are
-bounded by the largest that each could be, and the process by its address space and its time.
+A dictionary, a run or a compressed page may repeat the same long text any number of times. So the number of rows in a
+batch is bounded by the largest size that each could have, and the process by its address space and time.
 """
 
 import base64
@@ -23,21 +20,21 @@ from distill.isolation.kept_worker import KeptWorker
 
 PRELOAD = ("pyarrow.parquet",)
 READ_ROWS = 64
-"""Rows that are decoded at a time, at most."""
+"""Maximum number of rows decoded at a time."""
 BATCH_BYTES = 256 << 20
-"""What they may take decoded, where each were as large as its whole column."""
+"""Maximum decoded size of these rows, if each were as large as its whole row group."""
 ANSWER_BYTES = 4 << 20
-"""Rows that travel together."""
+"""Size of the rows that are sent back together."""
 SENT_BYTES = 16 << 20
-"""A file of this size or less is sent; a larger one is read by the confined process, which is then one of its own."""
+"""A file up to this size is sent to a shared process; a larger one is read by a confined process of its own."""
 MEMORY_GIB = 3.0
 TIMEOUT_S = 60.0
-"""For the next few megabytes of rows, in seconds."""
+"""Time limit for the next few megabytes of rows, in seconds."""
 MAX_ROWS_PER_BYTE = 100
-"""More rows than this times the file's size hold nothing: they would only be counted, for years."""
+"""With more rows per byte of file, the rows are empty, and merely counting them could take years."""
 MAX_ROW_BYTES = 64 << 20
 MAX_GROWTH, FREE_BYTES = 1_000, 256 << 20
-"""Decoded, a file may take so many times its size, and in any case so much; texts grow tenfold to a hundredfold."""
+"""A file may expand by this factor, and in any case to this size; text expands tenfold to a hundredfold."""
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "bytes": base64.b64decode,
     "Decimal": decimal.Decimal,
@@ -45,16 +42,16 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "date": datetime.date.fromisoformat,
     "time": datetime.time.fromisoformat,
 }
-"""Class that JSON does not have -> how one is made of its text."""
+"""Class that JSON lacks -> function that makes an instance from text."""
 _MARK = "\0class"
 _MARK_IN_JSON = json.dumps(_MARK)
 
 
 def parquet_rows(path: Path) -> Iterator[dict[str, Any] | str]:
-    """The rows of a Parquet file; text says why one cannot be read (Parquet writers do not all check).
+    """Yield the rows of a Parquet file; instead of an unreadable row, the reason as text (some writers do not check).
 
     Raises:
-        ProblemError: it is broken, or decoding it takes too much memory or time.
+        ProblemError: the file is broken, or decoding it takes too much memory or time.
     """
     is_small = path.stat().st_size <= SENT_BYTES
     read_paths = () if is_small else (path.resolve(),)
@@ -86,10 +83,10 @@ def _why(error: IsolationError) -> str:
 
 
 def _decoded(answer: Any) -> list[dict[str, Any] | str]:
-    """Rows as they were encoded in the confined process, which may be under somebody else's control by now.
+    """Decode rows from the confined process, which the file may have compromised.
 
     Raises:
-        CrashError: they are none.
+        CrashError: they are not rows.
     """
     try:
         rows = json.loads(answer, object_hook=_instance if _MARK_IN_JSON in answer else None)
@@ -97,14 +94,14 @@ def _decoded(answer: Any) -> list[dict[str, Any] | str]:
             return list(rows)
     except (TypeError, ValueError, ArithmeticError, RecursionError):
         pass
-    raise CrashError("what it says is no rows")
+    raise CrashError("its reply is not a list of rows")
 
 
 def _instance(found: dict[str, Any]) -> Any:
     return _FROM_TEXT[found[_MARK]](found["text"]) if found.get(_MARK) in _FROM_TEXT else found
 
 
-# From here on: the confined process.
+# Everything below runs in the confined process.
 
 _rows: Iterator[list[dict[str, Any] | str]] = iter(())
 
@@ -115,7 +112,7 @@ def open_table(source: bytes | str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pa.set_memory_pool(pa.system_memory_pool())  # others reserve address space ahead, which is bounded here
+    pa.set_memory_pool(pa.system_memory_pool())  # other pools reserve address space ahead, which is limited here
     size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     reader = pa.BufferReader(source) if isinstance(source, bytes) else source
     table = pq.ParquetFile(reader, buffer_size=1 << 20, pre_buffer=False)
@@ -125,11 +122,9 @@ def open_table(source: bytes | str) -> None:
 
 
 def next_rows(_: None) -> str:
-    """The next rows of the file that was opened, as a list in JSON; empty at its end.
-
-    In one text, as taking each value apart for the way costs twenty times as much.
-    """
+    """Return the next rows of the open file as a JSON list; empty at its end."""
     rows = next(_rows, None)
+    # As one text: encoding each value for transport costs twenty times as much.
     return "" if rows is None else json.dumps(rows, separators=(",", ":"), default=_as_text)
 
 
@@ -159,7 +154,7 @@ def _answers(table: Any, bytes_left: int) -> Iterator[list[dict[str, Any] | str]
 
 
 def _without_dictionaries(batch: Any) -> Any:
-    """The batch with each text as often as it is said, so that its size is what its rows take."""
+    """Expand dictionary columns, so that the size of the batch is what its rows take."""
     import pyarrow as pa
 
     for place, field in enumerate(batch.schema):

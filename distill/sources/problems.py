@@ -1,6 +1,6 @@
-"""Where problems come from: a Hub dataset, a local file, or reasoning-gym; and the split that keeps training clean.
+"""Load problems from Hub datasets, local files or reasoning-gym, and split off those for evaluation.
 
-Enters: the recipe's sources. Leaves: `Problem` records, for example
+Example of a `Problem` record:
 
     {"id": "9f2c…", "prompt": [{"role": "user", "content": "What is 2 + 2?"}], "answer": "4", "task": "math",
      "source": "hf:openai/gsm8k", "metadata": {}}
@@ -29,7 +29,7 @@ from distill.sources.tables import Row, file_rows, hub_rows
 HELD_OUT = "held-out"
 DEFAULT_GYM_SIZE = 500
 GYM_START_S, GYM_ENTRY_S, GYM_GIB = 120.0, 10.0, 8.0
-"""Limits of making a data set's entries: some tasks take seconds for one."""
+"""Limits for generating a data set: time to start, time per entry (some tasks need seconds) and memory."""
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
 OPTION_COLUMNS = ("options", "choices")
 ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "solution")
@@ -47,14 +47,14 @@ class ProblemSets:
     num_excluded: int
     """Problems kept out of training because an evaluation set holds the same id or question."""
     measured_questions: frozenset[str]
-    """The evaluation's questions as `bare_question` gives them."""
+    """The evaluation's questions, as returned by `bare_question`."""
 
 
 def load_problem_sets(recipe: Recipe) -> ProblemSets:
-    """All problems of a recipe, split.
+    """Load all problems of a recipe and split them.
 
     Raises:
-        ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
+        ProblemError: a source cannot be loaded or has unusable rows, or nothing is left to train on.
     """
     questions: dict[str, str] = {}
 
@@ -98,7 +98,7 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
 
 
 def has_stand_in(recipe: Recipe) -> bool:
-    """Whether training problems may come without an expected answer: a vote or a judge stands in for it."""
+    """Return whether training problems may lack an expected answer, because a vote or a judge replaces it."""
     judge = recipe.filter.judge
     return recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
 
@@ -106,16 +106,16 @@ def has_stand_in(recipe: Recipe) -> bool:
 def load_problems(
     source: ProblemSource, seed: int, may_lack_answers: bool = False, rows: Iterable[Row] | None = None
 ) -> list[Problem]:
-    """The problems of one source, at most `limit` of them, drawn under the source's seed or else `seed`.
+    """Load the problems of one source: at most `limit`, drawn with the source's seed or else `seed`.
 
     Args:
         source: what to read, and how.
-        seed: of the draw, where the source has none.
-        may_lack_answers: keep problems without an expected answer; else they are refused.
-        rows: the first rows of a file, to read no others; left out: all.
+        seed: seed of the draw if the source has none.
+        may_lack_answers: keep problems without an expected answer instead of raising.
+        rows: the first rows of a file, if only these are to be read; `None`: read all.
 
     Raises:
-        ProblemError: the source cannot be loaded, is empty, or has rows without question or answer.
+        ProblemError: the source cannot be loaded, is empty, or has rows without a question or answer.
     """
     kind, _, name = source.source.partition(":")
     draw_seed = seed if source.seed is None else source.seed
@@ -134,12 +134,12 @@ def load_problems(
 
 
 def draw(problems: Iterable[Problem], num: int, salt: str) -> list[Problem]:
-    """A seeded draw that does not depend on the order of the problems, in the order of their ids' hashes."""
+    """Draw problems with a seed, independently of their order; the result is sorted by hashes of their ids."""
     return sorted(problems, key=lambda p: hashlib.sha256(f"{salt}/{p.id}".encode()).digest())[:num]
 
 
 def problems_fingerprint(problems: Iterable[Problem]) -> str:
-    """SHA-256 (hex) of the problems as a set: their order does not matter."""
+    """Return the SHA-256 (hex) of the problems, independent of their order."""
     digest = hashlib.sha256()
     for line in sorted(json.dumps(p.to_json(), sort_keys=True) for p in problems):
         digest.update(line.encode() + b"\n")
@@ -147,7 +147,7 @@ def problems_fingerprint(problems: Iterable[Problem]) -> str:
 
 
 def benchmark_name(source: ProblemSource) -> str:
-    """A short name for an evaluation source: `gsm8k_test` for `file:/somewhere/gsm8k_test.jsonl`."""
+    """Return a short name for an evaluation source: `gsm8k_test` for `file:/somewhere/gsm8k_test.jsonl`."""
     return Path(source.source.partition(":")[2]).stem
 
 
@@ -164,7 +164,8 @@ def _distinct(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def bare_question(question: str, template: str) -> str:
-    """A question in one form and without its template: two sets may ask the same with other words around it."""
+    """Return a question in canonical form, without its template."""
+    # Two sets may wrap the same question in different templates.
     first, _, last = template.partition("{problem}")
     if "{options}" not in first + last:
         question = question.removeprefix(first).removesuffix(last)
@@ -196,22 +197,22 @@ def _problems_from_rows(source: ProblemSource, rows: Iterable[Row], may_lack_ans
 
 
 class _Options(NamedTuple):
-    """What there is to choose from."""
+    """The options of a row."""
 
     texts: list[str]
     labels: list[str]
-    """The row's own names for them (`["1", "2"]`), if it has any."""
+    """The row's own labels (`["1", "2"]`), if it has any."""
     are_numbers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _ReadRow:
-    """What a row says, before it is known what its source's answers stand for."""
+    """A row, read before the meaning of its source's answers is known."""
 
     place: str
     prompt: list[Message]
     value: Any
-    """The answer as the row has it."""
+    """The answer as stored."""
     answer: str | None
     options: _Options
     own_id: str | None
@@ -249,12 +250,11 @@ def _problem_of_row(source: ProblemSource, row: _ReadRow, answer: str | None) ->
 
 
 def _choice_answers(source: ProblemSource, rows: Sequence[_ReadRow]) -> list[str | None]:
-    """The answers of a source of choices: letters for indices and labels.
+    """Return the answers of a multiple-choice source, with letters for indices and labels.
 
     Raises:
-        ProblemError: some name no option, or it cannot be told which.
+        ProblemError: some answers name no option or are ambiguous.
     """
-    # Late: the package's other graders import this module.
     from distill.grading.golds import ChoiceGold, UnreadableGoldError, read_choice_golds
     from distill.grading.options import options_of
 
@@ -285,12 +285,12 @@ def _shown(places: Sequence[str]) -> str:
 
 
 def _options(source: ProblemSource, place: str, row: Mapping[str, Any], question: str) -> _Options:
-    """What there is to choose from; nothing where the source has no such column."""
+    """Return the options of a row; none if the source has no such column."""
     column = source.columns.options or _usual_options_column(source, row, question)
     if column is None:
         return _Options([], [])
     options, labels = row.get(column), []
-    if isinstance(options, Mapping) and isinstance(options.get("text"), list):  # as ARC and CommonsenseQA have them
+    if isinstance(options, Mapping) and isinstance(options.get("text"), list):  # as in ARC and CommonsenseQA
         labels = [str(label) for label in options.get("label") or ()]
         options = options["text"]
     if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
@@ -300,14 +300,14 @@ def _options(source: ProblemSource, place: str, row: Mapping[str, Any], question
         )
     if len(options) > len(string.ascii_uppercase):
         raise ProblemError(
-            f"{place}: {len(options)} options; there are letters for {len(string.ascii_uppercase)}. Remove the row."
+            f"{place}: {len(options)} options, but at most {len(string.ascii_uppercase)} are supported. Remove the row."
         )
     are_numbers = not all(isinstance(option, str) for option in options)
     return _Options([_clean(str(option)) for option in options], labels, are_numbers)
 
 
 def _usual_options_column(source: ProblemSource, row: Mapping[str, Any], question: str) -> str | None:
-    """The column that holds a choice's options by its name, where the question does not list them itself."""
+    """Return the usual column that holds the options, unless the question lists them itself."""
     if source.task != "choice":
         return None
     from distill.grading.options import options_of
@@ -318,11 +318,11 @@ def _usual_options_column(source: ProblemSource, row: Mapping[str, Any], questio
 
 
 def _fill(template: str, question: str, options: list[str]) -> str:
-    """The prompt: question and lettered options in their places, the options after it where they have none."""
+    """Fill a template with the question and the lettered options, which are appended if they have no place in it."""
     lettered = "\n".join(f"{letter}) {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False))
     if options and "{options}" not in template:
         template += "\n\n{options}"
-    # The question may itself hold "{options}".
+    # Split rather than replaced, because the question may itself contain "{options}".
     return "".join(
         question if part == "{problem}" else lettered if part == "{options}" else part
         for part in re.split(r"(\{problem\}|\{options\})", template)
@@ -332,7 +332,7 @@ def _fill(template: str, question: str, options: list[str]) -> str:
 def _pick_columns(
     source: ProblemSource, row: Mapping[str, Any], place: str, may_lack_answers: bool
 ) -> tuple[str, str | None]:
-    """The names of the question and answer columns; no answer column where none is needed and none is there."""
+    """Return the names of the question and answer columns; `None` if there is no answer column and none is needed."""
 
     def pick(chosen: str | None, candidates: tuple[str, ...], key: str) -> str:
         if chosen is not None and chosen in row:
@@ -369,12 +369,12 @@ def _final_answer(answer: Any, marker: str | None) -> str | None:
 
 
 def _clean(text: str) -> str:
-    """Text without lone surrogates, which no tokenizer and no UTF-8 file takes."""
+    """Replace lone surrogates, which tokenizers and UTF-8 files reject."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def source_label(source: ProblemSource | TraceSource) -> str:
-    """What a record says of its origin: no machine's folders."""
+    """Return the origin that a record states, without folders of this machine."""
     kind, _, name = source.source.partition(":")
     if kind == "file":
         return f"file:{Path(name).name}"
@@ -382,7 +382,7 @@ def source_label(source: ProblemSource | TraceSource) -> str:
 
 
 def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:
-    """Problems that reasoning-gym makes; each remembers how to make its entry again, which its scorer needs."""
+    """Generate reasoning-gym problems, with the metadata to regenerate their entries, which the scorer needs."""
     recipe = {"task": task, "options": source.options, "size": source.limit or DEFAULT_GYM_SIZE, "seed": seed}
     problems: dict[str, Problem] = {}
     for index, (question, answer) in enumerate(_gym_questions(recipe)):
@@ -394,11 +394,12 @@ def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:
 
 
 def _gym_questions(recipe: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Questions and answers, made in a process whose hash seed is always the same: some tasks' entries depend on it.
+    """Return generated questions and answers.
 
     Raises:
-        ProblemError: an unknown task, or options that it does not take.
+        ProblemError: an unknown task, options that it rejects, or a limit that was exceeded.
     """
+    # In a confined process, whose hash seed is fixed: some tasks' entries depend on it.
     task, limit_s = recipe["task"], GYM_START_S + GYM_ENTRY_S * recipe["size"]
     try:
         made: list[tuple[str, str | None]] = call_isolated(

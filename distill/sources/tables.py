@@ -1,11 +1,9 @@
-"""Rows of tables as others write them: JSONL, JSON or Parquet files, and Hub datasets.
-
-Enters: a path or a Hub id. Leaves: `(place, row)`, the place as a reader finds it again:
+"""Read rows of JSONL, JSON or Parquet files and of Hub datasets, each with its place.
 
     ("file:/data/rows.jsonl:12", {"problem": "What is 2 + 2?", "answer": "4"})
 
-JSONL, Parquet and Hub rows are read a few at a time, whatever the size; a JSON file is read whole, up to 256 MiB. A
-folder, a pipe or a device is refused: it may have no end.
+JSONL, Parquet and Hub rows are streamed; a JSON file is read whole, up to 256 MiB. Folders, pipes and devices are
+rejected, because they may never end.
 """
 
 import json
@@ -20,19 +18,19 @@ from distill.errors import ProblemError
 from distill.sources.parquet_tables import parquet_rows
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands (`file.jsonl:12`), and the row."""
+"""The place of a row (`file.jsonl:12`), and the row."""
 
 OnBad = Callable[[str, str], None]
-"""Told of a row that cannot be read: its place, and why."""
+"""Callback for a row that cannot be read, with its place and the reason."""
 
 KINDS = (".jsonl", ".json", ".parquet")
 MAX_LINE_BYTES = 32 << 20
-"""Longest line of JSONL; one that only opens lists takes forty times its size in memory."""
+"""Maximum length of a JSONL line; one that only opens lists takes forty times its size in memory."""
 MAX_JSON_BYTES = 256 << 20
 
 
 def refuse(place: str, why: str) -> None:
-    """The strict reader's way with a bad row.
+    """Raise at a bad row: the default of `on_bad`.
 
     Raises:
         ProblemError: always, with the place and the reason.
@@ -41,14 +39,14 @@ def refuse(place: str, why: str) -> None:
 
 
 def file_rows(path: Path, on_bad: OnBad = refuse) -> Iterator[Row]:
-    """The rows of a file.
+    """Yield the rows of a file.
 
     Args:
         path: `.jsonl`, `.json` (a list of objects) or `.parquet`.
-        on_bad: called for each row that cannot be read; the reader goes on with the next one where it returns.
+        on_bad: called for each row that cannot be read; if it returns, the next row is read.
 
     Raises:
-        ProblemError: no such file, an unknown kind, or a file that is broken as a whole; by default also at a bad row.
+        ProblemError: the file is missing, of an unknown kind, or broken as a whole; by default also at a bad row.
     """
     suffix = path.suffix.lower()
     try:
@@ -71,10 +69,10 @@ def file_rows(path: Path, on_bad: OnBad = refuse) -> Iterator[Row]:
 
 
 def hub_rows(name: str, config: str | None, split: str, revision: str | None) -> Iterator[Row]:
-    """The rows of a Hub dataset's split.
+    """Yield the rows of a Hub dataset's split.
 
     Raises:
-        ProblemError: it cannot be loaded (see `distill.models.hub.load_hub_dataset`).
+        ProblemError: the dataset cannot be loaded (see `distill.models.hub.load_hub_dataset`).
     """
     from distill.models.hub import load_hub_dataset
 
@@ -106,7 +104,7 @@ def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a file; `None` for one that is too long to be held."""
+    """Yield the lines of a file; `None` for a line that is too long."""
     while line := stream.readline(MAX_LINE_BYTES + 1):
         if len(line) <= MAX_LINE_BYTES or line.endswith(b"\n"):
             yield line
@@ -136,7 +134,7 @@ def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, Any]]:
 
 
 def _unusable(error: Exception) -> str:
-    """Why valid JSON cannot be read."""
+    """Return why valid JSON cannot be used."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     limit = sys.get_int_max_str_digits()

@@ -1,9 +1,16 @@
 """The stages: thin shells (files, processes) around pure cores. They never import each other.
 
-Each module has `VERSION` (raised when the same inputs give another result), `identity(run)` (what decides the result),
-`check(run)` (verifies what is stored), `grows(changed)` (whether a change leaves it valid), `forget(run)` (whether an
-attempt has left nothing worth keeping, which is cleared away then), `ready(run)` (verifies what it is about to read of
-the stages before) and `run(run) -> Summary`. What they share of a run is `RunContext`.
+Each stage module has
+
+    VERSION                  raised when the same inputs give another result
+    identity(run)            everything that decides the result
+    check(run)               verifies stored results
+    grows(changed)           whether a changed identity leaves stored results valid
+    forget(run)              whether an attempt left nothing worth keeping and may be replaced without --force
+    ready(run)               verifies the inputs from earlier stages
+    run(run) -> Summary      does the work
+
+They share the state of a run in a `RunContext`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,31 +32,29 @@ from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import TRACES
 from distill.storage.run_folder import StageFolder, damaged_outputs
 
-# Files that one stage leaves for another, relative to the stage's folder.
-
 SERVED = "served"
-"""Stands for the revision of a teacher behind a server, which does not tell."""
+"""Revision of a teacher behind a server, whose real revision is unknown."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """A recipe at work in its run folder; what is slow to find out is found out once."""
+    """A recipe and its run folder. Slow lookups are cached."""
 
     recipe: Recipe
     run_dir: Path
     retry_errors: bool = False
-    """Whether samples that ended in errors are asked for again."""
+    """Whether to retry samples that ended in errors."""
     leader: Leader | None = None
-    """Of the processes that a launcher has started, if any: those that train along."""
+    """Leads the other processes of a launcher (such as torchrun), if one started this process."""
     needs_weights: bool = True
-    """Whether the student's weights must be here; its tokenizer and config are enough to check rows."""
+    """Whether the student's weights are needed; its tokenizer and config are enough to check rows."""
 
     def folder(self, stage: str) -> StageFolder:
-        """Where a stage keeps its files, whether it has begun or not."""
+        """Return a stage's folder, which need not exist."""
         return StageFolder(self.run_dir / stage)
 
     def finished(self, stage: str, wanted_by: str) -> dict[str, Any]:
-        """The manifest of an earlier stage.
+        """Return the manifest of an earlier stage.
 
         Raises:
             UserError: that stage is not complete.
@@ -63,18 +68,21 @@ class RunContext:
         return manifest
 
     def made_before(self, stage: str, same_split: bool = False) -> dict[str, dict[str, Any]]:
-        """The manifests of the stages that a stage rests on, in order, once it is sure that this recipe has made them.
+        """Return the manifests of the stages that a stage builds on, after checking that this recipe made them.
 
         Args:
             stage: the stage.
             same_split: see `distill.recipe.lineage.check_made_by`.
 
+        Returns:
+            Stage -> manifest, in running order.
+
         Raises:
-            UserError: one is not complete, or the recipe has changed since.
-            StoreError: one was made from something else than the one before it holds now.
+            UserError: a stage is not complete, or the recipe has changed since.
+            StoreError: a stage was made from another result of its predecessor than the one that is there now.
         """
         before = stages_before(self.recipe, stage)
-        # Rows can be trained on where nothing but them has been brought.
+        # Training needs only the rows, so a machine may have the filter's folder without the traces' folder.
         needed = before[-1:] if stage == "sft" else before
         found = {name: self.finished(name, stage) for name in reversed(needed)}
         manifests = {name: found.get(name) or self.folder(name).manifest for name in before}
@@ -83,16 +91,16 @@ class RunContext:
         return complete
 
     def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:
-        """Read outputs of a finished stage whole, before something rests on them.
+        """Check outputs of a finished stage against their checksums.
 
         Args:
-            stage: whose they are.
-            names: of the outputs.
+            stage: the finished stage.
+            names: of its outputs.
             wanted_by: the command that needs them.
-            way: to have them again, as a sentence.
+            way: sentence for the error message: how to make them again.
 
         Raises:
-            StoreError: one is gone, cut or changed since the stage left it.
+            StoreError: an output is missing, truncated or changed.
         """
         folder = self.folder(stage)
         for name, what in damaged_outputs(
@@ -102,7 +110,7 @@ class RunContext:
 
     @cached_property
     def problem_sets(self) -> ProblemSets:
-        """The problems to train on and those to measure on.
+        """Return the problems to train on and those to evaluate on.
 
         Raises:
             ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
@@ -111,64 +119,64 @@ class RunContext:
 
     @cached_property
     def student(self) -> Student:
-        """The student's row of the student table, or one made for a model that is not in it.
+        """Return the student's row of the student table, or a new row for a model that is not in it.
 
         Raises:
-            ModelError: neither an alias nor anything that could be a Hub id or a folder.
+            ModelError: the name is neither an alias nor a possible Hub id or folder.
         """
         return find_student(self.recipe.student)
 
     @cached_property
     def student_model(self) -> Model:
-        """The student's files on this disk and their revision, fetched where they are not here.
+        """Return the student's local files and revision, downloaded if needed.
 
         Raises:
-            ModelError: it is neither here nor to be had from the Hub, or it is no causal language model.
+            ModelError: it is neither here nor on the Hub, or it is not a causal language model.
         """
         return resolve_model(self.student.hub_id, self.recipe.student_revision, self.needs_weights)
 
     @property
     def measured_fingerprint(self) -> str:
-        """SHA-256 (hex) of the evaluation's questions, which imported traces must not answer."""
+        """Return the SHA-256 (hex) of the evaluation's questions, which imported traces must not answer."""
         if self.recipe.eval is None:
             return ""
         return fingerprint({"questions": sorted(self.problem_sets.measured_questions)})
 
     @property
     def generate(self) -> GenerateConfig:
-        """How the teacher is sampled.
+        """Return the recipe's `generate:`.
 
         Raises:
-            UserError: the recipe takes in traces made elsewhere.
+            UserError: the recipe imports its traces instead.
         """
         if self.recipe.generate is None:
             raise UserError(
                 "generate: the recipe has no generate: section; its traces are made elsewhere "
-                "(traces:). Take them in with `distill import`."
+                "(traces:). Import them with `distill import`."
             )
         return self.recipe.generate
 
     @cached_property
     def evaluation_packs(self) -> list[Pack]:
-        """The evaluation sets that traces are kept clean of (`filter.decontaminate`).
+        """Return the evaluation sets whose problems are dropped (`filter.decontaminate`).
 
         Raises:
-            ProblemError: an unknown name, or a set that cannot be loaded whole.
+            ProblemError: a name is unknown, or a set cannot be loaded whole.
         """
         return load_packs(self.recipe.filter.decontaminate)
 
     @property
     def teacher_is_served(self) -> bool:
-        """Whether somebody else's process holds the teacher, so that nothing of it need be here."""
+        """Return whether a server holds the teacher, so that no files of it are needed here."""
         return bool(self.generate.compute.base_urls)
 
     @cached_property
     def teacher_model(self) -> Model:
-        """The teacher's files on this disk and their revision; of a served one its name alone, and `SERVED`.
+        """Return the teacher's local files and revision; for a served teacher only its name, and `SERVED`.
 
         Raises:
-            ModelError: it is neither here nor to be had from the Hub, or it is no causal language model.
-            UserError: the recipe takes in traces made elsewhere.
+            ModelError: it is neither here nor on the Hub, or it is not a causal language model.
+            UserError: the recipe imports its traces instead.
         """
         name = self.generate.teacher
         if self.teacher_is_served:
@@ -178,27 +186,30 @@ class RunContext:
 
 
 def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
-    """For a stage whose result is remade whole when anything about it changes."""
+    """Return `False`; a `grows` for stages that are redone in full after any change."""
     return False
 
 
 def nothing_to_check(run: RunContext) -> list[str]:
-    """For a stage that verifies nothing of what is stored beyond the sizes that the runner looks at."""
+    """Return no findings; a `check` for stages that rely on the runner's check of file sizes."""
     return []
 
 
 def nothing_to_read(run: RunContext) -> None:
-    """For a stage that reads nothing of the stages before."""
+    """Do nothing; a `ready` for stages that read nothing of earlier ones."""
 
 
 def remake_damaged(run: RunContext, stage: str, names: Sequence[str] | None, again: str) -> list[str]:
-    """Take a finished stage back to *not complete* where one of its outputs is gone, cut or changed; that, in words.
+    """Reset a finished stage to *not complete* if an output is missing, truncated or changed.
 
     Args:
         run: the recipe and its folder.
         stage: the stage.
-        names: of the outputs to read; left out: all.
-        again: what happens now, as a clause.
+        names: outputs to check; `None`: all.
+        again: clause for the messages: what happens now.
+
+    Returns:
+        A message for each damaged output.
     """
     folder = run.folder(stage)
     manifest = folder.manifest
@@ -209,10 +220,10 @@ def remake_damaged(run: RunContext, stage: str, names: Sequence[str] | None, aga
 
 
 def traces_fingerprint(generated: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over the traces of a finished generate stage, from its manifest."""
+    """Return the SHA-256 (hex) over the traces of a finished generate or import stage, from its manifest."""
     return fingerprint({n: o["sha256"] for n, o in generated["outputs"].items() if n.startswith(f"{TRACES}/")})
 
 
 def chat_format_of(model_name: str) -> str | None:
-    """The template for a model of the student table that has none of its own."""
+    """Return the chat format for a model of the student table that has no template of its own."""
     return next((s.chat_format for s in STUDENTS.values() if s.hub_id == model_name), None)

@@ -1,7 +1,7 @@
-"""Stage 4: base and student answer the same problems, which no training row came from.
+"""Stage 4: evaluate base and student on the same problems, none of which was trained on.
 
-Enters: the held-out split and benchmarks; the base and `sft/student`. Leaves: `problems.jsonl`, and under `base/` and
-`student/` each a ledger and `verdicts.jsonl`. The scores go into the manifest and `summary.json`.
+Writes `problems.jsonl`, and a ledger and `verdicts.jsonl` in each of `base/` and `student/`. The scores go into the
+manifest and `summary.json`.
 """
 
 from collections import defaultdict
@@ -37,7 +37,7 @@ EXTRACTION = (
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """One model's answers on all evaluation problems, with their verdicts in the same order."""
+    """One model's answers to all evaluation problems, with verdicts in the same order."""
 
     model: Model
     traces: list[Trace]
@@ -45,7 +45,7 @@ class Graded:
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides the scores."""
+    """Return everything that decides the scores."""
     assert run.recipe.eval is not None
     run.finished("sft", "eval")
     _check_split(run)
@@ -62,7 +62,7 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 
 def forget(run: RunContext) -> bool:
-    """Clear away a stopped evaluation in which neither model has answered anything; whether it was one."""
+    """Unless the evaluation is complete or holds a successful answer, remove its ledgers and return `True`."""
     folder = run.folder("eval")
     ledgers = [folder.path / role / LEDGER for role in ROLES]
     if folder.is_complete or any(index.places.keys() - index.errors for index in map(index_ledger, ledgers)):
@@ -73,16 +73,16 @@ def forget(run: RunContext) -> bool:
 
 
 def ready(run: RunContext) -> None:
-    """Verify the student's weights, which are about to be loaded twice.
+    """Verify the student's weights.
 
     Raises:
-        StoreError: they are not what training left.
+        StoreError: they are not those that training wrote.
     """
     run.verify("sft", [STUDENT], "eval", "Train again with `distill sft --force` (what is there is moved aside).")
 
 
 def _check_split(run: RunContext) -> None:
-    """Refuse to measure on problems that the student may have been trained on."""
+    """Refuse to evaluate on problems that the student may have been trained on."""
     source = run.finished(run.recipe.traces_stage, "eval")["identity"]
     if run.recipe.traces_stage == "import":
         same_split = source.get("measured") == run.measured_fingerprint
@@ -96,7 +96,7 @@ def _check_split(run: RunContext) -> None:
 
 
 def run(run: RunContext) -> Summary:
-    """Sample both models (each in a child process), grade, compare."""
+    """Sample both models (each in a child process), grade and compare."""
     assert run.recipe.eval is not None
     folder, drain_s = run.folder("eval").path, run.recipe.eval.compute.drain_s
     benchmarks = run.problem_sets.benchmarks
@@ -119,7 +119,7 @@ def run(run: RunContext) -> Summary:
 
 
 def compare(base: Graded, student: Graded, benchmarks: Mapping[str, Sequence[Problem]], seed: int) -> dict[str, Any]:
-    """Scores of both models on each benchmark and over all their problems, with the paired difference."""
+    """Return the scores of both models overall and on each benchmark, with the paired difference."""
     everything = [problem for problems in benchmarks.values() for problem in problems]
     overall = _side_by_side(base, student, everything, seed)
     each = [{"name": name, **_side_by_side(base, student, set_, seed)} for name, set_ in benchmarks.items()]
@@ -143,7 +143,7 @@ def _side_by_side(base: Graded, student: Graded, problems: Sequence[Problem], se
 
 
 def problem_scores(graded: Graded, ids: set[str]) -> dict[str, float]:
-    """Each problem's share of right answers; an answer that could not be graded counts as not right."""
+    """Return each problem's share of right answers; an ungraded answer counts as not right."""
     by_problem: dict[str, list[bool]] = defaultdict(list)
     for verdict in graded.verdicts:
         if verdict.problem_id in ids:
@@ -152,7 +152,7 @@ def problem_scores(graded: Graded, ids: set[str]) -> dict[str, float]:
 
 
 def score(graded: Graded, ids: set[str], seed: int) -> EvalResult:
-    """One model's pass@1 (mean over samples, then over problems) with its bootstrap interval."""
+    """Return one model's pass@1 (mean over samples, then over problems) with its bootstrap interval."""
     scores = problem_scores(graded, ids)
     values = [scores[name] for name in sorted(scores)]
     traces = [trace for trace in graded.traces if trace.problem_id in ids]
@@ -173,7 +173,7 @@ def _grade(run: RunContext, role: str, model: Model, problems: dict[str, Problem
     config = run.recipe.eval
     assert config is not None
     wanted = {(name, i) for name in problems for i in range(config.samples_per_problem)}
-    places = index_ledger(folder / role / LEDGER).places  # of a sample that was asked for twice, the one that counts
+    places = index_ledger(folder / role / LEDGER).places  # one record per sample, even if it was sampled twice
     traces = list(read_at(folder / role / LEDGER, (places[key] for key in sorted(wanted & places.keys()))))
     with GradingPool(timeout_s=config.grade_timeout_s) as pool:
         answers = ((problems[t.problem_id], _gradable(t)) for t in traces)
@@ -191,7 +191,8 @@ def _verdict(trace: Trace, grade: Grade) -> Verdict:
 
 
 def _gradable(trace: Trace) -> str:
-    """The text to look for an answer in. A cut-off text counts only what it boxed: its last number means nothing."""
+    """Return the text to extract an answer from."""
+    # The last number of a truncated text is not an answer, so only its boxed answers count.
     return boxes_alone(trace.content) if trace.finish_reason == "length" else trace.content
 
 
@@ -207,7 +208,7 @@ def _job(run: RunContext, role: str, model: Model, folder: Path) -> SamplingJob:
         problems=str(folder / PROBLEMS),
         ledger=str(folder / role / LEDGER),
         samples_per_problem=config.samples_per_problem,
-        # Not the seed that sampled the teacher: a self-distilled base would draw the same numbers again.
+        # Differs from the seed of the teacher: with self-distillation the base would repeat the teacher's samples.
         seed=run.recipe.seed + 1,
         sampling=config.sampling.model_dump(mode="json"),
         compute=config.compute.model_dump(mode="json"),
@@ -215,7 +216,7 @@ def _job(run: RunContext, role: str, model: Model, folder: Path) -> SamplingJob:
 
 
 def _protocol(run: RunContext, engine: dict[str, Any] | None) -> dict[str, Any]:
-    """What a score means nothing without."""
+    """Return the conditions under which the scores are comparable."""
     config = run.recipe.eval
     assert config is not None
     return {

@@ -1,11 +1,12 @@
-"""Stage 2: keep the traces that are right, readable, clean and wanted; every drop has its reasons.
+"""Stage 2: keep the traces that are right, readable, clean and selected, and record the reasons of every drop.
 
-Enters: the traces of `generate` (or `import`). Leaves: `kept/` (TRL's prompt and completion, and the trace's own
-columns), `dropped/` (the text and every reason), both Parquet that `datasets.load_dataset` takes, `verdicts.jsonl`, and
-`decontamination.json`, the certificate of the evaluation sets that were checked against.
+    kept/                   prompt and completion for TRL, and the trace's own columns
+    dropped/                the text and every reason
+    verdicts.jsonl          one verdict for each trace
+    decontamination.json    certificate: the evaluation sets that were checked against
 
-Texts are looked at in worker processes (`distill.filters.facts`), and then once more to be written; in between only
-facts are held, a problem at a time.
+Both tables are Parquet that `datasets.load_dataset` loads. Texts are read by worker processes
+(`distill.filters.facts`) and again when rows are written; in between only facts are held, one problem at a time.
 """
 
 import json
@@ -50,13 +51,13 @@ grows = never_grows
 
 GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 CACHE = "facts.sqlite"
-"""Beside the stages, so that another filter recipe finds it too."""
+"""In the run folder, not the stage's, so that it survives a change of the filter's settings."""
 FACTS = ".facts"
 DECIDED = ".decided.jsonl"
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides the verdicts."""
+    """Return everything that decides the verdicts."""
     source = run.made_before("filter")[run.recipe.traces_stage]
     config = run.recipe.filter
     return {
@@ -71,12 +72,12 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 
 def check(run: RunContext) -> list[str]:
-    """Read the rows and verdicts whole; what must be made again, in words. The same traces give the same bytes."""
+    """Verify rows and verdicts, and return a message for each damaged output; all are reproducible from the traces."""
     return remake_damaged(run, "filter", None, "made again from the traces")
 
 
 def forget(run: RunContext) -> bool:
-    """Whether another filter may take the place of this one without asking: it is not complete, or kept nothing."""
+    """Return whether the filter is not complete or kept nothing."""
     manifest = run.folder("filter").manifest
     return manifest is None or manifest["metrics"]["num_kept"] == 0
 
@@ -85,18 +86,18 @@ def ready(run: RunContext) -> None:
     """Verify the traces and their problems.
 
     Raises:
-        StoreError: some are damaged; the way to have them again.
+        StoreError: some are damaged; the message says how to make them again.
     """
     stage = run.recipe.traces_stage
     if found := check_stored(run.folder(stage), f"in {DAMAGED}/ if it was there"):
-        raise StoreError("\n".join([*found, f"Run `distill {stage}`, which makes that good, then this."]))
+        raise StoreError("\n".join([*found, f"Run `distill {stage}` to repair them, then this command again."]))
 
 
 def refuse_nothing(run: RunContext) -> None:
-    """Stop where a finished filter has kept nothing; its verdicts and dropped rows stay.
+    """Refuse to continue after a filter that kept nothing; its verdicts and dropped rows stay.
 
     Raises:
-        UserError: the most frequent reasons, and the keys that decide them.
+        UserError: nothing was kept; the message gives the most frequent reasons and the keys that decide them.
     """
     metrics = run.finished("filter", "filter")["metrics"]
     if not metrics["num_kept"]:
@@ -104,7 +105,7 @@ def refuse_nothing(run: RunContext) -> None:
 
 
 def run(run: RunContext) -> Summary:
-    """Grade, measure, judge, select; write what is kept and what is not."""
+    """Grade, measure, judge and select; write kept and dropped rows."""
     config = run.recipe.filter
     source = run.folder(run.recipe.traces_stage)
     folder = run.folder("filter").path
@@ -120,10 +121,10 @@ def run(run: RunContext) -> Summary:
 
 
 def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
-    """Find out all that is not in the cache yet; the number of pieces."""
+    """Examine all traces, with cached facts where possible; return the number of pieces."""
     config = run.recipe.filter
     facts_folder = run.folder("filter").path / FACTS
-    shutil.rmtree(facts_folder, ignore_errors=True)  # of a run that was stopped; the cache has what it found
+    shutil.rmtree(facts_folder, ignore_errors=True)  # left by an interrupted run; its facts are in the cache
     facts_folder.mkdir(parents=True)
     settings = _settings(run)
     seen = Counter[str]()
@@ -160,12 +161,13 @@ def _settings(run: RunContext) -> Settings:
 
 
 def _counts_tokens(config: FilterConfig) -> bool:
-    """Whether traces are measured in the student's tokens, which costs about as much as all other measures together."""
+    """Return whether lengths are counted in the student's tokens."""
+    # Only if needed: tokenising costs about as much as all other measures together.
     return config.min_tokens is not None or config.max_tokens is not None
 
 
 def _first_glance(facts: Facts) -> str:
-    """What the live view counts a trace as."""
+    """Return the category of a trace in the progress bar."""
     if facts.finish_reason != "stop":
         return facts.finish_reason
     if facts.grade is None or facts.grade.correct is None:
@@ -181,7 +183,7 @@ def _shares(seen: Counter[str]) -> str:
 def _ask(
     run: RunContext, source: Path, problems: ProblemFile, num_pieces: int, notes: dict[str, ProblemNotes]
 ) -> dict[str, ProblemNotes]:
-    """The notes with what the judge says, where the recipe has one."""
+    """Return the notes with the judge's verdicts added, if the recipe has a judge."""
     judge = run.recipe.filter.judge
     if judge is None:
         return notes
@@ -211,11 +213,15 @@ def _ask(
 def _decide(
     run: RunContext, source: Path, problems: ProblemFile, num_pieces: int, notes: Mapping[str, ProblemNotes]
 ) -> list[str | None]:
-    """Write down all verdicts but for what hangs on the whole set; that, for each kept trace in order."""
+    """Write all verdicts, except for reasons that depend on the whole set.
+
+    Returns:
+        For each kept trace in order, the reason for which a limit over the whole set drops it, or `None`.
+    """
     config, seed = run.recipe.filter, run.recipe.seed
     folder = run.folder("filter").path
     repeated = {note.repeats for note in notes.values() if note.repeats}
-    # Of problems that repeat each other, the first of which anything is kept.
+    # First problems of duplicate groups from which something is kept already; later ones are dropped as duplicates.
     taken: set[str] = set()
     finder = SecretFinder(secrets())
 
@@ -240,10 +246,8 @@ def _decide(
 
 
 def _secret_kinds(source: Path, problems: ProblemFile, finder: SecretFinder) -> Iterator[str | None]:
-    """The kind of secret that each trace or its problem holds, in the traces' order: in any text that is published.
-
-    Found here and not by the workers, which must not know the secrets of the environment.
-    """
+    """Yield for each trace the kind of secret in its published texts or its problem's, or `None`."""
+    # Searched here and not in the workers, which must not know the environment's secrets.
     for name, traces in groupby(stored_traces(source), key=attrgetter("problem_id")):
         problem = problems[name]
         known_by = [problem.id, problem.source, json.dumps(problem.metadata, ensure_ascii=False), problem.answer or ""]
@@ -255,7 +259,7 @@ def _secret_kinds(source: Path, problems: ProblemFile, finder: SecretFinder) -> 
 def _write(
     folder: Path, source: Path, problems: ProblemFile, late_reasons: Sequence[str | None]
 ) -> tuple[Funnel, dict[str, int | None]]:
-    """Go through texts and verdicts side by side; both are in the order of their identities."""
+    """Write kept and dropped rows and the final verdicts; traces and verdicts are in the same order."""
     funnel = Funnel()
     new = {name: folder / f".{name}" for name in (KEPT, DROPPED, VERDICTS)}
     for name in (KEPT, DROPPED):
@@ -290,7 +294,7 @@ def _write(
 
 
 def _final_verdicts(decided: Iterable[str], late_reasons: Sequence[str | None]) -> Iterator[Verdict]:
-    """The verdicts as decided, and for the kept ones in turn what the whole set has to say."""
+    """Yield the verdicts, with late reasons added to kept ones in turn."""
     late = iter(late_reasons)
     for line in decided:
         verdict = Verdict.from_json(json.loads(line))
@@ -342,7 +346,7 @@ def _messages_type() -> Any:
 
 
 def _kept_schema() -> Any:
-    """Given, not read off the rows, so that an empty table has its columns too."""
+    # Declared rather than inferred, so that an empty table has its columns too.
     import pyarrow as pa
 
     text = ("problem_id", "task", "source", "answer", "extracted_answer", "graded_by", "teacher", "teacher_revision")

@@ -1,7 +1,7 @@
-"""Stage 1: the teacher answers each problem several times.
+"""Stage 1: sample several answers of the teacher to each problem.
 
-Enters: the recipe's problems. Leaves: `problems.jsonl` and `traces/*.parquet`, one row a `Trace`, sorted by identity
-(see `distill.storage.trace_store`). While it runs, a ledger grows instead.
+Writes `problems.jsonl` and `traces/*.parquet` with one `Trace` per row, sorted by identity (see
+`distill.storage.trace_store`). While sampling, traces are appended to a ledger.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ ready = nothing_to_read
 
 NOT_IDENTITY = {"compute", "teacher", "revision", "price"}
 GROWING = {"problems", "samples_per_problem", "stop_after_correct"}
-"""Identity keys whose change leaves every sample drawn so far valid."""
+"""Identity keys whose change leaves all existing samples valid."""
 NUM_SHOWN = 3
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides the traces."""
+    """Return everything that decides the traces."""
     config = run.generate.model_dump(mode="json", exclude=NOT_IDENTITY)
     template = None if run.teacher_is_served else chat_template_of(run.teacher_model.path, _chat_format(run))
     return {
@@ -51,19 +51,19 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 
 def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
-    """Whether a change leaves every sample drawn so far valid, so that only what is missing is asked for.
+    """Return whether a change leaves all existing samples valid, so that only missing ones are sampled.
 
-    More, fewer, other or reordered problems, and another number of samples, do. So does a source that is new or gone,
-    but not another prompt for the same source.
+    True if only problems, their order or the number of samples change, and if a source is added or removed; false for
+    another prompt of the same source.
     """
     return all(key in GROWING or (key.startswith("prompts.") and None in pair) for key, pair in changed.items())
 
 
 def check(run: RunContext) -> list[str]:
-    """Verify what is stored, before it is decided whether the stage is done; what must be drawn again, in words.
+    """Verify stored traces, and return a message for whatever must be sampled again.
 
     Raises:
-        UserError: a problem that has kept its id has another prompt than its samples were drawn with.
+        UserError: a problem has the id of an earlier one with another prompt, for which samples exist.
     """
     folder = run.folder("generate")
     if not folder.path.exists():
@@ -79,7 +79,7 @@ def check(run: RunContext) -> list[str]:
 
 
 def forget(run: RunContext) -> bool:
-    """Clear away an attempt in which the teacher answered nothing; whether it was one."""
+    """Unless a successful answer is stored, remove the attempt and return `True`."""
     folder = run.folder("generate").path
     if _has_answers(folder):
         return False
@@ -89,7 +89,6 @@ def forget(run: RunContext) -> bool:
 
 
 def _has_answers(folder: Path) -> bool:
-    """Whether the teacher has answered anything that is stored."""
     found = stored_without_repair(folder).with_ledger(index_ledger(folder / LEDGER))
     return bool(found.keys - found.errors)
 
@@ -99,7 +98,7 @@ def run(run: RunContext, engine: Engine | None = None) -> Summary:
 
     Args:
         run: the recipe and its folder.
-        engine: draw in this process with this engine; left out: in a child process with the recipe's engine.
+        engine: sample in this process with this engine; left out: in a child process with the recipe's engine.
     """
     config = run.generate
     folder = run.folder("generate").path
@@ -128,13 +127,17 @@ def _write_skipped(run: RunContext, skipped: Mapping[tuple[str, int], str]) -> N
 
 
 def _refuse_changed_prompts(run: RunContext) -> None:
-    """Ids that the source gives itself may hide a changed prompt, whose old samples would be passed off as new ones."""
+    """Refuse problems whose prompt changed under the same id, if samples exist.
+
+    Ids may come from the source, so a changed prompt does not imply a new id; samples of the old prompt would be taken
+    for samples of the new one.
+    """
     file = run.folder("generate").path / PROBLEMS
     if not file.exists():
         return
     try:
         before = {str(row.get("id")): row.get("prompt") or [] for row in read_jsonl(file)}
-    except StoreError:  # damaged; what is written below is from the recipe
+    except StoreError:  # damaged; `run` writes it anew from the recipe
         return
     changed = [p for p in run.problem_sets.train if before.get(p.id, p.prompt) != p.prompt]
     if changed and not _has_answers(file.parent):

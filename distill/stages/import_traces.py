@@ -1,7 +1,7 @@
-"""Stage 1 without a teacher: traces made elsewhere, in the form that sampling leaves them in.
+"""Stage 1 without a teacher: import traces made elsewhere into the format of sampled ones.
 
-Enters: the recipe's `traces:`. Leaves: `problems.jsonl`, `traces/*.parquet` (see `distill.storage.trace_store`), and
-`skipped.json`, which counts the rows that could not be used and shows the first of them.
+Writes `problems.jsonl`, `traces/*.parquet` (see `distill.storage.trace_store`) and `skipped.json` with counts and
+examples of unusable rows.
 """
 
 import json
@@ -30,11 +30,11 @@ grows, ready = never_grows, nothing_to_read
 
 SKIPPED = "skipped.json"
 NUM_WRITTEN = 256
-"""Traces that are written together."""
+"""Traces per write to the ledger."""
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides the traces; of files the content, wherever they lie."""
+    """Return everything that decides the traces; files count by their content, not their location."""
     sources = [source.model_dump(mode="json") for source in run.recipe.traces]
     for source in sources:
         for key in ("source", "problems"):
@@ -43,12 +43,12 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 
 def check(run: RunContext) -> list[str]:
-    """Verify what is stored; what must be read again, in words."""
+    """Verify stored traces, and return a message for whatever must be read again."""
     return check_stored(run.folder("import"), "its rows are read again")
 
 
 def forget(run: RunContext) -> bool:
-    """Clear away what a stopped import has left, all of which its source has still; whether that was all."""
+    """Unless the import is complete or has shards, remove what it left and return `True`."""
     folder = run.folder("import")
     if folder.is_complete or shard_files(folder.path):
         return False
@@ -62,7 +62,7 @@ def run(run: RunContext) -> Summary:
     skipped = Skipped()
     num_by_source = Counter[str]()
     with disk_errors(folder):
-        (folder / LEDGER).unlink(missing_ok=True)  # of a run that was stopped: its source has all of it still
+        (folder / LEDGER).unlink(missing_ok=True)  # left by an interrupted run; imports start over
         new = folder / f".{PROBLEMS}"
         names: set[str] = set()
         with (
@@ -100,7 +100,7 @@ def run(run: RunContext) -> Summary:
 
 
 def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]:
-    """All sources' problems and traces, without the problems that the evaluation measures on."""
+    """Yield all sources' problems and traces, without evaluation problems."""
     measured = run.problem_sets.measured_questions if run.recipe.eval else frozenset()
     identities = Identities()
     for source in run.recipe.traces:
@@ -113,7 +113,7 @@ def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]
 
 
 def _by_content(source: str | None) -> str | None:
-    """A file's name and SHA-256 instead of its place on this machine; anything else as it is."""
+    """Return a local file's name and SHA-256 instead of its path; any other source unchanged."""
     kind, _, name = (source or "").partition(":")
     path = Path(name)
     return f"file:{path.name} {sha256_of(path)}" if kind == "file" and is_file(path) else source

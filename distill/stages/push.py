@@ -1,7 +1,6 @@
-"""Stage 5: the student, and if asked its training data, go to the Hugging Face Hub.
+"""Stage 5: publish the student, and optionally its training data, on the Hugging Face Hub.
 
-Enters: the finished stages before it. Leaves: repositories on the Hub, each changed by one commit, and here
-`model_card.md`, `dataset_card.md` and `files.json`, which say what was published.
+Each repository gets one commit. `model_card.md`, `dataset_card.md` and `files.json` record what was published.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ NOT_IDENTITY = {"accept_licence", "replace_readme"}
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides what is published."""
+    """Return everything that decides what is published."""
     return {
         "version": VERSION,
         "name": run.recipe.name,
@@ -45,17 +44,20 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 
 def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
-    """What is on the Hub has versions of its own: another result or another repository is simply pushed."""
+    """Return `True`: the Hub keeps versions, so another result or repository can always be pushed."""
     return True
 
 
 def forget(run: RunContext) -> bool:
-    """Never asked: what was pushed before forbids nothing."""
+    """Return `False`; never called, since `grows` is always true and so no change is refused."""
     return False
 
 
 def check(run: RunContext) -> list[str]:
-    """Whether the Hub still has what was pushed; where it cannot be asked, that is taken as so."""
+    """Check that the Hub still has what was pushed, and return a message for each branch that has changed.
+
+    If the Hub cannot be reached, nothing is reported.
+    """
     folder = run.folder("push")
     manifest = folder.manifest
     if manifest is None or _is_outdated(run):
@@ -70,18 +72,18 @@ def check(run: RunContext) -> list[str]:
         if there is None:
             return []
         if not there:
-            found.append(f"{pushed['repo']} ({pushed['branch']}) is not as it was pushed; looking at it again")
+            found.append(f"{pushed['repo']} ({pushed['branch']}) has changed since it was pushed; pushing again")
     if found:
         folder.reopen()
     return found
 
 
 def check_before(run: RunContext) -> None:
-    """Find out whether a push could work, before anything costs.
+    """Check that a push can work, before any expensive stage runs.
 
     Raises:
-        UserError: no token, no right to write, a card of somebody else's, a name that the Hub does not take; a licence
-            that forbids it.
+        UserError: no token, no right to write, a card that distill did not write, an invalid repository name, or a
+            licence that forbids publishing.
     """
     config, generate = _config(run), run.recipe.generate
     names_are_valid(config)
@@ -92,14 +94,14 @@ def check_before(run: RunContext) -> None:
 
 
 def dry_run(run: RunContext) -> Plan:
-    """What a push would do; asks nobody."""
+    """Return the plan of a push without contacting the Hub."""
     config = _config(run)
     names_are_valid(config)
     return make_plan(_facts(run), config, run.folder("push").path / SCRATCH)
 
 
 def run(run: RunContext) -> Summary:
-    """Publish, repository by repository: the data first, as the model's card leads to it."""
+    """Publish to each repository, the dataset first: the model's card links to it."""
     config = _config(run)
     folder = run.folder("push").path
     api = connect()
@@ -131,7 +133,6 @@ def _facts(run: RunContext) -> RunFacts:
 
 
 def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:
-    """Those of the stages before, in order; raises as `RunContext.made_before`."""
     return run.made_before("push")
 
 
@@ -140,7 +141,7 @@ def _is_outdated(run: RunContext) -> bool:
 
 
 def _config(run: RunContext) -> PushConfig:
-    """The recipe's `push:`.
+    """Return the recipe's `push:`.
 
     Raises:
         UserError: there is none.
@@ -157,7 +158,7 @@ def _refuse(found: Sequence[Flag], config: PushConfig) -> None:
             "push: a licence forbids this.\n"
             + "\n".join(f"  {flag.text}" for flag in refusals)
             + "\nIf you have another agreement with its owner, say so with push.accept_licence: true "
-            "(--accept-licence); the card tells of it all the same."
+            "(--accept-licence); the card still states the restriction."
         )
 
 
@@ -173,7 +174,7 @@ def _write_cards(folder: Path, plan: Plan) -> None:
 
 
 def _asker(api: "HfApi", kind: str) -> Any:
-    """Asks the Hub for the front matter of a card; a Hub that does not answer leaves the licence unknown."""
+    """Return an `AskHub` for models or datasets; if the Hub does not answer, the licence stays unknown."""
 
     def ask(name: str) -> dict[str, Any]:
         import httpx

@@ -1,6 +1,6 @@
-"""Stage 3: the student learns from the kept traces.
+"""Stage 3: fine-tune the student on the kept traces.
 
-Enters: `filter/kept`. Leaves: `student/`, which vLLM and transformers load, `adapter/` with LoRA, and `metrics.jsonl`.
+Writes `student/` (loads in vLLM and transformers), `adapter/` (with LoRA) and `metrics.jsonl`.
 """
 
 from dataclasses import asdict
@@ -32,12 +32,12 @@ grows = never_grows
 
 
 def check(run: RunContext) -> list[str]:
-    """Move damaged checkpoints aside; training resumes from the one before them."""
+    """Move damaged checkpoints aside and return a message for each; training resumes from the latest intact one."""
     return set_damaged_aside(run.folder("sft").path / CHECKPOINTS)
 
 
 def forget(run: RunContext) -> bool:
-    """Whether a stopped training has left nothing: neither a student nor a checkpoint."""
+    """Return whether an unfinished training left neither a student nor a checkpoint."""
     folder = run.folder("sft")
     left = [folder.path / STUDENT, *(folder.path / CHECKPOINTS).glob("checkpoint-*")]
     return not folder.is_complete and not any(path.exists() for path in left)
@@ -47,13 +47,13 @@ def ready(run: RunContext) -> None:
     """Verify the rows to train on.
 
     Raises:
-        StoreError: some are gone, cut or changed; the way to have them again.
+        StoreError: rows are missing, truncated or changed; the message says how to make them again.
     """
-    run.verify("filter", [KEPT], "sft", "Run `distill filter`, which makes the rows again, then this.")
+    run.verify("filter", [KEPT], "sft", "Run `distill filter`, which makes the rows again, then this command.")
 
 
 def identity(run: RunContext) -> dict[str, Any]:
-    """What decides the student."""
+    """Return everything that decides the student."""
     filtered = run.made_before("sft")["filter"]
     if filtered["metrics"]["num_kept"] == 0:
         raise UserError(nothing_kept(filtered["metrics"], run.recipe, "sft"))
@@ -71,19 +71,19 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 
 def learning_rate(run: RunContext) -> float:
-    """The recipe's peak rate, else the student's published one, else LoRA's."""
+    """Return the recipe's peak learning rate, else the student's published one, or LoRA's for LoRA and QLoRA."""
     config = run.recipe.sft
     default = run.student.learning_rate if config.method == "full" else LORA_LEARNING_RATE
     return config.learning_rate or default
 
 
 def _template(run: RunContext) -> str | None:
-    """Text of the template that replaces the model's own: the recipe's, else the student table's."""
+    """Return the chat template that replaces the model's own: the recipe's, else the student table's."""
     return template_text(run.recipe.sft.chat_template or run.student.template_override)
 
 
 def _rope(run: RunContext) -> dict[str, Any] | None:
-    """What replaces the model's rotary embedding, to train on rows longer than its context."""
+    """Return the change to the model's rotary embedding for rows longer than its context, if one is needed."""
     config = run.recipe.sft
     patch = rope_patch(config.max_length, run.student_model.config, run.student, config.rope_theta)
     return None if patch is None else asdict(patch)
@@ -95,7 +95,7 @@ def _context(run: RunContext) -> int | None:
 
 
 def train_job(run: RunContext) -> TrainJob:
-    """What the training processes are told."""
+    """Return the job for the training processes."""
     folder, config = run.folder("sft").path, run.recipe.sft
     return TrainJob(
         model_name=run.student_model.name,
@@ -120,7 +120,7 @@ def train_job(run: RunContext) -> TrainJob:
 
 
 def layout_of(run: RunContext) -> Layout:
-    """How this machine, or those that a launcher has started processes on, share out a step."""
+    """Return how the processes of this machine, or of a launcher, share a step."""
     config, gpus = run.recipe.sft, visible_gpus()
     world_size = None if run.leader is None else run.leader.place.world_size
     if not gpus:
@@ -128,7 +128,7 @@ def layout_of(run: RunContext) -> Layout:
     try:
         shape = shape_from_config(run.student_model.config, run.student.alias)
     except ModelError:
-        shape = None  # of a kind that memory is not worked out for
+        shape = None  # an architecture without a memory estimate
     gpu_gib, has_flash = min(gpus.values()), flash_is_here()
     return rows_that_fit(
         plan_layout(
@@ -145,7 +145,7 @@ def layout_of(run: RunContext) -> Layout:
 
 
 def run(run: RunContext) -> Summary:
-    """Train in processes of their own."""
+    """Train in child processes, then check the saved student."""
     folder, config = run.folder("sft").path, run.recipe.sft
     job = train_job(run)
     layout = layout_of(run)
@@ -181,5 +181,5 @@ def run(run: RunContext) -> Summary:
 
 
 def train_along(run_dir: Path, follower: Follower) -> None:
-    """The stage in every process of a launch but the first: train with it, and leave everything else to it."""
+    """Take part in training as a launcher's process other than rank 0, which does everything else."""
     follow("train", run_dir / "sft", follower, SAVE_WITHIN_S)

@@ -1,1 +1,1 @@
-"""Files on disk: run folders and manifests, the ledger, finished traces, shards, the cache of facts. Imports `core`."""
+"""Files on disk: run folders, manifests, the ledger, finished traces, shards and the cache of facts. Imports `core`."""

@@ -1,7 +1,6 @@
-"""What was worked out about a text once, kept on disk, so that it is never worked out twice.
+"""A cache on disk for facts about texts, shared by all recipes, so that none is computed twice.
 
-Enters: keys (hashes of everything that decides a fact) and facts as JSON values. Leaves: the facts known already,
-whatever recipe asked for them first. Losing the file costs time, never a result.
+Keys are hashes of everything that determines a fact; facts are JSON values. Losing the file costs time, never a result.
 """
 
 import hashlib
@@ -16,12 +15,12 @@ from distill.storage.files import Closing, disk_errors
 
 KEY_BYTES = 16
 NUM_ASKED = 500
-"""Keys in one query; SQLite takes up to 32,766 parameters."""
+"""Keys in one query. SQLite allows up to 32,766 parameters."""
 BUSY_S = 60.0
 
 
 def fact_key(*parts: str) -> bytes:
-    """The key (16 bytes) of a fact that these texts decide, in this order."""
+    """Return the key (16 bytes) of a fact that is determined by these texts, in this order."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         content = part.encode("utf-8", "surrogatepass")
@@ -30,11 +29,11 @@ def fact_key(*parts: str) -> bytes:
 
 
 class FactCache(Closing):
-    """Facts by key in one SQLite file. One process writes, any number read at the same time.
+    """Facts by key in one SQLite file. One process writes; any number read at the same time.
 
     Args:
         path: the file.
-        write: make the file where it is missing, and allow `put`; else only read.
+        write: whether to create a missing file and allow `put`; otherwise only read.
 
     Raises:
         StoreError: the disk is full or not writable.
@@ -45,19 +44,19 @@ class FactCache(Closing):
         with disk_errors(path):
             try:
                 self._connection = _open(path, write)
-            except sqlite3.OperationalError as error:  # locked, or a disk that cannot be written to
+            except sqlite3.OperationalError as error:  # locked, or the disk is not writable
                 if not write:
                     raise
                 raise StoreError(f"{path}: cannot be opened ({error}). Free it, or check the disk.") from None
             except sqlite3.DatabaseError:
                 if not write:
                     raise
-                for file in path.parent.glob(f"{path.name}*"):  # facts can be worked out again
+                for file in path.parent.glob(f"{path.name}*"):  # facts can be recomputed
                     file.replace(file.with_name(f"{file.name}.damaged"))
                 self._connection = _open(path, write)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """The facts that are known of those asked for."""
+        """Return the facts that are known for these keys."""
         found: dict[bytes, Any] = {}
         for start in range(0, len(keys), NUM_ASKED):
             some = keys[start : start + NUM_ASKED]
@@ -67,7 +66,7 @@ class FactCache(Closing):
         return found
 
     def put(self, facts: Mapping[bytes, Any] | Iterable[tuple[bytes, Any]]) -> None:
-        """Keep facts; all of them or, after a kill, none.
+        """Store facts: all of them or, after a kill, none.
 
         Raises:
             StoreError: the disk is full or not writable.
@@ -79,12 +78,12 @@ class FactCache(Closing):
                 self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
         except sqlite3.DatabaseError as error:
             raise StoreError(
-                f"{self._path}: writing failed ({error}). Free some space, or remove the file: all of it can be worked "
-                "out again."
+                f"{self._path}: writing failed ({error}). Free some space, or remove the file: all of it can be "
+                "recomputed."
             ) from None
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._connection.close()
 
 
@@ -97,8 +96,8 @@ def _open(path: Path, write: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_S)
     try:
         connection.execute("PRAGMA journal_mode=WAL")  # workers read while the parent writes
-        connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last facts, never the file
-        # With rows of their own, facts are appended; only the small index over the keys is written all over.
+        connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may lose the last facts, but not the file
+        # With rowids, facts are appended, and only the small index over the keys sees random writes.
         connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, value TEXT NOT NULL)")
         connection.commit()
     except sqlite3.DatabaseError:

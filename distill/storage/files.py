@@ -1,4 +1,4 @@
-"""Files that a kill leaves whole: written under another name, synced, renamed; JSON and JSONL; full disks."""
+"""Files that survive a kill: written under a temporary name, synced and renamed. Also JSON, JSONL and disk errors."""
 
 import contextlib
 import errno
@@ -20,14 +20,14 @@ _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errn
 
 
 def num_bytes_of(path: Path) -> int:
-    """Size of a file, or of all files in a folder, in bytes."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     files = (one for one in path.rglob("*") if one.is_file()) if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write into a message that says what to do; what was written before stays.
+    """Turn a failed write into a message that says what to do. What was written before stays.
 
     Raises:
         StoreError: the disk is full, or the folder cannot be written to.
@@ -44,7 +44,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 "report."
             ) from error
         is_forbidden = number in (errno.EACCES, errno.EROFS, errno.EPERM)
-        # torch and safetensors report a full disk as errors of their own; then the disk itself tells.
+        # torch and safetensors raise errors of their own when the disk is full, so check the free space.
         is_full = number in _DISK_FULL or (not is_forbidden and _is_full(path))
         if not isinstance(error, OSError) and not is_full:
             raise
@@ -58,30 +58,30 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _is_full(path: Path) -> bool:
-    """Less than `FULL_BELOW_BYTES` free on the disk that would hold `path`."""
+    """Return whether less than `FULL_BELOW_BYTES` is free on the disk that would hold `path`."""
     return free_bytes(path) < FULL_BELOW_BYTES
 
 
 def free_bytes(path: Path) -> int:
-    """Free on the disk that holds a path, or would hold it.
+    """Return the bytes that are free on the disk that holds a path, or would hold it.
 
     Raises:
-        OSError: the disk does not tell.
+        OSError: the disk cannot be inspected.
     """
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free
 
 
 def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops half-way.
+    """Write a file completely or not at all, even if the machine stops half-way.
 
     Args:
         path: the file.
         content: all of it.
-        sync: wait for the disk; `False` for what nobody misses after the machine has stopped.
+        sync: whether to wait for the disk. Not needed for files that may be lost when the machine stops.
 
     Raises:
-        StoreError: the disk is full or not writable; an older file stays as it was.
+        StoreError: the disk is full or not writable. An existing file is unchanged.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:
                 if sync:
                     stream.flush()
                     os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
+            Path(temporary).chmod(0o644)  # mkstemp lets only the owner read
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable, not just the files in it."""
+    """Make the entries of a folder durable, not just the files in it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -122,26 +122,26 @@ def sync_tree(root: Path) -> None:
 
 
 def write_json(path: Path, value: Any, sync: bool = True) -> None:
-    """Write a JSON file atomically, indented for people; `sync` as for `atomic_write`."""
+    """Write a JSON file atomically and indented; `sync` as for `atomic_write`."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n", sync)
 
 
 def refuse_pipe(path: Path) -> None:
-    """Refuse what is neither a file nor a folder: opened, a pipe waits for its writer, and a device may never end.
+    """Raise if a path is neither a file nor a folder: opening a pipe blocks, and reading a device may never end.
 
     Raises:
         StoreError: it is a pipe, a socket or a device.
-        OSError: the system does not tell.
+        OSError: the path cannot be inspected.
     """
     if (kind := kind_of(path)) not in (FILE, MISSING, LOOP, "a folder"):
         raise StoreError(f"{path}: is {kind}, where distill keeps a file. Remove it and run the command again.")
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value, or `None` where there is no such file.
+    """Return the value in a JSON file, or `None` if there is no such file.
 
     Raises:
-        StoreError: the file is not valid JSON, which distill never writes, or cannot be read.
+        StoreError: the file cannot be read or is not valid JSON.
     """
     try:
         refuse_pipe(path)
@@ -155,11 +155,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON file's object, or `None` where there is no such file.
+    """Return the object in a JSON file, or `None` if there is no such file.
 
     Raises:
-        StoreError: the file holds something else, or what no file of distill's holds: numbers that are none, half
-            characters.
+        StoreError: the file does not hold an object, or holds NaN, infinity or lone surrogates.
     """
     value = read_json(path)
     if value is None and not os.path.lexists(path):
@@ -167,6 +166,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise StoreError(f"{path}: not a JSON object. Remove the file and run the command again.")
     try:
+        # Python's JSON parser accepts what distill never writes.
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: damaged ({error}). Remove the file and run the command again.") from None
@@ -174,21 +174,21 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file atomically. Lone surrogates survive as escapes."""
+    """Write a JSONL file atomically. Lone surrogates are preserved as escapes."""
     atomic_write(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file that distill wrote.
+    """Return the rows of a JSONL file that distill wrote.
 
     Raises:
-        StoreError: it is gone or cannot be read, or holds what distill never writes.
+        StoreError: it is missing, cannot be read, or holds what distill never writes.
     """
     return list(iter_jsonl(path))
 
 
 def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The same, a row at a time."""
+    """Yield the rows of a JSONL file. Raises as `read_jsonl`."""
     num_read = 0
     try:
         refuse_pipe(path)
@@ -211,7 +211,7 @@ class Closing:
     """A context manager that closes itself at the end of its block."""
 
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what is held."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -224,7 +224,7 @@ class Closing:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put a finished folder in place of `target`: there whole or not at all.
+    """Put a finished folder in place of `target`.
 
     Raises:
         StoreError: the disk is full or not writable.

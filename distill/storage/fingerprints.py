@@ -1,4 +1,4 @@
-"""What decides a result, as one hash; where two of them differ; hashes of files and folders."""
+"""Fingerprints of what determines a result, their differences, and hashes of files and folders."""
 
 import hashlib
 import json
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 MAX_HASHERS = 16
-"""Threads that hash a folder's files."""
+"""Maximum number of threads that hash a folder's files."""
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over the canonical JSON of what decides a result."""
+    """Return the SHA-256 (hex) of the canonical JSON of what determines a result."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys (dotted) whose values differ, with both values; `None` stands for absent."""
+    """Return the dotted keys whose values differ, with both values; `None` stands for absent."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
@@ -37,13 +37,13 @@ def _by_place(items: Any) -> dict[str, Any]:
 
 
 def _are_lists_of_objects(one: Any, other: Any) -> bool:
-    """Whether two lists are best compared item by item."""
+    """Return whether two lists are best compared item by item."""
     both = isinstance(one, list) and isinstance(other, list) and len(one) == len(other)
     return both and all(isinstance(item, Mapping) for item in (*one, *other))
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (hex) of a file, or of a folder's files with their relative names."""
+    """Return the SHA-256 (hex) of a file, or of a folder's files with their relative names."""
     if path.is_dir():
         return hash_of_hashes(hashes_of(path))
     with path.open("rb") as stream:
@@ -51,7 +51,7 @@ def sha256_of(path: Path) -> str:
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
-    """Each file's SHA-256 (hex) by its name in the folder."""
+    """Return each file's SHA-256 (hex) by its name in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_HASHERS)) as pool:
         return {
@@ -61,5 +61,5 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 
 def hash_of_hashes(hashes: Mapping[str, str]) -> str:
-    """SHA-256 (hex) of a folder, from those of its files in the order of `hashes_of`."""
+    """Return the SHA-256 (hex) of a folder, from those of its files in the order of `hashes_of`."""
     return hashlib.sha256("".join(f"{name}\0{sha256}\n" for name, sha256 in hashes.items()).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Names of the files and folders of a run, each defined once.
+"""Names of the files and folders of a run.
 
 runs/<name>/
   summary.json  report.html  recipe.lock.yaml  command.json  plan.json
@@ -10,36 +10,36 @@ SUMMARY = "summary.json"
 REPORT = "report.html"
 LOCK_FILE = "recipe.lock.yaml"
 COMMAND = "command.json"
-"""The command that began the run."""
+"""The command that started the run."""
 ESTIMATE = "plan.json"
 WRITER_LOCK = ".lock"
-"""Held by the process that writes."""
+"""Locked by the process that writes."""
 
 # In the folder of every stage.
 MANIFEST = "manifest.json"
-"""Written last: its existence means that the stage is complete."""
+"""Written last: if it exists, the stage is complete."""
 IDENTITY = "identity.json"
-"""What the files of the stage are made from, from its start on."""
+"""What the stage's files are made from; written when the stage starts."""
 
-# Traces, and what they answer.
+# Traces and their problems.
 PROBLEMS = "problems.jsonl"
 LEDGER = "ledger.jsonl"
 TRACES = "traces"
 SKIPPED = "skipped.jsonl"
-"""Samples that were not needed any more."""
+"""Samples that were no longer needed."""
 
-# What the filter leaves.
+# Output of the filter.
 KEPT = "kept"
 DROPPED = "dropped"
 VERDICTS = "verdicts.jsonl"
 CERTIFICATE = "decontamination.json"
 """Which evaluation sets the problems were checked against."""
 
-# What training leaves.
+# Output of training.
 STUDENT = "student"
 ADAPTER = "adapter"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-"""Of no use once the student is saved."""
+"""Not needed once the student is saved."""
 SEAL = "distill_seal.json"
-"""Written last into a checkpoint: whose it is, and size and SHA-256 of every file."""
+"""Written last into a checkpoint: its owner, and the size and SHA-256 of every file."""

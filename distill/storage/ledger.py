@@ -1,10 +1,10 @@
-"""The append-only ledger: one durable JSON line for each finished sample, so that a kill loses only what was in flight.
+"""The append-only ledger of finished samples: one durable JSON line each, so that a kill loses only samples in flight.
 
-Enters: traces, in the order in which they finish. Leaves: the same, whole, whatever happened in between. One line:
+A line holds a trace:
 
     {"crc32": "5f0c…", "trace": {"problem_id": "9f2c…", "sample_index": 0, "text": "<think>…", …}}
 
-A sample that will not be asked for has a line too, with the reason, until somebody asks for it after all:
+or a skipped sample with the reason, until it is requested after all:
 
     {"crc32": "81d2…", "skip": {"problem_id": "9f2c…", "sample_index": 3, "why": "2 samples are right already"}}
 """
@@ -34,7 +34,7 @@ class Tally:
     num_prompt_tokens: int = 0
     num_completion_tokens: int = 0
     num_uncounted: int = 0
-    """Traces whose tokens nobody told: answered, and yet of no token."""
+    """Traces without a token count: answered, but with no completion tokens."""
     finish_reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -43,7 +43,7 @@ class Tally:
 
     @property
     def by_reason(self) -> dict[str, int]:
-        """Traces by how they ended, every way of ending among them."""
+        """Return the number of traces for every finish reason."""
         return {reason: self.finish_reasons[reason] for reason in get_args(FinishReason)}
 
     def add(self, finish_reason: str, num_prompt_tokens: int, num_completion_tokens: int) -> None:
@@ -54,7 +54,7 @@ class Tally:
         self.num_uncounted += not num_completion_tokens and finish_reason != "error"
 
     def add_all(self, other: "Tally") -> None:
-        """Count what another tally has counted."""
+        """Add the counts of another tally."""
         self.finish_reasons.update(other.finish_reasons)
         self.num_prompt_tokens += other.num_prompt_tokens
         self.num_completion_tokens += other.num_completion_tokens
@@ -62,7 +62,7 @@ class Tally:
 
 
 class Place(NamedTuple):
-    """Where a line stands in its file, in bytes."""
+    """The position of a line in its file, in bytes."""
 
     offset: int
     length: int
@@ -70,21 +70,21 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class LedgerIndex:
-    """What a ledger holds, without the texts."""
+    """The content of a ledger, without the texts."""
 
     places: dict[SampleKey, Place] = field(default_factory=dict)
     skipped: dict[SampleKey, str] = field(default_factory=dict)
-    """Samples that were not asked for, and why."""
+    """Samples that were not requested, and why."""
     tally: Tally = field(default_factory=Tally)
     errors: set[SampleKey] = field(default_factory=set)
-    """Samples of `places` that the engine could not answer."""
+    """Samples of `places` that the engine failed to answer."""
     damaged: list[Place] = field(default_factory=list)
-    """Lines whose checksum does not fit: their samples count as missing."""
+    """Lines with a wrong checksum. Their samples count as missing."""
     end: int = 0
-    """Where the last whole line ends; what follows was cut short by a kill."""
+    """End of the last complete line. What follows was cut short by a kill."""
 
     def add(self, trace: Trace, place: Place) -> None:
-        """Note a trace. Of several with one identity the first counts, unless it is an error and a later one is not."""
+        """Add a trace. Of several with one key the first counts, unless it is an error and a later one is not."""
         is_error = trace.finish_reason == "error"
         if trace.key in self.places:
             if is_error or trace.key not in self.errors:
@@ -99,7 +99,7 @@ class LedgerIndex:
 
 
 def index_ledger(path: Path) -> LedgerIndex:
-    """Read through a ledger once. A missing one is empty."""
+    """Index a ledger in one pass. A missing file counts as empty."""
     index = LedgerIndex()
     if not path.exists():
         return index
@@ -120,7 +120,7 @@ def index_ledger(path: Path) -> LedgerIndex:
 
 
 def read_ledger(path: Path) -> Iterator[Trace]:
-    """The whole traces of a ledger, in the order in which they finished; torn and damaged lines are left out."""
+    """Yield the intact traces of a ledger, in the order in which they finished. Skip torn and damaged lines."""
     if not path.exists():
         return
     with path.open("rb") as stream:
@@ -131,10 +131,10 @@ def read_ledger(path: Path) -> Iterator[Trace]:
 
 
 def read_at(path: Path, places: Iterable[Place]) -> Iterator[Trace]:
-    """The traces at some places of a ledger, in the places' order.
+    """Yield the traces at the given places of a ledger, in that order.
 
     Raises:
-        StoreError: a line that was whole when the ledger was indexed is not any more.
+        StoreError: a line has been damaged since the ledger was indexed.
     """
     with path.open("rb") as stream:
         for place in places:
@@ -143,17 +143,17 @@ def read_at(path: Path, places: Iterable[Place]) -> Iterator[Trace]:
             if not isinstance(record, Trace):
                 raise StoreError(
                     f"{path}: damaged at byte {place.offset} since it was read. Run the command again: "
-                    "what fails its checksum is drawn anew."
+                    "samples that fail their checksum are drawn again."
                 )
             yield record
 
 
 class Ledger(Closing):
-    """Open for appending; `index.places` holds the identities that are in.
+    """A ledger that is open for appending. `index.places` holds the keys of its traces.
 
-    A record survives the process from the moment that `append` returns, and the machine from the next `sync` on, which
-    a thread of its own calls again and again: the disk never holds up who appends. A last line that a kill cut short
-    is cut off on opening. Writing to the same ledger from two processes is refused.
+    A record survives the process once `append` has returned, and the machine after the next `sync`, which a separate
+    thread performs continuously so that appending never waits for the disk. Opening truncates a last line that a kill
+    cut short. Only one process can write to a ledger.
 
     Raises:
         StoreError: another process writes to it, or the disk fails.
@@ -179,10 +179,10 @@ class Ledger(Closing):
         self._syncer = _Syncer(self._file.fileno(), self.index.end)
 
     def append(self, traces: Iterable[Trace]) -> None:
-        """Write finished samples; one fdatasync for all that have come while the last one ran makes them durable.
+        """Write finished samples. One fdatasync makes durable all that were written while the previous one ran.
 
         Raises:
-            StoreError: the disk is full or broken; what has not reached it is cut off again.
+            StoreError: the disk is full or broken. What has not reached it is truncated.
         """
         traces = list(traces)
         places = self._write([_line("trace", trace.to_json()) for trace in traces])
@@ -190,7 +190,7 @@ class Ledger(Closing):
             self.index.add(trace, place)
 
     def skip(self, keys: Iterable[SampleKey], why: str) -> None:
-        """Note that samples will not be asked for, and why.
+        """Record that samples will not be requested, and why.
 
         Raises:
             StoreError: as for `append`.
@@ -213,7 +213,7 @@ class Ledger(Closing):
         with disk_errors(self.path):
             try:
                 view = memoryview(b"".join(lines))
-                while view:  # a short write is legal, and what a nearly full disk gives
+                while view:  # writes may be short, as on a nearly full disk
                     view = view[self._file.write(view) or 0 :]
             except OSError:
                 self._file.truncate(self.index.end)
@@ -232,7 +232,7 @@ class Ledger(Closing):
                 raise error
 
     def close(self) -> None:
-        """Give the ledger back, with everything appended on the disk.
+        """Close the ledger once everything appended is on the disk.
 
         Raises:
             StoreError: as for `append`.
@@ -247,12 +247,12 @@ class Ledger(Closing):
 
 
 class _Syncer:
-    """Calls fdatasync in a thread of its own, once for all that was written while the last call ran."""
+    """A thread that calls fdatasync, once for everything written during the previous call."""
 
     def __init__(self, descriptor: int, end: int) -> None:
         self._descriptor = descriptor
         self.durable_end = end
-        """The file's bytes up to here are on the disk."""
+        """The file is on the disk up to this byte."""
         self._end = end
         self._error: OSError | None = None
         self._stopping = False
@@ -260,7 +260,7 @@ class _Syncer:
         self._thread: threading.Thread | None = None
 
     def written(self, end: int) -> OSError | None:
-        """Tell it how far the file has been written; the error that syncing has met, if any."""
+        """Report how far the file has been written. Return an error that syncing has met, if any."""
         with self._changed:
             self._end = end
             if self._thread is None:
@@ -270,7 +270,7 @@ class _Syncer:
             return self._error
 
     def wait(self) -> OSError | None:
-        """Wait until all that was written is durable; the error that syncing has met, if any."""
+        """Wait until everything written is durable. Return an error that syncing has met, if any."""
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or self.durable_end >= self._end)
             return self._error
@@ -302,7 +302,7 @@ class _Syncer:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a process has the ledger open for appending."""
+    """Return whether a process has the ledger open for appending."""
     if not path.exists():
         return False
     with path.open("rb") as stream:
@@ -318,13 +318,13 @@ def _lock(descriptor: int) -> bool:
 
 
 def _line(kind: str, content: dict[str, Any]) -> bytes:
-    # Lone surrogates survive as escapes.
+    # ASCII escapes preserve lone surrogates, which UTF-8 cannot encode.
     member = f'"{kind}": {json.dumps(content, ensure_ascii=True)}'.encode()
     return b'{"crc32": "%08x", %s}\n' % (zlib.crc32(member), member)
 
 
 def _parse(line: bytes) -> Trace | dict[str, Any] | None:
-    """A line's trace, or its skip as a dict; `None` for a line that is torn or damaged."""
+    """Return a line's trace, or its skip as a dict; `None` for a torn or damaged line."""
     member = line[NUM_HEAD_BYTES:].removesuffix(b"}\n")
     if line != b'{"crc32": "%08x", %s}\n' % (zlib.crc32(member), member):
         return None

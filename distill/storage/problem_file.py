@@ -1,7 +1,4 @@
-"""A file of problems, read one at a time: a million of them need not be in memory.
-
-Enters: `problems.jsonl`. Leaves: the problem of an id, or all of them in turn.
-"""
+"""A file of problems that is read one at a time, so that a million of them need not be in memory."""
 
 import json
 from collections.abc import Iterator
@@ -14,10 +11,10 @@ from distill.storage.files import Closing
 
 
 class ProblemFile(Closing):
-    """Problems by id, from a JSONL file that distill wrote; use it as a context manager.
+    """Problems by id, from a JSONL file that distill wrote. Use it as a context manager.
 
     Raises:
-        StoreError: the file is gone or damaged.
+        StoreError: the file is missing or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,10 +34,10 @@ class ProblemFile(Closing):
         return f"`distill {self._path.parent.name}` writes it again."
 
     def _problem(self, line: bytes) -> Problem:
-        """A line's problem.
+        """Return a line's problem.
 
         Raises:
-            StoreError: the line is not as distill writes it.
+            StoreError: the line is damaged.
         """
         try:
             row = json.loads(line)
@@ -54,7 +51,7 @@ class ProblemFile(Closing):
         return len(self._offsets)
 
     def __getitem__(self, name: str) -> Problem:
-        """The problem with this id.
+        """Return the problem with this id.
 
         Raises:
             StoreError: there is none.
@@ -63,18 +60,18 @@ class ProblemFile(Closing):
             self._stream.seek(self._offsets[name])
         except KeyError:
             raise StoreError(
-                f"{self._path}: has no problem {name}, which a trace answers. Run the stage before again."
+                f"{self._path}: has no problem {name}, which a trace answers. Run the previous stage again."
             ) from None
         return self._problem(self._stream.readline())
 
     def get(self, name: str) -> Problem | None:
-        """The problem with this id, if there is one."""
+        """Return the problem with this id, or `None`."""
         return self[name] if name in self._offsets else None
 
     def sorted(self) -> Iterator[Problem]:
-        """All problems in the order of their ids."""
+        """Yield all problems, ordered by id."""
         return (self[name] for name in sorted(self._offsets))
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._stream.close()

@@ -1,7 +1,7 @@
-"""A run folder on disk: manifests that mean *complete*, outputs and their hashes, one writer at a time.
+"""A run folder on disk: manifests, hashes of outputs, and a lock for the one writer.
 
-runs/<name>/<stage>/identity.json   what decides the stage's result; written when the stage starts
-runs/<name>/<stage>/manifest.json   written last and atomically: its existence means that the stage is complete
+runs/<name>/<stage>/identity.json   what determines the stage's result; written when the stage starts
+runs/<name>/<stage>/manifest.json   written last and atomically: if it exists, the stage is complete
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from distill.storage.fingerprints import hash_of_hashes, hashes_of, sha256_of
 from distill.storage.layout import IDENTITY, MANIFEST, SUMMARY, WRITER_LOCK
 
 NUM_TRIES, TRY_AGAIN_S = 5, 0.1
-"""Who only looks whether a folder is in use holds its lock for a moment."""
+"""Retries are needed because a process that only checks whether a folder is in use holds its lock for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a finished stage leaves behind about itself."""
+    """The record of a finished stage."""
 
     stage: str
     fingerprint: str
     identity: dict[str, Any]
-    """What the fingerprint is taken over: configuration, inputs and the stage's version."""
+    """What the fingerprint is computed from: configuration, inputs and the stage's version."""
     config: dict[str, Any]
-    """The stage's whole resolved configuration, `compute:` included."""
+    """The stage's whole resolved configuration, including `compute:`."""
     outputs: dict[str, dict[str, Any]]
     """Relative path -> sha256 and, for tables, num_rows."""
     metrics: dict[str, Any]
@@ -41,14 +41,14 @@ class Manifest:
     hardware: dict[str, Any]
     git_commit: str | None
     seconds: float
-    """Of the call that finished the stage."""
+    """Duration of the call that finished the stage."""
     peak_memory_gib: float
-    """Largest resident memory of the runner so far and of the stage's job process, added up, in GiB."""
+    """Peak resident memory of the runner so far plus that of the stage's job process, in GiB."""
     finished_at: str
     """UTC, ISO 8601."""
     schema_version: int = 1
     recipe: dict[str, Any] | None = None
-    """The whole recipe that made it; `None`: of an older distill."""
+    """The whole recipe that made it; `None` if an older distill wrote the manifest."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the local files that the recipe names, by their names there (`file:…`)."""
 
@@ -57,19 +57,19 @@ class Manifest:
 
 
 class StageFolder:
-    """One stage's folder in a run, and what is known about it."""
+    """One stage's folder in a run."""
 
     def __init__(self, root: Path) -> None:
         self.path = root
 
     @property
     def is_complete(self) -> bool:
-        """Whether the stage has a manifest, whatever it holds."""
+        """Return whether the stage has a manifest, valid or not."""
         return (self.path / MANIFEST).exists()
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or `None` while the stage is not complete.
+        """Return the manifest, or `None` while the stage is not complete.
 
         Raises:
             StoreError: it is damaged: not JSON, or with values that no stage writes.
@@ -84,19 +84,23 @@ class StageFolder:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What the content was made from, complete or not; `None` for a new folder, StoreError for a damaged file."""
+        """Return what the content was made from, complete or not; `None` for a new folder.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
         return read_object(self.path / IDENTITY)
 
     def claim(self, identity: Mapping[str, Any]) -> None:
-        """Write down what the content will be made from, before any of it exists."""
+        """Record what the content will be made from, before any of it exists."""
         write_json(self.path / IDENTITY, identity)
 
     def reopen(self) -> None:
-        """Take the stage back to *not complete*; its files stay."""
+        """Mark the stage as not complete. Its files stay."""
         (self.path / MANIFEST).unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
-        """Move the folder out of the way without losing it; the new place, or `None` where there was nothing."""
+        """Rename the folder instead of deleting it. Return the new path, or `None` if there was no folder."""
         if not self.path.exists():
             return None
         number = 1
@@ -107,20 +111,20 @@ class StageFolder:
         return aside
 
     def complete(self, manifest: Manifest) -> None:
-        """Write the manifest: from here on the stage counts as done."""
+        """Write the manifest, which marks the stage as complete."""
         write_json(self.path / MANIFEST, manifest.to_json())
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, however far it came."""
+    """Return whether a folder belongs to a run, finished or not."""
     try:
         return folder.is_dir() and any((folder / name).exists() for name in (WRITER_LOCK, SUMMARY))
-    except (OSError, ValueError):  # a name too long, a NUL
+    except (OSError, ValueError):  # a name that is too long or holds a NUL byte
         return False
 
 
 def writer_of(run_dir: Path) -> int | None:
-    """The id of the process that works in a run folder, 0 where it cannot be told; `None` where none does."""
+    """Return the id of the process that works in a run folder, 0 if it is unknown; `None` if no process does."""
     try:
         with (run_dir / WRITER_LOCK).open() as stream:
             try:
@@ -135,7 +139,7 @@ def writer_of(run_dir: Path) -> int | None:
 
 @contextlib.contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
-    """Hold a run folder; the lock ends with this process, however it ends.
+    """Lock a run folder. The lock ends with this process, however it ends.
 
     Raises:
         StoreError: another process is working in this run folder.
@@ -168,7 +172,7 @@ def _locked(stream: IO[str]) -> bool:
 
 
 def describe_outputs(root: Path, outputs: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
-    """For the manifest: each output's sha256 and size in bytes and, where given, its number of rows.
+    """Return each output's sha256, size in bytes and, where given, number of rows, for the manifest.
 
     A folder's sha256 is that of its files' names and sha256, which are listed too.
     """
@@ -188,13 +192,13 @@ def describe_outputs(root: Path, outputs: Mapping[str, int | None]) -> dict[str,
 def damaged_outputs(
     root: Path, outputs: Mapping[str, Mapping[str, Any]], names: Iterable[str] | None = None, by_hash: bool = True
 ) -> dict[str, str]:
-    """The outputs that are not as their manifest describes them, each with what is wrong with it.
+    """Return the outputs that do not match their manifest, each with what is wrong with it.
 
     Args:
         root: the stage's folder.
-        outputs: of the manifest.
-        names: of those to look at; left out: all.
-        by_hash: read them whole; `False`: only see that they are there and as large as they were.
+        outputs: from the manifest.
+        names: outputs to check. Default: all.
+        by_hash: whether to read them whole. Otherwise only existence and size are checked.
     """
     found = {}
     for name in outputs if names is None else names:
@@ -208,7 +212,7 @@ def damaged_outputs(
 
 
 def _damage(path: Path, described: Mapping[str, Any], by_hash: bool) -> str:
-    """What is wrong with an output; empty where nothing is."""
+    """Return what is wrong with an output; empty if nothing is."""
     files = described.get("files")
     if not path.exists() or (files is not None and not path.is_dir()):
         return "gone"
@@ -228,10 +232,10 @@ def _damage(path: Path, described: Mapping[str, Any], by_hash: bool) -> str:
 
 @dataclass(slots=True)
 class Summary:
-    """What a stage hands to the runner: its metrics, and the files it leaves (relative path -> rows or `None`)."""
+    """What a stage returns to the runner: its metrics and its files (relative path -> rows or `None`)."""
 
     metrics: dict[str, Any]
     outputs: dict[str, int | None]
     peak_memory_gib: float = 0.0
     scratch: tuple[str, ...] = ()
-    """Folders that only an unfinished stage needs; removed once the manifest is written."""
+    """Folders that only an unfinished stage needs. Removed once the manifest is written."""

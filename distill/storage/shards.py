@@ -1,7 +1,4 @@
-"""Parquet shards of any rows: as large as loaders like them, written a part at a time.
-
-Enters: rows as dicts, or tables. Leaves: `train-00000-of-00003.parquet`, …, each with its sha256 and number of rows.
-"""
+"""Write rows to Parquet shards named `train-00000-of-00003.parquet`, each with its sha256 and number of rows."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,17 +13,17 @@ if TYPE_CHECKING:
     import pyarrow
 
 SHARD_BYTES = 256 << 20
-"""A shard is closed once its file is this large."""
+"""A shard is closed once its file has this size."""
 ROW_GROUP_BYTES = 32 << 20
 ROW_GROUP_ROWS = 1_024
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Say of a shard that it cannot be read, whatever is wrong with it.
+    """Report every failure to read a shard with the same message.
 
     Raises:
-        StoreError: it is gone, no Parquet, or has other columns than distill writes.
+        StoreError: it is missing, not Parquet, or has other columns than distill writes.
     """
     import pyarrow as pa
 
@@ -40,11 +37,11 @@ def readable(path: Path) -> Iterator[None]:
 
 
 class ShardWriter:
-    """Writes rows into one Parquet file after another; `close` gives them their names.
+    """A writer of one Parquet file after another, which `close` gives their final names.
 
     Args:
         folder: a new folder for the files.
-        schema: columns and types, given, not read off the rows, so that every shard has the same.
+        schema: columns and types, given explicitly so that every shard has the same.
     """
 
     def __init__(self, folder: Path, schema: "pyarrow.Schema") -> None:
@@ -84,10 +81,10 @@ class ShardWriter:
             self._writer = None
 
     def close(self, at_least_one: bool = True) -> dict[str, dict[str, Any]]:
-        """Name the files.
+        """Close the last file, and give all files their final names.
 
         Args:
-            at_least_one: make a file, if only an empty one, where there were no rows.
+            at_least_one: whether to write an empty file if there were no rows.
 
         Returns:
             File name -> its sha256 (hex) and its number of rows.

@@ -1,12 +1,10 @@
-"""Finished traces at rest: Parquet shards with checksums, made from the ledger in one step that happens or does not.
+"""Finished traces: Parquet shards with checksums, made from the ledger in one atomic step, which then removes it.
 
-    <folder>/ledger.jsonl                           grows while sampling
-    <folder>/traces/train-00000-of-00002.parquet    what the recipe asks for, sorted by identity
-    <folder>/unused/train-00000-of-00001.parquet    drawn for problems or samples that the recipe no longer has
-    <folder>/shards.json                            each shard's sha256 and number of rows: what counts as stored
-    <folder>/damaged/                               what failed its checksum, for you to look at
-
-Enters: a ledger and earlier shards. Leaves: new shards; the ledger is gone once they hold all of it.
+<folder>/ledger.jsonl                           grows while sampling
+<folder>/traces/train-00000-of-00002.parquet    what the recipe asks for, sorted by key
+<folder>/unused/train-00000-of-00001.parquet    drawn for problems or samples that the recipe no longer has
+<folder>/shards.json                            each shard's sha256 and number of rows; only listed shards count
+<folder>/damaged/                               what failed its checksum, kept for inspection
 """
 
 import heapq
@@ -43,12 +41,12 @@ OVERSIZE = "oversize.jsonl"
 
 _INDEX_SHAPE = {"is_moving": FLAG, "shards": {"*": {"sha256": TEXT, "num_rows": COUNT}}}
 MAX_ROW_BYTES = 2_000_000
-"""The texts of one row take no more than this (viewers and loaders choke on larger ones)."""
+"""Limit for the texts of one row: viewers and loaders fail on larger ones."""
 READ_ROWS = 64
 
 
 def check_stored(folder: StageFolder, again: str) -> list[str]:
-    """Verify what a stage has stored, its problems included, and take it back to *not complete* where that is damaged.
+    """Verify a stage's stored traces and problems. Mark the stage as not complete if any are damaged.
 
     Args:
         folder: of the stage.
@@ -67,28 +65,27 @@ def check_stored(folder: StageFolder, again: str) -> list[str]:
     damaged = check_shards(folder.path, outputs)
     found = [f"{folder.path / name}: damaged (checksum); {again}" for name in damaged]
     if PROBLEMS in outputs and (lost := damaged_outputs(folder.path, outputs, [PROBLEMS])):
-        found.append(f"{folder.path / PROBLEMS}: damaged ({lost[PROBLEMS]}); written again")
+        found.append(f"{folder.path / PROBLEMS}: damaged ({lost[PROBLEMS]}); rewritten")
     listed = {name: shard["sha256"] for name, shard in _index(folder.path)["shards"].items()}
     told = {name: one["sha256"] for name, one in outputs.items() if name.startswith(f"{TRACES}/")}
     if not found and any(listed.get(name) != sha256 for name, sha256 in told.items()):
-        found.append(f"{folder.path / INDEX}: lists other shards than the manifest; put together again")
+        found.append(f"{folder.path / INDEX}: lists other shards than the manifest; rebuilt")
     if found:
         folder.reopen()
     return found
 
 
 def check_shards(folder: Path, outputs: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> list[str]:
-    """Finish or undo a finalising that was interrupted, then verify every shard's checksum.
+    """Finish or undo an interrupted `finalise`, then verify every shard's checksum.
 
-    A damaged shard is moved to `damaged/`; only its samples count as missing from then on. A lost `shards.json` is
-    written anew.
+    A damaged shard is moved to `damaged/`, and only its samples count as missing. A lost `shards.json` is rebuilt.
 
     Args:
         folder: where ledger and shards are.
-        outputs: of the stage's manifest, where it has one: the checksums of shards that `shards.json` has lost.
+        outputs: from the stage's manifest, if it has one: the checksums for a lost `shards.json`.
 
     Returns:
-        The shards whose checksum did not fit, or that were gone.
+        The shards that are missing or have a wrong checksum.
 
     Raises:
         StoreError: the disk is full or not writable.
@@ -116,15 +113,15 @@ def check_shards(folder: Path, outputs: Mapping[str, Mapping[str, Any]] = Mappin
 
 @dataclass(slots=True)
 class Stored:
-    """What a folder holds, without the texts."""
+    """The content of a folder, without the texts."""
 
     keys: set[SampleKey] = field(default_factory=set)
     errors: set[SampleKey] = field(default_factory=set)
-    """Those of `keys` that the engine could not answer."""
+    """Samples of `keys` that the engine failed to answer."""
     tally: Tally = field(default_factory=Tally)
 
     def with_ledger(self, index: LedgerIndex) -> "Stored":
-        """Shards and ledger together. The ledger has identities of the shards only where errors were asked again."""
+        """Return the content of shards and ledger together. A key is in both only if an error was retried."""
         tally = Tally()
         tally.add_all(self.tally)
         tally.add_all(index.tally)
@@ -134,13 +131,13 @@ class Stored:
 
 
 def stored(folder: Path) -> Stored:
-    """What the shards hold; first finishes what a kill interrupted."""
+    """Return the content of the shards, after finishing what a kill interrupted."""
     _finish_interrupted(folder)
     return stored_without_repair(folder)
 
 
 def stored_without_repair(folder: Path) -> Stored:
-    """The same for a reader that must not write: shards that a kill left half-way moved are not counted."""
+    """Return the content of the shards without writing. Shards that a kill left half-way moved are not counted."""
     found = Stored()
     columns = ["problem_id", "sample_index", "finish_reason", "num_prompt_tokens", "num_completion_tokens"]
     there = [name for name in _index(folder)["shards"] if (folder / name).exists()]
@@ -161,18 +158,18 @@ def stored_without_repair(folder: Path) -> Stored:
 
 
 def stored_traces(folder: Path, kind: str = TRACES) -> Iterator[Trace]:
-    """The traces of all shards of a kind (`traces` or `unused`), sorted by identity, a few in memory at a time."""
+    """Yield the traces of all shards of a kind (`traces` or `unused`), sorted by key, a few in memory at a time."""
     for file in shard_files(folder, kind):
         yield from read_shard(file)
 
 
 def shard_files(folder: Path, kind: str = TRACES) -> list[Path]:
-    """The shards of a kind, in the order of the identities in them."""
+    """Return the shards of a kind, in the order of their keys."""
     return [folder / name for name in sorted(_index(folder)["shards"]) if name.startswith(f"{kind}/")]
 
 
 def num_rows(files: Iterable[Path]) -> int:
-    """Rows of Parquet files, from their footers."""
+    """Return the number of rows of Parquet files, from their footers."""
     import pyarrow.parquet as pq
 
     total = 0
@@ -183,7 +180,7 @@ def num_rows(files: Iterable[Path]) -> int:
 
 
 def traces_of(folder: Path, problem_id: str) -> list[Trace]:
-    """The traces of one problem; only the parts of the shards that may hold it are read."""
+    """Return the traces of one problem, reading only the parts of the shards that may hold it."""
     import pyarrow.parquet as pq
 
     wanted = [("problem_id", "=", problem_id)]
@@ -195,7 +192,7 @@ def traces_of(folder: Path, problem_id: str) -> list[Trace]:
 
 
 def read_shard(path: Path) -> Iterator[Trace]:
-    """The traces of one Parquet file."""
+    """Yield the traces of one Parquet file."""
     import pyarrow.parquet as pq
 
     with readable(path), closing(pq.ParquetFile(path)) as shard:
@@ -206,21 +203,21 @@ def read_shard(path: Path) -> Iterator[Trace]:
 def finalise(
     folder: Path, is_wanted: Callable[[SampleKey], bool], index: LedgerIndex | None = None
 ) -> tuple[dict[str, int | None], Tally]:
-    """Bring ledger and shards together into new shards, then let the ledger go.
+    """Merge ledger and shards into new shards, then remove the ledger.
 
-    All new files are written beside the old ones first. From the moment that `shards.json` names them they count, and
-    what is left to do (moving them into place, removing the old ones) is done again after a kill.
+    All new files are first written beside the old ones. They count from the moment `shards.json` names them. The
+    remaining steps (moving them into place, removing the old ones) are repeated after a kill.
 
     Args:
-        folder: where ledger and shards are; nobody else writes there.
+        folder: where ledger and shards are; no other process may write there.
         is_wanted: whether a trace belongs in `traces/`; the others go to `unused/`.
-        index: of the ledger, where the caller has read through it already.
+        index: of the ledger, if it has been read already.
 
     Returns:
         The files of `traces/` with their number of rows, and counts over the wanted traces.
 
     Raises:
-        StoreError: the disk is full or not writable; everything is as it was.
+        StoreError: the disk is full or not writable; nothing has changed.
     """
     _finish_interrupted(folder)
     index = index or index_ledger(folder / LEDGER)
@@ -235,7 +232,7 @@ def finalise(
         _keep_damaged_lines(folder, index.damaged)
         writers = {kind: ShardWriter(folder / NEW / kind, _schema()) for kind in (TRACES, UNUSED)}
         for key, same in groupby(heapq.merge(*sources, key=attrgetter("key")), key=attrgetter("key")):
-            # More than one where an error was asked again, or finalising was interrupted once the shards had it.
+            # A key has several traces if an error was retried, or `finalise` was interrupted after storing it.
             trace = min(same, key=lambda trace: trace.finish_reason == "error")
             wanted = is_wanted(key)
             trace = _within_a_row(trace, folder / OVERSIZE)
@@ -259,10 +256,10 @@ def clear(folder: Path) -> None:
     """Remove ledger and shards, which hold nothing worth keeping.
 
     Raises:
-        StoreError: the disk refuses.
+        StoreError: the files cannot be removed.
     """
     with disk_errors(folder):
-        for name in (INDEX, LEDGER):  # first what makes the shards count
+        for name in (INDEX, LEDGER):  # the index first, so that the shards no longer count
             (folder / name).unlink(missing_ok=True)
         for name in (TRACES, UNUSED, NEW):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -278,7 +275,7 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def _write_lost_index(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Name the shards that are there; those that the manifest knows with its checksums, even if they are gone."""
+    """List the shards that exist, and those in the manifest with its checksums, even if they are missing."""
     there = [f"{kind}/{file.name}" for kind in (TRACES, UNUSED) for file in sorted((folder / kind).glob("*.parquet"))]
     told = [name for name in outputs if name.startswith(f"{TRACES}/")]
     if not there and not told:
@@ -294,7 +291,7 @@ def _write_lost_index(folder: Path, outputs: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _finish_interrupted(folder: Path) -> None:
-    """Take a finalising to its end where its shards count already, else throw its unfinished files away."""
+    """Complete an interrupted `finalise` if its shards count already, else delete its unfinished files."""
     index = _index(folder)
     with disk_errors(folder):
         if index["is_moving"]:
@@ -316,7 +313,7 @@ def _finish_interrupted(folder: Path) -> None:
 
 
 def _keep_damaged_lines(folder: Path, places: Iterable[Any]) -> None:
-    """Copy ledger lines that failed their checksum to where somebody can look at them."""
+    """Copy ledger lines with a wrong checksum to `damaged/`."""
     places = list(places)
     if not places:
         return
@@ -336,7 +333,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _within_a_row(trace: Trace, oversize: Path) -> Trace:
-    """The trace, or where its texts are too large for a row, a stand-in; the whole of it is kept beside the shards."""
+    """Return the trace, or a stand-in if its texts are too large for a row. It is then kept whole beside the shards."""
     num_bytes = sum(len(text.encode(errors="surrogatepass")) for text in (trace.text, trace.reasoning, trace.content))
     if num_bytes <= MAX_ROW_BYTES:
         return trace
@@ -349,7 +346,7 @@ def _within_a_row(trace: Trace, oversize: Path) -> Trace:
 
 
 def _schema() -> "pyarrow.Schema":
-    """Given, not read off the rows, so that every shard has the same columns and types."""
+    """Return an explicit schema, so that every shard has the same columns and types."""
     import pyarrow as pa
 
     text, number = pa.string(), pa.int64()

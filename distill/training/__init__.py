@@ -1,1 +1,1 @@
-"""Training the student: rows as they are trained, checks and estimates before, TRL's SFTTrainer, the saved student."""
+"""Train the student: tokenised rows, checks before training, TRL's SFTTrainer, checkpoints, the saved student."""

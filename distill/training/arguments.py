@@ -1,7 +1,4 @@
-"""From a recipe's `sft:` to the arguments of TRL's SFTTrainer, and what of it this machine decides.
-
-Enters: a `TrainJob` and its layout. Leaves: `SFTConfig`, `LoraConfig`, and a `Device` with the picks for `auto`.
-"""
+"""Arguments of TRL's SFTTrainer, from a recipe's `sft:` and this machine's hardware."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -21,21 +18,21 @@ from distill.training.sharding import layer_names, sharding_arguments
 
 FLASH = ("flash_attention_2", "flash_attention_3")
 KEEP_ROWS_APART = (*FLASH, ROW_BY_ROW)
-"""Attention that lets rows lie end to end without seeing each other."""
+"""Attention implementations that keep rows packed into one sequence from attending to each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What this machine's hardware decides."""
+    """Settings that depend on this machine's hardware."""
 
     on_gpu: bool
     dtype: str
-    """Of the forward and backward pass: bfloat16 (by autocast) or float32."""
+    """Dtype of the forward and backward pass: bfloat16 (by autocast) or float32."""
     attention: str
     packs: bool
-    """Rows of a micro-batch lie end to end, kept apart by their attention, instead of padded."""
+    """Whether the rows of a micro-batch are packed into one sequence instead of padded."""
     kernels: bool
-    """Liger's fused kernels on a GPU, `distill.training.cpu` without one."""
+    """Whether to use Liger's fused kernels on a GPU, or `distill.training.cpu` without one."""
     gradient_checkpointing: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -43,14 +40,14 @@ class Device:
 
 
 def pick_device(config: SftConfig, model_path: Path) -> Device:
-    """The fastest correct choice for what the recipe leaves open.
+    """Return the fastest correct setting for everything that the recipe leaves open.
 
     Args:
         config: `sft:` of the recipe.
-        model_path: the student's folder; its architecture decides whether rows can lie end to end on CPU.
+        model_path: the student's folder; its architecture decides whether rows can be packed on CPU.
 
     Raises:
-        ModelError: the recipe asks for what this machine does not have.
+        ModelError: the recipe asks for something that this machine does not have.
     """
     compute = config.compute
     on_gpu = torch.cuda.is_available()
@@ -64,12 +61,12 @@ def pick_device(config: SftConfig, model_path: Path) -> Device:
     if compute.packing and attention not in KEEP_ROWS_APART:
         raise ModelError(
             "sft.compute.packing needs FlashAttention (a GPU, and `pip install flash-attn`): with "
-            f"{attention} rows that lie end to end would see each other. Leave packing out."
+            f"{attention}, packed rows would attend to each other. Leave packing out."
         )
     packs = attention in KEEP_ROWS_APART and compute.sequence_parallel == 1
     kernels = not on_gpu or find_spec("liger_kernel") is not None
-    # Not on CPU: published weights lie on bfloat16's grid, and a forward pass in bfloat16 rounds small changes back to
-    # it. After one step at 1e-4, 87% of SmolLM2's weights round to what they were, and the next rows' loss is 1.13
+    # Not on CPU: published weights are bfloat16 values, and a forward pass in bfloat16 rounds small updates away. After
+    # one step at 1e-4, 87% of SmolLM2's weights round to their old values, and the loss of the next rows is 1.13
     # instead of 0.81 (docs/sft.md).
     has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported()
     checkpointing = compute.gradient_checkpointing
@@ -97,7 +94,7 @@ def _attention(compute: TrainCompute, on_gpu: bool, model_path: Path) -> str:
 
 
 def _without_weights(model_path: Path) -> Any:
-    """The model's modules, holding no memory."""
+    """Return the model on the meta device, where weights take no memory."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -113,18 +110,18 @@ def training_arguments(
     num_rows: int,
     stop_token: str,
 ) -> Any:
-    """TRL's SFTConfig.
+    """Return TRL's SFTConfig.
 
     Args:
-        job: what is trained.
+        job: the training job.
         config: `sft:` of the recipe.
-        layout: processes, rows at once, sharding.
-        device: what this machine's hardware decides.
+        layout: processes, rows per pass, sharding.
+        device: settings that depend on the hardware.
         num_rows: rows to train on.
-        stop_token: what ends an answer.
+        stop_token: the token that ends an answer.
 
     Raises:
-        ModelError: `sft.trl` holds an argument that TRL does not have.
+        ModelError: `sft.trl` has an argument that TRL lacks.
     """
     from trl.trainer.sft_config import SFTConfig
 
@@ -136,13 +133,13 @@ def training_arguments(
             output_dir=str(Path(job.out_dir) / CHECKPOINTS),
             project=job.project,
             run_name=job.run_name,
-            # Rows are never cut: the preflight refuses those longer than sft.max_length instead.
+            # Rows are never truncated: the preflight refuses those longer than sft.max_length instead.
             max_length=None,
             packing=False,
             padding_free=device.packs,
             train_sampling_strategy="batch_rebalance",
             completion_only_loss=True,
-            dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokens already, and have been checked
+            dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised and checked already
             eos_token=stop_token,
             num_train_epochs=config.epochs,
             learning_rate=job.learning_rate,
@@ -161,13 +158,13 @@ def training_arguments(
             data_seed=job.seed,
             logging_strategy="steps",
             logging_steps=1,
-            logging_nan_inf_filter=False,  # it would show a diverged step as loss 0
+            logging_nan_inf_filter=False,  # it would log a diverged step as loss 0
             save_strategy="steps",
             save_steps=config.compute.save_every_steps or max(10, num_steps // 10),
-            save_total_limit=None,  # `Sealing` removes older ones, once a newer one is sealed
+            save_total_limit=None,  # `Sealing` removes older ones once a newer one is sealed
             report_to=_trackers(config.compute),
             disable_tqdm=True,
-            trackio_static_space_id=False,  # nothing leaves this machine unasked
+            trackio_static_space_id=False,  # never publish a Hub Space unasked
             **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
         )
     except TypeError as error:
@@ -185,7 +182,7 @@ def _trackers(compute: TrainCompute) -> list[str]:
 
 
 def lora_config(config: SftConfig) -> Any:
-    """peft's LoraConfig, or `None` for full fine-tuning."""
+    """Return peft's LoraConfig, or `None` for full fine-tuning."""
     if config.method == "full":
         return None
     from peft import LoraConfig

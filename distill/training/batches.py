@@ -1,8 +1,8 @@
-"""Which rows a step learns from, and which of them go through the model together.
+"""Select the rows of each step and split them into micro-batches.
 
-A step has `batch_size` rows, the same ones whatever the layout: consecutive ones of the epoch's seeded permutation.
-They are split into one micro-batch for each device and accumulation step, rows of similar length together where that is
-asked for (`transformers.trainer_pt_utils.BatchRebalanceSampler`: "Poor Man's Batch Rebalance").
+A step has `batch_size` consecutive rows of the epoch's seeded permutation, the same ones whatever the layout. They are
+split into one micro-batch for each device and accumulation step, optionally with rows of similar length together
+(`transformers.trainer_pt_utils.BatchRebalanceSampler`: "Poor Man's Batch Rebalance").
 """
 
 import heapq
@@ -15,10 +15,10 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 
 
 class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
-    """Yields this rank's micro-batches as lists of row numbers.
+    """Sampler that yields this rank's micro-batches as lists of row numbers.
 
-    An epoch's last step may have fewer rows than micro-batches: each micro-batch that would be empty gets row number
-    `len(lengths)`, a row without labels that the dataset holds behind the real ones, so that no row counts twice.
+    The last step of an epoch may have fewer rows than micro-batches. Each empty micro-batch then gets row number
+    `len(lengths)`, a row without labels after the real ones. The base class would repeat rows instead.
     """
 
     def __init__(
@@ -31,18 +31,17 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
         seed: int,
         group_by_length: bool,
     ) -> None:
-        """Split rows into micro-batches.
+        """Create the sampler.
 
         Args:
             lengths: length of each row, in tokens.
-            batch_size: rows a step over all ranks.
+            batch_size: rows per step over all ranks.
             num_ranks: data-parallel processes.
-            accumulation: micro-batches of each rank in a step.
+            accumulation: micro-batches per rank and step.
             rank: this process.
-            seed: of the permutations; epoch e is drawn with `seed + e`.
-            group_by_length: whether rows of similar length go together.
+            seed: epoch e is permuted with `seed + e`.
+            group_by_length: whether to put rows of similar length together.
         """
-        # The base class asks for a row for each micro-batch in every step, which the last step may lack.
         super().__init__(
             lengths=list(lengths),
             effective_batch_size=batch_size,
@@ -55,7 +54,7 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
         self.group_by_length = group_by_length
 
     def steps(self) -> Iterator[list[int]]:
-        """The rows of each step of the epoch."""
+        """Yield the rows of each step of the epoch."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         for start in range(0, len(order), self.effective_batch_size):
@@ -66,14 +65,12 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
             yield from self._split(rows)[self.rank]
 
     def tokens_per_step(self) -> list[int]:
-        """Tokens of each step of the epoch, padding left out."""
+        """Return the tokens of each step of the epoch, without padding."""
         return [sum(self.lengths[row] for row in rows) for rows in self.steps()]
 
     def fullest_pass(self, num_steps: int = 64) -> tuple[int, int]:
-        """Rows and longest row (tokens) of the micro-batch that takes most when padded.
-
-        Looked for among the steps of the epoch that have the longest rows; a data set of millions has too many steps.
-        """
+        """Return the rows, and the longest row in tokens, of the micro-batch that is largest when padded."""
+        # Search only the steps with the longest rows: a dataset of millions of rows has too many steps.
         longest = heapq.nlargest(num_steps, self.steps(), key=lambda rows: max(self.lengths[row] for row in rows))
         passes = (rows for step in longest for rank in self._split(step) for rows in rank)
         real = ([self.lengths[row] for row in rows if row < len(self.lengths)] for rows in passes)
@@ -81,7 +78,7 @@ class StepBatches(BatchRebalanceSampler):  # type: ignore[misc]
         return max(sizes, key=lambda size: size[0] * size[1])
 
     def _split(self, rows: list[int]) -> list[list[list[int]]]:
-        """For each rank, its micro-batches of one step."""
+        """Return the micro-batches of one step for each rank."""
         num_groups = self.dp_size * self.grad_accum
         if len(rows) < num_groups:
             groups = [[row] for row in rows] + [[len(self.lengths)]] * (num_groups - len(rows))

@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: each is sealed with the hash of every file, and checked before training goes on.
+"""Seal checkpoints with the hash of every file, and verify the seal before training resumes.
 
-Enters: the folder of a stage's checkpoints (`checkpoint-<step>/`, as transformers' Trainer writes them). Leaves: the
-newest one that is whole. One without a seal was cut short; one that differs from its seal is moved aside, not used.
+Checkpoints are `checkpoint-<step>/`, as transformers' Trainer writes them. One without a seal is incomplete; one that
+differs from its seal is moved aside and not used.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from distill.storage.layout import SEAL
 _SEAL_SHAPE = {"owner": TEXT, "files": {"*": {"bytes": COUNT, "sha256": TEXT}}}
 
 CORES_A_HASHER = 4
-"""While training goes on, a hasher for so many cores, so that most of them stay training's alone."""
+"""Cores per hashing thread during training, so that most cores are left to training."""
 PIECE_BYTES = 1 << 20
-"""Hashed at once. A hasher that others keep from a core holds up those who wait for it for a piece at most."""
+"""Bytes hashed between two checks of the stop event: how much `finish` may have to wait for."""
 
 
 class Sealing:
-    """Declares checkpoints complete, each in the background while training goes on, and then removes older ones.
+    """Background thread that seals checkpoints during training and removes older ones.
 
-    A checkpoint is removed only once a newer one is sealed. Use as a context manager around training: at its end all
-    that was begun is sealed.
+    A checkpoint is removed only once a newer one is sealed. Use as a context manager around training: on exit, a seal
+    in progress is finished.
     """
 
     def __init__(self, owner: str, num_kept: int | None) -> None:
-        """Begin nothing yet.
+        """Create the idle thread.
 
         Args:
-            owner: fingerprint of what is trained; only the same training goes on from its checkpoints.
-            num_kept: sealed checkpoints that stay, the newest; `None`: all.
+            owner: fingerprint of the training; only the same training resumes from its checkpoints.
+            num_kept: number of newest sealed checkpoints to keep; `None`: all.
         """
         self._owner, self._num_kept = owner, num_kept
         self._thread = ThreadPoolExecutor(1, "seal")
@@ -50,7 +50,7 @@ class Sealing:
         self._background: Future[bool] | None = None
 
     def start(self, checkpoint: Path) -> None:
-        """Begin to seal a checkpoint, every file of it written; the one before it must be finished."""
+        """Start to seal a fully written checkpoint; the previous seal must be finished."""
         assert self._background is None
         self._checkpoint, self._hashes = checkpoint, [_FileHash(file) for file in _files(checkpoint)]
         self._hurry.clear()
@@ -58,12 +58,12 @@ class Sealing:
         self._background = self._thread.submit(self._seal, hashers, self._hurry)
 
     def check(self) -> None:
-        """Raise what sealing has failed with so far; wait for nothing."""
+        """Raise the error of the seal in progress, if any, without waiting."""
         if self._background is not None and self._background.done():
             self._background.result()
 
     def finish(self) -> None:
-        """Seal what was begun, now with all cores; raise what that fails with."""
+        """Finish the seal in progress with all cores, and raise its error, if any."""
         background, self._background = self._background, None
         if background is not None:
             self._hurry.set()
@@ -71,7 +71,7 @@ class Sealing:
                 self._seal(_hashers(_num_cores()), Event())
 
     def _seal(self, hashers: ThreadPoolExecutor, stop: Event) -> bool:
-        """Hash what is left, write the seal, remove older checkpoints; `False`: stopped before all was hashed."""
+        """Hash the rest, write the seal and remove older checkpoints; return `False` if stopped while hashing."""
         with hashers:
             are_hashed = list(hashers.map(lambda one: one.go_on(stop), self._hashes))
         if not all(are_hashed):
@@ -83,7 +83,7 @@ class Sealing:
         write_json(self._checkpoint / SEAL, {"owner": self._owner, "files": files})
         if self._num_kept is not None:
             for old in _sealed(self._checkpoint.parent)[: -self._num_kept]:
-                (old / SEAL).unlink()  # first, so that what a kill leaves of it is not taken for whole
+                (old / SEAL).unlink()  # first, so that a half-removed checkpoint does not count as sealed
                 shutil.rmtree(old, ignore_errors=True)
         return True
 
@@ -97,7 +97,7 @@ class Sealing:
             if kind is None:
                 self.finish()
             elif issubclass(kind, Exception):
-                with contextlib.suppress(Exception):  # what has ended training is what must be heard of
+                with contextlib.suppress(Exception):  # the error that ended training matters more
                     self.finish()
         finally:
             self._hurry.set()
@@ -105,12 +105,12 @@ class Sealing:
 
 
 class _FileHash:
-    """SHA-256 of a file, begun by one thread and finished by another."""
+    """SHA-256 of a file that one thread can start and another can finish."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.num_bytes = 0
-        """Hashed so far."""
+        """Bytes hashed so far."""
         self._hash = hashlib.sha256()
 
     @property
@@ -118,7 +118,7 @@ class _FileHash:
         return self._hash.hexdigest()
 
     def go_on(self, stop: Event) -> bool:
-        """Hash to the end of the file, or until told to stop; whether the end is reached."""
+        """Hash until the end of the file or until `stop` is set; return whether the end was reached."""
         piece = memoryview(bytearray(PIECE_BYTES))
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.num_bytes)
@@ -131,16 +131,17 @@ class _FileHash:
 
 
 def _give_way() -> None:
-    """Let this thread run on cores that nobody else wants: training's threads wait for the slowest of them."""
-    with contextlib.suppress(OSError):  # a sandbox may forbid it
+    """Let this thread run only on idle cores."""
+    # Training's threads wait for the slowest of them, so one that loses its core slows all of them down.
+    with contextlib.suppress(OSError):  # sandboxes may forbid it
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def set_damaged_aside(folder: Path) -> list[str]:
-    """Move checkpoints that differ from their seal out of the way, newest first, until one is whole.
+    """Move checkpoints that differ from their seal aside, newest first, until one matches.
 
     Returns:
-        What was found, a line each; empty where the newest sealed checkpoint is whole or there is none.
+        One message per checkpoint; empty if the newest sealed checkpoint is intact or there is none.
     """
     found = []
     for checkpoint in reversed(_sealed(folder)):
@@ -154,45 +155,45 @@ def set_damaged_aside(folder: Path) -> list[str]:
 
 
 def newest_checkpoint(folder: Path, owner: str) -> Path | None:
-    """The newest sealed checkpoint, or `None`.
+    """Return the newest sealed checkpoint, or `None`.
 
     Raises:
-        StoreError: it belongs to another training.
+        StoreError: it belongs to another training, or its seal is damaged.
     """
     sealed = _sealed(folder)
     if not sealed:
         return None
     told = read_json(sealed[-1] / SEAL)
     if wrong := fault(told, _SEAL_SHAPE):
-        raise StoreError(f"{sealed[-1] / SEAL}: {wrong}, so nobody can tell whose it is. Move the checkpoint away.")
+        raise StoreError(f"{sealed[-1] / SEAL}: {wrong}, so its training is unknown. Move the checkpoint away.")
     if told["owner"] != owner:
         raise StoreError(
             f"{folder} holds checkpoints of another training (other rows, student or settings). Move the folder away "
-            "to start anew, or go back to the recipe that they were made with."
+            "to start over, or go back to the recipe that they were made with."
         )
     return sealed[-1]
 
 
 def remove_unsealed(folder: Path) -> None:
-    """Remove what a kill left half-written; the Trainer would count it among the checkpoints to keep."""
+    """Remove incomplete checkpoints of an interrupted process."""
     for checkpoint in folder.glob("checkpoint-*"):
         if not (checkpoint / SEAL).exists():
             shutil.rmtree(checkpoint)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The number of optimiser steps that a checkpoint was taken after."""
+    """Return the optimiser step of a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def _sealed(folder: Path) -> list[Path]:
-    """Sealed checkpoints, oldest first."""
+    """Return the sealed checkpoints, oldest first."""
     sealed = (path.parent for path in folder.glob(f"checkpoint-*/{SEAL}"))
     return sorted((one for one in sealed if one.name.removeprefix("checkpoint-").isdecimal()), key=step_of)
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a sealed checkpoint."""
+    """Return what differs from a checkpoint's seal, or `None`."""
     try:
         told = read_json(checkpoint / SEAL)
     except StoreError:
@@ -201,7 +202,7 @@ def _damage(checkpoint: Path) -> str | None:
         return f"{SEAL} cannot be read ({wrong})"
     listed: dict[str, dict[str, Any]] = told["files"]
     if (odd := next((name for name in listed if not _lies_within(name)), None)) is not None:
-        return f"{SEAL} names {odd!r}, which is no file of the checkpoint"
+        return f"{SEAL} names {odd!r}, which is not a file of the checkpoint"
     wrong_size = (name for name, facts in listed.items() if _size(checkpoint / name) != facts["bytes"])
     if (name := next(wrong_size, None)) is not None:
         return f"{name} is missing" if not (checkpoint / name).exists() else f"{name} was cut short or has grown"
@@ -213,6 +214,7 @@ def _damage(checkpoint: Path) -> str | None:
 
 
 def _lies_within(name: str) -> bool:
+    # A damaged seal must not make distill read files elsewhere; a NUL byte makes file functions raise ValueError.
     return "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 

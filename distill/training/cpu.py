@@ -1,12 +1,10 @@
-"""What makes training on a CPU fast without changing what is learnt: rows without padding, losses without waste.
+"""Faster training on CPU with the same results: packed rows instead of padding, and a cheaper loss.
 
-Enters: a model, or a trainer that TRL has set up. Leaves: the same, computing the same numbers with less work.
-
-TRL and transformers are written for GPUs. On a CPU TRL scores every position of a row, prompts and padding included,
-and does so twice; transformers keeps rows that are laid end to end apart with a mask over all pairs of tokens; and the
+TRL and transformers are written for GPUs. On a CPU, TRL computes logits for every position of a row, prompts and
+padding included, and does so twice; transformers keeps packed rows apart with a mask over all pairs of tokens; and the
 C library returns each large tensor to the system, which then clears its pages again for the next one.
 
-Shapes: N = positions that the loss falls on, H = size of a hidden state, V = words, T = tokens of all rows of a pass.
+Shapes: N = positions in the loss, H = hidden size, V = vocabulary size, T = tokens of all rows of a pass.
 """
 
 import ctypes
@@ -22,17 +20,17 @@ from transformers import AttentionInterface, TrainerCallback
 from distill.execution.cpu_load import LoadFollower
 
 ROW_BY_ROW = "distill_row_by_row"
-"""Name under which `attend_row_by_row` is known to transformers."""
+"""Name under which `attend_row_by_row` is registered with transformers."""
 
 TILE_NUMBERS = 1 << 24
-"""Logits held at once, in numbers: 64 MiB in float32, less than what a batch's activations take."""
+"""Number of logits held at once: 64 MiB in float32, less than a batch's activations."""
 
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-"""Settings by which some models change their logits after the last projection; TRL's own loss knows them all."""
+"""Settings by which some models change their logits after the last projection; only TRL's own loss handles them."""
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory of freed tensors for the next ones (glibc; elsewhere nothing happens)."""
+    """Make the C library reuse the memory of freed tensors (glibc; does nothing elsewhere)."""
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
     trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
@@ -41,14 +39,14 @@ def keep_freed_memory() -> None:
 
 
 def can_attend_row_by_row(model: Any) -> bool:
-    """Whether rows laid end to end meet in nothing but attention, so that attention alone can keep them apart."""
+    """Return whether packed rows interact only in attention, so that attention alone can keep them apart."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return bool(model._supports_attention_backend) and kinds <= {"full_attention", "sliding_attention"}
 
 
 def set_attention_row_by_row(model: Any) -> None:
-    """Make the model keep rows that are laid end to end apart, at the cost of each row alone."""
+    """Make the model compute attention for each packed row separately."""
     AttentionInterface.register(ROW_BY_ROW, attend_row_by_row)
     model.set_attn_implementation(ROW_BY_ROW)
 
@@ -65,22 +63,22 @@ def attend_row_by_row(
     cu_seq_lens_q: torch.Tensor | None = None,
     **ignored: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention for transformers where each row sees itself alone.
+    """Compute attention within each row only; an attention function for transformers.
 
     Args:
         module: the attention layer.
-        query: (1, heads, T, size of a head); `key` and `value` may have fewer heads.
+        query: (1, heads, T, head size); `key` and `value` may have fewer heads.
         key: see `query`.
         value: see `query`.
-        attention_mask: always none; rows do not overlap.
-        scaling: factor on the products of queries and keys.
-        dropout: share of attention weights that is dropped.
-        sliding_window: how many tokens a token sees, itself included; none: all before it.
-        cu_seq_lens_q: where each row ends, a 0 before the first; none: all of it is one row (for each of the batch).
-        ignored: what other kernels need.
+        attention_mask: always `None`.
+        scaling: factor for the products of queries and keys.
+        dropout: share of attention weights to drop.
+        sliding_window: how many tokens a token sees, itself included; `None`: all before it.
+        cu_seq_lens_q: 0 and the end of each row; `None`: a single row (per batch entry).
+        ignored: arguments for other kernels.
 
     Returns:
-        What each token attended to (1, T, heads, size of a head), and no weights.
+        The attention output (1, T, heads, head size), and `None` for the weights.
     """
     ends = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     lengths = [end - start for start, end in pairwise(ends)]
@@ -110,15 +108,15 @@ def _window_mask(length: int, window: int | None) -> torch.Tensor | None:
 
 
 def score_completions_once(trainer: Any) -> bool:
-    """Replace TRL's loss by one that scores the completions' tokens alone, and computes their logits once.
+    """Replace TRL's loss with one that computes logits for completion tokens only, and only once.
 
-    The loss, its metrics (entropy, accuracy) and its gradients are those of TRL's `nll`, up to rounding.
+    The loss, its metrics (entropy, accuracy) and its gradients equal those of TRL's `nll` up to rounding.
 
     Args:
         trainer: an SFTTrainer.
 
     Returns:
-        Whether it was replaced: a loss or a model with additions of its own keeps TRL's.
+        Whether the loss was replaced. Other losses, and models that add to the loss or change their logits, keep TRL's.
     """
     base = trainer.model.get_base_model() if hasattr(trainer.model, "get_base_model") else trainer.model
     config = base.config.get_text_config()
@@ -152,17 +150,17 @@ def score_completions_once(trainer: Any) -> bool:
 
 
 class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
-    """Log-probabilities of the right words, computed tile by tile together with their gradients.
+    """Log-probabilities of the target tokens, computed tile by tile together with their gradients.
 
-    A gradient of a sum of log-probabilities needs nothing that the forward pass does not have, so that the logits are
-    computed once and no tile of them is kept. It follows that all log-probabilities must weigh the same in the loss.
+    The forward pass has all that the gradient of the sum of log-probabilities needs, so the logits are computed once
+    and no tile is kept. This requires all log-probabilities to have the same weight in the loss.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden_NH: torch.Tensor, weight_VH: torch.Tensor, target_N: torch.Tensor, training: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(log-probability, entropy, whether the right word is the likeliest), each (N,)."""
+        """Return log-probability, entropy and whether the target is the most likely token, each (N,)."""
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else hidden_NH.dtype
         hidden, weight = hidden_NH.to(dtype), weight_VH.to(dtype)
@@ -175,7 +173,7 @@ class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
         for start in range(0, num, size):
             tile = slice(start, start + size)
             target = target_N[tile, None]
-            # Logarithms, exponentials and sums in float32, whatever the precision of the products.
+            # Logarithms, exponentials and sums are in float32 whatever the precision of the products.
             logits = torch.mm(hidden[tile], weight.t()).float()
             highest, likeliest = logits.max(-1, keepdim=True)
             logits -= highest
@@ -187,7 +185,7 @@ class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
             is_top1[tile] = (likeliest == target).squeeze(-1)
             if grad_hidden is None:
                 continue
-            # The gradient of log p(target) by the logits is 1 at the target, less the probabilities.
+            # The gradient of log p(target) with respect to the logits is one_hot(target) - probabilities.
             probs.neg_().scatter_add_(-1, target, torch.ones_like(total))
             slope = probs.to(dtype)
             torch.mm(slope, weight, out=grad_hidden[tile])
@@ -200,7 +198,7 @@ class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, grad_N: torch.Tensor, *unused: Any) -> tuple[Any, ...]:
-        """The gradients found in the forward pass, times how much the loss weighs every log-probability."""
+        """Return the gradients from the forward pass times the weight of each log-probability in the loss."""
         grad_hidden, grad_weight = ctx.saved_tensors
         share = grad_N[:1]
         if not bool((grad_N == share).all()):
@@ -211,9 +209,9 @@ class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
 
 
 class FollowLoad(TrainerCallback):  # type: ignore[misc]
-    """Lets threads wait for each other asleep while other processes use the cores.
+    """Trainer callback that makes threads sleep instead of spin at barriers while other processes use the cores.
 
-    Their number stays: with another one sums are added up in another order, and a training would not repeat.
+    The number of threads stays the same: another number changes the order of sums, so training would not be repeatable.
     """
 
     def __init__(self) -> None:

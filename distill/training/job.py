@@ -1,48 +1,48 @@
-"""What the training process is told; apart from the rest of `distill.training` so that naming it imports no torch."""
+"""The settings of a training process. In a module of its own so that importing it does not import torch."""
 
 from dataclasses import dataclass
 from typing import Any
 
 KEPT_CHECKPOINTS = 2
-"""The newest ones; older ones are removed as training goes on."""
+"""Number of newest checkpoints to keep; older ones are removed during training."""
 
 
 TOKENS = "tokens"
-"""Folder of the rows as tokens in the stage's folder; scratch as well."""
+"""Folder of the tokenised rows in the stage's folder; not kept after training."""
 
 SAVE_WITHIN_S = 600.0
-"""After Ctrl-C or SIGTERM, how long training may take to end its step and save a checkpoint."""
+"""How long training may take after Ctrl-C or SIGTERM to finish its step and save a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """What is trained, on what, and where it is left."""
+    """Model, rows, settings and output folder of a training."""
 
     model_name: str
-    """As the recipe gives it: a Hub id, or a folder."""
+    """As in the recipe: a Hub id or a folder."""
     model_path: str
     model_revision: str
     chat_template: str | None
     """Text of the template that replaces the model's own."""
     chat_format: str | None
-    """The template in `distill/models/templates/` for a model that has none."""
+    """Template in `distill/models/templates/` for a model without one."""
     stop_token: str | None
     learning_rate: float
     rope: dict[str, Any] | None
-    """`theta` and `context` that replace the model's own, to reach longer rows."""
+    """`theta` and `context` that replace the model's own, for longer rows."""
     context: int | None
-    """Longest row that the student's positions reach, in tokens; `None`: the model does not tell."""
+    """Longest row that the student's positions cover, in tokens; `None`: its config does not say."""
     rows: str
     """Folder of Parquet files with the columns prompt and completion."""
     out_dir: str
     seed: int
     owner: str
-    """Fingerprint of all this; checkpoints bear it."""
+    """Fingerprint of the training, stored with its checkpoints."""
     project: str
-    """Under which trackers show the run: the recipe's name."""
+    """The recipe's name, under which trackers show the run."""
     run_name: str
     keep_checkpoints: bool
     layout: dict[str, Any]
-    """`Layout` of the processes that do it."""
+    """The `Layout`, as JSON."""
     config: dict[str, Any]
     """`sft:` of the recipe."""

@@ -1,11 +1,8 @@
-"""How the rows of a step are shared out among processes and passes. Pure: imports no torch.
+"""Distribute the rows of a step over processes and passes. Imports no torch.
 
-Enters: `sft:` of a recipe, the GPUs of this machine, the processes that a launcher outside has started, if any.
-Leaves: a `Layout`, for which holds
+A step is the same set of rows whatever the layout, as every `Layout` satisfies
 
     per_device_batch_size * accumulation * num_processes / sequence_parallel == sft.batch_size
-
-so that a step is the same set of rows whatever the layout.
 """
 
 from collections.abc import Callable
@@ -18,40 +15,40 @@ from distill.recipe.sft import SftConfig, TrainCompute
 Sharding = Literal["none", "fsdp", "zero3"]
 
 MAX_PER_DEVICE = 8
-"""Rows at once on a device where the recipe does not say."""
+"""Most rows per pass and device if the recipe does not set `per_device_batch_size`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Processes, and what each of them does in a step."""
+    """Processes, and the passes of each in a step."""
 
     num_processes: int
-    """One a GPU; without GPUs they share the cores."""
+    """One per GPU; without GPUs they share the cores."""
     per_device_batch_size: int
-    """Rows of a pass, on average."""
+    """Rows per pass, on average."""
     accumulation: int
-    """Passes of a step."""
+    """Passes per step."""
     sharding: Sharding = "none"
     sequence_parallel: int = 1
     """Processes that share each row."""
 
     @property
     def data_parallel(self) -> int:
-        """Processes, or groups of them, that have rows of their own."""
+        """Return the number of processes, or of groups sharing rows, that have rows of their own."""
         return self.num_processes // self.sequence_parallel
 
     @property
     def batch_size(self) -> int:
-        """Rows of a step."""
+        """Return the rows per step."""
         return self.per_device_batch_size * self.accumulation * self.data_parallel
 
     @property
     def needs_group(self) -> bool:
-        """Whether a torch.distributed process group is to be made; sharding wants one even for a single process."""
+        """Return whether a torch.distributed process group is needed; sharding needs one even for one process."""
         return self.num_processes > 1 or self.sharding != "none"
 
     def to_json(self) -> dict[str, Any]:
-        """For jobs, manifests and reports."""
+        """Return a JSON-ready dict for jobs, manifests and reports."""
         return asdict(self)
 
 
@@ -61,16 +58,16 @@ def plan_layout(
     auto_sharding: Callable[[int], Sharding] = lambda num_processes: "none",
     world_size: int | None = None,
 ) -> Layout:
-    """Share out a step's rows.
+    """Return the layout of a step.
 
     Args:
         config: `sft:` of the recipe.
-        num_gpus: GPUs of this machine that may be used.
-        auto_sharding: what `sharding: auto` means, given the number of processes.
-        world_size: processes that a launcher outside has started, on all machines; `None`: distill starts them itself.
+        num_gpus: usable GPUs of this machine.
+        auto_sharding: resolves `sharding: auto`, given the number of processes.
+        world_size: processes that an external launcher started, on all machines; `None`: distill starts them.
 
     Raises:
-        ModelError: the recipe's numbers do not go together; the message has the nearest that do.
+        ModelError: the recipe's numbers are not compatible; the message names the nearest that are.
     """
     compute = config.compute
     num_processes = _num_processes(compute, num_gpus, world_size)
@@ -146,13 +143,13 @@ def _largest_divisor(number: int, most: int) -> int:
 
 
 def _neighbours(wanted: int, allowed: list[int]) -> list[int]:
-    """The nearest allowed numbers below and above."""
+    """Return the nearest allowed numbers below and above."""
     below = [n for n in allowed if n < wanted][-1:]
     return below + [n for n in allowed if n > wanted][:1]
 
 
 def _multiples_near(wanted: int, unit: int) -> list[int]:
-    """The nearest multiples of `unit` below and above that are not 0."""
+    """Return the nearest positive multiples of `unit`, below and above."""
     low = wanted // unit * unit
     return [n for n in (low, low + unit) if n > 0]
 

@@ -1,11 +1,10 @@
-"""What is wrong with rows as they will be trained, found before training costs anything.
+"""Check tokenised rows before training. Single rows are checked by `distill.training.row_checks`.
 
-Enters: token rows, the kept rows that they were made of, tokenizer, `sft:` of the recipe, the model's config.
-Leaves: a `Preflight`: counts, lengths, findings, three rows as segments of trained and other text.
+Example of a finding:
 
     Finding("row_too_long", "3 of 800 rows (0.4%) are longer than sft.max_length (4096) …", refuses=True, num_rows=3)
 
-Rows are gone through a few at a time, whatever their number; `distill.training.row_checks` looks at each.
+Rows are read a few at a time, whatever their number.
 """
 
 import difflib
@@ -34,7 +33,7 @@ NUM_EXAMPLES = 3
 
 
 class Segment(NamedTuple):
-    """Text of neighbouring tokens that are all trained, or all not."""
+    """Text of consecutive tokens that are all trained, or all not."""
 
     text: str
     trained: bool
@@ -52,16 +51,16 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What is known of the rows before training."""
+    """Counts, lengths, findings and examples of the rows before training."""
 
     num_rows: int
     num_tokens: int
     num_trained_tokens: int
     num_steps: int
     quantiles: dict[str, int]
-    """`p50` -> tokens of the row at that share of all rows, by length."""
+    """Quantiles of row lengths in tokens, by name (`p50`)."""
     longest_prompt: int
-    """Tokens that are not trained, in the row that has most of them."""
+    """The largest number of untrained tokens in a row."""
     max_length: int
     num_too_long: int
     """Rows longer than `max_length`."""
@@ -77,16 +76,16 @@ class Preflight:
         return [finding for finding in self.findings if not finding.refuses]
 
     def raise_if_refused(self) -> None:
-        """Stop here where training would be wrong.
+        """Raise an error if any finding forbids training.
 
         Raises:
-            ModelError: every finding that forbids training, one after the other.
+            ModelError: lists all findings that forbid training.
         """
         if self.refusals:
             raise ModelError("sft: " + "\n".join(finding.message for finding in self.refusals))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dict."""
         return asdict(self)
 
 
@@ -98,15 +97,15 @@ def preflight(
     model_config: Mapping[str, Any],
     context: int | None,
 ) -> Preflight:
-    """Check rows as they will be trained; `raise_if_refused` of the result stops what would be wrong.
+    """Check rows as they will be trained; call `raise_if_refused` on the result to refuse bad rows.
 
     Args:
         kept: folder of the kept rows.
         rows: `token_rows(kept, tokenizer, …)`.
-        tokenizer: as `load_tokenizer` gives it.
+        tokenizer: from `load_tokenizer`.
         config: `sft:` of the recipe.
         model_config: config.json of the student.
-        context: longest row that the student's positions reach, after a RoPE patch if there is one; `None`: any.
+        context: longest row that the student's positions cover, after any RoPE patch; `None`: no limit.
     """
     lengths = row_lengths(rows)
     tally = Tally(tokenizer, len(lengths))
@@ -141,7 +140,7 @@ def preflight(
 
 
 def trl_findings(trl: Mapping[str, Any]) -> list[Finding]:
-    """Keys of `sft.trl` that distill sets itself, or that TRL's SFTConfig does not have."""
+    """Return a finding for each key of `sft.trl` that distill sets itself or that TRL's SFTConfig lacks."""
     if not trl:
         return []
     from dataclasses import fields
@@ -156,7 +155,7 @@ def trl_findings(trl: Mapping[str, Any]) -> list[Finding]:
         elif key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            why = f"sft.trl: {key} is no argument of TRL's SFTConfig.{hint}"
+            why = f"sft.trl: {key} is not an argument of TRL's SFTConfig.{hint}"
         else:
             continue
         findings.append(Finding("trl_key", why, refuses=True))
@@ -164,14 +163,14 @@ def trl_findings(trl: Mapping[str, Any]) -> list[Finding]:
 
 
 def embedding_rows(model_config: Mapping[str, Any]) -> int | None:
-    """Tokens that a model has embeddings for, from its config.json; `None` where it does not tell."""
+    """Return the number of tokens with an embedding, from a model's config.json; `None` if it does not say."""
     text_config = model_config.get("text_config") or model_config
     size = text_config.get("vocab_size", model_config.get("vocab_size"))
     return size if isinstance(size, int) else None
 
 
 def segments_of(tokenizer: Tokenizer, ids: "Ids", labels: "Ids") -> tuple[Segment, ...]:
-    """A row's text, parted where training begins and ends."""
+    """Split a row's text where trained tokens begin and end."""
     import numpy as np
 
     trained = labels != IGNORED
@@ -184,12 +183,12 @@ def segments_of(tokenizer: Tokenizer, ids: "Ids", labels: "Ids") -> tuple[Segmen
 
 
 def _paired(kept: Path, rows: Any, tokenizer: Tokenizer) -> Iterator[tuple[SourceRow, "Ids", "Ids", str, str]]:
-    """Each kept row with its ids and labels, both (T,), and the texts of its prompt and of all of it."""
+    """Yield each kept row, its ids and labels, both (T,), and the texts of its prompt and of the whole row."""
     import pyarrow as pa
 
     sources = source_rows(kept)
     for file in rows.cache_files:
-        # Read, not mapped: pages of a map count as this process's memory for as long as the rows are open.
+        # Read, not memory-mapped: mapped pages count as memory of this process while the rows are open.
         with pa.OSFile(file["filename"]) as stream, pa.ipc.open_stream(stream) as batches:
             for batch in batches:
                 ids, labels = (_split(batch.column(name)) for name in ("input_ids", "labels"))
@@ -205,7 +204,7 @@ def _quantiles(lengths: "Lengths") -> dict[str, int]:
 
 
 def _split(lists: Any) -> list["Ids"]:
-    """A column of lists as arrays that share its memory."""
+    """Return a list column as arrays that share its memory."""
     values = lists.values.to_numpy()
     return [values[start:end] for start, end in pairwise(lists.offsets.to_numpy())]
 
@@ -223,15 +222,15 @@ def _length_findings(
             names = [source_row(kept, int(number)).name for number in too_long[:SHOWN_ROWS]]
             message = (
                 f"{rows_text(len(too_long), len(lengths), names)} are longer than {what}: the longest has {longest} "
-                "tokens, and a cut row would teach never to finish. "
+                "tokens, and a truncated row would teach the student never to finish. "
                 + _way_out(kind, limit, longest, longest_prompt, context)
             )
             yield Finding(kind, message, True, len(too_long), tuple(names))
 
 
 def _way_out(kind: str, limit: int, longest: int, longest_prompt: int, context: int | None) -> str:
-    """The numbers that would do."""
-    room = limit - longest_prompt - 16  # <think> tags and what the template puts after the answer
+    """Return advice with limits that would work."""
+    room = limit - longest_prompt - 16  # for <think> tags and the template's text after the answer
     lower = f"filter.max_tokens to {room}" if room > 0 else "the prompts' length: they alone fill the rows"
     if kind == "row_too_long" and (context is None or longest <= context):
         return f"Raise sft.max_length to {longest} or lower {lower}."
@@ -241,7 +240,7 @@ def _way_out(kind: str, limit: int, longest: int, longest_prompt: int, context: 
 
 
 def _padding_findings(tokenizer: Tokenizer, rows: Any) -> Iterator[Finding]:
-    """Whether TRL's collator would mask the stop token because padding is the same token."""
+    """Yield a finding if padding is the stop token; it refuses if TRL's collator masks the stop token."""
     if tokenizer.pad_token_id != tokenizer.eos_token_id:
         return
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -260,14 +259,14 @@ def _padding_findings(tokenizer: Tokenizer, rows: Any) -> Iterator[Finding]:
         yield Finding("pad_is_stop", why, refuses=True)
     else:
         why = (
-            f"the padding token is the stop token {name}, as the vocabulary has no other special token for it; here "
-            "batches mask padding by its place, so the stop token is trained."
+            f"the padding token is the stop token {name}, as the vocabulary has no other special token for it. "
+            "Batches mask padding by position, so the stop token is trained."
         )
         yield Finding("pad_is_stop", why, refuses=False)
 
 
 def _examples(kept: Path, rows: Any, lengths: "Lengths", tokenizer: Tokenizer) -> Iterator[Example]:
-    """The shortest row, one of middling length, and the longest."""
+    """Yield the shortest row, one of median length, and the longest."""
     import numpy as np
 
     order = lengths.argsort(kind="stable")

@@ -1,9 +1,9 @@
-"""What is seen of training while it runs: a line a step in metrics.jsonl, the progress bar, and when to stop.
+"""Trainer callbacks: metrics.jsonl with a line per step, the progress bar, and a clean stop on SIGTERM.
 
     {"step": 1, "loss": 2.1, "learning_rate": 1e-05, "grad_norm": 4.2, "mean_token_accuracy": 0.55, "epoch": 0.02,
      "num_tokens": 4096, "tokens_per_second": 812.4}
 
-`num_tokens` are those of the step's rows, prompts included and padding left out.
+`num_tokens` counts the tokens of the step's rows, with prompts and without padding.
 """
 
 import json
@@ -26,19 +26,19 @@ from distill.storage.files import atomic_write
 HISTORY_KEYS = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch")
 
 TokensOfStep = Callable[[int], int]
-"""From the number of a step, counted from 0, to the tokens of its rows."""
+"""Maps the number of a step, counted from 0, to the tokens of its rows."""
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Writes and shows each step. On processes other than the first it is silent."""
+    """Callback that writes and shows each step; silent on all processes but the first."""
 
     def __init__(self, title: str, metrics: Path, tokens_of_step: TokensOfStep, is_first: bool) -> None:
         self.history: list[dict[str, Any]] = []
-        """One entry a step, those before a resume included; without times, so that equal runs have equal histories."""
+        """One entry per step, with those before a resume; without times, so that equal runs have equal histories."""
         self.first_step = 0
         self.num_tokens = 0
         self.seconds = 0.0
-        """Spent in steps, checkpoints left out."""
+        """Time spent in steps, without checkpoints."""
         self._title, self._metrics, self._tokens_of_step, self._is_first = title, metrics, tokens_of_step, is_first
         self._progress: ProgressBar | None = None
         self._step_began = 0.0
@@ -65,7 +65,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the GPU works on after the call that gave it its work has returned
+            torch.cuda.synchronize()  # kernels are launched asynchronously
         self._step_took = time.monotonic() - self._step_began
 
     def on_log(
@@ -92,15 +92,15 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._progress.advance(1, f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s")
 
     def close(self) -> None:
-        """Take the progress bar away."""
+        """Close the progress bar."""
         if self._progress is not None:
             self._progress.__exit__(None, None, None)
 
 
 class StopInOrder(TrainerCallback):  # type: ignore[misc]
-    """On SIGTERM: end the step, save a checkpoint, stop. A second SIGTERM stops at once.
+    """Callback that finishes the step, saves a checkpoint and stops on SIGTERM. A second SIGTERM stops at once.
 
-    Use as a context manager around training. Several processes agree after each step, so that all save the same one.
+    Use as a context manager around training. Processes agree after each step, so that all save the same one.
     """
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class StopInOrder(TrainerCallback):  # type: ignore[misc]
 
 
 def _any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process."""
+    """Return whether the flag is set in any process."""
     if not torch.distributed.is_initialized():
         return flag
     asked = torch.tensor(int(flag), device=device)
@@ -135,7 +135,7 @@ def _any_process(flag: bool, device: torch.device) -> bool:
 
 
 def _history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a step, with the field's standard keys."""
+    """Return one entry per step, with the standard keys."""
     return [
         {"step": entry["step"], **{k: entry[k] for k in HISTORY_KEYS if k in entry and _is_number(k, entry[k])}}
         for entry in log_history
@@ -144,12 +144,12 @@ def _history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_number(key: str, value: float) -> bool:
-    """JSON has no NaN; only a loss that is one must be seen, and stops the stage."""
+    # JSON has no NaN. A loss that is NaN is kept nevertheless: it stops the stage.
     return key == "loss" or math.isfinite(value)
 
 
 def _lines_up_to(metrics: Path, history: Sequence[dict[str, Any]]) -> list[str]:
-    """The lines of metrics.jsonl for the steps of `history`; what a kill tore or left out is made again, less times."""
+    """Return the lines of metrics.jsonl for `history`; torn or missing ones are rebuilt without times."""
     stored = {}
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     for line in lines:

@@ -1,10 +1,7 @@
-"""What is wrong with a single row as it will be trained, and how findings are told.
+"""Check single rows as they will be trained, and turn the findings into messages.
 
-Enters: a kept row and its ids and labels, both (T,). Leaves: kinds of findings, each with a piece of the row, added up
-in a `Tally`.
-
-What costs most, turning tokens into text again, is done for each row's prompt and for the end of its completion, back
-to the last `</think>`; what a template leaves out of the thought itself is seen in the text that it renders.
+Decoding tokens costs the most, so only each row's prompt and the end of its completion, back to the last `</think>`,
+are decoded. Reasoning that a template drops is found in the rendered text.
 """
 
 import json
@@ -24,80 +21,80 @@ if TYPE_CHECKING:
     Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 SHOWN_ROWS = 3
-"""Rows that a finding names."""
+"""Number of rows that a finding names."""
 EXCERPT_CHARS = 160
 TAIL_TOKENS = 256
-"""So many tokens of a row's end are turned into text at first, to find `</think>` among them."""
+"""Number of tokens at the end of a row that are first decoded in search of `</think>`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about the rows or the settings that the reader has to know."""
+    """A problem of the rows or the settings."""
 
     kind: str
     """A key of `REFUSED` or `NOTED`, or `trl_key`, `row_too_long`, `beyond_context`, `pad_is_stop`."""
     message: str
-    """What, why, and what to do."""
+    """What is wrong, why, and what to do."""
     refuses: bool
-    """Whether training would be wrong, or only worth a look."""
+    """Whether it forbids training; else it is a warning."""
     num_rows: int = 0
     rows: tuple[str, ...] = ()
-    """The first of them."""
+    """Names of the first of these rows."""
 
 
 REFUSED = {
     "no_label": "{rows} have no trained token: the chat template renders nothing after the prompt. {template}",
     "loss_covers_prompt": (
-        "{rows} would train part of the prompt: the chat template renders it otherwise once the answer follows, and "
+        "{rows} would train part of the prompt: the chat template renders it differently once the answer follows, and "
         "the loss begins at {excerpt}. {template}"
     ),
     "prompt_lost": (
         "{rows} lack their question or another part of their prompt: the chat template drops or alters {excerpt}. "
         "{template}"
     ),
-    "thinking_lost": "{rows} lack the reasoning: the chat template eats it, from {excerpt} on. {template}",
+    "thinking_lost": "{rows} lack the reasoning: the chat template drops it, from {excerpt} on. {template}",
     "answer_lost": "{rows} lack what follows the reasoning: the chat template leaves out {excerpt}. {template}",
     "think_close_not_trained": (
-        "{rows}: the chat template leaves </think> out of the loss, so that the student would not learn to end its "
-        "thought; the trained text ends in {excerpt}. {template}"
+        "{rows}: the chat template leaves </think> out of the loss, so the student would not learn to end its "
+        "reasoning; the trained text ends in {excerpt}. {template}"
     ),
     "stop_not_trained": (
-        "{rows}: the chat template leaves the stop token {stop} out of the loss, so that the student would not learn "
+        "{rows}: the chat template leaves the stop token {stop} out of the loss, so the student would not learn "
         "to stop; the trained text ends in {excerpt}. {template}"
     ),
     "text_after_stop": "{rows} go on after the stop token {stop}: {excerpt}. {template}",
     "turn_token_in_completion": (
         "{rows} have a special token of the chat template in the answer's text, which would end the turn there: "
-        "{excerpt}. Take these traces out of the source (`distill filter --explain ID` shows one), or write the token "
-        "otherwise in it."
+        "{excerpt}. Remove these traces from the source (`distill filter --explain ID` shows one), or spell the token "
+        "differently there."
     ),
     "unknown_token": (
         "{rows} have tokens that the model has no embedding for: {excerpt}. Use the tokenizer that belongs to the "
         "student, without tokens added to it."
     ),
     "second_bos": (
-        "{rows} begin with two tokens {bos}: the chat template adds one to that of the tokenizer or of the prompt, "
-        "here {excerpt}. {template}"
+        "{rows} begin with two tokens {bos}: the chat template adds one where the tokenizer or the prompt already has "
+        "one, here {excerpt}. {template}"
     ),
 }
-"""Findings that forbid training -> what is said of them; `template` tells the way out."""
+"""Findings that forbid training -> message; `{template}` says how to fix the chat template."""
 
 NOTED = {
-    "special_token_in_text": "{rows} have a special token in a text, where it becomes that token: {excerpt}.",
+    "special_token_in_text": "{rows} have a special token in a text, where it is tokenised as such: {excerpt}.",
     "no_bos": (
         "{rows} begin without {bos}, which the student's tokenizer puts before every text: {excerpt}. If the student "
         "was trained with it, add bos_token to the chat template."
     ),
     "writes_date": (
-        "{rows} hold the date of the day on which they were made, which the chat template writes: {excerpt}. The same "
-        "run on another day trains other rows. To avoid that, give a template with a fixed date in sft.chat_template."
+        "{rows} contain the date on which they were rendered, which the chat template writes: {excerpt}. The same run "
+        "on another day trains other rows. To avoid that, give a template with a fixed date in sft.chat_template."
     ),
     "prompt_differs": (
-        "{rows} are trained after another prompt than the student will see: the chat template's generation prompt "
-        "goes on with {excerpt}, which the trained row lacks."
+        "{rows} are trained after a different prompt from the one that the student will see: the chat template's "
+        "generation prompt goes on with {excerpt}, which the trained row lacks."
     ),
 }
-"""Findings that are worth a look -> what is said of them."""
+"""Findings that are only warnings -> message."""
 
 OTHER_TEMPLATE = "Give the student another template with sft.chat_template: chatml, llama3 or file:path."
 
@@ -108,11 +105,11 @@ def decode(tokenizer: Tokenizer, ids: "Ids") -> str:
 
 
 Found = Iterator[tuple[str, str]]
-"""Kind of a finding, and what the row looks like there."""
+"""Kind of finding, and an excerpt of the row."""
 
 
 class RowChecker:
-    """What can be wrong with a single row."""
+    """Finds what is wrong with single rows."""
 
     def __init__(self, tokenizer: Tokenizer, num_embeddings: int | None) -> None:
         self._tokenizer = tokenizer
@@ -122,21 +119,21 @@ class RowChecker:
 
     @cached_property
     def _special(self) -> dict[int, str]:
-        """Id -> text of every token that is no text."""
+        """Map the id of every special token to its text."""
         tokens = {self._tokenizer.convert_tokens_to_ids(token): token for token in self._tokenizer.all_special_tokens}
         added = self._tokenizer.added_tokens_decoder.items()
         return tokens | {number: str(token) for number, token in added if token.special}
 
     @cached_property
     def _turn_tokens(self) -> set[str]:
-        """Special tokens that the chat template writes, and those that end a text."""
+        """Return the special tokens that the chat template writes, and BOS and EOS."""
         (text,) = render_rows(self._tokenizer, [_skeleton(("user", "assistant"))], whole=True)
         ends = {self._tokenizer.eos_token, self._tokenizer.bos_token}
         return {token for token in self._special.values() if token in text or token in ends}
 
     @cached_property
     def _is_special(self) -> "np.ndarray[Any, Any]":
-        """Whether each id is a special token's."""
+        """Return an array that says for each id whether it is a special token's."""
         import numpy as np
 
         table: np.ndarray[Any, Any] = np.zeros(max(self._special, default=0) + 1, dtype=bool)
@@ -149,13 +146,13 @@ class RowChecker:
         return bos is not None and self._tokenizer("x")["input_ids"][:1] == [bos]
 
     def check(self, source: SourceRow, ids: "Ids", labels: "Ids", prompt: str, rendered: str) -> Found:
-        """Findings of one row.
+        """Yield the findings of one row.
 
         Args:
             source: the row.
-            ids: (T,), and so are `labels`.
-            labels: `IGNORED` where nothing is trained.
-            prompt: its text up to where the assistant speaks.
+            ids: (T,).
+            labels: (T,); `IGNORED` for untrained tokens.
+            prompt: its text up to the assistant's turn.
             rendered: its whole text.
         """
         trained = labels != IGNORED
@@ -173,7 +170,7 @@ class RowChecker:
         roles = tuple(message["role"] for message in source.prompt)
         lost, is_dated = self._of_roles(roles)
         for place, message in enumerate(source.prompt):
-            # Of earlier answers templates of reasoning models leave out the thought, as they were trained.
+            # Templates of reasoning models drop the reasoning of earlier answers, as these models were trained.
             is_answer = message["role"] == "assistant"
             said = split_reasoning(message["content"]).content if is_answer else message["content"]
             if place == lost or said.strip() not in prompt or said.strip() not in rendered:
@@ -186,7 +183,7 @@ class RowChecker:
         if before == prompt:
             return
         prompt_ids = encode(self._tokenizer, prompt)
-        if prompt_ids == ids[:start].tolist():  # a tokenizer that does not give back the same text
+        if prompt_ids == ids[:start].tolist():  # the tokenizer does not decode to the same text
             return
         if asked in before:
             yield "prompt_differs", self._tokenizer.decode(prompt_ids[start:])
@@ -194,7 +191,7 @@ class RowChecker:
             yield "loss_covers_prompt", decode(self._tokenizer, ids[start : start + 30])
 
     def _of_roles(self, roles: tuple[str, ...]) -> tuple[int | None, bool]:
-        """Which message of such a prompt the template drops or alters, and whether it writes the date."""
+        """Return which message of such a prompt the template drops or alters, and whether it writes the date."""
         if roles not in self._roles:
             found = lost_message(self._tokenizer, roles, True), writes_date(self._tokenizer, roles)
             self._roles[roles] = found
@@ -271,14 +268,14 @@ class RowChecker:
 
 
 def _skeleton(roles: tuple[str, ...]) -> SourceRow:
-    """A row of these roles that says next to nothing."""
+    """Return a row with these roles and minimal content."""
     messages = [{"role": role, "content": "x"} for role in roles]
     return SourceRow("-", messages[:-1], messages[-1:])
 
 
 @dataclass
 class Tally:
-    """Counts findings by kind and remembers the first rows of each."""
+    """Findings counted by kind, with the first rows of each."""
 
     tokenizer: Tokenizer
     num_rows: int
@@ -308,17 +305,17 @@ class Tally:
 
 
 def rows_text(num: int, total: int, names: list[str]) -> str:
-    """`3 of 800 rows (0.38%; p1/0, p7/2, p9/0)`."""
+    """Describe rows: `3 of 800 rows (0.38%; p1/0, p7/2, p9/0)`."""
     more = ", …" if num > len(names) else ""
     return f"{num:,} of {total:,} rows ({num / total:.2%}; {', '.join(plain(name) for name in names)}{more})"
 
 
 def plain(text: str) -> str:
-    """The text without what a terminal would obey: control characters, direction marks and the like."""
+    """Replace characters that would control a terminal: control characters, direction marks and the like."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text.replace("\t", " "))
 
 
 def excerpt_of(text: str) -> str:
-    """A short piece of a trace on one line, safe to print, in quotes."""
+    """Return a short, quoted, one-line excerpt of a text that is safe to print."""
     line = json.dumps(plain(text), ensure_ascii=False)[1:-1]
     return f'"{line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"}"'

@@ -1,16 +1,16 @@
-"""Kept rows as the token rows that are trained: rendered by the chat template, the loss on the completion alone.
+"""Render kept rows with the chat template and tokenise them, with the loss on the completion only.
 
-Enters: a folder of Parquet files with `prompt` and `completion`, both chat messages. Leaves: a `datasets.Dataset` on
-disk, read by memory map, in the order of the files' rows:
+The input is a folder of Parquet files with `prompt` and `completion`, both chat messages. The result is a memory-mapped
+`datasets.Dataset` in the order of the files' rows:
 
     {"input_ids": [1, 4093, …, 2, 198], "labels": [-100, -100, …, 2, 198], "length": 214}
 
-The tokens and labels are those that TRL's SFTTrainer makes of the same rows with `completion_only_loss`: prompt and
-whole conversation are rendered and tokenised apart, and the completion starts where the two part. What a template puts
-after the stop token (ChatML's line break) is trained as well, as TRL does.
+Tokens and labels equal those of TRL's SFTTrainer with `completion_only_loss`: the prompt and the whole conversation are
+rendered and tokenised separately, and the completion starts where they diverge. Text that a template puts after the
+stop token (ChatML's line break) is trained too, as in TRL.
 
-`<cache>/<key>/` holds the rows as Arrow streams, one a row group of the source, and `index.json` with their order. The
-key is taken over the rows' bytes, the tokenizer and its template, so that rows of another template are never read.
+`<cache>/<key>/` holds one Arrow stream for each row group of the source, and `index.json` with their order. The key is
+a hash of the rows' bytes, the tokenizer and its template, so rows of another template are never read.
 """
 
 import fcntl
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
     from distill.core.records import Message
 
 VERSION = 1
-"""Raised when the same rows and tokenizer give other token rows."""
+"""Increased when the same rows and tokenizer give other token rows."""
 
 IGNORED = -100
-"""Label of a token that has no part in the loss."""
+"""Label of a token excluded from the loss."""
 
 COLUMNS = ("prompt", "completion")
 IDENTITY = ("problem_id", "sample_index")
 INDEX = "index.json"
 BATCH_ROWS = 64
-"""Rows in memory at a time, and in a record batch."""
+"""Rows in memory at a time, and per record batch."""
 PARALLEL_FROM_BYTES = 64 << 20
-"""Below so much text, starting more processes takes longer than they save."""
+"""For less text than this, starting processes takes longer than they save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class SourceRow:
     """A kept row before it is rendered."""
 
     name: str
-    """As a reader finds it again: `problem_id/sample_index`, else file and number."""
+    """`problem_id/sample_index`, else file and row number."""
     prompt: "list[Message]"
     completion: "list[Message]"
 
@@ -72,30 +72,30 @@ class _Part:
     file: Path
     row_group: int
     first_row: int
-    """Number of its first row in the file."""
+    """Index of its first row in the file."""
     num_rows: int
     num_bytes: int
     """Uncompressed."""
 
 
 def token_rows(kept: Path, tokenizer: Tokenizer, cache: Path, workers: int | None = None) -> Any:
-    """The rows of `kept` as token rows; made once, and read from `cache` afterwards.
+    """Return the rows of `kept` as token rows, made once and then read from `cache`.
 
-    Several processes may ask for the same rows at once: one makes them, the others wait.
+    If several processes ask for the same rows at once, one makes them and the others wait.
 
     Args:
         kept: folder of Parquet files with `prompt` and `completion`.
-        tokenizer: as `load_tokenizer` gives it, with the chat template that is trained.
-        cache: a folder of the run's own; rows of other content in it are removed.
-        workers: processes that tokenise; left out: all cores where there is much to do, else this one alone.
+        tokenizer: from `load_tokenizer`, with the chat template to train.
+        cache: a folder used by this run only; rows of other content in it are removed.
+        workers: tokenising processes; left out: one per core for large data, else none.
 
     Returns:
         A memory-mapped `datasets.Dataset` with `input_ids` and `labels` (T,) and `length` (T).
 
     Raises:
-        ProblemError: no rows, other columns, or messages of another shape.
+        ProblemError: no rows, wrong columns, or malformed messages.
         ModelError: the chat template cannot render a row.
-        StoreError: the disk is full or not writable; nothing half is left.
+        StoreError: the disk is full or not writable; incomplete rows are never used.
     """
     parts = _parts_of(kept)
     key = _content_key(kept, tokenizer)
@@ -108,25 +108,25 @@ def token_rows(kept: Path, tokenizer: Tokenizer, cache: Path, workers: int | Non
 
 
 def count_rows(kept: Path) -> int:
-    """Number of rows in `kept`, from the files' ends alone.
+    """Return the number of rows in `kept`, reading only the files' footers.
 
     Raises:
-        ProblemError: no rows, or other columns.
+        ProblemError: no rows, or wrong columns.
     """
     return sum(part.num_rows for part in _parts_of(kept))
 
 
 def row_lengths(rows: Any) -> "np.ndarray[Any, Any]":
-    """Tokens in each row, shape (N,)."""
+    """Return the number of tokens of each row, (N,)."""
     lengths: np.ndarray[Any, Any] = rows.select_columns(["length"]).with_format("numpy")[:]["length"]
     return lengths
 
 
 def source_rows(kept: Path) -> Iterator[SourceRow]:
-    """The rows of `kept` in the order of their token rows, a few in memory at a time.
+    """Yield the rows of `kept` in the order of their token rows, with a few in memory at a time.
 
     Raises:
-        ProblemError: no rows, other columns, or messages of another shape.
+        ProblemError: no rows, wrong columns, or malformed messages.
     """
     for part in _parts_of(kept):
         for rows in _batches(part):
@@ -134,7 +134,7 @@ def source_rows(kept: Path) -> Iterator[SourceRow]:
 
 
 def source_row(kept: Path, number: int) -> SourceRow:
-    """Row `number` of `kept`, counted from 0 over all files; at most a row group is read for it."""
+    """Return row `number` of `kept`, counted from 0 over all files; reads at most one row group."""
     for part in _parts_of(kept):
         if number < part.num_rows:
             return next(islice((row for rows in _batches(part) for row in rows), number, None))
@@ -143,10 +143,10 @@ def source_row(kept: Path, number: int) -> SourceRow:
 
 
 def tokenise(tokenizer: Tokenizer, rows: list[SourceRow]) -> list[tuple[list[int], int]]:
-    """(ids of the whole conversation (T,), number of leading ids that are not trained) of each row.
+    """Return, for each row, the ids of the whole conversation (T,) and the number of leading ids that are not trained.
 
     Raises:
-        ModelError: the chat template refuses a row.
+        ModelError: the chat template cannot render a row.
     """
     prompts = render_rows(tokenizer, rows, whole=False)
     wholes = render_rows(tokenizer, rows, whole=True)
@@ -156,10 +156,10 @@ def tokenise(tokenizer: Tokenizer, rows: list[SourceRow]) -> list[tuple[list[int
 
 
 def render_rows(tokenizer: Tokenizer, rows: Sequence[SourceRow], whole: bool) -> list[str]:
-    """Each row's text up to where the assistant speaks, or as a whole.
+    """Return each row's text, whole or up to the assistant's turn.
 
     Raises:
-        ModelError: the chat template refuses a row.
+        ModelError: the chat template cannot render a row.
     """
     conversations = [row.prompt + row.completion if whole else row.prompt for row in rows]
     try:
@@ -173,7 +173,7 @@ def render_rows(tokenizer: Tokenizer, rows: Sequence[SourceRow], whole: bool) ->
 
 
 def _common_prefix(ids: list[int], others: list[int]) -> int:
-    """Number of leading ids that two sequences share."""
+    """Return the number of leading ids that two sequences share."""
     num = min(len(ids), len(others))
     if ids[:num] == others[:num]:
         return num
@@ -193,7 +193,7 @@ def _parts_of(kept: Path) -> list[_Part]:
         except (pa.ArrowException, OSError) as error:
             raise ProblemError(
                 f"{file}: not a Parquet file that can be read ({str(error).strip()[:200]}). "
-                "Move the filter's folder away, and `distill filter` writes it anew."
+                "Move the filter's folder away and run `distill filter` again."
             ) from None
         starts = [0]
         for group in groups:
@@ -244,7 +244,7 @@ def _batches(part: _Part) -> Iterator[list[SourceRow]]:
             except UnicodeDecodeError:
                 raise ProblemError(
                     f"{part.file}: a text in rows {number} to {number + batch.num_rows - 1} is not UTF-8. "
-                    "Move the filter's folder away, and `distill filter` writes them anew."
+                    "Move the filter's folder away and run `distill filter` again."
                 ) from None
             yield [_source_row(part, number + i, row) for i, row in enumerate(rows)]
             number += len(rows)
@@ -270,7 +270,7 @@ def _source_row(part: _Part, number: int, row: Mapping[str, Any]) -> SourceRow:
 
 
 def _content_key(kept: Path, tokenizer: Tokenizer) -> str:
-    """What decides the token rows, as 24 hex digits; the files' names count, as they decide the order."""
+    """Return a hash (24 hex digits) of everything that determines the token rows; file names determine their order."""
     digest = hashlib.sha256(f"{VERSION}\n".encode())
     for file in sorted(kept.glob("*.parquet")):
         digest.update(f"{file.name} {sha256_of(file)}\n".encode())
@@ -285,17 +285,17 @@ def _content_key(kept: Path, tokenizer: Tokenizer) -> str:
 
 @contextmanager
 def _only_maker(cache: Path) -> Iterator[None]:
-    """Hold the cache; others wait. The lock ends with this process, however it ends."""
+    """Hold the lock of the cache; other processes wait."""
     with disk_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         stream = (cache / ".lock").open("a")
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the OS releases it even if this process is killed
         yield
 
 
 def _remove_other_rows(cache: Path) -> None:
-    """Unfinished rows, and those of another content: each takes eight bytes a token."""
+    """Remove incomplete rows and those of other content, which take eight bytes per token."""
     for folder in cache.iterdir():
         if folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
@@ -324,7 +324,7 @@ def _make(parts: list[_Part], tokenizer: Tokenizer, folder: Path, workers: int |
 def _write_parts_in_parallel(
     tasks: list[tuple[_Part, Path]], tokenizer: Tokenizer, workers: int, progress: ProgressBar
 ) -> None:
-    # Spawned, not forked: by now this process may have threads (torch, Arrow) whose locks a fork would copy.
+    # Spawned, not forked: this process may already have threads (torch, Arrow) whose locks a fork would copy.
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(tokenizer,))
     try:
@@ -342,7 +342,7 @@ _worker_tokenizer: Tokenizer = None
 def _start_worker(tokenizer: Tokenizer) -> None:
     global _worker_tokenizer
     end_with_parent()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process a core already
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is already one process per core
     _worker_tokenizer = tokenizer
 
 
@@ -351,7 +351,7 @@ def _work(part: _Part, target: Path) -> None:
 
 
 def _write_part(part: _Part, target: Path, tokenizer: Tokenizer) -> None:
-    """One row group as an Arrow stream, which `datasets` reads by memory map."""
+    """Write a row group as an Arrow stream, which `datasets` memory-maps."""
     import pyarrow as pa
 
     ids_type = pa.list_(pa.int32())

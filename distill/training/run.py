@@ -1,8 +1,7 @@
-"""Training the student with TRL's SFTTrainer: kept rows in, a saved student out.
+"""Train the student with TRL's SFTTrainer on kept rows, and save it.
 
-Enters: a `TrainJob` (as JSON, in a process of its own, or in several) that names a folder of prompt/completion rows as
-Parquet. Leaves: `student/` (safetensors, tokenizer, chat template, generation config), with LoRA `adapter/` as well,
-and `metrics.jsonl`. While it runs: `checkpoints/` and `tokens/`.
+Writes `student/` (safetensors, tokenizer, chat template, generation config), with LoRA also `adapter/`, and
+`metrics.jsonl`. During training there are also `checkpoints/` and `tokens/`.
 """
 
 import functools
@@ -43,21 +42,21 @@ from distill.training.student import Base, save_student
 
 
 def train(job: TrainJob) -> dict[str, Any]:
-    """Train, going on from the newest whole checkpoint if there is one, and save the student.
+    """Train, resuming from the newest sealed checkpoint if there is one, and save the student.
 
-    Every process of a distributed run calls this; only the first writes and returns all metrics.
+    Every process of a distributed run calls this; only the first saves the student and returns metrics.
 
     Returns:
         Metrics: rows, tokens, steps, loss history, speed, layout.
 
     Raises:
         ModelError: the student cannot be loaded, or a row does not fit it.
-        StageError: training gave a loss that is not a number.
+        StageError: the loss is not a number.
         StoreError: the folder holds checkpoints of another training.
     """
     layout = Layout(**job.layout)
     if not layout.needs_group:
-        # One process uses one GPU: TRL refuses torch's DataParallel, which more of them would mean.
+        # One process uses one GPU: with more, the Trainer would use torch's DataParallel, which TRL refuses.
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     config = SftConfig.model_validate(job.config)
     tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
@@ -92,14 +91,14 @@ def train(job: TrainJob) -> dict[str, Any]:
 
 
 def _warn_if_slow(model_path: Path) -> None:
-    """Say so where this CPU multiplies bfloat16, which the recipe asks for, more slowly than float32."""
+    """Warn if this CPU multiplies bfloat16, which the recipe asks for, more slowly than float32."""
     speed = measure(shapes_of(read_json(model_path / "config.json") or {}))
     if speed.faster == "float32":
         note(f"sft.compute.dtype: bfloat16 is slow on this CPU ({speed.describe()}). Leave it out for float32.")
 
 
 def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any) -> dict[str, Any]:
-    """Refuse rows that would be trained wrongly; what is merely noteworthy is said."""
+    """Raise an error if training on the rows would be wrong, show warnings, and return metrics of the rows."""
     model_config = read_json(Path(job.model_path) / "config.json")
     found = preflight(Path(job.rows), rows, tokenizer, config, model_config, job.context)
     found.raise_if_refused()
@@ -116,7 +115,7 @@ def _preflight(job: TrainJob, config: SftConfig, tokenizer: Tokenizer, rows: Any
 def _trainer(
     job: TrainJob, config: SftConfig, layout: Layout, device: Device, arguments: Any, rows: Any, tokenizer: Tokenizer
 ) -> Any:
-    # Imported late: TRL takes seconds, and what is wrong with the rows has been said before.
+    # Imported late: TRL takes seconds to import, and problems of the rows should be reported before.
     from distill.training.trainer import StudentTrainer
 
     trainer = StudentTrainer(
@@ -139,7 +138,7 @@ def _trainer(
 
 
 def _with_empty_row(rows: Any, pad_token_id: int) -> Any:
-    """The rows and one of two tokens without labels, which fills micro-batches up (`StepBatches`)."""
+    """Append a row of two tokens without labels, which fills empty micro-batches (`StepBatches`)."""
     from datasets import Dataset, concatenate_datasets
 
     empty = {"input_ids": [[pad_token_id] * 2], "labels": [[-100] * 2], "length": [2]}
@@ -149,14 +148,13 @@ def _with_empty_row(rows: Any, pad_token_id: int) -> Any:
 
 
 def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
-    """The student's weights: float32 to train all of them, else as the device computes, or in 4 bits for QLoRA.
-
-    Full fine-tuning keeps float32 weights even where it computes in bfloat16: an update of a rate of 1e-5 is smaller
-    than what bfloat16 tells apart, and would be rounded away.
+    """Load the student: in float32 for full fine-tuning, else in the device's dtype, or in 4 bits for QLoRA.
 
     Raises:
-        ModelError: they cannot be loaded.
+        ModelError: it cannot be loaded.
     """
+    # Full fine-tuning keeps float32 weights even if it computes in bfloat16: an update at a learning rate of 1e-5 is
+    # below bfloat16's precision and would be rounded away.
     full = config.method == "full"
     arguments: dict[str, Any] = {
         "dtype": torch.float32 if full else getattr(torch, device.dtype),
@@ -170,7 +168,7 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
-            # FSDP2 shards what is stored, and only floating point.
+            # FSDP2 shards the stored tensors, which must be floating-point.
             bnb_4bit_quant_storage=torch.bfloat16,
         )
     try:
@@ -180,7 +178,7 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"{job.model_name}: cannot be loaded ({str(error).splitlines()[0][:300]}). Fetch it "
-            "again, or take another student."
+            "again, or use another student."
         ) from error
     if device.attention == ROW_BY_ROW:
         set_attention_row_by_row(model)
@@ -196,7 +194,7 @@ def _model_config(job: TrainJob) -> Any:
 
 
 def _train(job: TrainJob, trainer: Any) -> Reporter:
-    """Train to the end, or stop in order."""
+    """Train to the end, or until SIGTERM has led to a last checkpoint."""
     out_dir = Path(job.out_dir)
     checkpoints = out_dir / CHECKPOINTS
     checkpoint = newest_checkpoint(checkpoints, job.owner)
@@ -220,7 +218,7 @@ def _train(job: TrainJob, trainer: Any) -> Reporter:
 
 
 def _tokens_of_step(batches: StepBatches) -> Callable[[int], int]:
-    """From the number of a step to the tokens of its rows; a whole epoch is counted at a time."""
+    """Return a function from the number of a step to the tokens of its rows; it counts an epoch at a time."""
 
     @functools.cache
     def epoch_tokens(epoch: int) -> list[int]:

@@ -1,10 +1,7 @@
-"""How several GPUs hold one model in shares: FSDP2 or DeepSpeed ZeRO-3, through accelerate.
-
-Enters: a `Layout`, `sft:` of the recipe, the model. Leaves: arguments for transformers' TrainingArguments, environment
-variables that accelerate and transformers read, and, from a sharded checkpoint, plain safetensors.
+"""Shard a model over several GPUs with FSDP2 or DeepSpeed ZeRO-3, through accelerate.
 
 FSDP2 gathers and frees one unit at a time: each decoder layer, the embedding, the head. A checkpoint is a
-`torch.distributed.checkpoint` folder (`pytorch_model_fsdp_0/`), each process's share in a file of its own.
+`torch.distributed.checkpoint` folder (`pytorch_model_fsdp_0/`) with one file per process.
 """
 
 import json
@@ -22,37 +19,37 @@ from distill.storage.files import replace_folder
 from distill.training.layout import Layout
 
 SHARDED_WEIGHTS = "pytorch_model_fsdp_0"
-"""Where accelerate leaves the model's shares in a checkpoint."""
+"""Folder in a checkpoint in which accelerate saves the model's shards."""
 
 MAX_FILE_BYTES = 5 * 10**9
-"""Of a safetensors file, as transformers splits them; also what consolidating holds in memory at once."""
+"""Largest safetensors file, as in transformers; also the memory that consolidating needs."""
 
 CONTEXT_PARALLEL_CHUNKS = 2
-"""torch splits a row into twice as many pieces as processes share it, so that all have as much attention to compute."""
+"""Pieces of a row per process: torch makes two, so that all processes have equal work in attention."""
 
 
 def decoder_layers(model: torch.nn.Module) -> list[str]:
-    """Names of the classes of a model's decoder layers: what is gathered, and recomputed, as one unit.
+    """Return the class names of a model's decoder layers, which are gathered and recomputed as units.
 
     Raises:
-        ModelError: the architecture does not name them.
+        ModelError: the architecture does not declare them.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     present = {type(module).__name__ for module in base.modules()}
     names = sorted(present & set(getattr(base, "_no_split_modules", None) or ()))
     if not names:
         raise ModelError(
-            f"{type(base).__name__} does not say which of its layers belong together, so it cannot be held in shares. "
+            f"{type(base).__name__} does not declare its decoder layers, so it cannot be sharded. "
             "Use sft.compute.sharding: none, or another student."
         )
     return names
 
 
 def layer_names(model_path: Path) -> list[str]:
-    """`decoder_layers` of a model that has not been loaded.
+    """Return `decoder_layers` of a model without loading its weights.
 
     Raises:
-        ModelError: the architecture does not name them.
+        ModelError: the architecture does not declare them.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -62,10 +59,10 @@ def layer_names(model_path: Path) -> list[str]:
 
 
 def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]]]:
-    """The units that FSDP2 gathers and frees one by one, with their names, in the order in which they are made.
+    """Return the units that FSDP2 gathers and frees one by one, with their names, in the order of wrapping.
 
-    These are the ones that accelerate makes from `transformer_layer_cls_to_wrap`: each decoder layer, the embedding,
-    the last norm with the head (and the embedding where both are one tensor), and the root with what is left.
+    These are the units that accelerate makes from `transformer_layer_cls_to_wrap`: each decoder layer, the embedding,
+    the last norm with the head (and the embedding if the two are tied), and the root with the rest.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     names = set(decoder_layers(model))
@@ -73,7 +70,7 @@ def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]
     embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
     is_tied = head is not None and embedding.weight is head.weight
     norm = [m for _, m in base.base_model.named_children() if "Norm" in type(m).__name__][-1:]
-    # accelerate looks for the norm among the children of the model that it is given, which peft hides.
+    # accelerate looks for the norm among the direct children of its model; peft's wrapper hides it.
     tail = [*([] if model is not base else norm), *([embedding] if is_tied else []), *([head] if head else [])]
     if not is_tied:
         units.append(("embedding", [embedding]))
@@ -81,16 +78,16 @@ def wrap_policy(model: torch.nn.Module) -> list[tuple[str, list[torch.nn.Module]
 
 
 def sharding_arguments(layout: Layout, config: SftConfig, layers: list[str], recompute: bool) -> dict[str, Any]:
-    """Arguments for TRL's SFTConfig that lay out the model; among them `gradient_checkpointing`.
+    """Return the sharding arguments of TRL's SFTConfig, and `gradient_checkpointing`.
 
     Args:
         layout: processes and sharding.
         config: `sft:` of the recipe.
-        layers: as `decoder_layers` names them.
+        layers: from `decoder_layers`.
         recompute: whether activations are recomputed to save memory.
 
     Raises:
-        ModelError: DeepSpeed is not installed, or the recipe asks for what the sharding cannot do.
+        ModelError: DeepSpeed is not installed, or the sharding does not support the recipe's method.
     """
     if layout.sharding == "none":
         return {"gradient_checkpointing": recompute}
@@ -98,9 +95,9 @@ def sharding_arguments(layout: Layout, config: SftConfig, layers: list[str], rec
         if find_spec("deepspeed") is None:
             raise ModelError("sft.compute.sharding: zero3 needs DeepSpeed (`pip install deepspeed`). Or use fsdp.")
         if config.method == "qlora":
-            raise ModelError("sft.compute.sharding: zero3 cannot share 4-bit weights. Use fsdp with method: qlora.")
+            raise ModelError("sft.compute.sharding: zero3 cannot shard 4-bit weights. Use fsdp with method: qlora.")
         return {"gradient_checkpointing": recompute, "deepspeed": deepspeed_config(config), **_shared_rows(layout)}
-    # accelerate recomputes a layer without restoring the random state, which would give dropout another mask.
+    # accelerate recomputes a layer without restoring the random state, so dropout would get another mask.
     has_dropout = config.lora is not None and config.lora.dropout > 0
     return {
         "fsdp": True,
@@ -111,9 +108,9 @@ def sharding_arguments(layout: Layout, config: SftConfig, layers: list[str], rec
 
 
 def fsdp_config(config: SftConfig, layers: list[str], recompute: bool) -> dict[str, Any]:
-    """`fsdp_config` of TrainingArguments, for FSDP2.
+    """Return `fsdp_config` of TrainingArguments, for FSDP2.
 
-    Mixed precision comes from `bf16`: shares stay in float32, what is gathered is bfloat16, gradients are summed in
+    Mixed precision comes from `bf16`: shards stay in float32, gathered weights are bfloat16, gradients are summed in
     float32.
     """
     return {
@@ -122,7 +119,7 @@ def fsdp_config(config: SftConfig, layers: list[str], recompute: bool) -> dict[s
         "transformer_layer_cls_to_wrap": layers,
         "reshard_after_forward": True,
         "state_dict_type": "SHARDED_STATE_DICT",
-        # Only rank 0 reads the weights; the others hold nothing until they get their share. Not for 4-bit weights.
+        # Only rank 0 reads the weights; the others hold nothing until they get their shard. Not for 4-bit weights.
         "cpu_ram_efficient_loading": config.method != "qlora",
         "activation_checkpointing": recompute,
         "cpu_offload": config.compute.cpu_offload,
@@ -130,7 +127,7 @@ def fsdp_config(config: SftConfig, layers: list[str], recompute: bool) -> dict[s
 
 
 def deepspeed_config(config: SftConfig) -> dict[str, Any]:
-    """DeepSpeed's JSON configuration for ZeRO-3; the Trainer fills in what is `auto`."""
+    """Return DeepSpeed's JSON configuration for ZeRO-3; the Trainer fills in `auto` values."""
     zero: dict[str, Any] = {
         "stage": 3,
         "overlap_comm": True,
@@ -151,13 +148,13 @@ def deepspeed_config(config: SftConfig) -> dict[str, Any]:
         "gradient_accumulation_steps": "auto",
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",
-        # torch's AdamW, as with every other layout, rather than DeepSpeed's own, which has to be compiled.
+        # torch's AdamW, as in every other layout; DeepSpeed's own has to be compiled.
         "zero_force_ds_cpu_optimizer": False,
     }
 
 
 def _shared_rows(layout: Layout) -> dict[str, Any]:
-    """What lets several GPUs share each row: context parallel with FSDP2, Ulysses with ZeRO-3."""
+    """Return arguments for GPUs that share rows: context parallelism with FSDP2, Ulysses with ZeRO-3."""
     if layout.sequence_parallel == 1:
         return {}
     from accelerate import ParallelismConfig
@@ -167,22 +164,22 @@ def _shared_rows(layout: Layout) -> dict[str, Any]:
 
 
 def parallelism(layout: Layout) -> dict[str, int]:
-    """Arguments of accelerate's ParallelismConfig."""
+    """Return the arguments of accelerate's ParallelismConfig."""
     kind = "cp_size" if layout.sharding == "fsdp" else "sp_size"
     return {"dp_shard_size": layout.data_parallel, kind: layout.sequence_parallel}
 
 
 def row_multiple(layout: Layout) -> int:
-    """Rows are padded to a multiple of so many tokens, so that their pieces are equal."""
+    """Return the multiple of tokens to which rows are padded, so that their pieces are equal."""
     is_context_parallel = layout.sharding == "fsdp" and layout.sequence_parallel > 1
     return layout.sequence_parallel * (CONTEXT_PARALLEL_CHUNKS if is_context_parallel else 1)
 
 
 def environment(layout: Layout, config: SftConfig, on_gpu: bool) -> dict[str, str]:
-    """What `accelerate launch` would set for a layout, to be set before TrainingArguments are made.
+    """Return the variables that `accelerate launch` would set, to be set before TrainingArguments are made.
 
-    transformers' `from_pretrained` asks it whether only rank 0 is to read the weights, and accelerate whether the
-    process group has to move tensors between CPUs too.
+    They tell transformers' `from_pretrained` whether only rank 0 reads the weights, and accelerate whether the process
+    group has to move CPU tensors too.
     """
     if layout.sharding == "fsdp":
         return {
@@ -192,16 +189,16 @@ def environment(layout: Layout, config: SftConfig, on_gpu: bool) -> dict[str, st
             "FSDP_CPU_RAM_EFFICIENT_LOADING": str(config.method != "qlora").lower(),
             "FSDP_OFFLOAD_PARAMS": str(config.compute.cpu_offload).lower(),
         }
-    # Else it calls the device cpu:0, at which torch refuses to load an optimiser's state.
+    # Otherwise accelerate names the device cpu:0, for which torch refuses to load an optimiser's state.
     return {} if on_gpu or not layout.needs_group else {"ACCELERATE_TORCH_DEVICE": "cpu"}
 
 
 def gathered_weights(trainer: Any, layout: Layout) -> dict[str, torch.Tensor] | None:
-    """The trained weights of a model that is held in shares; every process has to call this.
+    """Gather the trained weights of a sharded model; every process has to call this.
 
     Returns:
-        On rank 0 all weights by name, in its machine's memory (with LoRA the adapter's alone), on other ranks nothing;
-        `None` where the model is whole in each process.
+        All weights by name on rank 0, in CPU memory (with LoRA only the adapter's), and none on other ranks; `None` if
+        the model is not sharded.
     """
     if layout.sharding == "none":
         return None
@@ -213,22 +210,22 @@ def gathered_weights(trainer: Any, layout: Layout) -> dict[str, torch.Tensor] | 
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=is_adapter)
         weights = get_model_state_dict(trainer.model, options=options)
-    # Gathered one by one, tied tensors are no longer one, and would be saved twice.
+    # Tied tensors are separate once they are gathered, and would be saved twice.
     return {name: tensor for name, tensor in weights.items() if name not in tied_names(trainer.model)}
 
 
 def tied_names(model: torch.nn.Module) -> set[str]:
-    """Names of tensors that are the same as others."""
+    """Return the names of tensors that are tied to others."""
     return set(getattr(model, "all_tied_weights_keys", None) or ())
 
 
 def sharding_plan(model: torch.nn.Module, num_shares: int) -> dict[str, Any]:
-    """How a model would be shared out, from shapes alone; the model may be on the meta device.
+    """Return how FSDP2 would shard a model, from shapes alone; the model may be on the meta device.
 
     FSDP2 cuts each parameter along its first dimension into `num_shares` pieces, the first ones rounded up.
 
     Returns:
-        `num_parameters`; `per_gpu`: those of the fullest GPU; `largest_unit`: those that a GPU gathers at once;
+        `num_parameters`; `per_gpu`: parameters on the fullest GPU; `largest_unit`: most parameters gathered at once;
         `num_units`.
     """
     seen: set[int] = set()
@@ -253,16 +250,16 @@ def consolidate(
     skip: Collection[str] = (),
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> list[str]:
-    """Turn a sharded checkpoint into safetensors files with an index, as transformers and vLLM load them.
+    """Convert a sharded checkpoint to safetensors files with an index, as transformers and vLLM load them.
 
-    One process does it, and holds no more than a file's tensors at a time. The folder appears whole or not at all.
+    It runs in one process and holds the tensors of one file at a time. The folder appears complete or not at all.
 
     Args:
-        checkpoint: the folder of shares (`SHARDED_WEIGHTS` of a checkpoint).
-        out_dir: where the weights go.
-        dtype: of the weights that are written; left out: as they are.
-        skip: names of tensors that are the same as others (tied ones).
-        max_file_bytes: size of a file, of which a single larger tensor makes one of its own.
+        checkpoint: folder of the shards (`SHARDED_WEIGHTS` of a checkpoint).
+        out_dir: output folder.
+        dtype: of the written weights; left out: unchanged.
+        skip: names of tied tensors to leave out.
+        max_file_bytes: largest file; a larger tensor gets a file of its own.
 
     Returns:
         Names of the tensors.
@@ -272,7 +269,7 @@ def consolidate(
 
     metadata = FileSystemReader(checkpoint).read_metadata()
     tensors, paths = metadata.state_dict_metadata, metadata.planner_data
-    # Each is stored as accelerate nests it, under "model" and then its name.
+    # accelerate nests each tensor under "model"; its own name comes last.
     names_in_model = {name: paths[name][-1] for name in tensors if paths[name][-1] not in skip}
     sizes = {name: _num_bytes(tensors[name], dtype) for name in names_in_model}
     groups = list(_groups(sizes, max_file_bytes))
@@ -293,13 +290,13 @@ def consolidate(
 
 
 def _num_bytes(tensor: Any, dtype: torch.dtype | None) -> int:
-    """Size of a tensor of a checkpoint's metadata, once written."""
+    """Return the size of a tensor once written, from the checkpoint's metadata."""
     item: torch.dtype = dtype or tensor.properties.dtype
     return int(math.prod(tensor.size) * item.itemsize)
 
 
 def _groups(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
-    """Names in order, in groups of at most `most` bytes."""
+    """Yield names in order, in groups of at most `most` bytes."""
     group: list[str] = []
     filled = 0
     for name, size in sizes.items():
@@ -312,7 +309,7 @@ def _groups(sizes: Mapping[str, int], most: int) -> Iterator[list[str]]:
 
 
 def _load(checkpoint: Path, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Some of a sharded checkpoint's tensors, whole."""
+    """Load some tensors of a sharded checkpoint, unsharded."""
     from torch.distributed import checkpoint as dcp
 
     loaded = {name: torch.empty(found.size, dtype=found.properties.dtype) for name, found in tensors.items()}

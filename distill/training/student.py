@@ -1,8 +1,7 @@
-"""The trained student on disk, as vLLM and transformers load it, and a last look at what it does.
+"""Save the trained student as vLLM and transformers load it, and check its answers to a few training prompts.
 
-Enters: the trained model and its tokenizer. Leaves: `student/` (safetensors, config.json, generation_config.json,
-tokenizer, chat template), with LoRA also `adapter/` as peft loads it; each is there whole or not at all, and holds no
-pickle. The closing check loads `student/` afresh and lets it answer a few training prompts:
+`student/` has safetensors, config.json, generation_config.json, tokenizer and chat template; with LoRA there is also
+`adapter/` as peft loads it. Each appears complete or not at all, and holds no pickle. Result of the closing check:
 
     {"num_prompts": 8, "thinks": 8, "closes": 7, "answers": 7, "stops": 7, "max_new_tokens": 256, …, "warning": null}
 """
@@ -29,7 +28,7 @@ MAX_FILE = "5GB"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 0}
-"""How DeepSeek-R1 is sampled; `top_k` 0 is no limit, where transformers would take 50."""
+"""DeepSeek-R1's sampling; `top_k` 0 means no limit, while the default of transformers is 50."""
 
 NUM_PROMPTS = 8
 MAX_NEW_TOKENS = {"cpu": 256, "cuda": 4_096}
@@ -37,30 +36,30 @@ MAX_NEW_TOKENS = {"cpu": 256, "cuda": 4_096}
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What the student was made from."""
+    """The model that the student was made from."""
 
     name: str
-    """As the recipe gives it: a Hub id, or a folder."""
+    """As in the recipe: a Hub id or a folder."""
     path: Path
     revision: str | None = None
-    """Commit on the Hub; of a folder it says nothing."""
+    """Commit on the Hub; meaningless for a folder."""
 
 
 def save_student(
     model: Any, tokenizer: Tokenizer, out_dir: Path, base: Base, weights: Mapping[str, "torch.Tensor"] | None = None
 ) -> None:
-    """Save the student, and with LoRA the adapter before it is merged.
+    """Save the student, and with LoRA the unmerged adapter.
 
     Args:
-        model: the trained model, or peft's around it.
-        tokenizer: as it was trained with.
+        model: the trained model, or peft's wrapper around it.
+        tokenizer: as used in training.
         out_dir: the stage's folder.
-        base: what the student was made from; its number format is the saved weights'.
-        weights: all weights by name (with LoRA: the adapter's), where the processes hold only shares of them.
+        base: the base model; the weights are saved in its dtype.
+        weights: all weights by name (with LoRA: the adapter's) if the model is sharded.
 
     Raises:
         StoreError: the disk is full or not writable.
-        StageError: merging gave numbers that are not finite.
+        StageError: the merged weights are not finite.
     """
     if hasattr(model, "peft_config"):
         save_adapter(model, out_dir, base, weights)
@@ -74,7 +73,7 @@ def save_student(
 
 
 def save_adapter(model: Any, out_dir: Path, base: Base, weights: Mapping[str, "torch.Tensor"] | None = None) -> None:
-    """Save peft's adapter, which names the base by its Hub id.
+    """Save peft's adapter, with the base's Hub id in its config.
 
     Raises:
         StoreError: the disk is full or not writable.
@@ -85,22 +84,22 @@ def save_adapter(model: Any, out_dir: Path, base: Base, weights: Mapping[str, "t
         config.base_model_name_or_path = base.name
         config.revision = None if names_folder(base.name) else base.revision
     with disk_errors(staging):
-        # Embeddings never change here; "auto" would ask the Hub whether they have.
+        # Embeddings never change here; "auto" would ask the Hub to find out.
         model.save_pretrained(staging, state_dict=weights, save_embedding_layers=False)
-        (staging / "README.md").unlink(missing_ok=True)  # a form to fill in, with paths of this machine
+        (staging / "README.md").unlink(missing_ok=True)  # an unfilled template with local paths
         _seal(staging, folder)
 
 
 def merged(adapter: Path, base: Base, config: Any) -> Any:
-    """Base and adapter as one model, added up in float32 on CPU, whatever they were trained in.
+    """Merge base and adapter in float32 on CPU, whatever dtype they were trained in.
 
     Args:
-        adapter: folder that `save_adapter` made.
-        base: its weights are read again, as training may hold them quantised or in shares.
+        adapter: folder from `save_adapter`.
+        base: its weights are loaded again, as in training they may be quantised or sharded.
         config: the trained model's.
 
     Raises:
-        StageError: the sum is not finite.
+        StageError: the merged weights are not finite.
     """
     import torch
     from peft import PeftModel
@@ -116,7 +115,7 @@ def merged(adapter: Path, base: Base, config: Any) -> Any:
 
 
 def plain_config(model: Any) -> Any:
-    """The model's config as it is saved: without quantisation, which only training knew."""
+    """Return the model's config to save, without the quantisation used in training."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -125,13 +124,13 @@ def plain_config(model: Any) -> Any:
 
 
 def write_weights(model: Any, folder: Path, base: Base, weights: Mapping[str, "torch.Tensor"] | None = None) -> None:
-    """Write the weights as safetensors in the base's number format; tied ones once.
+    """Write the weights as safetensors in the base's dtype; tied weights are written once.
 
     Args:
-        model: knows the names under which weights are saved.
-        folder: is made.
-        base: what the student was made from.
-        weights: all weights by name, where the model holds only shares of them.
+        model: determines the names of the weights.
+        folder: output folder, created.
+        base: the base model.
+        weights: all weights by name if the model is sharded.
     """
     dtype = base_dtype(base)
     model.generation_config = generation_config(base, model.config.eos_token_id, model.config.pad_token_id)
@@ -139,7 +138,7 @@ def write_weights(model: Any, folder: Path, base: Base, weights: Mapping[str, "t
 
 
 def describe(folder: Path, config: Any, tokenizer: Tokenizer, base: Base) -> None:
-    """Write all that stands beside the weights: config, generation config, tokenizer and chat template."""
+    """Write everything but the weights: config, generation config, tokenizer and chat template."""
     config = copy.deepcopy(config)
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     dtype = base_dtype(base)
@@ -152,10 +151,9 @@ def describe(folder: Path, config: Any, tokenizer: Tokenizer, base: Base) -> Non
 
 
 def generation_config(base: Base, stop_token_id: int, pad_token_id: int | None) -> Any:
-    """How the student answers unless told otherwise: R1's sampling, and every token that ends its text.
+    """Return the student's default generation config: R1's sampling, and every token that ends its text.
 
-    The trained stop token comes first; the base's own ends of text follow, as a student that falls back into the
-    base's ways must stop too.
+    The trained stop token comes first. The base's own end tokens follow, as the student may still use them.
     """
     from transformers import AutoConfig, GenerationConfig
 
@@ -174,7 +172,7 @@ def generation_config(base: Base, stop_token_id: int, pad_token_id: int | None) 
 
 
 def base_dtype(base: Base) -> Any:
-    """The number format of the base's weights (a torch.dtype), or `None` where its config does not tell."""
+    """Return the torch.dtype of the base's weights, or `None` if its config does not say."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base.path, trust_remote_code=False)
@@ -182,7 +180,7 @@ def base_dtype(base: Base) -> Any:
 
 
 def _cast(weights: Mapping[str, "torch.Tensor"], dtype: Any) -> dict[str, "torch.Tensor"]:
-    """The weights on CPU in `dtype`; those that share their memory still do, so that they are seen to be tied."""
+    """Return the weights on CPU in `dtype`; tied weights still share memory, so that they are saved once."""
     done: dict[tuple[Any, ...], torch.Tensor] = {}
     cast = {}
     for name, tensor in weights.items():
@@ -201,23 +199,23 @@ def _staging(folder: Path) -> Path:
 
 
 def _seal(staging: Path, folder: Path) -> None:
-    """Put a finished folder in its place.
+    """Move a finished folder into place.
 
     Raises:
-        StageError: something wrote a pickle into it.
+        StageError: the folder contains a pickle.
     """
     pickles = [path.name for path in staging.rglob("*") if path.suffix in PICKLES]
     if pickles:
         raise StageError(
             f"sft: {', '.join(pickles)} was about to be saved with the student; pickles may "
-            "run code. Take a student whose weights are safetensors."
+            "run code. Use a student whose weights are safetensors."
         )
     sync_tree(staging)
     replace_folder(staging, folder)
 
 
 def _settle_tokenizer(tokenizer_config: Path) -> None:
-    """Pad on the left, as generation needs, and forget how the tokenizer was loaded: paths are nobody's business."""
+    """Set padding to the left, as generation needs, and remove local paths and loading options."""
     settings = read_json(tokenizer_config)
     for key in ("name_or_path", "is_local", "local_files_only"):
         settings.pop(key, None)
@@ -229,28 +227,28 @@ def _settle_tokenizer(tokenizer_config: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StudentCheck:
-    """What the closing check is told."""
+    """Settings of the closing check."""
 
     student: str
     """Folder of the saved student."""
     kept: str
     """Folder of the kept rows."""
     num_rows: int
-    """Rows in it."""
+    """Number of kept rows."""
     typical_tokens: int
-    """Length of the longer rows (the 95th percentile), in tokens: so much the student is given to answer."""
+    """95th percentile of row lengths, in tokens: the limit for an answer."""
     seed: int
 
 
 def check_student(task: StudentCheck) -> dict[str, Any]:
-    """Load the saved student as a stranger would and let it answer a few of the prompts that it was trained on.
+    """Load the saved student from disk and generate answers to a few of its training prompts.
 
     Returns:
-        num_prompts; of these, how many answers think (open a thought), close it, answer after it, and stop by
-        themselves; max_new_tokens; num_limited (cut off there); example; warning (`None` where all is as expected).
+        num_prompts; how many answers open a thought (thinks), close it (closes), answer after it (answers) and stop by
+        themselves (stops); max_new_tokens; num_limited (cut off there); example; warning (`None`: all as expected).
 
     Raises:
-        StageError: it cannot be loaded, or gives numbers that are not finite.
+        StageError: the student cannot be loaded, or its logits are not finite.
     """
     import torch
 
@@ -292,26 +290,24 @@ def _load_afresh(folder: Path) -> tuple[Tokenizer, Any]:
             dtype="auto" if on_gpu else torch.float32,
             device_map="auto" if on_gpu else None,
         )
-    except Exception as error:  # whatever stops it here stops every user
+    except Exception as error:  # any failure here would stop every user
         raise StageError(
             f"{folder}: the saved student cannot be loaded ({str(error)[:300]}). If it is "
             "damaged, move the sft folder away and train again with `distill sft`."
         ) from error
-    if tokenizer.pad_token is None:  # some bases have none; attention leaves padding out whatever it is
+    if tokenizer.pad_token is None:  # some bases have none; padding is masked, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model.eval()
 
 
 def _answers(model: Any, tokenizer: Tokenizer, prompts: Sequence[str], limit: int) -> tuple[list[str], list[bool]]:
-    """What the student says to each prompt, and whether it stopped by itself."""
+    """Return the student's answer to each prompt, and whether it stopped by itself."""
     import torch
 
     batch = tokenizer(list(prompts), add_special_tokens=False, padding=True, return_tensors="pt").to(model.device)
-    # Padding's own positions may hold anything; the last one is a real token everywhere, as padding is on the left.
+    # Logits at padding may be anything. Padding is on the left, so the last position is always a real token.
     if not torch.isfinite(model(**batch, logits_to_keep=1).logits).all():
-        raise StageError(
-            "sft: the saved student gives numbers that are not finite. Lower sft.learning_rate and train again."
-        )
+        raise StageError("sft: the saved student's logits are not finite. Lower sft.learning_rate and train again.")
     ids = model.generate(**batch, max_new_tokens=limit)[:, batch["input_ids"].shape[1] :]
     ends = model.generation_config.eos_token_id
     ends = torch.tensor([ends] if isinstance(ends, int) else ends, device=ids.device)
@@ -334,12 +330,12 @@ def _count(prompts: Sequence[str], texts: Sequence[str]) -> dict[str, int]:
 
 
 def _warning(result: Mapping[str, Any], expects_thought: bool, could_end: bool) -> str | None:
-    """What the student was to have learnt and does not show in a single answer.
+    """Return a warning about what the student was trained to do and does in none of its answers, or `None`.
 
     Args:
-        result: what was counted.
+        result: the counts of `check_student`.
         expects_thought: whether it was trained to think.
-        could_end: whether answers of the usual length were let come to their end.
+        could_end: whether the limit was high enough for answers of usual length.
     """
     missing = []
     if expects_thought and not result["thinks"]:

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with three things of our own: which rows a step has, sealed checkpoints, and an orderly stop."""
+"""TRL's SFTTrainer with `StepBatches` as the sampler and sealed checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from distill.training.layout import Layout
 
 
 class StudentTrainer(SFTTrainer):  # type: ignore[misc]
-    """Trains on token rows, the last of which is the empty one that `StepBatches` fills up with."""
+    """SFTTrainer for token rows, the last of which is the empty row that `StepBatches` fills up with."""
 
     def __init__(
         self,
@@ -23,14 +23,14 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         group_by_length: bool,
         **arguments: Any,
     ) -> None:
-        """Take SFTTrainer's `arguments`.
+        """Create the trainer.
 
         Args:
-            layout: processes, rows at once, accumulation.
-            lengths: tokens of each row, the empty one left out.
-            owner: fingerprint that checkpoints bear.
-            num_kept: checkpoints that stay, the newest; `None`: all.
-            group_by_length: whether rows of similar length go through the model together.
+            layout: processes, rows per pass, accumulation.
+            lengths: tokens of each row, without the empty one.
+            owner: fingerprint stored with checkpoints.
+            num_kept: number of newest checkpoints to keep; `None`: all.
+            group_by_length: whether to put rows of similar length into a micro-batch.
             arguments: SFTTrainer's own.
         """
         self._layout, self._lengths, self._group = layout, lengths, group_by_length
@@ -38,7 +38,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**arguments)
 
     def batches(self) -> StepBatches:
-        """This rank's micro-batches, standing at epoch 0."""
+        """Return this rank's micro-batches, at epoch 0."""
         layout = self._layout
         return StepBatches(
             self._lengths,
@@ -51,18 +51,18 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> StepBatches:
-        # A kind of BatchRebalanceSampler, so that the Trainer takes it for one that knows its rank.
+        # The Trainer does not shard a BatchRebalanceSampler by rank again.
         self._sampler = self.batches()
         return self._sampler
 
     def _run_epoch(self, *, epoch: int, **arguments: Any) -> None:
-        # Going on amid an epoch, several processes have the sampler wrapped once more than the Trainer looks through:
-        # without this they would skip and take the rows of epoch 0 again.
+        # When several processes resume within an epoch, the sampler has one more wrapper than the Trainer's set_epoch
+        # looks through, so they would skip and repeat rows of epoch 0.
         self._sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **arguments)
 
     def train(self, *arguments: Any, **named: Any) -> Any:
-        """Train; all checkpoints are sealed when it returns."""
+        """Train; all checkpoints are sealed on return."""
         with self._sealing:
             return super().train(*arguments, **named)
 
@@ -71,10 +71,10 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
         return super().training_step(*arguments, **named)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # One at a time: the checkpoint before is there whole, whatever happens to this one.
+        # One at a time, so that the previous checkpoint is complete whatever happens to this one.
         self._sealing.finish()
         super()._save_checkpoint(model, trial)
-        # The other processes write files of their own into the checkpoint.
+        # Other processes write files of their own into the checkpoint.
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             self._sealing.start(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")

@@ -155,7 +155,7 @@ def test_a_run_folder_that_cannot_be_made_is_named(distill, recipe, tmp_path):
     (tmp_path / "taken").write_text("a file")
     message = refused(distill("run", "--run-dir", tmp_path / "taken"))
     assert f"{tmp_path / 'taken' / 'small'}: no folder can be made there (Not a directory)" in message
-    assert "Go on with" not in message
+    assert "Continue with" not in message
 
 
 def test_a_student_that_cannot_be_had_is_told_before_the_teacher_starts(recipe, tmp_path):
@@ -201,7 +201,7 @@ def test_a_lock_is_run_under_another_name_and_compared(distill, generated, tmp_p
     before = (tmp_path / "runs/small/filter/manifest.json").read_bytes()
     code, out, _ = distill("filter", lock)
     assert code == 0
-    assert "Compared with small, which the lock is of:" in out
+    assert "Compared with small, the run that the lock records:" in out
     assert "  filter: the same, to the last byte" in out
     assert (tmp_path / "runs/small/filter/manifest.json").read_bytes() == before
     _, out, _ = distill("filter", lock, "--set", "filter.require_think=false", "--force", "--json")
@@ -242,7 +242,7 @@ def test_a_command_line_that_is_wrong_is_json_too_where_json_is_asked_for(distil
 
 
 def test_an_option_before_the_command_is_shown_its_place(distill):
-    assert "It goes behind the command: distill filter --force\n" in refused(distill("--force", "filter"))
+    assert "It goes after the command: distill filter --force\n" in refused(distill("--force", "filter"))
 
 
 def test_an_empty_argument_is_refused(distill, recipe, tmp_path):
@@ -310,7 +310,7 @@ def test_a_stopped_command_says_so_and_has_its_exit_code(recipe, model, tmp_path
         process.kill()
     assert process.returncode == code
     again = "distill generate --set seed=4 --json"
-    assert err == f"Stopped. What is finished is kept. Go on with:\n  {again}\n"
+    assert err == f"Stopped. Finished work is kept. Continue with:\n  {again}\n"
     error = json.loads(out)["error"]
     assert (error["type"], error["exit_code"], error["next_command"]) == ("Stopped", code, again)
 
@@ -349,7 +349,7 @@ def test_status_of_a_stopped_stage_counts_the_ledger(distill, generated, tmp_pat
     code, out, _ = distill(*arguments)
     assert code == 0
     assert "unfinished" in out
-    assert "goes on from here" in out
+    assert "resumes from here" in out
     assert sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*")) == before
 
 

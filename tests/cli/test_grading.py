@@ -72,8 +72,8 @@ def test_parsing_has_its_limits(distill):
     [
         ([], "Give the answer either"),
         (["x", "--file", "y"], "Give the answer either"),
-        (["--file", "nowhere.txt"], "is no file"),
-        (["x", "--task", "gym"], "is none of math, choice"),
+        (["--file", "nowhere.txt"], "is not a file"),
+        (["x", "--task", "gym"], "is not one of math, choice"),
     ],
 )
 def test_what_is_refused(distill, words, complaint):

@@ -80,7 +80,7 @@ def test_two_thoughts_stay_two():
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ([{"type": "image_url", "image_url": {"url": "x"}}], "'image_url', which is no text"),
+        ([{"type": "image_url", "image_url": {"url": "x"}}], "'image_url', which is not text"),
         ([{"type": "tool_use", "input": {}}], "'tool_use'"),
         ([{"inlineData": {}}], "a part without text (inlineData)"),
         ([7], "a int where text"),

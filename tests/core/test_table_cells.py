@@ -104,12 +104,12 @@ def test_a_moment_of_nanoseconds_is_read(tmp_path):
 
 
 def test_bytes_that_are_no_text_are_no_answer(tmp_path):
-    with pytest.raises(CellError, match="no UTF-8 text"):
+    with pytest.raises(CellError, match="not UTF-8 text"):
         answer_text(b"\xff")
     path = tmp_path / "rows.parquet"
     rows = {"problem": ["6 + 3?", "1 + 1?"], "answer": pa.array([b"9", b"\xff"])}
     pq.write_table(pa.table(rows), path)
-    with pytest.raises(ProblemError, match=r"row 2: the answer in column 'answer' is bytes that are no UTF-8 text"):
+    with pytest.raises(ProblemError, match=r"row 2: the answer in column 'answer' is bytes that are not UTF-8 text"):
         load_problems(ProblemSource(source=f"file:{path}"), 0)
 
 

@@ -383,13 +383,13 @@ def test_no_answer_has_the_servers_words(message, finish, said):
         ({"choices": [{"error": {"message": "model is sleeping"}, "finish_reason": "error"}]}, "model is sleeping"),
         ({"choices": [{"message": {"content": "x"}, "error": {"message": "model is sleeping"}}]}, "model is sleeping"),
         ("<!doctype html><html><head><title>Model is sleeping</title></head><body>x</body></html>",
-         "the answer is no JSON: Model is sleeping"),
-        ("<html><style>x{}</style><h1>Model</h1> is sleeping</html>", "the answer is no JSON: Model is sleeping"),
-        ("model is sleeping", "the answer is no JSON: model is sleeping"),
-        ('{"choices": [{"mess', 'the answer is no JSON: {"choices": [{"mess'),
-        ({"choices": []}, "no chat completion"),
-        ([], "no chat completion"),
-        (None, "no chat completion"),
+         "the answer is not JSON: Model is sleeping"),
+        ("<html><style>x{}</style><h1>Model</h1> is sleeping</html>", "the answer is not JSON: Model is sleeping"),
+        ("model is sleeping", "the answer is not JSON: model is sleeping"),
+        ('{"choices": [{"mess', 'the answer is not JSON: {"choices": [{"mess'),
+        ({"choices": []}, "not a chat completion"),
+        ([], "not a chat completion"),
+        (None, "not a chat completion"),
         (reply(None, None), "the answer is empty and has no finish_reason"),
         (reply("", ""), "the answer is empty and has no finish_reason"),
     ],
@@ -685,7 +685,7 @@ def test_a_server_that_takes_few_at_once_is_sent_fewer(serve, connect):
 
 def test_quota_that_is_used_up_stops_the_stage(serve, connect):
     fake = serve(lambda body: refusal(429, "You exceeded your current quota", code="insufficient_quota"))
-    with pytest.raises(StageError, match=r"quota is used up .*same command goes on"):
+    with pytest.raises(StageError, match=r"quota is used up .*same command resumes it"):
         drain(connect(fake), questions(3))
 
 
@@ -776,7 +776,7 @@ def test_sample_that_always_fails_is_recorded_after_max_attempts(serve, connect,
     completions = {c.key: c for c in drain(connect(serve(script), max_in_flight=4, max_attempts=3), requests)}
     poison = completions.pop(("q0", 0))
     assert poison.finish_reason == "error"
-    assert ("cannot tokenize" if bad == 500 else "no JSON") in poison.error
+    assert ("cannot tokenize" if bad == 500 else "not JSON") in poison.error
     assert "3 times" in poison.error
     assert {c.finish_reason for c in completions.values()} <= {"stop"}
 
@@ -865,7 +865,7 @@ def test_prompts_are_not_sent_on_to_another_server(serve, connect, status, where
     fake = serve(lambda body: away)
     if where == "models":
         fake.models = away
-    with pytest.raises(ModelError, match=rf"sends requests on to http://127\.0\.0\.1:{thief.port}\. Prompts go only"):
+    with pytest.raises(ModelError, match=rf"redirects requests to http://127\.0\.0\.1:{thief.port}\. Prompts go only"):
         drain(connect(fake), questions(2))
     assert thief.asked == []
     assert thief.authorizations == set()
@@ -905,7 +905,7 @@ def test_only_the_same_host_or_its_https_gets_a_prompt(asked, target, is_followe
 
 def test_key_with_a_line_break_is_refused_before_it_is_sent(serve, connect, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f"{CANARY}\nX-Evil: 1")
-    with pytest.raises(ModelError, match="OPENAI_API_KEY is no key") as raised:
+    with pytest.raises(ModelError, match="OPENAI_API_KEY is not a valid key") as raised:
         connect(serve())
     assert CANARY not in str(raised.value)
 
@@ -944,7 +944,7 @@ def test_when_no_server_can_be_reached_each_is_named_with_the_reason(serve, conn
     page.models = "<html>Welcome</html>"
     with pytest.raises(ModelError) as raised:
         connect(dead, page, "http://nowhere.invalid/v1", "http://127.0.0.1:port/v1")
-    assert "port/v1 is no URL" in str(raised.value)
+    assert "port/v1 is not a valid URL" in str(raised.value)
     with pytest.raises(ModelError) as raised:
         connect(dead, page, "http://nowhere.invalid/v1")
     lines = str(raised.value).splitlines()
@@ -962,7 +962,7 @@ def test_when_all_servers_stay_dead_the_stage_stops_and_keeps_what_is_finished(s
     assert_each_answered_once(drain(engine, first), first)
     for fake in servers:
         fake.stop()
-    with pytest.raises(StageError, match=r"no server has answered for 1 s .*same command goes on"):
+    with pytest.raises(StageError, match=r"no server has answered for 1 s .*same command resumes it"):
         drain(engine, questions(4))
     assert engine.num_in_flight == 4
 

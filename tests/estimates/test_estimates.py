@@ -217,7 +217,7 @@ def test_a_gpu_that_nobody_knows_has_no_speed_but_memory(tmp_path):
     stage = by_name(planned(recipe(), tmp_path, odd))["sft"]
     assert "seconds" not in stage.quantities
     assert stage.quantities["memory_gib"].low > 10
-    assert any("no table" in note for note in stage.notes)
+    assert any("not in the table of GPUs" in note for note in stage.notes)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_who_falls_silent_is_taken_for_dead(tmp_path, monkeypatch):
         time.sleep(0.2)
         leader.check()
         time.sleep(1.2)
-        with pytest.raises(StageError, match=rf"rank 1 on {socket.gethostname()} has not been heard of"):
+        with pytest.raises(StageError, match=rf"rank 1 on {socket.gethostname()} has not responded"):
             leader.check()
 
 
@@ -175,7 +175,7 @@ def test_those_who_wait_in_vain_are_told_what_to_look_at(tmp_path, monkeypatch):
         pass
     thread, outcome = follow(1, tmp_path / "elsewhere")
     thread.join()
-    assert "rank 0 has not come" in str(outcome[0])
+    assert "rank 0 has not appeared" in str(outcome[0])
 
 
 def test_without_a_launch_nobody_is_waited_for(tmp_path):

@@ -292,7 +292,7 @@ def test_an_impossible_threshold_is_refused(threshold):
 
 def test_other_signatures_are_refused():
     for wrong in (b"", b"short", bytes(SIGNATURE_BYTES + 2)):
-        with pytest.raises(ValueError, match="Make the signatures anew"):
+        with pytest.raises(ValueError, match="Compute the signatures again"):
             as_matrix([signature("a"), wrong])
 
 

@@ -124,7 +124,7 @@ def test_the_row_that_fails_is_named(tokenizer, monkeypatch):
 @pytest.mark.parametrize("said", [None, 3, {"failed": "x"}, ["a", 3], ["a"], {"texts": []}])
 def test_an_answer_that_is_no_texts_is_refused(tokenizer, monkeypatch, said):
     monkeypatch.setattr(module._worker, "call", lambda *_: said)
-    with pytest.raises(TemplateError, match="something else than texts"):
+    with pytest.raises(TemplateError, match="did not return texts"):
         render_all(tokenizer(TURNS), [CHAT, CHAT], False)
 
 

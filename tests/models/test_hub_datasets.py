@@ -78,7 +78,7 @@ def test_a_folder_of_the_same_name_is_not_read_and_the_commit_is_known(tmp_path,
     assert "this machine" not in found[1]
     assert "don't belong to org/greedy" in found[2]
     assert offline[0][:2] == [["from the Hub"], commit]
-    assert "is asked for" in offline[1]
+    assert "as requested" in offline[1]
 
 
 def test_a_folder_that_was_loaded_before_is_not_taken_from_the_cache(tmp_path):
@@ -124,7 +124,7 @@ def test_all_readers_of_local_files_are_known():
 def test_an_evaluation_set_is_a_dataset_and_perhaps_a_configuration(entry):
     assert split_evaluation_set("hf:a/b") == ("a/b", None)
     assert split_evaluation_set("hf:a/b/main 2") == ("a/b", "main 2")
-    with pytest.raises(ValueError, match="is no dataset"):
+    with pytest.raises(ValueError, match="is not a dataset"):
         split_evaluation_set(entry)
 
 

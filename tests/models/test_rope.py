@@ -70,7 +70,7 @@ def test_a_model_whose_context_is_not_told_is_left_alone():
     [
         (4_097, QWEN_MATH, MINE, None, r"Lower sft.max_length to 4096 or less, or set sft.rope_theta .* is 10,000\)"),
         (32_769, QWEN_MATH, QWEN, None, "Lower sft.max_length to 32768 or less, or set sft.rope_theta"),
-        (10, {"rope_parameters": {"full_attention": {}}}, MINE, 1e5, "not one rotary embedding for all layers"),
+        (10, {"rope_parameters": {"full_attention": {}}}, MINE, 1e5, "not use one rotary embedding for all layers"),
         (10, {"n_positions": 1_024}, MINE, 1e5, "Leave sft.rope_theta out"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_head_is_as_wide_as_its_part_of_the_hidden_state_where_nothing_is_said
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "mixtral"}, "model_type 'mixtral' is not one whose memory can be worked out. Known: llama"),
+        ({"model_type": "mixtral"}, "memory use cannot be estimated for model_type 'mixtral'. Known: llama"),
         ({}, "model_type ''"),
         ({"model_type": "llama", "hidden_size": 8}, "config.json has no 'num_attention_heads'"),
     ],

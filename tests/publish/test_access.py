@@ -52,7 +52,7 @@ def test_a_name_one_may_not_write_to_tells_which_one_may(hub, repo, why):
 
 def test_a_token_that_may_only_read(hub):
     hub.me["auth"]["accessToken"]["role"] = "read"
-    with pytest.raises(UserError, match="may only read"):
+    with pytest.raises(UserError, match="read-only token"):
         check()
 
 

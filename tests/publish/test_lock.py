@@ -217,7 +217,7 @@ def test_what_comes_out_otherwise_is_told_stage_by_stage(locked, base_model):
     told = "\n".join(comparison_lines(comparison))
     assert not comparison["same"]
     assert "generate: the same" in told
-    assert "filter: differs in kept; it was asked for otherwise (fingerprint)" in told
+    assert "filter: differs in kept; its inputs or settings differ (fingerprint)" in told
     assert (
         f"num_kept: {now['filter']['metrics']['num_kept'] - 1} then, {now['filter']['metrics']['num_kept']} now" in told
     )

@@ -39,7 +39,7 @@ def test_the_dry_run_shows_cards_and_exact_files(make_run, documented):
     documented("distill push --dry-run --json", plan_json(plan))
     text = plan_text(plan)
     weights = run.run_dir / "sft/student/model.safetensors"
-    assert "model me/small (private where it is made)" in text
+    assert "model me/small (private if new)" in text
     assert "# small-data" in text
     files = {f["path"]: f for f in plan_json(plan)["publications"][1]["files"]}
     assert files["model.safetensors"] == {
@@ -159,7 +159,7 @@ def test_a_pickle_or_a_stranger_in_the_folder_stops_everything(tmp_path, name):
 
 def test_a_pickle_that_is_called_safetensors_is_found(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04\x95" + bytes(100))
-    with pytest.raises(StoreError, match="is called safetensors, and is none"):
+    with pytest.raises(StoreError, match="is not a safetensors file"):
         model_files(tmp_path, hashes_of(tmp_path), "base")
 
 
@@ -175,7 +175,7 @@ def test_a_link_is_refused(tmp_path):
 def test_a_damaged_student_is_refused(make_run):
     run = make_run()
     (run.run_dir / "sft/student/config.json").write_text("{}")
-    with pytest.raises(StoreError, match="not what its stage left there"):
+    with pytest.raises(StoreError, match="content has changed since its stage wrote it"):
         push.dry_run(run)
 
 
@@ -207,7 +207,7 @@ def test_checkpoints_that_were_not_kept_are_told(make_run):
 
 @pytest.mark.parametrize("name", ["me/small--model", "me/small.git", "me/a..b"])
 def test_a_name_that_the_hub_does_not_take(make_run, name):
-    with pytest.raises(UserError, match=r"push\.repo: .* is no name that the Hub takes"):
+    with pytest.raises(UserError, match=r"push\.repo: .* is not a valid repository name"):
         push.dry_run(make_run(push={"repo": name}))
 
 

@@ -171,7 +171,7 @@ def test_a_lock_is_run_and_not_extended(write, parent):
 def test_a_lock_extends_nothing(write):
     write(MINIMAL, "parent.yaml")
     path = write("extends: parent.yaml\nlock_version: 1\nrecipe: {name: tiny}\n")
-    assert refusal(path).startswith(f"{path}:2: a lock says everything itself and extends nothing.")
+    assert refusal(path).startswith(f"{path}:2: a lock is complete and cannot extend anything.")
 
 
 # --- file: sources
@@ -329,8 +329,8 @@ def test_a_missing_file_a_folder_and_a_huge_file(write, tmp_path):
 @pytest.mark.parametrize(
     ("more", "line", "what"),
     [
-        ("name: other\n", NUM_LINES + 1, "'name' stands here twice (first at {path}:1)"),
-        ("filter:\n  max_tokens: 3\n  max_tokens: 4\n", NUM_LINES + 3, "'max_tokens' stands here twice"),
+        ("name: other\n", NUM_LINES + 1, "duplicate key 'name' (first at {path}:1)"),
+        ("filter:\n  max_tokens: 3\n  max_tokens: 4\n", NUM_LINES + 3, "duplicate key 'max_tokens'"),
         ("filter:\n\tmax_tokens: 3\n", NUM_LINES + 2, "not valid YAML"),
         ("description: 'open\n", NUM_LINES + 1, "not valid YAML"),
         ("filter: {max_tokens: 3\n", NUM_LINES + 1, "not valid YAML"),
@@ -609,5 +609,5 @@ def test_any_override_gives_a_recipe_or_a_message(write, key, value):
 def test_an_entry_beyond_the_end_of_a_list_is_told_with_its_length(tmp_path, key):
     path = tmp_path / "recipe.yaml"
     path.write_text("name: a\nstudent: smollm2-135m\nproblems: [{source: 'gym:chain_sum', size: 2}]\n")
-    with pytest.raises(RecipeError, match=r"there is no such place; the list has 1 entry, counted from 0\."):
+    with pytest.raises(RecipeError, match=r"there is no such entry; the list has 1 entry, counted from 0\."):
         load_recipe(path, [f"{key}=1"])

@@ -286,7 +286,7 @@ def test_a_local_folder_is_a_student(tmp_path, monkeypatch):
         pytest.param({"traces": [{"source": "file:t.jsonl"}]}, ["either generate: ", "or traces: "], id="both"),
         pytest.param({"generate": None}, ["either generate: ", "or traces: "], id="neither"),
         pytest.param(
-            {"generate": None, "traces": [{"source": "file:t.jsonl"}]}, ["traces bring theirs"], id="problems twice"
+            {"generate": None, "traces": [{"source": "file:t.jsonl"}]}, ["come with their own"], id="problems twice"
         ),
         pytest.param(
             {"generate": None, "problems": [], "traces": [{"source": "gym:x"}]}, ["traces.0.source"], id="gym traces"
@@ -418,7 +418,7 @@ def test_a_recipe_cannot_be_changed_once_read():
 
 def test_descriptions_are_in_the_json_schema():
     schema = Recipe.model_json_schema()
-    assert schema["properties"]["seed"]["description"].startswith("Seed of every draw")
+    assert schema["properties"]["seed"]["description"].startswith("Seed of everything random")
     assert set(schema["required"]) == {"name", "student"}
 
 

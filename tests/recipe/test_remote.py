@@ -50,7 +50,7 @@ def test_references_have_parts(text, parts):
     [
         ("hf:repo", "expected hf:org/repo"),
         ("hf:org/repo/../../x.yaml", "outside its own repository"),
-        ("hf:org/repo/x.yaml@-rf", "no revision"),
+        ("hf:org/repo/x.yaml@-rf", "not a revision"),
         ("hf:org/repo@hf_abcdefghijklmnopqrstuvwxyz", "holds a key"),
         ("https://github.com/o/r", "Do you mean git+https://github.com/o/r?"),
         ("git@github.com:o/r.git", "Do you mean git+ssh://git@github.com/o/r.git?"),
@@ -58,10 +58,10 @@ def test_references_have_parts(text, parts):
         ("git+https://token@h/o/r.git", "holds a login"),
         ("git+ext::sh -c touch% /tmp/x", "expected git+https"),
         ("ext::sh -c id", "expected git+https"),
-        ("git+file:///r@--upload-pack=x#r.yaml", "no revision"),
+        ("git+file:///r@--upload-pack=x#r.yaml", "not a revision"),
         ("git+file:///r#/etc/passwd", "outside its own repository"),
         ("git+file:///r#../x.yaml", "outside its own repository"),
-        ("git+ssh://-oProxyCommand=x/r#r.yaml", "no address"),
+        ("git+ssh://-oProxyCommand=x/r#r.yaml", "not the address"),
     ],
 )
 def test_a_reference_that_cannot_be_meant_is_refused(text, says):

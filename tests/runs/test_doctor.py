@@ -328,7 +328,7 @@ def test_a_teachers_server_is_asked_for_its_models(server, monkeypatch):
 def test_a_key_with_a_line_break_is_told_and_not_shown(server, monkeypatch):
     monkeypatch.setenv("TEACHER_KEY", f"{KEY}\n")
     found = only(check_server("teacher", "teacher-1", server, "TEACHER_KEY"))
-    assert (found.status, "holds something that is no key" in found.said) == ("missing", True)
+    assert (found.status, "does not hold a valid key" in found.said) == ("missing", True)
     assert KEY not in str(found)
 
 

@@ -55,7 +55,7 @@ def test_show_names_the_exact_command_that_comes_next(distill, small, tmp_path, 
     assert code == 0
     assert "two sums" in out
     assert "4 samples of 2 problems" in out
-    assert out.endswith("Go on with:\n  distill filter --set 'description=two sums'\n")
+    assert out.endswith("Continue with:\n  distill filter --set 'description=two sums'\n")
     assert json.loads(distill("runs", "show", small, "--json")[1])["name"] == "small"
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
@@ -198,7 +198,7 @@ def test_a_run_at_work_is_shown_so_and_is_not_removed(distill, small):
 def test_nothing_is_removed_without_a_yes(distill, small, monkeypatch):
     code, out, err = distill("runs", "rm", "small")
     assert code == 2
-    assert "4 traces are among it" in out
+    assert "includes 4 traces" in out
     assert "--yes" in err
     assert distill("runs", "rm", "small", "--dry-run")[0] == 0
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
@@ -270,7 +270,7 @@ def test_traces_can_be_kept(distill, small):
     (run,) = json.loads(distill("runs", "ls", "--json")[1])["runs"]
     assert [one["state"] for one in run["stages"]] == ["complete", "waiting", "waiting"]
     story = distill("runs", "show", "small")[1]
-    assert story.endswith("Go on with:\n  distill filter --set 'description=two sums'\n")
+    assert story.endswith("Continue with:\n  distill filter --set 'description=two sums'\n")
     assert "done already" in distill("generate")[2]
     assert distill("runs", "rm", "small", "--yes")[0] == 0
     assert not small.exists()

@@ -72,7 +72,7 @@ def shown(check, **console):
 def test_it_shows_rows_lengths_tokens_steps_layout_memory_and_time(tmp_path, filtered):
     check = check_sft(filtered(), tmp_path / "runs")
     text = shown(check)
-    assert "trained tokens stand between « and »" in text
+    assert "trained tokens are between « and »" in text
     assert "«<think>\n0 and one.\n</think>\n\n\\boxed{1}<|im_end|>\n»" in text
     for line in ("rows     12", "steps    12: 2 epochs, 2 rows a step", "layout   1 process, each 2 rows x 1 pass"):
         assert line in text
@@ -185,7 +185,7 @@ def test_exit_code_2_with_the_findings_and_the_report_all_the_same(tmp_path, fil
     assert done.returncode == 2
     report = json.loads(done.stdout)
     assert [finding["kind"] for finding in report["preflight"]["findings"]] == ["trl_key", "row_too_long"]
-    assert "lerning_rate is no argument of TRL's SFTConfig" in done.stderr
+    assert "lerning_rate is not an argument of TRL's SFTConfig" in done.stderr
     assert "are longer than sft.max_length (40)" in done.stderr
     done = run_cli(tmp_path, recipe, "--set", "sft.trl={}", "--set", "sft.max_length=256")
     assert (done.returncode, "Rows as they will be trained" in done.stdout) == (0, True)

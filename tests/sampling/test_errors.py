@@ -69,7 +69,7 @@ def test_nothing_but_errors_is_an_error_with_the_engines_words(tmp_path, broken)
     message = stop(job(tmp_path, problems(2)), broken())
     assert "4 of 4 samples ended in errors" in message
     assert f"{SAID} (4 times)" in message
-    assert "the same command asks again" in message
+    assert "the same command retries" in message
     assert StageError.exit_code == 1
 
 

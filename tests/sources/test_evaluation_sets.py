@@ -89,7 +89,7 @@ def test_a_named_set_takes_its_column_and_the_commit_of_the_cache(monkeypatch):
 def test_a_dataset_of_several_splits_without_test_is_refused(monkeypatch):
     monkeypatch.setattr("distill.sources.evaluation_sets.dataset_splits", lambda name, config: ["train", "dev"])
     assert "no split 'test' but train, dev" in refusal("hf:org/dataset")
-    assert "is no dataset" in refusal("hf:dataset")
+    assert "is not a dataset" in refusal("hf:dataset")
 
 
 def test_revision_is_empty_where_nothing_tells_it():

@@ -331,7 +331,7 @@ def test_a_chat_that_ends_in_a_question_is_answered_by_its_own_column_or_by_nobo
     ((problem, trace),) = read(write([{"messages": chat, "response": "<think>\ntwice 4\n</think>\n\n8"}]))
     assert problem.prompt == chat
     assert trace.content == "8"
-    assert "it is a chat that does not end in one." in refusal(write([{"messages": chat}]))
+    assert "it is a chat that does not end with an answer." in refusal(write([{"messages": chat}]))
 
 
 # --- identities
@@ -406,11 +406,11 @@ def test_a_source_without_a_usable_row_is_refused(write):
         (b'{"messages": [{"role": "user", "content": null}, {"role": "assistant", "content": "t"}]}',
          "its chat cannot be read: message 1 (user) has content: null.", False),
         (b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "t"}]}',
-         "holds a part of type 'image_url', which is no text.", False),
+         "holds a part of type 'image_url', which is not text.", False),
         (b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [1], "content": null}]}',
          "message 2 (assistant) calls a tool", False),
         (b'{"problem": "q", "generations": [{"content": [{"type": "audio"}]}]}',
-         "its answer cannot be read: it holds a part of type 'audio', which is no text.", False),
+         "its answer cannot be read: it holds a part of type 'audio', which is not text.", False),
         (b'{"problem": "q", "completion": [{"role": "assistant", "content": null}]}',
          "its answer cannot be read: message 1 (assistant) has content: null and no thought.", False),
     ],

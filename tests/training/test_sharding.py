@@ -167,7 +167,7 @@ def test_what_a_sharding_cannot_do_is_refused(monkeypatch):
     monkeypatch.setattr("distill.training.sharding.find_spec", lambda name: name)
     with pytest.raises(ModelError, match="4-bit"):
         sharding_arguments(zero3, sft("qlora"), [], recompute=True)
-    with pytest.raises(ModelError, match="Linear does not say"):
+    with pytest.raises(ModelError, match="Linear does not declare"):
         decoder_layers(nn.Linear(2, 2))
 
 
