@@ -3,7 +3,7 @@
 Example:
 
     @recipe_command("sft", about="Fine-tune the student on the kept traces.")
-    def sft(given: Given, check: Annotated[bool, typer.Option("--check")] = False) -> None:
+    def sft(given: CommonOptions, check: Annotated[bool, typer.Option("--check")] = False) -> None:
         recipe = given.load()
 """
 
@@ -59,7 +59,7 @@ _NAMED_COMMAND = re.compile(r"`distill (run|generate|import|filter|sft|eval|push
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class CommonOptions:
     """The options shared by all commands that take a recipe."""
 
     recipe: Annotated[
@@ -184,7 +184,7 @@ def recipe_command(
     without: Sequence[str] = (),
     to: typer.Typer = app,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a function `(given: Given, its own options…)` as a command that has the shared options too.
+    """Add a function `(given: CommonOptions, its own options…)` as a command that has the shared options too.
 
     Args:
         name: as for `command`, like `about`, `examples`, `panel` and `to`.
@@ -192,11 +192,11 @@ def recipe_command(
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        shared = {key: p for key, p in inspect.signature(Given).parameters.items() if key not in without}
+        shared = {key: p for key, p in inspect.signature(CommonOptions).parameters.items() if key not in without}
         own = list(inspect.signature(function).parameters.values())[1:]
 
         def called(**values: Any) -> None:
-            given = Given(**{key: values.pop(key) for key in shared})
+            given = CommonOptions(**{key: values.pop(key) for key in shared})
             try:
                 function(given, **values)
             except DistillError as error:

@@ -17,7 +17,7 @@ import typer
 from typer import TyperException
 
 from distill.cli.app import PROGRAM, app
-from distill.cli.output import print_json, say
+from distill.cli.output import print_json, print_note
 from distill.core.secrets import hide_logins
 from distill.errors import DistillError, UserError
 
@@ -71,7 +71,7 @@ def _stopped(code: int) -> int:
     command = same_command()
     way = f"Continue with:\n  {command}" if command else "The same launch resumes from here."
     message = f"Stopped. Finished work is kept. {way}"
-    say(message)
+    print_note(message)
     if _wants_json():
         _print_error_json("Stopped", message, code, command)
     return code
@@ -106,7 +106,7 @@ def _hint(option: str, possible: Sequence[str], context: Any) -> str:
 
 def _end(kind: str, message: str, code: int, command: str | None = None) -> int:
     message = hide_logins(message)
-    say(f"Error: {message}" + (f"\nContinue with:\n  {command}" if command else ""))
+    print_note(f"Error: {message}" + (f"\nContinue with:\n  {command}" if command else ""))
     if _wants_json():
         _print_error_json(kind, message, code, command)
     return code

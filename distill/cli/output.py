@@ -34,11 +34,11 @@ def console() -> "Console":
     return shown
 
 
-def tell(text: str, end: str = "\n") -> None:
+def print_result(text: str, end: str = "\n") -> None:
     """Print a result on standard output, with control characters escaped."""
     typer.echo(printable(text) + end, nl=False)
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a message on standard error, with control characters escaped."""
     typer.echo(printable(text), err=True)

@@ -22,7 +22,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
     Raises:
         RecipeError: it is not accepted.
     """
-    from distill.cli.output import say
+    from distill.cli.output import print_note
     from distill.recipe.trust import MIN_HASH_CHARS, accept, is_accepted, refuse_unaccepted
 
     fetched = loaded.outside
@@ -37,7 +37,7 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
         )
     if is_accepted(fetched.sha256):
         return
-    say(description(loaded))
+    print_note(description(loaded))
     if accepted is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             refuse_unaccepted(fetched)
@@ -49,12 +49,12 @@ def confirm(loaded: "LoadedRecipe", accepted: str | None) -> None:
 def description(loaded: "LoadedRecipe") -> str:
     """Return a recipe from outside and what it would access, as text for a terminal."""
     from distill.recipe.text import recipe_yaml, relative_sources
-    from distill.recipe.trust import MIN_HASH_CHARS, touches
+    from distill.recipe.trust import MIN_HASH_CHARS, accesses
 
     fetched = loaded.outside
     assert fetched is not None
     text = recipe_yaml(relative_sources(loaded.tree, fetched.folder.resolve()))
-    reached = [f"  {'!' if touch.warning else '-'} {printable_line(touch.what)}" for touch in touches(loaded.recipe)]
+    reached = [f"  {'!' if touch.warning else '-'} {printable_line(touch.what)}" for touch in accesses(loaded.recipe)]
     return "\n".join(
         [
             f"A recipe from outside: {fetched.pinned}",
@@ -71,7 +71,7 @@ def description(loaded: "LoadedRecipe") -> str:
 
 def outside_json(loaded: "LoadedRecipe") -> dict[str, Any] | None:
     """Return where a recipe comes from and what it would access, or `None` for one of this machine."""
-    from distill.recipe.trust import is_accepted, touches
+    from distill.recipe.trust import accesses, is_accepted
 
     fetched = loaded.outside
     if fetched is None:
@@ -81,5 +81,5 @@ def outside_json(loaded: "LoadedRecipe") -> dict[str, Any] | None:
         "sha256": fetched.sha256,
         "files": [path.relative_to(fetched.folder).as_posix() for path in fetched.files],
         "accepted": is_accepted(fetched.sha256),
-        "touches": [{"what": touch.what, "warning": touch.warning} for touch in touches(loaded.recipe)],
+        "touches": [{"what": touch.what, "warning": touch.warning} for touch in accesses(loaded.recipe)],
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, recipe_command
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, CommonOptions, recipe_command
 from distill.cli.output import console, print_json
 from distill.errors import UserError
 
@@ -23,7 +23,7 @@ from distill.errors import UserError
     without=("accept_recipe", "force", "quiet"),
 )
 def plan(
-    given: Given,
+    given: CommonOptions,
     gpus: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +70,7 @@ def plan(
     panel=PREPARE_PANEL,
     without=("force", "quiet"),
 )
-def doctor(given: Given) -> None:
+def doctor(given: CommonOptions) -> None:
     """Check the machine and the recipe."""
     from distill.runs.checks import MISSING
     from distill.runs.doctor import diagnose, print_diagnosis

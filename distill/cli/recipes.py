@@ -9,7 +9,7 @@ import typer
 
 from distill.cli.app import DEFAULT_RUN_DIR, PREPARE_PANEL, JsonOption, RunDirOption, command, group
 from distill.cli.completion import complete_recipe
-from distill.cli.output import console, print_json, say, tell
+from distill.cli.output import console, print_json, print_note, print_result
 from distill.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def show(
         print_json({"schema_version": 1, **shown, "outside": outside_json(loaded)})
         return
     if resolved:
-        tell(recipe_yaml(all_of(loaded.recipe)), end="")
+        print_result(recipe_yaml(all_of(loaded.recipe)), end="")
         return
     if loaded.outside is not None:
-        tell(description(loaded))
-        say(f"To run it: distill run '{recipe}' --accept-recipe {loaded.outside.sha256[:MIN_HASH_CHARS]}")
+        print_result(description(loaded))
+        print_note(f"To run it: distill run '{recipe}' --accept-recipe {loaded.outside.sha256[:MIN_HASH_CHARS]}")
         return
-    tell(loaded.path.read_text(encoding="utf-8-sig"), end="")
+    print_result(loaded.path.read_text(encoding="utf-8-sig"), end="")
 
 
 @command(
@@ -131,10 +131,10 @@ def cp(
     if as_json:
         print_json({"schema_version": 1, **copied.to_json()})
         return
-    say(f"{copied.path}: a copy of {recipe}, with {copied.schema.name} beside it for your editor.")
+    print_note(f"{copied.path}: a copy of {recipe}, with {copied.schema.name} beside it for your editor.")
     if copied.parent:
-        say(f"It extends {copied.parent}. To see both merged: distill recipes show {copied.path} --resolved")
-    say(f"What it will take: distill plan {copied.path}. Run it: distill run {copied.path}.")
+        print_note(f"It extends {copied.parent}. To see both merged: distill recipes show {copied.path} --resolved")
+    print_note(f"What it will take: distill plan {copied.path}. Run it: distill run {copied.path}.")
 
 
 @command(
@@ -164,11 +164,11 @@ def validate(
         except UserError as error:
             found.append({"recipe": reference, "ok": False, "errors": str(error).splitlines()})
             if not as_json:
-                say(f"Error: {error}")
+                print_note(f"Error: {error}")
         else:
             found.append({"recipe": reference, "ok": True, "errors": [], "summary": summary_line(loaded.recipe)})
             if not as_json:
-                tell(f"OK {reference}: {found[-1]['summary']}")
+                print_result(f"OK {reference}: {found[-1]['summary']}")
     if as_json:
         print_json({"schema_version": 1, "recipes": found})
     if not all(one["ok"] for one in found):
@@ -198,7 +198,7 @@ def diff(
         shown = [{"key": d.key, "before": d.before, "after": d.after, "effect": d.effect} for d in found]
         print_json({"schema_version": 1, "before": name, "after": other_name, "differences": shown})
     elif not found:
-        tell(f"{name} and {other_name} mean the same.")
+        print_result(f"{name} and {other_name} mean the same.")
     else:
         _print_differences(found, EFFECTS, name, other_name)
     if found and exit_code:
@@ -208,13 +208,13 @@ def diff(
 def _print_differences(found: "Sequence[Difference]", effects: Mapping[Any, str], before: str, after: str) -> None:
     from distill.recipe.diff import flow
 
-    tell(f"{before} -> {after}")
+    print_result(f"{before} -> {after}")
     for effect, said in effects.items():
         here = [one for one in found if one.effect == effect]
         if here:
-            tell(f"\nWhat {said}:")
+            print_result(f"\nWhat {said}:")
         for one in here:
-            tell(f"  {one.key}: {flow(one.before)} -> {flow(one.after)}")
+            print_result(f"  {one.key}: {flow(one.before)} -> {flow(one.after)}")
 
 
 @command(
@@ -247,8 +247,8 @@ def pull(
     if as_json:
         print_json({"schema_version": 1, "path": str(path), "outside": outside_json(loaded)})
         return
-    tell(description(loaded))
-    say(f"{path}: your own copy, to read, change and run (distill run {path}).")
+    print_result(description(loaded))
+    print_note(f"{path}: your own copy, to read, change and run (distill run {path}).")
 
 
 @command(
@@ -282,8 +282,8 @@ def push(
         print_json({"schema_version": 1, **shared.to_json()})
         return
     what = f"{len(shared.changed)} files changed" if shared.changed else "nothing changed"
-    say(f"{shared.repo} ({'private' if shared.private else 'public'}): {what}. Others can use it as")
-    tell(shared.reference)
+    print_note(f"{shared.repo} ({'private' if shared.private else 'public'}): {what}. Others can use it as")
+    print_result(shared.reference)
 
 
 @command(
@@ -310,4 +310,4 @@ def schema(
     if as_json:
         print_json({"schema_version": 1, "schema": recipe_schema()})
         return
-    tell(field_reference() if markdown else schema_text(), end="")
+    print_result(field_reference() if markdown else schema_text(), end="")

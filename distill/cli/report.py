@@ -7,7 +7,7 @@ import typer
 
 from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command
 from distill.cli.completion import complete_run
-from distill.cli.output import print_json, say, tell
+from distill.cli.output import print_json, print_note, print_result
 from distill.core.file_kinds import FILE, MISSING, is_file, kind_of
 from distill.errors import UserError
 
@@ -75,9 +75,9 @@ def report(
         facts = [run.facts for run in found]
         print_json({"schema_version": SCHEMA_VERSION, "report": str(path), "runs": facts, "comparison": comparison})
     else:
-        tell(str(path))
+        print_result(str(path))
     if open_it and not _opened(path):
-        say(f"No browser could be started here. Open {path.resolve().as_uri()} in one.")
+        print_note(f"No browser could be started here. Open {path.resolve().as_uri()} in one.")
 
 
 def _may_replace(path: Path) -> Path:

@@ -8,7 +8,7 @@ import typer
 
 from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, group
 from distill.cli.completion import complete_run
-from distill.cli.output import console, print_json, say, tell
+from distill.cli.output import console, print_json, print_note, print_result
 from distill.cli.stages import score_table
 from distill.cli.tables import print_table
 from distill.core.terminal import printable
@@ -51,7 +51,7 @@ def ls(run_dir: RunDirOption = DEFAULT_RUN_DIR, as_json: JsonOption = False) -> 
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "run_dir": str(run_dir), "runs": found})
     elif not found:
-        tell(f"No runs in {run_dir} yet. Begin one with `distill run`; for runs elsewhere give --run-dir.")
+        print_result(f"No runs in {run_dir} yet. Begin one with `distill run`; for runs elsewhere give --run-dir.")
     else:
         shown = console()
         print_table(_runs_table(found, shown.width))
@@ -105,7 +105,7 @@ def rm(
     folders = list({folder.parent.resolve() / folder.name: folder for folder in found}.values())
     plans = [what_would_go(folder, keep_traces) for folder in folders]
     for plan in plans:
-        (say if as_json else tell)("\n".join(_removal_lines(plan)))
+        (print_note if as_json else print_result)("\n".join(_removal_lines(plan)))
     if not dry_run and plans:
         _ask(yes)
         for folder in folders:
@@ -113,7 +113,7 @@ def rm(
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "removed": not dry_run, "runs": plans})
     elif not dry_run:
-        say("Removed.")
+        print_note("Removed.")
 
 
 def _ask(yes: bool) -> None:

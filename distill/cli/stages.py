@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill.cli.app import Given, recipe_command
-from distill.cli.output import console, print_json, say, tell
+from distill.cli.app import CommonOptions, recipe_command
+from distill.cli.output import console, print_json, print_note, print_result
 from distill.cli.students import show_memory_plan
 from distill.cli.tables import print_table
 from distill.errors import UserError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         "distill run runs/quickstart/recipe.lock.yaml  # repeats that run and says what differs",
     ],
 )
-def run(given: Given) -> None:
+def run(given: CommonOptions) -> None:
     """Run all stages."""
     run_stages(None, given)
 
@@ -42,7 +42,7 @@ def run(given: Given) -> None:
     ],
 )
 def generate(
-    given: Given,
+    given: CommonOptions,
     status: Annotated[
         bool, typer.Option("--status", help="Only show the progress, as recorded in files; starts nothing.")
     ] = False,
@@ -65,7 +65,7 @@ def generate(
         "distill import recipe.yaml",
     ],
 )
-def import_traces(given: Given) -> None:
+def import_traces(given: CommonOptions) -> None:
     """Import existing traces."""
     run_stages("import", given)
 
@@ -79,7 +79,7 @@ def import_traces(given: Given) -> None:
     ],
 )
 def filter_traces(
-    given: Given,
+    given: CommonOptions,
     explain: Annotated[
         str | None,
         typer.Option(
@@ -105,7 +105,7 @@ def filter_traces(
     ],
 )
 def sft(
-    given: Given,
+    given: CommonOptions,
     check: Annotated[
         bool,
         typer.Option(
@@ -155,7 +155,7 @@ def sft(
         "distill eval --set eval.samples_per_problem=16 --force",
     ],
 )
-def evaluate(given: Given) -> None:
+def evaluate(given: CommonOptions) -> None:
     """Measure base and student."""
     run_stages("eval", given)
 
@@ -169,7 +169,7 @@ def evaluate(given: Given) -> None:
     ],
 )
 def push(
-    given: Given,
+    given: CommonOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the cards and the exact files, without contacting the Hub.")
     ] = False,
@@ -205,7 +205,7 @@ def push(
         run_stages("push", given, flags=flags)
 
 
-def _refuse_force(given: Given, option: str) -> None:
+def _refuse_force(given: CommonOptions, option: str) -> None:
     """Refuse `--force` together with an option that changes nothing.
 
     Raises:
@@ -216,7 +216,7 @@ def _refuse_force(given: Given, option: str) -> None:
 
 
 def run_stages(
-    stage: str | None, given: Given, retry_errors: bool = False, flags: dict[str, Any] | None = None
+    stage: str | None, given: CommonOptions, retry_errors: bool = False, flags: dict[str, Any] | None = None
 ) -> None:
     """Run one stage, or all stages of the recipe (`None`), and show the result."""
     from distill.errors import RecipeError
@@ -243,7 +243,7 @@ def run_stages(
 
             train_along(given.run_dir / recipe.name, member)
             return
-        say_step = _silent if given.quiet else say
+        say_step = _silent if given.quiet else print_note
         words = [*given.arguments(), *_as_settings(flags or {})]
         note = partial(note_command, given.run_dir / recipe.name, recipe, stage, words)
         summary = run_recipe(recipe, given.run_dir, stages, given.force, say_step, retry_errors, member, note)
@@ -255,7 +255,7 @@ def run_stages(
         if comparison is not None:
             from distill.runs.repetition import comparison_lines
 
-            tell("\n".join(comparison_lines(comparison)))
+            print_result("\n".join(comparison_lines(comparison)))
 
 
 def _as_settings(flags: Mapping[str, Any]) -> list[str]:
@@ -277,7 +277,7 @@ def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     return comparison
 
 
-def _check_sft(given: Given) -> None:
+def _check_sft(given: CommonOptions) -> None:
     from distill.runs.sft_check import check_sft, print_check
 
     found = check_sft(given.load(), given.run_dir)
@@ -288,11 +288,11 @@ def _check_sft(given: Given) -> None:
     try:
         found.preflight.raise_if_refused()
     except UserError as refusal:
-        say(f"Error: {refusal}")  # on standard error: the JSON contains the refusals already
+        print_note(f"Error: {refusal}")  # on standard error: the JSON contains the refusals already
         raise typer.Exit(refusal.exit_code) from None
 
 
-def _show_publication(given: Given, flags: dict[str, Any]) -> None:
+def _show_publication(given: CommonOptions, flags: dict[str, Any]) -> None:
     from distill.publish.preview import plan_json, plan_text
     from distill.stages import RunContext
     from distill.stages.push import dry_run
@@ -302,10 +302,10 @@ def _show_publication(given: Given, flags: dict[str, Any]) -> None:
     if given.as_json:
         print_json(plan_json(plan))
     else:
-        tell(plan_text(plan, min(100, console().width)))
+        print_result(plan_text(plan, min(100, console().width)))
 
 
-def _show_status(given: Given) -> None:
+def _show_status(given: CommonOptions) -> None:
     from distill.sampling.status import sampling_status, status_lines
 
     recipe = given.load()
@@ -314,10 +314,10 @@ def _show_status(given: Given) -> None:
     if given.as_json:
         print_json(status)
     else:
-        tell("\n".join(status_lines(status)))
+        print_result("\n".join(status_lines(status)))
 
 
-def _explain(given: Given, wanted: str) -> None:
+def _explain(given: CommonOptions, wanted: str) -> None:
     from distill.runs.explain import explain, story
 
     recipe = given.load()
@@ -325,7 +325,7 @@ def _explain(given: Given, wanted: str) -> None:
     if given.as_json:
         print_json(found)
     else:
-        tell("\n".join(story(found)))
+        print_result("\n".join(story(found)))
 
 
 def _silent(text: str) -> None:
@@ -340,11 +340,11 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     if "eval" in summary:
         print_table(score_table(summary["eval"]))
     if _is_newer(folder / "report.html", folder / SUMMARY):  # a failed write was reported by the run
-        tell(f"Report:  {folder / 'report.html'}")
+        print_result(f"Report:  {folder / 'report.html'}")
     if "sft" in summary:
-        tell(f"Student: {folder / 'sft' / 'student'}")
+        print_result(f"Student: {folder / 'sft' / 'student'}")
     if "push" in summary:
-        tell(f"On the Hub: {summary['push']['url']}")
+        print_result(f"On the Hub: {summary['push']['url']}")
 
 
 def _is_newer(one: Path, other: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, Given, JsonOption, command
+from distill.cli.app import DEFAULT_RECIPE, PREPARE_PANEL, CommonOptions, JsonOption, command
 from distill.cli.output import print_json
 from distill.cli.tables import print_table
 
@@ -28,7 +28,7 @@ def students(as_json: JsonOption = False) -> None:
         _print_tables(student_tables(entries))
 
 
-def show_memory_plan(given: Given, gpus: int | None, gpu_memory: float | None) -> None:
+def show_memory_plan(given: CommonOptions, gpus: int | None, gpu_memory: float | None) -> None:
     """Print what training takes on GPUs, from the recipe's `sft:` or the defaults."""
     from distill.engines.memory import visible_gpus
     from distill.estimates.training_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables

@@ -44,7 +44,7 @@ CLOSE_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReplicaDevices:
     """GPUs or CPU cores of one replica."""
 
     name: str
@@ -80,7 +80,7 @@ class InFlight:
 class _Replica:
     """The parent's view of one replica."""
 
-    place: Place
+    place: ReplicaDevices
     process: SpawnProcess
     pipe: "Connection[Any, Any]"
     max_in_flight: int = 0
@@ -174,7 +174,7 @@ class ReplicatedEngine:
         self._replicas.clear()
         self._queue.clear()
 
-    def _spawn(self, place: Place) -> _Replica:
+    def _spawn(self, place: ReplicaDevices) -> _Replica:
         # Not daemonic: a daemon may have no children, and tensor parallelism's workers are children of a replica.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
@@ -276,7 +276,7 @@ class ReplicatedEngine:
         return [Completion(key, "", "error", 0, 0, error=why) for key in given_up]
 
 
-def find_places(compute: SamplingCompute) -> list[Place]:
+def find_places(compute: SamplingCompute) -> list[ReplicaDevices]:
     """Return the GPUs of each replica, or without GPUs its share of the cores available to this process.
 
     Raises:
@@ -292,7 +292,7 @@ def find_places(compute: SamplingCompute) -> list[Place]:
                 f"({', '.join(gpus)}). Lower compute.replicas to {len(gpus) // each}."
             )
         groups = (",".join(gpus[i * each : (i + 1) * each]) for i in range(num))
-        return [Place(f"GPU {group}", {"CUDA_VISIBLE_DEVICES": group}) for group in groups]
+        return [ReplicaDevices(f"GPU {group}", {"CUDA_VISIBLE_DEVICES": group}) for group in groups]
     cores = sorted(os.sched_getaffinity(0))
     wanted = num * (compute.cpu_threads or 1)
     if wanted > len(cores):
@@ -303,7 +303,7 @@ def find_places(compute: SamplingCompute) -> list[Place]:
         )
     bounds = [i * len(cores) // num for i in range(num + 1)]
     shares = [tuple(cores[low:high])[: compute.cpu_threads] for low, high in itertools.pairwise(bounds)]
-    return [Place(f"cores {_ranges(share)}", cores=share) for share in shares]
+    return [ReplicaDevices(f"cores {_ranges(share)}", cores=share) for share in shares]
 
 
 def _ranges(cores: Sequence[int]) -> str:
@@ -337,7 +337,9 @@ def _kill(process: SpawnProcess) -> None:
         os.killpg(process.pid, signal.SIGKILL)  # its child processes
 
 
-def _serve(pipe: "Connection[Any, Any]", start: Callable[[EngineSpec], Engine], spec: EngineSpec, place: Place) -> None:
+def _serve(
+    pipe: "Connection[Any, Any]", start: Callable[[EngineSpec], Engine], spec: EngineSpec, place: ReplicaDevices
+) -> None:
     """Run a replica in its own process."""
     end_with_parent()
     os.setsid()  # Ctrl-C is for the parent: a new session hides it from this process and its children

@@ -49,7 +49,7 @@ PADDED_GPU_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PendingRequest:
     """A request in flight."""
 
     request: Request
@@ -61,10 +61,10 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RowResult:
     """Result of a request: its tokens, including the stop token; `error` gives the cause if it failed."""
 
-    asked: Asked
+    asked: PendingRequest
     ids: list[int]
     looped: bool = False
     error: str = ""
@@ -79,10 +79,10 @@ class Batcher(Protocol):
     def num_tokens(self) -> int:
         """Return the tokens drawn so far for unfinished requests."""
 
-    def add(self, asked: Asked) -> None:
+    def add(self, asked: PendingRequest) -> None:
         """Queue a request."""
 
-    def step(self) -> list[Drawn]:
+    def step(self) -> list[RowResult]:
         """Work on queued requests, at most `STEP_S` if nothing finishes; return the finished ones."""
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class TransformersEngine:
         room = min(self._max_tokens, self._context - len(ids))
         if room < 1:
             return refuse_long_prompt(request, len(ids), self._context)
-        self._batcher.add(Asked(request, ids, room, opens_thinking(text)))
+        self._batcher.add(PendingRequest(request, ids, room, opens_thinking(text)))
         self._num_in_flight += 1
         return None
 
@@ -184,7 +184,7 @@ class TransformersEngine:
         self._batcher.close()
         del self._batcher
 
-    def _completion(self, drawn: Drawn) -> Completion:
+    def _completion(self, drawn: RowResult) -> Completion:
         stopped = drawn.ids[-1:] == [self._tokenizer.eos_token_id]
         reason: FinishReason = "error" if drawn.error else "loop" if drawn.looped else "stop" if stopped else "length"
         # Only the stop token is dropped: in some models <think> is a special token too.
@@ -233,7 +233,7 @@ class ContinuousBatcher:
         self.cache_tokens = None if on_gpu else _cpu_cache_tokens(spec, model, batch, longest)
         """Size of the KV cache in tokens; `None`: chosen by transformers."""
         self._loops = spec.loops
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, PendingRequest] = {}
         self.max_in_flight = batch * 2  # the surplus waits inside, ready to take a free slot
         config: dict[str, Any] = {"max_requests_per_batch": batch, "max_memory_percent": share}
         if self.cache_tokens is not None:
@@ -262,15 +262,15 @@ class ContinuousBatcher:
                 num_tokens += len(state.initial_tokens) + len(state.generated_tokens) - len(asked.ids)
         return num_tokens
 
-    def add(self, asked: Asked) -> None:
+    def add(self, asked: PendingRequest) -> None:
         # Streaming returns the tokens so far at each step, which loop detection needs.
         name = self._engine.add_request(asked.ids, max_new_tokens=asked.room, streaming=self._loops is not None)
         if name is None:
             raise self._dead()
         self._asked[name] = asked
 
-    def step(self) -> list[Drawn]:
-        finished: list[Drawn] = []
+    def step(self) -> list[RowResult]:
+        finished: list[RowResult] = []
         deadline = time.monotonic() + STEP_S
         while self._asked and not finished and (left := deadline - time.monotonic()) > 0:
             output = self._engine.get_result(timeout=left)
@@ -281,7 +281,7 @@ class ContinuousBatcher:
                 raise self._dead()
         return finished
 
-    def _taken(self, output: Any) -> list[Drawn]:
+    def _taken(self, output: Any) -> list[RowResult]:
         asked = self._asked.get(output.request_id)
         if asked is None:  # stopped in a loop; the cancellation took one step longer
             return []
@@ -294,7 +294,7 @@ class ContinuousBatcher:
             raise self._dead(output.error)  # the engine stopped and failed all requests
         del self._asked[output.request_id]
         error = f"transformers: {output.error}" if output.error is not None else ""
-        return [Drawn(asked, ids, looped=not output.is_finished(), error=error)]
+        return [RowResult(asked, ids, looped=not output.is_finished(), error=error)]
 
     def close(self) -> None:
         if self._engine.is_running():
@@ -317,9 +317,9 @@ class StaticBatcher:
         self._tokenizer = tokenizer
         self._tokenizer.padding_side = "left"  # `generate` continues each row from its last column
         self._loops = spec.loops
-        self._waiting: deque[Asked] = deque()
+        self._waiting: deque[PendingRequest] = deque()
         self._thread = ThreadPoolExecutor(1, "static-batches")
-        self._batch: Future[list[Drawn]] | None = None
+        self._batch: Future[list[RowResult]] | None = None
         self._ends: RowEnds | None = None
         """Row ends of the batch that is being drawn."""
         self._is_closed = False
@@ -330,7 +330,7 @@ class StaticBatcher:
         ends = self._ends
         return 0 if ends is None else ends.num_tokens
 
-    def add(self, asked: Asked) -> None:
+    def add(self, asked: PendingRequest) -> None:
         self._waiting.append(asked)
 
     def close(self) -> None:
@@ -338,7 +338,7 @@ class StaticBatcher:
         self._thread.shutdown()
         del self._model
 
-    def step(self) -> list[Drawn]:
+    def step(self) -> list[RowResult]:
         if self._batch is None and self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self.max_in_flight, len(self._waiting)))]
             self._batch = self._thread.submit(self._draw, batch)
@@ -347,7 +347,7 @@ class StaticBatcher:
         done, self._batch, self._ends = self._batch, None, None
         return done.result()
 
-    def _draw(self, batch: list[Asked]) -> list[Drawn]:
+    def _draw(self, batch: list[PendingRequest]) -> list[RowResult]:
         import torch
         from transformers import StoppingCriteriaList
 
@@ -366,7 +366,7 @@ class StaticBatcher:
                 stopping_criteria=StoppingCriteriaList([ends, self._break_off]),
             )[:, num_prompt:]
         return [
-            Drawn(asked, ends.cut(row, output_T), looped=row in ends.looped)
+            RowResult(asked, ends.cut(row, output_T), looped=row in ends.looped)
             for row, (asked, output_T) in enumerate(zip(batch, output_BT.tolist(), strict=True))
         ]
 

@@ -9,7 +9,7 @@ from distill.core.plurals import counted
 from distill.estimates.counts import TEMPLATE_TOKENS
 from distill.estimates.machine import GPUS_A_MACHINE, busy_cores, usable_memory_gib
 from distill.estimates.quantities import Range, short, span
-from distill.estimates.remedies import Seen, ways_to_fit
+from distill.estimates.remedies import PlanContext, ways_to_fit
 from distill.estimates.stage import DONE, MEMORY
 from distill.estimates.text_tokens import tokens_of
 from distill.models.students import find_student
@@ -24,7 +24,7 @@ Z_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
-class Tight:
+class TightLimit:
     """A tight limit."""
 
     kind: str
@@ -37,7 +37,7 @@ class Tight:
         return {"kind": self.kind, "message": self.message, "stops": self.stops}
 
 
-def tight_limits(seen: Seen) -> list[Tight]:
+def tight_limits(seen: PlanContext) -> list[TightLimit]:
     """Return all tight limits, with those that stop the run first."""
     found = [
         *_data(seen),
@@ -51,39 +51,39 @@ def tight_limits(seen: Seen) -> list[Tight]:
     return sorted(found, key=lambda tight: not tight.stops)
 
 
-def _data(seen: Seen) -> Iterator[Tight]:
+def _data(seen: PlanContext) -> Iterator[TightLimit]:
     for fault in seen.work.faults:
-        yield Tight("data", fault, stops=True)
+        yield TightLimit("data", fault, stops=True)
 
 
-def _lengths(seen: Seen) -> Iterator[Tight]:
+def _lengths(seen: PlanContext) -> Iterator[TightLimit]:
     recipe = seen.recipe
     longest_chars = seen.work.longest_chars or seen.work.prompt_chars.high
     prompt = tokens_of(Range.exact(longest_chars)).low + TEMPLATE_TOKENS
     kept, row = recipe.filter.max_tokens, recipe.sft.max_length
     if kept is not None and kept + prompt > row:
-        yield Tight(
+        yield TightLimit(
             "row_length",
             f"filter.max_tokens ({kept:,}) and a prompt of {prompt:,.0f} tokens exceed sft.max_length ({row:,}): such "
             f"a row stops training. Lower filter.max_tokens to {max(1, int(row - 1.5 * prompt)):,}, or raise "
             "sft.max_length.",
         )
     elif kept is not None and kept + prompt > FULL_SHARE * row and row - kept < 64:
-        yield Tight("row_length", f"filter.max_tokens ({kept:,}) leaves {row - kept:,} tokens of sft.max_length.")
+        yield TightLimit("row_length", f"filter.max_tokens ({kept:,}) leaves {row - kept:,} tokens of sft.max_length.")
     if recipe.generate is not None and seen.asked is not None:
         yield from _teacher_lengths(seen, prompt)
     if recipe.eval is not None:
         yield from _eval_lengths(seen, prompt)
 
 
-def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
+def _teacher_lengths(seen: PlanContext, prompt: float) -> Iterator[TightLimit]:
     config, asked = seen.recipe.generate, seen.asked
     assert config is not None
     assert asked is not None
     most = config.sampling.max_tokens
     length = asked.completion_tokens
     if length.high >= FULL_SHARE * most and math.sqrt(length.low * length.high) >= 0.5 * most:
-        yield Tight(
+        yield TightLimit(
             "cut_off",
             f"generate.sampling.max_tokens ({most:,}) may cut off many traces ({asked.completion_tokens.basis}), which "
             "are then dropped. `distill generate --status` shows how many.",
@@ -91,7 +91,7 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     context = seen.teacher.context if seen.teacher else None
     longest = asked.prompt_tokens.low - asked.fresh_tokens.low + prompt + most
     if context is not None and longest > CONTEXT_SHARE * context:
-        yield Tight(
+        yield TightLimit(
             "teacher_context",
             f"the longest prompt and generate.sampling.max_tokens ({most:,}) need {longest:,.0f} of the teacher's "
             f"{context:,} tokens of context.",
@@ -99,7 +99,7 @@ def _teacher_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
         )
 
 
-def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
+def _eval_lengths(seen: PlanContext, prompt: float) -> Iterator[TightLimit]:
     config = seen.recipe.eval
     assert config is not None
     most = config.sampling.max_tokens
@@ -110,7 +110,7 @@ def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
     if seen.recipe.sft.rope_theta and context is not None:
         context = max(context, seen.recipe.sft.max_length)
     if context is not None and most + prompt > CONTEXT_SHARE * context:
-        yield Tight(
+        yield TightLimit(
             "eval_context",
             f"eval.sampling.max_tokens ({most:,}) and the longest prompt need {most + prompt:,.0f} of the student's "
             f"{context:,} tokens of context.",
@@ -118,14 +118,14 @@ def _eval_lengths(seen: Seen, prompt: float) -> Iterator[Tight]:
         )
     length = seen.rows.completion_tokens
     if most < length.high:
-        yield Tight(
+        yield TightLimit(
             "eval_cut_off",
             f"the student learns from traces of up to {length.high:,.0f} tokens, and eval.sampling.max_tokens "
             f"({most:,}) would cut such answers off. Raise it.",
         )
 
 
-def _memory(seen: Seen) -> Iterator[Tight]:
+def _memory(seen: PlanContext) -> Iterator[TightLimit]:
     machine = seen.machine
     for name, stage in seen.stages.items():
         memory = stage.quantities.get(MEMORY)
@@ -140,18 +140,18 @@ def _memory(seen: Seen) -> Iterator[Tight]:
         has = f"each GPU has {free} GiB" if machine.num_gpus else f"{free} GiB are free"
         takes = f"{name} needs {' to '.join(dict.fromkeys(needed.split(' to ')))} GiB, and {has}"
         if memory.low > there:
-            yield Tight("memory", f"{takes}: it does not fit. {ways_to_fit(seen, name)}", stops=True)
+            yield TightLimit("memory", f"{takes}: it does not fit. {ways_to_fit(seen, name)}", stops=True)
         elif name == "sft" or not machine.num_gpus:
-            yield Tight("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, name)}")
+            yield TightLimit("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, name)}")
         elif memory.low > FULL_SHARE * there:
-            yield Tight("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, name)}")
+            yield TightLimit("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, name)}")
 
 
-def _disk(seen: Seen) -> Iterator[Tight]:
+def _disk(seen: PlanContext) -> Iterator[TightLimit]:
     if seen.free_gib is None or seen.disk_gib.high <= FULL_SHARE * seen.free_gib:
         return
     need = f"the run needs {span(seen.disk_gib)} GiB of disk"
-    yield Tight(
+    yield TightLimit(
         "disk",
         f"{need}, and {short(seen.free_gib)} GiB are free. Free some, or use another disk: --run-dir, and HF_HOME for "
         "models.",
@@ -159,14 +159,14 @@ def _disk(seen: Seen) -> Iterator[Tight]:
     )
 
 
-def _gpus(seen: Seen) -> Iterator[Tight]:
+def _gpus(seen: PlanContext) -> Iterator[TightLimit]:
     machine = seen.machine
     in_one = min(machine.num_gpus, GPUS_A_MACHINE)  # sampling runs on one machine
     for name, stage in seen.stages.items():
         if name not in ("generate", "eval") or stage.standing.state == DONE or not stage.num_gpus:
             continue
         if stage.num_gpus > in_one:
-            yield Tight(
+            yield TightLimit(
                 "gpus",
                 f"{name}.compute asks for {stage.num_gpus} GPUs of one machine, and there are {in_one}.",
                 stops=True,
@@ -180,17 +180,17 @@ def _gpus(seen: Seen) -> Iterator[Tight]:
             more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
             uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
             if replicas > config.replicas or machine.num_gpus > in_one:
-                yield Tight("idle_gpus", f"{uses}{more if replicas > config.replicas else ''}.")
+                yield TightLimit("idle_gpus", f"{uses}{more if replicas > config.replicas else ''}.")
     sft = seen.stages.get("sft")
     if seen.layout is None and sft is not None and sft.notes:
-        yield Tight("layout", sft.notes[0], stops=True)
+        yield TightLimit("layout", sft.notes[0], stops=True)
 
 
-def _busy(seen: Seen) -> Iterator[Tight]:
+def _busy(seen: PlanContext) -> Iterator[TightLimit]:
     load = busy_cores(seen.machine)
     if load is not None and any(stage.standing.state != DONE for stage in seen.stages.values()):
         cores = seen.machine.num_cores
-        yield Tight(
+        yield TightLimit(
             "busy_cores",
             f"other processes are running (load {load:.1f} on {counted(cores, 'core')}): the times assume idle cores, "
             f"and may be {load / cores:.0f} times longer.",
@@ -207,7 +207,7 @@ def half_width_points(num_problems: float, samples_per_problem: int) -> tuple[fl
     return widest / math.sqrt(num_problems * samples_per_problem), widest / math.sqrt(num_problems)
 
 
-def _statistics(seen: Seen) -> Iterator[Tight]:
+def _statistics(seen: PlanContext) -> Iterator[TightLimit]:
     config = seen.recipe.eval
     if config is not None:
         for name, number in seen.work.benchmarks.items():
@@ -216,19 +216,19 @@ def _statistics(seen: Seen) -> Iterator[Tight]:
             if most > WIDE_POINTS:
                 width = f"{least:.1f} to {most:.1f}" if config.samples_per_problem > 1 else f"{most:.1f}"
                 k = config.samples_per_problem
-                yield Tight(
+                yield TightLimit(
                     "wide_interval",
                     f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "
                     f"pass@1 will be up to ±{width} points wide.",
                 )
     if seen.rows.num.high < seen.recipe.sft.batch_size:
-        yield Tight(
+        yield TightLimit(
             "few_rows",
             f"at most {counted(round(seen.rows.num.high), 'row')} may be kept, less than one step of sft.batch_size "
             f"({seen.recipe.sft.batch_size}). More problems or samples would help, or a smaller batch.",
         )
     for source in seen.work.unknown:
-        yield Tight(
+        yield TightLimit(
             "unknown_size",
             f"{source} is not on this machine, and its number of rows is not known: 1,000 to 100,000 are assumed. Set "
             "its limit: to plan for a number.",

@@ -10,7 +10,7 @@ from distill.estimates.machine import GPUS_A_MACHINE, Machine, usable_memory_gib
 from distill.estimates.measured import Measured
 from distill.estimates.models import ModelFacts
 from distill.estimates.quantities import Range
-from distill.estimates.sampling_cost import Asked, gpu_gib_needed, gpus_of_a_copy, placed
+from distill.estimates.sampling_cost import SamplingLoad, gpu_gib_needed, gpus_of_a_copy, placed
 from distill.estimates.stage import MEMORY, StageEstimate
 from distill.estimates.training_cost import Rows, training_quantities
 from distill.recipe.model import Recipe
@@ -22,7 +22,7 @@ MIN_ROW_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PlanContext:
     """A plan's parts, for finding limits and ways around them."""
 
     recipe: Recipe
@@ -32,7 +32,7 @@ class Seen:
     teacher: ModelFacts | None
     """`None`: traces are imported."""
     student: ModelFacts
-    asked: Asked | None
+    asked: SamplingLoad | None
     """What generate asks of the teacher."""
     rows: Rows
     layout: Layout | None
@@ -42,7 +42,7 @@ class Seen:
     """Free disk space for the run; `None`: another machine."""
 
 
-def ways_to_fit(seen: Seen, stage: str) -> str:
+def ways_to_fit(seen: PlanContext, stage: str) -> str:
     """Return a sentence with changes that would make a stage fit."""
     if stage == "sft":
         ways = list(_ways_to_train(seen))
@@ -59,7 +59,7 @@ def ways_to_fit(seen: Seen, stage: str) -> str:
     return _ways_to_sample(seen, stage)
 
 
-def _ways_to_train(seen: Seen) -> Iterator[str]:
+def _ways_to_train(seen: PlanContext) -> Iterator[str]:
     """Yield changes that make training fit, each by itself."""
     sft, row = seen.recipe.sft, seen.recipe.sft.max_length
     if seen.layout is None or seen.layout.per_device_batch_size > 1:
@@ -88,7 +88,9 @@ def _ways_to_train(seen: Seen) -> Iterator[str]:
         number *= 2
 
 
-def _trains(seen: Seen, update: Mapping[str, Any], longest: float = math.inf, machine: Machine | None = None) -> bool:
+def _trains(
+    seen: PlanContext, update: Mapping[str, Any], longest: float = math.inf, machine: Machine | None = None
+) -> bool:
     """Return whether training fits with other settings."""
     machine = machine or seen.machine
     recipe = seen.recipe.model_copy(update={"sft": seen.recipe.sft.model_copy(update=dict(update))})
@@ -100,7 +102,7 @@ def _trains(seen: Seen, update: Mapping[str, Any], longest: float = math.inf, ma
     return found is not None and (found.low if now.low > there else found.high) <= there
 
 
-def _larger(seen: Seen, model: str) -> str:
+def _larger(seen: PlanContext, model: str) -> str:
     """Return advice for when no setting helps."""
     if seen.machine.num_gpus:
         return f"GPUs with more memory or a smaller {model} would do."
@@ -108,11 +110,11 @@ def _larger(seen: Seen, model: str) -> str:
     return f"No setting makes it fit here: it takes GPUs ({elsewhere}), or a smaller {model}."
 
 
-def _model_of(seen: Seen, stage: str) -> tuple[ModelFacts | None, str]:
+def _model_of(seen: PlanContext, stage: str) -> tuple[ModelFacts | None, str]:
     return (seen.teacher, "teacher") if stage == "generate" else (seen.student, "student")
 
 
-def _ways_to_sample(seen: Seen, stage: str) -> str:
+def _ways_to_sample(seen: PlanContext, stage: str) -> str:
     model, name = _model_of(seen, stage)
     compute = getattr(seen.recipe, stage).compute
     if model is None or model.weights_gib is None:
@@ -132,7 +134,7 @@ def _ways_to_sample(seen: Seen, stage: str) -> str:
     return _larger(seen, name)
 
 
-def _ways_to_sample_on_cpu(seen: Seen, stage: str) -> str:
+def _ways_to_sample_on_cpu(seen: PlanContext, stage: str) -> str:
     model, name = _model_of(seen, stage)
     compute = getattr(seen.recipe, stage).compute
     free_gib = usable_memory_gib(seen.machine)

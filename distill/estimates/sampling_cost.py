@@ -64,7 +64,7 @@ PROCESS_GIB = Range(1.5, 3.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SamplingLoad:
     """Number and lengths of the samples."""
 
     num_samples: Range
@@ -82,7 +82,7 @@ class Asked:
         return self.num_samples.by(self.completion_tokens).because(self.completion_tokens.basis)
 
 
-def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | None) -> Asked:
+def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | None) -> SamplingLoad:
     """Return the number and lengths of the samples of generate.
 
     Args:
@@ -102,7 +102,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     if seen is not None and seen.are_enough:
         prompt = Range.exact(seen.prompt_tokens, seen.basis)
         completion = Range(0.97 * seen.completion_tokens, 1.03 * seen.completion_tokens, seen.basis)
-    return Asked(num, prompt, fresh, completion, seen.tokens_per_second if seen else None)
+    return SamplingLoad(num, prompt, fresh, completion, seen.tokens_per_second if seen else None)
 
 
 def completion_length(model: str, sampling: Sampling, generate: GenerateConfig | None = None) -> Range:
@@ -121,7 +121,7 @@ def completion_length(model: str, sampling: Sampling, generate: GenerateConfig |
 
 def asked_of_student(
     config: EvalConfig, work: Workload, trained_on: Range, num_models: int, seen: Sampled | None
-) -> Asked:
+) -> SamplingLoad:
     """Return the number and lengths of the samples of eval.
 
     Args:
@@ -139,11 +139,11 @@ def asked_of_student(
         length, basis = Range(0.8 * seen.completion_tokens, 1.2 * seen.completion_tokens), seen.basis
     num = work.num_measured.times(num_models * config.samples_per_problem)
     prompt = work.prompt_tokens
-    return Asked(num, prompt, prompt, length.because(basis))
+    return SamplingLoad(num, prompt, prompt, length.because(basis))
 
 
 def sampling_quantities(
-    asked: Asked,
+    asked: SamplingLoad,
     model: ModelFacts,
     compute: SamplingCompute,
     machine: Machine,
@@ -209,7 +209,7 @@ def gpu_gib_needed(weights_gib: float, compute: SamplingCompute) -> float:
     return max(1.05 * each + 1.5, HEADROOM * each / compute.gpu_memory_share)
 
 
-def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked) -> Range | None:
+def decoding_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: SamplingLoad) -> Range | None:
     """Return the tokens per second over all copies; `None` if unknown, or if the model does not fit."""
     context = asked.prompt_tokens.middle + asked.completion_tokens.middle / 2
     is_vllm = engine_of(compute, machine) == "vllm"
@@ -246,7 +246,7 @@ def _cpu_reached(model: ModelFacts, machine: Machine) -> Range:
 
 
 def requests_at_once(
-    model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked, is_vllm: bool = True
+    model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: SamplingLoad, is_vllm: bool = True
 ) -> float | None:
     """Return the requests in flight of one copy on GPUs; `None` if not even one fits."""
     most = compute.max_num_seqs or (GPU_SEQS if is_vllm else TRANSFORMERS_SEQS)
@@ -278,7 +278,7 @@ def _why_no_speed(model: ModelFacts, compute: SamplingCompute, machine: Machine)
     )
 
 
-def _prefill(asked: Asked, model: ModelFacts, machine: Machine, num_gpus: int) -> Range:
+def _prefill(asked: SamplingLoad, model: ModelFacts, machine: Machine, num_gpus: int) -> Range:
     """Return the seconds for reading the prompts."""
     tflops = machine.tflops
     if tflops is None or model.active_parameters is None:
@@ -291,7 +291,7 @@ def _prefill(asked: Asked, model: ModelFacts, machine: Machine, num_gpus: int) -
     return work.over(speed)
 
 
-def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: Asked) -> Range | None:
+def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked: SamplingLoad) -> Range | None:
     """Return the GiB of each GPU, or of the machine on CPU."""
     if model.weights_gib is None:
         return None
@@ -314,11 +314,13 @@ def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked
     return Range(copies * model.weights_gib, copies * (model.weights_gib + kv)).plus(PROCESS_GIB).because(basis)
 
 
-def _disk(asked: Asked) -> Range:
+def _disk(asked: SamplingLoad) -> Range:
     return asked.tokens.by(CHARS_ON_DISK).times(1 / GIB).because("texts in the ledger and in Parquet")
 
 
-def served_quantities(asked: Asked, config: GenerateConfig, prices: Prices) -> tuple[dict[str, Range], list[str]]:
+def served_quantities(
+    asked: SamplingLoad, config: GenerateConfig, prices: Prices
+) -> tuple[dict[str, Range], list[str]]:
     """Estimate tokens, time, disk and money of a served teacher; return also notes on what is missing."""
     compute = config.compute
     in_flight = compute.max_in_flight or IN_FLIGHT_PER_URL * len(compute.base_urls)

@@ -22,7 +22,7 @@ NEW, DONE, PARTLY, CHANGED, DEPENDS = "new", "done", "partly", "changed", "depen
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StageProgress:
     """Progress of a stage."""
 
     state: str
@@ -47,7 +47,7 @@ class StageEstimate:
     """What could not be estimated, and why."""
     num_gpus: int = 0
     """GPUs that it uses."""
-    standing: Standing = field(default_factory=lambda: Standing(NEW))
+    standing: StageProgress = field(default_factory=lambda: StageProgress(NEW))
 
     @property
     def left(self) -> dict[str, Range]:
@@ -68,7 +68,7 @@ class StageEstimate:
             return self.is_unknown(SECONDS)
         return quantity == SECONDS or (quantity == MEMORY and self.num_gpus > 0)
 
-    def at(self, standing: Standing) -> "StageEstimate":
+    def at(self, standing: StageProgress) -> "StageEstimate":
         """Return the estimate with another standing."""
         return replace(self, standing=standing)
 

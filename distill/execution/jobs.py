@@ -25,7 +25,7 @@ from typing import Any
 
 from distill.errors import DistillError, StageError
 from distill.execution.launchers import RANK_VARIABLES, Follower, Leader, host_store
-from distill.execution.process_group import STORE_FD, Crew
+from distill.execution.process_group import STORE_FD, ProcessGroup
 from distill.storage.files import read_json, write_json
 
 JOBS = {
@@ -113,12 +113,12 @@ def follow(kind: str, folder: Path, follower: Follower, drain_s: float = 0.0) ->
         crew.wait(follower.check)
 
 
-def _crew(kind: str, job_file: Path, folder: Path, drain_s: float) -> Crew:
+def _crew(kind: str, job_file: Path, folder: Path, drain_s: float) -> ProcessGroup:
     command = [sys.executable, "-m", "distill.execution.jobs", kind, str(job_file)]
-    return Crew(kind, command, folder, _clean_environment(), drain_s)
+    return ProcessGroup(kind, command, folder, _clean_environment(), drain_s)
 
 
-def _start_group(crew: Crew, num_processes: int) -> None:
+def _start_group(crew: ProcessGroup, num_processes: int) -> None:
     """Start all processes of a group on this machine."""
     with _bound("127.0.0.1") as store:
         master = _master_variables(("127.0.0.1", store.getsockname()[1])) | _loopback()
@@ -127,7 +127,7 @@ def _start_group(crew: Crew, num_processes: int) -> None:
             crew.start(environment, rank, store if rank == 0 else None)
 
 
-def _start_first(crew: Crew, leader: Leader, job_file: Path) -> None:
+def _start_first(crew: ProcessGroup, leader: Leader, job_file: Path) -> None:
     """Start the first process of a group whose others are started elsewhere."""
     place = leader.place
     rank = _rank_variables(0, place.local_rank, place.world_size, leader.local_world_size)

@@ -35,7 +35,7 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTE
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ProcessPlace:
     """The position of this process in a launch."""
 
     rank: int
@@ -46,7 +46,7 @@ class Place:
     """Whether the launcher has set where the processes meet (MASTER_ADDR, MASTER_PORT)."""
 
 
-def launched_place(environ: Mapping[str, str] = os.environ) -> Place | None:
+def launched_place(environ: Mapping[str, str] = os.environ) -> ProcessPlace | None:
     """Return this process's place in a launch of several, or `None` if no launcher started it.
 
     Raises:
@@ -58,10 +58,10 @@ def launched_place(environ: Mapping[str, str] = os.environ) -> Place | None:
     try:
         if int(environ.get("WORLD_SIZE", "1")) > 1:
             rank = int(environ["RANK"])
-            return Place(rank, int(environ.get("LOCAL_RANK", rank)), int(environ["WORLD_SIZE"]), has_master)
+            return ProcessPlace(rank, int(environ.get("LOCAL_RANK", rank)), int(environ["WORLD_SIZE"]), has_master)
         if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
             num_tasks = int(environ["SLURM_STEP_NUM_TASKS"])
-            return Place(int(environ["SLURM_PROCID"]), int(environ["SLURM_LOCALID"]), num_tasks, has_master)
+            return ProcessPlace(int(environ["SLURM_PROCID"]), int(environ["SLURM_LOCALID"]), num_tasks, has_master)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"this looks like one of several processes of a launcher, but {error} is not as expected. Start distill "
@@ -73,7 +73,7 @@ def launched_place(environ: Mapping[str, str] = os.environ) -> Place | None:
 class Member:
     """One process of a launch: its own file in the meeting folder, renewed by a thread, and its view of the others."""
 
-    def __init__(self, place: Place, folder: Path) -> None:
+    def __init__(self, place: ProcessPlace, folder: Path) -> None:
         self.place = place
         self._folder = folder
         self._lock = threading.Lock()
@@ -231,7 +231,7 @@ class Follower(Member):
 
 
 @contextlib.contextmanager
-def joined(place: Place | None, run_dir: Path) -> Iterator[Leader | Follower | None]:
+def joined(place: ProcessPlace | None, run_dir: Path) -> Iterator[Leader | Follower | None]:
     """Meet the other processes of a launch for the duration of the block; yield `None` if there is no launch.
 
     Raises:

@@ -62,7 +62,7 @@ class Worker:
         return self.ended_at is not None and (self.result is None or self.result["error"] is not None)
 
 
-class Crew:
+class ProcessGroup:
     """The processes of one job on this machine."""
 
     def __init__(

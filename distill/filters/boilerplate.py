@@ -35,7 +35,7 @@ class CommonPiece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class SplitPairs:
     """Pairs of text and item, sorted by both, and whether their common pieces were set aside."""
 
     texts: Ints
@@ -47,7 +47,7 @@ class Weighed:
     """(window, number of texts with its piece) of each piece that was set aside, most frequent first."""
 
 
-def weigh(texts_M: Ints, windows_M: Ints, items_W: Ints, keys_W: Hashes) -> Weighed:
+def weigh(texts_M: Ints, windows_M: Ints, items_W: Ints, keys_W: Hashes) -> SplitPairs:
     """Separate pairs that share a rare piece or a large part of the item from pairs that share only boilerplate.
 
     Args:
@@ -73,4 +73,4 @@ def weigh(texts_M: Ints, windows_M: Ints, items_W: Ints, keys_W: Hashes) -> Weig
     common = np.unique(pieces_M[np.repeat(set_aside_P, num_matched_P)])
     common = common[np.argsort(-num_texts[common], kind="stable")]
     told = zip(windows_M[examples[common]].tolist(), num_texts[common].tolist(), strict=True)
-    return Weighed(texts_M[first], items_M[first], windows_M[order][first], set_aside_P, list(told))
+    return SplitPairs(texts_M[first], items_M[first], windows_M[order][first], set_aside_P, list(told))

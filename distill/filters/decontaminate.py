@@ -25,7 +25,7 @@ from distill.filters.boilerplate import (
     MAX_COMMON_SHARE,
     MIN_COMMON_PROBLEMS,
     CommonPiece,
-    Weighed,
+    SplitPairs,
     weigh,
 )
 from distill.filters.pieces import (
@@ -181,7 +181,7 @@ class Decontaminator:
         matched = " ".join(self._names_of(*self._spans[item])) if window is None else self._text_of(window)
         return Hit(name, item_id, kind, matched)
 
-    def common_pieces(self, weighed: Weighed) -> list[CommonPiece]:
+    def common_pieces(self, weighed: SplitPairs) -> list[CommonPiece]:
         """Return the most frequent of the pieces that were set aside."""
         found = []
         for window, num_texts in weighed.common[:MAX_PIECES_TOLD]:

@@ -103,7 +103,7 @@ class Facts(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowRange:
     """A range of rows in one row group of a shard."""
 
     number: int
@@ -130,7 +130,7 @@ class Examined:
     """Row, cache key and extracted answer of each grade that needs a task of its own."""
 
 
-def examine_piece(piece: Piece) -> Examined:
+def examine_piece(piece: RowRange) -> Examined:
     """Find the facts of a piece that are not cached. Runs in a worker."""
     traces = [
         Trace(teacher="", teacher_revision="", num_prompt_tokens=0, seed=0, **row)
@@ -209,7 +209,7 @@ def bare_facts(trace: Trace) -> Facts:
     )
 
 
-def _about_texts(piece: Piece, traces: Sequence[Trace], rows: Mapping[bytes, int]) -> dict[bytes, Any]:
+def _about_texts(piece: RowRange, traces: Sequence[Trace], rows: Mapping[bytes, int]) -> dict[bytes, Any]:
     """Examine the texts of some rows; return the results by key, JSON-ready for the cache."""
     settings = piece.settings
     texts = [join_reasoning(traces[row].reasoning, traces[row].content) for row in rows.values()]
@@ -256,7 +256,7 @@ def _was_stopped_sooner(grade: Mapping[str, Any], settings: Settings) -> bool:
     return limits is not None and (settings.timeout_s > limits[0] or settings.memory_gib > limits[1])
 
 
-def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> Iterator[Piece]:
+def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> Iterator[RowRange]:
     """Split the shards into pieces, in the traces' order."""
     import pyarrow.parquet as pq
 
@@ -268,12 +268,16 @@ def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> 
             for start in range(0, len(names), PIECE_ROWS):
                 stop = min(start + PIECE_ROWS, len(names))
                 asked = {name: problems[name] for name in names[start:stop]}
-                yield Piece(number, str(file.absolute()), group, start, stop, asked, settings)
+                yield RowRange(number, str(file.absolute()), group, start, stop, asked, settings)
                 number += 1
 
 
 def examine(
-    pieces: Iterable[Piece], pool: GradingPool, cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
+    pieces: Iterable[RowRange],
+    pool: GradingPool,
+    cache: FactCache,
+    folder: Path,
+    advance: Callable[[list[Facts]], None],
 ) -> int:
     """Examine pieces, in whatever order the workers finish.
 
@@ -302,13 +306,13 @@ def read_facts(folder: Path, num_pieces: int) -> Iterator[Facts]:
 class _Open:
     """A piece that is being worked on."""
 
-    piece: Piece
+    piece: RowRange
     facts: list[Facts | None]
     num_missing: int
     """Facts and grades still outstanding."""
 
 
-class _Asked(NamedTuple):
+class _PendingGrade(NamedTuple):
     """A grade that needs a task of its own."""
 
     number: int
@@ -323,7 +327,7 @@ class _Examination:
     """The state of `examine`: hands out tasks and handles their results."""
 
     def __init__(
-        self, pieces: Iterator[Piece], cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
+        self, pieces: Iterator[RowRange], cache: FactCache, folder: Path, advance: Callable[[list[Facts]], None]
     ) -> None:
         self._pieces, self._cache, self._folder, self._advance = pieces, cache, folder, advance
         self._open: dict[int, _Open] = {}
@@ -335,7 +339,7 @@ class _Examination:
 
     def run(self, pool: GradingPool) -> int:
         for tag, outcome in pool.run(self._next_task):
-            if isinstance(tag, Piece):
+            if isinstance(tag, RowRange):
                 self._take_piece(tag, outcome)
             else:
                 self._take_grade(tag, outcome)
@@ -352,7 +356,7 @@ class _Examination:
         self._num_pieces += 1
         return _piece_task(piece)
 
-    def _take_piece(self, piece: Piece, outcome: object) -> None:
+    def _take_piece(self, piece: RowRange, outcome: object) -> None:
         if not isinstance(outcome, Outcome | Examined) or (
             isinstance(outcome, Examined) and not _is_of(piece, outcome)
         ):
@@ -369,10 +373,10 @@ class _Examination:
         opened.num_missing += len(outcome.ungraded) - len(outcome.facts)
         for row, key, extracted in outcome.ungraded:
             is_last = piece.settings.timeout_s <= FIRST_LIMIT_S
-            self._urgent.append(self._grading(_Asked(piece.number, offset + row, key, extracted, is_last)))
+            self._urgent.append(self._grading(_PendingGrade(piece.number, offset + row, key, extracted, is_last)))
         self._finish(opened)
 
-    def _give_up_if_all_fail(self, piece: Piece, outcome: Outcome) -> None:
+    def _give_up_if_all_fail(self, piece: RowRange, outcome: Outcome) -> None:
         """Stop if every trace fails, so that a broken tokenizer or installation is not mistaken for broken traces.
 
         Raises:
@@ -385,7 +389,7 @@ class _Examination:
                 "traces: check the student's tokenizer, the installation and filter.grade_memory_gib."
             )
 
-    def _grading(self, asked: _Asked) -> PoolTask:
+    def _grading(self, asked: _PendingGrade) -> PoolTask:
         opened = self._open[asked.number]
         facts, piece = opened.facts[asked.row], opened.piece
         assert facts is not None
@@ -393,7 +397,7 @@ class _Examination:
         limit_s = None if asked.is_last_try else FIRST_LIMIT_S
         return PoolTask(asked, grade, (piece.problems[facts.problem_id], asked.extracted), limit_s)
 
-    def _take_grade(self, asked: _Asked, outcome: object) -> None:
+    def _take_grade(self, asked: _PendingGrade, outcome: object) -> None:
         if outcome is TIMED_OUT and not asked.is_last_try:
             self._slow.append(self._grading(asked._replace(is_last_try=True)))
             return
@@ -421,11 +425,11 @@ class _Examination:
         self._advance(facts)
 
 
-def _piece_task(piece: Piece) -> PoolTask:
+def _piece_task(piece: RowRange) -> PoolTask:
     return PoolTask(piece, examine_piece, piece, PIECE_TIMEOUT_S, reads_files=True)
 
 
-def _is_of(piece: Piece, examined: Examined) -> bool:
+def _is_of(piece: RowRange, examined: Examined) -> bool:
     """Return whether a worker's result fits its piece. Workers handle untrusted text, so their results are checked."""
     num_rows = piece.stop - piece.start
     return (
@@ -436,7 +440,7 @@ def _is_of(piece: Piece, examined: Examined) -> bool:
     )
 
 
-def _smaller(piece: Piece) -> list[Piece]:
+def _smaller(piece: RowRange) -> list[RowRange]:
     """Return the halves of a piece that hung or crashed; for a single trace, the piece with less effort.
 
     Raises:

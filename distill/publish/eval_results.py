@@ -25,7 +25,7 @@ TASK_IDS = {("openai/gsm8k", "main"): "gsm8k"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LeaderboardEntry:
     """A benchmark's location on the Hub."""
 
     dataset: str
@@ -41,9 +41,9 @@ def scores_by_benchmark(facts: RunFacts) -> list[Mapping[str, Any]]:
     return list(facts.metrics("eval").get("benchmarks", []))
 
 
-def benchmark_places(facts: RunFacts) -> dict[str, Place]:
+def benchmark_places(facts: RunFacts) -> dict[str, LeaderboardEntry]:
     """Return the benchmarks that are Hub datasets, by the name that they have in the scores."""
-    found: dict[str, Place] = {}
+    found: dict[str, LeaderboardEntry] = {}
     names: set[str] = {HELD_OUT}
     for source in facts.recipe.eval.benchmarks if facts.recipe.eval else []:
         name = benchmark_name(source)
@@ -52,7 +52,7 @@ def benchmark_places(facts: RunFacts) -> dict[str, Place]:
         names.add(name)
         kind, _, dataset = source.source.partition(":")
         if kind == "hf" and is_hub_id(dataset):
-            found[name] = Place(dataset, source.config, source.split, source.revision, _is_whole(source))
+            found[name] = LeaderboardEntry(dataset, source.config, source.split, source.revision, _is_whole(source))
     return found
 
 
@@ -70,7 +70,7 @@ def eval_result_files(facts: RunFacts, repo: str) -> list[PublishedFile]:
     return files
 
 
-def _entry(facts: RunFacts, repo: str, row: Mapping[str, Any], place: Place) -> dict[str, Any]:
+def _entry(facts: RunFacts, repo: str, row: Mapping[str, Any], place: LeaderboardEntry) -> dict[str, Any]:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     entry = EvalResultEntry(
@@ -102,5 +102,5 @@ def _is_whole(source: ProblemSource) -> bool:
     return source.limit is None
 
 
-def _file_name(place: Place) -> str:
+def _file_name(place: LeaderboardEntry) -> str:
     return "-".join(part for part in (place.dataset.replace("/", "--"), place.config, place.split) if part)

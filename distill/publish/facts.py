@@ -10,7 +10,7 @@ from distill.core.json_shape import ANY, TEXT, fault
 from distill.core.redaction import local_name
 from distill.errors import StoreError
 from distill.models.hub_names import names_folder
-from distill.recipe.lineage import check_made_by
+from distill.recipe.lineage import check_lineage
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.traces import TraceSource
@@ -99,9 +99,9 @@ def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, A
     """Return the facts of a run.
 
     Raises:
-        StoreError, UserError: see `distill.recipe.lineage.check_made_by`.
+        StoreError, UserError: see `distill.recipe.lineage.check_lineage`.
     """
-    check_made_by(recipe, manifests, list(manifests), "push")
+    check_lineage(recipe, manifests, list(manifests), "push")
     return RunFacts(recipe, run_dir, manifests)
 
 

@@ -50,7 +50,7 @@ def files_of(recipe: Recipe) -> dict[str, str]:
     return {name: _hash_of(path) for name, path in paths.items() if path.is_file()}
 
 
-def check_made_by(
+def check_lineage(
     recipe: Recipe, manifests: Manifests, before: Sequence[str], wanted_by: str, same_split: bool = False
 ) -> None:
     """Raise if existing results were not made with this recipe.
@@ -87,7 +87,7 @@ def check_made_by(
 def _has_measured(recipe: Recipe, manifests: Manifests) -> bool:
     """Return whether this recipe's evaluation is complete, in which case it has compared the problems themselves."""
     measured = manifests.get("eval")
-    if measured is None or recipe_of(measured) is None:
+    if measured is None or recipe_of_manifest(measured) is None:
         return False
     return not any(key.startswith(SPLIT) for key in changed_settings(recipe, recipe.traces_stage, measured))
 
@@ -102,7 +102,7 @@ def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) ->
         stage: the stage whose keys are compared.
         manifest: of that stage, or of one that was made from it.
     """
-    then = recipe_of(manifest)
+    then = recipe_of_manifest(manifest)
     if then is None:
         return _changed_section(recipe, stage, manifest) if manifest.get("stage", stage) == stage else {}
     files_then, files_now = dict(manifest.get("files") or {}), files_of(recipe)
@@ -143,7 +143,7 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
     return found
 
 
-def recipe_of(manifest: Mapping[str, Any]) -> Recipe | None:
+def recipe_of_manifest(manifest: Mapping[str, Any]) -> Recipe | None:
     """Return the recipe that made a stage, or `None` if its manifest has none that this version can read."""
     try:
         return Recipe.model_validate(manifest["recipe"]) if manifest.get("recipe") else None
@@ -151,7 +151,7 @@ def recipe_of(manifest: Mapping[str, Any]) -> Recipe | None:
         return None
 
 
-def as_made(recipe: Recipe, manifests: Manifests) -> Recipe:
+def recipe_as_run(recipe: Recipe, manifests: Manifests) -> Recipe:
     """Return the recipe with the values that the complete stages were made with.
 
     Args:
@@ -160,7 +160,7 @@ def as_made(recipe: Recipe, manifests: Manifests) -> Recipe:
     """
     tree = recipe.model_dump(mode="json")
     for stage, manifest in manifests.items():
-        then = recipe_of(manifest)
+        then = recipe_of_manifest(manifest)
         if stage not in PARTS or then is None or not changed_settings(recipe, stage, manifest):
             continue
         made = then.model_dump(mode="json")

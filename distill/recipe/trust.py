@@ -29,7 +29,7 @@ UPLOADING_TRL_KEYS = ("trackio_space_id", "trackio_bucket_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Touch:
+class Access:
     """Something outside the run's own folder that a recipe would access."""
 
     what: str
@@ -37,22 +37,22 @@ class Touch:
     """Whether data leaves this machine, or something is changed elsewhere."""
 
 
-def touches(recipe: Recipe) -> list[Touch]:
+def accesses(recipe: Recipe) -> list[Access]:
     """Return everything that a recipe would fetch, query, read and send."""
-    found = [Touch(f"reads {one}") for one in _local_files(recipe)]
+    found = [Access(f"reads {one}") for one in _local_files(recipe)]
     found += [_model("student", find_student(recipe.student).hub_id)]
     generate = recipe.generate
     if generate is not None and not generate.compute.base_urls:
         name = STUDENTS[generate.teacher].hub_id if generate.teacher in STUDENTS else generate.teacher
         found.append(_model("teacher", name))
-    found += [Touch(f"downloads the data set {name}") for name in _data_sets(recipe)]
+    found += [Access(f"downloads the data set {name}") for name in _data_sets(recipe)]
     for section, compute in _computes(recipe):
         found += [_server(section, url, compute) for url in compute.base_urls]
     for key in UPLOADING_TRL_KEYS:
         if recipe.sft.trl.get(key):
-            found.append(Touch(f"sends training's curves to {recipe.sft.trl[key]} on the Hub (sft.trl.{key})", True))
+            found.append(Access(f"sends training's curves to {recipe.sft.trl[key]} on the Hub (sft.trl.{key})", True))
     if "wandb" in recipe.sft.compute.tracking:
-        found.append(Touch("sends training's curves to Weights & Biases (sft.compute.tracking)", True))
+        found.append(Access("sends training's curves to Weights & Biases (sft.compute.tracking)", True))
     return found + list(_pushes(recipe))
 
 
@@ -91,10 +91,10 @@ def _note(sha256: str) -> Path:
     return Path(base) / "distill" / "accepted-recipes" / f"{sha256}.json"
 
 
-def _model(role: str, name: str) -> Touch:
+def _model(role: str, name: str) -> Access:
     if names_folder(name):
-        return Touch(f"loads the {role} from {Path(name).expanduser().resolve()}, a folder here")
-    return Touch(f"downloads the {role} {name} from the Hub (safetensors, no code)")
+        return Access(f"loads the {role} from {Path(name).expanduser().resolve()}, a folder here")
+    return Access(f"downloads the {role} {name} from the Hub (safetensors, no code)")
 
 
 def _sources(recipe: Recipe) -> list[str]:
@@ -123,25 +123,25 @@ def _computes(recipe: Recipe) -> Iterator[tuple[str, SamplingCompute]]:
         yield "eval", recipe.eval.compute
 
 
-def _server(section: str, url: str, compute: SamplingCompute) -> Touch:
+def _server(section: str, url: str, compute: SamplingCompute) -> Access:
     name = compute.api_key_env
     said = f"sends prompts to {url} ({section})"
     if name == USUAL_KEY and not os.environ.get(name):
-        return Touch(f"{said}; no key, as ${name} is not set", True)
+        return Access(f"{said}; no key, as ${name} is not set", True)
     unusual = "" if name == USUAL_KEY else f", which is not the usual ${USUAL_KEY}: is it meant for this server?"
     plain = "; unencrypted" if url.startswith("http://") else ""
-    return Touch(f"{said}, and with them the key in ${name}{unusual}{plain}", True)
+    return Access(f"{said}, and with them the key in ${name}{unusual}{plain}", True)
 
 
-def _pushes(recipe: Recipe) -> Iterator[Touch]:
+def _pushes(recipe: Recipe) -> Iterator[Access]:
     push = recipe.push
     if push is None:
         return
     who = "private if it is new" if push.private else "PUBLIC"
-    yield Touch(f"uploads the student to {push.repo} on the Hub ({who})", True)
+    yield Access(f"uploads the student to {push.repo} on the Hub ({who})", True)
     if push.dataset is not None:
-        yield Touch(f"uploads the kept traces to {push.dataset} on the Hub ({who})", True)
+        yield Access(f"uploads the kept traces to {push.dataset} on the Hub ({who})", True)
     if push.accept_licence:
-        yield Touch("pushes although a licence may forbid it (push.accept_licence)", True)
+        yield Access("pushes although a licence may forbid it (push.accept_licence)", True)
     if push.replace_readme:
-        yield Touch("replaces a README.md that distill did not write (push.replace_readme)", True)
+        yield Access("replaces a README.md that distill did not write (push.replace_readme)", True)

@@ -36,7 +36,7 @@ TEACHER_TOKENS = "num_completion_tokens"
 """Column of both tables: the teacher's tokens; null or 0 if not counted."""
 
 
-class Place(NamedTuple):
+class TraceLocation(NamedTuple):
     """Location of a trace's row."""
 
     file: str
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     verdict: dict[str, Any]
     table: str
     """`kept` or `dropped`."""
-    place: Place | None
+    place: TraceLocation | None
     """`None`: its row is missing."""
     source: str
     length: int | None
@@ -212,7 +212,7 @@ def _rows(folder: Path, counts: str | None, damage: Damage) -> Iterator[tuple[Sa
             for batch in shard.iter_batches(batch_size=READ_ROWS, columns=columns):
                 for row in batch.to_pylist():
                     key = row.pop("problem_id"), row.pop("sample_index")
-                    yield key, {**row, "place": Place(file.name, number), "length": row.get(column) or None}
+                    yield key, {**row, "place": TraceLocation(file.name, number), "length": row.get(column) or None}
                     number += 1
 
 
@@ -288,8 +288,10 @@ def texts_of(filter_dir: Path, outcomes: list[Outcome], damage: Damage) -> Itera
                 first = 0
                 for group in range(shard.num_row_groups):
                     num_rows = shard.metadata.row_group(group).num_rows
-                    here = [row for row in range(first, first + num_rows) if Place(name, row) in wanted]
+                    here = [row for row in range(first, first + num_rows) if TraceLocation(name, row) in wanted]
                     if here:
                         rows = shard.read_row_group(group).take([row - first for row in here])
-                        yield from zip((wanted[Place(name, row)] for row in here), rows.to_pylist(), strict=True)
+                        yield from zip(
+                            (wanted[TraceLocation(name, row)] for row in here), rows.to_pylist(), strict=True
+                        )
                     first += num_rows

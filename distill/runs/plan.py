@@ -11,17 +11,17 @@ from typing import Any
 from distill.core.plurals import counted
 from distill.errors import DistillError
 from distill.estimates.counts import Workload, workload
-from distill.estimates.limits import Tight, tight_limits
+from distill.estimates.limits import TightLimit, tight_limits
 from distill.estimates.local_data import is_small_and_local
 from distill.estimates.machine import Machine
 from distill.estimates.measured import Measured, measure
 from distill.estimates.models import GIB, ModelFacts, model_facts
 from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range, number_of, span, total
-from distill.estimates.remedies import Seen
+from distill.estimates.remedies import PlanContext
 from distill.estimates.sampling_cost import (
     REASONING,
-    Asked,
+    SamplingLoad,
     asked_of_student,
     asked_of_teacher,
     sampling_quantities,
@@ -39,7 +39,7 @@ from distill.estimates.stage import (
     SECONDS,
     TOKENS,
     StageEstimate,
-    Standing,
+    StageProgress,
     priced,
 )
 from distill.estimates.text_tokens import TokenRate
@@ -73,7 +73,7 @@ class Plan:
     machine: Machine
     prices: Prices
     stages: tuple[StageEstimate, ...]
-    limits: tuple[Tight, ...]
+    limits: tuple[TightLimit, ...]
     download_gib: Range
     """GiB of models to download."""
     free_gib: float | None
@@ -169,13 +169,15 @@ def plan_recipe(
     if not quick:
         wanted = known.asked.num_samples.high if known.asked else 0.0
         found = standings(run, seen, wanted)
-        stages = {name: stage.at(found.get(name, Standing(NEW))) for name, stage in stages.items()}
+        stages = {name: stage.at(found.get(name, StageProgress(NEW))) for name, stage in stages.items()}
     download = _download(known)
     free = _free_gib(runs_dir) if machine.is_this else None
     layout = known.layout
     disk = total(stage.left[DISK] for stage in stages.values() if DISK in stage.left).plus(download)
     limits = tight_limits(
-        Seen(recipe, machine, work, stages, known.teacher, known.student, known.asked, known.rows, layout, disk, free)
+        PlanContext(
+            recipe, machine, work, stages, known.teacher, known.student, known.asked, known.rows, layout, disk, free
+        )
     )
     return Plan(recipe.name, machine, prices, tuple(stages.values()), tuple(limits), download, free)
 
@@ -187,7 +189,7 @@ class _Known:
     work: Workload
     teacher: ModelFacts | None
     student: ModelFacts
-    asked: Asked | None
+    asked: SamplingLoad | None
     traces: Range
     trace_tokens: Range
     """Mean per trace."""

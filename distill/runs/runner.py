@@ -20,7 +20,7 @@ from distill.errors import DistillError, StoreError, UserError
 from distill.execution.launchers import Leader
 from distill.filters.nothing_kept import has_kept_nothing
 from distill.publish.lock import write_lock
-from distill.recipe.lineage import PARTS, as_made, change_lines, changed_settings, files_of
+from distill.recipe.lineage import PARTS, change_lines, changed_settings, files_of, recipe_as_run
 from distill.recipe.model import Recipe
 from distill.runs.steps import STAGES, Decision, decide, stages_of
 from distill.stages import RunContext, filter, push
@@ -338,7 +338,7 @@ def write_summary(
     from distill.runs.plan_record import estimate_and_actual
 
     manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
-    recipe = as_made(run.recipe, manifests)
+    recipe = recipe_as_run(run.recipe, manifests)
     summary: dict[str, Any] = {
         "schema_version": SUMMARY_VERSION,
         "distill_version": __version__,

@@ -11,7 +11,7 @@ from distill.errors import DistillError
 from distill.estimates.local_data import is_small_and_local
 from distill.estimates.measured import Measured
 from distill.estimates.models import local_model
-from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, Standing
+from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, StageProgress
 from distill.models.hub import Model
 from distill.models.students import STUDENTS
 from distill.recipe.lineage import changed_settings
@@ -30,7 +30,7 @@ TAKEN_AS_UNCHANGED = {
 SHOWN_KEYS = 3
 
 
-def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, Standing]:
+def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, StageProgress]:
     """Return how far each stage is.
 
     Args:
@@ -38,7 +38,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
         seen: measurements from the folder.
         num_wanted: samples that the recipe requests from the teacher.
     """
-    found: dict[str, Standing] = {}
+    found: dict[str, StageProgress] = {}
     looked = _Looked(run)
     is_upstream_done = True
     for name in stages_of(run.recipe):
@@ -46,7 +46,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
         if name == "generate" and standing.state in (PARTLY, NEW) and seen.traces is not None:
             left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
             why = f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are done"
-            standing = Standing(PARTLY, why, left)
+            standing = StageProgress(PARTLY, why, left)
         if name == "sft" and standing.state == PARTLY:
             standing = _by_checkpoint(run, standing)
         found[name] = standing
@@ -54,7 +54,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
     return found
 
 
-def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
+def _by_checkpoint(run: RunContext, standing: StageProgress) -> StageProgress:
     """Return how much of the training is left, from the step of its newest checkpoint."""
     manifest = run.folder("filter").manifest
     folder = run.folder("sft").path / CHECKPOINTS
@@ -65,7 +65,7 @@ def _by_checkpoint(run: RunContext, standing: Standing) -> Standing:
     config = run.recipe.sft
     num_steps = math.ceil(math.ceil(manifest["metrics"]["num_kept"] / config.batch_size) * config.epochs)
     left = max(0.0, 1 - steps / max(1, num_steps))
-    return Standing(PARTLY, f"resumes at step {steps:,} of {num_steps:,}", left)
+    return StageProgress(PARTLY, f"resumes at step {steps:,} of {num_steps:,}", left)
 
 
 class _Looked:
@@ -100,38 +100,40 @@ class _Looked:
             self.run.__dict__[key] = model
 
 
-def _standing(looked: _Looked, name: str) -> Standing:
+def _standing(looked: _Looked, name: str) -> StageProgress:
     run = looked.run
     try:
         folder = run.folder(name)
         before, manifest = folder.identity, folder.manifest
         if before is None:
-            return Standing(NEW)
+            return StageProgress(NEW)
         if name == "import" and manifest is None:
-            return Standing(NEW, "was interrupted; its sources are read again from the start")
+            return StageProgress(NEW, "was interrupted; its sources are read again from the start")
         needed = {"generate": "teacher_model", "filter": "student_model", "sft": "student_model"}.get(name)
         served = name == "generate" and run.teacher_is_served
         if needed and not served and needed not in run.__dict__:
             return _unseen(manifest, "the model is not on this machine, so it is not known whether it has changed")
         now = _eval_identity(run, before) if name == "eval" and looked.assumes_data else STAGES[name].identity(run)
     except (DistillError, OSError, KeyError) as error:
-        return Standing(DEPENDS, str(error).splitlines()[0])
+        return StageProgress(DEPENDS, str(error).splitlines()[0])
     assumed = _assumed(looked, name, before, now)
     decision = decide(folder, {**now, **{key: before[key] for key in assumed}}, STAGES[name].grows)
     is_assumed = decision.action == "skip" and bool(assumed) and manifest is not None
     if is_assumed and (changed := changed_settings(run.recipe, name, manifest or {})):
-        return _changed(list(changed)) if name != "generate" else Standing(PARTLY, "extended")
+        return _changed(list(changed)) if name != "generate" else StageProgress(PARTLY, "extended")
     if decision.action == "skip":
         why = "if the datasets have not changed" if assumed else ""
-        return Standing(DONE, why, 0.0, manifest["seconds"] if manifest else None)
+        return StageProgress(DONE, why, 0.0, manifest["seconds"] if manifest else None)
     if decision.action == "refuse":
         return _changed(list(decision.changed))
-    return Standing(PARTLY, "will be extended" if decision.changed else "resumes")
+    return StageProgress(PARTLY, "will be extended" if decision.changed else "resumes")
 
 
-def _changed(keys: list[str]) -> Standing:
+def _changed(keys: list[str]) -> StageProgress:
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return Standing(CHANGED, f"made with another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name")
+    return StageProgress(
+        CHANGED, f"made with another {', '.join(keys[:SHOWN_KEYS])}{more}; needs --force or a new name"
+    )
 
 
 def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,15 +151,15 @@ def _assumed(looked: _Looked, name: str, before: Mapping[str, Any], now: Mapping
     return [key for key in keys if key in before and key in now]
 
 
-def _unseen(manifest: Mapping[str, Any] | None, why: str) -> Standing:
+def _unseen(manifest: Mapping[str, Any] | None, why: str) -> StageProgress:
     if manifest is None:
-        return Standing(PARTLY, why)
-    return Standing(DONE, why, 0.0, manifest["seconds"])
+        return StageProgress(PARTLY, why)
+    return StageProgress(DONE, why, 0.0, manifest["seconds"])
 
 
-def _after(run: RunContext, name: str, earlier: Mapping[str, Standing]) -> Standing:
+def _after(run: RunContext, name: str, earlier: Mapping[str, StageProgress]) -> StageProgress:
     """Return the standing of a stage behind one that is not done."""
     if not (run.run_dir / name).exists():
-        return Standing(NEW)
+        return StageProgress(NEW)
     first = next(stage for stage, standing in earlier.items() if standing.state != DONE)
-    return Standing(DEPENDS, f"has earlier results; {first} runs first, and may change their inputs")
+    return StageProgress(DEPENDS, f"has earlier results; {first} runs first, and may change their inputs")

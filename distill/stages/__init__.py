@@ -24,7 +24,7 @@ from distill.execution.launchers import Leader
 from distill.models.hub import Model, resolve_model
 from distill.models.students import STUDENTS, Student, find_student
 from distill.recipe.generate import GenerateConfig
-from distill.recipe.lineage import check_made_by, stages_before
+from distill.recipe.lineage import check_lineage, stages_before
 from distill.recipe.model import Recipe
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
@@ -72,7 +72,7 @@ class RunContext:
 
         Args:
             stage: the stage.
-            same_split: see `distill.recipe.lineage.check_made_by`.
+            same_split: see `distill.recipe.lineage.check_lineage`.
 
         Returns:
             Stage -> manifest, in running order.
@@ -87,7 +87,7 @@ class RunContext:
         found = {name: self.finished(name, stage) for name in reversed(needed)}
         manifests = {name: found.get(name) or self.folder(name).manifest for name in before}
         complete = {name: manifest for name, manifest in manifests.items() if manifest is not None}
-        check_made_by(self.recipe, complete, before, stage, same_split)
+        check_lineage(self.recipe, complete, before, stage, same_split)
         return complete
 
     def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:

@@ -61,7 +61,7 @@ class Tally:
         self.num_uncounted += other.num_uncounted
 
 
-class Place(NamedTuple):
+class RecordLocation(NamedTuple):
     """The position of a line in its file, in bytes."""
 
     offset: int
@@ -72,18 +72,18 @@ class Place(NamedTuple):
 class LedgerIndex:
     """The content of a ledger, without the texts."""
 
-    places: dict[SampleKey, Place] = field(default_factory=dict)
+    places: dict[SampleKey, RecordLocation] = field(default_factory=dict)
     skipped: dict[SampleKey, str] = field(default_factory=dict)
     """Samples that were not requested, and why."""
     tally: Tally = field(default_factory=Tally)
     errors: set[SampleKey] = field(default_factory=set)
     """Samples of `places` that the engine failed to answer."""
-    damaged: list[Place] = field(default_factory=list)
+    damaged: list[RecordLocation] = field(default_factory=list)
     """Lines with a wrong checksum. Their samples count as missing."""
     end: int = 0
     """End of the last complete line. What follows was cut short by a kill."""
 
-    def add(self, trace: Trace, place: Place) -> None:
+    def add(self, trace: Trace, place: RecordLocation) -> None:
         """Add a trace. Of several with one key the first counts, unless it is an error and a later one is not."""
         is_error = trace.finish_reason == "error"
         if trace.key in self.places:
@@ -107,7 +107,7 @@ def index_ledger(path: Path) -> LedgerIndex:
         for line in stream:
             if not line.endswith(b"\n"):
                 break
-            place = Place(index.end, len(line))
+            place = RecordLocation(index.end, len(line))
             index.end += len(line)
             record = _parse(line)
             if isinstance(record, Trace):
@@ -130,7 +130,7 @@ def read_ledger(path: Path) -> Iterator[Trace]:
                 yield record
 
 
-def read_at(path: Path, places: Iterable[Place]) -> Iterator[Trace]:
+def read_at(path: Path, places: Iterable[RecordLocation]) -> Iterator[Trace]:
     """Yield the traces at the given places of a ledger, in that order.
 
     Raises:
@@ -207,7 +207,7 @@ class Ledger(Closing):
         """
         self._cut_back_if_broken(self._syncer.wait())
 
-    def _write(self, lines: list[bytes]) -> list[Place]:
+    def _write(self, lines: list[bytes]) -> list[RecordLocation]:
         if not lines:
             return []
         with disk_errors(self.path):
@@ -220,7 +220,7 @@ class Ledger(Closing):
                 raise
         places = []
         for line in lines:
-            places.append(Place(self.index.end, len(line)))
+            places.append(RecordLocation(self.index.end, len(line)))
             self.index.end += len(line)
         self._cut_back_if_broken(self._syncer.written(self.index.end))
         return places

@@ -29,7 +29,7 @@ PIECE_BYTES = 1 << 20
 """Bytes hashed between two checks of the stop event: how much `finish` may have to wait for."""
 
 
-class Sealing:
+class CheckpointSealer:
     """Background thread that seals checkpoints during training and removes older ones.
 
     A checkpoint is removed only once a newer one is sealed. Use as a context manager around training: on exit, a seal

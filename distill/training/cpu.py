@@ -208,7 +208,7 @@ class CompletionScores(torch.autograd.Function):  # type: ignore[misc]
         return grad_hidden * share, None if grad_weight is None else grad_weight.mul_(share), None, None
 
 
-class FollowLoad(TrainerCallback):  # type: ignore[misc]
+class LoadFollowerCallback(TrainerCallback):  # type: ignore[misc]
     """Trainer callback that makes threads sleep instead of spin at barriers while other processes use the cores.
 
     The number of threads stays the same: another number changes the order of sums, so training would not be repeatable.

@@ -97,7 +97,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             self._progress.__exit__(None, None, None)
 
 
-class StopInOrder(TrainerCallback):  # type: ignore[misc]
+class GracefulStop(TrainerCallback):  # type: ignore[misc]
     """Callback that finishes the step, saves a checkpoint and stops on SIGTERM. A second SIGTERM stops at once.
 
     Use as a context manager around training. Processes agree after each step, so that all save the same one.

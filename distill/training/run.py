@@ -27,7 +27,7 @@ from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed
 from distill.training.cpu import (
     ROW_BY_ROW,
-    FollowLoad,
+    LoadFollowerCallback,
     keep_freed_memory,
     score_completions_once,
     set_attention_row_by_row,
@@ -35,7 +35,7 @@ from distill.training.cpu import (
 from distill.training.job import KEPT_CHECKPOINTS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
-from distill.training.reporter import Reporter, StopInOrder
+from distill.training.reporter import GracefulStop, Reporter
 from distill.training.rows import count_rows, token_rows
 from distill.training.sharding import environment, gathered_weights
 from distill.training.student import Base, save_student
@@ -131,7 +131,7 @@ def _trainer(
         peft_config=lora_config(config),
     )
     if not device.on_gpu:
-        trainer.add_callback(FollowLoad())
+        trainer.add_callback(LoadFollowerCallback())
         if device.kernels:
             score_completions_once(trainer)
     return trainer
@@ -204,7 +204,7 @@ def _train(job: TrainJob, trainer: Any) -> Reporter:
         f"sft {job.model_name}", out_dir / METRICS, _tokens_of_step(trainer.batches()), trainer.is_world_process_zero()
     )
     trainer.add_callback(reporter)
-    with disk_errors(out_dir), StopInOrder() as stop:
+    with disk_errors(out_dir), GracefulStop() as stop:
         trainer.add_callback(stop)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

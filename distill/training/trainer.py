@@ -7,7 +7,7 @@ from typing import Any
 from trl.trainer.sft_trainer import SFTTrainer
 
 from distill.training.batches import StepBatches
-from distill.training.checkpoints import Sealing
+from distill.training.checkpoints import CheckpointSealer
 from distill.training.layout import Layout
 
 
@@ -34,7 +34,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc]
             arguments: SFTTrainer's own.
         """
         self._layout, self._lengths, self._group = layout, lengths, group_by_length
-        self._sealing = Sealing(owner, num_kept)
+        self._sealing = CheckpointSealer(owner, num_kept)
         super().__init__(**arguments)
 
     def batches(self) -> StepBatches:

@@ -8,7 +8,7 @@ import pytest
 
 from distill.engines.base import STEP_S, EngineSpec, Request
 from distill.engines.loops import CHECK_EVERY
-from distill.engines.transformers import Asked, ContinuousBatcher, RowEnds, TransformersEngine
+from distill.engines.transformers import ContinuousBatcher, PendingRequest, RowEnds, TransformersEngine
 from distill.errors import ModelError
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
 from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
@@ -254,7 +254,7 @@ def test_tokens_of_a_request_that_had_to_make_room_still_count():
 
     batcher = object.__new__(ContinuousBatcher)
     prompt = [5, 6, 7, 8]
-    batcher._asked = {name: Asked(None, prompt, 9, False) for name in ("runs", "waits", "queued")}
+    batcher._asked = {name: PendingRequest(None, prompt, 9, False) for name in ("runs", "waits", "queued")}
     runs, waits = (RequestState(name, prompt[:], generated_tokens=[1, 2, 3]) for name in ("runs", "waits"))
     again = waits.create_equivalent_initial_request()
     scheduler = SimpleNamespace(active_requests={"runs": runs}, waiting_requests={"waits": again})

@@ -14,7 +14,7 @@ from distill.estimates.machine import KINDS, Machine, chosen_machine, kinds_of
 from distill.estimates.models import is_reasoner, model_facts
 from distill.estimates.prices import load_prices
 from distill.estimates.quantities import Range, duration_span, number_of, short, span
-from distill.estimates.sampling_cost import Asked, decoding_speed
+from distill.estimates.sampling_cost import SamplingLoad, decoding_speed
 from distill.recipe.loading import load_recipe
 from distill.recipe.model import Recipe
 from distill.recipe.sampling import SamplingCompute
@@ -76,14 +76,14 @@ def test_a_fifth_of_the_quickstart_on_two_cores_holds_what_was_measured(tmp_path
 
 
 def test_sampling_smollm2_on_two_cores_is_as_fast_as_it_was():
-    asked = Asked(Range.exact(1_000), Range.exact(400), Range.exact(40), Range.exact(45))
+    asked = SamplingLoad(Range.exact(1_000), Range.exact(400), Range.exact(40), Range.exact(45))
     speed = decoding_speed(model_facts("smollm2-135m"), SamplingCompute(engine="vllm"), EPYC, asked)
     assert speed.low <= 400
     assert speed.high >= 550
 
 
 def test_an_8b_model_on_an_h100_decodes_some_thousand_tokens_a_second():
-    asked = Asked(Range.exact(10_000), Range.exact(200), Range.exact(200), Range.exact(2_000))
+    asked = SamplingLoad(Range.exact(10_000), Range.exact(200), Range.exact(200), Range.exact(2_000))
     speed = decoding_speed(model_facts("llama-8b"), SamplingCompute(), H100, asked)
     assert 2_000 < speed.low < 8_000 < speed.high < 15_000
 

@@ -12,7 +12,7 @@ import pytest
 
 from distill.errors import StageError, UserError
 from distill.execution import launchers
-from distill.execution.launchers import Place, joined, launched_place
+from distill.execution.launchers import ProcessPlace, joined, launched_place
 
 TORCHRUN = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_NTASKS": "16", "SLURM_PROCID": "9", "SLURM_LOCALID": "1"}
@@ -24,10 +24,10 @@ SBATCH = {"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     [
         ({}, None),
         ({"WORLD_SIZE": "1", "RANK": "0"}, None),
-        (TORCHRUN, Place(3, 1, 4, True)),
-        ({"WORLD_SIZE": "2", "RANK": "1"}, Place(1, 1, 2, False)),
-        (SRUN, Place(9, 1, 16, False)),
-        (SRUN | {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}, Place(9, 1, 16, True)),
+        (TORCHRUN, ProcessPlace(3, 1, 4, True)),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, ProcessPlace(1, 1, 2, False)),
+        (SRUN, ProcessPlace(9, 1, 16, False)),
+        (SRUN | {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}, ProcessPlace(9, 1, 16, True)),
         (SBATCH, None),
         (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, None),
     ],
@@ -67,14 +67,14 @@ def in_thread(function):
 def follow(rank, run_dir, world_size=2, late_s=0.0):
     def wait():
         time.sleep(late_s)
-        with joined(Place(rank, rank, world_size, False), run_dir) as member:
+        with joined(ProcessPlace(rank, rank, world_size, False), run_dir) as member:
             return member.wait_for_call()
 
     return in_thread(wait)
 
 
 def lead(run_dir, world_size=2):
-    return joined(Place(0, 0, world_size, False), run_dir)
+    return joined(ProcessPlace(0, 0, world_size, False), run_dir)
 
 
 def test_all_meet_and_hear_the_call(tmp_path):
@@ -130,7 +130,7 @@ def test_a_leader_that_fails_says_why(tmp_path):
 
 def test_a_follower_that_fails_is_noticed(tmp_path):
     def fail():
-        with joined(Place(1, 1, 2, False), tmp_path) as member:
+        with joined(ProcessPlace(1, 1, 2, False), tmp_path) as member:
             member.wait_for_call()
             raise StageError("no memory")
 
@@ -146,7 +146,7 @@ def test_a_follower_that_fails_is_noticed(tmp_path):
 def test_who_falls_silent_is_taken_for_dead(tmp_path, monkeypatch):
     script = (
         "import sys, time; from pathlib import Path; from distill.execution import launchers; launchers.BEAT_S = 0.05\n"
-        "with launchers.joined(launchers.Place(1, 1, 2, False), Path(sys.argv[1])) as member:\n"
+        "with launchers.joined(launchers.ProcessPlace(1, 1, 2, False), Path(sys.argv[1])) as member:\n"
         "    member.wait_for_call(); print('called', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)

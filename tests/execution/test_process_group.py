@@ -7,7 +7,7 @@ import time
 import pytest
 
 from distill.errors import ModelError, StageError
-from distill.execution.process_group import Crew
+from distill.execution.process_group import ProcessGroup
 
 ANSWER = """
 import json, os, signal, sys, time
@@ -20,7 +20,7 @@ def answer(value=None, error=None):
 
 def crew(tmp_path, script, num=2, drain_s=0.0):
     """`num` processes that run a script, which knows its `rank` and may `answer`."""
-    made = Crew("train", [sys.executable, "-c", ANSWER + script], tmp_path, dict(os.environ), drain_s)
+    made = ProcessGroup("train", [sys.executable, "-c", ANSWER + script], tmp_path, dict(os.environ), drain_s)
     for rank in range(num):
         made.start({"RANK": str(rank)}, rank)
     return made

@@ -12,7 +12,17 @@ import pytest
 from distill.core.records import Problem, Trace
 from distill.core.thinking import split_reasoning
 from distill.errors import StageError
-from distill.filters.facts import FULL, GRADED, PIECE_ROWS, Piece, Settings, examine, examine_piece, pieces, read_facts
+from distill.filters.facts import (
+    FULL,
+    GRADED,
+    PIECE_ROWS,
+    RowRange,
+    Settings,
+    examine,
+    examine_piece,
+    pieces,
+    read_facts,
+)
 from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT
 from distill.storage.fact_cache import FactCache
 from distill.storage.files import write_jsonl
@@ -106,7 +116,12 @@ def test_nothing_is_worked_out_twice(source, tmp_path):
 def test_a_piece_in_which_something_hangs_costs_its_own_row(source, tmp_path, least, graded):
     def fails(task):
         piece = task.argument
-        if isinstance(piece, Piece) and piece.effort >= least and piece.start <= 300 < piece.stop and piece.number == 1:
+        if (
+            isinstance(piece, RowRange)
+            and piece.effort >= least
+            and piece.start <= 300 < piece.stop
+            and piece.number == 1
+        ):
             return TIMED_OUT
         return None
 
@@ -126,7 +141,7 @@ def test_a_grading_that_ran_out_of_time_is_tried_again_under_wider_limits(
     source, tmp_path, outcome, reason, remembered
 ):
     settings = settings_of(tmp_path)
-    stopped = InThisProcess(lambda task: None if isinstance(task.argument, Piece) else outcome)
+    stopped = InThisProcess(lambda task: None if isinstance(task.argument, RowRange) else outcome)
     slow = [f.grade for f in examined(source, tmp_path, stopped, settings) if f.grade.reason == reason]
     assert slow
     assert {g.correct for g in slow} == {None}
@@ -140,7 +155,7 @@ def test_a_slow_grading_gets_its_whole_limit_after_all_pieces(source, tmp_path):
     limits = []
 
     def fails(task):
-        if isinstance(task.argument, Piece):
+        if isinstance(task.argument, RowRange):
             limits.append("piece")
             return None
         limits.append(task.timeout_s)
@@ -155,7 +170,7 @@ def test_a_slow_grading_gets_its_whole_limit_after_all_pieces(source, tmp_path):
 
 def test_what_fails_for_every_trace_stops_the_stage(source, tmp_path):
     def fails(task):
-        return CRASHED if isinstance(task.argument, Piece) and task.argument.effort == FULL else None
+        return CRASHED if isinstance(task.argument, RowRange) and task.argument.effort == FULL else None
 
     with pytest.raises(StageError, match="cannot be examined"):
         examined(source, tmp_path, InThisProcess(fails), settings_of(tmp_path))

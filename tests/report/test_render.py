@@ -14,7 +14,7 @@ from distill.core.records import REASONS, Problem
 from distill.core.thinking import split_reasoning
 from distill.report import Run, render_report
 from distill.report.cards import filtered_card
-from distill.report.outcomes import Outcome, Place
+from distill.report.outcomes import Outcome, TraceLocation
 from distill.report.passage import passage
 from distill.report.questions import Answer, Question
 from distill.report.render import MAX_BYTES
@@ -104,7 +104,9 @@ def card(text=TEXT, reasons=(), correct=True, problem=PROBLEM, **row):
         "graded_by": "rule",
         "details": {},
     } | {key: row.pop(key) for key in ("details", "extracted_answer", "sample_index") if key in row}
-    outcome = Outcome(verdict, "dropped", Place("train-00000-of-00001.parquet", 0), problem.source, 43, "org/teacher")
+    outcome = Outcome(
+        verdict, "dropped", TraceLocation("train-00000-of-00001.parquet", 0), problem.source, 43, "org/teacher"
+    )
     about = {"text": text, "finish_reason": "stop", "prompt": problem.prompt, "answer": problem.answer, "error": ""}
     return filtered_card(outcome, about | row, lambda question: "en")
 

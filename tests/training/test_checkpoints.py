@@ -10,7 +10,7 @@ import pytest
 from distill.errors import DiskError, StoreError
 from distill.storage.layout import SEAL
 from distill.training import checkpoints
-from distill.training.checkpoints import Sealing, newest_checkpoint, remove_unsealed, set_damaged_aside
+from distill.training.checkpoints import CheckpointSealer, newest_checkpoint, remove_unsealed, set_damaged_aside
 
 OUTSIDE = '{"owner": "mine", "files": {"../checkpoint-6/model.safetensors": {"bytes": 1001, "sha256": ""}}}'
 
@@ -25,7 +25,7 @@ def save(folder, step):
 
 
 def seal(checkpoint):
-    with Sealing("mine", None) as sealing:
+    with CheckpointSealer("mine", None) as sealing:
         sealing.start(checkpoint)
 
 
@@ -146,7 +146,7 @@ def names(folder):
 
 
 def test_an_older_one_is_removed_only_when_a_newer_one_is_sealed(folder, held_up):
-    with Sealing("mine", num_kept=2) as sealing:
+    with CheckpointSealer("mine", num_kept=2) as sealing:
         sealing.start(save(folder, 24))
         wait_for(lambda: held_up.num_held_up > 0)
         assert names(folder) == ["checkpoint-12", "checkpoint-24", "checkpoint-3", "checkpoint-6"]
@@ -161,14 +161,14 @@ def test_the_only_sealed_one_stays_however_many_are_not(tmp_path, monkeypatch):
     seal(save(tmp_path, 3))
     monkeypatch.setattr(checkpoints, "write_json", lambda *_: (_ for _ in ()).throw(DiskError("full")))
     for step in (6, 9, 12):
-        with pytest.raises(DiskError), Sealing("mine", num_kept=1) as sealing:
+        with pytest.raises(DiskError), CheckpointSealer("mine", num_kept=1) as sealing:
             sealing.start(save(tmp_path, step))
     assert newest_checkpoint(tmp_path, "mine").name == "checkpoint-3"
 
 
 def test_who_waits_hashes_what_is_left_with_all_cores(folder, held_up):
     """1,002 bytes at 100 a second, of which the background has some."""
-    sealing = Sealing("mine", None)
+    sealing = CheckpointSealer("mine", None)
     sealing.start(save(folder, 24))
     wait_for(lambda: held_up.num_held_up > 3)
     began = time.monotonic()
@@ -188,7 +188,7 @@ def test_an_error_in_the_background_is_heard_without_waiting(folder, monkeypatch
         raise DiskError("the disk is full")
 
     monkeypatch.setattr(checkpoints, "write_json", full)
-    sealing = Sealing("mine", 2)
+    sealing = CheckpointSealer("mine", 2)
     sealing.start(save(folder, 24))
     sealing.check()  # nothing yet
     go.set()
@@ -200,7 +200,7 @@ def test_an_error_in_the_background_is_heard_without_waiting(folder, monkeypatch
 
 def end_with(error, checkpoint, ready):
     """Training that ends with an error while a checkpoint is being sealed; the background's future."""
-    sealing = Sealing("mine", None)
+    sealing = CheckpointSealer("mine", None)
     with pytest.raises(type(error)), sealing:  # noqa: PT012 - it has to happen amid sealing
         sealing.start(checkpoint)
         background = sealing._background

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from distill.execution import jobs
-from distill.execution.process_group import Crew
+from distill.execution.process_group import ProcessGroup
 from distill.training.layout import Layout
 from distill.training.sharding import SHARDED_WEIGHTS, consolidate
 
@@ -65,7 +65,7 @@ def train_shared(task):
     (folder / "job.json").write_text(json.dumps(dataclasses.asdict(task)))
     command = [sys.executable, "-c", ON_CPU, "train", str(folder / "job.json")]
     environment = {**jobs._clean_environment(), "ACCELERATE_TORCH_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
-    with Crew("train", command, folder, environment, 0.0) as crew:
+    with ProcessGroup("train", command, folder, environment, 0.0) as crew:
         jobs._start_group(crew, 2)
         value, _ = crew.wait()
     logs = [(folder / name).read_text() for name in ("train.log", "train.rank1.log")]
