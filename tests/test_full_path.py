@@ -15,6 +15,8 @@ import pytest
 from distill.ledger import read_ledger
 from distill.store import read_json
 from distill.trace_store import stored_traces
+from distill.training.checkpoints import SEAL
+from distill.training.job import CHECKPOINTS
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +83,11 @@ def finished(smollm2, tmp_path_factory):
     assert run_until(runs, lambda: num_lines(ledger) >= 20, log), log.read_text()[-2000:]
     drawn_before = {trace.key: trace for trace in read_ledger(ledger)}
     assert not (folder / "generate" / "manifest.json").exists()
-    assert run_until(runs, lambda: num_lines(steps) >= 3, log), log.read_text()[-2000:]
+    # A checkpoint is hashed beside the next steps and counts from its seal on.
+    sealed = folder / "sft" / CHECKPOINTS
+    assert run_until(runs, lambda: num_lines(steps) >= 3 and any(sealed.glob(f"checkpoint-*/{SEAL}")), log), (
+        log.read_text()[-2000:]
+    )
     stored = {trace.key: trace for trace in stored_traces(ledger.parent)}
     assert {key: stored[key] for key in drawn_before} == drawn_before
     # What a kill inside the writing of a manifest leaves: a temporary file, and no manifest.
