@@ -4,8 +4,8 @@ VENV ?= .venv
 RECIPE ?= recipes/quickstart.yaml
 
 BIN := $(VENV)/bin
-# Bytecode at once: jobs run in processes of their own, and where PYTHONDONTWRITEBYTECODE is set each of them would
-# compile torch and vllm again.
+# Bytecode at once, distill's own too: jobs run in processes of their own, and where PYTHONDONTWRITEBYTECODE is set each
+# of them would compile torch, vllm and distill again.
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 # uv does not read pip's index setting either.
 ifdef PIP_INDEX_URL
@@ -19,6 +19,9 @@ FIND_LINKS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 ifeq ($(FLAVOUR),cpu)
 UV_OPTIONS := --override cpu-overrides.txt $(if $(FIND_LINKS),--find-links "$(FIND_LINKS)",--torch-backend cpu)
 endif
+
+# Slow tests wait for processes much of the time; on a GPU, whose memory two of them would not share, one at a time.
+SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),2,0)
 
 .PHONY: help install quickstart test gpu-check lint format clean
 
@@ -38,6 +41,7 @@ $(VENV)/.installed-$(FLAVOUR): pyproject.toml cpu-overrides.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 	@$(UV) $(UV_OPTIONS) --editable ".[$(FLAVOUR),dev]"
+	@$(BIN)/python -m compileall -q distill
 	@touch $@
 
 quickstart: install
@@ -47,7 +51,7 @@ quickstart: install
 test: install
 	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
 	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --dist loadfile
-	@$(BIN)/python -m pytest -m "slow or gpu"
+	@$(BIN)/python -m pytest -m "slow or gpu" --numprocesses $(SLOW_PROCESSES) --dist loadfile
 
 # Installs nothing: a machine without network has what it has.
 gpu-check:

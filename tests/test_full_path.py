@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.storage.files import read_json
-from distill.storage.ledger import read_ledger
+from distill.storage.layout import CHECKPOINTS, SEAL
 from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow
@@ -81,7 +80,11 @@ def finished(smollm2, tmp_path_factory):
     assert run_until(runs, lambda: num_lines(ledger) >= 20, log), log.read_text()[-2000:]
     drawn_before = {trace.key: trace for trace in read_ledger(ledger)}
     assert not (folder / "generate" / "manifest.json").exists()
-    assert run_until(runs, lambda: num_lines(steps) >= 3, log), log.read_text()[-2000:]
+    # A checkpoint is hashed beside the next steps and counts from its seal on.
+    sealed = folder / "sft" / CHECKPOINTS
+    assert run_until(runs, lambda: num_lines(steps) >= 3 and any(sealed.glob(f"checkpoint-*/{SEAL}")), log), (
+        log.read_text()[-2000:]
+    )
     stored = {trace.key: trace for trace in stored_traces(ledger.parent)}
     assert {key: stored[key] for key in drawn_before} == drawn_before
     # What a kill inside the writing of a manifest leaves: a temporary file, and no manifest.

@@ -222,11 +222,16 @@ def graduate(tiny_llama, tmp_path_factory):
     model = load(tiny_llama).train()
     text = tokenizer.apply_chat_template([*PROMPT, {"role": "assistant", "content": THOUGHT}], tokenize=False)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-2)
-    for _ in range(60):
-        model(ids, labels=ids).loss.backward()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loss, num_steps = float("inf"), 0
+    # Until it knows the answer: how many steps that takes depends on how this CPU rounds.
+    while loss > 0.01 and num_steps < 600:
+        step = model(ids, labels=ids).loss
+        step.backward()
         optimiser.step()
         optimiser.zero_grad()
+        loss, num_steps = step.item(), num_steps + 1
+    assert loss <= 0.01
     folder = tmp_path_factory.mktemp("graduate")
     save_student(model, tokenizer, folder, Base("org/base", tiny_llama))
     return folder / "student"
