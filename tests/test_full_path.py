@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from distill.storage.files import read_json
 from distill.storage.layout import CHECKPOINTS, SEAL
+from distill.storage.ledger import read_ledger
 from distill.storage.trace_store import stored_traces
 
 pytestmark = pytest.mark.slow
