@@ -137,7 +137,7 @@ def _text(answer: Any, is_cut: bool) -> str:
     if isinstance(answer, str):
         return whole_characters(answer)
     if isinstance(answer, bytes):
-        raise ChatError("is bytes that are no UTF-8 text")
+        raise ChatError("is bytes that are not UTF-8 text")
     if isinstance(answer, dict):
         return text_of(answer, is_cut)
     if isinstance(answer, list):

@@ -278,7 +278,7 @@ def test_copies_end_with_their_parent(start, tmp_path):
         "from pathlib import Path\n"
         "from distill.engines.base import EngineSpec\n"
         "from distill.engines.replicas import ReplicatedEngine\n"
-        "from distill.recipe.model import Sampling, SamplingCompute\n"
+        "from distill.recipe.sampling import Sampling, SamplingCompute\n"
         "import echo_engine\n"
         "if __name__ == '__main__':\n"
         "    spec = EngineSpec(Path('none'), 'echo', Sampling(), SamplingCompute(replicas=2), None, [])\n"

@@ -56,7 +56,7 @@ def test_a_scaled_embedding_is_patched_only_if_asked_for():
     with pytest.raises(ModelError, match=r"exceeds the context of org/mine \(131072 tokens\)"):
         rope_patch(200_000, LLAMA, MINE)
     scaled = {**QWEN_MATH, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}
-    with pytest.raises(ModelError, match=r"scaled already \(yarn\), so that the table's theta \(300,000\) is not"):
+    with pytest.raises(ModelError, match=r"scaled already \(yarn\), so the table's theta \(300,000\) is not"):
         rope_patch(8_192, scaled, QWEN)
     assert rope_patch(200_000, LLAMA, MINE, 4e6) == RopePatch(4e6, 200_000)
 

@@ -10,6 +10,7 @@ import pytest
 
 from distill.errors import StageError, UserError
 from distill.stages import push
+from distill.storage.layout import SEAL
 
 MODEL, DATASET = ("model", "me/small"), ("dataset", "me/small-data")
 STORAGE, COMMIT = "/storage/", "/commit/main"
@@ -103,7 +104,7 @@ def test_checkpoints_become_branches_that_hold_nothing_of_main(hub, make_run):
         (folder / "optimizer.pt").write_bytes(b"\x80\x04 a pickle")
         (folder / "training_args.bin").write_bytes(b"PK a pickle")
         (folder / "trainer_state.json").write_text("{}")
-        (folder / "distill_complete").touch()
+        (folder / SEAL).touch()
     seen = []
 
     def look(method, path):

@@ -169,7 +169,7 @@ def test_what_a_file_says_of_a_gym_problem_is_checked_when_it_is_read(write, cha
 def test_a_problem_that_filter_could_not_read_is_refused_when_it_is_imported(write, change):
     rows = write([{"problem_id": "p1", "response": THOUGHT}])
     problems = write([Problem("p1", CHAT[:1], "4", "math", "x").to_json() | change], "problems.jsonl")
-    with pytest.raises(ProblemError, match=r"problems\.jsonl:1: (not a problem as|unknown task)"):
+    with pytest.raises(ProblemError, match=r"problems\.jsonl:1: (not a problem in the format|unknown task)"):
         read(rows, problems=problems)
 
 
@@ -441,7 +441,7 @@ def test_binary_answers_are_text_or_cost_their_row(tmp_path):
     pq.write_table(pa.table({"problem": ["a", "b", "c"], "text": ["t"] * 3, "answer": answers}), path)
     skipped = Skipped()
     assert [problem.answer for problem, _ in read(f"file:{path}", skipped)] == ["0.3", "7"]
-    assert skipped.counts == {"its answer is bytes that are no UTF-8 text.": 1}
+    assert skipped.counts == {"its answer is bytes that are not UTF-8 text.": 1}
 
 
 @pytest.mark.parametrize(("value", "answer"), [(72.0, "72"), (0.3, "0.3"), (None, None), (float("nan"), None)])

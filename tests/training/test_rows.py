@@ -43,7 +43,7 @@ PROMPT_UNLIKE = """{%- for message in messages -%}
 
 
 def packaged(name):
-    return (resources.files("distill") / "templates" / f"{name}.jinja").read_text()
+    return (resources.files("distill.models") / "templates" / f"{name}.jinja").read_text()
 
 
 TEMPLATES = {
