@@ -32,7 +32,7 @@ from distill.report.compare import compare_runs
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
 from distill.runs.plan import Plan, plan_recipe
-from distill.runs.runner import headline, run_recipe
+from distill.runs.runner import run_recipe
 from distill.runs.steps import STAGES, stages_of
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
@@ -112,7 +112,7 @@ class RunResult:
         return EvalResult.from_json(self.summary["eval"][role]) if "eval" in self.summary else None
 
     def _lines(self) -> list[tuple[str, str]]:
-        done = [(name, headline(name, self.summary[name])) for name in STAGES if name in self.summary]
+        done = [(name, STAGES[name].headline(self.summary[name])) for name in STAGES if name in self.summary]
         return [*done, ("report", str(self.report))]
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from distill.core.secrets import KEYS, MIN_SECRET_CHARS, environment_secrets
+from distill.core.secrets import KEYS, MIN_SECRET_CHARS, environment_secrets, may_hold_key
 
 REDACTED = "[redacted]"
 _PATH = re.compile(r"(?:(?<=file:)|(?<![\w:/.~<]))/[^\s'\"`:,;<>|(){}\[\]]+")
@@ -54,7 +54,7 @@ def redact(text: str) -> str:
     """Replace secrets from the environment, and anything that looks like a key."""
     for secret in secrets():  # longest first, so that one which contains another is replaced whole
         text = text.replace(secret, REDACTED)
-    return KEYS.sub(REDACTED, text)
+    return KEYS.sub(REDACTED, text) if may_hold_key(text) else text
 
 
 def secrets() -> list[str]:

@@ -105,6 +105,11 @@ def environment_secrets(min_chars: int = MIN_SECRET_CHARS) -> list[str]:
     return sorted((value for value in found if len(value) >= min_chars), key=lambda value: (-len(value), value))
 
 
+def may_hold_key(text: str) -> bool:
+    """Return whether a text is worth a search for keys: tens of times faster than `KEYS`, which cannot match if not."""
+    return any(rare in text for rare in _RARE) or any(pattern.search(text) for pattern in _JOINED)
+
+
 class SecretFinder:
     """A scanner for secrets in large numbers of rows: fast, and with few false alarms.
 
@@ -130,7 +135,7 @@ class SecretFinder:
             return HERE
         if any(value in text and pattern.search(text) for value, pattern in self._short.items()):
             return HERE
-        if not (any(rare in text for rare in _RARE) or any(pattern.search(text) for pattern in _JOINED)):
+        if not may_hold_key(text):
             return None
         return next((kind for beginning, kind in _BEGINNINGS.items() if _holds_key(text, beginning, kind)), None)
 

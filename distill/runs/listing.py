@@ -28,7 +28,6 @@ from distill.filters.nothing_kept import has_kept_nothing
 from distill.recipe.model import Recipe
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
-from distill.runs.runner import headline
 from distill.runs.steps import STAGES, stages_of
 from distill.storage.files import disk_errors, read_object, write_json
 from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, WRITER_LOCK
@@ -247,7 +246,7 @@ def _stage_story(folder: Path, name: str) -> dict[str, Any]:
     known: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_gib", "finished_at", "result"))
     if manifest:
         known |= {key: manifest[key] for key in ("seconds", "peak_memory_gib", "finished_at")}
-        known["result"] = headline(name, manifest["metrics"])
+        known["result"] = STAGES[name].headline(manifest["metrics"])
     return {**known, "num_bytes": _size_and_change(folder / name)[0] if (folder / name).is_dir() else 0}
 
 

@@ -4,7 +4,7 @@ import resource
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
-from distill.core.plurals import counted
 from distill.core.provenance import git_commit, hardware, package_versions
-from distill.engines.memory import check_memory
-from distill.engines.start import pick_engine
 from distill.errors import DistillError, StoreError, UserError
 from distill.execution.launchers import Leader
 from distill.filters.nothing_kept import has_kept_nothing
@@ -23,11 +20,11 @@ from distill.publish.lock import write_lock
 from distill.recipe.lineage import PARTS, change_lines, changed_settings, files_of, recipe_as_run
 from distill.recipe.model import Recipe
 from distill.runs.steps import STAGES, Decision, decide, stages_of
-from distill.stages import RunContext, filter, push
+from distill.stages import RunContext
 from distill.storage.files import free_bytes, read_object, write_json
 from distill.storage.fingerprints import fingerprint
-from distill.storage.layout import ADAPTER, MANIFEST, REPORT, STUDENT, SUMMARY
-from distill.storage.run_folder import Manifest, damaged_outputs, describe_outputs, only_writer
+from distill.storage.layout import MANIFEST, REPORT, SUMMARY
+from distill.storage.run_folder import Manifest, describe_outputs, only_writer
 
 MIN_FREE_GIB = 0.05
 SUMMARY_VERSION = 1
@@ -75,8 +72,7 @@ def run_recipe(
         for name in wanted:
             try:
                 did_something = _run_stage(run, name, force, say, at_work)
-                if name == "filter":
-                    filter.refuse_nothing(run)
+                STAGES[name].finish(run)
             except BaseException as error:
                 if at_work.has_begun:
                     _record_stop(run, name, error, say)
@@ -90,22 +86,8 @@ def run_recipe(
 
 def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
     """Load or check every model, engine and problem set that the stages need, before any expensive work."""
-    recipe = run.recipe
-    if "generate" in wanted:
-        pick_engine(run.generate.compute)
-        _ = run.problem_sets, run.teacher_model
-        if not run.teacher_is_served:
-            check_memory(run.teacher_model, run.generate.compute)
-    if "filter" in wanted:
-        _ = run.evaluation_packs
-    if "sft" in wanted or "eval" in wanted:
-        _ = run.student_model
-    if "eval" in wanted and recipe.eval is not None:
-        pick_engine(recipe.eval.compute)
-        check_memory(run.student_model, recipe.eval.compute)
-        _ = run.problem_sets
-    if "push" in wanted and not _all_done(run, wanted):
-        push.check_before(run)
+    for name in wanted:
+        STAGES[name].prepare(run, lambda: not _all_done(run, wanted))
 
 
 def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: Say) -> None:
@@ -190,7 +172,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
             stage=name,
             fingerprint=fingerprint(identity),
             identity=identity,
-            config=_section(run.recipe, name),
+            config=run.recipe.model_dump(mode="json")[stage.SECTION],
             outputs=describe_outputs(folder.path, summary.outputs),
             metrics=summary.metrics,
             versions=package_versions(),
@@ -205,36 +187,16 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
     )
     for scratch in summary.scratch:
         shutil.rmtree(folder.path / scratch, ignore_errors=True)
-    say(f"{name}: {headline(name, summary.metrics)} ({seconds:.0f} s)")
+    say(f"{name}: {stage.headline(summary.metrics)} ({seconds:.0f} s)")
     return True
 
 
 def _is_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
-    """Return whether a finished stage must run again because outputs are missing or damaged; if so, reopen its folder.
-
-    Raises:
-        StoreError: the student is damaged and `force` is not set; training is too expensive to repeat unasked.
-    """
-    if name == "push":  # its results are on the Hub, and its `check` has verified them
-        return False
-    folder = run.folder(name)
-    outputs = (folder.manifest or {}).get("outputs", {})
-    names = [one for one in outputs if one in (STUDENT, ADAPTER)] if name == "sft" else None
-    lost = damaged_outputs(folder.path, outputs, names, by_hash=force and name == "sft")
-    if not lost:
-        return False
-    shown = "; ".join(f"{folder.path / output}: {what}" for output, what in lost.items())
-    if name != "sft":
-        say(f"{name}: {shown}; made again")
-        folder.reopen()
-        return True
-    if not force:
-        raise StoreError(
-            f"sft: {shown}, though the training is complete. `distill sft --force` trains again (what is there is "
-            "moved aside)."
-        )
-    say(f"sft: {shown}; trained again, and what was there is in {folder.set_aside()}")
-    return True
+    """Return whether a finished stage must run again because outputs are missing or damaged."""
+    lost = STAGES[name].reopen_if_lost(run, force)
+    if lost is not None:
+        say(f"{name}: {lost}")
+    return lost is not None
 
 
 def _note_recipe(run: RunContext, name: str) -> None:
@@ -251,11 +213,6 @@ def _note_recipe(run: RunContext, name: str) -> None:
         write_json(folder.path / MANIFEST, {**manifest, **said})
 
 
-def _section(recipe: Recipe, stage: str) -> Any:
-    """Return a stage's section of the recipe, JSON-ready."""
-    return recipe.model_dump(mode="json")["traces" if stage == "import" else stage]
-
-
 def _refusal(run: RunContext, name: str, decision: Decision) -> str:
     return (
         f"{name}: {run.run_dir / name} was made from something else. What changed:\n{change_lines(decision.changed)}\n"
@@ -270,59 +227,6 @@ def _check_disk(run_dir: Path) -> None:
             f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk, and {MIN_FREE_GIB * 1024:.0f} MiB are needed "
             "to begin. Free some space, or give a --run-dir on another disk; `distill plan` says what the run takes."
         )
-
-
-def _left_out(num: int, reasons: Mapping[str, int]) -> str:
-    """Return how many imported rows could not be used, with the most frequent reason."""
-    if not num:
-        return ""
-    usual = max(reasons, key=lambda reason: reasons[reason], default="")
-    why = f" ({'mostly: ' if len(reasons) > 1 else ''}{usual.rstrip('.')})" if usual else ""
-    return f", {counted(num, 'row')} left out{why}"
-
-
-def headline(stage: str, metrics: dict[str, Any]) -> str:
-    """Return a one-line result of a finished stage."""
-    if stage == "generate":
-        num_errors = metrics["finish_reasons"]["error"]
-        errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
-        num_answered = metrics["num_samples"] - num_errors
-        return (
-            f"{counted(num_answered, 'sample')} of {counted(metrics['num_problems'], 'problem')} by "
-            f"{metrics['teacher']}{errors}"
-        )
-    if stage == "import":
-        left_out = _left_out(metrics["num_skipped"], metrics.get("skipped", {}))
-        num_errors = metrics["finish_reasons"]["error"]
-        errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
-        traces = counted(metrics["num_samples"], "trace")
-        return f"{traces} of {counted(metrics['num_problems'], 'problem')}{errors}{left_out}"
-    if stage == "filter":
-        drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
-        return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
-    if stage == "sft":
-        steps = counted(metrics["num_steps"], "step")
-        loss = f"loss {metrics['final_loss']:.3f}"
-        return f"{counted(metrics['num_rows'], 'row')}, {steps}, {loss}" + _closing_words(metrics.get("closing_check"))
-    if stage == "push":
-        if metrics["already_there"]:
-            return f"already there: {metrics['url']}"
-        return f"{metrics['num_files_changed']:,} of {counted(metrics['num_files'], 'file')} to {metrics['url']}"
-    gain = metrics["difference"]
-    return (
-        f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "
-        f"difference {100 * gain['pass_at_1']:+.1f} points "
-        f"({100 * gain['interval_95'][0]:+.1f} to {100 * gain['interval_95'][1]:+.1f})"
-    )
-
-
-def _closing_words(check: dict[str, Any] | None) -> str:
-    """Return the result of the closing check: how the saved student answered some training prompts."""
-    if check is None:
-        return ""
-    seen = ", ".join(f"{verb} {check[verb]}" for verb in ("thinks", "closes", "answers", "stops"))
-    warning = f". Warning: {check['warning']}" if check["warning"] else ""
-    return f"; asked {check['num_prompts']} training prompts it {seen}{warning}"
 
 
 def write_summary(

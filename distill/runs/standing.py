@@ -20,13 +20,6 @@ from distill.sources.problems import ProblemSets
 from distill.stages import RunContext
 from distill.storage.layout import CHECKPOINTS, STUDENT
 
-TAKEN_AS_UNCHANGED = {
-    "generate": ("problems",),
-    "import": ("measured",),
-    "filter": ("evaluation_sets",),
-    "eval": ("problems",),
-}
-"""Identity keys that only loading the datasets could check."""
 SHOWN_KEYS = 3
 
 
@@ -147,7 +140,7 @@ def _eval_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]
 def _assumed(looked: _Looked, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the keys of an identity that are assumed unchanged."""
     applies = looked.assumes_packs if name == "filter" else looked.assumes_data
-    keys = TAKEN_AS_UNCHANGED.get(name, ()) if applies else ()
+    keys = STAGES[name].FROM_DATASETS if applies else ()
     return [key for key in keys if key in before and key in now]
 
 

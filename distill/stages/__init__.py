@@ -2,18 +2,24 @@
 
 Each stage module has
 
-    VERSION                  raised when the same inputs give another result
-    identity(run)            everything that decides the result
-    check(run)               verifies stored results
-    grows(changed)           whether a changed identity leaves stored results valid
-    forget(run)              whether an attempt left nothing worth keeping and may be replaced without --force
-    ready(run)               verifies the inputs from earlier stages
-    run(run) -> Summary      does the work
+    VERSION                    raised when the same inputs give another result
+    SECTION                    its section of a recipe
+    FROM_DATASETS              keys of its identity that only loading datasets could check
+    prepare(run, is_due)       finds every model, engine and dataset that it needs, before any stage does work
+    identity(run)              everything that decides the result
+    check(run)                 verifies stored results
+    grows(changed)             whether a changed identity leaves stored results valid
+    forget(run)                whether an attempt left nothing worth keeping and may be replaced without --force
+    reopen_if_lost(run, force) what of a finished stage is missing or damaged; its folder is made ready to repeat it
+    ready(run)                 verifies the inputs from earlier stages
+    run(run) -> Summary        does the work
+    finish(run)                refuses to continue where the result leaves later stages nothing to do
+    headline(metrics)          its result in a line
 
 They share the state of a run in a `RunContext`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,6 +203,29 @@ def nothing_to_check(run: RunContext) -> list[str]:
 
 def nothing_to_read(run: RunContext) -> None:
     """Do nothing; a `ready` for stages that read nothing of earlier ones."""
+
+
+def always_useful(run: RunContext) -> None:
+    """Do nothing; a `finish` for stages after which the next one can always go on."""
+
+
+def reopen_if_damaged(stage: str) -> Callable[[RunContext, bool], str | None]:
+    """Return a `reopen_if_lost` for a stage whose results are simply made again."""
+
+    def reopen(run: RunContext, force: bool) -> str | None:
+        folder = run.folder(stage)
+        lost = lost_outputs(folder)
+        if lost is not None:
+            folder.reopen()
+        return None if lost is None else f"{lost}; made again"
+
+    return reopen
+
+
+def lost_outputs(folder: StageFolder, names: Sequence[str] | None = None, by_hash: bool = False) -> str | None:
+    """Return which outputs of a finished stage are missing or damaged, in words; `None` if all are as they were."""
+    lost = damaged_outputs(folder.path, (folder.manifest or {}).get("outputs", {}), names, by_hash=by_hash)
+    return "; ".join(f"{folder.path / output}: {what}" for output, what in lost.items()) or None
 
 
 def remake_damaged(run: RunContext, stage: str, names: Sequence[str] | None, again: str) -> list[str]:

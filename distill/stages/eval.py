@@ -5,13 +5,15 @@ manifest and `summary.json`.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.core.records import EvalResult, Problem, Trace, Verdict
 from distill.core.statistics import bootstrap_interval
+from distill.engines.memory import check_memory
+from distill.engines.start import pick_engine
 from distill.errors import UserError
 from distill.execution.jobs import run_job
 from distill.grading import Grade, grade_all
@@ -20,14 +22,17 @@ from distill.grading.pool import GradingPool
 from distill.models.hub import Model, resolve_model
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
-from distill.stages import RunContext, chat_format_of, never_grows, nothing_to_check
+from distill.stages import RunContext, always_useful, chat_format_of, never_grows, nothing_to_check, reopen_if_damaged
 from distill.storage.files import write_jsonl
 from distill.storage.layout import LEDGER, PROBLEMS, STUDENT, VERDICTS
 from distill.storage.ledger import index_ledger, read_at
 from distill.storage.run_folder import Summary
 
 VERSION = 3
-grows, check = never_grows, nothing_to_check
+SECTION = "eval"
+FROM_DATASETS = ("problems",)
+grows, check, finish = never_grows, nothing_to_check, always_useful
+reopen_if_lost = reopen_if_damaged(SECTION)
 ROLES = ("base", "student")
 
 EXTRACTION = (
@@ -42,6 +47,15 @@ class Graded:
     model: Model
     traces: list[Trace]
     verdicts: list[Verdict]
+
+
+def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
+    """Find the base, an engine and the problems."""
+    _ = run.student_model
+    if run.recipe.eval is not None:
+        pick_engine(run.recipe.eval.compute)
+        check_memory(run.student_model, run.recipe.eval.compute)
+        _ = run.problem_sets
 
 
 def identity(run: RunContext) -> dict[str, Any]:
@@ -226,3 +240,13 @@ def _protocol(run: RunContext, engine: dict[str, Any] | None) -> dict[str, Any]:
         "extraction": EXTRACTION,
         "interval": "95%, percentile bootstrap over problems, 10,000 resamples",
     }
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return both scores and their difference with its interval."""
+    gain = metrics["difference"]
+    return (
+        f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "
+        f"difference {100 * gain['pass_at_1']:+.1f} points "
+        f"({100 * gain['interval_95'][0]:+.1f} to {100 * gain['interval_95'][1]:+.1f})"
+    )

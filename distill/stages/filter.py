@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
@@ -37,7 +37,7 @@ from distill.grading.pool import GradingPool
 from distill.models.tokenizers import TOKENIZER
 from distill.recipe.filter import FilterConfig
 from distill.sampling.judging import Question, ask_judge
-from distill.stages import RunContext, never_grows, remake_damaged, traces_fingerprint
+from distill.stages import RunContext, never_grows, remake_damaged, reopen_if_damaged, traces_fingerprint
 from distill.storage.fact_cache import FactCache
 from distill.storage.files import disk_errors, replace_folder, sync_tree, write_json
 from distill.storage.layout import CERTIFICATE, DROPPED, KEPT, PROBLEMS, VERDICTS
@@ -47,13 +47,21 @@ from distill.storage.shards import ShardWriter
 from distill.storage.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
 VERSION = 4
+SECTION = "filter"
+FROM_DATASETS = ("evaluation_sets",)
 grows = never_grows
+reopen_if_lost = reopen_if_damaged(SECTION)
 
 GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
 CACHE = "facts.sqlite"
 """In the run folder, not the stage's, so that it survives a change of the filter's settings."""
 FACTS = ".facts"
 DECIDED = ".decided.jsonl"
+
+
+def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
+    """Load the evaluation sets that traces are checked against."""
+    _ = run.evaluation_packs
 
 
 def identity(run: RunContext) -> dict[str, Any]:
@@ -93,7 +101,7 @@ def ready(run: RunContext) -> None:
         raise StoreError("\n".join([*found, f"Run `distill {stage}` to repair them, then this command again."]))
 
 
-def refuse_nothing(run: RunContext) -> None:
+def finish(run: RunContext) -> None:
     """Refuse to continue after a filter that kept nothing; its verdicts and dropped rows stay.
 
     Raises:
@@ -376,3 +384,9 @@ def _dropped_schema() -> Any:
         + [(name, pa.string()) for name in text]
         + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
     )
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return how many traces were kept, and how many dropped for each reason."""
+    drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
+    return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"

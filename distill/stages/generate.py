@@ -6,19 +6,22 @@ Writes `problems.jsonl` and `traces/*.parquet` with one `Trace` per row, sorted 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.core.plurals import counted
 from distill.core.records import Problem
 from distill.engines.base import Engine
+from distill.engines.memory import check_memory
+from distill.engines.start import pick_engine
 from distill.errors import StoreError, UserError
 from distill.execution.jobs import run_job
 from distill.models.tokenizers import chat_template_of
 from distill.sampling.job import SamplingJob
 from distill.sampling.loop import cost, run_sampling
 from distill.sources.problems import problems_fingerprint
-from distill.stages import RunContext, chat_format_of, nothing_to_read
+from distill.stages import RunContext, always_useful, chat_format_of, nothing_to_read, reopen_if_damaged
 from distill.storage.files import read_jsonl, write_jsonl
 from distill.storage.layout import LEDGER, PROBLEMS, SKIPPED
 from distill.storage.ledger import Tally, index_ledger
@@ -26,12 +29,23 @@ from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, stored_without_repair
 
 VERSION = 3
-ready = nothing_to_read
+SECTION = "generate"
+FROM_DATASETS = ("problems",)
+ready, finish = nothing_to_read, always_useful
+reopen_if_lost = reopen_if_damaged(SECTION)
 
 NOT_IDENTITY = {"compute", "teacher", "revision", "price"}
 GROWING = {"problems", "samples_per_problem", "stop_after_correct"}
 """Identity keys whose change leaves all existing samples valid."""
 NUM_SHOWN = 3
+
+
+def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
+    """Find the teacher, its engine and the problems."""
+    pick_engine(run.generate.compute)
+    _ = run.problem_sets, run.teacher_model
+    if not run.teacher_is_served:
+        check_memory(run.teacher_model, run.generate.compute)
 
 
 def identity(run: RunContext) -> dict[str, Any]:
@@ -208,3 +222,11 @@ def _metrics(run: RunContext, problems: list[Problem], tally: Tally) -> dict[str
     if config.price is not None:
         metrics["cost"] = {"amount": cost(tally, config.price), "currency": config.price.currency}
     return metrics
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return how many samples of how many problems were drawn."""
+    num_errors = metrics["finish_reasons"]["error"]
+    errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
+    samples = counted(metrics["num_samples"] - num_errors, "sample")
+    return f"{samples} of {counted(metrics['num_problems'], 'problem')} by {metrics['teacher']}{errors}"

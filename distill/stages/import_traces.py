@@ -6,18 +6,19 @@ examples of unusable rows.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distill.core.file_kinds import is_file
+from distill.core.plurals import counted
 from distill.core.progress import ProgressBar
 from distill.core.records import Problem, Trace
 from distill.errors import UserError
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
-from distill.stages import RunContext, never_grows, nothing_to_read
+from distill.stages import RunContext, always_useful, never_grows, nothing_to_read, reopen_if_damaged
 from distill.storage.files import disk_errors, write_json
 from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LEDGER, PROBLEMS
@@ -26,11 +27,18 @@ from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, shard_files
 
 VERSION = 2
-grows, ready = never_grows, nothing_to_read
+SECTION = "traces"
+FROM_DATASETS = ("measured",)
+grows, ready, finish = never_grows, nothing_to_read, always_useful
+reopen_if_lost = reopen_if_damaged("import")
 
 SKIPPED = "skipped.json"
 NUM_WRITTEN = 256
 """Traces per write to the ledger."""
+
+
+def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
+    """Find nothing in advance: the sources are read when the stage runs."""
 
 
 def identity(run: RunContext) -> dict[str, Any]:
@@ -117,3 +125,21 @@ def _by_content(source: str | None) -> str | None:
     kind, _, name = (source or "").partition(":")
     path = Path(name)
     return f"file:{path.name} {sha256_of(path)}" if kind == "file" and is_file(path) else source
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return how many traces of how many problems were read, and how many rows could not be used."""
+    num_errors = metrics["finish_reasons"]["error"]
+    errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
+    left_out = _left_out(metrics["num_skipped"], metrics.get("skipped", {}))
+    traces = counted(metrics["num_samples"], "trace")
+    return f"{traces} of {counted(metrics['num_problems'], 'problem')}{errors}{left_out}"
+
+
+def _left_out(num: int, reasons: Mapping[str, int]) -> str:
+    """Return how many rows could not be used, with the most frequent reason."""
+    if not num:
+        return ""
+    usual = max(reasons, key=lambda reason: reasons[reason], default="")
+    why = f" ({'mostly: ' if len(reasons) > 1 else ''}{usual.rstrip('.')})" if usual else ""
+    return f", {counted(num, 'row')} left out{why}"

@@ -3,10 +3,11 @@
 Each repository gets one commit. `model_card.md`, `dataset_card.md` and `files.json` record what was published.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.core.plurals import counted
 from distill.errors import UserError
 from distill.publish.access import check_access, connect
 from distill.publish.facts import RunFacts, gather
@@ -15,7 +16,7 @@ from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
 from distill.recipe.push import PushConfig
-from distill.stages import RunContext, nothing_to_read
+from distill.stages import RunContext, always_useful, nothing_to_read
 from distill.storage.files import atomic_write, write_json
 from distill.storage.layout import CERTIFICATE
 from distill.storage.run_folder import Summary
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 VERSION = 1
-ready = nothing_to_read
+SECTION = "push"
+FROM_DATASETS = ()
+ready, finish = nothing_to_read, always_useful
 MODEL_CARD, DATASET_CARD, FILES = "model_card.md", "dataset_card.md", "files.json"
 SCRATCH = "scratch"
 LOOK_TIMEOUT_S = 10.0
@@ -76,6 +79,21 @@ def check(run: RunContext) -> list[str]:
     if found:
         folder.reopen()
     return found
+
+
+def reopen_if_lost(run: RunContext, force: bool) -> str | None:
+    """Return `None`: the results are on the Hub, where `check` has looked."""
+    return None
+
+
+def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
+    """Find out whether a push could work, unless nothing of the run is left to do.
+
+    Raises:
+        UserError: as `check_before`.
+    """
+    if is_due():
+        check_before(run)
 
 
 def check_before(run: RunContext) -> None:
@@ -190,3 +208,10 @@ def _asker(api: "HfApi", kind: str) -> Any:
         return card.to_dict() if card is not None else {}
 
     return ask
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return how many files were sent where."""
+    if metrics["already_there"]:
+        return f"already there: {metrics['url']}"
+    return f"{metrics['num_files_changed']:,} of {counted(metrics['num_files'], 'file')} to {metrics['url']}"

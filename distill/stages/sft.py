@@ -3,12 +3,14 @@
 Writes `student/` (loads in vLLM and transformers), `adapter/` (with LoRA) and `metrics.jsonl`.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distill.core.plurals import counted
 from distill.engines.memory import visible_gpus
-from distill.errors import ModelError, UserError
+from distill.errors import ModelError, StoreError, UserError
 from distill.estimates.training_layouts import auto_sharding, flash_is_here, rows_that_fit, setting_of
 from distill.execution.jobs import follow, run_job
 from distill.execution.launchers import Follower
@@ -17,7 +19,7 @@ from distill.models.rope import rope_of, rope_patch
 from distill.models.shapes import shape_from_config
 from distill.models.students import LORA_LEARNING_RATE
 from distill.models.tokenizers import template_text
-from distill.stages import RunContext, never_grows
+from distill.stages import RunContext, always_useful, lost_outputs, never_grows
 from distill.storage.files import read_jsonl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, CHECKPOINTS, KEPT, METRICS, STUDENT
@@ -28,7 +30,33 @@ from distill.training.layout import Layout, plan_layout
 from distill.training.student import StudentCheck
 
 VERSION = 2
-grows = never_grows
+SECTION = "sft"
+FROM_DATASETS = ()
+grows, finish = never_grows, always_useful
+
+
+def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
+    """Find the student to train."""
+    _ = run.student_model
+
+
+def reopen_if_lost(run: RunContext, force: bool) -> str | None:
+    """Return what of the student is missing or damaged, moved aside to train again; `None` if nothing is.
+
+    Raises:
+        StoreError: the student is damaged and `force` is not set; training is too expensive to repeat unasked.
+    """
+    folder = run.folder("sft")
+    outputs = (folder.manifest or {}).get("outputs", {})
+    lost = lost_outputs(folder, [one for one in outputs if one in (STUDENT, ADAPTER)], by_hash=force)
+    if lost is None:
+        return None
+    if not force:
+        raise StoreError(
+            f"sft: {lost}, though the training is complete. `distill sft --force` trains again (what is there is "
+            "moved aside)."
+        )
+    return f"{lost}; trained again, and what was there is in {folder.set_aside()}"
 
 
 def check(run: RunContext) -> list[str]:
@@ -183,3 +211,17 @@ def run(run: RunContext) -> Summary:
 def train_along(run_dir: Path, follower: Follower) -> None:
     """Take part in training as a launcher's process other than rank 0, which does everything else."""
     follow("train", run_dir / "sft", follower, SAVE_WITHIN_S)
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return rows, steps and loss, and how the saved student answered some training prompts."""
+    rows, steps = counted(metrics["num_rows"], "row"), counted(metrics["num_steps"], "step")
+    return f"{rows}, {steps}, loss {metrics['final_loss']:.3f}" + _closing_words(metrics.get("closing_check"))
+
+
+def _closing_words(check: Mapping[str, Any] | None) -> str:
+    if check is None:
+        return ""
+    seen = ", ".join(f"{verb} {check[verb]}" for verb in ("thinks", "closes", "answers", "stops"))
+    warning = f". Warning: {check['warning']}" if check["warning"] else ""
+    return f"; asked {check['num_prompts']} training prompts it {seen}{warning}"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.core.redaction import redact
 from distill.core.secrets import HERE, SecretFinder, hide_logins, secrets_in_text
 
 # Drawn at random; none was ever valid. In two parts, so that no scanner takes this file for a leak.
@@ -129,3 +130,8 @@ def test_a_long_text_full_of_beginnings_is_gone_through():
 def test_logins_in_addresses_are_hidden(text, shown):
     assert hide_logins(text) == shown
     assert bool(list(secrets_in_text(text))) == (shown != text)
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_a_known_kind_of_key_is_redacted(kind):
+    assert KEYS[kind] not in redact(f"before {KEYS[kind]} after")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from distill.recipe.model import Recipe
-from distill.runs.runner import _section, run_recipe
+from distill.runs.runner import run_recipe
+from distill.runs.steps import STAGES
 from distill.stages import RunContext, generate
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, describe_outputs
@@ -98,7 +99,7 @@ def complete(run, stage, identity, outputs, metrics, seconds=61.0):
             stage=stage,
             fingerprint=fingerprint(identity),
             identity=identity,
-            config=_section(run.recipe, stage),
+            config=run.recipe.model_dump(mode="json")[STAGES[stage].SECTION],
             outputs=describe_outputs(folder.path, outputs),
             metrics=metrics,
             versions={"python": "3.11.2", "torch": "2.13.0", "trl": "1.16.0"},
@@ -199,7 +200,7 @@ def make_run(tmp_path, base_model, filtered_run):
         run = RunContext(recipe, tmp_path / "runs" / recipe.name)
         shutil.copytree(filtered_run, run.run_dir)
         for stage in ("generate", "filter"):
-            retell(run, stage, config=_section(recipe, stage))
+            retell(run, stage, config=recipe.model_dump(mode="json")[STAGES[stage].SECTION])
         finish_training(run)
         if recipe.eval is not None:
             finish_eval(run, benchmarks)
