@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from distill.errors import DistillError
 from distill.estimates.quantities import Range
 from distill.estimates.text_tokens import TokenRate
-from distill.models.students import STUDENTS, find_student
+from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
 from distill.sampling.status import sampling_status
 from distill.sources.tables import file_rows
@@ -142,7 +142,7 @@ def _is_same_source(recipe: Recipe, identity: dict[str, Any] | None) -> bool:
         limits = [source.get("limit") for source in identity.get("traces", [])]
         return limits == [source.limit for source in recipe.traces]
     teacher = recipe.generate.teacher
-    hub_id = STUDENTS[teacher].hub_id if teacher in STUDENTS else teacher
+    hub_id = hub_id_of(teacher)
     return identity.get("teacher") == hub_id and _agrees(recipe.generate, identity, NOT_LENGTHS)
 
 

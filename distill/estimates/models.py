@@ -17,7 +17,7 @@ from distill.models.hub import CONFIG, WEIGHTS, Model, resolve_model
 from distill.models.hub_names import names_folder
 from distill.models.rope import rope_of
 from distill.models.shapes import ModelShape, shape_from_config
-from distill.models.students import STUDENTS
+from distill.models.students import STUDENTS, hub_id_of, known_student
 
 GIB = 2**30
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b|m)(?:-a(\d+(?:\.\d+)?)b)?(?![a-z0-9])")
@@ -104,10 +104,10 @@ def model_facts(name: str, revision: str | None = None, dtype: str = "auto", wei
         dtype: of the weights in sampling.
         weights: whether a local copy must include the weights.
     """
-    hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
+    hub_id = hub_id_of(name)
     local = local_model(hub_id, revision, weights)
     config = local.config if local else _cached_config(hub_id, revision)
-    student = next((s for s in STUDENTS.values() if s.hub_id == hub_id), None)
+    student = known_student(hub_id)
     shape, context = student.shape if student else None, student.context if student else None
     if config:
         context = rope_of(config).context or context

@@ -9,12 +9,10 @@ from distill.core.plurals import counted
 from distill.estimates.training_memory import Estimate, Setting, Sharding, plan
 from distill.models.shapes import ModelShape
 from distill.recipe.sft import Lora, SftConfig
-from distill.training.layout import Layout
+from distill.training.layout import MAX_PER_DEVICE, Layout
 
 USABLE = 0.95
 """Share of a GPU's memory that a layout may use."""
-MAX_ROWS = 8
-"""Most rows per pass if the recipe does not say."""
 MAX_GPUS = 1_024
 MAX_SEQUENCE_PARALLEL = 8
 """Most GPUs that share a row: those of one machine, whose links are fast enough."""
@@ -255,7 +253,7 @@ def _can_share_rows(shape: ModelShape, sharding: Sharding, share: int, num_gpus:
 def _passes(batch_size: int, data_parallel: int) -> Iterator[tuple[int, int]]:
     """Yield rows per pass and passes per step, most rows first; a step too small for all GPUs gets a row on each."""
     per_process = max(1, batch_size // data_parallel)
-    for rows in range(min(MAX_ROWS, per_process), 0, -1):
+    for rows in range(min(MAX_PER_DEVICE, per_process), 0, -1):
         if per_process % rows == 0:
             yield rows, per_process // rows
 

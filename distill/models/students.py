@@ -152,17 +152,25 @@ LORA_LEARNING_RATE = 2e-4
 """Peak rate of LoRA: about ten times that of full fine-tuning (Thinking Machines, "LoRA Without Regret", 2025)."""
 
 
+def hub_id_of(name: str) -> str:
+    """Return the Hub id that an alias stands for. Return any other name unchanged."""
+    return STUDENTS[name].hub_id if name in STUDENTS else name
+
+
+def known_student(name: str) -> Student | None:
+    """Return the row of the student table with this alias or Hub id, if there is one."""
+    hub_id = hub_id_of(name)
+    return next((student for student in STUDENTS.values() if student.hub_id == hub_id), None)
+
+
 def find_student(name: str) -> Student:
     """Return the student called `name`: an alias, a Hub id (`org/model`) or a local folder.
 
     Raises:
         ModelError: neither an alias nor anything that could be a Hub id or a folder.
     """
-    if name in STUDENTS:
-        return STUDENTS[name]
-    by_id = {student.hub_id: student for student in STUDENTS.values()}
-    if name in by_id:
-        return by_id[name]
+    if known := known_student(name):
+        return known
     if "/" in name or names_folder(name):
         return Student(name, name, DEFAULT_LEARNING_RATE)
     near = difflib.get_close_matches(name, STUDENTS, n=1)

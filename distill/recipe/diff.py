@@ -10,7 +10,7 @@ import yaml
 
 from distill.core.file_kinds import MISSING, kind_of
 from distill.errors import RecipeError
-from distill.models.students import LORA_LEARNING_RATE, STUDENTS, find_student
+from distill.models.students import LORA_LEARNING_RATE, find_student, hub_id_of
 from distill.recipe.loading import read_recipe
 from distill.recipe.mistakes import explain
 from distill.recipe.model import Recipe
@@ -75,7 +75,7 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
     tree["student"] = student.hub_id
     if recipe.generate is not None:
         teacher = recipe.generate.teacher
-        tree["generate"]["teacher"] = STUDENTS[teacher].hub_id if teacher in STUDENTS else teacher
+        tree["generate"]["teacher"] = hub_id_of(teacher)
     sft = recipe.sft
     default_rate = student.learning_rate if sft.method == "full" else LORA_LEARNING_RATE
     tree["sft"]["learning_rate"] = sft.learning_rate or default_rate

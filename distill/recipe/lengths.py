@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from distill.errors import ModelError
-from distill.models.students import STUDENTS, Student, find_student
+from distill.models.students import Student, find_student, known_student
 
 ROW_TOKENS = 16_384
 """Default of `sft.max_length` and `generate.sampling.max_tokens`, if the context allows it."""
@@ -102,8 +102,7 @@ def _teacher_tokens(generate: Mapping[str, Any], row: int | None) -> int:
     """Return the teacher's longest completion, limited by `row` if nothing else keeps longer traces out of training."""
     most = ROW_TOKENS if row is None or row >= ROW_TOKENS else without_prompt(row)
     teacher = generate.get("teacher")
-    known = STUDENTS.get(teacher) if isinstance(teacher, str) else None
-    known = known or next((one for one in STUDENTS.values() if one.hub_id == teacher), None)
+    known = known_student(teacher) if isinstance(teacher, str) else None
     if known is not None and known.context is not None and known.context <= most:
         most = min(most, without_prompt(known.context))
     return most

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from distill.errors import StoreError, UserError
-from distill.models.students import STUDENTS, find_student
+from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
 from distill.recipe.sources import FILE, file_sources, map_sources
 from distill.storage.fingerprints import differences, fingerprint, sha256_of
@@ -126,8 +126,8 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
     tree = recipe.model_dump(mode="json")
     map_sources(tree, lambda file: f"{FILE}{_name(file)}" + (f" {files[file][:16]}" if file in files else ""))
     tree["student"] = find_student(recipe.student).hub_id
-    if tree["generate"] is not None and tree["generate"]["teacher"] in STUDENTS:
-        tree["generate"]["teacher"] = STUDENTS[tree["generate"]["teacher"]].hub_id
+    if tree["generate"] is not None:
+        tree["generate"]["teacher"] = hub_id_of(tree["generate"]["teacher"])
     if tree["eval"] is None:
         tree["eval"] = {"held_out": 0, "benchmarks": []}
     parts = PARTS[stage]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from distill.errors import RecipeError
 from distill.models.hub_names import names_folder
-from distill.models.students import STUDENTS, find_student
+from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
 from distill.recipe.sampling import SamplingCompute
 from distill.recipe.sources import FILE
@@ -43,7 +43,7 @@ def accesses(recipe: Recipe) -> list[Access]:
     found += [_model("student", find_student(recipe.student).hub_id)]
     generate = recipe.generate
     if generate is not None and not generate.compute.base_urls:
-        name = STUDENTS[generate.teacher].hub_id if generate.teacher in STUDENTS else generate.teacher
+        name = hub_id_of(generate.teacher)
         found.append(_model("teacher", name))
     found += [Access(f"downloads the data set {name}") for name in _data_sets(recipe)]
     for section, compute in _computes(recipe):

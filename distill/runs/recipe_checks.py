@@ -16,7 +16,7 @@ from distill.estimates.machine import Machine, this_machine
 from distill.estimates.prices import load_prices
 from distill.estimates.text_tokens import TokenRate
 from distill.grading.gym_tasks import gym_dataset
-from distill.models.students import STUDENTS, find_student
+from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.sampling import SamplingCompute
@@ -105,7 +105,7 @@ def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource | TraceSource]]:
 def _teacher(recipe: Recipe) -> list[Check]:
     assert recipe.generate is not None
     name = recipe.generate.teacher
-    hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
+    hub_id = hub_id_of(name)
     return check_model("teacher", hub_id, recipe.generate.revision)
 
 

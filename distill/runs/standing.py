@@ -13,7 +13,7 @@ from distill.estimates.measured import Measured
 from distill.estimates.models import local_model
 from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, StageProgress
 from distill.models.hub import Model
-from distill.models.students import STUDENTS
+from distill.models.students import hub_id_of
 from distill.recipe.lineage import changed_settings
 from distill.runs.steps import STAGES, decide, stages_of
 from distill.sources.problems import ProblemSets
@@ -84,7 +84,7 @@ class _Looked:
             self._stand_in("student_model", self.run.student.hub_id, recipe.student_revision)
         if recipe.generate is not None and not self.run.teacher_is_served and "teacher_model" not in place:
             teacher = recipe.generate.teacher
-            hub_id = STUDENTS[teacher].hub_id if teacher in STUDENTS else teacher
+            hub_id = hub_id_of(teacher)
             self._stand_in("teacher_model", hub_id, recipe.generate.revision)
 
     def _stand_in(self, key: str, hub_id: str, revision: str | None) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 from distill.errors import StoreError, UserError
 from distill.execution.launchers import Leader
 from distill.models.hub import Model, resolve_model
-from distill.models.students import STUDENTS, Student, find_student
+from distill.models.students import Student, find_student, hub_id_of, known_student
 from distill.recipe.generate import GenerateConfig
 from distill.recipe.lineage import check_lineage, stages_before
 from distill.recipe.model import Recipe
@@ -187,8 +187,7 @@ class RunContext:
         name = self.generate.teacher
         if self.teacher_is_served:
             return Model(name, Path(), self.generate.revision or SERVED)
-        hub_id = STUDENTS[name].hub_id if name in STUDENTS else name
-        return resolve_model(hub_id, self.generate.revision)
+        return resolve_model(hub_id_of(name), self.generate.revision)
 
 
 def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
@@ -255,4 +254,5 @@ def traces_fingerprint(generated: Mapping[str, Any]) -> str:
 
 def chat_format_of(model_name: str) -> str | None:
     """Return the chat format for a model of the student table that has no template of its own."""
-    return next((s.chat_format for s in STUDENTS.values() if s.hub_id == model_name), None)
+    student = known_student(model_name)
+    return None if student is None else student.chat_format
