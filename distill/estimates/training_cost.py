@@ -43,8 +43,8 @@ START_S = {"gpu": Range(60, 300), "cpu": Range(20, 90)}
 """Starting, loading the model, saving the student and checking it, in seconds."""
 PROCESS_GIB = Range(0.8, 1.6)
 """Memory of the processes on CPU besides the training itself."""
-TOKEN_BYTES = 12
-"""Bytes per token in the cache of rows that training reads."""
+TOKEN_BYTES = 8
+"""Bytes per token in the cache of rows that training reads: an id and a label, 32 bits each."""
 
 TEMPLATE_OF_ROW = Range(5, 40)
 """Assumed: tokens that a chat template puts around a row, with a system message of its own."""

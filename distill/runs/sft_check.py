@@ -206,7 +206,9 @@ def print_check(check: SftCheck, console: "Console") -> None:
     colour = console.is_terminal and not console.no_color
     shown = f"trained tokens are {TRAINED}" if colour else f"trained tokens are between {OPEN_MARK} and {CLOSE_MARK}"
     _say(console, f"Rows as they will be trained ({shown}):")
-    for which, example in zip(("shortest", "median", "longest"), check.preflight.examples, strict=False):
+    examples = check.preflight.examples
+    names = ("shortest", "median", "longest") if len(examples) == 3 else ("shortest", "longest")
+    for which, example in zip(names, examples, strict=False):
         counts = f"{example.num_tokens:,} tokens, {example.num_trained_tokens:,} trained"
         _say(console, f"\n--- {plain(example.name)} ({which}: {counts})")
         console.print(example_text(example, colour), soft_wrap=True)

@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 from distill.core.records import Message, Problem, problem_id
 from distill.core.table_cells import CellError, answer_text
 from distill.errors import ProblemError
+from distill.grading.golds import ChoiceGold, UnreadableGoldError, read_choice_golds, strip_answer
 from distill.grading.gym_tasks import gym_questions
+from distill.grading.options import options_of
 from distill.isolation import FunctionError, IsolationError, call_isolated
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
@@ -255,9 +257,6 @@ def _choice_answers(source: ProblemSource, rows: Sequence[_ReadRow]) -> list[str
     Raises:
         ProblemError: some answers name no option or are ambiguous.
     """
-    from distill.grading.golds import ChoiceGold, UnreadableGoldError, read_choice_golds
-    from distill.grading.options import options_of
-
     given = [row for row in rows if row.answer is not None]
     golds = [
         ChoiceGold(
@@ -310,7 +309,6 @@ def _usual_options_column(source: ProblemSource, row: Mapping[str, Any], questio
     """Return the usual column that holds the options, unless the question lists them itself."""
     if source.task != "choice":
         return None
-    from distill.grading.options import options_of
 
     column = next((c for c in OPTION_COLUMNS if isinstance(row.get(c), list | dict) and row[c]), None)
     asked = [{"role": "user", "content": question}]
@@ -363,7 +361,6 @@ def _final_answer(answer: Any, marker: str | None) -> str | None:
         _, found, text = text.rpartition(marker)
         if not found:
             return None
-    from distill.grading.golds import strip_answer
 
     return _clean(strip_answer(text)) or None
 

@@ -1,6 +1,7 @@
 """`distill sft --check` from the command line: what it shows, what it refuses, and that it loads no weights."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -189,3 +190,8 @@ def test_exit_code_2_with_the_findings_and_the_report_all_the_same(tmp_path, fil
     assert "are longer than sft.max_length (40)" in done.stderr
     done = run_cli(tmp_path, recipe, "--set", "sft.trl={}", "--set", "sft.max_length=256")
     assert (done.returncode, "Rows as they will be trained" in done.stdout) == (0, True)
+
+
+def test_two_rows_are_the_shortest_and_the_longest(tmp_path, filtered):
+    text = shown(check_sft(filtered([kept_row(1), kept_row(22)]), tmp_path / "runs"))
+    assert re.findall(r"\((shortest|median|longest):", text) == ["shortest", "longest"]
