@@ -20,8 +20,8 @@ ifeq ($(FLAVOUR),cpu)
 UV_OPTIONS := --override cpu-overrides.txt $(if $(FIND_LINKS),--find-links "$(FIND_LINKS)",--torch-backend cpu)
 endif
 
-# Slow tests wait for processes much of the time; on a GPU, whose memory two of them would not share, one at a time.
-SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),2,0)
+# Slow tests wait for other processes a third of the time; on a GPU, whose memory two would not share, one at a time.
+SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),3,0)
 
 .PHONY: help install quickstart test gpu-check lint format clean
 

@@ -34,7 +34,7 @@ def test_sampling_onto_a_full_disk_stops_clearly_and_goes_on_later(small_disk, t
         f"name: full\nstudent: {tiny_llama}\nproblems: [{{source: 'file:problems.jsonl'}}]\n"
         f"generate:\n  teacher: {tiny_llama}\n  samples_per_problem: {NUM_SAMPLES}\n"
         "  sampling: {temperature: 1.0, top_p: 1.0, max_tokens: 48}\n"
-        "  compute: {engine: transformers, max_num_seqs: 4}\n"
+        "  compute: {engine: transformers, max_num_seqs: 16}\n"
         "sft: {max_length: 256}\n"
     )
     command = [sys.executable, "-m", "distill", "generate", str(tmp_path / "recipe.yaml"), "--run-dir", str(small_disk)]
