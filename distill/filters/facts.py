@@ -20,7 +20,8 @@ from distill.errors import StageError
 from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
-from distill.grading import GRADER_VERSION, Grade, grade_from, grade_slowly, quick_grade
+from distill.grading import Grade, grade_from, grade_slowly, quick_grade
+from distill.grading.cached import cache_entry, grade_from_cache, grade_key
 from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT, GradingPool, Outcome, PoolTask
 from distill.isolation import wire
 from distill.storage.fact_cache import FactCache, fact_key
@@ -147,17 +148,19 @@ def examine_piece(piece: RowRange) -> Examined:
     ungraded: list[tuple[int, bytes, str]] = []
     for row in answered:
         problem, content = piece.problems[traces[row].problem_id], traces[row].content
-        text_key, grade_key = keys[row]
+        text_key, key_of_grade = keys[row]
         if (about := known.get(text_key) or fresh.get(text_key)) is not None:
             facts[row] = _with_text(facts[row], about)
-        grade = known.get(grade_key) or fresh.get(grade_key)
-        if grade is None or _was_stopped_sooner(grade, piece.settings):
+        limits = piece.settings.timeout_s, piece.settings.memory_gib
+        grade = grade_from_cache(known.get(key_of_grade) or fresh.get(key_of_grade), *limits)
+        if grade is None:
             quick = quick_grade(problem, content, last_number=False)
             if not isinstance(quick, Grade):
-                ungraded.append((row, grade_key, quick.extracted_answer))
+                ungraded.append((row, key_of_grade, quick.extracted_answer))
                 continue
-            grade = fresh[grade_key] = asdict(quick)
-        facts[row] = replace(facts[row], grade=_read_grade(grade))
+            grade = quick
+            fresh[key_of_grade] = asdict(quick)
+        facts[row] = replace(facts[row], grade=grade)
     return Examined(facts, list(fresh.items()), ungraded)
 
 
@@ -183,9 +186,7 @@ def _keys(problem: Problem, trace: Trace, settings: Settings) -> tuple[bytes, by
     """Return the cache keys of the facts about a trace's text and of its grade."""
     language = _language(problem, settings) or ""
     text = fact_key("text", settings.fingerprint, language, problem.question, trace.reasoning, trace.content)
-    gold = json.dumps([problem.task, problem.answer, problem.metadata, settings.gym_min_score], sort_keys=True)
-    question = problem.question if problem.task == "choice" else ""
-    return text, fact_key("grade", str(GRADER_VERSION), settings.graders, gold, question, trace.content)
+    return text, grade_key(problem, trace.content, settings.graders, settings.gym_min_score)
 
 
 def _language(problem: Problem, settings: Settings) -> str | None:
@@ -244,16 +245,6 @@ def _tokenizer(file: str) -> Any:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(file)
-
-
-def _read_grade(cached: Mapping[str, Any]) -> Grade:
-    return Grade(cached["correct"], cached["extracted_answer"], cached["reason"])
-
-
-def _was_stopped_sooner(grade: Mapping[str, Any], settings: Settings) -> bool:
-    """Return whether a cached grading was given up under tighter limits than the current ones."""
-    limits = grade.get("limits")
-    return limits is not None and (settings.timeout_s > limits[0] or settings.memory_gib > limits[1])
 
 
 def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> Iterator[RowRange]:
@@ -405,12 +396,8 @@ class _Examination:
         facts, grade = opened.facts[asked.row], grade_from(outcome, asked.extracted)
         assert facts is not None
         settings = opened.piece.settings
-        cached = asdict(grade)
-        if outcome is TIMED_OUT:
-            cached["limits"] = [settings.timeout_s, settings.memory_gib]
-        # A crash is not cached: it may be the machine's fault.
-        if outcome is TIMED_OUT or not isinstance(outcome, Outcome):
-            self._cache.put({asked.key: cached})
+        if (entry := cache_entry(grade, outcome, settings.timeout_s, settings.memory_gib)) is not None:
+            self._cache.put({asked.key: entry})
         opened.facts[asked.row] = replace(facts, grade=grade)
         opened.num_missing -= 1
         self._finish(opened)

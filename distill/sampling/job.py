@@ -10,6 +10,8 @@ from typing import Any
 from distill.core.records import Problem, SampleKey, Trace
 from distill.core.thinking import split_reasoning, teacher_messages, whole_characters
 from distill.engines.base import Completion, EngineSpec, Request
+from distill.grading.gym import FULL_SCORE
+from distill.grading.pool import MEMORY_GIB
 from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
 
 SAMPLE_BYTES = 16 << 20
@@ -45,6 +47,10 @@ class SamplingJob:
     """Request no more samples of a problem once this many are graded as correct."""
     grade_timeout_s: float | None = None
     """Grade while sampling, with this time limit per grading; `None`: no grading."""
+    grade_memory_gib: float = MEMORY_GIB
+    gym_min_score: float = FULL_SCORE
+    facts: str | None = None
+    """Path of the fact cache that grades are read from and written to; `None`: they are forgotten."""
     price: dict[str, Any] | None = None
     retry_errors: bool = False
     """Retry samples that are stored as errors."""

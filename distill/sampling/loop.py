@@ -303,4 +303,7 @@ def cost(tally: Tally, price: Price) -> float:
 
 
 def _maybe_grader(job: SamplingJob) -> contextlib.AbstractContextManager[BackgroundGrader | None]:
-    return contextlib.nullcontext() if job.grade_timeout_s is None else BackgroundGrader(job.grade_timeout_s)
+    if job.grade_timeout_s is None:
+        return contextlib.nullcontext()
+    cache = None if job.facts is None else Path(job.facts)
+    return BackgroundGrader(job.grade_timeout_s, job.grade_memory_gib, job.gym_min_score, cache)

@@ -15,7 +15,6 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -33,6 +32,7 @@ from distill.filters.funnel import Funnel
 from distill.filters.nothing_kept import nothing_kept
 from distill.filters.problem_notes import notes_on_problems
 from distill.filters.select import Candidate, over_limits
+from distill.grading.cached import library_versions
 from distill.grading.pool import GradingPool
 from distill.models.tokenizers import TOKENIZER
 from distill.recipe.filter import FilterConfig
@@ -40,7 +40,7 @@ from distill.sampling.judging import Question, ask_judge
 from distill.stages import RunContext, never_grows, remake_damaged, reopen_if_damaged, traces_fingerprint
 from distill.storage.fact_cache import FactCache
 from distill.storage.files import disk_errors, replace_folder, sync_tree, write_json
-from distill.storage.layout import CERTIFICATE, DROPPED, KEPT, PROBLEMS, VERDICTS
+from distill.storage.layout import CERTIFICATE, DROPPED, FACTS_FILE, KEPT, PROBLEMS, VERDICTS
 from distill.storage.problem_file import ProblemFile
 from distill.storage.run_folder import Summary
 from distill.storage.shards import ShardWriter
@@ -52,9 +52,6 @@ FROM_DATASETS = ("evaluation_sets",)
 grows = never_grows
 reopen_if_lost = reopen_if_damaged(SECTION)
 
-GRADER_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy", "reasoning-gym")
-CACHE = "facts.sqlite"
-"""In the run folder, not the stage's, so that it survives a change of the filter's settings."""
 FACTS = ".facts"
 DECIDED = ".decided.jsonl"
 
@@ -156,12 +153,12 @@ def _settings(run: RunContext) -> Settings:
     leaks = [generate.system or "", *(f"{e.reasoning}\n{e.answer}" for e in generate.examples)] if generate else []
     student = run.student_model if _counts_tokens(config) else None
     return Settings(
-        cache=str((run.run_dir / CACHE).absolute()),
+        cache=str((run.run_dir / FACTS_FILE).absolute()),
         language=config.readability.language,
         leaks=tuple(filter(None, leaks)),
         tokenizer=str((student.path / TOKENIZER).absolute()) if student else None,
         student=f"{student.name}@{student.revision}" if student else "",
-        graders=" ".join(f"{name} {version(name)}" for name in GRADER_LIBRARIES),
+        graders=library_versions(),
         gym_min_score=config.gym_min_score,
         timeout_s=config.grade_timeout_s,
         memory_gib=config.grade_memory_gib,
@@ -205,7 +202,7 @@ def _ask(
     num = sum(is_for_the_judge(facts, judge.role) for facts in read_facts(facts_folder, num_pieces))
     judged: dict[str, dict[SampleKey, bool | None]] = defaultdict(dict)
     with (
-        FactCache(run.run_dir / CACHE, write=True) as cache,
+        FactCache(run.run_dir / FACTS_FILE, write=True) as cache,
         ProgressBar(f"filter: ask {judge.model}", num, "answers") as progress,
     ):
         for key, verdict in ask_judge(questions(), judge, cache, progress=progress):

@@ -23,7 +23,7 @@ from distill.sampling.loop import cost, run_sampling
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, always_useful, chat_format_of, nothing_to_read, reopen_if_damaged
 from distill.storage.files import read_jsonl, write_jsonl
-from distill.storage.layout import LEDGER, PROBLEMS, SKIPPED
+from distill.storage.layout import FACTS_FILE, LEDGER, PROBLEMS, SKIPPED
 from distill.storage.ledger import Tally, index_ledger
 from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, stored_without_repair
@@ -198,6 +198,9 @@ def _job(run: RunContext) -> SamplingJob:
         extra_body=config.extra_body,
         stop_after_correct=config.stop_after_correct,
         grade_timeout_s=run.recipe.filter.grade_timeout_s,
+        grade_memory_gib=run.recipe.filter.grade_memory_gib,
+        gym_min_score=run.recipe.filter.gym_min_score,
+        facts=str(run.run_dir / FACTS_FILE),
         price=plain["price"],
         retry_errors=run.retry_errors,
     )

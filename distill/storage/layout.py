@@ -12,6 +12,8 @@ LOCK_FILE = "recipe.lock.yaml"
 COMMAND = "command.json"
 """The command that started the run."""
 ESTIMATE = "plan.json"
+FACTS_FILE = "facts.sqlite"
+"""Grades and measures of texts, whatever the recipe; it serves several stages and recipes."""
 WRITER_LOCK = ".lock"
 """Locked by the process that writes."""
 

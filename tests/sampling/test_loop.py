@@ -8,10 +8,14 @@ import pytest
 from distill.core.progress import duration
 from distill.core.records import Problem
 from distill.engines.base import Completion
+from distill.grading import Grade
+from distill.grading.cached import cache_entry, grade_from_cache, grade_key, library_versions
+from distill.grading.pool import CRASHED, TIMED_OUT
 from distill.recipe.sampling import Price
 from distill.sampling.job import SamplingJob, make_request, missing_keys, sample_seed
 from distill.sampling.loop import cost, run_sampling
 from distill.sampling.status import status_lines
+from distill.storage.fact_cache import FactCache
 from distill.storage.files import read_json, write_jsonl
 from distill.storage.ledger import Tally, index_ledger, read_ledger
 
@@ -161,6 +165,28 @@ def test_right_answers_of_earlier_calls_count_and_more_may_be_asked_for_later(tm
     index = index_ledger(tmp_path / "ledger.jsonl")
     assert 3 <= engine.num_requests <= 4
     assert len(index.places) + len(index.skipped) == 6
+
+
+def test_grades_are_kept_for_the_filter_and_not_made_twice(tmp_path, fake_engine):
+    asked = Problem("p", [{"role": "user", "content": "Expand."}], "x^2+1", "math", "test")
+    key = grade_key(asked, "\\boxed{1+x^2}", library_versions(), 1.0)
+    cached = {"grade_timeout_s": 20.0, "facts": str(tmp_path / "facts.sqlite")}
+    answer = "<think>\nWell.\n</think>\n\n\\boxed{1+x^2}"
+    result = run_sampling(job(tmp_path, [asked], samples=1, **cached), fake_engine([answer]))
+    assert result["num_correct"] == 1
+    with FactCache(tmp_path / "facts.sqlite", write=True) as cache:
+        entry = cache.get([key])[key]
+        assert entry == {"correct": True, "extracted_answer": "1+x^2", "reason": None}
+        cache.put({key: {**entry, "correct": False, "reason": "wrong_answer"}})
+    result = run_sampling(job(tmp_path, [asked], samples=2, **cached), fake_engine([answer]))
+    assert result["num_correct"] == 0
+
+
+def test_a_grade_under_a_tighter_limit_is_made_again():
+    gave_up = cache_entry(Grade(None, "x", "ungraded_timeout"), TIMED_OUT, 5.0, 4.0)
+    assert grade_from_cache(gave_up, 5.0, 4.0) == Grade(None, "x", "ungraded_timeout")
+    assert grade_from_cache(gave_up, 6.0, 4.0) is grade_from_cache(gave_up, 5.0, 5.0) is None
+    assert cache_entry(Grade(None, "x", "ungraded_crash"), CRASHED, 5.0, 4.0) is None
 
 
 class StoppedEngine:
