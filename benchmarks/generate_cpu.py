@@ -43,7 +43,7 @@ def main() -> None:
         print(json.dumps(measure(options.child, options.requests)))
         return
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    ways = WAYS
+    ways: tuple[str, ...] = WAYS
     for turn in range(options.rounds):
         for which in ways if turn % 2 == 0 else reversed(ways):
             rates[which].append(_in_a_child(which, options.requests))
