@@ -199,9 +199,9 @@ class ReplicatedEngine:
     def _mark_ready(self, one: _Replica, ready: Ready) -> None:
         one.max_in_flight = ready.max_in_flight
         self.settings = self.settings or dict(ready.settings)
-        self._count_places()
+        self._update_max_in_flight()
 
-    def _count_places(self) -> None:
+    def _update_max_in_flight(self) -> None:
         self.max_in_flight = sum(one.max_in_flight for one in self._replicas)
 
     def _hand_out(self) -> None:
@@ -238,7 +238,7 @@ class ReplicatedEngine:
                     self._mark_ready(one, message)
                 elif isinstance(message, Failed):
                     sys.stderr.write(
-                        f"The replica on {one.place.name} cannot be restarted: {printable(message.message)}\n"
+                        f"The replica on {one.place.name} failed to restart: {printable(message.message)}\n"
                     )
                 elif isinstance(message, InFlight):
                     one.num_tokens = message.num_tokens
@@ -271,7 +271,7 @@ class ReplicatedEngine:
             new = self._spawn(dead.place)
             new.num_restarts = dead.num_restarts + 1
             self._replicas.append(new)
-        self._count_places()
+        self._update_max_in_flight()
         why = f"in flight when {MAX_DEATHS} replicas died (the last one: {self._last_cause})"
         return [Completion(key, "", "error", 0, 0, error=why) for key in given_up]
 
@@ -356,18 +356,30 @@ def _serve(
         except DistillError as error:
             traceback.print_exc()
             code = 1
-            pipe.send(Failed(type(error).__name__, str(error)))
+            _send(pipe, Failed(type(error).__name__, str(error)))
         else:
             _answer(pipe, engine)
             engine.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone
+    except _ParentGoneError:
+        pass
     except BaseException:
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # exit handlers of vLLM and torch may hang
+
+
+class _ParentGoneError(Exception):
+    """Nobody reads the pipe any more."""
+
+
+def _send(pipe: "Connection[Any, Any]", message: Any) -> None:
+    # Only here: a broken pipe inside an engine is an error of the engine.
+    try:
+        pipe.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        raise _ParentGoneError from None
 
 
 def _ignore(*_: Any) -> None:
@@ -379,7 +391,7 @@ def _answer(pipe: "Connection[Any, Any]", engine: Engine) -> None:
     inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
     # Read in a thread: if both ends blocked on sending, they would deadlock.
     threading.Thread(target=_read_all, args=(pipe, inbox), daemon=True).start()
-    pipe.send(Ready(engine.settings, engine.max_in_flight))
+    _send(pipe, Ready(engine.settings, engine.max_in_flight))
     told_at = time.monotonic()
     while True:
         finished = []
@@ -392,10 +404,10 @@ def _answer(pipe: "Connection[Any, Any]", engine: Engine) -> None:
         if engine.num_in_flight:
             finished += engine.step()
         if finished:
-            pipe.send(finished)
+            _send(pipe, finished)
         if time.monotonic() - told_at >= TELL_EVERY_S:
             told_at = time.monotonic()
-            pipe.send(InFlight(engine.num_tokens_in_flight))
+            _send(pipe, InFlight(engine.num_tokens_in_flight))
 
 
 def _read_all(pipe: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Request | None]") -> None:

@@ -50,14 +50,14 @@ CPU_REACHED = Range(0.4, 1.3)
 """Share of an assumed core's float32 peak that vLLM's decoding reaches; SmolLM2-135M at 400 to 840 tokens/s on 2 cores
 of an AMD EPYC (Zen 5) is 0.58 to 1.22: cores with bfloat16 instructions exceed the peak of float32."""
 MEASURED_REACHED = Range(0.2, 1.1)
-"""The same for measured products: low on cores with such fast products that everything else dominates."""
+"""The same relative to measured products; low where products are so fast that other work dominates."""
 SERVED_SPEED = Range(10, 60)
 """Assumed: tokens per second of a server for each request in flight."""
 IN_FLIGHT_PER_URL = 256
 START_S = {"gpu": Range(60, 300), "cpu": Range(6, 60)}
 """Loading a model into an engine, in seconds; on GPUs including compilation and CUDA graphs."""
 LOAD_GIB_PER_S = Range(0.3, 3.0)
-CHARS_ON_DISK = Range(5.0, 12.0)
+DISK_BYTES_PER_TOKEN = Range(5.0, 12.0)
 """Bytes of a completion token on disk: text, reasoning and content, in the ledger and then in Parquet."""
 PROCESS_GIB = Range(1.5, 3.5)
 """Memory of the processes on CPU besides the weights: Python, torch, vLLM, grading."""
@@ -96,7 +96,7 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     shown = sum(len(e.problem) + len(e.reasoning) + len(e.answer) for e in config.examples) + len(config.system or "")
     fresh = work.prompt_tokens
     prompt = fresh.plus(tokens_of(Range.exact(shown))).plus(Range.exact(TEMPLATE_TOKENS * len(config.examples)))
-    # The engine may have cached the prompt in the problem's first sample, as far as it fills whole blocks.
+    # Computed once per problem if the prefix cache keeps the prompt, at worst for every sample.
     fresh = fresh.times(1 / k, 1)
     completion = completion_length(config.teacher, config.sampling, config)
     if seen is not None and seen.are_enough:
@@ -315,7 +315,7 @@ def _memory(model: ModelFacts, compute: SamplingCompute, machine: Machine, asked
 
 
 def _disk(asked: SamplingLoad) -> Range:
-    return asked.tokens.by(CHARS_ON_DISK).times(1 / GIB).because("texts in the ledger and in Parquet")
+    return asked.tokens.by(DISK_BYTES_PER_TOKEN).times(1 / GIB).because("texts in the ledger and in Parquet")
 
 
 def served_quantities(

@@ -83,8 +83,8 @@ def _with_votes(problem: Problem, facts: Sequence[Facts], config: FilterConfig) 
 def _is_for_a_vote(problem: Problem, graded: Sequence[_Graded], voting: Majority) -> bool:
     """Return whether to grade by majority vote.
 
-    This is the case if the expected answer is missing and no scorer could grade without it, or if it is doubted and no
-    trace is correct.
+    This is the case if there is no expected answer and no scorer that does without one, or if `majority.doubted` is set
+    and no trace is correct.
     """
     if problem.answer is None:
         return all(one.correct is None for one in graded if one.facts.grade and one.facts.grade.extracted_answer)
@@ -116,8 +116,8 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         details["majority"] = graded.vote
     if reason:
         drop(reason)
-    if correct is None and facts.key in notes.judged:
-        drop("ungraded_judge")
+    if correct is None and notes.judged.get(facts.key, False) is None:
+        drop("ungraded_judge")  # beside the rule's own reason
     if facts.finish_reason == "length":
         drop("truncated")
     if facts.finish_reason == "loop":
@@ -218,7 +218,7 @@ def measured(reason: str, measures: Measures) -> str:
 
 
 def _choose(verdicts: list[Verdict], facts: Sequence[Facts], select: Select, source: str, seed: int) -> list[Verdict]:
-    """Drop good traces if the problem is outside the pass-rate band, or if they exceed its share."""
+    """Drop good traces if their problem's pass rate is outside the band, else those beyond `select.per_problem`."""
     rate = pass_rate(verdict.correct for verdict in verdicts)
     if rate is not None and not in_band(rate, select):
         detail = f"{rate:.0%} right, wanted {select.min_pass_rate:.0%} to {select.max_pass_rate:.0%}"
@@ -229,7 +229,7 @@ def _choose(verdicts: list[Verdict], facts: Sequence[Facts], select: Select, sou
 
 
 def candidate(facts: Facts, source: str) -> Candidate:
-    """Return what selection needs to know about a trace."""
+    """Return what selection needs to know about a trace; its tokens are the student's where they were counted."""
     num_tokens = facts.num_completion_tokens if facts.num_tokens is None else facts.num_tokens
     return Candidate(facts.problem_id, facts.sample_index, source, num_tokens, facts.signature)
 

@@ -61,8 +61,8 @@ def check_lineage(
             manifest then provides the recipe.
         before: the names of all those stages, in order.
         wanted_by: the command that builds on them.
-        same_split: whether the training problems are known to be those that the traces answer, whatever the recipe
-            says.
+        same_split: whether the caller has checked that the traces answer this recipe's training problems; changed
+            `problems` and `eval.` keys are then ignored.
 
     Raises:
         UserError: a stage was made with other settings.
@@ -71,20 +71,20 @@ def check_lineage(
     for place, stage in enumerate(before):
         told = next((manifests[name] for name in before[place:] if name in manifests), None)
         changed = {} if told is None else changed_settings(recipe, stage, told)
-        if stage == recipe.traces_stage and (same_split or _has_measured(recipe, manifests)):
+        if stage == recipe.traces_stage and (same_split or _eval_checked_split(recipe, manifests)):
             changed = {key: pair for key, pair in changed.items() if not key.startswith(SPLIT)}
         if changed:
             raise UserError(_refusal(stage, changed, wanted_by))
-    for stage, before, used, is_there in _links(recipe, manifests):
-        if used != is_there:
+    for stage, source, used, current in _links(recipe, manifests):
+        if used != current:
             raise StoreError(
-                f"{wanted_by}: {stage} was made from another result of {before} than the current one, so its "
+                f"{wanted_by}: {stage} was made from another result of {source} than the current one, so its "
                 f"{MADE[stage]} cannot be used. Make them again with `distill {stage} --force` (what is there is moved "
                 "aside)."
             )
 
 
-def _has_measured(recipe: Recipe, manifests: Manifests) -> bool:
+def _eval_checked_split(recipe: Recipe, manifests: Manifests) -> bool:
     """Return whether this recipe's evaluation is complete, in which case it has compared the problems themselves."""
     measured = manifests.get("eval")
     if measured is None or recipe_of_manifest(measured) is None:
@@ -130,17 +130,21 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
         tree["generate"]["teacher"] = hub_id_of(tree["generate"]["teacher"])
     if tree["eval"] is None:
         tree["eval"] = {"held_out": 0, "benchmarks": []}
-    parts = PARTS[stage]
-    if stage == "filter" and recipe.filter.min_tokens is None and recipe.filter.max_tokens is None:
-        parts = parts[:2]  # without limits in the student's tokens, the student does not matter
     found: dict[str, Any] = {}
-    for part in parts:
+    for part in _parts_of(recipe, stage):
         section, _, key = part.partition(".")
         if key:
             found.setdefault(section, {})[key] = tree[section][key]
         else:
             found[section] = _deciding(tree[section])
     return found
+
+
+def _parts_of(recipe: Recipe, stage: str) -> tuple[str, ...]:
+    """Return the keys of `PARTS` that affect a stage of this recipe."""
+    if stage == "filter" and recipe.filter.min_tokens is None and recipe.filter.max_tokens is None:
+        return ("seed", "filter")  # without limits in the student's tokens, the student does not matter
+    return PARTS[stage]
 
 
 def recipe_of_manifest(manifest: Mapping[str, Any]) -> Recipe | None:
@@ -152,7 +156,7 @@ def recipe_of_manifest(manifest: Mapping[str, Any]) -> Recipe | None:
 
 
 def recipe_as_run(recipe: Recipe, manifests: Manifests) -> Recipe:
-    """Return the recipe with the values that the complete stages were made with.
+    """Return the recipe with the values that the complete stages were made with; as it is, if these conflict.
 
     Args:
         recipe: the current recipe.
@@ -164,7 +168,7 @@ def recipe_as_run(recipe: Recipe, manifests: Manifests) -> Recipe:
         if stage not in PARTS or then is None or not changed_settings(recipe, stage, manifest):
             continue
         made = then.model_dump(mode="json")
-        for part in PARTS[stage]:
+        for part in _parts_of(then, stage):
             section, _, key = part.partition(".")
             if not key:
                 tree[section] = made[section]

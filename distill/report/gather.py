@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,15 @@ from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
 from distill.storage.files import read_object
-from distill.storage.layout import IDENTITY, LEDGER, MANIFEST, PROBLEMS
-from distill.storage.ledger import read_ledger
+from distill.storage.layout import IDENTITY, LEDGER, LOCK_FILE, MANIFEST, METRICS, PROBLEMS, SUMMARY
+from distill.storage.ledger import index_ledger, read_at
 from distill.storage.problem_file import ProblemFile
 from distill.storage.run_folder import StageFolder, is_run, writer_of
-from distill.storage.trace_store import shard_files, stored_traces
+from distill.storage.trace_store import stored_traces
 
 FACTS_VERSION = 1
-SUMMARY, LOCK = "summary.json", "recipe.lock.yaml"
 
-STAGES = {
+STAGE_LABELS = {
     "generate": "Sample traces",
     "import": "Import traces",
     "filter": "Grade and filter",
@@ -68,7 +68,10 @@ class Run:
 
 def last_change(folder: Path) -> float:
     """Return when a run last changed, in seconds since 1970; 0 if it has none of the usual files."""
-    files = [folder / SUMMARY, *(folder / stage / name for stage in STAGES for name in (IDENTITY, MANIFEST, LEDGER))]
+    files = [
+        folder / SUMMARY,
+        *(folder / stage / name for stage in STAGE_LABELS for name in (IDENTITY, MANIFEST, LEDGER)),
+    ]
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
@@ -90,7 +93,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         )
     damage = Damage(folder)
     summary = _object(folder / SUMMARY, damage) or {"name": folder.name, "recipe": dict(recipe or {})}
-    manifests = {name: found for name in STAGES if (found := _manifest(folder / name, damage)) is not None}
+    manifests = {name: found for name in STAGE_LABELS if (found := _manifest(folder / name, damage)) is not None}
     # Manifests take precedence: the summary may be older than a finished or a reopened stage.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
     run = Run(folder, {}, damage=damage)
@@ -120,7 +123,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         "estimate": summary.get("estimate"),
         "recipe": summary.get("recipe"),
         "lineage": {name: _lineage(manifest) for name, manifest in manifests.items()},
-        "lock": _text(folder / LOCK),
+        "lock": _text(folder / LOCK_FILE),
         "damaged": damage.to_json(),
     }
     history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
@@ -169,7 +172,7 @@ def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
         absent.add("push")
     if recipe and not recipe.get("eval"):
         absent.add("eval")
-    return [name for name in STAGES if name not in absent or name in there]
+    return [name for name in STAGE_LABELS if name not in absent or name in there]
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:
@@ -178,18 +181,21 @@ def _of_manifest(manifest: Row) -> dict[str, Any]:
 
 
 def _begun(folder: Path) -> list[str]:
-    return [name for name in STAGES if (folder / name / IDENTITY).is_file()]
+    return [name for name in STAGE_LABELS if (folder / name / IDENTITY).is_file()]
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
     """Return the logged steps of an unfinished training, up to the first damaged line; NaN becomes `None`."""
-    file = folder / "metrics.jsonl"
+    file = folder / METRICS
     found = []
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
         try:
-            found.append(json.loads(line, parse_constant=lambda _: None))
+            step = json.loads(line, parse_constant=lambda _: None)
         except ValueError:
             break
+        if not isinstance(step, dict):
+            break
+        found.append(step)
     return found
 
 
@@ -251,12 +257,15 @@ def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes, damage: 
 
 
 def _unfiltered(folder: Path) -> tuple[list[Card], int]:
-    """Return the same for a run that is not filtered yet, from the shards or from an unfinished stage's ledger."""
+    """Return cards and the number of traces of a run that is not filtered yet, from shards and an unfinished ledger."""
     picker: Picker[Trace] = Picker(MAX_TRACES)
     seen: set[SampleKey] = set()
-    traces = stored_traces(folder) if shard_files(folder) else read_ledger(folder / LEDGER)
-    for trace in traces:
-        if trace.key not in seen:
+    index = index_ledger(folder / LEDGER)
+    retried = index.places.keys() - index.errors
+    drawn_later = read_at(folder / LEDGER, index.places.values()) if index.places else ()
+    for trace in chain(stored_traces(folder), drawn_later):
+        is_replaced = trace.finish_reason == "error" and trace.key in retried
+        if trace.key not in seen and not is_replaced:
             seen.add(trace.key)
             picker.offer(trace.finish_reason, trace.key, trace)
     with ProblemFile(folder / PROBLEMS) as problems:

@@ -12,7 +12,7 @@ from distill.core.records import REASONS
 from distill.report import charts
 from distill.report.cards import Card, Shown, fit
 from distill.report.embed import FORMULA, HERE, embedded_json, policy, scripts, styles
-from distill.report.gather import STAGES, Run
+from distill.report.gather import STAGE_LABELS, Run
 from distill.report.headline import figures, headline
 from distill.report.pick import MAX_TRACES, RULE
 from distill.report.questions import Question, shown_questions
@@ -182,7 +182,7 @@ def _own(text: str) -> Any:
 def stage_rows(facts: Row) -> list[dict[str, Any]]:
     """Return the run's stages in order, each with its state: one of docs/json.md, or `waiting` (not begun)."""
     stages = mapping(facts.get("stages"))
-    names = facts.get("stage_names") or [name for name in STAGES if name != "import"]
+    names = facts.get("stage_names") or [name for name in STAGE_LABELS if name != "import"]
     stopped, begun = mapping(facts.get("stopped")).get("stage"), mapping(facts.get("begun")).get("stage")
     at_work = "running" if facts.get("state") == "running" else "unfinished"
     bars = {row["name"]: row for row in charts.time_bars({name: stages.get(name) for name in names})}
@@ -191,7 +191,7 @@ def stage_rows(facts: Row) -> list[dict[str, Any]]:
         metrics = mapping(stages.get(name))
         state = "stopped" if name == stopped else at_work if name == begun else "waiting"
         state = "complete" if name in stages else state
-        rows.append({**bars[name], "label": STAGES.get(name, name), "state": state, "metrics": metrics})
+        rows.append({**bars[name], "label": STAGE_LABELS.get(name, name), "state": state, "metrics": metrics})
         rows[-1]["cost"] = _money(mapping(metrics.get("cost")))
     return rows
 

@@ -50,8 +50,8 @@ def run_recipe(
     Args:
         recipe: the recipe.
         runs_dir: folder in which the run folder `<recipe name>/` is created.
-        stages: names of stages; left out: all that the recipe has.
-        force: move results of another recipe aside instead of refusing.
+        stages: names of stages; left out, or none: all that the recipe has.
+        force: move results of another recipe aside instead of refusing, and train a damaged student again.
         say: called with one line per step.
         retry_errors: retry samples that ended in errors.
         leader: leads the other processes of a launcher (such as torchrun), if one started this process.
@@ -64,9 +64,12 @@ def run_recipe(
         DistillError: a stage failed; finished work is kept, and the same call resumes it.
     """
     run = RunContext(recipe, runs_dir / recipe.name, retry_errors, leader)
-    wanted = [name for name in STAGES if name in (stages or stages_of(recipe))]
+    asked = stages or stages_of(recipe)
+    if unknown := [name for name in asked if name not in STAGES]:
+        raise UserError(f"stages: there is no stage {unknown[0]!r}. There are: {', '.join(STAGES)}.")
+    wanted = [name for name in STAGES if name in asked]
     with only_writer(run.run_dir):
-        _check_inputs(run, wanted)
+        _prepare(run, wanted)
         _record_estimate(run, wanted, force, say)
         at_work = AtWork(accepted)
         for name in wanted:
@@ -74,17 +77,18 @@ def run_recipe(
                 did_something = _run_stage(run, name, force, say, at_work)
                 STAGES[name].finish(run)
             except BaseException as error:
+                # A refusal before any work must not replace the record of an earlier stop.
                 if at_work.has_begun:
                     _record_stop(run, name, error, say)
                 raise
             if did_something or name == wanted[-1]:
                 summary = write_summary(run)
                 write_report(run, say)
-        at_work.begin()
+        at_work.begin()  # all were skipped, which the caller wants to know too
         return summary
 
 
-def _check_inputs(run: RunContext, wanted: Sequence[str]) -> None:
+def _prepare(run: RunContext, wanted: Sequence[str]) -> None:
     """Load or check every model, engine and problem set that the stages need, before any expensive work."""
     for name in wanted:
         STAGES[name].prepare(run, lambda: not _all_done(run, wanted))
@@ -94,12 +98,12 @@ def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: S
     """Record the estimate; an error there does not stop the run."""
     from distill.runs.plan_record import record_estimate
 
-    with _said(say):
+    with _tolerating_estimate_errors(say):
         record_estimate(run, wanted, force)
 
 
 @contextmanager
-def _said(say: Say) -> Iterator[None]:
+def _tolerating_estimate_errors(say: Say) -> Iterator[None]:
     """Report an error of the estimate instead of raising it."""
     try:
         yield
@@ -108,7 +112,7 @@ def _said(say: Say) -> Iterator[None]:
 
 
 def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
-    """Return whether every stage would be skipped."""
+    """Return whether every stage would be skipped, unless one of its outputs turns out damaged."""
     try:
         return all(decide(run.folder(n), STAGES[n].identity(run), STAGES[n].grows).action == "skip" for n in wanted)
     except UserError:  # an earlier stage is not complete
@@ -135,10 +139,11 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
 
     stage, folder = STAGES[name], run.folder(name)
     identity = stage.identity(run)
+    # `check` may reopen the folder, so it comes before the decision.
     for found in stage.check(run):
         say(f"{name}: {found}")
     decision = decide(folder, identity, stage.grows)
-    if decision.action == "skip" and not _is_lost(run, name, force, say):
+    if decision.action == "skip" and not _reopen_if_lost(run, name, force, say):
         _note_recipe(run, name)
         say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
         return False
@@ -153,9 +158,9 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
             goes_on = False
             say(f"{name}: the recipe has changed; the old results are in {aside}")
     stage.ready(run)
-    if goes_on and folder.identity is not None:
+    if goes_on:
         say(f"{name}: resuming from existing results")
-        with _said(say):
+        with _tolerating_estimate_errors(say):
             note_going_on(run.run_dir, name)
     _check_disk(run.run_dir)
     folder.reopen()
@@ -191,7 +196,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
     return True
 
 
-def _is_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
+def _reopen_if_lost(run: RunContext, name: str, force: bool, say: Say) -> bool:
     """Return whether a finished stage must run again because outputs are missing or damaged."""
     lost = STAGES[name].reopen_if_lost(run, force)
     if lost is not None:

@@ -31,7 +31,7 @@ SHOW_EVERY_S = 1.0
 
 HINT_AFTER = 64
 HINT_SHARE = 0.9
-"""If this share of the first `HINT_AFTER` samples is cut off or loops, a hint about the settings is shown."""
+"""Once `HINT_AFTER` samples have ended: share of them cut off or looping, from which a hint on settings is shown."""
 
 
 def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, Any]:
@@ -44,7 +44,8 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         engine: engine to use; default: the one that `job.compute` asks for, started only if samples are missing.
 
     Returns:
-        The engine's settings, the samples and tokens drawn by this call, and the seconds spent drawing.
+        The settings of the engine that drew last (`None` if none has), and of this call the samples and tokens drawn,
+        the seconds spent drawing and, if it drew, how many were graded and correct.
 
     Raises:
         ModelError, StoreError: see the engines and the ledger.
@@ -57,8 +58,9 @@ def run_sampling(job: SamplingJob, engine: Engine | None = None) -> dict[str, An
         found = stored(folder).with_ledger(ledger.index)
         max_share = SamplingCompute.model_validate(job.compute).max_error_share
         again = found.errors if job.retry_errors or stopped_by_errors(found, ledger.index, max_share) else set()
-        found.tally.finish_reasons["error"] -= len(again)
         keys = missing_keys(list(problems), job.samples_per_problem, found.keys - again, job.stop_after_correct)
+        again = again & set(keys)
+        found.tally.finish_reasons["error"] -= len(again)  # they are counted again when they finish
         if not keys:
             return {"engine": read_json(folder / ENGINE), "num_sampled": 0, "num_tokens": 0, "seconds": 0.0}
         loop = _Loop(job, problems, keys, again, ledger, grader, found.tally)
@@ -124,7 +126,7 @@ class _Loop:
                 if trace.problem_id in open_problems:
                     self._grader.submit(self._problems[trace.problem_id], trace)
         while self._grader.num_waiting:
-            self._take_grades(wait_s=1.0)
+            self._take_grades(wait_s=1.0, drawn_earlier=True)
 
     def is_more_wanted(self) -> bool:
         return any(not self._has_enough(name) for name, _ in self._waiting)
@@ -200,6 +202,8 @@ class _Loop:
         return self._job.stop_after_correct is not None and self._num_right[name] >= self._job.stop_after_correct
 
     def _skip(self, keys: Iterable[SampleKey]) -> None:
+        keys = list(keys)
+        self._tally.finish_reasons["error"] += len(self._again & set(keys))  # they stay stored as errors
         keys = [key for key in keys if key not in self._again]
         self._ledger.skip(keys, f"stop_after_correct: {self._job.stop_after_correct} samples are right already")
         self._num_skipped += len(keys)
@@ -217,12 +221,12 @@ class _Loop:
             if self._grader is not None:
                 self._grader.submit(self._problems[trace.problem_id], trace)
 
-    def _take_grades(self, wait_s: float = 0.0) -> None:
+    def _take_grades(self, wait_s: float = 0.0, drawn_earlier: bool = False) -> None:
         if self._grader is None:
             return
         for (name, _), grade in self._grader.ready(wait_s):
-            self._num_graded += grade.correct is not None
-            self._num_correct += grade.correct is True
+            self._num_graded += grade.correct is not None and not drawn_earlier
+            self._num_correct += grade.correct is True and not drawn_earlier
             if grade.correct is True:
                 had_enough = self._has_enough(name)
                 self._num_right[name] += 1
@@ -269,7 +273,7 @@ class _Loop:
         if spent is not None and self._price is not None:
             parts.append(f"{spent:,.2f} {self._price.currency}")
             if self._num_correct:
-                # Correct answers of earlier calls are not counted again, so neither is their cost.
+                # Correct answers of earlier calls are not counted, so neither is their cost.
                 own = spent * self._num_sampled / num
                 parts.append(f"{own / self._num_correct:.4f} per correct answer")
         return ", ".join(parts)

@@ -82,13 +82,13 @@ def check(run: RunContext) -> list[str]:
 
 
 def forget(run: RunContext) -> bool:
-    """Return whether the filter is not complete or kept nothing."""
+    """Return whether the filter is incomplete or kept nothing, so that its results may be replaced without --force."""
     manifest = run.folder("filter").manifest
     return manifest is None or manifest["metrics"]["num_kept"] == 0
 
 
 def ready(run: RunContext) -> None:
-    """Verify the traces and their problems.
+    """Verify the traces and their problems; damaged shards are moved aside, and their stage counts as not complete.
 
     Raises:
         StoreError: some are damaged; the message says how to make them again.

@@ -1,4 +1,6 @@
-"""Finished traces: Parquet shards with checksums, made from the ledger in one atomic step, which then removes it.
+"""Finished traces as Parquet shards with checksums.
+
+`finalise` makes them from the ledger in one atomic step, and then removes the ledger.
 
 <folder>/ledger.jsonl                           grows while sampling
 <folder>/traces/train-00000-of-00002.parquet    what the recipe asks for, sorted by key
@@ -50,7 +52,7 @@ def check_stored(folder: StageFolder, again: str) -> list[str]:
 
     Args:
         folder: of the stage.
-        again: what happens to the rows of damaged shards, as a clause.
+        again: a clause that ends the messages: what happens to the rows of damaged shards.
 
     Returns:
         What was found, in words.
@@ -137,7 +139,7 @@ def stored(folder: Path) -> Stored:
 
 
 def stored_without_repair(folder: Path) -> Stored:
-    """Return the content of the shards without writing. Shards that a kill left half-way moved are not counted."""
+    """Return the content of the shards without writing; counts may be off while an interrupted move is unfinished."""
     found = Stored()
     columns = ["problem_id", "sample_index", "finish_reason", "num_prompt_tokens", "num_completion_tokens"]
     there = [name for name in _index(folder)["shards"] if (folder / name).exists()]
@@ -217,7 +219,7 @@ def finalise(
         The files of `traces/` with their number of rows, and counts over the wanted traces.
 
     Raises:
-        StoreError: the disk is full or not writable; nothing has changed.
+        StoreError: the disk is full or not writable; no stored sample is lost, and the next call repairs it.
     """
     _finish_interrupted(folder)
     index = index or index_ledger(folder / LEDGER)
@@ -232,12 +234,12 @@ def finalise(
         _keep_damaged_lines(folder, index.damaged)
         writers = {kind: ShardWriter(folder / NEW / kind, _schema()) for kind in (TRACES, UNUSED)}
         for key, same in groupby(heapq.merge(*sources, key=attrgetter("key")), key=attrgetter("key")):
-            # A key has several traces if an error was retried, or `finalise` was interrupted after storing it.
+            # A key has several traces if an error was retried.
             trace = min(same, key=lambda trace: trace.finish_reason == "error")
             wanted = is_wanted(key)
             trace = _within_a_row(trace, folder / OVERSIZE)
-            num_bytes = len(trace.text) + len(trace.reasoning) + len(trace.content)
-            writers[TRACES if wanted else UNUSED].write(trace.to_json(), num_bytes)
+            num_chars = len(trace.text) + len(trace.reasoning) + len(trace.content)  # near enough to bytes
+            writers[TRACES if wanted else UNUSED].write(trace.to_json(), num_chars)
             if wanted:
                 tally.add(trace.finish_reason, trace.num_prompt_tokens, trace.num_completion_tokens)
         shards = {

@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.core.progress import ProgressBar
-from distill.errors import ModelError, ProblemError
+from distill.errors import ModelError, ProblemError, StoreError
 from distill.execution.jobs import end_with_parent
 from distill.models.chat_templates import TemplateError, render_all
 from distill.models.tokenizers import Tokenizer, encode_all
-from distill.storage.files import disk_errors, read_json, replace_folder, sync_tree, write_json
+from distill.storage.files import disk_errors, read_object, replace_folder, sync_tree, write_json
 from distill.storage.fingerprints import sha256_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def token_rows(kept: Path, tokenizer: Tokenizer, cache: Path, workers: int | Non
     key = _content_key(kept, tokenizer)
     folder = cache / key
     with _only_maker(cache):
-        if read_json(folder / INDEX) is None:
+        if _indexed(folder) is None:
             _remove_other_rows(cache)
             _make(parts, tokenizer, folder, workers)
     return _open(folder)
@@ -371,5 +371,14 @@ def _write_part(part: _Part, target: Path, tokenizer: Tokenizer) -> None:
 def _open(folder: Path) -> Any:
     from datasets import Dataset, concatenate_datasets
 
-    index = read_json(folder / INDEX)
-    return concatenate_datasets([Dataset.from_file(str(folder / name)) for name in index["files"]])
+    return concatenate_datasets([Dataset.from_file(str(folder / name)) for name in _indexed(folder) or []])
+
+
+def _indexed(folder: Path) -> list[str] | None:
+    """Return the names of the files of complete rows; `None` if there are none, or if the index is damaged."""
+    try:
+        names = (read_object(folder / INDEX) or {}).get("files")
+    except StoreError:
+        return None
+    is_whole = isinstance(names, list) and all(isinstance(name, str) and (folder / name).is_file() for name in names)
+    return names if is_whole else None

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from distill.errors import UserError
 from distill.report import gather_run, render_report
 from distill.report.questions import MAX_QUESTIONS
 from distill.storage.files import read_json
+from distill.storage.ledger import Ledger
 
 
 def shown(run):
@@ -83,6 +85,24 @@ def test_a_run_that_was_killed_while_sampling_is_read_from_its_ledger(kit, tmp_p
     assert "<strong>generate</strong>: begun, not complete." in html
     assert {trace["outcome"] for trace in shown(run)["traces"]} == {"unfiltered"}
     assert "The filter has not judged them yet." in html
+
+
+def test_an_answer_to_a_retried_error_is_shown_instead_of_the_error(kit, tmp_path):
+    maker = kit.RunMaker(kit.recipe_of("retried"), tmp_path)
+    problems = [kit.sum_problem(3, i) for i in range(2)]
+    failed = [replace(kit.trace_of(p, 0, "", "error"), error="busy") for p in problems]
+    maker.generate(problems, failed)
+    with Ledger(maker.folder / "generate" / "ledger.jsonl") as ledger:  # as a resumed generate leaves it when killed
+        ledger.append([kit.trace_of(problems[0], 0, "<think>\nm\n</think>\n\n3")])
+    finishes = {card.key[0]: card.facts["finish"] for card in gather_run(maker.folder).cards}
+    assert finishes == {problems[0].id: "stop", problems[1].id: "error"}
+
+
+def test_a_history_that_is_damaged_ends_at_the_damage(kit, tmp_path):
+    maker = kit.RunMaker(kit.recipe_of("half"), tmp_path)
+    (maker.folder / "sft").mkdir()
+    (maker.folder / "sft" / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": NaN}\n3\n\xff\n{"step": 4}\n')
+    assert gather_run(maker.folder).facts["history"] == [{"step": 1, "loss": None}]
 
 
 def test_a_run_that_was_killed_while_training_shows_the_steps_so_far(make_sums_run):

@@ -189,6 +189,13 @@ def test_a_grade_under_a_tighter_limit_is_made_again():
     assert cache_entry(Grade(None, "x", "ungraded_crash"), CRASHED, 5.0, 4.0) is None
 
 
+def test_answers_of_earlier_calls_are_not_counted_as_this_calls(tmp_path, fake_engine):
+    run_sampling(job(tmp_path, [problem(0)], samples=2), fake_engine([RIGHT]))
+    engine = fake_engine([RIGHT])
+    result = run_sampling(job(tmp_path, [problem(0)], samples=6, **GRADED | {"stop_after_correct": 5}), engine)
+    assert result["num_graded"] == result["num_correct"] == engine.num_requests > 0
+
+
 class StoppedEngine:
     """A fake engine in whose third step the process gets a SIGTERM; the samples in flight then take `num_steps`."""
 
