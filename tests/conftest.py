@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a long test once the time that the environment gives is up, so that CI ends in time on a slow machine."""
+    until = os.environ.get("DISTILL_TESTS_UNTIL")
+    if until and time.time() > float(until) and item.get_closest_marker("long"):
+        pytest.skip("no time is left for it (DISTILL_TESTS_UNTIL)")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """GPU tests are skipped where nvidia-smi finds no GPU, unless they are to be tried on a CPU as far as it goes."""
+    """Put long tests last. Skip GPU tests without a GPU, unless they are to be tried on a CPU as far as it goes."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is not None)
     if os.environ.get("DISTILL_GPU_TESTS") == "cpu":
         return
     try:

@@ -27,6 +27,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.mark.long
 def test_sampling_onto_a_full_disk_stops_clearly_and_goes_on_later(small_disk, tiny_llama, tmp_path):
     problems = [{"problem": f"Say {i}.", "answer": str(i)} for i in range(NUM_PROBLEMS)]
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))

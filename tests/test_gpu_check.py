@@ -220,6 +220,7 @@ def test_a_package_that_is_missing_is_found_behind_the_errors_of_libraries(parts
     assert parts._missing_module(ValueError("datasets")) is None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_on_a_cpu_a_part_is_done_for_real(tmp_path):
     command = [

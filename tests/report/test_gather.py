@@ -148,6 +148,7 @@ def test_paths_and_secrets_of_this_machine_stay_here(make_sums_run, monkeypatch)
     assert str(maker.folder.parent) not in render_report(run)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_questions_gained_and_lost_are_all_there_in_a_large_evaluation(kit, tmp_path):
     maker = kit.RunMaker(kit.recipe_of("wide"), tmp_path)
@@ -163,6 +164,7 @@ def test_questions_gained_and_lost_are_all_there_in_a_large_evaluation(kit, tmp_
     assert len(html.encode()) < 5_000_000
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_hundred_thousand_traces_make_a_small_page_in_little_memory(kit, tmp_path):
     folder = kit.big_run(tmp_path)

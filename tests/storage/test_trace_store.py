@@ -221,6 +221,7 @@ finalise(folder, lambda key: True)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_kills_at_fifty_random_points_leave_each_sample_exactly_once(tmp_path):
     num_problems, num_kills, max_in_flight = 1_600, 50, 8

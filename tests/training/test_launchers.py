@@ -61,6 +61,7 @@ def slurm(rank):
     return variables | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
 
 
+@pytest.mark.long
 def test_torchrun_and_slurm_give_one_student_with_the_losses_of_one_process(filtered):
     alone = start(filtered, "alone")
     assert alone.wait() == 0, alone.stderr.read()

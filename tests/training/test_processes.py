@@ -33,8 +33,8 @@ def smollm2_folder(smollm2):
     [
         ("tiny_llama", "full", 1e-2),
         ("tiny_qwen2", "lora", 1e-2),
-        ("smollm2_folder", "full", 1e-5),
-        ("smollm2_folder", "lora", 2e-4),
+        pytest.param("smollm2_folder", "full", 1e-5, marks=pytest.mark.long),
+        pytest.param("smollm2_folder", "lora", 2e-4, marks=pytest.mark.long),
     ],
 )
 def test_two_processes_learn_what_one_does(tmp_path, make_job, write_sums, request, model, method, learning_rate):
@@ -64,6 +64,7 @@ def child_of_rank(rank):
     return None
 
 
+@pytest.mark.long
 def test_when_one_of_two_is_killed_both_stop_and_the_same_command_goes_on(tmp_path, make_job, write_sums, tiny_llama):
     from safetensors.torch import load_file
 

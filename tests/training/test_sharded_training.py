@@ -76,6 +76,7 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "method"), [("tiny_llama", "full"), ("tiny_qwen2", "lora")])
 def test_a_model_in_shares_learns_what_a_whole_one_does(tmp_path, request, make_job, write_sums, model, method):
     """Tied and untied embeddings; all weights, and an adapter whose base is frozen."""
