@@ -21,7 +21,7 @@ UV_OPTIONS := --override cpu-overrides.txt $(if $(FIND_LINKS),--find-links "$(FI
 endif
 
 # Slow tests wait for other processes a third of the time; on a GPU, whose memory two would not share, one at a time.
-SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),3,0)
+SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),2,0)
 
 .PHONY: help install quickstart test gpu-check lint format clean
 
