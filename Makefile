@@ -51,7 +51,7 @@ quickstart: install
 test: install
 	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
 	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --dist loadfile
-	@$(BIN)/python -m pytest -m "slow or gpu" --numprocesses $(SLOW_PROCESSES) --dist loadfile
+	@$(BIN)/python -m pytest -m "slow or gpu" --numprocesses $(SLOW_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Installs nothing: a machine without network has what it has.
 gpu-check:
