@@ -95,10 +95,9 @@ class BackgroundGrader:
             while (task := self._tasks.get()) is not None:
                 key, problem, content, extracted = task
                 cache_key = grade_key(problem, content, versions, self._gym_min_score)
-                entry = cache.get([cache_key]).get(cache_key) if cache is not None else None
-                grade = grade_from_cache(entry, *self._limits)
-                if grade is not None:
-                    self._grades.put((key, grade))
+                known = {} if cache is None else cache.get([cache_key])
+                if (cached := grade_from_cache(known.get(cache_key), *self._limits)) is not None:
+                    self._grades.put((key, cached))
                     continue
                 for outcome in self._pool.map(grade_one, [(problem, extracted)]):
                     grade = grade_from(outcome, extracted)

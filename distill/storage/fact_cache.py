@@ -3,6 +3,7 @@
 Keys are hashes of everything that determines a fact; facts are JSON values. Losing the file costs time, never a result.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -56,13 +57,14 @@ class FactCache(Closing):
                 self._connection = _open(path, write)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """Return the facts that are known for these keys."""
+        """Return the facts that are known for these keys, as far as the file is not damaged."""
         found: dict[bytes, Any] = {}
-        for start in range(0, len(keys), NUM_ASKED):
-            some = keys[start : start + NUM_ASKED]
-            marks = ",".join("?" * len(some))
-            rows = self._connection.execute(f"SELECT key, value FROM facts WHERE key IN ({marks})", some)  # noqa: S608
-            found.update((key, json.loads(value)) for key, value in rows)
+        with contextlib.suppress(sqlite3.DatabaseError):  # everything in it can be computed again
+            for start in range(0, len(keys), NUM_ASKED):
+                some = keys[start : start + NUM_ASKED]
+                marks = ",".join("?" * len(some))
+                rows = self._connection.execute(f"SELECT key, value FROM facts WHERE key IN ({marks})", some)  # noqa: S608
+                found.update((key, json.loads(value)) for key, value in rows)
         return found
 
     def put(self, facts: Mapping[bytes, Any] | Iterable[tuple[bytes, Any]]) -> None:

@@ -15,7 +15,7 @@ from distill.recipe.sampling import Price
 from distill.sampling.job import SamplingJob, make_request, missing_keys, sample_seed
 from distill.sampling.loop import cost, run_sampling
 from distill.sampling.status import status_lines
-from distill.storage.fact_cache import FactCache
+from distill.storage.fact_cache import FactCache, fact_key
 from distill.storage.files import read_json, write_jsonl
 from distill.storage.ledger import Tally, index_ledger, read_ledger
 
@@ -180,6 +180,19 @@ def test_grades_are_kept_for_the_filter_and_not_made_twice(tmp_path, fake_engine
         cache.put({key: {**entry, "correct": False, "reason": "wrong_answer"}})
     result = run_sampling(job(tmp_path, [asked], samples=2, **cached), fake_engine([answer]))
     assert result["num_correct"] == 0
+
+
+def test_a_damaged_cache_of_facts_holds_nothing_up(tmp_path, fake_engine):
+    facts = tmp_path / "facts.sqlite"
+    with FactCache(facts, write=True) as cache:
+        cache.put({fact_key(str(number)): "x" * 100 for number in range(500)})
+    content = bytearray(facts.read_bytes())
+    content[4096:] = b"\x00" * (len(content) - 4096)  # the first page, with the schema, is whole
+    facts.write_bytes(content)
+    asked = Problem("p", [{"role": "user", "content": "Expand."}], "x^2+1", "math", "test")
+    answer = "<think>\nWell.\n</think>\n\n\\boxed{1+x^2}"
+    damaged = job(tmp_path, [asked], samples=1, grade_timeout_s=20.0, facts=str(facts))
+    assert run_sampling(damaged, fake_engine([answer]))["num_correct"] == 1
 
 
 def test_a_grade_under_a_tighter_limit_is_made_again():
