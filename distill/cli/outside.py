@@ -54,7 +54,9 @@ def description(loaded: "LoadedRecipe") -> str:
     fetched = loaded.outside
     assert fetched is not None
     text = recipe_yaml(relative_sources(loaded.tree, fetched.folder.resolve()))
-    reached = [f"  {'!' if touch.warning else '-'} {printable_line(touch.what)}" for touch in accesses(loaded.recipe)]
+    reached = [
+        f"  {'!' if access.warning else '-'} {printable_line(access.what)}" for access in accesses(loaded.recipe)
+    ]
     return "\n".join(
         [
             f"A recipe from outside: {fetched.pinned}",
@@ -81,5 +83,5 @@ def outside_json(loaded: "LoadedRecipe") -> dict[str, Any] | None:
         "sha256": fetched.sha256,
         "files": [path.relative_to(fetched.folder).as_posix() for path in fetched.files],
         "accepted": is_accepted(fetched.sha256),
-        "touches": [{"what": touch.what, "warning": touch.warning} for touch in accesses(loaded.recipe)],
+        "touches": [{"what": access.what, "warning": access.warning} for access in accesses(loaded.recipe)],
     }

@@ -146,12 +146,12 @@ def examine_piece(piece: RowRange) -> Examined:
     unknown = {keys[row][0]: row for row in answered if keys[row][0] not in known}
     fresh = _about_texts(piece, traces, unknown) if piece.effort == FULL else {}
     ungraded: list[tuple[int, bytes, str]] = []
+    limits = piece.settings.timeout_s, piece.settings.memory_gib
     for row in answered:
         problem, content = piece.problems[traces[row].problem_id], traces[row].content
         text_key, key_of_grade = keys[row]
         if (about := known.get(text_key) or fresh.get(text_key)) is not None:
             facts[row] = _with_text(facts[row], about)
-        limits = piece.settings.timeout_s, piece.settings.memory_gib
         grade = grade_from_cache(known.get(key_of_grade) or fresh.get(key_of_grade), *limits)
         if grade is None:
             quick = quick_grade(problem, content, last_number=False)

@@ -158,6 +158,12 @@ class FilterConfig(Strict):
     compute: FilterCompute = FilterCompute()
     """Where grading runs."""
 
+    @property
+    def counts_student_tokens(self) -> bool:
+        """Return whether lengths are counted in the student's tokens."""
+        # Only if needed: tokenising costs about as much as all other measures together.
+        return self.min_tokens is not None or self.max_tokens is not None
+
     @model_validator(mode="after")
     def _some_length_fits(self) -> Self:
         if self.min_tokens is not None and self.max_tokens is not None and self.min_tokens > self.max_tokens:

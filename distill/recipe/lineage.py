@@ -142,8 +142,8 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
 
 def _parts_of(recipe: Recipe, stage: str) -> tuple[str, ...]:
     """Return the keys of `PARTS` that affect a stage of this recipe."""
-    if stage == "filter" and recipe.filter.min_tokens is None and recipe.filter.max_tokens is None:
-        return ("seed", "filter")  # without limits in the student's tokens, the student does not matter
+    if stage == "filter" and not recipe.filter.counts_student_tokens:
+        return ("seed", "filter")
     return PARTS[stage]
 
 
@@ -199,13 +199,17 @@ def _links(recipe: Recipe, manifests: Manifests) -> list[tuple[str, str, Any, An
     filtered, trained, measured = (manifests.get(name) for name in ("filter", "sft", "eval"))
     links: list[tuple[str, str, Any, Any]] = []
     if source is not None and filtered is not None:
-        traces = {n: o["sha256"] for n, o in source["outputs"].items() if n.startswith(f"{TRACES}/")}
-        links.append(("filter", recipe.traces_stage, filtered["identity"].get("traces"), fingerprint(traces)))
+        links.append(("filter", recipe.traces_stage, filtered["identity"].get("traces"), traces_fingerprint(source)))
     if filtered is not None and trained is not None:
         links.append(("sft", "filter", trained["identity"].get("rows"), _output(filtered, KEPT)))
     if trained is not None and measured is not None:
         links.append(("eval", "sft", measured["identity"].get("student"), _output(trained, STUDENT)))
     return links
+
+
+def traces_fingerprint(generated: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) over the traces of a finished generate or import stage, from its manifest."""
+    return fingerprint({n: o["sha256"] for n, o in generated["outputs"].items() if n.startswith(f"{TRACES}/")})
 
 
 def _output(manifest: Mapping[str, Any], name: str) -> str | None:

@@ -262,8 +262,7 @@ def _unfiltered(folder: Path) -> tuple[list[Card], int]:
     seen: set[SampleKey] = set()
     index = index_ledger(folder / LEDGER)
     retried = index.places.keys() - index.errors
-    drawn_later = read_at(folder / LEDGER, index.places.values()) if index.places else ()
-    for trace in chain(stored_traces(folder), drawn_later):
+    for trace in chain(stored_traces(folder), read_at(folder / LEDGER, index.places.values())):
         is_replaced = trace.finish_reason == "error" and trace.key in retried
         if trace.key not in seen and not is_replaced:
             seen.add(trace.key)

@@ -171,13 +171,14 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
     started = time.monotonic()
     summary = stage.run(run)
     seconds = time.monotonic() - started
+    recipe = run.recipe.model_dump(mode="json")
     own_peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     folder.complete(
         Manifest(
             stage=name,
             fingerprint=fingerprint(identity),
             identity=identity,
-            config=run.recipe.model_dump(mode="json")[stage.SECTION],
+            config=recipe[stage.SECTION],
             outputs=describe_outputs(folder.path, summary.outputs),
             metrics=summary.metrics,
             versions=package_versions(),
@@ -186,7 +187,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
             seconds=round(seconds, 3),
             peak_memory_gib=round(own_peak_gib + summary.peak_memory_gib, 3),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            recipe=run.recipe.model_dump(mode="json"),
+            recipe=recipe,
             files=files_of(run.recipe),
         )
     )

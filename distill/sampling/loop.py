@@ -203,10 +203,10 @@ class _Loop:
 
     def _skip(self, keys: Iterable[SampleKey]) -> None:
         keys = list(keys)
-        self._tally.finish_reasons["error"] += len(self._again & set(keys))  # they stay stored as errors
-        keys = [key for key in keys if key not in self._again]
-        self._ledger.skip(keys, f"stop_after_correct: {self._job.stop_after_correct} samples are right already")
-        self._num_skipped += len(keys)
+        undrawn = [key for key in keys if key not in self._again]
+        self._tally.finish_reasons["error"] += len(keys) - len(undrawn)  # these stay stored as errors
+        self._ledger.skip(undrawn, f"stop_after_correct: {self._job.stop_after_correct} samples are right already")
+        self._num_skipped += len(undrawn)
 
     def _store(self, finished: Sequence[Completion]) -> None:
         traces = [make_trace(self._job, completion) for completion in finished]

@@ -35,7 +35,6 @@ from distill.recipe.model import Recipe
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
 from distill.storage.fingerprints import fingerprint
-from distill.storage.layout import TRACES
 from distill.storage.run_folder import StageFolder, damaged_outputs
 
 SERVED = "served"
@@ -225,31 +224,6 @@ def lost_outputs(folder: StageFolder, names: Sequence[str] | None = None, by_has
     """Return which outputs of a finished stage are missing or damaged, in words; `None` if all are as they were."""
     lost = damaged_outputs(folder.path, (folder.manifest or {}).get("outputs", {}), names, by_hash=by_hash)
     return "; ".join(f"{folder.path / output}: {what}" for output, what in lost.items()) or None
-
-
-def remake_damaged(run: RunContext, stage: str, names: Sequence[str] | None, again: str) -> list[str]:
-    """Reset a finished stage to *not complete* if an output is missing, truncated or changed.
-
-    Args:
-        run: the recipe and its folder.
-        stage: the stage.
-        names: outputs to check; `None`: all.
-        again: clause for the messages: what happens now.
-
-    Returns:
-        A message for each damaged output.
-    """
-    folder = run.folder(stage)
-    manifest = folder.manifest
-    damaged = {} if manifest is None else damaged_outputs(folder.path, manifest["outputs"], names)
-    if damaged:
-        folder.reopen()
-    return [f"{folder.path / name}: damaged ({what}); {again}" for name, what in damaged.items()]
-
-
-def traces_fingerprint(generated: Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hex) over the traces of a finished generate or import stage, from its manifest."""
-    return fingerprint({n: o["sha256"] for n, o in generated["outputs"].items() if n.startswith(f"{TRACES}/")})
 
 
 def chat_format_of(model_name: str) -> str | None:

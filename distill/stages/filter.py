@@ -35,14 +35,14 @@ from distill.filters.select import Candidate, over_limits
 from distill.grading.cached import library_versions
 from distill.grading.pool import GradingPool
 from distill.models.tokenizers import TOKENIZER
-from distill.recipe.filter import FilterConfig
+from distill.recipe.lineage import traces_fingerprint
 from distill.sampling.judging import Question, ask_judge
-from distill.stages import RunContext, never_grows, remake_damaged, reopen_if_damaged, traces_fingerprint
+from distill.stages import RunContext, never_grows, reopen_if_damaged
 from distill.storage.fact_cache import FactCache
 from distill.storage.files import disk_errors, replace_folder, sync_tree, write_json
 from distill.storage.layout import CERTIFICATE, DROPPED, FACTS_FILE, KEPT, PROBLEMS, VERDICTS
 from distill.storage.problem_file import ProblemFile
-from distill.storage.run_folder import Summary
+from distill.storage.run_folder import Summary, damaged_outputs
 from distill.storage.shards import ShardWriter
 from distill.storage.trace_store import DAMAGED, check_stored, num_rows, shard_files, stored_traces
 
@@ -70,7 +70,7 @@ def identity(run: RunContext) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "traces": traces_fingerprint(source),
         "problems": source["outputs"][PROBLEMS]["sha256"],
-        "student": f"{run.student_model.name}@{run.student_model.revision}" if _counts_tokens(config) else None,
+        "student": f"{run.student_model.name}@{run.student_model.revision}" if config.counts_student_tokens else None,
         "evaluation_sets": {pack.name: pack.sha256 for pack in run.evaluation_packs},
         **config.model_dump(mode="json", exclude={"compute": True, "judge": {"compute"}}),
     }
@@ -78,7 +78,11 @@ def identity(run: RunContext) -> dict[str, Any]:
 
 def check(run: RunContext) -> list[str]:
     """Verify rows and verdicts, and return a message for each damaged output; all are reproducible from the traces."""
-    return remake_damaged(run, "filter", None, "made again from the traces")
+    folder = run.folder("filter")
+    damaged = damaged_outputs(folder.path, (folder.manifest or {}).get("outputs", {}))
+    if damaged:
+        folder.reopen()
+    return [f"{folder.path / name}: damaged ({what}); made again from the traces" for name, what in damaged.items()]
 
 
 def forget(run: RunContext) -> bool:
@@ -151,7 +155,7 @@ def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
 def _settings(run: RunContext) -> Settings:
     config, generate = run.recipe.filter, run.recipe.generate
     leaks = [generate.system or "", *(f"{e.reasoning}\n{e.answer}" for e in generate.examples)] if generate else []
-    student = run.student_model if _counts_tokens(config) else None
+    student = run.student_model if config.counts_student_tokens else None
     return Settings(
         cache=str((run.run_dir / FACTS_FILE).absolute()),
         language=config.readability.language,
@@ -163,12 +167,6 @@ def _settings(run: RunContext) -> Settings:
         timeout_s=config.grade_timeout_s,
         memory_gib=config.grade_memory_gib,
     )
-
-
-def _counts_tokens(config: FilterConfig) -> bool:
-    """Return whether lengths are counted in the student's tokens."""
-    # Only if needed: tokenising costs about as much as all other measures together.
-    return config.min_tokens is not None or config.max_tokens is not None
 
 
 def _first_glance(facts: Facts) -> str:

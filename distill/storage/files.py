@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -207,12 +208,12 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         ) from None
 
 
-class Closing:
+class Closing(ABC):
     """A context manager that closes itself at the end of its block."""
 
+    @abstractmethod
     def close(self) -> None:
         """Release what is held."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

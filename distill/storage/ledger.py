@@ -131,11 +131,14 @@ def read_ledger(path: Path) -> Iterator[Trace]:
 
 
 def read_at(path: Path, places: Iterable[RecordLocation]) -> Iterator[Trace]:
-    """Yield the traces at the given places of a ledger, in that order.
+    """Yield the traces at the given places of a ledger, in that order; without any, the file need not exist.
 
     Raises:
         StoreError: a line has been damaged since the ledger was indexed.
     """
+    places = list(places)
+    if not places:
+        return
     with path.open("rb") as stream:
         for place in places:
             stream.seek(place.offset)

@@ -227,7 +227,7 @@ def finalise(
     sources = [
         stored_traces(folder, TRACES),
         stored_traces(folder, UNUSED),
-        read_at(folder / LEDGER, (index.places[key] for key in ordered)) if ordered else iter(()),
+        read_at(folder / LEDGER, (index.places[key] for key in ordered)),
     ]
     tally = Tally()
     with disk_errors(folder):

@@ -128,8 +128,7 @@ def test_what_goes_wrong_elsewhere_stops_all_here(tmp_path):
     assert not any(is_alive(pid) for pid in pids(tmp_path, 2))
 
 
-def test_only_the_first_process_shows_progress(tmp_path, monkeypatch):
-    monkeypatch.delenv("DISTILL_QUIET", raising=False)
+def test_only_the_first_process_shows_progress(tmp_path):
     script = "print(os.environ.get('DISTILL_QUIET'), flush=True)\nanswer()"
     with crew(tmp_path, script) as made:
         made.wait()

@@ -274,7 +274,7 @@ def test_a_model_of_a_recipe_from_outside_is_the_hubs_where_such_a_folder_lies_h
     git_repo.commit(
         {"recipe.yaml": json.dumps({"extends": "base.yaml", "student": "private/model"}), "base.yaml": theirs}
     )
-    shown = [touch.what for touch in accesses(read_recipe(f"{git_repo.url}#recipe.yaml").recipe)]
+    shown = [access.what for access in accesses(read_recipe(f"{git_repo.url}#recipe.yaml").recipe)]
     assert "downloads the student private/model from the Hub (safetensors, no code)" in shown
     assert not any(str(tmp_path / "private") in one for one in shown)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -444,7 +444,7 @@ def test_what_leaves_this_machine_is_marked(monkeypatch, theirs, tmp_path):
         + "push: {repo: evil/model, private: false, dataset: evil/data, accept_licence: true}\n"
         + "eval: {benchmarks: [{source: 'hf:org/exam'}], sampling: {max_tokens: 100}}\n"
     )
-    found = {touch.what: touch.warning for touch in accesses(read_recipe(path).recipe)}
+    found = {access.what: access.warning for access in accesses(read_recipe(path).recipe)}
     warned = [what for what, warning in found.items() if warning]
     assert any("http://evil.example/v1" in one and "the key in $HF_TOKEN" in one and "usual" in one for one in warned)
     assert any("me/space" in one for one in warned)

@@ -12,6 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from distill.core.records import Trace
 from distill.core.thinking import split_reasoning
+from distill.recipe.filter import FilterConfig
 from distill.report import gather_run, render_report
 from distill.report.charts import MAX_ROWS, yield_rows
 from distill.report.compare import compare_runs, glance, render_comparison
@@ -33,7 +34,7 @@ def foreign_trace(problem, sample_index, text, teacher):
 @pytest.fixture
 def make_imported(kit, tmp_path, monkeypatch):
     """A function that makes a run of 12 questions with four imported answers each, filtered on request."""
-    monkeypatch.setattr(filter, "_counts_tokens", lambda config: False)  # there is no student here
+    monkeypatch.setattr(FilterConfig, "counts_student_tokens", False)  # there is no student here
 
     def make(name="taken", is_filtered=True, teachers=TEACHERS):
         recipe = kit.recipe_of(

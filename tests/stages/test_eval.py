@@ -8,9 +8,10 @@ from distill.core.records import EvalResult, Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.errors import UserError
 from distill.models.hub import Model
+from distill.recipe.lineage import traces_fingerprint
 from distill.recipe.model import Recipe
 from distill.sources.problems import problems_fingerprint
-from distill.stages import RunContext, eval, traces_fingerprint
+from distill.stages import RunContext, eval
 from distill.stages.eval import Graded, compare, problem_scores, score
 from distill.storage.files import read_jsonl, write_json, write_jsonl
 from distill.storage.layout import KEPT
