@@ -27,13 +27,15 @@ from distill.recipe.diff import Difference, recipe_differences, recipe_of
 from distill.recipe.loading import load_recipe, read_recipe, recipe_of_dict
 from distill.recipe.model import Recipe
 from distill.recipe.problems import Task
+from distill.recipe.steps import expand
 from distill.report import Run, gather_run, render_report
 from distill.report.compare import compare_runs
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
-from distill.runs.plan import Plan, plan_recipe
+from distill.runs.plan import Plan
+from distill.runs.rounds_plan import RoundsPlan, plan_any
 from distill.runs.runner import run_recipe
-from distill.runs.steps import STAGES, stages_of
+from distill.runs.steps import STAGES
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
 from distill.storage.files import atomic_write, read_jsonl, read_object
@@ -64,8 +66,22 @@ class RunResult:
         return self.folder / REPORT
 
     @property
+    def rounds(self) -> dict[str, "RunResult"]:
+        """Return the result of each round that has begun, in order; empty if the recipe has no rounds."""
+        folders = {name: self.folder / name for name in self.summary.get("rounds", {})}
+        found = {name: read_object(folder / SUMMARY) for name, folder in folders.items()}
+        return {name: RunResult(summary, folders[name]) for name, summary in found.items() if summary is not None}
+
+    @property
+    def _final(self) -> "RunResult":
+        """Return the last round that made a model; the run itself if it has no rounds."""
+        return next((one for one in reversed(self.rounds.values()) if one.student is not None), self)
+
+    @property
     def student(self) -> Path | None:
-        """Return the folder of the trained student, for transformers and vLLM; `None` before training."""
+        """Return the folder of the last trained student, for transformers and vLLM; `None` before training."""
+        if "rounds" in self.summary:
+            return None if self._final is self else self._final.student
         return self.folder / "sft" / STUDENT if "sft" in self.summary else None
 
     @property
@@ -81,7 +97,8 @@ class RunResult:
     @property
     def gain(self) -> dict[str, Any] | None:
         """Return the paired difference: `pass_at_1`, `interval_95` (shares), `num_gained`, `num_lost` (problems)."""
-        return self.summary["eval"]["difference"] if "eval" in self.summary else None
+        summary = self._final.summary
+        return summary["eval"]["difference"] if "eval" in summary else None
 
     def problems(self) -> list[Problem]:
         """Return the problems that the traces answer."""
@@ -109,10 +126,17 @@ class RunResult:
         return self.folder / ("import" if self.summary["recipe"]["traces"] else "generate")
 
     def _score(self, role: str) -> EvalResult | None:
-        return EvalResult.from_json(self.summary["eval"][role]) if "eval" in self.summary else None
+        summary = self._final.summary
+        return EvalResult.from_json(summary["eval"][role]) if "eval" in summary else None
 
     def _lines(self) -> list[tuple[str, str]]:
-        done = [(name, STAGES[name].headline(self.summary[name])) for name in STAGES if name in self.summary]
+        parts = {f"{name}/": one.summary for name, one in self.rounds.items()} or {"": self.summary}
+        done = [
+            (f"{prefix}{name}", STAGES[name].headline(summary[name]))
+            for prefix, summary in parts.items()
+            for name in STAGES
+            if name in summary
+        ]
         return [*done, ("report", str(self.report))]
 
     def __repr__(self) -> str:
@@ -164,7 +188,7 @@ def run(
         raise UserError("run: stages is empty. Leave it out to run all stages of the recipe.")
     if unknown := sorted(set(stages or ()) - STAGES.keys()):
         raise UserError(f"stages: unknown {', '.join(unknown)}. There are: {', '.join(STAGES)}.")
-    there = stages_of(made)
+    there = list(dict.fromkeys(step.stage for step in expand(made)))
     if lacking := [name for name in STAGES if name in (stages or ()) and name not in {*there, "push"}]:
         section = "traces" if lacking[0] == "import" else lacking[0]
         raise UserError(
@@ -325,7 +349,7 @@ def plan(
     gpu_memory_gib: float | None = None,
     gpu_price: float | None = None,
     prices: str | Path | None = None,
-) -> Plan:
+) -> Plan | RoundsPlan:
     """Estimate what a run will take, before anything runs; docs/json.md describes `to_json()`.
 
     Args:
@@ -345,7 +369,7 @@ def plan(
             raise UserError(f"plan: {name} is {number}, and should be {least} or more.")
     machine = chosen_machine(gpus, gpu, gpu_memory_gib)
     known = load_prices(None if prices is None else Path(prices), gpu_price)
-    return plan_recipe(_looked_at(recipe), Path(run_dir), machine, known)
+    return plan_any(_looked_at(recipe), Path(run_dir), machine, known)
 
 
 def doctor(recipe: RecipeGiven | None = None, *, run_dir: str | Path = "runs") -> Diagnosis:

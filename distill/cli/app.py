@@ -54,7 +54,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 RunDirOption = Annotated[
     Path, typer.Option("--run-dir", metavar="DIR", help="Folder for runs; results go to DIR/<recipe name>/.")
 ]
-_NAMED_COMMAND = re.compile(r"`distill (run|generate|import|filter|sft|eval|push|plan|doctor)((?: --[a-z-]+)*)`")
+_NAMED_COMMAND = re.compile(
+    r"`distill (run|generate|import|filter|sft|eval|push|plan|doctor)((?: --round [A-Za-z0-9._-]+)?(?: --[a-z-]+)*)`"
+)
 """A command line in a message of the core, which does not know the options that were given."""
 
 

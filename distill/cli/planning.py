@@ -47,12 +47,12 @@ def plan(
     """Show what a run will take."""
     from distill.estimates.machine import chosen_machine
     from distill.estimates.prices import load_prices
-    from distill.runs.plan import plan_recipe
     from distill.runs.plan_table import print_plan
+    from distill.runs.rounds_plan import plan_any
 
     # Planning sends nothing to what the recipe names, so the recipe need not be accepted.
     recipe = given.look().recipe
-    found = plan_recipe(recipe, given.run_dir, chosen_machine(gpus, gpu, gpu_memory), load_prices(prices, gpu_price))
+    found = plan_any(recipe, given.run_dir, chosen_machine(gpus, gpu, gpu_memory), load_prices(prices, gpu_price))
     if given.as_json:
         print_json(found.to_json())
     else:

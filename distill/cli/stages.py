@@ -1,7 +1,7 @@
 """The stages as commands, and `distill run` for all of them in order."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,18 +18,39 @@ if TYPE_CHECKING:
     from distill.recipe.model import Recipe
 
 
+RoundOption = Annotated[
+    str | None,
+    typer.Option("--round", metavar="NAME", help="The round, in a recipe with rounds:. Default: all that have it."),
+]
+
+
 @recipe_command(
     "run",
     about="Run all stages of a recipe, skipping those that are done.",
     examples=[
         "distill run",
+        "distill run --until cold-start  # or a step, such as cold-start/filter",
         "distill run recipe.yaml --student qwen-7b --run-dir /data/runs",
         "distill run runs/quickstart/recipe.lock.yaml  # repeats that run and says what differs",
     ],
 )
-def run(given: CommonOptions) -> None:
+def run(
+    given: CommonOptions,
+    rounds: Annotated[
+        str | None, typer.Option("--rounds", metavar="A,B", help="Only these rounds; left out: all of the recipe.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="STEP", help="The last step: sft, or with rounds: ROUND/sft or a ROUND."),
+    ] = None,
+    past_gate: Annotated[
+        list[str] | None,
+        typer.Option("--past-gate", metavar="ROUND", help="Go on although the gate of this round does not hold."),
+    ] = None,
+) -> None:
     """Run all stages."""
-    run_stages(None, given)
+    names = None if rounds is None else [name.strip() for name in rounds.split(",")]
+    run_stages(None, given, rounds=names, until=until, past_gates=past_gate or ())
 
 
 @recipe_command(
@@ -47,15 +68,16 @@ def generate(
         bool, typer.Option("--status", help="Only show the progress, as recorded in files; starts nothing.")
     ] = False,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Retry samples that ended in errors.")] = False,
+    of_round: RoundOption = None,
 ) -> None:
     """Sample the teacher, or show the progress."""
     if status and retry_errors:
         raise UserError("generate: --status starts nothing, and --retry-errors samples; give one of them.")
     if status:
         _refuse_force(given, "generate: --status")
-        _show_status(given)
+        _show_status(given, of_round)
     else:
-        run_stages("generate", given, retry_errors=retry_errors)
+        run_stages("generate", given, retry_errors=retry_errors, rounds=_only(of_round))
 
 
 @recipe_command(
@@ -65,9 +87,9 @@ def generate(
         "distill import recipe.yaml",
     ],
 )
-def import_traces(given: CommonOptions) -> None:
+def import_traces(given: CommonOptions, of_round: RoundOption = None) -> None:
     """Import existing traces."""
-    run_stages("import", given)
+    run_stages("import", given, rounds=_only(of_round))
 
 
 @recipe_command(
@@ -86,13 +108,14 @@ def filter_traces(
             "--explain", metavar="ID", help="Explain one trace (problem_id/sample_index), or all of a problem."
         ),
     ] = None,
+    of_round: RoundOption = None,
 ) -> None:
     """Filter the traces, or explain one."""
     if explain is not None:
         _refuse_force(given, "filter: --explain")
-        _explain(given, explain)
+        _explain(given, explain, of_round)
     else:
-        run_stages("filter", given)
+        run_stages("filter", given, rounds=_only(of_round))
 
 
 @recipe_command(
@@ -131,6 +154,7 @@ def sft(
             "--gpu-memory", min=1, help="With --plan: GiB of memory of a GPU; left out: this machine's, else 80."
         ),
     ] = None,
+    of_round: RoundOption = None,
 ) -> None:
     """Train the student, check its rows, or plan its memory."""
     if check or plan:
@@ -140,11 +164,11 @@ def sft(
     if not plan and (gpus or gpu_memory):
         raise UserError("sft: --gpus and --gpu-memory go with --plan. Training uses the GPUs of this machine.")
     if check:
-        _check_sft(given)
+        _check_sft(given, of_round)
     elif plan:
-        show_memory_plan(given, gpus, gpu_memory)
+        show_memory_plan(given, gpus, gpu_memory, of_round)
     else:
-        run_stages("sft", given)
+        run_stages("sft", given, rounds=_only(of_round))
 
 
 @recipe_command(
@@ -155,9 +179,9 @@ def sft(
         "distill eval --set eval.samples_per_problem=16 --force",
     ],
 )
-def evaluate(given: CommonOptions) -> None:
+def evaluate(given: CommonOptions, of_round: RoundOption = None) -> None:
     """Measure base and student."""
-    run_stages("eval", given)
+    run_stages("eval", given, rounds=_only(of_round))
 
 
 @recipe_command(
@@ -187,6 +211,7 @@ def push(
     replace_readme: Annotated[
         bool, typer.Option("--replace-readme", help="Replace a README.md on the Hub that distill did not write.")
     ] = False,
+    of_round: RoundOption = None,
 ) -> None:
     """Publish, or show what would be published."""
     if public and private:
@@ -195,6 +220,7 @@ def push(
         _refuse_force(given, "push: --dry-run")
     flags = {
         "push.repo": repo,
+        "push.round": of_round,
         "push.private": private if public or private else None,
         "push.accept_licence": accept_licence or None,
         "push.replace_readme": replace_readme or None,
@@ -215,14 +241,25 @@ def _refuse_force(given: CommonOptions, option: str) -> None:
         raise UserError(f"{option} changes nothing, and --force moves results aside; give one of them.")
 
 
+def _only(of_round: str | None) -> list[str] | None:
+    return None if of_round is None else [of_round]
+
+
 def run_stages(
-    stage: str | None, given: CommonOptions, retry_errors: bool = False, flags: dict[str, Any] | None = None
+    stage: str | None,
+    given: CommonOptions,
+    retry_errors: bool = False,
+    flags: dict[str, Any] | None = None,
+    rounds: Sequence[str] | None = None,
+    until: str | None = None,
+    past_gates: Sequence[str] = (),
 ) -> None:
     """Run one stage, or all stages of the recipe (`None`), and show the result."""
     from distill.errors import RecipeError
     from distill.execution.launchers import Follower, joined, launched_place
     from distill.runs.listing import note_command
     from distill.runs.runner import run_recipe
+    from distill.runs.steps import chosen_part
 
     place = launched_place()
     if place is not None and stage != "sft":
@@ -233,21 +270,36 @@ def run_stages(
     loaded = given.load_whole(flags)
     recipe = loaded.recipe
     section = "traces" if stage == "import" else stage
-    if section is not None and not getattr(recipe, section):
+    if section is not None and not any(getattr(part, section) for part in recipe.parts):
         way = ", or name a repository with --repo org/name" if stage == "push" else f" to use `distill {stage}`"
         raise RecipeError(f"{given.recipe}: has no {section}: section. Add one{way}.")
     stages = None if stage is None else [stage]
-    with joined(place, given.run_dir / recipe.name) as member:
+    run_dir = given.run_dir / recipe.name
+    with joined(place, run_dir) as member:
         if isinstance(member, Follower):
             from distill.stages.sft import train_along
 
-            train_along(given.run_dir / recipe.name, member)
+            part = chosen_part(recipe, "sft", rounds[0] if rounds else None)
+            train_along(run_dir / (part.round_name or ""), member)
             return
         say_step = _silent if given.quiet else print_note
         words = [*given.arguments(), *_as_settings(flags or {})]
-        note = partial(note_command, given.run_dir / recipe.name, recipe, stage, words)
-        summary = run_recipe(recipe, given.run_dir, stages, given.force, say_step, retry_errors, member, note)
-    comparison = None if loaded.lock is None else _compare_with(loaded.lock, given.run_dir / recipe.name)
+        words += ["--round", rounds[0]] if stage is not None and rounds else []
+        note = partial(note_command, run_dir, recipe, stage, words)
+        summary = run_recipe(
+            recipe,
+            given.run_dir,
+            stages,
+            given.force,
+            say_step,
+            retry_errors,
+            leader=member,
+            accepted=note,
+            rounds=rounds,
+            until=until,
+            past_gates=past_gates,
+        )
+    comparison = None if loaded.lock is None else _compare_with(loaded.lock, recipe, given.run_dir / recipe.name)
     if given.as_json:
         print_json(summary if comparison is None else {**summary, "repeat": comparison})
     elif not given.quiet:
@@ -264,23 +316,23 @@ def _as_settings(flags: Mapping[str, Any]) -> list[str]:
     return [word for key, value in given.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
-def _compare_with(lock: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+def _compare_with(lock: Mapping[str, Any], recipe: "Recipe", run_dir: Path) -> dict[str, Any]:
     """Compare a repetition with the run of its lock, and write the comparison to its folder."""
+    from distill.recipe.steps import expand
     from distill.runs.repetition import COMPARISON_FILE, compare
-    from distill.runs.steps import STAGES
     from distill.storage.files import write_json
     from distill.storage.run_folder import StageFolder
 
-    found = {name: StageFolder(run_dir / name).manifest for name in STAGES}
+    found = {name: StageFolder(run_dir / name).manifest for name in [step.id for step in expand(recipe)]}
     comparison = compare(lock, {name: manifest for name, manifest in found.items() if manifest is not None})
     write_json(run_dir / COMPARISON_FILE, comparison)
     return comparison
 
 
-def _check_sft(given: CommonOptions) -> None:
+def _check_sft(given: CommonOptions, of_round: str | None) -> None:
     from distill.runs.sft_check import check_sft, print_check
 
-    found = check_sft(given.load(), given.run_dir)
+    found = check_sft(given.load(), given.run_dir, of_round)
     if given.as_json:
         print_json({"schema_version": 1, **found.to_json()})
     else:
@@ -294,34 +346,44 @@ def _check_sft(given: CommonOptions) -> None:
 
 def _show_publication(given: CommonOptions, flags: dict[str, Any]) -> None:
     from distill.publish.preview import plan_json, plan_text
-    from distill.stages import RunContext
+    from distill.runs.steps import chosen_part
+    from distill.stages import contexts_of
     from distill.stages.push import dry_run
 
     recipe = given.load(flags)
-    plan = dry_run(RunContext(recipe, given.run_dir / recipe.name))
+    name = chosen_part(recipe, "push", None).round_name
+    contexts = contexts_of(recipe, given.run_dir / recipe.name)
+    plan = dry_run(next(run for run in contexts if run.recipe.round_name == name))
     if given.as_json:
         print_json(plan_json(plan))
     else:
         print_result(plan_text(plan, min(100, console().width)))
 
 
-def _show_status(given: CommonOptions) -> None:
+def _show_status(given: CommonOptions, of_round: str | None) -> None:
+    from distill.runs.steps import chosen_part
     from distill.sampling.status import sampling_status, status_lines
 
-    recipe = given.load()
+    recipe = chosen_part(given.load(), "generate", of_round)
     price = recipe.generate.price if recipe.generate else None
-    status = sampling_status(given.run_dir / recipe.name / "generate", price)
+    status = sampling_status(_folder(given, recipe) / "generate", price)
     if given.as_json:
         print_json(status)
     else:
         print_result("\n".join(status_lines(status)))
 
 
-def _explain(given: CommonOptions, wanted: str) -> None:
-    from distill.runs.explain import explain, story
+def _folder(given: CommonOptions, part: "Recipe") -> Path:
+    """Return the folder of a round, or of a run without rounds."""
+    return given.run_dir / part.name / (part.round_name or "")
 
-    recipe = given.load()
-    found = explain(given.run_dir / recipe.name, recipe.traces_stage, wanted)
+
+def _explain(given: CommonOptions, wanted: str, of_round: str | None) -> None:
+    from distill.runs.explain import explain, story
+    from distill.runs.steps import chosen_part
+
+    recipe = chosen_part(given.load(), "filter", of_round)
+    found = explain(_folder(given, recipe), recipe.traces_stage, wanted)
     if given.as_json:
         print_json(found)
     else:
@@ -339,12 +401,15 @@ def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> 
     folder = run_dir / recipe.name
     if "eval" in summary:
         print_table(score_table(summary["eval"]))
+    if summary.get("scores", {}).get("models"):
+        print_table(rounds_table(summary["scores"]))
     if _is_newer(folder / "report.html", folder / SUMMARY):  # a failed write was reported by the run
         print_result(f"Report:  {folder / 'report.html'}")
-    if "sft" in summary:
-        print_result(f"Student: {folder / 'sft' / 'student'}")
-    if "push" in summary:
-        print_result(f"On the Hub: {summary['push']['url']}")
+    for name, one in summary.get("rounds", {"": summary}).items():
+        if "sft" in one:
+            print_result(f"{f'Student of {name}:' if name else 'Student:'} {folder / name / 'sft' / 'student'}")
+        if "push" in one:
+            print_result(f"On the Hub: {one['push']['url']}")
 
 
 def _is_newer(one: Path, other: Path) -> bool:
@@ -372,3 +437,28 @@ def score_table(metrics: dict[str, Any]) -> Any:
     low, high = (100 * bound for bound in gain["interval_95"])
     table.add_row("difference", f"{100 * gain['pass_at_1']:+.1f}", f"{low:+.1f} to {high:+.1f}", "")
     return table
+
+
+def rounds_table(scores: dict[str, Any]) -> Any:
+    """Return the scores of a run with rounds, one model a line, with its difference to the base."""
+    from rich.table import Table
+    from rich.text import Text
+
+    models = scores["models"]
+    first = next(iter(models.values()))
+    k = first["samples_per_problem"]
+    table = Table(title=f"pass@1 on {first['num_problems']} problems, {k} sample{'s' if k > 1 else ''} each")
+    for column in ("", "pass@1", "95% interval", "over the base", "cut off"):
+        table.add_column(column, justify="left" if not column else "right")
+    over_base = {pair["of"]: pair for pair in scores["pairs"] if pair["over"] == "base"}
+    for name, result in models.items():
+        low, high = result["interval_95"]
+        pair = over_base.get(name)
+        gain = "" if pair is None else f"{100 * pair['pass_at_1']:+.1f} ({_points(pair['interval_95'])})"
+        cells = f"{result['pass_at_1']:.1%}", f"{low:.1%} to {high:.1%}", gain, f"{result['truncated_share']:.1%}"
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def _points(interval: Sequence[float]) -> str:
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"

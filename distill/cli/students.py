@@ -28,19 +28,22 @@ def students(as_json: JsonOption = False) -> None:
         _print_tables(student_tables(entries))
 
 
-def show_memory_plan(given: CommonOptions, gpus: int | None, gpu_memory: float | None) -> None:
+def show_memory_plan(
+    given: CommonOptions, gpus: int | None, gpu_memory: float | None, of_round: str | None = None
+) -> None:
     """Print what training takes on GPUs, from the recipe's `sft:` or the defaults."""
     from distill.engines.memory import visible_gpus
     from distill.estimates.training_report import DEFAULT_GPU_GIB, DEFAULT_GPUS, plan_entry, plan_tables
     from distill.models.students import STUDENTS
     from distill.recipe.loading import read_recipe
     from distill.recipe.sft import SftConfig
+    from distill.runs.steps import chosen_part
 
     named = [given.student] if given.student not in (None, "all") else []
     if given.recipe == DEFAULT_RECIPE and not Path(DEFAULT_RECIPE).exists() and not given.overrides:
         config = SftConfig()
     else:
-        recipe = read_recipe(given.recipe, given.overrides or ()).recipe
+        recipe = chosen_part(read_recipe(given.recipe, given.overrides or ()).recipe, "sft", of_round)
         config, named = recipe.sft, named or ([] if given.student == "all" else [recipe.student])
     there = list(visible_gpus().values())
     gpu_memory = gpu_memory or min((gib for gib in there if math.isfinite(gib)), default=DEFAULT_GPU_GIB)

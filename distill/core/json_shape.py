@@ -153,7 +153,7 @@ _INPUTS: dict[str, Shape] = {
     "generate": {"problems?": TEXT},
     "import": {"traces?": [OBJECT], "measured?": TEXT},
     "filter": {"traces?": TEXT, "problems?": TEXT},
-    "sft": {"student?": TEXT, "student_revision?": (TEXT, NOTHING), "rows?": TEXT, "seed?": COUNT},
+    "sft": {"student?": TEXT, "student_revision?": (TEXT, NOTHING), "rows?": (TEXT, {"*": TEXT}), "seed?": COUNT},
     "eval": {"student?": TEXT},
 }
 """The parts of each stage's identity that other stages read."""

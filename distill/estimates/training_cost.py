@@ -1,6 +1,7 @@
 """Estimate what training takes: rows, tokens, layout, memory, time, disk."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from distill.core.plurals import counted
@@ -10,7 +11,7 @@ from distill.estimates.cpu_speed import core_tflops, product_speed
 from distill.estimates.machine import GPUS_A_MACHINE, Machine
 from distill.estimates.measured import Measured
 from distill.estimates.models import GIB, ModelFacts, is_reasoner, nearest_shape
-from distill.estimates.quantities import Range, number_of, span
+from distill.estimates.quantities import Range, number_of, span, total
 from distill.estimates.stage import DISK, MEMORY, SECONDS, TOKENS
 from distill.estimates.text_tokens import tokens_of
 from distill.estimates.training_layouts import auto_sharding, flash_is_here, on_cpu, rows_that_fit, setting_of
@@ -100,6 +101,24 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
     num = Range(max(1.0, num.low), max(1.0, num.high), num.basis)
     row = length.plus(prompt).at_most(recipe.sft.max_length).because(length.basis)
     return Rows(num, length, row, longest)
+
+
+def together(several: Sequence[Rows | None]) -> Rows | None:
+    """Return the rows of several rounds as one set; `None` if there are none."""
+    there = [rows for rows in several if rows is not None]
+    if len(there) < 2:
+        return there[0] if there else None
+    return Rows(
+        total(rows.num for rows in there).because(f"the rows of {len(there)} rounds"),
+        _span_of(rows.completion_tokens for rows in there),
+        _span_of(rows.row_tokens for rows in there),
+        max(rows.longest for rows in there),
+    )
+
+
+def _span_of(ranges: Iterable[Range]) -> Range:
+    given = list(ranges)
+    return Range(min(one.low for one in given), max(one.high for one in given), given[0].basis)
 
 
 def _longest_row(recipe: Recipe, work: Workload) -> float:

@@ -4,7 +4,7 @@ It holds the recipe with every default and revision written out; models, dataset
 hashes; seeds; and each stage's versions, hashes and results, with which a repetition is compared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from distill.models.hub import loaded_commit
 from distill.models.students import find_student
 from distill.publish.facts import RunFacts, is_hub_id
 from distill.recipe.lock_shape import LOCK_KEY, LOCK_VERSION, LockShape, recipe_in_lock
-from distill.recipe.model import Recipe
+from distill.recipe.model import Recipe, recipe_of_tree, with_parts
 from distill.recipe.problems import ProblemSource
 from distill.recipe.sources import file_sources
+from distill.recipe.steps import stage_of
 from distill.recipe.text import recipe_yaml
 from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import read_tree
@@ -40,6 +41,7 @@ _RESULTS = {
     "eval": ("base", "student", "difference"),
 }
 _SCORE_KEYS = ("num_problems", "samples_per_problem", "pass_at_1", "interval_95")
+_OF_ROUND = ("models", "problems_sha256", "chat_template_sha256", "teacher_chat_template_sha256")
 Manifests = Mapping[str, Mapping[str, Any]]
 
 
@@ -99,6 +101,46 @@ def write_lock(recipe: Recipe, run_dir: Path, manifests: Manifests) -> None:
     atomic_write(path, HEAD.format(name=recipe.name, file=LOCK_FILE) + recipe_yaml(lock))
 
 
+def write_lock_of_rounds(
+    recipe: Recipe, run_dir: Path, parts: Mapping[str, Recipe], manifests: Mapping[str, Manifests]
+) -> None:
+    """Write or update the lock of a run with rounds; do nothing if no stage is complete.
+
+    Args:
+        recipe: the whole recipe, as it was run.
+        run_dir: its folder.
+        parts: each round as a recipe without rounds, as it was run.
+        manifests: of each round's complete stages.
+    """
+    made = {name: found for name, found in manifests.items() if found}
+    if not made:
+        return
+    path = run_dir / LOCK_FILE
+    before = read_lock(path)
+    locks = {name: run_lock(parts[name], run_dir / name, found, before) for name, found in made.items()}
+    pinned = {name: recipe_of_tree(locks[name]["recipe"]) if name in locks else parts[name] for name in parts}
+    lock = {
+        LOCK_KEY: LOCK_VERSION,
+        "distill": __version__,
+        "recipe": with_parts(recipe, pinned).model_dump(mode="json"),
+        "datasets": _distinct(one for lock in locks.values() for one in lock["datasets"]),
+        "files": {name: sha256 for lock in locks.values() for name, sha256 in lock["files"].items()},
+        "evaluation_sets": _distinct(one for lock in locks.values() for one in lock["evaluation_sets"]),
+        "seeds": next(iter(locks.values()))["seeds"],
+        "rounds": {name: {key: lock[key] for key in _OF_ROUND} for name, lock in locks.items()},
+        "stages": {f"{name}/{stage}": one for name, lock in locks.items() for stage, one in lock["stages"].items()},
+    }
+    atomic_write(path, HEAD.format(name=recipe.name, file=LOCK_FILE) + recipe_yaml(lock))
+
+
+def _distinct(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for one in entries:
+        if one not in found:
+            found.append(one)
+    return found
+
+
 def read_lock(path: Path) -> dict[str, Any] | None:
     """Return the lock in a file, or `None` if the file is missing, unreadable or not a lock."""
     try:
@@ -111,8 +153,9 @@ def read_lock(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def results_of(stage: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a stage's metrics by which a repetition is compared."""
+def results_of(step: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a step's metrics by which a repetition is compared."""
+    stage = stage_of(step)
     found = {key: metrics[key] for key in _RESULTS.get(stage, ()) if key in metrics}
     if stage == "eval":
         return {role: {key: score[key] for key in _SCORE_KEYS if key in score} for role, score in found.items()}

@@ -13,7 +13,8 @@ from distill.errors import RecipeError
 from distill.models.students import LORA_LEARNING_RATE, find_student, hub_id_of
 from distill.recipe.loading import read_recipe
 from distill.recipe.mistakes import explain
-from distill.recipe.model import Recipe
+from distill.recipe.model import Recipe, recipe_of_tree
+from distill.recipe.rounds import SECTIONS
 from distill.recipe.sft import Lora
 from distill.recipe.sources import FILE
 from distill.storage.files import read_json
@@ -69,7 +70,29 @@ def recipe_differences(before: Recipe, after: Recipe) -> list[Difference]:
 
 
 def meaning(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe in canonical form: aliases as Hub ids, defaults filled in, sets sorted, files by content."""
+    """Return a recipe in canonical form: aliases as Hub ids, defaults filled in, sets sorted, files by content.
+
+    In a recipe with rounds, the sections of each are below `rounds.<name>`.
+    """
+    if not recipe.rounds:
+        return _meaning(recipe)
+    parts = {str(part.round_name): _meaning(part) for part in recipe.parts}
+    shared = {key: value for key, value in next(iter(parts.values())).items() if key not in (*SECTIONS, "of")}
+    made_of = {one.name: one for one in recipe.rounds}
+    rounds = {
+        name: {
+            **{key: tree[key] for key in SECTIONS if getattr(made_of[name], key)},
+            **tree["of"],
+            "gate": dict(made_of[name].gate),
+        }
+        for name, tree in parts.items()
+    }
+    push = recipe.push.model_dump(mode="json") if recipe.push else None
+    return {**shared, "student": find_student(recipe.student).hub_id, "push": push, "rounds": rounds}
+
+
+def _meaning(recipe: Recipe) -> dict[str, Any]:
+    """Return one round, or a recipe without rounds, in canonical form."""
     tree = recipe.model_dump(mode="json")
     student = find_student(recipe.student)
     tree["student"] = student.hub_id
@@ -96,7 +119,9 @@ def meaning(recipe: Recipe) -> dict[str, Any]:
 def effect_of(key: str) -> Effect:
     """Return what a change of a key affects."""
     parts = key.split(".")
-    if any(key == one or key.startswith(f"{one}.") for one in _NEITHER):
+    if parts[0] == "rounds":
+        key = ".".join(parts[2:])
+    if parts[-2:-1] == ["gate"] or any(key == one or key.startswith(f"{one}.") for one in _NEITHER):
         return "neither"
     return "compute" if "compute" in parts else "result"
 
@@ -161,7 +186,7 @@ def _ran(folder: Path, summary: Mapping[str, Any]) -> Recipe:
     from distill.errors import ModelError
 
     try:
-        return Recipe.model_validate(summary.get("recipe"))
+        return recipe_of_tree(summary.get("recipe"))
     except (ValidationError, ModelError) as error:
         lines = explain(error, {}, {}, "recipe") if isinstance(error, ValidationError) else str(error).splitlines()
         why = lines[0].removesuffix(".")

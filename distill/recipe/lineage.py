@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from distill.errors import StoreError, UserError
 from distill.models.students import find_student, hub_id_of
-from distill.recipe.model import Recipe
+from distill.recipe.model import Recipe, recipe_of_tree
 from distill.recipe.sources import FILE, file_sources, map_sources
+from distill.recipe.steps import STAGE_NAMES
 from distill.storage.fingerprints import differences, fingerprint, sha256_of
 from distill.storage.layout import KEPT, STUDENT, TRACES
 
@@ -40,8 +41,12 @@ MADE = {"generate": "samples", "import": "traces", "filter": "rows", "sft": "stu
 
 def stages_before(recipe: Recipe, stage: str) -> list[str]:
     """Return the stages of a recipe that a stage depends on, in order."""
-    order = [recipe.traces_stage, "filter", "sft", *(["eval"] if recipe.eval else []), "push"]
-    return order[: order.index(stage)] if stage in order else order[:3]
+    return [name for name in STAGE_NAMES[: STAGE_NAMES.index(stage)] if name in recipe.stage_names]
+
+
+def command_of(recipe: Recipe, stage: str) -> str:
+    """Return the command that runs a stage of a recipe, or of one round."""
+    return f"distill {stage}" + (f" --round {recipe.round_name}" if recipe.round_name is not None else "")
 
 
 def files_of(recipe: Recipe) -> dict[str, str]:
@@ -74,13 +79,13 @@ def check_lineage(
         if stage == recipe.traces_stage and (same_split or _eval_checked_split(recipe, manifests)):
             changed = {key: pair for key, pair in changed.items() if not key.startswith(SPLIT)}
         if changed:
-            raise UserError(_refusal(stage, changed, wanted_by))
+            raise UserError(_refusal(recipe, stage, changed, wanted_by))
     for stage, source, used, current in _links(recipe, manifests):
         if used != current:
             raise StoreError(
                 f"{wanted_by}: {stage} was made from another result of {source} than the current one, so its "
-                f"{MADE[stage]} cannot be used. Make them again with `distill {stage} --force` (what is there is moved "
-                "aside)."
+                f"{MADE[stage]} cannot be used. Make them again with `{command_of(recipe, stage)} --force` (what is "
+                "there is moved aside)."
             )
 
 
@@ -150,7 +155,7 @@ def _parts_of(recipe: Recipe, stage: str) -> tuple[str, ...]:
 def recipe_of_manifest(manifest: Mapping[str, Any]) -> Recipe | None:
     """Return the recipe that made a stage, or `None` if its manifest has none that this version can read."""
     try:
-        return Recipe.model_validate(manifest["recipe"]) if manifest.get("recipe") else None
+        return recipe_of_tree(manifest["recipe"]) if manifest.get("recipe") else None
     except (ValidationError, UserError):
         return None
 
@@ -175,20 +180,21 @@ def recipe_as_run(recipe: Recipe, manifests: Manifests) -> Recipe:
             elif tree[section] and made[section]:
                 tree[section][key] = made[section][key]
     try:
-        return Recipe.model_validate(tree)
+        return recipe_of_tree(tree)
     except ValidationError:  # the old and new parts conflict
         return recipe
 
 
-def _refusal(stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str) -> str:
+def _refusal(recipe: Recipe, stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str) -> str:
     it, are = ("it", "is") if stage == "sft" else ("them", "are")
+    label = stage if recipe.round_name is None else f"{stage} of round {recipe.round_name}"
     head = (
-        f"{wanted_by}: the recipe has changed since {stage} was run, so it is not what made the {MADE[stage]} that "
+        f"{wanted_by}: the recipe has changed since {label} was run, so it is not what made the {MADE[stage]} that "
         f"{are} here:"
     )
     way = (
-        f"Put the old values back, or make {it} again with `distill {stage} --force` (what no longer fits is moved "
-        "aside)."
+        f"Put the old values back, or make {it} again with `{command_of(recipe, stage)} --force` (what no longer fits "
+        "is moved aside)."
     )
     return "\n".join([head, change_lines(changed), way])
 
@@ -200,7 +206,8 @@ def _links(recipe: Recipe, manifests: Manifests) -> list[tuple[str, str, Any, An
     links: list[tuple[str, str, Any, Any]] = []
     if source is not None and filtered is not None:
         links.append(("filter", recipe.traces_stage, filtered["identity"].get("traces"), traces_fingerprint(source)))
-    if filtered is not None and trained is not None:
+    # Rows of several rounds are compared by the stage's context, which knows those rounds.
+    if filtered is not None and trained is not None and not isinstance(trained["identity"].get("rows"), Mapping):
         links.append(("sft", "filter", trained["identity"].get("rows"), _output(filtered, KEPT)))
     if trained is not None and measured is not None:
         links.append(("eval", "sft", measured["identity"].get("student"), _output(trained, STUDENT)))

@@ -5,6 +5,7 @@ from typing import Any
 from distill.recipe.installed import installed_folder, installed_names, notes_of
 from distill.recipe.loading import read_recipe
 from distill.recipe.model import Recipe
+from distill.recipe.rounds import Round
 
 
 def installed_entries() -> list[dict[str, Any]]:
@@ -14,6 +15,9 @@ def installed_entries() -> list[dict[str, Any]]:
 
 def summary_line(recipe: Recipe) -> str:
     """Return what a recipe does, e.g. `8 samples a problem by org/teacher -> lora qwen-7b -> 2 evaluation sets`."""
+    if recipe.rounds:
+        named = ", ".join(f"{one.name} ({_of_round(one)})" for one in recipe.rounds)
+        return f"{len(recipe.rounds)} rounds: {named}"
     if recipe.generate is not None:
         source = f"{recipe.generate.samples_per_problem} samples a problem by {recipe.generate.teacher}"
     else:
@@ -25,6 +29,14 @@ def summary_line(recipe: Recipe) -> str:
     if recipe.push is not None:
         steps.append(f"{recipe.push.repo} on the Hub")
     return " -> ".join(steps)
+
+
+def _of_round(one: Round) -> str:
+    """Return what a round does, e.g. `sample round:a, train qwen-7b`."""
+    does = [f"sample {one.generate.teacher}"] if one.generate is not None else []
+    does += ["import traces"] if one.traces else []
+    does += [f"train {one.student or 'the student'}"] if one.sft is not None else []
+    return ", ".join(does)
 
 
 def _entry(name: str) -> dict[str, Any]:

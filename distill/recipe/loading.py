@@ -25,6 +25,7 @@ from distill.recipe.lock_shape import LOCK_KEY, UPDATE, recipe_in_lock
 from distill.recipe.mistakes import explain, place_of
 from distill.recipe.model import Recipe
 from distill.recipe.remote import Fetched, fetch, is_outside
+from distill.recipe.rounds import round_in
 from distill.recipe.sources import anchor_sources, expanded, resolved
 from distill.recipe.trust import refuse_unaccepted
 from distill.recipe.yaml_tree import KeyPath, Places, Shown, plain_tree, read_tree, read_value, refuse_secret_option
@@ -174,17 +175,23 @@ def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: S
 
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
     """Raise if a recipe from outside names a model that is not on the Hub: it must not use folders of this machine."""
-    generate = tree.get("generate")
-    generate = generate if isinstance(generate, dict) else {}
-    compute = generate.get("compute")
-    served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # then the name is the server's, not a path
-    teacher = None if served else generate.get("teacher")
-    for key, name in (("student", tree.get("student")), ("generate.teacher", teacher)):
-        if isinstance(name, str) and name not in STUDENTS and ("/" not in name or names_folder(name)):
-            raise RecipeError(
-                f"{outside.reference}: {key} is {name!r}, not a model on the Hub. A recipe from outside may only name "
-                f"models of the Hub (org/name) and aliases. Use one of yours with --{key.rpartition('.')[2]}."
-            )
+    rounds = tree.get("rounds")
+    for part in (tree, *(rounds if isinstance(rounds, list) else ())):
+        if not isinstance(part, dict):
+            continue
+        generate = part.get("generate")
+        generate = generate if isinstance(generate, dict) else {}
+        compute = generate.get("compute")
+        served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # a name on the server, not a path
+        teacher = None if served else generate.get("teacher")
+        for key, name in (("student", part.get("student")), ("generate.teacher", teacher)):
+            if not isinstance(name, str) or name in STUDENTS or round_in(name) is not None:
+                continue
+            if "/" not in name or names_folder(name):
+                raise RecipeError(
+                    f"{outside.reference}: {key} is {name!r}, not a model on the Hub. A recipe from outside may only "
+                    f"name models of the Hub (org/name) and aliases. Use one of yours with --{key.rpartition('.')[2]}."
+                )
 
 
 def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]) -> dict[str, Any]:

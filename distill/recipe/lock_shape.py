@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from distill import __version__
 from distill.errors import RecipeError
+from distill.recipe.steps import stage_of
 from distill.recipe.value_errors import sentence
 from distill.recipe.yaml_tree import short
 
@@ -73,8 +74,9 @@ def recipe_in_lock(lock: Mapping[str, Any], place: str) -> dict[str, Any]:
         )
     try:
         shape = LockShape.model_validate(dict(lock))
-        for score in shape.stages["eval"].results.values() if "eval" in shape.stages else ():
-            ScoreInLock.model_validate(score)
+        for step, one in shape.stages.items():
+            for score in one.results.values() if stage_of(step) == "eval" else ():
+                ScoreInLock.model_validate(score)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from distill.recipe.model import Recipe
+from distill.recipe.rounds import MisplacedError
 from distill.recipe.value_errors import Details, sentence
 from distill.recipe.yaml_tree import KeyPath, Places
 
@@ -31,11 +32,15 @@ def explain(error: ValidationError, tree: Mapping[str, Any], places: Places, nam
         places: where each key is defined.
         name: the recipe's name in messages, used if no key is to blame.
     """
-    lines = []
-    for at, some in groupby(error.errors(), key=_key_of):
+    lines: list[str] = []
+    for at, some in groupby(error.errors(), key=lambda details: _origin(tree, _key_of(details))):
         several = list(some)
         kind = several[0]["type"]
-        if kind == "extra_forbidden":
+        misplaced = several[0].get("ctx", {}).get("error") if kind == "value_error" else None
+        if isinstance(misplaced, MisplacedError):
+            for where, text in misplaced.faults:
+                lines += _cross_field(_origin(tree, where), {"type": "value_error", "msg": text}, tree, places, name)
+        elif kind == "extra_forbidden":
             lines.append(_unknown_key(at, places, name))
         elif kind == "value_error":
             lines += _cross_field(at, several[0], tree, places, name)
@@ -43,7 +48,14 @@ def explain(error: ValidationError, tree: Mapping[str, Any], places: Places, nam
             lines.append(f"{place_of(at, places, name)}: {'.'.join(map(str, at))!r} is missing.")
         else:
             lines.append(f"{place_of(at, places, name)}: {_labelled(at, sentence(several))}")
-    return lines
+    return list(dict.fromkeys(lines))
+
+
+def _origin(tree: Mapping[str, Any], at: KeyPath) -> KeyPath:
+    """Return the key that a value comes from: that of a round may be set in the top-level section of the same name."""
+    if at[:1] == ("rounds",) and len(at) > 3 and not _is_set(tree, at) and _is_set(tree, at[2:]):
+        return at[2:]
+    return at
 
 
 def place_of(at: KeyPath, places: Places, name: str) -> str:
@@ -100,7 +112,8 @@ def _cross_field(at: KeyPath, details: Details, tree: Mapping[str, Any], places:
     """Yield messages about conflicting keys, placed at one that is set, with the origin of each of the others."""
     known = set(known_keys())
     for text in sentence([details]).splitlines():
-        keys = {found: (*at, *found[1].split(".")) for found in _QUOTED_NUMBER.finditer(text)}
+        section = at[:2] if at[:1] == ("rounds",) else at
+        keys = {found: _origin(tree, (*section, *found[1].split("."))) for found in _QUOTED_NUMBER.finditer(text)}
         numbers = {found: key for found, key in keys.items() if ".".join(_words(key)) in known}
         given = [key for key in numbers.values() if _is_set(tree, key)]
         where = place_of(given[0] if given else at, places, name)

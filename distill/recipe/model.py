@@ -1,4 +1,4 @@
-"""The recipe model, and the checks that span stages. Imports no torch.
+"""The recipe model, and the checks that span stages and rounds. Imports no torch.
 
 `distill.recipe.loading` makes a `Recipe` from a file. From a dict:
 
@@ -6,9 +6,10 @@
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import NonNegativeInt, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from distill.models.hub_names import Revision
 from distill.models.students import find_student
@@ -19,7 +20,19 @@ from distill.recipe.generate import GenerateConfig
 from distill.recipe.lengths import reach_of, with_lengths
 from distill.recipe.problems import ProblemSource
 from distill.recipe.push import PushConfig
-from distill.recipe.sft import SftConfig
+from distill.recipe.round_faults import faults
+from distill.recipe.rounds import (
+    SECTIONS,
+    Fault,
+    MisplacedError,
+    Round,
+    base_name,
+    round_in,
+    rows_per_user,
+    unfold,
+)
+from distill.recipe.sft import THIS, SftConfig
+from distill.recipe.steps import STAGE_NAMES
 from distill.recipe.traces import TraceSource
 
 
@@ -48,6 +61,8 @@ class Recipe(Strict):
     """Stage 2: grade and filter the traces."""
     sft: SftConfig = SftConfig()
     """Stage 3: train the student."""
+    rounds: list[Round] = []
+    """Several passes of these stages, each built on earlier ones. Default: one pass."""
     eval: EvalConfig | None = None
     """Stage 4: evaluate base and student. Default: no evaluation."""
     push: PushConfig | None = None
@@ -56,15 +71,61 @@ class Recipe(Strict):
     @property
     def traces_stage(self) -> str:
         """Return the name of the stage that provides the traces."""
-        return "generate" if self.generate is not None else "import"
+        return "import" if self.traces else "generate"
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Return the stages of a recipe without rounds, or of one round, in order."""
+        has = {self.traces_stage, "filter", "sft"} | ({"eval"} if self.eval else set())
+        has |= {"push"} if self.push else set()
+        return [name for name in STAGE_NAMES if name in has]
+
+    @property
+    def round_name(self) -> str | None:
+        """Return the name of the round that this is a part of, or `None` in a recipe without rounds."""
+        return None
+
+    @property
+    def student_round(self) -> str | None:
+        """Return the round whose model is trained further; `None`: `student` itself is trained."""
+        return None
+
+    @property
+    def teacher_round(self) -> str | None:
+        """Return the round whose model is the teacher; `None`: `generate.teacher` itself is."""
+        return None
+
+    @property
+    def row_rounds(self) -> list[str | None]:
+        """Return the rounds whose kept rows are trained on; `None` stands for a recipe without rounds."""
+        return [None]
+
+    @cached_property
+    def parts(self) -> list["Recipe"]:
+        """Return the rounds as recipes without rounds, in order; only the recipe itself if it has no rounds."""
+        return [_part(self, place) for place in range(len(self.rounds))] or [self]
+
+    def part(self, name: str) -> "Recipe":
+        """Return one round as a recipe without rounds."""
+        return next(one for one in self.parts if one.round_name == name)
+
+    @model_serializer(mode="wrap")
+    def _without_unused_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Beside rounds: the sections are merged into the rounds; without rounds, no key says that there are none.
+        unused = SECTIONS if self.rounds else ("rounds",)
+        return {key: value for key, value in handler(self).items() if key not in unused}
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_lengths(cls, tree: Any) -> Any:
-        return with_lengths(tree) if isinstance(tree, Mapping) else tree
+    def _fill_in(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping):
+            return tree
+        return unfold(tree) if tree.get("rounds") else with_lengths(tree)
 
     @model_validator(mode="after")
     def _traces_come_from_one_place(self) -> Self:
+        if self.rounds:
+            return self
         if (self.generate is None) == (not self.traces):
             raise ValueError("give either generate: (a teacher answers problems) or traces: (made elsewhere)")
         if self.generate is not None and not self.problems:
@@ -75,14 +136,181 @@ class Recipe(Strict):
             raise ValueError(
                 "eval.held_out is taken from problems:, but traces: come with their own; use eval.benchmarks"
             )
+        if self.sft.rows != [THIS]:
+            raise ValueError("sft.rows names rounds, but the recipe has no rounds:. Remove it, or add rounds:")
+        if self.push is not None and self.push.round is not None:
+            raise ValueError("push.round names a round, but the recipe has no rounds:. Remove it, or add rounds:")
         return self
 
     @model_validator(mode="after")
     def _stages_agree(self) -> Self:
-        problems = list(cross_stage_problems(self))
+        problems = [] if self.rounds else list(cross_stage_problems(self))
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @model_validator(mode="after")
+    def _rounds_agree(self) -> Self:
+        if not self.rounds:
+            return self
+        found = [*faults(self.rounds, self.eval is not None), *_run_faults(self)]
+        if not found:
+            for place in range(len(self.rounds)):
+                try:
+                    _part(self, place)
+                except ValidationError as error:
+                    found += [((("rounds", place, *one["loc"])), _message(one)) for one in error.errors()]
+        if found:
+            raise MisplacedError(found)
+        return self
+
+
+class Part(Strict):
+    """What makes a recipe one round of a larger one."""
+
+    name: Name
+    """Name of the round."""
+    trains: bool
+    """Whether it has `sft:`."""
+    student: str | None = None
+    """The round whose model is trained further."""
+    teacher: str | None = None
+    """The round whose model is the teacher."""
+    rows: list[str] = []
+    """The rounds whose rows are trained on."""
+
+
+class RoundRecipe(Recipe):
+    """One round as a recipe without rounds; `student` and `generate.teacher` are the models that it descends from."""
+
+    of: Part
+    """Which round it is, and what it takes from others."""
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Return the stages of the round, in order."""
+        has = {self.traces_stage, "filter"} if self.generate is not None or self.traces else set()
+        if self.of.trains:
+            has |= {"sft"} | ({"eval"} if self.eval else set()) | ({"push"} if self.push else set())
+        return [name for name in STAGE_NAMES if name in has]
+
+    @property
+    def round_name(self) -> str | None:
+        return self.of.name
+
+    @property
+    def student_round(self) -> str | None:
+        return self.of.student
+
+    @property
+    def teacher_round(self) -> str | None:
+        return self.of.teacher
+
+    @property
+    def row_rounds(self) -> list[str | None]:
+        return [*self.of.rows]
+
+    @model_validator(mode="after")
+    def _traces_come_from_one_place(self) -> Self:
+        if self.generate is not None and not self.problems:
+            raise ValueError("problems: is missing: the teacher needs problems to answer")
+        return self
+
+
+def recipe_of_tree(tree: Any) -> Recipe:
+    """Return the recipe in a manifest or a summary, which may be that of one round.
+
+    Raises:
+        ValidationError: this version of distill cannot read it.
+    """
+    is_part = isinstance(tree, Mapping) and "of" in tree
+    return (RoundRecipe if is_part else Recipe).model_validate(tree)
+
+
+def _part(recipe: Recipe, place: int) -> RoundRecipe:
+    """Return a round as a recipe without rounds.
+
+    Raises:
+        ValidationError: its sections conflict.
+    """
+    one = recipe.rounds[place]
+    by_name = {other.name: other.model_dump(mode="json") for other in recipe.rounds}
+    base = base_name(by_name[one.name], by_name, recipe.student)
+    tree = recipe.model_dump(mode="json", exclude={"rounds", "student_revision"})
+    tree |= {key: value for key, value in by_name[one.name].items() if key in ("generate", "traces", "filter", "sft")}
+    if one.teacher_round is not None:
+        tree["generate"]["teacher"] = base_name(by_name[one.teacher_round], by_name, recipe.student)
+    if one.sft is None and (longest := rows_per_user(one, recipe.rounds)) is not None:
+        tree["sft"] = {"max_length": longest}
+    if recipe.push is None or published_round(recipe) != one.name:
+        tree["push"] = None
+    own = one.student_revision if one.student is not None else None
+    return RoundRecipe.model_validate(
+        {
+            **tree,
+            "student": base,
+            "student_revision": recipe.student_revision if base == recipe.student and own is None else own,
+            "of": {
+                "name": one.name,
+                "trains": one.sft is not None,
+                "student": one.student_round,
+                "teacher": one.teacher_round,
+                "rows": one.row_rounds,
+            },
+        }
+    )
+
+
+def with_parts(recipe: Recipe, parts: Mapping[str, Recipe]) -> Recipe:
+    """Return a recipe with what its rounds have; as it is, if that conflicts.
+
+    Args:
+        recipe: the whole recipe.
+        parts: each round as a recipe without rounds, such as the one that its results were made with.
+    """
+    tree = recipe.model_dump(mode="json")
+    for one in tree["rounds"]:
+        part = parts[one["name"]].model_dump(mode="json")
+        tree["problems"], tree["eval"] = part["problems"] or tree["problems"], part["eval"]
+        teacher = (one.get("generate") or {}).get("teacher")
+        one.update({key: part[key] for key in SECTIONS if key in one})
+        if round_in(teacher) is not None:
+            one["generate"] |= {"teacher": teacher, "revision": None}
+        if part["student"] == recipe.student:
+            tree["student_revision"] = part["student_revision"] or tree["student_revision"]
+        elif round_in(one.get("student")) is None:
+            one["student_revision"] = part["student_revision"]
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError:
+        return recipe
+
+
+def published_round(recipe: Recipe) -> str | None:
+    """Return the round whose model is published: `push.round`, else the last one that makes a model."""
+    if recipe.push is not None and recipe.push.round is not None:
+        return recipe.push.round
+    return next((one.name for one in reversed(recipe.rounds) if one.sft is not None), None)
+
+
+def _run_faults(recipe: Recipe) -> list[Fault]:
+    """Return what is wrong between the rounds and the sections of the whole run."""
+    found: list[Fault] = []
+    makers = [one.name for one in recipe.rounds if one.sft is not None]
+    if recipe.eval is not None and recipe.eval.held_out and not recipe.problems:
+        found.append((("eval", "held_out"), "is taken from problems:, which is missing; use eval.benchmarks."))
+    if recipe.eval is not None and not makers:
+        found.append((("eval",), "no round makes a model that could be measured: none has sft:."))
+    if recipe.push is not None and not makers:
+        found.append((("push",), "no round makes a model that could be published: none has sft:."))
+    elif recipe.push is not None and recipe.push.round is not None and recipe.push.round not in makers:
+        there = ", ".join(makers)
+        found.append((("push", "round"), f"no round {recipe.push.round!r} makes a model. Rounds that do: {there}."))
+    return found
+
+
+def _message(details: Any) -> str:
+    return str(details["msg"]).removeprefix("Value error, ")
 
 
 def cross_stage_problems(recipe: Recipe) -> list[str]:
@@ -96,10 +324,16 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
         )
     if recipe.generate is not None:
         found += _teacher_against_student(recipe.generate.sampling.max_tokens, kept, longest)
-    if recipe.filter.judge is None and "judge" in {
-        *(s.task for s in recipe.problems),
-        *(s.task for s in recipe.traces),
-    }:
+    has_traces = recipe.generate is not None or bool(recipe.traces)
+    if (
+        has_traces
+        and recipe.filter.judge is None
+        and "judge"
+        in {
+            *(s.task for s in recipe.problems),
+            *(s.task for s in recipe.traces),
+        }
+    ):
         found.append(
             "task: judge needs a judge: set filter.judge, e.g. "
             "judge: {model: …, compute: {base_urls: [http://localhost:8000/v1]}}."

@@ -12,6 +12,8 @@ class PushConfig(Strict):
 
     repo: RepoId
     """Model repository on the Hub (`org/name`); created if it does not exist."""
+    round: str | None = None
+    """In a recipe with `rounds:`, whose model is published. Default: the last round that makes one."""
     private: bool = True
     """Create repositories as private. An existing one keeps its visibility; with `true`, a public one is an error."""
     dataset: RepoId | None = None

@@ -94,6 +94,11 @@ OWNED_TRL_KEYS = frozenset(
 """SFTConfig arguments that distill sets itself; `sft.trl` may not set them."""
 
 
+THIS = "this"
+"""In `sft.rows`: the rows of the round itself."""
+RowsOf = Annotated[str, Field(pattern=r"^(this|round:[A-Za-z0-9][A-Za-z0-9._-]*)$")]
+
+
 class Lora(Strict):
     """LoRA adapter (peft)."""
 
@@ -179,6 +184,8 @@ class SftConfig(Strict):
     """Settings of the adapter; only with `method: lora` or `qlora`."""
     trl: dict[str, Any] = {}
     """Extra arguments for TRL's SFTConfig; those that distill sets itself are rejected."""
+    rows: Annotated[list[RowsOf], Field(min_length=1)] = [THIS]
+    """Whose kept rows are trained on, in a recipe with `rounds:`: `this` round's, or those of `round:NAME`."""
     compute: TrainCompute = TrainCompute()
     """Layout of training."""
 
@@ -186,6 +193,8 @@ class SftConfig(Strict):
     def _consistent(self) -> Self:
         if self.lora is not None and self.method == "full":
             raise ValueError("lora: is set but method is full. Set method: lora or remove lora:")
+        if len(set(self.rows)) != len(self.rows):
+            raise ValueError("rows: names the same rows twice. Name each once")
         if taken := sorted(OWNED_TRL_KEYS & self.trl.keys()):
             raise ValueError(f"trl: {', '.join(taken)} is set by distill itself; use the fields of sft: instead")
         return self

@@ -19,6 +19,9 @@ def map_sources(tree: dict[str, Any], change: Callable[[str], str]) -> None:
     def changed(value: Any) -> Any:
         return change(value) if isinstance(value, str) and value.startswith(FILE) else value
 
+    for one in tree["rounds"] if isinstance(tree.get("rounds"), list) else ():
+        if isinstance(one, dict):
+            map_sources(one, change)
     if isinstance(tree.get("sft"), dict) and "chat_template" in tree["sft"]:
         tree["sft"]["chat_template"] = changed(tree["sft"]["chat_template"])
     for at in _LISTS:

@@ -39,21 +39,25 @@ class Access:
 
 def accesses(recipe: Recipe) -> list[Access]:
     """Return everything that a recipe would fetch, query, read and send."""
-    found = [Access(f"reads {one}") for one in _local_files(recipe)]
-    found += [_model("student", find_student(recipe.student).hub_id)]
+    found = [one for part in recipe.parts for one in _accesses(part)]
+    return list(dict.fromkeys(found)) + list(_pushes(recipe))
+
+
+def _accesses(recipe: Recipe) -> Iterator[Access]:
+    """Yield what one round, or a recipe without rounds, would access."""
+    yield from (Access(f"reads {one}") for one in _local_files(recipe))
+    yield _model("student", find_student(recipe.student).hub_id)
     generate = recipe.generate
-    if generate is not None and not generate.compute.base_urls:
-        name = hub_id_of(generate.teacher)
-        found.append(_model("teacher", name))
-    found += [Access(f"downloads the data set {name}") for name in _data_sets(recipe)]
+    if generate is not None and not generate.compute.base_urls and recipe.teacher_round is None:
+        yield _model("teacher", hub_id_of(generate.teacher))
+    yield from (Access(f"downloads the data set {name}") for name in _data_sets(recipe))
     for section, compute in _computes(recipe):
-        found += [_server(section, url, compute) for url in compute.base_urls]
+        yield from (_server(section, url, compute) for url in compute.base_urls)
     for key in UPLOADING_TRL_KEYS:
         if recipe.sft.trl.get(key):
-            found.append(Access(f"sends training's curves to {recipe.sft.trl[key]} on the Hub (sft.trl.{key})", True))
+            yield Access(f"sends training's curves to {recipe.sft.trl[key]} on the Hub (sft.trl.{key})", True)
     if "wandb" in recipe.sft.compute.tracking:
-        found.append(Access("sends training's curves to Weights & Biases (sft.compute.tracking)", True))
-    return found + list(_pushes(recipe))
+        yield Access("sends training's curves to Weights & Biases (sft.compute.tracking)", True)
 
 
 def is_accepted(sha256: str) -> bool:

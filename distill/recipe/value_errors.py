@@ -62,6 +62,7 @@ FORMS = {
     "config": "a configuration's name on the Hub, without any of < > : / \\ | ? *",
     "revision": "a branch, a tag or a commit",
     "student_revision": "a branch, a tag or a commit",
+    "rows": "this or round:NAME",
     "license": "a licence's identifier on the Hub, e.g. apache-2.0",
 }
 """Key (or section and key) of a text that must match a pattern -> what follows "must be"."""

@@ -1,7 +1,23 @@
 """The report of a run: one self-contained HTML page with inputs, funnel, training, scores and traces."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from distill.report.embed import is_report
 from distill.report.gather import Run, gather_run
 from distill.report.render import render_report
+from distill.report.rounds import gather_rounds, has_rounds, render_rounds
 
-__all__ = ["Run", "gather_run", "is_report", "render_report"]
+__all__ = ["Run", "gather_any", "gather_rounds", "gather_run", "has_rounds", "is_report", "render_report", "render_run"]
+
+
+def gather_any(folder: Path, recipe: Mapping[str, Any] | None = None) -> Run:
+    """Read a run with or without rounds; see `gather_run`."""
+    return gather_rounds(folder) if has_rounds(folder) else gather_run(folder, recipe)
+
+
+def render_run(folder: Path) -> str:
+    """Return the report page of a run with or without rounds, or of one round."""
+    found = gather_any(folder)
+    return render_rounds(found) if has_rounds(folder) else render_report(found)

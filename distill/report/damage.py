@@ -27,6 +27,11 @@ class Damage:
         name = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
         self._problems.setdefault(name, problem)
 
+    def add(self, other: "Damage") -> None:
+        """Take over the problems of a part of the run, such as one round."""
+        for name, problem in other._problems.items():
+            self.note(other.folder / name, problem)
+
     @contextmanager
     def tolerate(self, path: Path) -> Iterator[None]:
         """Record any error of the block instead of raising it; the rest of the block is skipped."""

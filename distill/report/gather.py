@@ -123,7 +123,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         "estimate": summary.get("estimate"),
         "recipe": summary.get("recipe"),
         "lineage": {name: _lineage(manifest) for name, manifest in manifests.items()},
-        "lock": _text(folder / LOCK_FILE),
+        "lock": read_text(folder / LOCK_FILE),
         "damaged": damage.to_json(),
     }
     history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
@@ -133,11 +133,11 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
     run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)
     is_resumed = run.facts["state"] in ("stopped", "unfinished")
-    run.facts["next_command"] = _shown(next_command(note, to_do, folder)) if is_resumed else None
+    run.facts["next_command"] = shown_command(next_command(note, to_do, folder)) if is_resumed else None
     return run
 
 
-def _shown(command: str | None) -> str | None:
+def shown_command(command: str | None) -> str | None:
     """Return a command without local folders, keys and server addresses."""
     if command is not None and "base_url" in command:
         command = _ADDRESS.sub("http://server.invalid/v1", command)
@@ -222,7 +222,8 @@ def _is_an_input(key: str, value: Any) -> bool:
     return isinstance(value, str | dict) and any(kind in key for kind in INPUTS) and bool(value)
 
 
-def _text(file: Path) -> str | None:
+def read_text(file: Path) -> str | None:
+    """Return a file's text, or `None` if there is no such file."""
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 

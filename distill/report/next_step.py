@@ -44,8 +44,17 @@ def next_command(note: Mapping[str, Any], to_do: Sequence[str], run_dir: Path) -
     """
     if not note or not to_do or not Path(note["folder"]).is_dir():
         return None
-    command = "run" if note["stage"] is None else to_do[0]
-    return shlex.join(["distill", command, *_arguments_from_here(note, run_dir)])
+    command, of_round = "run", []
+    if note["stage"] is not None:
+        name, _, command = to_do[0].rpartition("/")
+        of_round = ["--round", name] if name else []
+    arguments = _without_round(_arguments_from_here(note, run_dir)) if of_round else _arguments_from_here(note, run_dir)
+    return shlex.join(["distill", command, *arguments, *of_round])
+
+
+def _without_round(arguments: list[str]) -> list[str]:
+    at = arguments.index("--round") if "--round" in arguments[:-1] else len(arguments)
+    return [*arguments[:at], *arguments[at + 2 :]]
 
 
 def _arguments_from_here(note: Mapping[str, Any], folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from distill.errors import StoreError, UserError
 from distill.filters.funnel import funnel_steps
 from distill.filters.nothing_kept import has_kept_nothing
 from distill.recipe.model import Recipe
+from distill.recipe.steps import STAGE_NAMES, expand, stage_of
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
-from distill.runs.steps import STAGES, stages_of
+from distill.runs.gates import gate_record
+from distill.runs.steps import STAGES
 from distill.storage.files import disk_errors, read_object, write_json
 from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, WRITER_LOCK
 from distill.storage.layout import ESTIMATE as PLAN
@@ -40,6 +42,7 @@ _SUMMARY_SHAPE = {
     "description?": TEXT,
     "student?": TEXT,
     "recipe?": OBJECT,
+    "rounds?": OBJECT,
     "stopped?": {"stage": TEXT, "error": TEXT, "at": TEXT},
 }
 REMOVING = ".removing-"
@@ -62,7 +65,7 @@ def note_command(run_dir: Path, recipe: Recipe, stage: str | None, arguments: Se
         "folder": str(Path.cwd()),
         "name": recipe.name,
         "student": recipe.student,
-        "stages": stages_of(recipe),
+        "stages": [step.id for step in expand(recipe)],
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with contextlib.suppress(StoreError):  # the run reports problems with its folder itself
@@ -132,20 +135,33 @@ def _overview(folder: Path) -> dict[str, Any]:
         "state": run_state(is_complete, stopped is not None, process),
         "process": process,
         "stages": stages,
-        "score": _score(_manifest(folder, "eval").get("metrics")),
+        "score": _last_score(folder, [one["stage"] for one in stages]),
         "num_bytes": num_bytes,
         "changed_at": datetime.fromtimestamp(changed_at, UTC).isoformat(timespec="seconds"),
     }
 
 
 def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list[str]:
-    """Return a run's stages, done or not: those of its recipe, and any that has been started."""
+    """Return a run's steps, done or not: those of its recipe, and any that has been started."""
     recipe = mapping(summary.get("recipe"))
-    wanted = set(note.get("stages", ()))
-    if recipe:
-        wanted |= {"import" if recipe.get("traces") else "generate", "filter", "sft"}
-        wanted |= {name for name in ("eval", "push") if recipe.get(name)}
+    rounds = recipe.get("rounds") or ()
+    if rounds:
+        steps = [f"{one.get('name')}/{name}" for one in map(mapping, rounds) for name in _stages_in({**recipe, **one})]
+        return sorted(steps, key=lambda step: stage_of(step) == STAGE_NAMES[-1])
+    wanted = list(note.get("stages", ()))
+    if any("/" in name for name in wanted):
+        return wanted
+    wanted += _stages_in({"sft": {}, **recipe}) if recipe else []
     return [name for name in STAGES if name in wanted or (folder / name / IDENTITY).exists()]
+
+
+def _stages_in(recipe: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the stages of a recipe or of one round, as keys and values."""
+    if recipe.get("traces") or recipe.get("generate") or "rounds" not in recipe:
+        yield from ("import" if recipe.get("traces") else "generate", "filter")
+    if recipe.get("sft") is not None:
+        yield "sft"
+        yield from (name for name in ("eval", "push") if recipe.get(name))
 
 
 def _read(file: Path, shape: Shape = OBJECT) -> dict[str, Any]:
@@ -167,7 +183,7 @@ def _manifest(folder: Path, stage: str) -> dict[str, Any]:
 def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
     """Return a stage's state: as of a run, or `waiting` (not begun). A filter that kept nothing is `stopped`."""
     manifest = _manifest(folder, name)
-    has_kept_none = bool(manifest) and has_kept_nothing(name, manifest["metrics"])
+    has_kept_none = bool(manifest) and has_kept_nothing(stage_of(name), manifest["metrics"])
     is_complete = bool(manifest) and not has_kept_none
     is_stopped = has_kept_none or (stopped is not None and stopped.get("stage") == name)
     if is_complete:
@@ -182,8 +198,18 @@ def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     stopped: dict[str, Any] | None = summary.get("stopped")
     if stopped is None:
         return None
-    manifest = _manifest(folder, stopped["stage"]) if stopped["stage"] in STAGES else {}
-    return None if manifest and not has_kept_nothing(stopped["stage"], manifest["metrics"]) else stopped
+    name, stage = stopped["stage"], stage_of(stopped["stage"])
+    gate = gate_record((folder / name).parent) if "/" in name else {}
+    if gate and not gate.get("passed") and not gate.get("waived"):
+        return stopped
+    manifest = _manifest(folder, name) if stage in STAGES else {}
+    return None if manifest and not has_kept_nothing(stage, manifest["metrics"]) else stopped
+
+
+def _last_score(folder: Path, steps: Sequence[str]) -> dict[str, Any] | None:
+    """Return the scores of the last step that measured, or `None`."""
+    found = (_score(_manifest(folder, step).get("metrics")) for step in reversed(steps) if stage_of(step) == "eval")
+    return next((score for score in found if score is not None), None)
 
 
 def _score(metrics: Any) -> dict[str, Any] | None:
@@ -246,23 +272,32 @@ def _stage_story(folder: Path, name: str) -> dict[str, Any]:
     known: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_gib", "finished_at", "result"))
     if manifest:
         known |= {key: manifest[key] for key in ("seconds", "peak_memory_gib", "finished_at")}
-        known["result"] = STAGES[name].headline(manifest["metrics"])
+        known["result"] = STAGES[stage_of(name)].headline(manifest["metrics"])
     return {**known, "num_bytes": _size_and_change(folder / name)[0] if (folder / name).is_dir() else 0}
 
 
 def _places(folder: Path) -> dict[str, str]:
-    """Return the paths of a run's main results that exist, and its URL on the Hub."""
-    source = next((name for name in TRACE_STAGES if (folder / name).is_dir()), TRACE_STAGES[0])
-    known = {
-        "report": folder / REPORT,
-        "student": folder / "sft" / "student",
-        "kept_rows": folder / "filter" / "kept",
-        "dropped_rows": folder / "filter" / "dropped",
-        "traces": folder / source / "traces",
-    }
-    places = {name: str(path) for name, path in known.items() if path.exists()}
-    pushed = _manifest(folder, "push")
-    return places | ({"hub": pushed["metrics"]["url"]} if pushed else {})
+    """Return the paths of a run's main results that exist, and its URL on the Hub; of each round with its name."""
+    places = {"report": str(folder / REPORT)} if (folder / REPORT).exists() else {}
+    for name in _round_names(folder) or [""]:
+        root = folder / name
+        source = next((stage for stage in TRACE_STAGES if (root / stage).is_dir()), TRACE_STAGES[0])
+        known = {
+            "student": root / "sft" / "student",
+            "kept_rows": root / "filter" / "kept",
+            "dropped_rows": root / "filter" / "dropped",
+            "traces": root / source / "traces",
+        }
+        prefix = f"{name}/" if name else ""
+        places |= {f"{prefix}{key}": str(path) for key, path in known.items() if path.exists()}
+        pushed = _manifest(root, "push")
+        places |= {"hub": pushed["metrics"]["url"]} if pushed else {}
+    return places
+
+
+def _round_names(folder: Path) -> list[str]:
+    """Return the names of a run's rounds, in order; empty if it has none."""
+    return list(mapping(_read(folder / SUMMARY, _SUMMARY_SHAPE).get("rounds")))
 
 
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
@@ -294,19 +329,21 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
         )
     if not _is_ours(folder):
         raise StoreError(f"{folder}: does not look like a run of distill, so it is not removed.")
-    entries = sorted(entry for entry in folder.iterdir() if not (keep_traces and _is_kept(entry)))
-    parts = [{"path": entry.name, "num_bytes": _bytes_of(entry)} for entry in entries]
-    traces = [_manifest(folder, name) for name in TRACE_STAGES]
+    entries = _removable(folder, keep_traces)
+    parts = [{"path": str(entry.relative_to(folder)), "num_bytes": _bytes_of(entry)} for entry in entries]
+    roots = [folder / name for name in _round_names(folder)] or [folder]
+    traces = [_manifest(root, name) for root in roots for name in TRACE_STAGES]
     num_traces = sum(mapping(found.get("metrics")).get("num_samples", 0) for found in traces)
-    has_student = (folder / "sft" / "student").exists()
+    students = [root for root in roots if (root / "sft" / "student").exists()]
+    unpublished = bool(students) and not any(_manifest(root, "push") for root in students)
     return {
         "name": folder.name,
         "folder": str(folder),
         "parts": parts,
         "num_bytes": sum(part["num_bytes"] for part in parts),
         "num_traces": 0 if keep_traces else num_traces,
-        "traces_are_whole": any(traces) or not any((folder / name).is_dir() for name in TRACE_STAGES),
-        "has_unpublished_student": has_student and not _manifest(folder, "push"),
+        "traces_are_whole": any(traces) or not any((root / name).is_dir() for root in roots for name in TRACE_STAGES),
+        "has_unpublished_student": unpublished,
         "keeps_traces": keep_traces,
     }
 
@@ -319,6 +356,15 @@ def _is_ours(folder: Path) -> bool:
     if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
         return True
     return {entry.name for entry in folder.iterdir()} <= {WRITER_LOCK, PLAN}  # refused before its first stage
+
+
+def _removable(folder: Path, keep_traces: bool) -> list[Path]:
+    """Return what a removal deletes, in order: whole entries, or with `keep_traces` the parts of rounds."""
+    if not keep_traces:
+        return sorted(folder.iterdir())
+    rounds = {folder / name for name in _round_names(folder)}
+    entries = [entry for one in folder.iterdir() for entry in (one.iterdir() if one in rounds else (one,))]
+    return sorted(entry for entry in entries if not _is_kept(entry))
 
 
 def _is_kept(entry: Path) -> bool:
@@ -351,9 +397,10 @@ def remove_run(folder: Path, keep_traces: bool = False) -> None:
             folder.rename(out)
         else:
             out.mkdir()
-            for entry in folder.iterdir():
-                if not _is_kept(entry):
-                    entry.rename(out / entry.name)
+            for entry in _removable(folder, keep_traces):
+                aside = out / entry.relative_to(folder)
+                aside.parent.mkdir(exist_ok=True)
+                entry.rename(aside)
         shutil.rmtree(out)
 
 

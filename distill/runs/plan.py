@@ -3,7 +3,7 @@
 Example: plan_recipe(recipe, Path("runs"), this_machine(), load_prices()).to_json()
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,11 @@ from distill.estimates.stage import (
     priced,
 )
 from distill.estimates.text_tokens import TokenRate
-from distill.estimates.training_cost import Rows, expected_rows, training_quantities
+from distill.estimates.training_cost import Rows, expected_rows, together, training_quantities
 from distill.recipe.model import Recipe
 from distill.recipe.sampling import SamplingCompute
 from distill.runs.standing import standings
+from distill.sources.problems import ProblemSets
 from distill.stages import RunContext
 from distill.storage.files import free_bytes
 from distill.training.layout import Layout
@@ -74,20 +75,19 @@ class Plan:
     prices: Prices
     stages: tuple[StageEstimate, ...]
     limits: tuple[TightLimit, ...]
-    download_gib: Range
-    """GiB of models to download."""
+    downloads: Mapping[str, float]
+    """Models to download, with their size in GiB."""
     free_gib: float | None
+
+    @property
+    def download_gib(self) -> Range:
+        """Return the GiB of models to download."""
+        return Range.exact(sum(self.downloads.values()), ", ".join(self.downloads) or "all models are here")
 
     @property
     def totals(self) -> dict[str, Range]:
         """Return what is left to spend: sums, the largest memory of a stage, and the disk with downloaded models."""
-        left = [stage.left for stage in self.stages]
-        found = {name: total(q[name] for q in left if name in q) for name in ADDS_UP if any(name in q for q in left)}
-        memory = [q[MEMORY] for q in left if MEMORY in q]
-        if memory:
-            found[MEMORY] = Range(max(m.low for m in memory), max(m.high for m in memory))
-        found[DISK] = total(q[DISK] for q in left if DISK in q).plus(self.download_gib)
-        return found
+        return left_in_all(self.stages, self.download_gib)
 
     @property
     def notes(self) -> list[str]:
@@ -133,6 +133,17 @@ class Plan:
         }
 
 
+def left_in_all(stages: Sequence[StageEstimate], download_gib: Range) -> dict[str, Range]:
+    """Return what stages have left to spend together: sums, the largest memory, and the disk with downloads."""
+    left = [stage.left for stage in stages]
+    found = {name: total(q[name] for q in left if name in q) for name in ADDS_UP if any(name in q for q in left)}
+    memory = [q[MEMORY] for q in left if MEMORY in q]
+    if memory:
+        found[MEMORY] = Range(max(m.low for m in memory), max(m.high for m in memory))
+    found[DISK] = total(q[DISK] for q in left if DISK in q).plus(download_gib)
+    return found
+
+
 def plan_recipe(
     recipe: Recipe,
     runs_dir: Path,
@@ -165,21 +176,25 @@ def plan_recipe(
         work = replace(work, faults=(fault, *work.faults))
     seen = measure(run.run_dir, recipe, rate, quick)
     known = _Known.of(recipe, student, work, seen)
+    known.rows = together([known.rows, *_rows_of_others(run, sets, rate, quick)])
+    assert known.rows is not None  # a recipe makes rows, or names those of earlier rounds
     stages = _estimates(recipe, known, machine, prices, seen)
     if not quick:
         wanted = known.asked.num_samples.high if known.asked else 0.0
         found = standings(run, seen, wanted)
         stages = {name: stage.at(found.get(name, StageProgress(NEW))) for name, stage in stages.items()}
-    download = _download(known)
+    downloads = _download(known)
     free = _free_gib(runs_dir) if machine.is_this else None
     layout = known.layout
-    disk = total(stage.left[DISK] for stage in stages.values() if DISK in stage.left).plus(download)
+    disk = total(stage.left[DISK] for stage in stages.values() if DISK in stage.left).plus(
+        Range.exact(sum(downloads.values()))
+    )
     limits = tight_limits(
         PlanContext(
             recipe, machine, work, stages, known.teacher, known.student, known.asked, known.rows, layout, disk, free
         )
     )
-    return Plan(recipe.name, machine, prices, tuple(stages.values()), tuple(limits), download, free)
+    return Plan(recipe.name, machine, prices, tuple(stages.values()), tuple(limits), downloads, free)
 
 
 @dataclass(slots=True)
@@ -193,12 +208,15 @@ class _Known:
     traces: Range
     trace_tokens: Range
     """Mean per trace."""
-    rows: Rows
+    rows: Rows | None
+    """To train on; `None`: there are none."""
     layout: Layout | None = None
     is_served: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "_Known":
+        if recipe.generate is None and not recipe.traces:  # a round that trains on the rows of others
+            return cls(work, None, student, None, Range.exact(0), REASONING, None)
         if recipe.generate is None:
             length, traces = work.trace_tokens or REASONING, work.train
             if seen.imported is not None:
@@ -215,24 +233,38 @@ class _Known:
         return cls(work, teacher, student, asked, asked.num_samples, length, rows, is_served=is_served)
 
 
+def _rows_of_others(run: RunContext, sets: ProblemSets | None, rate: TokenRate, quick: bool) -> list[Rows | None]:
+    """Return the expected rows of the other rounds whose rows are trained on."""
+    found = []
+    for one in run.row_sources.values() if run.recipe.round_name is not None else ():
+        if one is not run:
+            student = model_facts(one.recipe.student, one.recipe.student_revision)
+            work, seen = workload(one.recipe, sets, rate, quick), measure(one.run_dir, one.recipe, rate, quick)
+            found.append(_Known.of(one.recipe, student, work, seen).rows)
+    return found
+
+
 def _estimates(
     recipe: Recipe, known: _Known, machine: Machine, prices: Prices, seen: Measured
 ) -> dict[str, StageEstimate]:
     stages = {}
-    if recipe.generate is not None:
+    wanted = recipe.stage_names
+    if "generate" in wanted:
         stages["generate"] = _generate(recipe, known, machine, prices)
-    else:
+    if "import" in wanted:
         stages["import"] = _import(known)
-    stages["filter"] = _filter(recipe, known, machine, prices)
-    quantities, notes, known.layout = training_quantities(recipe, known.rows, known.student, machine, seen)
-    num_gpus = known.layout.num_processes if known.layout and machine.num_gpus else 0
-    stages["sft"] = StageEstimate("sft", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
-    if recipe.eval is not None:
+    if "filter" in wanted:
+        stages["filter"] = _filter(recipe, known, machine, prices)
+    if "sft" in wanted and known.rows is not None:
+        quantities, notes, known.layout = training_quantities(recipe, known.rows, known.student, machine, seen)
+        num_gpus = known.layout.num_processes if known.layout and machine.num_gpus else 0
+        stages["sft"] = StageEstimate("sft", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
+    if "eval" in wanted and recipe.eval is not None and known.rows is not None:
         asked = asked_of_student(recipe.eval, known.work, known.rows.completion_tokens, 2, seen.answers)
         compute: SamplingCompute = recipe.eval.compute
         quantities, notes, num_gpus = sampling_quantities(asked, known.student, compute, machine, num_starts=2)
         stages["eval"] = StageEstimate("eval", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
-    if recipe.push is not None:
+    if "push" in wanted:
         size = Range.exact(known.student.weights_gib or 1.0)
         seconds = size.over(UPLOAD_GIB_PER_S).plus(Range(5, 30))
         basis = f"{span(size)} GiB at {span(UPLOAD_GIB_PER_S.times(1024))} MiB/s"
@@ -285,14 +317,12 @@ def _filter(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> 
     return StageEstimate("filter", found, tuple(notes))
 
 
-def _download(known: _Known) -> Range:
-    """Return the GiB of models to download."""
+def _download(known: _Known) -> dict[str, float]:
+    """Return the models to download, with their size in GiB."""
     models: list[ModelFacts] = [known.student]
     if known.teacher is not None and not known.is_served:
         models.append(known.teacher)
-    missing: Mapping[str, ModelFacts] = {m.name: m for m in models if m.local is None}
-    gib = sum(m.weights_gib or 0.0 for m in missing.values())
-    return Range.exact(gib, ", ".join(missing) or "all models are here")
+    return {model.name: model.weights_gib or 0.0 for model in models if model.local is None}
 
 
 def _free_gib(folder: Path) -> float | None:

@@ -1,6 +1,7 @@
 """Prints a plan: the table, the basis of its numbers, tight limits, and the next commands. Needs 60 columns."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from distill.estimates.quantities import Range, duration, duration_span, span
@@ -20,6 +21,7 @@ from distill.estimates.stage import (
     StageEstimate,
 )
 from distill.runs.plan import Plan
+from distill.runs.rounds_plan import RoundsPlan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,19 +33,21 @@ SHOWN_BASES = (TOKENS, SECONDS, MEMORY, COST)
 BASIS_NAMES = {TOKENS: "tokens", SECONDS: "time", MEMORY: "memory", COST: "cost"}
 
 
-def print_plan(plan: Plan, console: "Console", recipe: str) -> None:
+def print_plan(found: Plan | RoundsPlan, console: "Console", recipe: str) -> None:
     """Print a plan.
 
     Args:
-        plan: the plan.
+        found: the plan of a run, with or without rounds.
         console: where to print it.
         recipe: the recipe as given on the command line, for the next commands.
     """
+    plan = found.whole if isinstance(found, RoundsPlan) else found
     columns = _columns(plan)
     console.print(f"{plan.name} on {plan.machine.name}", style="bold", markup=False)
-    groups = [list(columns)] if _width(_table(plan, columns)) <= console.width else _halves(list(columns))
+    table_of = partial(_rounds_table, found) if isinstance(found, RoundsPlan) else _table
+    groups = [list(columns)] if _width(table_of(plan, columns)) <= console.width else _halves(list(columns))
     for group in groups if not plan.is_done else []:
-        console.print(_table(plan, {name: columns[name] for name in group}))
+        console.print(table_of(plan, {name: columns[name] for name in group}))
     console.print(_grid(_bases(plan), (8, 6)))
     if plan.limits and not plan.is_done:
         console.print("\nTight:")
@@ -110,6 +114,27 @@ def _table(plan: Plan, columns: dict[str, str]) -> "Table":
         table.add_row(_stage_cell(stage), *(_cell(stage, name) for name in columns))
     table.add_section()
     table.add_row("left in all", *(_total_cell(plan, name) for name in columns))
+    return table
+
+
+def _rounds_table(rounds: RoundsPlan, plan: Plan, columns: dict[str, str]) -> "Table":
+    """Return a table of the rounds, each with its total and then its stages."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("round", no_wrap=True)
+    for heading in columns.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, of_round in rounds.rounds.items():
+        left = rounds.total_of(name)
+        totals = [_shown(quantity, left[quantity]) if quantity in left else "" for quantity in columns]
+        table.add_row(Text(name, style="bold"), *(Text(cell, style="bold") for cell in totals))
+        for stage in of_round.stages:
+            table.add_row(f"  {_stage_cell(stage)}", *(_cell(stage, quantity) for quantity in columns))
+        table.add_section()
+    table.add_row("left in all", *(_total_cell(plan, quantity) for quantity in columns))
     return table
 
 

@@ -23,7 +23,7 @@ from distill.recipe.sampling import SamplingCompute
 from distill.recipe.traces import TraceSource
 from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of
 from distill.runs.hub_checks import HTTP_S, check_dataset, check_model, check_push
-from distill.runs.plan import plan_recipe
+from distill.runs.rounds_plan import RoundsPlan, plan_any
 from distill.sources.evaluation_sets import NAMED, load_pack
 from distill.sources.problems import has_stand_in, load_problem_sets, load_problems
 
@@ -46,28 +46,35 @@ def recipe_probes(recipe: Recipe, run_dir: Path, named: str) -> list[Probe]:
         run_dir: folder for runs.
         named: the recipe as given on the command line.
     """
-    probes = []
-    if recipe.generate is not None and not recipe.generate.compute.base_urls:
-        probes.append(Probe("teacher", lambda: _teacher(recipe), NETWORK_S))
-    probes += [
-        _server_probe(role, model, url, compute.api_key_env)
-        for role, model, compute in _served(recipe)
-        for url in compute.base_urls
-    ]
-    probes.append(Probe("student", lambda: _student(recipe), NETWORK_S))
-    probes += [_source_probe(recipe, key, source, named) for key, source in _sources(recipe)]
-    probes += [_pack_probe(number, entry, named) for number, entry in enumerate(recipe.filter.decontaminate)]
-    if is_small_and_local(recipe):
-        probes.append(Probe("problems", lambda: _problems(recipe), LOCAL_S))
-    probes += [
-        Probe("engine", lambda: list(_engines(recipe)), LOCAL_S),
-        Probe("packages", lambda: list(_packages(recipe)), LOCAL_S),
-        Probe("fit", lambda: _fit(recipe, run_dir, named), LOCAL_S),
-    ]
+    found: dict[Any, Probe] = {}
+    for part in recipe.parts:
+        for key, probe in _keyed_probes(part, named):
+            found.setdefault(key, probe)  # rounds share most of what they need
+    probes = [*found.values(), Probe("fit", lambda: _fit(recipe, run_dir, named), LOCAL_S)]
     if recipe.push is not None:
         config = recipe.push
         probes.append(Probe("push", lambda: check_push(config), PUSH_S))
     return probes
+
+
+def _keyed_probes(recipe: Recipe, named: str) -> Iterator[tuple[Any, Probe]]:
+    """Yield the probes of one round, or of a recipe without rounds, each with what it depends on."""
+    generate = recipe.generate
+    if generate is not None and not generate.compute.base_urls and recipe.teacher_round is None:
+        yield ("teacher", generate.teacher, generate.revision), Probe("teacher", lambda: _teacher(recipe), NETWORK_S)
+    for role, model, compute in _served(recipe):
+        for url in compute.base_urls:
+            yield (role, model, url), _server_probe(role, model, url, compute.api_key_env)
+    yield ("student", recipe.student, recipe.student_revision), Probe("student", lambda: _student(recipe), NETWORK_S)
+    for key, source in _sources(recipe):
+        yield source.model_dump_json(), _source_probe(recipe, key, source, named)
+    for number, entry in enumerate(recipe.filter.decontaminate):
+        yield entry, _pack_probe(number, entry, named)
+    if is_small_and_local(recipe):
+        yield "problems", Probe("problems", lambda: _problems(recipe), LOCAL_S)
+    engines = [one.compute.model_dump_json() for one in (generate, recipe.eval) if one is not None]
+    yield tuple(engines), Probe("engine", lambda: list(_engines(recipe)), LOCAL_S)
+    yield recipe.sft.model_dump_json(), Probe("packages", lambda: list(_packages(recipe)), LOCAL_S)
 
 
 def _server_probe(role: str, model: str, url: str, key_env: str) -> Probe:
@@ -287,7 +294,8 @@ def _needed(module: str, package: str, wanted_by: str) -> Sequence[Check]:
 
 def _fit(recipe: Recipe, run_dir: Path, named: str) -> list[Check]:
     """Check that the stages fit into memory and disk, by the estimates of `distill plan`."""
-    plan = plan_recipe(recipe, run_dir, this_machine(), load_prices())
+    found_plan = plan_any(recipe, run_dir, this_machine(), load_prices())
+    plan = found_plan.whole if isinstance(found_plan, RoundsPlan) else found_plan
     found = [
         Check("fit", MISSING if tight.stops else WARNING, tight.message, _more_on(tight.kind, plan.machine, named))
         for tight in plan.limits

@@ -6,6 +6,7 @@ from typing import Any
 
 from distill.core.file_kinds import is_file
 from distill.publish.lock import results_of
+from distill.recipe.steps import stage_of
 from distill.storage.fingerprints import differences, sha256_of
 
 COMPARISON_FILE = "repeat.json"
@@ -77,7 +78,7 @@ def _compare_stage(name: str, then: Mapping[str, Any], manifest: Mapping[str, An
     # Some results are only in the metrics, so equal files are not enough.
     same = all(state == "same" for state in outputs.values()) and not changed
     results: dict[str, Any] = {key: list(pair) for key, pair in changed.items()}
-    if name == "eval" and changed:
+    if stage_of(name) == "eval" and changed:
         results = {
             role: [then["results"].get(role), now] for role, now in results_of(name, manifest["metrics"]).items()
         }

@@ -1,7 +1,6 @@
 """The runner: skips, resumes, refuses or runs each stage, and writes manifests, `summary.json` and `report.html`."""
 
 import resource
-import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,28 +10,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from distill import __version__
 from distill.core.provenance import git_commit, hardware, package_versions
 from distill.errors import DistillError, StoreError, UserError
 from distill.execution.launchers import Leader
-from distill.filters.nothing_kept import has_kept_nothing
-from distill.publish.lock import write_lock
-from distill.recipe.lineage import PARTS, change_lines, changed_settings, files_of, recipe_as_run
+from distill.recipe.lineage import PARTS, change_lines, changed_settings, files_of
 from distill.recipe.model import Recipe
-from distill.runs.steps import STAGES, Decision, decide, stages_of
-from distill.stages import RunContext
-from distill.storage.files import free_bytes, read_object, write_json
+from distill.recipe.steps import Step
+from distill.runs.results import Say, WholeRun
+from distill.runs.steps import STAGES, Decision, chosen_steps, decide
+from distill.stages import RunContext, contexts_of
+from distill.storage.files import free_bytes, write_json
 from distill.storage.fingerprints import fingerprint
-from distill.storage.layout import MANIFEST, REPORT, SUMMARY
+from distill.storage.layout import IDENTITY, MANIFEST
 from distill.storage.run_folder import Manifest, describe_outputs, only_writer
 
 MIN_FREE_GIB = 0.05
-SUMMARY_VERSION = 1
-
-Say = Callable[[str], None]
-
-StopRecord = dict[str, str]
-"""Where a run stopped: `{"stage": "sft", "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
 
 
 def run_recipe(
@@ -44,8 +36,11 @@ def run_recipe(
     retry_errors: bool = False,
     leader: Leader | None = None,
     accepted: Callable[[], None] = lambda: None,
+    rounds: Sequence[str] | None = None,
+    until: str | None = None,
+    past_gates: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run stages in order, skipping what is done.
+    """Run steps in order, skipping what is done.
 
     Args:
         recipe: the recipe.
@@ -56,42 +51,48 @@ def run_recipe(
         retry_errors: retry samples that ended in errors.
         leader: leads the other processes of a launcher (such as torchrun), if one started this process.
         accepted: called once, while the run folder is locked: when the first stage begins, or when all are done.
+        rounds: names of rounds; left out: all.
+        until: the last step to run, such as `sft`, `<round>/sft` or a round's name.
+        past_gates: rounds whose gates do not stop the run.
 
     Returns:
         The summary, as written to `summary.json`.
 
     Raises:
-        DistillError: a stage failed; finished work is kept, and the same call resumes it.
+        DistillError: a stage failed or a gate does not hold; finished work is kept, and the same call resumes it.
     """
-    run = RunContext(recipe, runs_dir / recipe.name, retry_errors, leader)
-    asked = stages or stages_of(recipe)
-    if unknown := [name for name in asked if name not in STAGES]:
-        raise UserError(f"stages: there is no stage {unknown[0]!r}. There are: {', '.join(STAGES)}.")
-    wanted = [name for name in STAGES if name in asked]
-    with only_writer(run.run_dir):
-        _prepare(run, wanted)
-        _record_estimate(run, wanted, force, say)
+    run_dir = runs_dir / recipe.name
+    if unknown := [name for name in past_gates if not any(one.name == name and one.gate for one in recipe.rounds)]:
+        raise UserError(f"--past-gate: there is no round {unknown[0]!r} with a gate:.")
+    contexts = contexts_of(recipe, run_dir, retry_errors=retry_errors, leader=leader)
+    whole = WholeRun(recipe, run_dir, contexts, past_gates)
+    steps = [(step, whole.context(step)) for step in chosen_steps(recipe, stages, rounds, until)]
+    with only_writer(run_dir):
+        _refuse_other_layout(run_dir, recipe)
+        for step, run in steps:
+            # Every model, engine and problem set that is needed is looked up before any expensive work.
+            STAGES[step.stage].prepare(run, lambda: not _all_done(steps))
+        for run in whole.contexts:
+            if wanted := [step.stage for step, of_step in steps if of_step is run]:
+                _record_estimate(run, wanted, force, say)
         at_work = AtWork(accepted)
-        for name in wanted:
+        for step, run in steps:
             try:
-                did_something = _run_stage(run, name, force, say, at_work)
-                STAGES[name].finish(run)
+                whole.check_gates(before=step.round)
+                did_something = _run_step(step, run, force, say, at_work, whole)
+                STAGES[step.stage].finish(run)
+                if did_something or step == steps[-1][0]:
+                    summary = whole.write(run, say)
+                whole.check_gates(until=step.round)
             except BaseException as error:
+                if step.round is not None and isinstance(error, DistillError) and error.args:
+                    error.args = (_with_round(step.round, str(error)),)
                 # A refusal before any work must not replace the record of an earlier stop.
                 if at_work.has_begun:
-                    _record_stop(run, name, error, say)
+                    whole.record_stop(step, run, error, say)
                 raise
-            if did_something or name == wanted[-1]:
-                summary = write_summary(run)
-                write_report(run, say)
         at_work.begin()  # all were skipped, which the caller wants to know too
         return summary
-
-
-def _prepare(run: RunContext, wanted: Sequence[str]) -> None:
-    """Load or check every model, engine and problem set that the stages need, before any expensive work."""
-    for name in wanted:
-        STAGES[name].prepare(run, lambda: not _all_done(run, wanted))
 
 
 def _record_estimate(run: RunContext, wanted: Sequence[str], force: bool, say: Say) -> None:
@@ -111,12 +112,34 @@ def _tolerating_estimate_errors(say: Say) -> Iterator[None]:
         say(f"estimate: not recorded ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]})")
 
 
-def _all_done(run: RunContext, wanted: Sequence[str]) -> bool:
-    """Return whether every stage would be skipped, unless one of its outputs turns out damaged."""
+def _all_done(steps: Sequence[tuple[Step, RunContext]]) -> bool:
+    """Return whether every step would be skipped, unless one of its outputs turns out damaged."""
     try:
-        return all(decide(run.folder(n), STAGES[n].identity(run), STAGES[n].grows).action == "skip" for n in wanted)
+        return all(
+            decide(run.folder(step.stage), STAGES[step.stage].identity(run), STAGES[step.stage].grows).action == "skip"
+            for step, run in steps
+        )
     except UserError:  # an earlier stage is not complete
         return False
+
+
+def _refuse_other_layout(run_dir: Path, recipe: Recipe) -> None:
+    """Raise if the folder holds a run without rounds and the recipe has some, or the other way round."""
+    folders = [file.parent.relative_to(run_dir) for file in run_dir.glob(f"*/{IDENTITY}")]
+    stages = [str(folder) for folder in folders if str(folder) in STAGES]
+    rounds = [file.parent.parent.name for file in run_dir.glob(f"*/*/{IDENTITY}") if file.parent.name in STAGES]
+    there = stages if recipe.rounds else rounds
+    if there:
+        now, then = ("has rounds:", "without") if recipe.rounds else ("has no rounds:", "with")
+        raise StoreError(
+            f"{run_dir}: the recipe {now}, but this folder holds a run {then} rounds ({there[0]}/). Give the new run a "
+            "name of its own (--set name=…)."
+        )
+
+
+def _with_round(name: str, text: str) -> str:
+    """Return an error's text with the round that it is about."""
+    return text if text.startswith(f"round {name}:") else f"round {name}: {text}"
 
 
 @dataclass(slots=True)
@@ -133,11 +156,16 @@ class AtWork:
             self.accepted()
 
 
-def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWork) -> bool:
-    """Run a stage unless it is done; return whether it ran."""
+def _run_step(step: Step, run: RunContext, force: bool, say_line: Say, at_work: AtWork, whole: WholeRun) -> bool:
+    """Run a step unless it is done; return whether it ran."""
     from distill.runs.plan_record import note_going_on
 
+    name = step.stage
     stage, folder = STAGES[name], run.folder(name)
+
+    def say(text: str) -> None:
+        say_line(text if step.round is None else f"{step.round}/{text}")
+
     identity = stage.identity(run)
     # `check` may reopen the folder, so it comes before the decision.
     for found in stage.check(run):
@@ -167,7 +195,7 @@ def _run_stage(run: RunContext, name: str, force: bool, say: Say, at_work: AtWor
     folder.claim(identity)
     at_work.begin()
     # Written before the work, so that the summary of a killed run has the recipe and no outdated stop.
-    write_summary(run, forget_stop_in=name)
+    whole.write_summary(run, forget_stop_in=step)
     started = time.monotonic()
     summary = stage.run(run)
     seconds = time.monotonic() - started
@@ -233,82 +261,3 @@ def _check_disk(run_dir: Path) -> None:
             f"{run_dir}: only {free_gib * 1024:.0f} MiB free on its disk, and {MIN_FREE_GIB * 1024:.0f} MiB are needed "
             "to begin. Free some space, or give a --run-dir on another disk; `distill plan` says what the run takes."
         )
-
-
-def write_summary(
-    run: RunContext, forget_stop_in: str | None = None, stopped: StopRecord | None = None
-) -> dict[str, Any]:
-    """Write `summary.json` and the lock from the manifests, and return the summary.
-
-    Args:
-        run: the recipe and its folder.
-        forget_stop_in: the stage that begins now; an earlier stop in it is dropped.
-        stopped: where this call stopped; left out: an earlier stop is kept until its stage is complete.
-    """
-    from distill.runs.plan_record import estimate_and_actual
-
-    manifests = {name: found for name in STAGES if (found := run.folder(name).manifest) is not None}
-    recipe = recipe_as_run(run.recipe, manifests)
-    summary: dict[str, Any] = {
-        "schema_version": SUMMARY_VERSION,
-        "distill_version": __version__,
-        "name": recipe.name,
-        "description": recipe.description,
-        "student": recipe.student,
-        "seed": recipe.seed,
-        "recipe": recipe.model_dump(mode="json"),
-    }
-    for name, manifest in manifests.items():
-        facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
-        summary[name] = {**facts, **manifest["metrics"]}
-    estimate = estimate_and_actual(run.run_dir, manifests)
-    if estimate is not None:
-        summary["estimate"] = estimate
-    by_source = summary.get(run.recipe.traces_stage, {}).get("num_problems_by_source", {})
-    summary["problems"] = [{"source": source, "num_problems": num} for source, num in by_source.items()]
-    stopped = stopped or _earlier_stop(run)
-    done = {name for name, found in manifests.items() if not has_kept_nothing(name, found["metrics"])}
-    if stopped is not None and stopped["stage"] not in {forget_stop_in, *done}:
-        summary["stopped"] = stopped
-    write_json(run.run_dir / SUMMARY, summary)
-    write_lock(recipe, run.run_dir, manifests)
-    return summary
-
-
-def _earlier_stop(run: RunContext) -> StopRecord | None:
-    """Return where an earlier call stopped, or `None` if there is no valid record."""
-    try:
-        stopped = (read_object(run.run_dir / SUMMARY) or {}).get("stopped")
-    except StoreError:  # damaged; it is about to be rewritten
-        return None
-    is_ours = isinstance(stopped, dict) and all(isinstance(stopped.get(key), str) for key in ("stage", "error", "at"))
-    return stopped if is_ours else None
-
-
-def _record_stop(run: RunContext, stage: str, error: BaseException, say: Say) -> None:
-    """Record where and why the run stopped, and write the report; the caller re-raises the error."""
-    from distill.core.redaction import scrub_text
-
-    if isinstance(error, Exception):
-        why = str(error) if isinstance(error, DistillError) else f"{type(error).__name__}: {error}"
-    else:
-        why = "stopped by Ctrl-C" if isinstance(error, KeyboardInterrupt) else "stopped by a signal"
-    stopped = {"stage": stage, "error": scrub_text(why), "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    try:
-        write_summary(run, stopped=stopped)
-    except Exception as another:  # such as a full disk, which may have stopped the run
-        say(f"{run.run_dir / SUMMARY}: could not be written ({another}).")
-        return
-    write_report(run, say)
-
-
-def write_report(run: RunContext, say: Say) -> None:
-    """Write `report.html`; an error is reported but does not stop the run."""
-    from distill.report import gather_run, render_report
-    from distill.storage.files import atomic_write
-
-    try:
-        atomic_write(run.run_dir / REPORT, render_report(gather_run(run.run_dir)))
-    except Exception as error:
-        again = f"distill report {shlex.quote(str(run.run_dir))}"
-        say(f"{run.run_dir / REPORT}: could not be written ({error}). `{again}` tries again.")

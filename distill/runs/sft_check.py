@@ -29,7 +29,8 @@ from distill.models.shapes import ModelShape, shape_from_config
 from distill.models.tokenizers import load_tokenizer
 from distill.recipe.model import Recipe
 from distill.recipe.sft import SftConfig
-from distill.stages import RunContext
+from distill.runs.steps import chosen_part
+from distill.stages import contexts_of
 from distill.stages.sft import ready, train_job
 from distill.storage.files import read_json
 from distill.storage.run_folder import only_writer
@@ -92,19 +93,25 @@ class SftCheck:
         return known | {"refused": bool(self.preflight.refusals)}
 
 
-def check_sft(recipe: Recipe, runs_dir: Path) -> SftCheck:
+def check_sft(recipe: Recipe, runs_dir: Path, of_round: str | None = None) -> SftCheck:
     """Check the kept rows as they will be trained.
 
     Args:
         recipe: of the run.
         runs_dir: folder of the run folder `<recipe name>/`.
+        of_round: name of the round; left out: the only one that trains.
 
     Raises:
         UserError: the filter is not done or kept nothing, or its rows or the student cannot be used at all.
     """
-    run = RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
-    run.finished("filter", "sft --check")
-    with only_writer(run.run_dir):
+    run_dir = runs_dir / recipe.name
+    name = chosen_part(recipe, "sft", of_round).round_name
+    contexts = contexts_of(recipe, run_dir, needs_weights=False)
+    run = next(one for one in contexts if one.recipe.round_name == name)
+    recipe = run.recipe
+    for one in run.row_sources.values():
+        one.finished("filter", "sft --check")
+    with only_writer(run_dir):
         job = train_job(run)
         ready(run)
         tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)

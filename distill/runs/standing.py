@@ -15,7 +15,7 @@ from distill.estimates.stage import CHANGED, DEPENDS, DONE, NEW, PARTLY, StagePr
 from distill.models.hub import Model
 from distill.models.students import hub_id_of
 from distill.recipe.lineage import changed_settings
-from distill.runs.steps import STAGES, decide, stages_of
+from distill.runs.steps import STAGES, decide
 from distill.sources.problems import ProblemSets
 from distill.stages import RunContext
 from distill.storage.layout import CHECKPOINTS, STUDENT
@@ -34,7 +34,7 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
     found: dict[str, StageProgress] = {}
     looked = _Looked(run)
     is_upstream_done = True
-    for name in stages_of(run.recipe):
+    for name in run.recipe.stage_names:
         standing = _standing(looked, name) if is_upstream_done else _after(run, name, found)
         if name == "generate" and standing.state in (PARTLY, NEW) and seen.traces is not None:
             left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
@@ -65,11 +65,11 @@ class _Looked:
     """A run with local models, and with empty stand-ins for datasets that would have to be loaded from the Hub."""
 
     def __init__(self, run: RunContext) -> None:
-        self.run = RunContext(run.recipe, run.run_dir, needs_weights=False)
+        self.run = RunContext(run.recipe, run.run_dir, needs_weights=False, earlier=run.earlier)
         known = run.__dict__
         self.assumes_data = "problem_sets" not in known and not is_small_and_local(run.recipe)
         place = self.run.__dict__  # cached properties store their values here
-        for key in ("problem_sets", "teacher_model", "student_model", "evaluation_packs"):
+        for key in ("problem_sets", "teacher_base", "base_model", "evaluation_packs"):
             if key in known:
                 place[key] = known[key]
         if self.assumes_data:
@@ -80,12 +80,12 @@ class _Looked:
         else:
             self.assumes_packs = False
         recipe = run.recipe
-        if "student_model" not in place:
-            self._stand_in("student_model", self.run.student.hub_id, recipe.student_revision)
-        if recipe.generate is not None and not self.run.teacher_is_served and "teacher_model" not in place:
+        if "base_model" not in place:
+            self._stand_in("base_model", self.run.student.hub_id, recipe.student_revision)
+        if recipe.generate is not None and not self.run.teacher_is_served and "teacher_base" not in place:
             teacher = recipe.generate.teacher
             hub_id = hub_id_of(teacher)
-            self._stand_in("teacher_model", hub_id, recipe.generate.revision)
+            self._stand_in("teacher_base", hub_id, recipe.generate.revision)
 
     def _stand_in(self, key: str, hub_id: str, revision: str | None) -> None:
         model: Model | None = local_model(hub_id, revision, weights=False)
@@ -102,7 +102,7 @@ def _standing(looked: _Looked, name: str) -> StageProgress:
             return StageProgress(NEW)
         if name == "import" and manifest is None:
             return StageProgress(NEW, "was interrupted; its sources are read again from the start")
-        needed = {"generate": "teacher_model", "filter": "student_model", "sft": "student_model"}.get(name)
+        needed = {"generate": "teacher_base", "filter": "base_model", "sft": "base_model"}.get(name)
         served = name == "generate" and run.teacher_is_served
         if needed and not served and needed not in run.__dict__:
             return _unseen(manifest, "the model is not on this machine, so it is not known whether it has changed")

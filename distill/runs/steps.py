@@ -1,11 +1,13 @@
-"""The stages of a run in order, and the decision to skip, run or refuse each."""
+"""The stages' modules, the choice of steps, and the decision to skip, run or refuse each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from distill.errors import UserError
 from distill.recipe.model import Recipe
+from distill.recipe.steps import Step, expand
 from distill.stages import eval, filter, generate, import_traces, push, sft
 from distill.storage.fingerprints import differences
 from distill.storage.run_folder import StageFolder
@@ -18,7 +20,7 @@ STAGES: dict[str, ModuleType] = {
     "eval": eval,
     "push": push,
 }
-"""The stages in order; a recipe has `generate` or `import`."""
+"""Stage -> its module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,70 @@ def decide(
     return Decision("run" if grows(changed) else "refuse", changed)
 
 
-def stages_of(recipe: Recipe) -> list[str]:
-    """Return a recipe's stages in order."""
-    has = {recipe.traces_stage, "filter", "sft"} | ({"eval"} if recipe.eval else set())
-    has |= {"push"} if recipe.push else set()
-    return [name for name in STAGES if name in has]
+def chosen_steps(
+    recipe: Recipe,
+    stages: Sequence[str] | None = None,
+    rounds: Sequence[str] | None = None,
+    until: str | None = None,
+) -> list[Step]:
+    """Return the steps to run, in order.
+
+    Args:
+        recipe: the recipe.
+        stages: only these stages; left out: all.
+        rounds: only these rounds; left out: all.
+        until: the last step: `sft`, or in a recipe with rounds `<round>/sft` or a round's name.
+
+    Raises:
+        UserError: a name is unknown, or no step is left.
+    """
+    if unknown := [name for name in stages or () if name not in STAGES]:
+        raise UserError(f"stages: there is no stage {unknown[0]!r}. There are: {', '.join(STAGES)}.")
+    steps = expand(recipe)
+    names = [part.round_name for part in recipe.parts if part.round_name is not None]
+    for name in rounds or ():
+        if name not in names:
+            raise UserError(f"--round: {_no_round(name, names)}")
+    if until is not None:
+        ends = [place for place, step in enumerate(steps) if until in (step.id, step.round)]
+        if not ends:
+            raise UserError(f"--until: there is no step {until!r}. There are: {', '.join(step.id for step in steps)}.")
+        steps = steps[: ends[-1] + 1]
+    steps = [step for step in steps if (not rounds or step.round in rounds) and (not stages or step.stage in stages)]
+    if not steps and (rounds or names):
+        what = f"{' and '.join(stages)} stage" if stages else "step"
+        where = f"round {' or '.join(rounds)}" if rounds else "any round"
+        raise UserError(f"the recipe has no {what} in {where}. Its steps: {', '.join(s.id for s in expand(recipe))}.")
+    if not steps and stages:  # a stage that the recipe has no section for says itself what is missing
+        return [Step(name, recipe) for name in STAGES if name in stages]
+    return steps
+
+
+def chosen_part(recipe: Recipe, stage: str, name: str | None) -> Recipe:
+    """Return the round that a command about one stage means, as a recipe without rounds.
+
+    Args:
+        recipe: the recipe.
+        stage: the stage.
+        name: of the round; left out: the only one that has the stage.
+
+    Raises:
+        UserError: there is no such round, or several have the stage.
+    """
+    names = [part.round_name for part in recipe.parts if part.round_name is not None]
+    if name is not None and name not in names:
+        raise UserError(f"--round: {_no_round(name, names)}")
+    meant = [part for part in recipe.parts if name in (None, part.round_name)]
+    found = [part for part in meant if not names or stage in part.stage_names]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(f"{stage}: {f'round {name} has' if name else 'no round has'} this stage.")
+    which = ", ".join(str(part.round_name) for part in found)
+    raise UserError(f"{stage}: several rounds have this stage ({which}). Name one with --round.")
+
+
+def _no_round(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"the recipe has no rounds:, so it has no round {name!r}. Leave --round out."
+    return f"there is no round {name!r}. There are: {', '.join(names)}."

@@ -20,7 +20,7 @@ They share the state of a run in a `RunContext`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ from distill.execution.launchers import Leader
 from distill.models.hub import Model, resolve_model
 from distill.models.students import Student, find_student, hub_id_of, known_student
 from distill.recipe.generate import GenerateConfig
-from distill.recipe.lineage import check_lineage, stages_before
+from distill.recipe.lineage import check_lineage, command_of, stages_before
 from distill.recipe.model import Recipe
+from distill.recipe.rounds import ROUND
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
 from distill.storage.fingerprints import fingerprint
+from distill.storage.layout import KEPT, STUDENT
 from distill.storage.run_folder import StageFolder, damaged_outputs
 
 SERVED = "served"
@@ -43,16 +45,19 @@ SERVED = "served"
 
 @dataclass(frozen=True)
 class RunContext:
-    """A recipe and its run folder. Slow lookups are cached."""
+    """A recipe without rounds, or one round, and its run folder. Slow lookups are cached."""
 
     recipe: Recipe
     run_dir: Path
+    """`runs/<name>/`, or `runs/<name>/<round>/`."""
     retry_errors: bool = False
     """Whether to retry samples that ended in errors."""
     leader: Leader | None = None
     """Leads the other processes of a launcher (such as torchrun), if one started this process."""
     needs_weights: bool = True
     """Whether the student's weights are needed; its tokenizer and config are enough to check rows."""
+    earlier: "Mapping[str, RunContext]" = field(default_factory=dict)
+    """The rounds before this one, by name; empty for a recipe without rounds."""
 
     def folder(self, stage: str) -> StageFolder:
         """Return a stage's folder, which need not exist."""
@@ -68,7 +73,7 @@ class RunContext:
         if manifest is None:
             raise UserError(
                 f"{wanted_by}: needs the results of {stage}, which are not complete in {self.run_dir}. "
-                f"Run `distill {stage}` first, or `distill run` for all stages."
+                f"Run `{command_of(self.recipe, stage)}` first, or `distill run` for all stages."
             )
         return manifest
 
@@ -93,7 +98,37 @@ class RunContext:
         manifests = {name: found.get(name) or self.folder(name).manifest for name in before}
         complete = {name: manifest for name, manifest in manifests.items() if manifest is not None}
         check_lineage(self.recipe, complete, before, stage, same_split)
+        self._check_earlier_rounds(complete, stage)
         return complete
+
+    def _check_earlier_rounds(self, manifests: Mapping[str, Mapping[str, Any]], wanted_by: str) -> None:
+        """Raise if a stage was made from another result of an earlier round than the one that is there now."""
+        recipe = self.recipe
+        made_from: list[tuple[str, str | None, str]] = []
+        if (sampled := manifests.get("generate")) is not None and recipe.teacher_round is not None:
+            made_from.append(("generate", sampled["identity"].get("teacher_revision"), self.teacher_model.revision))
+        if (trained := manifests.get("sft")) is not None:
+            if recipe.student_round is not None:
+                made_from.append(("sft", trained["identity"].get("student_revision"), self.student_model.revision))
+            if list(self.row_sources) != [recipe.round_name]:
+                made_from.append(("sft", trained["identity"].get("rows"), self.rows_made()))
+        for stage, used, current in made_from:
+            if used != current:
+                raise StoreError(
+                    f"{wanted_by}: {stage} of round {recipe.round_name} was made from another result of an earlier "
+                    f"round than the one that is there now. Make it again with `{command_of(recipe, stage)} --force` "
+                    "(what is there is moved aside)."
+                )
+
+    def rows_made(self) -> Any:
+        """Return the SHA-256 (hex) of the kept rows to train on; by round if not only this round's are.
+
+        Raises:
+            UserError: they are not complete, or the recipe has changed since.
+        """
+        found = {name: one.made_before("sft")["filter"] for name, one in self.row_sources.items()}
+        hashes = {name: manifest["outputs"][KEPT]["sha256"] for name, manifest in found.items()}
+        return hashes[self.recipe.round_name] if list(hashes) == [self.recipe.round_name] else hashes
 
     def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:
         """Check outputs of a finished stage against their checksums.
@@ -120,6 +155,8 @@ class RunContext:
         Raises:
             ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
         """
+        for one in self.earlier.values():  # every round has the same problems, and the same split of them
+            return one.problem_sets
         return load_problem_sets(self.recipe)
 
     @cached_property
@@ -132,13 +169,39 @@ class RunContext:
         return find_student(self.recipe.student)
 
     @cached_property
-    def student_model(self) -> Model:
-        """Return the student's local files and revision, downloaded if needed.
+    def base_model(self) -> Model:
+        """Return the local files and revision of the model that all training starts from, downloaded if needed.
 
         Raises:
             ModelError: it is neither here nor on the Hub, or it is not a causal language model.
         """
         return resolve_model(self.student.hub_id, self.recipe.student_revision, self.needs_weights)
+
+    @property
+    def student_model(self) -> Model:
+        """Return the model to train: the base, or what an earlier round made of it.
+
+        Raises:
+            ModelError: it is neither here nor on the Hub, or it is not a causal language model.
+            UserError: the earlier round has not made it yet, or its recipe has changed since.
+        """
+        name = self.recipe.student_round
+        return self.base_model if name is None else self._made_by(name, "sft", self.student.hub_id)
+
+    def _made_by(self, round_name: str, wanted_by: str, name: str) -> Model:
+        """Return what an earlier round trained, called `name`; its revision tells the round and the weights."""
+        one = self.earlier[round_name]
+        folder = one.folder("sft")
+        trained = one.finished("sft", wanted_by)
+        one.made_before("eval", same_split=True)
+        sha256 = trained["outputs"][STUDENT]["sha256"]
+        return Model(name, (folder.path / STUDENT).resolve(), f"{ROUND}{round_name}@{sha256}")
+
+    @property
+    def row_sources(self) -> "dict[str | None, RunContext]":
+        """Return the rounds whose kept rows are trained on, by name; `None` stands for a recipe without rounds."""
+        own = self.recipe.round_name
+        return {name: self if name in (None, own) else self.earlier[str(name)] for name in self.recipe.row_rounds}
 
     @property
     def measured_fingerprint(self) -> str:
@@ -175,9 +238,22 @@ class RunContext:
         """Return whether a server holds the teacher, so that no files of it are needed here."""
         return bool(self.generate.compute.base_urls)
 
-    @cached_property
+    @property
     def teacher_model(self) -> Model:
         """Return the teacher's local files and revision; for a served teacher only its name, and `SERVED`.
+
+        Raises:
+            ModelError: it is neither here nor on the Hub, or it is not a causal language model.
+            UserError: the recipe imports its traces instead.
+        """
+        made_by = self.recipe.teacher_round
+        if made_by is not None:
+            return self._made_by(made_by, "generate", f"{ROUND}{made_by}")
+        return self.teacher_base
+
+    @cached_property
+    def teacher_base(self) -> Model:
+        """Return the teacher, or the model that it descends from if an earlier round makes it.
 
         Raises:
             ModelError: it is neither here nor on the Hub, or it is not a causal language model.
@@ -187,6 +263,23 @@ class RunContext:
         if self.teacher_is_served:
             return Model(name, Path(), self.generate.revision or SERVED)
         return resolve_model(hub_id_of(name), self.generate.revision)
+
+
+def contexts_of(recipe: Recipe, run_dir: Path, **settings: Any) -> list[RunContext]:
+    """Return the context of each round, in order; one context for a recipe without rounds.
+
+    Args:
+        recipe: the whole recipe.
+        run_dir: `runs/<name>/`.
+        settings: further fields of every `RunContext`.
+    """
+    found: dict[str, RunContext] = {}
+    for part in recipe.parts:
+        name = part.round_name
+        if name is None:
+            return [RunContext(part, run_dir, **settings)]
+        found[name] = RunContext(part, run_dir / name, earlier=dict(found), **settings)
+    return list(found.values())
 
 
 def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:

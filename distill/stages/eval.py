@@ -23,7 +23,7 @@ from distill.models.hub import Model, resolve_model
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, always_useful, chat_format_of, never_grows, nothing_to_check, reopen_if_damaged
-from distill.storage.files import write_jsonl
+from distill.storage.files import copy_file, write_jsonl
 from distill.storage.layout import LEDGER, PROBLEMS, STUDENT, VERDICTS
 from distill.storage.ledger import index_ledger, read_at
 from distill.storage.run_folder import Summary
@@ -51,10 +51,10 @@ class Graded:
 
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
     """Find the base, an engine and the problems."""
-    _ = run.student_model
+    _ = run.base_model
     if run.recipe.eval is not None:
         pick_engine(run.recipe.eval.compute)
-        check_memory(run.student_model, run.recipe.eval.compute)
+        check_memory(run.base_model, run.recipe.eval.compute)
         _ = run.problem_sets
 
 
@@ -66,8 +66,8 @@ def identity(run: RunContext) -> dict[str, Any]:
     trained = run.made_before("eval", same_split=True)["sft"]
     return {
         "version": VERSION,
-        "base": run.student_model.name,
-        "base_revision": run.student_model.revision,
+        "base": run.base_model.name,
+        "base_revision": run.base_model.revision,
         "student": trained["outputs"][STUDENT]["sha256"],
         "seed": run.recipe.seed,
         "problems": {name: problems_fingerprint(set_) for name, set_ in run.problem_sets.benchmarks.items()},
@@ -97,16 +97,19 @@ def ready(run: RunContext) -> None:
 
 def _check_split(run: RunContext) -> None:
     """Refuse to evaluate on problems that the student may have been trained on."""
-    source = run.finished(run.recipe.traces_stage, "eval")["identity"]
-    if run.recipe.traces_stage == "import":
-        same_split = source.get("measured") == run.measured_fingerprint
-    else:
-        same_split = source.get("problems") == problems_fingerprint(run.problem_sets.train)
-    if not same_split:
-        raise UserError(
-            "eval: the student was trained under another split of the problems, so what is held out now may be among "
-            "its training rows. Run `distill run` for all stages, or undo the change to problems: or eval:."
-        )
+    for one in run.row_sources.values():
+        source = one.finished(one.recipe.traces_stage, "eval")["identity"]
+        if one.recipe.traces_stage == "import":
+            same_split = source.get("measured") == run.measured_fingerprint
+        else:
+            same_split = source.get("problems") == problems_fingerprint(run.problem_sets.train)
+        if not same_split:
+            raise UserError(
+                "eval: the student was trained under another split of the problems, so what is held out now may be "
+                "among its training rows. Run `distill run` for all stages, or undo the change to problems: or eval:."
+            )
+    if run.recipe.student_round is not None:
+        _check_split(run.earlier[run.recipe.student_round])
 
 
 def run(run: RunContext) -> Summary:
@@ -116,7 +119,8 @@ def run(run: RunContext) -> Summary:
     benchmarks = run.problem_sets.benchmarks
     problems = {p.id: p for set_ in benchmarks.values() for p in set_}
     write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems.values()))
-    models = {"base": run.student_model, "student": resolve_model(run.folder("sft").path / STUDENT)}
+    models = {"base": run.base_model, "student": resolve_model(run.folder("sft").path / STUDENT)}
+    _take_base_answers(run, folder)
     graded, engines, peaks = {}, {}, []
     for role, model in models.items():
         sampled, peak = run_job("sample", _job(run, role, model, folder), folder / role, drain_s=drain_s)
@@ -130,6 +134,18 @@ def run(run: RunContext) -> Summary:
     for role in models:
         outputs[f"{role}/{VERDICTS}"] = len(graded[role].verdicts)
     return Summary(metrics, outputs, max(peaks))
+
+
+def _take_base_answers(run: RunContext, folder: Path) -> None:
+    """Copy the base's answers from an earlier round that measured the same base in the same way, if there is one."""
+    ledger = folder / "base" / LEDGER
+    now = {key: value for key, value in (run.folder("eval").identity or {}).items() if key != "student"}
+    for one in run.earlier.values():
+        found = one.folder("eval")
+        same = {key: value for key, value in (found.identity or {}).items() if key != "student"} == now
+        if same and found.is_complete and not ledger.exists() and (found.path / "base" / LEDGER).exists():
+            ledger.parent.mkdir(parents=True, exist_ok=True)
+            copy_file(found.path / "base" / LEDGER, ledger)
 
 
 def compare(base: Graded, student: Graded, benchmarks: Mapping[str, Sequence[Problem]], seed: int) -> dict[str, Any]:

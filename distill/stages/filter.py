@@ -70,7 +70,7 @@ def identity(run: RunContext) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "traces": traces_fingerprint(source),
         "problems": source["outputs"][PROBLEMS]["sha256"],
-        "student": f"{run.student_model.name}@{run.student_model.revision}" if config.counts_student_tokens else None,
+        "student": f"{run.base_model.name}@{run.base_model.revision}" if config.counts_student_tokens else None,
         "evaluation_sets": {pack.name: pack.sha256 for pack in run.evaluation_packs},
         **config.model_dump(mode="json", exclude={"compute": True, "judge": {"compute"}}),
     }
@@ -155,7 +155,8 @@ def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
 def _settings(run: RunContext) -> Settings:
     config, generate = run.recipe.filter, run.recipe.generate
     leaks = [generate.system or "", *(f"{e.reasoning}\n{e.answer}" for e in generate.examples)] if generate else []
-    student = run.student_model if config.counts_student_tokens else None
+    # The base's tokenizer is that of every student made of it, and does not change with an earlier round.
+    student = run.base_model if config.counts_student_tokens else None
     return Settings(
         cache=str((run.run_dir / FACTS_FILE).absolute()),
         language=config.readability.language,

@@ -43,9 +43,9 @@ NUM_SHOWN = 3
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
     """Find the teacher, its engine and the problems."""
     pick_engine(run.generate.compute)
-    _ = run.problem_sets, run.teacher_model
+    _ = run.problem_sets, run.teacher_base  # an earlier round may not have made the teacher yet
     if not run.teacher_is_served:
-        check_memory(run.teacher_model, run.generate.compute)
+        check_memory(run.teacher_base, run.generate.compute)
 
 
 def identity(run: RunContext) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Writes `student/` (loads in vLLM and transformers), `adapter/` (with LoRA) and `metrics.jsonl`.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from distill.models.rope import rope_of, rope_patch
 from distill.models.shapes import shape_from_config
 from distill.models.students import LORA_LEARNING_RATE
 from distill.models.tokenizers import template_text
+from distill.recipe.lineage import command_of
 from distill.stages import RunContext, always_useful, lost_outputs, never_grows
 from distill.storage.files import read_jsonl
 from distill.storage.fingerprints import fingerprint
@@ -29,6 +31,8 @@ from distill.training.job import SAVE_WITHIN_S, TOKENS, TrainJob
 from distill.training.layout import Layout, plan_layout
 from distill.training.student import StudentCheck
 
+ROWS = "rows"
+"""Links to the rows of several rounds."""
 VERSION = 2
 SECTION = "sft"
 FROM_DATASETS = ()
@@ -37,7 +41,7 @@ grows, finish = never_grows, always_useful
 
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
     """Find the student to train."""
-    _ = run.student_model
+    _ = run.base_model  # an earlier round may not have made the student yet
 
 
 def reopen_if_lost(run: RunContext, force: bool) -> str | None:
@@ -77,21 +81,25 @@ def ready(run: RunContext) -> None:
     Raises:
         StoreError: rows are missing, truncated or changed; the message says how to make them again.
     """
-    run.verify("filter", [KEPT], "sft", "Run `distill filter`, which makes the rows again, then this command.")
+    for one in run.row_sources.values():
+        command = command_of(one.recipe, "filter")
+        one.verify("filter", [KEPT], "sft", f"Run `{command}`, which makes the rows again, then this command.")
 
 
 def identity(run: RunContext) -> dict[str, Any]:
     """Return everything that decides the student."""
-    filtered = run.made_before("sft")["filter"]
-    if filtered["metrics"]["num_kept"] == 0:
-        raise UserError(nothing_kept(filtered["metrics"], run.recipe, "sft"))
+    rows = run.rows_made()
+    for one in run.row_sources.values():
+        metrics = one.finished("filter", "sft")["metrics"]
+        if metrics["num_kept"] == 0:
+            raise UserError(nothing_kept(metrics, one.recipe, "sft"))
     return {
         "version": VERSION,
         "student": run.student_model.name,
         "student_revision": run.student_model.revision,
         "seed": run.recipe.seed,
-        "rows": filtered["outputs"][KEPT]["sha256"],
-        **run.recipe.sft.model_dump(mode="json", exclude={"compute"}),
+        "rows": rows,
+        **run.recipe.sft.model_dump(mode="json", exclude={"compute", "rows"}),
         "learning_rate": learning_rate(run),
         "chat_template": _template(run),
         "rope": _rope(run),
@@ -135,16 +143,34 @@ def train_job(run: RunContext) -> TrainJob:
         learning_rate=learning_rate(run),
         rope=_rope(run),
         context=_context(run),
-        rows=str(run.folder("filter").path / KEPT),
+        rows=str(rows_folder(run, folder / ROWS)),
         out_dir=str(folder),
         seed=run.recipe.seed,
         owner=fingerprint(identity(run)),
         project=run.recipe.name,
-        run_name="sft",
+        run_name="sft" if run.recipe.round_name is None else run.recipe.round_name,
         keep_checkpoints=run.recipe.push is not None and run.recipe.push.checkpoints,
         layout=layout_of(run).to_json(),
         config=config.model_dump(mode="json"),
     )
+
+
+def rows_folder(run: RunContext, links: Path) -> Path:
+    """Return a folder of the Parquet files to train on.
+
+    Args:
+        run: the recipe and its folder.
+        links: a folder to fill with links to the files, used if they are those of several rounds.
+    """
+    kept = {str(name): one.folder("filter").path / KEPT for name, one in run.row_sources.items()}
+    if len(kept) == 1:
+        return next(iter(kept.values()))
+    shutil.rmtree(links, ignore_errors=True)
+    links.mkdir(parents=True)
+    for number, (name, folder) in enumerate(kept.items()):
+        for file in sorted(folder.glob("*.parquet")):
+            (links / f"{number:03d}-{name}-{file.name}").symlink_to(file.resolve())
+    return links
 
 
 def layout_of(run: RunContext) -> Layout:
@@ -180,7 +206,7 @@ def run(run: RunContext) -> Summary:
     trained, peak = run_job(
         "train", job, folder, SAVE_WITHIN_S, layout.num_processes, is_group=layout.needs_group, leader=run.leader
     )
-    num_rows = run.finished("filter", "sft")["outputs"][KEPT]["num_rows"]
+    num_rows = sum(one.finished("filter", "sft")["outputs"][KEPT]["num_rows"] for one in run.row_sources.values())
     check = StudentCheck(
         student=str(folder / STUDENT),
         kept=job.rows,
@@ -204,7 +230,7 @@ def run(run: RunContext) -> Summary:
     outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(metrics["history"])}
     if config.method != "full":
         outputs[ADAPTER] = None
-    scratch = (TOKENS,) if job.keep_checkpoints else (TOKENS, CHECKPOINTS)
+    scratch = (TOKENS, ROWS) if job.keep_checkpoints else (TOKENS, ROWS, CHECKPOINTS)
     return Summary(metrics, outputs, max(peak, check_peak), scratch)
 
 

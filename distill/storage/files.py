@@ -224,6 +224,19 @@ class Closing(ABC):
         self.close()
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file; a kill leaves none or the whole of it.
+
+    Raises:
+        DiskError: the disk is full or not writable.
+    """
+    new = target.with_name(f".{target.name}.new")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, new)
+        new.replace(target)
+
+
 def replace_folder(new: Path, target: Path) -> None:
     """Put a finished folder in place of `target`.
 

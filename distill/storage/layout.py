@@ -3,6 +3,13 @@
 runs/<name>/
   summary.json  report.html  recipe.lock.yaml  command.json  plan.json
   <stage>/manifest.json …
+
+With `rounds:`, each round has such a folder, without a lock and a command, in that of the run:
+
+runs/<name>/
+  summary.json  report.html  recipe.lock.yaml  command.json
+  <round>/summary.json  report.html  plan.json  gate.json
+  <round>/<stage>/manifest.json …
 """
 
 # In the run's folder.
@@ -14,6 +21,8 @@ COMMAND = "command.json"
 ESTIMATE = "plan.json"
 FACTS_FILE = "facts.sqlite"
 """Grades and measures of texts, whatever the recipe; it serves several stages and recipes."""
+GATE = "gate.json"
+"""In a round's folder: whether its gate holds."""
 WRITER_LOCK = ".lock"
 """Locked by the process that writes."""
 

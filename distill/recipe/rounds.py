@@ -1,0 +1,223 @@
+"""The `rounds:` section: several passes of sampling, filtering and training, each built on earlier ones.
+
+    sft: {method: lora}
+    rounds:
+      - {name: cold-start, generate: {teacher: org/teacher}, sft: {}}
+      - {name: again, generate: {teacher: round:cold-start}, sft: {rows: [this, round:cold-start]}}
+
+Each round becomes a flat recipe (`distill.recipe.model.Recipe.of_round`), so that stages know nothing of rounds.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from distill.models.hub_names import Revision
+from distill.recipe.base import Name, Strict
+from distill.recipe.filter import FilterConfig
+from distill.recipe.generate import GenerateConfig
+from distill.recipe.lengths import with_lengths
+from distill.recipe.sft import THIS, SftConfig
+from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.traces import TraceSource
+from distill.recipe.yaml_tree import KeyPath
+
+ROUND = "round:"
+"""Prefix of a name that refers to an earlier round."""
+SECTIONS = ("generate", "traces", "filter", "sft")
+"""Sections that a round may have; at the top level they hold defaults for the rounds that name them."""
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+Fault = tuple[KeyPath, str]
+"""Key path of a mistake, and what is wrong."""
+
+
+class MisplacedError(ValueError):
+    """Mistakes that a check of the whole recipe found, each with the key that is to blame."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(f"{'.'.join(map(str, at))}: {text}" for at, text in faults))
+        self.faults = list(faults)
+
+
+class Round(Strict):
+    """One round: a section named here runs in this round, with the top-level section of the same name as defaults."""
+
+    name: Name
+    """Name of the round; its results go to `runs/<recipe>/<round>/`."""
+    student: str | None = None
+    """Model to train: `round:NAME` (what that round made), an alias, a Hub id or a folder. Default: the recipe's."""
+    student_revision: Revision | None = None
+    """Git revision of the round's own student on the Hub. Default: the main branch."""
+    generate: GenerateConfig | None = None
+    """Sample a teacher; `teacher: round:NAME` is what an earlier round made."""
+    traces: list[TraceSource] = []
+    """Import existing traces instead."""
+    filter: FilterConfig | None = None
+    """Grade and filter the round's traces. Always done if the round has traces."""
+    sft: SftConfig | None = None
+    """Train the round's student. Default: the round only makes rows."""
+    gate: dict[str, str] = {}
+    """Limits on the round's metrics, e.g. `{format_share: ">= 0.9", gain_over: round:NAME}`; if one does not hold, the
+    run stops after this round."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.name in STAGE_NAMES:
+            raise ValueError(f"a round may not be called {self.name!r}: a stage's folder has that name. Rename it")
+        if self.generate is not None and self.traces:
+            raise ValueError("give either generate: or traces: in a round, not both. Split it into two rounds")
+        if self.generate is None and not self.traces:
+            if self.filter is not None:
+                raise ValueError("filter: needs traces: add generate: or traces: to this round, or remove filter:")
+            if self.sft is None:
+                raise ValueError("this round does nothing: give it generate:, traces: or sft:")
+        return self
+
+    @property
+    def has_traces(self) -> bool:
+        return self.generate is not None or bool(self.traces)
+
+    @property
+    def student_round(self) -> str | None:
+        """Return the round whose model is trained further, or `None`."""
+        return round_in(self.student)
+
+    @property
+    def teacher_round(self) -> str | None:
+        """Return the round whose model is sampled, or `None`."""
+        return round_in(self.generate.teacher) if self.generate is not None else None
+
+    @property
+    def row_rounds(self) -> list[str]:
+        """Return the rounds whose kept rows are trained on, by name."""
+        rows = self.sft.rows if self.sft is not None else []
+        return [self.name if one == THIS else one.removeprefix(ROUND) for one in rows]
+
+    @model_serializer(mode="wrap")
+    def _without_absent_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A section that is null in a file is one that runs with its defaults, so absent ones must stay absent.
+        return {key: value for key, value in handler(self).items() if value not in (None, [], {})}
+
+
+def round_in(name: Any) -> str | None:
+    """Return the round that a model's name refers to, or `None` if it is another kind of name."""
+    return name.removeprefix(ROUND) if isinstance(name, str) and name.startswith(ROUND) else None
+
+
+def unfold(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe's keys and values with defaults and lengths filled into the rounds.
+
+    Args:
+        tree: as in a file, not validated yet; not modified. Malformed parts are left for the validation to report.
+
+    Raises:
+        MisplacedError: a top-level section is used by no round.
+    """
+    rounds = [_plain(one) for one in tree.get("rounds") or ()] if isinstance(tree.get("rounds"), list | tuple) else []
+    if not rounds or not all(isinstance(one, dict) for one in rounds):
+        return tree
+    defaults = {key: tree[key] for key in SECTIONS if tree.get(key) is not None}
+    for one in rounds:
+        if "generate" in one or one.get("traces"):
+            one.setdefault("filter", None)
+    unused = [key for key in defaults if not any(key in one for one in rounds)]
+    if unused:
+        why = "no round names this section, so it would never run. Name it in a round ({}: {{}}), or remove it."
+        raise MisplacedError([((key,), why.format(key)) for key in unused])
+    for one in rounds:
+        for key in SECTIONS:
+            if key in one:
+                one[key] = _merged(_plain(defaults.get(key)), one[key])
+    found = {key: value for key, value in tree.items() if key not in SECTIONS}
+    longest: list[int] = []
+    for one in sorted(rounds, key=lambda one: "sft" not in one):
+        _fill_in_lengths(one, rounds, found, longest)
+    if longest and isinstance(found.get("eval"), Mapping):
+        found["eval"] = _with_answer_length(dict(found["eval"]), min(longest))
+    return {**found, "rounds": rounds}
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy of a section; a model that was made in Python becomes what was set in it."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", exclude_unset=True)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _merged(base: Any, over: Any) -> Any:
+    if over is None and base is None:
+        return {}
+    if over is None:
+        return base
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: _merged(base.get(key), value) if key in base else value for key, value in over.items()}}
+    return over
+
+
+def _fill_in_lengths(
+    one: dict[str, Any], rounds: Sequence[Mapping[str, Any]], top: Mapping[str, Any], longest: list[int]
+) -> None:
+    """Fill the default lengths into a round, in place, and note how long its student's answers may be."""
+    by_name = {str(other.get("name")): other for other in rounds}
+    flat = {key: one[key] for key in SECTIONS if key in one}
+    flat |= {"student": base_name(one, by_name, top.get("student")), "eval": top.get("eval")}
+    if "sft" not in one and (row := _row_of_users(one, rounds)) is not None:
+        flat["sft"] = {"max_length": row}
+    generate = one.get("generate")
+    teacher = round_in(generate.get("teacher")) if isinstance(generate, Mapping) else None
+    if teacher is not None:
+        flat["generate"] = {**one["generate"], "teacher": base_name(by_name.get(teacher), by_name, top.get("student"))}
+    filled = dict(with_lengths(flat))
+    if teacher is not None:
+        filled["generate"] = {**filled["generate"], "teacher": f"{ROUND}{teacher}"}
+    one.update({key: filled[key] for key in SECTIONS if key in one})
+    sampling = filled["eval"].get("sampling") if isinstance(filled["eval"], Mapping) else None
+    if "sft" in one and isinstance(sampling, Mapping) and isinstance(sampling.get("max_tokens"), int):
+        longest.append(sampling["max_tokens"])
+
+
+def base_name(one: Mapping[str, Any] | None, by_name: Mapping[str, Mapping[str, Any]], top: Any) -> Any:
+    """Return the model that a round's student descends from: a name that is not a round's.
+
+    Args:
+        one: the round, as keys and values.
+        by_name: all rounds.
+        top: the recipe's student, for rounds that name none.
+    """
+    seen: set[str] = set()
+    while one is not None:
+        student = one.get("student")
+        earlier = round_in(student)
+        if earlier is None:
+            return top if student is None else student
+        if earlier in seen:  # a circle; reported by `faults`
+            return top
+        seen.add(earlier)
+        one = by_name.get(earlier)
+    return top
+
+
+def _row_of_users(one: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the shortest `sft.max_length` of the rounds that train on a round's rows, or `None`."""
+    wanted, lengths = f"{ROUND}{one.get('name')}", []
+    for other in rounds:
+        sft = other.get("sft")
+        if isinstance(sft, Mapping) and wanted in (sft.get("rows") or ()) and isinstance(sft.get("max_length"), int):
+            lengths.append(sft["max_length"])
+    return min(lengths, default=None)
+
+
+def rows_per_user(one: Round, rounds: Sequence[Round]) -> int | None:
+    """Return the shortest `sft.max_length` of the rounds that train on a round's rows; `None` if there is none."""
+    wanted = f"{ROUND}{one.name}"
+    users = [other.sft.max_length for other in rounds if other.sft is not None and wanted in other.sft.rows]
+    return min(users, default=None)
+
+
+def _with_answer_length(section: dict[str, Any], max_tokens: int) -> dict[str, Any]:
+    sampling = section.get("sampling", {})
+    if not isinstance(sampling, Mapping) or "max_tokens" in sampling:
+        return section
+    return {**section, "sampling": {**sampling, "max_tokens": max_tokens}}

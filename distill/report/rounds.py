@@ -1,0 +1,178 @@
+"""The page of a run with rounds: which model came from which rows, the scores of all models, and the way to each round.
+
+Each round has a page of its own (`<run>/<round>/report.html`), which is that of a run without rounds.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.core.formatting import Row, count, mapping, number, percent, points, points_range
+from distill.core.redaction import scrub
+from distill.report import charts
+from distill.report.cards import Shown
+from distill.report.damage import Damage
+from distill.report.gather import Run, gather_run, read_text, shown_command
+from distill.report.next_step import next_command, noted_command
+from distill.report.progress_on_disk import run_state
+from distill.report.recipe_keys import recipe_lines
+from distill.report.render import page, places, stage_rows
+from distill.report.round_scores import BASE
+from distill.storage.files import read_object
+from distill.storage.layout import LOCK_FILE, REPORT, SUMMARY
+from distill.storage.run_folder import is_run, writer_of
+
+FACTS_VERSION = 1
+REPEAT = "run"
+LEFT_OUT = ("recipe", "lock", "history", "schema_version")
+"""Facts of a round that the whole run has too, or that only the round's own page shows."""
+
+
+def has_rounds(folder: Path) -> bool:
+    """Return whether a folder holds a run with rounds."""
+    try:
+        return "rounds" in (read_object(folder / SUMMARY) or {})
+    except Exception:  # damaged; the page of a run without rounds says so
+        return False
+
+
+def gather_rounds(folder: Path) -> Run:
+    """Read a run with rounds.
+
+    Args:
+        folder: `runs/<name>`.
+    """
+    damage = Damage(folder)
+    summary = read_object(folder / SUMMARY) or {}
+    rounds = [_round(folder, name, mapping(one), damage) for name, one in mapping(summary.get("rounds")).items()]
+    to_do = [f"{one['name']}/{stage}" for one in rounds for stage in one["to_do"]]
+    stopped = summary.get("stopped")
+    state = run_state(not to_do and not stopped, bool(stopped), writer_of(folder))
+    note = noted_command(folder)
+    command = next_command(note, to_do or [REPEAT], folder) if state in ("stopped", "unfinished") else None
+    facts = {
+        "schema_version": FACTS_VERSION,
+        **{key: summary.get(key) for key in ("name", "description", "student", "seed", "distill_version")},
+        "rounds": rounds,
+        "scores": summary.get("scores"),
+        "stopped": stopped,
+        "state": state,
+        "next_command": shown_command(command),
+        "recipe": summary.get("recipe"),
+        "lock": read_text(folder / LOCK_FILE),
+        "damaged": damage.to_json(),
+    }
+    return Run(folder, scrub(facts), damage=damage)
+
+
+def _round(folder: Path, name: str, told: Row, damage: Damage) -> dict[str, Any]:
+    """Return the facts of one round, begun or not."""
+    facts: dict[str, Any] = {}
+    if is_run(folder / name):
+        found = gather_run(folder / name, with_traces=False)
+        facts = {key: value for key, value in found.facts.items() if key not in LEFT_OUT}
+        damage.add(found.damage)
+    names = facts.get("stage_names") or []
+    return {
+        **facts,
+        "name": name,
+        "made_from": told.get("made_from"),
+        "gate": told.get("gate"),
+        "to_do": [stage for stage in names if stage not in mapping(facts.get("stages"))] if facts else ["sft"],
+    }
+
+
+def render_rounds(run: Run) -> str:
+    """Return the report page of a run with rounds; missing parts read "not run yet" or a dash."""
+    facts = run.facts
+    scores = mapping(facts.get("scores"))
+    models = [_model(str(name), mapping(one)) for name, one in mapping(scores.get("models")).items()]
+    rounds = [_row(one, scores) for one in facts.get("rounds") or ()]
+    values: dict[str, Any] = {
+        "facts": facts,
+        "headline": headline(models, scores.get("pairs") or (), facts),
+        "rounds": rounds,
+        "models": models,
+        "axis": charts.score_axis([{"models": models}]),
+        "pairs": scores.get("pairs") or (),
+        "num_problems": next((model["scores"].get("num_problems") for model in models), None),
+        "places": places({k: v for one in facts["rounds"] for k, v in _lineage(one).items()}),
+        "recipe_lines": recipe_lines(facts.get("recipe")),
+        "report": REPORT,
+    }
+    sections = [("story", "Rounds"), ("scores", "Scores"), ("lineage", "Lineage")]
+    title = facts.get("name") or "Run"
+    nothing = lambda budget: Shown(traces=[], pairs=[])  # noqa: E731 - traces are on the pages of the rounds
+    return page("rounds.html.jinja", title, sections, values, nothing, {}, with_formulas=False)
+
+
+def _model(name: str, scores: Row) -> dict[str, Any]:
+    return {**charts.model_score(name, scores), "label": name, "kind": "base" if name == BASE else "student"}
+
+
+def _lineage(one: Row) -> dict[str, Any]:
+    return {f"{one['name']}/{stage}": found for stage, found in mapping(one.get("lineage")).items()}
+
+
+def _row(one: Row, scores: Row) -> dict[str, Any]:
+    """Return a round for the template: its stages with their states, its counts, and its model's score."""
+    stages = mapping(one.get("stages"))
+    name = str(one["name"])
+    pair: Row = next((p for p in scores.get("pairs") or () if p["of"] == name and p["over"] == BASE), {})
+    return {
+        **one,
+        "rows": stage_rows(one) if one.get("stage_names") else [],
+        "traces": mapping(stages.get("generate") or stages.get("import")),
+        "kept": mapping(stages.get("filter")),
+        "trained": mapping(stages.get("sft")),
+        "score": mapping(mapping(scores.get("models")).get(name)),
+        "gain": pair,
+        "seconds": sum(number(mapping(stage).get("seconds")) or 0.0 for stage in stages.values()),
+        "has_page": bool(stages),
+        "story": story(one),
+    }
+
+
+def story(one: Row) -> list[str]:
+    """Return what a round did, as sentences: who answered, what was kept, what was trained on what."""
+    stages, made = mapping(one.get("stages")), mapping(one.get("made_from"))
+    found = []
+    sampled, imported = mapping(stages.get("generate")), mapping(stages.get("import"))
+    if sampled:
+        teacher = made.get("teacher") or sampled.get("teacher")
+        found.append(f"{teacher} answered {count(sampled.get('num_problems'))} problems, {_samples(sampled)}.")
+    if imported:
+        found.append(f"{count(imported.get('num_samples'))} traces were imported.")
+    if kept := mapping(stages.get("filter")):
+        found.append(f"{count(kept.get('num_kept'))} of {count(kept.get('num_traces'))} traces were kept.")
+    if trained := mapping(stages.get("sft")):
+        rows = " and ".join("its own" if row == one["name"] else f"those of {row}" for row in made.get("rows") or ())
+        student = made.get("student") or trained.get("student")
+        found.append(f"{student} was trained on {count(trained.get('num_rows'))} rows ({rows or 'its own'}).")
+    return found
+
+
+def _samples(metrics: Row) -> str:
+    num = number(metrics.get("samples_per_problem"))
+    return f"{count(metrics.get('num_samples'))} samples" if num is None or num > 1 else "once each"
+
+
+def headline(models: Sequence[Mapping[str, Any]], pairs: Sequence[Row], facts: Row) -> str:
+    """Return the run's result in one sentence."""
+    measured = [model for model in models if number(model["scores"].get("pass_at_1")) is not None]
+    made = [model for model in measured if any(one["name"] == model["model"] for one in facts["rounds"])]
+    if not made:
+        done = [one["name"] for one in facts["rounds"] if not one["to_do"]]
+        complete = f"{', '.join(done)} {'is' if len(done) == 1 else 'are'} complete" if done else "no round is complete"
+        return f"{len(facts['rounds'])} rounds: {complete}; no model has a score yet."
+    last = made[-1]
+    text = f"After {last['model']}, the student solves {percent(last['scores']['pass_at_1'])} of the problems"
+    pair = next((one for one in pairs if one["of"] == last["model"] and one["over"] == BASE), None)
+    if pair is not None:
+        base = next(model for model in measured if model["model"] == BASE)
+        text += f"; the base solved {percent(base['scores']['pass_at_1'])}: {points(pair['pass_at_1'])} points"
+        text += f" (95% interval {points_range(pair['interval_95'])})"
+    best = max(made, key=lambda model: number(model["scores"]["pass_at_1"]) or 0.0)
+    return f"{text}." + (
+        f" The best was {best['model']}, with {percent(best['scores']['pass_at_1'])}." if best is not last else ""
+    )

@@ -1,0 +1,129 @@
+"""Checks the gate of a round, and records the result in `<round>/gate.json`:
+
+    {"schema_version": 1, "passed": false, "waived": false,
+     "limits": [{"metric": "format_share", "wanted": ">= 0.9", "measured": 0.81, "passed": false}]}
+
+A gate is no part of any fingerprint: another limit changes nothing that was made.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.core.formatting import mapping
+from distill.errors import StoreError, UserError
+from distill.recipe.gates import BASE, GAIN_OVER, GATE_METRICS, read_limit
+from distill.recipe.model import Recipe
+from distill.recipe.rounds import round_in
+from distill.report.round_scores import difference_of
+from distill.storage.files import read_object, write_json
+from distill.storage.layout import GATE
+from distill.storage.run_folder import StageFolder
+
+SCHEMA_VERSION = 1
+NO_THOUGHT = ("no_think", "unclosed_think", "several_thinks", "empty_answer")
+"""Reasons of traces without one complete block of thinking."""
+
+
+def check_gate(recipe: Recipe, run_dir: Path, name: str, waived: bool = False) -> dict[str, Any] | None:
+    """Check and record the gate of a round whose steps are all complete.
+
+    Args:
+        recipe: the whole recipe.
+        run_dir: `runs/<name>`.
+        name: of the round.
+        waived: go on although a limit does not hold.
+
+    Returns:
+        The record; `None` if the round has no gate, or is not complete.
+
+    Raises:
+        UserError: a limit does not hold, and the gate is not waived.
+    """
+    one = next(found for found in recipe.rounds if found.name == name)
+    part = recipe.part(name)
+    manifests = {stage: StageFolder(run_dir / name / stage).manifest for stage in part.stage_names if stage != "push"}
+    complete = {stage: found for stage, found in manifests.items() if found is not None}
+    if not one.gate or len(complete) < len(manifests):
+        return None
+    limits = [_limit(recipe, run_dir, name, metric, wanted, complete) for metric, wanted in one.gate.items()]
+    passed = all(limit["passed"] for limit in limits)
+    before = gate_record(run_dir / name)
+    # A waiver holds for these limits and values, not for what another recipe or another training brings.
+    waived = not passed and (waived or (bool(before.get("waived")) and before.get("limits") == limits))
+    record = {"schema_version": SCHEMA_VERSION, "passed": passed, "waived": waived, "limits": limits}
+    if record != before:
+        write_json(run_dir / name / GATE, record)
+    if not passed and not waived:
+        raise UserError(_explanation(name, limits))
+    return record
+
+
+def gate_record(round_dir: Path) -> dict[str, Any]:
+    """Return the record of a round's gate; empty if there is none."""
+    with contextlib.suppress(StoreError):
+        return read_object(round_dir / GATE) or {}
+    return {}
+
+
+def _limit(
+    recipe: Recipe, run_dir: Path, name: str, metric: str, wanted: str, manifests: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"metric": metric, "wanted": wanted}
+    if metric == GAIN_OVER:
+        gain = difference_of(run_dir, name, round_in(wanted) or BASE, recipe.seed)
+        measured = None if gain is None else gain["pass_at_1"]
+        holds = measured is not None and measured > 0
+        return {**found, "measured": measured, "interval_95": gain and gain["interval_95"], "passed": holds}
+    limit, measured = read_limit(wanted), _measured(metric, manifests)
+    return {
+        **found,
+        "measured": measured,
+        "passed": limit is not None and measured is not None and limit.holds(measured),
+    }
+
+
+def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """Return a metric of a round; `None` if it could not be computed, such as a share of no traces."""
+    metrics = {stage: mapping(manifest["metrics"]) for stage, manifest in manifests.items()}
+    traces = metrics.get("generate") or metrics.get("import") or {}
+    kept, scores = metrics.get("filter", {}), metrics.get("eval", {})
+    num_traces = kept.get("num_traces") or 0
+
+    def share(num: float, of: float) -> float | None:
+        return num / of if of else None
+
+    values: dict[str, Any] = {
+        "num_samples": traces.get("num_samples"),
+        "truncated_share": share(
+            mapping(traces.get("finish_reasons")).get("length", 0), traces.get("num_samples") or 0
+        ),
+        "num_kept": kept.get("num_kept"),
+        "kept_share": share(kept.get("num_kept") or 0, num_traces),
+        "correct_share": kept.get("correct_share"),
+        "format_share": share(
+            num_traces - sum(mapping(kept.get("reasons")).get(reason, 0) for reason in NO_THOUGHT), num_traces
+        ),
+        "final_loss": metrics.get("sft", {}).get("final_loss"),
+        "pass_at_1": mapping(scores.get("student")).get("pass_at_1"),
+        "gain": mapping(scores.get("difference")).get("pass_at_1"),
+    }
+    measured: float | None = values[metric]
+    return measured
+
+
+def _explanation(name: str, limits: list[dict[str, Any]]) -> str:
+    lines = [f"round {name}: its gate does not hold, so the run stops here; everything is kept."]
+    for limit in limits:
+        metric, measured = limit["metric"], limit["measured"]
+        value = "unknown" if measured is None else f"{measured:.4g}"
+        if metric == GAIN_OVER:
+            about = f"gain in pass@1 over {limit['wanted']}: {value}, wanted more than 0"
+        else:
+            about = f"{metric}: {value}, wanted {limit['wanted']} ({GATE_METRICS[metric].about})"
+        lines.append(f"  {'holds' if limit['passed'] else 'FAILS'}  {about}")
+    lines.append(
+        f"Change the round, its limits (no result depends on them), or go on all the same: --past-gate {name}."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""Recipes with rounds: what runs, what is refused, and what is remembered."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill.errors import StoreError, UserError
+from distill.recipe.model import Recipe
+from distill.recipe.steps import expand
+from distill.runs.runner import run_recipe
+from distill.storage.files import read_json
+
+ANSWER = "<think>\n{0} and {1} make {2}.\n</think>\n\nThe answer is \\boxed{{{2}}}."
+
+
+def write_traces(path: Path, first: int, num: int) -> str:
+    rows = [
+        {"problem": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1), "text": ANSWER.format(i, i + 1, 2 * i + 1)}
+        for i in range(first, first + num)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"file:{path}"
+
+
+@pytest.fixture
+def make(tmp_path, tiny_llama):
+    """A function that makes a recipe of two rounds on imported traces; keyword arguments are the second round's."""
+    sources = [{"source": write_traces(tmp_path / f"{name}.jsonl", first, 6)} for name, first in (("a", 0), ("b", 50))]
+
+    def recipe(first=None, **second):
+        return Recipe.model_validate(
+            {
+                "name": "two",
+                "student": str(tiny_llama),
+                "filter": {"compute": {"workers": 1}},
+                "sft": {"max_length": 256, "epochs": 1, "batch_size": 2, "compute": {"tracking": []}},
+                "rounds": [
+                    {"name": "cold", "traces": [sources[0]], "sft": {}, **(first or {})},
+                    {"name": "more", "traces": [sources[1]], "sft": {"rows": ["this", "round:cold"]}, **second},
+                ],
+            }
+        )
+
+    return recipe
+
+
+def identity(run_dir, step):
+    return read_json(run_dir / step / "identity.json")
+
+
+def test_rounds_run_in_order_into_folders_of_their_own_and_are_skipped(make, tmp_path):
+    recipe, said = make(), []
+    run_dir = tmp_path / "runs/two"
+    summary = run_recipe(recipe, tmp_path / "runs", say=said.append)
+    assert [step.id for step in expand(recipe)] == [
+        *("cold/import", "cold/filter", "cold/sft"),
+        *("more/import", "more/filter", "more/sft"),
+    ]
+    assert summary == read_json(run_dir / "summary.json")
+    assert summary["rounds"]["cold"]["sft"]["num_rows"] == 6
+    assert summary["rounds"]["more"]["sft"]["num_rows"] == 12
+    assert identity(run_dir, "more/sft")["rows"].keys() == {"more", "cold"}
+    assert identity(run_dir, "more/sft")["student"] == recipe.student  # the base again
+    assert summary["rounds"]["more"]["made_from"] == {
+        "student": recipe.student,
+        "teacher": None,
+        "rows": ["more", "cold"],
+    }
+    assert (run_dir / "report.html").exists()
+    assert (run_dir / "more/report.html").exists()
+    said.clear()
+    before = (run_dir / "more/sft/manifest.json").read_bytes()
+    run_recipe(recipe, tmp_path / "runs", say=said.append)
+    assert [line.partition(", skipped")[0] for line in said] == [f"{step.id}: done already" for step in expand(recipe)]
+    assert (run_dir / "more/sft/manifest.json").read_bytes() == before
+
+
+def test_a_student_of_an_earlier_round_is_trained_further_and_a_changed_round_refuses_what_was_built_on_it(
+    make, tmp_path
+):
+    further = {"student": "round:cold", "sft": {}}
+    run_dir = tmp_path / "runs/two"
+    run_recipe(make(**further), tmp_path / "runs")
+    weights = read_json(run_dir / "cold/sft/manifest.json")["outputs"]["student"]["sha256"]
+    assert identity(run_dir, "more/sft")["student_revision"] == f"round:cold@{weights}"
+    changed = make({"sft": {"epochs": 2.0}}, **further)
+    with pytest.raises(StoreError, match=r"(?s)round cold: sft.*epochs: 1.0 -> 2.0"):
+        run_recipe(changed, tmp_path / "runs")
+    with pytest.raises(UserError, match=r"(?s)round more: .*sft of round cold.*sft.epochs: 1.0 -> 2.0"):
+        run_recipe(changed, tmp_path / "runs", ["sft"], rounds=["more"])
+    said = []
+    run_recipe(changed, tmp_path / "runs", force=True, say=said.append)
+    assert sorted(path.name for path in run_dir.glob("*/*.replaced-1")) == ["sft.replaced-1", "sft.replaced-1"]
+    assert [line for line in said if "done already" in line and "/sft" in line] == []
+    assert [line.partition(":")[0] for line in said if "done already" in line] == [
+        *("cold/import", "cold/filter"),
+        *("more/import", "more/filter"),
+    ]
+
+
+def test_until_rounds_and_round_choose_steps(make, tmp_path):
+    recipe, runs = make(), tmp_path / "runs"
+    run_recipe(recipe, runs, until="cold/filter")
+    assert (runs / "two/cold/filter/manifest.json").exists()
+    assert not (runs / "two/cold/sft").exists()
+    run_recipe(recipe, runs, rounds=["more"], until="more/filter")
+    with pytest.raises(UserError, match=r"no step 'cold/eval'.*cold/import"):
+        run_recipe(recipe, runs, until="cold/eval")
+    with pytest.raises(UserError, match=r"no round 'cald'\. There are: cold, more"):
+        run_recipe(recipe, runs, rounds=["cald"])
+    run_recipe(recipe, runs, ["sft"])
+    assert (runs / "two/more/sft/manifest.json").exists()
+
+
+def test_a_gate_that_fails_stops_the_run_until_it_is_passed_or_changed(make, tmp_path):
+    shut, runs = make({"gate": {"num_kept": ">= 7", "final_loss": "> 0"}}), tmp_path / "runs"
+    with pytest.raises(UserError, match=r"(?s)FAILS  num_kept: 6, wanted >= 7.*holds  final_loss.*--past-gate cold"):
+        run_recipe(shut, runs)
+    summary = read_json(runs / "two/summary.json")
+    assert summary["stopped"]["stage"] == "cold/sft"
+    assert summary["rounds"]["cold"]["gate"]["passed"] is False
+    assert not (runs / "two/more").exists()
+    with pytest.raises(UserError, match="gate does not hold"):  # also of a stage by itself
+        run_recipe(shut, runs, rounds=["more"])
+    run_recipe(shut, runs, past_gates=["cold"], until="more/filter")
+    run_recipe(shut, runs)  # the waiver is remembered
+    assert "stopped" not in read_json(runs / "two/summary.json")
+    fingerprint = read_json(runs / "two/cold/sft/manifest.json")["fingerprint"]
+    run_recipe(make({"gate": {"num_kept": ">= 6"}}), runs)
+    assert read_json(runs / "two/cold/sft/manifest.json")["fingerprint"] == fingerprint
+    assert read_json(runs / "two/cold/gate.json")["waived"] is False
+
+
+def test_a_folder_of_a_run_without_rounds_is_not_mixed_with_rounds(make, make_recipe, tmp_path):
+    (tmp_path / "runs/two/filter").mkdir(parents=True)
+    (tmp_path / "runs/two/filter/identity.json").write_text("{}")
+    with pytest.raises(StoreError, match="holds a run without rounds"):
+        run_recipe(make(), tmp_path / "runs")
