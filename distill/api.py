@@ -24,11 +24,11 @@ from distill.estimates.machine import chosen_machine
 from distill.estimates.prices import load_prices
 from distill.models.hub import Model
 from distill.recipe.diff import Difference, recipe_differences, recipe_of
+from distill.recipe.expand import expand
 from distill.recipe.loading import load_recipe, read_recipe, recipe_of_dict
 from distill.recipe.model import Recipe
 from distill.recipe.problems import Task
-from distill.recipe.steps import expand
-from distill.report import Run, gather_run, render_report
+from distill.report import Run, gather_any, render_any
 from distill.report.compare import compare_runs
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
@@ -407,7 +407,7 @@ def write_report(run: RunGiven, *, run_dir: str | Path = "runs", output: str | P
     found = _gathered(run, run_dir)
     path = Path(output) if output is not None else found.folder / REPORT
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, render_report(found))
+    atomic_write(path, render_any(found))
     return path
 
 
@@ -422,7 +422,10 @@ def compare(first: RunGiven, second: RunGiven, *, run_dir: str | Path = "runs") 
     Raises:
         UserError: there is no such run.
     """
-    return compare_runs(_gathered(first, run_dir), _gathered(second, run_dir))
+    runs = _gathered(first, run_dir), _gathered(second, run_dir)
+    if any("rounds" in run.facts for run in runs):
+        raise UserError("compare: a run with rounds was given. Name one of its rounds, such as quickstart/cold-start.")
+    return compare_runs(*runs)
 
 
 def diff(before: RecipeGiven, after: RecipeGiven, *, run_dir: str | Path = "runs") -> list[Difference]:
@@ -448,4 +451,4 @@ def _recipe_or_ran(given: RecipeGiven, run_dir: str | Path) -> Recipe:
 
 
 def _gathered(run: RunGiven, run_dir: str | Path) -> Run:
-    return gather_run(run.folder if isinstance(run, RunResult) else find_run(Path(run_dir), str(run)))
+    return gather_any(run.folder if isinstance(run, RunResult) else find_run(Path(run_dir), str(run)))

@@ -52,7 +52,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write the page and print its path."""
-    from distill.report import render_report
+    from distill.report import render_any
     from distill.report.compare import compare_runs, render_comparison
     from distill.storage.files import atomic_write
 
@@ -62,12 +62,15 @@ def report(
     comparison = None
     if len(found) == 2 and found[0].folder.resolve() == found[1].folder.resolve():
         raise UserError(f"distill report: {runs and runs[0]} was given twice. Name two runs, or one.")
+    if len(found) == 2 and (several := [run for run in found if "rounds" in run.facts]):
+        names = ", ".join(f"{several[0].folder.name}/{one['name']}" for one in several[0].facts["rounds"])
+        raise UserError(f"distill report: {several[0].folder.name} has rounds. Name two of them, such as: {names}.")
     if len(found) == 2:
         comparison = compare_runs(found[0], found[1])
         html = render_comparison(found[0], found[1], comparison)
         path = output or run_dir / f"{found[0].folder.name}-and-{found[1].folder.name}.html"
     else:
-        html = render_report(found[0])
+        html = render_any(found[0])
         path = output or found[0].folder / "report.html"
     path = _may_replace(path)
     atomic_write(path, html)
@@ -110,27 +113,27 @@ def _find(given: str, run_dir: Path) -> "Run":
         UserError: there is none.
     """
     from distill.recipe.loading import load_recipe
-    from distill.report import gather_run
+    from distill.report import gather_any
     from distill.runs.listing import find_run
     from distill.storage.run_folder import is_run
 
     path = Path(given)
     if is_file(path):
         recipe = load_recipe(path)
-        return gather_run(run_dir / recipe.name, recipe.model_dump(mode="json"))
+        return gather_any(run_dir / recipe.name, recipe.model_dump(mode="json"))
     folder = next((one for one in (run_dir / given, path) if is_run(one)), None)
-    return gather_run(folder or find_run(run_dir, given))
+    return gather_any(folder or find_run(run_dir, given))
 
 
 def _newest(run_dir: Path) -> "Run":
-    from distill.report import gather_run
+    from distill.report import gather_any
     from distill.report.gather import last_change
     from distill.runs.listing import run_folders
 
     there = run_folders(run_dir)
     if not there:
         raise UserError(f"{run_dir}: no run here yet. `distill run` makes one; --run-dir names another folder of runs.")
-    return gather_run(max(there, key=last_change))
+    return gather_any(max(there, key=last_change))
 
 
 def _opened(path: Path) -> bool:

@@ -318,7 +318,7 @@ def _as_settings(flags: Mapping[str, Any]) -> list[str]:
 
 def _compare_with(lock: Mapping[str, Any], recipe: "Recipe", run_dir: Path) -> dict[str, Any]:
     """Compare a repetition with the run of its lock, and write the comparison to its folder."""
-    from distill.recipe.steps import expand
+    from distill.recipe.expand import expand
     from distill.runs.repetition import COMPARISON_FILE, compare
     from distill.storage.files import write_json
     from distill.storage.run_folder import StageFolder

@@ -78,7 +78,7 @@ def dataset_card(
         "language": language_metadata(facts),
         "task_categories": ["text-generation"],
         "tags": ["reasoning", "distillation", "distill", "synthetic"],
-        "size_categories": [_size(facts.metrics("filter")["num_kept"] + (num_dropped or 0))],
+        "size_categories": [_size(facts.filtered["num_kept"] + (num_dropped or 0))],
         "configs": [
             {"config_name": name, "data_files": [{"split": "train", "path": f"{folders[name]}/*.parquet"}]}
             for name in configs
@@ -90,9 +90,9 @@ def dataset_card(
         "repo": repo,
         "model": model,
         "description": facts.recipe.description,
-        "filtered": facts.metrics("filter"),
-        "funnel": funnel(facts.metrics("filter")),
-        "reasons": facts.metrics("filter").get("reasons", {}),
+        "filtered": facts.filtered,
+        "funnel": funnel(facts.filtered),
+        "reasons": facts.filtered.get("reasons", {}),
         "sources": [{**row, "licence": dict(source_licences).get(row["hub"] or "", None)} for row in sources(facts)],
         "certificate": facts.certificate,
         "kept_columns": KEPT_COLUMNS,

@@ -1,7 +1,7 @@
 """Facts about a finished run, from manifests that are checked for consistency. Cards, lock and file list use them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from distill.models.hub_names import names_folder
 from distill.recipe.lineage import check_lineage
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
+from distill.recipe.rounds import round_in
 from distill.recipe.traces import TraceSource
 from distill.sources.problems import source_label
 from distill.storage.files import read_object
@@ -31,11 +32,24 @@ class RunFacts:
     run_dir: Path
     manifests: Mapping[str, Mapping[str, Any]]
     """By stage; `eval` is absent if the recipe has none."""
+    earlier: "Mapping[str, RunFacts]" = field(default_factory=dict)
+    """The earlier rounds that this round was made from, directly or not, by name; empty without rounds."""
 
     def metrics(self, stage: str) -> Mapping[str, Any]:
         """Return the metrics of a stage's manifest; empty if there is no such stage."""
         found: Mapping[str, Any] = self.manifests.get(stage, {}).get("metrics", {})
         return found
+
+    @property
+    def row_runs(self) -> "list[RunFacts]":
+        """Return the rounds whose kept rows were trained on; only itself without rounds."""
+        own = self.recipe.round_name
+        return [self if name in (None, own) else self.earlier[str(name)] for name in self.recipe.row_rounds]
+
+    @cached_property
+    def filtered(self) -> Mapping[str, Any]:
+        """Return the filter's counts over all rows that were trained on."""
+        return _added([one.metrics("filter") for one in self.row_runs])
 
     @property
     def source(self) -> str:
@@ -69,14 +83,27 @@ class RunFacts:
         return _teachers_of(self.run_dir / "filter" / KEPT)
 
     @cached_property
+    def source_teachers(self) -> list[tuple[str, str]]:
+        """Return the teachers of all rounds that went into the model; a round's model counts as its base."""
+        found: dict[tuple[str, str], None] = {}
+        for one in (*self.earlier.values(), self):
+            if one.source not in one.manifests:
+                continue
+            for name, revision in one.teachers:
+                made_by = self.earlier.get(round_in(name) or "")
+                found[(made_by.base_name, made_by.base_revision) if made_by else (name, revision)] = None
+        return list(found)
+
+    @cached_property
     def certificate(self) -> Mapping[str, Any]:
         """Return which evaluation sets the problems were checked against; empty if the filter is not complete.
 
         Raises:
             StoreError: the certificate is damaged.
         """
-        path = self.run_dir / "filter" / CERTIFICATE
-        found = read_object(path) or {} if "filter" in self.manifests else {}
+        own = self.row_runs[0] if self.row_runs else self
+        path = own.run_dir / "filter" / CERTIFICATE
+        found = read_object(path) or {} if "filter" in own.manifests else {}
         if what := fault(found, _CERTIFICATE_SHAPE):
             raise StoreError(f"{path}: damaged ({what}). Run `distill filter`, which makes it again.")
         return found
@@ -88,21 +115,49 @@ class RunFacts:
 
     @property
     def sources(self) -> list[ProblemSource | TraceSource]:
-        return [*self.recipe.problems, *self.recipe.traces]
+        traces = [source for one in self.row_runs for source in one.recipe.traces]
+        return [*self.recipe.problems, *traces]
 
     @property
     def seconds(self) -> float:
-        return sum(float(manifest.get("seconds") or 0.0) for manifest in self.manifests.values())
+        runs = (*self.earlier.values(), self)
+        return sum(float(manifest.get("seconds") or 0.0) for one in runs for manifest in one.manifests.values())
 
 
-def gather(recipe: Recipe, run_dir: Path, manifests: Mapping[str, Mapping[str, Any]]) -> RunFacts:
-    """Return the facts of a run.
+def gather(
+    recipe: Recipe,
+    run_dir: Path,
+    manifests: Mapping[str, Mapping[str, Any]],
+    earlier: Mapping[str, RunFacts] | None = None,
+) -> RunFacts:
+    """Return the facts of a run, or of one round.
+
+    Args:
+        recipe: the recipe, or a round as a recipe without rounds.
+        run_dir: its folder.
+        manifests: of its stages.
+        earlier: the rounds that this round was made from, by name.
 
     Raises:
         StoreError, UserError: see `distill.recipe.lineage.check_lineage`.
     """
     check_lineage(recipe, manifests, list(manifests), "push")
-    return RunFacts(recipe, run_dir, manifests)
+    return RunFacts(recipe, run_dir, manifests, earlier or {})
+
+
+def _added(several: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the sums of the counts in several metrics of the filter; what cannot be added is that of the first."""
+    found: dict[str, Any] = {}
+    for metrics in several:
+        for key, value in metrics.items():
+            before = found.get(key)
+            if isinstance(value, Mapping):
+                found[key] = _added([before or {}, value])
+            elif isinstance(value, int) and isinstance(before, int):
+                found[key] = before + value
+            elif before is None:
+                found[key] = value
+    return found
 
 
 def is_hub_id(name: str) -> bool:

@@ -127,7 +127,7 @@ def _values(
     warnings: Sequence[str],
     extras: Mapping[str, Any],
 ) -> dict[str, Any]:
-    evaluation, filtered, trained = (facts.metrics(stage) for stage in ("eval", "filter", "sft"))
+    evaluation, filtered, trained = facts.metrics("eval"), facts.filtered, facts.metrics("sft")
     built_with = dict.fromkeys(one.built_with for one in (base_licence, *(one for _, one in teachers)))
     return {
         "marker": _literal(MARKER),
@@ -162,6 +162,7 @@ def _values(
             (STAGE_TITLES.get(stage, stage), stage, manifest.get("seconds"), manifest.get("peak_memory_gib"))
             for stage, manifest in facts.manifests.items()
         ],
+        "lineage": lineage(facts),
         "seconds": facts.seconds,
         "context": _context(facts),
         "language": next(iter(language_metadata(facts)), None),
@@ -169,6 +170,30 @@ def _values(
         "branches": extras["branches"],
         "version": __version__,
     }
+
+
+def lineage(facts: RunFacts) -> list[dict[str, Any]]:
+    """Return what each round that went into the model did, in order; empty without rounds."""
+    if facts.recipe.round_name is None:
+        return []
+    rounds = {**facts.earlier, facts.recipe.round_name: facts}
+    found = []
+    for name, one in rounds.items():
+        recipe, trained = one.recipe, one.metrics("sft")
+        teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.source in one.manifests else []
+        found.append(
+            {
+                "name": name,
+                "teachers": ", ".join(teachers[:NUM_TEACHERS_SHOWN]),
+                "num_traces": one.metrics("filter").get("num_traces"),
+                "num_kept": one.metrics("filter").get("num_kept"),
+                "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if trained else "",
+                "rows": ", ".join(str(row) for row in recipe.row_rounds) if trained else "",
+                "num_rows": trained.get("num_rows"),
+                "pass_at_1": one.metrics("eval").get("student", {}).get("pass_at_1"),
+            }
+        )
+    return found
 
 
 def _literal(text: str) -> Safe:
@@ -183,7 +208,7 @@ def funnel(filtered: Mapping[str, Any]) -> list[tuple[str, int, str]]:
 
 def sources(facts: RunFacts) -> list[dict[str, Any]]:
     """Return each source with its revision and its counts."""
-    by_source = facts.metrics("filter").get("by_source", {})
+    by_source = facts.filtered.get("by_source", {})
     pinned = dict(shown_sources(facts))
     labels = list(dict.fromkeys((*pinned, *by_source)))
     hub = {source_label(source): source.source[3:] for source in facts.sources if source.source.startswith("hf:")}
@@ -223,7 +248,7 @@ def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
         "schedule": f"cosine to {config.min_learning_rate_share:g} of the peak, warm-up over {config.warmup_share:.0%}",
         "weight decay": f"{config.weight_decay:g}",
         "longest row": f"{config.max_length:,} tokens",
-        "precision": facts.metrics("sft").get("dtype"),
+        "precision": facts.metrics("sft").get("device", {}).get("dtype"),
         "seed": facts.recipe.seed,
     }
     if config.method != "full":

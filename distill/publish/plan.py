@@ -39,6 +39,7 @@ from distill.publish.markdown import front_matter
 from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
 from distill.publish.secret_rows import refuse_secrets
+from distill.recipe.lineage import command_of
 from distill.recipe.push import PushConfig
 from distill.storage.layout import ADAPTER, CHECKPOINTS, DROPPED, KEPT, SEAL, STUDENT
 
@@ -100,10 +101,14 @@ def make_plan(facts: RunFacts, config: PushConfig, scratch: Path, ask: AskHubs =
         UserError: the requested checkpoints do not exist, or rows hold secrets.
     """
     refuse_secrets(
-        [facts.run_dir / "filter" / name for name in ((KEPT, DROPPED) if config.dropped else (KEPT,))],
+        [
+            one.run_dir / "filter" / name
+            for one in facts.row_runs
+            for name in ((KEPT, DROPPED) if config.dropped else (KEPT,))
+        ],
         SecretFinder(secrets()),
     )
-    teachers = [(name, licence_of(name, _folder(name), ask.model)) for name, _ in facts.teachers]
+    teachers = [(name, licence_of(name, _folder(name), ask.model)) for name, _ in facts.source_teachers]
     base_licence = licence_of(facts.base_name, _folder(facts.base_name), ask.model)
     licence = student_licence(config.license, base_licence, [one for _, one in teachers])
     named_teachers = [(local_name(name), one) for name, one in teachers]
@@ -149,7 +154,7 @@ def _model(
         files += model_files(sft / name, hashes, facts.base, inside)
     files += _licence_files(facts, (base_licence, *(one for _, one in teachers)))
     files += eval_result_files(facts, config.repo)
-    files += reproduction_files(facts, (facts.source, "filter", "sft", "eval"))
+    files += reproduction_files(facts, ("generate", "import", "filter", "sft", "eval"))
     return Publication("model", config.repo, config.private, _sorted([*files, file_list(files)]))
 
 
@@ -162,27 +167,34 @@ def _dataset(
     scratch: Path,
     ask: AskHubs,
 ) -> tuple[Publication, list[str]]:
-    outputs, folder = facts.manifests["filter"]["outputs"], facts.run_dir / "filter"
     left_out = []
-    tables = _tables(folder, KEPT, outputs, scratch)
-    num_dropped = outputs[DROPPED]["num_rows"] if config.dropped else None
+    tables = _tables(facts.row_runs, KEPT, scratch)
+    num_dropped = None
+    if config.dropped:
+        num_dropped = sum(one.manifests["filter"]["outputs"][DROPPED]["num_rows"] for one in facts.row_runs)
     if num_dropped == 0:
         num_dropped = None
         left_out.append("dropped: no trace was dropped, and `datasets` cannot load a table without rows")
     if num_dropped is not None:
-        tables += _tables(folder, DROPPED, outputs, scratch)
+        tables += _tables(facts.row_runs, DROPPED, scratch)
     source_licences = [
         (name, stated_licence(_dataset_metadata(name) or ask.dataset(name))) for name in facts.hub_datasets
     ]
     text = dataset_card(facts, repo, config.repo, teachers, source_licences, warnings, num_dropped)
-    files = [text_file(CARD, text), *tables, *reproduction_files(facts, (facts.source, "filter"))]
+    files = [text_file(CARD, text), *tables, *reproduction_files(facts, ("generate", "import", "filter"))]
     return Publication("dataset", repo, config.private, _sorted([*files, file_list(files)])), left_out
 
 
-def _tables(folder: Path, name: str, outputs: dict[str, dict[str, str]], scratch: Path) -> list[PublishedFile]:
-    remake = "Run `distill filter`, which makes it again."
-    hashes = checked_hashes(folder / name, outputs[name]["sha256"], remake)
-    return [_table(folder / name / file, f"{name}/{file}", sha256, scratch) for file, sha256 in hashes.items()]
+def _tables(runs: Sequence[RunFacts], name: str, scratch: Path) -> list[PublishedFile]:
+    """Return the files of a table; those of several rounds begin with the round's name."""
+    found = []
+    for one in runs:
+        remake = f"Run `{command_of(one.recipe, 'filter')}`, which makes it again."
+        folder = one.run_dir / "filter" / name
+        prefix = f"{one.recipe.round_name}-" if len(runs) > 1 else ""
+        for file, sha256 in checked_hashes(folder, one.manifests["filter"]["outputs"][name]["sha256"], remake).items():
+            found.append(_table(folder / file, f"{name}/{prefix}{file}", sha256, scratch))
+    return found
 
 
 def _table(path: Path, name: str, sha256: str, scratch: Path) -> PublishedFile:

@@ -21,14 +21,17 @@ _EXTENDS = {
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the schema (draft 2020-12). With `extends`, no key is required: the parent may provide it."""
+    """Return the schema (draft 2020-12).
+
+    With `extends`, no key is required: the parent may provide it. With `rounds`, top-level sections are only defaults.
+    """
     schema = Recipe.model_json_schema()
     _drop_titles(schema)
     needed = {"required": schema.pop("required")}
     # The items of a list are never merged, so they must be complete; a section may be a part of the parent's.
     sections = {name: schema["$defs"][name] for name in sorted(_section_names(schema)) if name in schema["$defs"]}
     needed_below = {name: below for name, one in sections.items() if (below := one.pop("required", None))}
-    needed["properties"] = {
+    needed_in_sections = {
         key: {"required": needed_below[name]}
         for key, value in schema["properties"].items()
         if (name := _defined_by(value)) in needed_below
@@ -41,8 +44,13 @@ def recipe_schema() -> dict[str, Any]:
         "description": "What a run of distill does, from problems to a published student.",
         **{key: value for key, value in schema.items() if key not in ("title", "description")},
         "properties": properties,
-        "if": {"not": {"required": ["extends"]}},
-        "then": needed,
+        "allOf": [
+            {"if": {"not": {"required": ["extends"]}}, "then": needed},
+            {
+                "if": {"not": {"anyOf": [{"required": ["extends"]}, {"required": ["rounds"]}]}},
+                "then": {"properties": needed_in_sections},
+            },
+        ],
         "$defs": definitions,
     }
 

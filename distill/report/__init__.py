@@ -9,15 +9,14 @@ from distill.report.gather import Run, gather_run
 from distill.report.render import render_report
 from distill.report.rounds import gather_rounds, has_rounds, render_rounds
 
-__all__ = ["Run", "gather_any", "gather_rounds", "gather_run", "has_rounds", "is_report", "render_report", "render_run"]
+__all__ = ["Run", "gather_any", "gather_run", "is_report", "render_any", "render_report"]
 
 
 def gather_any(folder: Path, recipe: Mapping[str, Any] | None = None) -> Run:
-    """Read a run with or without rounds; see `gather_run`."""
+    """Read a run with or without rounds, or one round; see `gather_run`."""
     return gather_rounds(folder) if has_rounds(folder) else gather_run(folder, recipe)
 
 
-def render_run(folder: Path) -> str:
+def render_any(run: Run) -> str:
     """Return the report page of a run with or without rounds, or of one round."""
-    found = gather_any(folder)
-    return render_rounds(found) if has_rounds(folder) else render_report(found)
+    return render_rounds(run) if "rounds" in run.facts else render_report(run)

@@ -25,8 +25,9 @@ from distill.core.records import REASONS
 from distill.errors import StoreError, UserError
 from distill.filters.funnel import funnel_steps
 from distill.filters.nothing_kept import has_kept_nothing
+from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
-from distill.recipe.steps import STAGE_NAMES, expand, stage_of
+from distill.recipe.steps import STAGE_NAMES, stage_of
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.runs.gates import gate_record

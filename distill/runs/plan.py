@@ -178,6 +178,7 @@ def plan_recipe(
     known = _Known.of(recipe, student, work, seen)
     known.rows = together([known.rows, *_rows_of_others(run, sets, rate, quick)])
     assert known.rows is not None  # a recipe makes rows, or names those of earlier rounds
+    known.num_measured = 2 - _has_base_answers(run)
     stages = _estimates(recipe, known, machine, prices, seen)
     if not quick:
         wanted = known.asked.num_samples.high if known.asked else 0.0
@@ -212,6 +213,8 @@ class _Known:
     """To train on; `None`: there are none."""
     layout: Layout | None = None
     is_served: bool = False
+    num_measured: int = 2
+    """Models that the evaluation samples."""
 
     @classmethod
     def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "_Known":
@@ -231,6 +234,13 @@ class _Known:
         is_served = bool(config.compute.base_urls)
         length = asked.completion_tokens
         return cls(work, teacher, student, asked, asked.num_samples, length, rows, is_served=is_served)
+
+
+def _has_base_answers(run: RunContext) -> bool:
+    """Return whether an earlier round measures the same base, so that its answers need not be sampled again."""
+    base = run.recipe.student, run.recipe.student_revision
+    earlier = (one.recipe for one in run.earlier.values())
+    return any((one.student, one.student_revision) == base and "eval" in one.stage_names for one in earlier)
 
 
 def _rows_of_others(run: RunContext, sets: ProblemSets | None, rate: TokenRate, quick: bool) -> list[Rows | None]:
@@ -260,9 +270,11 @@ def _estimates(
         num_gpus = known.layout.num_processes if known.layout and machine.num_gpus else 0
         stages["sft"] = StageEstimate("sft", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
     if "eval" in wanted and recipe.eval is not None and known.rows is not None:
-        asked = asked_of_student(recipe.eval, known.work, known.rows.completion_tokens, 2, seen.answers)
+        asked = asked_of_student(
+            recipe.eval, known.work, known.rows.completion_tokens, known.num_measured, seen.answers
+        )
         compute: SamplingCompute = recipe.eval.compute
-        quantities, notes, num_gpus = sampling_quantities(asked, known.student, compute, machine, num_starts=2)
+        quantities, notes, num_gpus = sampling_quantities(asked, known.student, compute, machine, known.num_measured)
         stages["eval"] = StageEstimate("eval", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
     if "push" in wanted:
         size = Range.exact(known.student.weights_gib or 1.0)

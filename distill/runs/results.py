@@ -14,9 +14,10 @@ from distill import __version__
 from distill.errors import DistillError, StoreError
 from distill.filters.nothing_kept import has_kept_nothing
 from distill.publish.lock import write_lock, write_lock_of_rounds
+from distill.recipe.expand import Step
 from distill.recipe.lineage import recipe_as_run
 from distill.recipe.model import Recipe, with_parts
-from distill.recipe.steps import STAGE_NAMES, Step
+from distill.recipe.steps import STAGE_NAMES
 from distill.report.round_scores import round_scores
 from distill.runs.gates import check_gate, gate_record
 from distill.stages import RunContext
@@ -216,11 +217,11 @@ def _earlier_stop(run_dir: Path) -> StopRecord | None:
 
 def write_report(run_dir: Path, say: Say) -> None:
     """Write `report.html`; an error is reported but does not stop the run."""
-    from distill.report import render_run
+    from distill.report import gather_any, render_any
     from distill.storage.files import atomic_write
 
     try:
-        atomic_write(run_dir / REPORT, render_run(run_dir))
+        atomic_write(run_dir / REPORT, render_any(gather_any(run_dir)))
     except Exception as error:
         again = f"distill report {shlex.quote(str(run_dir))}"
         say(f"{run_dir / REPORT}: could not be written ({error}). `{again}` tries again.")

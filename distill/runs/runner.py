@@ -13,9 +13,9 @@ from typing import Any
 from distill.core.provenance import git_commit, hardware, package_versions
 from distill.errors import DistillError, StoreError, UserError
 from distill.execution.launchers import Leader
+from distill.recipe.expand import Step
 from distill.recipe.lineage import PARTS, change_lines, changed_settings, files_of
 from distill.recipe.model import Recipe
-from distill.recipe.steps import Step
 from distill.runs.results import Say, WholeRun
 from distill.runs.steps import STAGES, Decision, chosen_steps, decide
 from distill.stages import RunContext, contexts_of

@@ -6,8 +6,8 @@ from types import ModuleType
 from typing import Any
 
 from distill.errors import UserError
+from distill.recipe.expand import Step, expand
 from distill.recipe.model import Recipe
-from distill.recipe.steps import Step, expand
 from distill.stages import eval, filter, generate, import_traces, push, sft
 from distill.storage.fingerprints import differences
 from distill.storage.run_folder import StageFolder

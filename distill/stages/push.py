@@ -15,6 +15,7 @@ from distill.publish.licences import Flag, flags, licence_of
 from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
+from distill.recipe.lineage import command_of
 from distill.recipe.push import PushConfig
 from distill.stages import RunContext, always_useful, nothing_to_read
 from distill.storage.files import atomic_write, write_json
@@ -31,7 +32,7 @@ ready, finish = nothing_to_read, always_useful
 MODEL_CARD, DATASET_CARD, FILES = "model_card.md", "dataset_card.md", "files.json"
 SCRATCH = "scratch"
 LOOK_TIMEOUT_S = 10.0
-NOT_IDENTITY = {"accept_licence", "replace_readme"}
+NOT_IDENTITY = {"accept_licence", "replace_readme", "round"}
 
 
 def identity(run: RunContext) -> dict[str, Any]:
@@ -103,11 +104,13 @@ def check_before(run: RunContext) -> None:
         UserError: no token, no right to write, a card that distill did not write, an invalid repository name, or a
             licence that forbids publishing.
     """
-    config, generate = _config(run), run.recipe.generate
+    config = _config(run)
     names_are_valid(config)
-    if generate is not None:
+    used = [one.recipe.generate for one in (*made_from(run).values(), run)]
+    teachers = [(one.teacher, licence_of(one.teacher)) for one in used if one is not None]
+    if teachers:
         base = run.student.hub_id, licence_of(run.student.hub_id)
-        _refuse(flags(config.repo, base[1], base, [(generate.teacher, licence_of(generate.teacher))]), config)
+        _refuse(flags(config.repo, base[1], base, teachers), config)
     check_access(connect(), config)
 
 
@@ -146,8 +149,22 @@ def run(run: RunContext) -> Summary:
 
 def _facts(run: RunContext) -> RunFacts:
     manifests = _manifests(run)
-    run.verify("filter", [CERTIFICATE], "push", "Run `distill filter`, which makes it again.")
-    return gather(run.recipe, run.run_dir, manifests)
+    for one in run.row_sources.values():
+        way = f"Run `{command_of(one.recipe, 'filter')}`, which makes it again."
+        one.verify("filter", [CERTIFICATE], "push", way)
+    earlier: dict[str, RunFacts] = {}
+    for name, one in made_from(run).items():
+        stages = {stage: found for stage in one.recipe.stage_names if (found := one.folder(stage).manifest) is not None}
+        earlier[name] = gather(one.recipe, one.run_dir, stages, dict(earlier))
+    return gather(run.recipe, run.run_dir, manifests, earlier)
+
+
+def made_from(run: RunContext) -> dict[str, RunContext]:
+    """Return the earlier rounds that a round was made from, directly or not, by name and in order."""
+    recipe = run.recipe
+    direct = {recipe.student_round, recipe.teacher_round, *recipe.row_rounds} - {None, recipe.round_name}
+    found = {name for one in direct for name in (one, *made_from(run.earlier[str(one)]))}
+    return {name: one for name, one in run.earlier.items() if name in found}
 
 
 def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:

@@ -249,7 +249,7 @@ def finish_training(run):
         "num_trained_tokens": 1500,
         "num_steps": 6,
         "final_loss": 0.4321,
-        "dtype": "float32",
+        "device": {"kind": "cpu", "dtype": "float32"},
         "history": [{"step": 1, "loss": 2.125}, {"step": 6, "loss": 0.4321}],
     }
     complete(run, "sft", identity, outputs, metrics, seconds=301)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from distill.errors import StoreError, UserError
+from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
-from distill.recipe.steps import expand
 from distill.runs.runner import run_recipe
 from distill.storage.files import read_json
 
