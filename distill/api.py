@@ -28,6 +28,7 @@ from distill.recipe.expand import expand
 from distill.recipe.loading import load_recipe, read_recipe, recipe_of_dict
 from distill.recipe.model import Recipe
 from distill.recipe.problems import Task
+from distill.recipe.steps import STAGE_NAMES
 from distill.report import Run, gather_any, render_any
 from distill.report.compare import compare_runs
 from distill.runs.doctor import Diagnosis, diagnose
@@ -134,7 +135,7 @@ class RunResult:
         done = [
             (f"{prefix}{name}", STAGES[name].headline(summary[name]))
             for prefix, summary in parts.items()
-            for name in STAGES
+            for name in STAGE_NAMES
             if name in summary
         ]
         return [*done, ("report", str(self.report))]

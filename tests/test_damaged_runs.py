@@ -115,10 +115,10 @@ def small(make_run, tmp_path, monkeypatch):
     run = make_run()
     (tmp_path / "r.yaml").write_text(recipe_yaml(run.recipe.model_dump(mode="json", exclude_none=True)))
     from distill.runs.listing import note_command
-    from distill.runs.runner import write_report, write_summary
+    from distill.runs.results import write_report, write_summary
 
     write_summary(run)
-    write_report(run, print)
+    write_report(run.run_dir, print)
     monkeypatch.chdir(tmp_path)
     note_command(run.run_dir, run.recipe, None, ["r.yaml"])
 

@@ -221,7 +221,7 @@ def _statistics(seen: PlanContext) -> Iterator[TightLimit]:
                     f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "
                     f"pass@1 will be up to ±{width} points wide.",
                 )
-    if seen.rows.num.high < seen.recipe.sft.batch_size:
+    if "sft" in seen.recipe.stage_names and seen.rows.num.high < seen.recipe.sft.batch_size:
         yield TightLimit(
             "few_rows",
             f"at most {counted(round(seen.rows.num.high), 'row')} may be kept, less than one step of sft.batch_size "

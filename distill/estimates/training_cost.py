@@ -64,6 +64,9 @@ class Rows:
     """Tokens of the longest possible row."""
 
 
+NO_ROWS = Rows(Range.exact(0.0), Range.exact(0.0), Range.exact(0.0), 0.0)
+
+
 def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Range, seen: Measured) -> Rows:
     """Return the rows that the filter will keep, or has kept.
 

@@ -84,8 +84,8 @@ def check_lineage(
         if used != current:
             raise StoreError(
                 f"{wanted_by}: {stage} was made from another result of {source} than the current one, so its "
-                f"{MADE[stage]} cannot be used. Make them again with `{command_of(recipe, stage)} --force` (what is "
-                "there is moved aside)."
+                f"{MADE.get(stage, 'results')} cannot be used. Make them again with "
+                f"`{command_of(recipe, stage)} --force` (what is there is moved aside)."
             )
 
 
@@ -149,7 +149,7 @@ def _parts_of(recipe: Recipe, stage: str) -> tuple[str, ...]:
     """Return the keys of `PARTS` that affect a stage of this recipe."""
     if stage == "filter" and not recipe.filter.counts_student_tokens:
         return ("seed", "filter")
-    return PARTS[stage]
+    return PARTS.get(stage, ("seed", stage))
 
 
 def recipe_of_manifest(manifest: Mapping[str, Any]) -> Recipe | None:
@@ -189,8 +189,8 @@ def _refusal(recipe: Recipe, stage: str, changed: Mapping[str, tuple[Any, Any]],
     it, are = ("it", "is") if stage == "sft" else ("them", "are")
     label = stage if recipe.round_name is None else f"{stage} of round {recipe.round_name}"
     head = (
-        f"{wanted_by}: the recipe has changed since {label} was run, so it is not what made the {MADE[stage]} that "
-        f"{are} here:"
+        f"{wanted_by}: the recipe has changed since {label} was run, so it is not what made the "
+        f"{MADE.get(stage, 'results')} that {are} here:"
     )
     way = (
         f"Put the old values back, or make {it} again with `{command_of(recipe, stage)} --force` (what no longer fits "

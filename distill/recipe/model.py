@@ -27,6 +27,7 @@ from distill.recipe.rounds import (
     MisplacedError,
     Round,
     base_name,
+    own_stages_of,
     round_in,
     rows_per_user,
     unfold,
@@ -77,7 +78,7 @@ class Recipe(Strict):
     def stage_names(self) -> list[str]:
         """Return the stages of a recipe without rounds, or of one round, in order."""
         has = {self.traces_stage, "filter", "sft"} | ({"eval"} if self.eval else set())
-        has |= {"push"} if self.push else set()
+        has |= own_stages_of(self) | ({"push"} if self.push else set())
         return [name for name in STAGE_NAMES if name in has]
 
     @property
@@ -189,7 +190,8 @@ class RoundRecipe(Recipe):
     @property
     def stage_names(self) -> list[str]:
         """Return the stages of the round, in order."""
-        has = {self.traces_stage, "filter"} if self.generate is not None or self.traces else set()
+        has = own_stages_of(self)
+        has |= {self.traces_stage, "filter"} if self.generate is not None or self.traces else set()
         if self.of.trains:
             has |= {"sft"} | ({"eval"} if self.eval else set()) | ({"push"} if self.push else set())
         return [name for name in STAGE_NAMES if name in has]
@@ -237,7 +239,7 @@ def _part(recipe: Recipe, place: int) -> RoundRecipe:
     by_name = {other.name: other.model_dump(mode="json") for other in recipe.rounds}
     base = base_name(by_name[one.name], by_name, recipe.student)
     tree = recipe.model_dump(mode="json", exclude={"rounds", "student_revision"})
-    tree |= {key: value for key, value in by_name[one.name].items() if key in ("generate", "traces", "filter", "sft")}
+    tree |= {key: value for key, value in by_name[one.name].items() if key in SECTIONS}
     if one.teacher_round is not None:
         tree["generate"]["teacher"] = base_name(by_name[one.teacher_round], by_name, recipe.student)
     if one.sft is None and (longest := rows_per_user(one, recipe.rounds)) is not None:

@@ -26,8 +26,10 @@ from distill.recipe.yaml_tree import KeyPath
 
 ROUND = "round:"
 """Prefix of a name that refers to an earlier round."""
-SECTIONS = ("generate", "traces", "filter", "sft")
+SECTIONS = ["generate", "traces", "filter", "sft"]
 """Sections that a round may have; at the top level they hold defaults for the rounds that name them."""
+OWN_SECTIONS: list[str] = []
+"""Those of them that are stages of a team's own (`distill.recipe.own_stages`)."""
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 Fault = tuple[KeyPath, str]
 """Key path of a mistake, and what is wrong."""
@@ -71,7 +73,7 @@ class Round(Strict):
         if self.generate is None and not self.traces:
             if self.filter is not None:
                 raise ValueError("filter: needs traces: add generate: or traces: to this round, or remove filter:")
-            if self.sft is None:
+            if self.sft is None and not own_stages_of(self):
                 raise ValueError("this round does nothing: give it generate:, traces: or sft:")
         return self
 
@@ -99,6 +101,11 @@ class Round(Strict):
     def _without_absent_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A section that is null in a file is one that runs with its defaults, so absent ones must stay absent.
         return {key: value for key, value in handler(self).items() if value not in (None, [], {})}
+
+
+def own_stages_of(part: Strict) -> set[str]:
+    """Return the stages of a team's own that a recipe or a round has."""
+    return {name for name in OWN_SECTIONS if getattr(part, name) is not None}
 
 
 def round_in(name: Any) -> str | None:

@@ -1,7 +1,7 @@
 """The order of the stages."""
 
-STAGE_NAMES = ("generate", "import", "filter", "sft", "eval", "push")
-"""All stages in running order; a round has `generate` or `import`."""
+STAGE_NAMES = ["generate", "import", "filter", "sft", "eval", "push"]
+"""All stages in running order; a round has `generate` or `import`. `distill.recipe.own_stages` adds to it."""
 
 
 def stage_of(step_id: str) -> str:

@@ -19,6 +19,8 @@ from distill.core.redaction import scrub, scrub_text
 from distill.errors import UserError
 from distill.filters.funnel import funnel_steps
 from distill.filters.language import prompt_language
+from distill.recipe.rounds import OWN_SECTIONS
+from distill.recipe.steps import STAGE_NAMES
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.damage import Damage
 from distill.report.next_step import next_command, noted_command
@@ -43,7 +45,7 @@ STAGE_LABELS = {
     "eval": "Evaluate",
     "push": "Publish",
 }
-"""The stages in running order with their labels; a run has `generate` or `import`, and `push` on request."""
+"""What the stages do, in a word or two."""
 
 _ADDRESS = re.compile(r"https?://[^\s'\"\],]+")
 INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
@@ -70,7 +72,7 @@ def last_change(folder: Path) -> float:
     """Return when a run last changed, in seconds since 1970; 0 if it has none of the usual files."""
     files = [
         folder / SUMMARY,
-        *(folder / stage / name for stage in STAGE_LABELS for name in (IDENTITY, MANIFEST, LEDGER)),
+        *(folder / stage / name for stage in STAGE_NAMES for name in (IDENTITY, MANIFEST, LEDGER)),
     ]
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
@@ -93,7 +95,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         )
     damage = Damage(folder)
     summary = _object(folder / SUMMARY, damage) or {"name": folder.name, "recipe": dict(recipe or {})}
-    manifests = {name: found for name in STAGE_LABELS if (found := _manifest(folder / name, damage)) is not None}
+    manifests = {name: found for name in STAGE_NAMES if (found := _manifest(folder / name, damage)) is not None}
     # Manifests take precedence: the summary may be older than a finished or a reopened stage.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
     run = Run(folder, {}, damage=damage)
@@ -172,7 +174,13 @@ def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
         absent.add("push")
     if recipe and not recipe.get("eval"):
         absent.add("eval")
-    return [name for name in STAGE_LABELS if name not in absent or name in there]
+    absent |= {name for name in OWN_SECTIONS if not recipe.get(name)}
+    of_round = mapping(recipe.get("of"))
+    if of_round and not (recipe.get("traces") or recipe.get("generate")):
+        absent |= {"generate", "import", "filter"}
+    if of_round and not of_round.get("trains"):
+        absent |= {"sft", "eval", "push"}
+    return [name for name in STAGE_NAMES if name not in absent or name in there]
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:
@@ -181,7 +189,7 @@ def _of_manifest(manifest: Row) -> dict[str, Any]:
 
 
 def _begun(folder: Path) -> list[str]:
-    return [name for name in STAGE_LABELS if (folder / name / IDENTITY).is_file()]
+    return [name for name in STAGE_NAMES if (folder / name / IDENTITY).is_file()]
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.core.formatting import FILTERS, MISSING, Row, count, duration, mapping, number, plain, printable
 from distill.core.records import REASONS
+from distill.recipe.steps import STAGE_NAMES
 from distill.report import charts
 from distill.report.cards import Card, Shown, fit
 from distill.report.embed import FORMULA, HERE, embedded_json, policy, scripts, styles
@@ -182,7 +183,7 @@ def _own(text: str) -> Any:
 def stage_rows(facts: Row) -> list[dict[str, Any]]:
     """Return the run's stages in order, each with its state: one of docs/json.md, or `waiting` (not begun)."""
     stages = mapping(facts.get("stages"))
-    names = facts.get("stage_names") or [name for name in STAGE_LABELS if name != "import"]
+    names = facts.get("stage_names") or [name for name in STAGE_NAMES if name != "import"]
     stopped, begun = mapping(facts.get("stopped")).get("stage"), mapping(facts.get("begun")).get("stage")
     at_work = "running" if facts.get("state") == "running" else "unfinished"
     bars = {row["name"]: row for row in charts.time_bars({name: stages.get(name) for name in names})}

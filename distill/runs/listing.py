@@ -27,6 +27,7 @@ from distill.filters.funnel import funnel_steps
 from distill.filters.nothing_kept import has_kept_nothing
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
+from distill.recipe.rounds import OWN_SECTIONS
 from distill.recipe.steps import STAGE_NAMES, stage_of
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
@@ -153,13 +154,14 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
     if any("/" in name for name in wanted):
         return wanted
     wanted += _stages_in({"sft": {}, **recipe}) if recipe else []
-    return [name for name in STAGES if name in wanted or (folder / name / IDENTITY).exists()]
+    return [name for name in STAGE_NAMES if name in wanted or (folder / name / IDENTITY).exists()]
 
 
 def _stages_in(recipe: Mapping[str, Any]) -> Iterator[str]:
     """Yield the stages of a recipe or of one round, as keys and values."""
     if recipe.get("traces") or recipe.get("generate") or "rounds" not in recipe:
         yield from ("import" if recipe.get("traces") else "generate", "filter")
+    yield from (name for name in OWN_SECTIONS if recipe.get(name) is not None)
     if recipe.get("sft") is not None:
         yield "sft"
         yield from (name for name in ("eval", "push") if recipe.get(name))

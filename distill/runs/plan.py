@@ -43,10 +43,12 @@ from distill.estimates.stage import (
     priced,
 )
 from distill.estimates.text_tokens import TokenRate
-from distill.estimates.training_cost import Rows, expected_rows, together, training_quantities
+from distill.estimates.training_cost import NO_ROWS, Rows, expected_rows, together, training_quantities
 from distill.recipe.model import Recipe
+from distill.recipe.rounds import OWN_SECTIONS
 from distill.recipe.sampling import SamplingCompute
 from distill.runs.standing import standings
+from distill.runs.steps import STAGES
 from distill.sources.problems import ProblemSets
 from distill.stages import RunContext
 from distill.storage.files import free_bytes
@@ -177,7 +179,6 @@ def plan_recipe(
     seen = measure(run.run_dir, recipe, rate, quick)
     known = _Known.of(recipe, student, work, seen)
     known.rows = together([known.rows, *_rows_of_others(run, sets, rate, quick)])
-    assert known.rows is not None  # a recipe makes rows, or names those of earlier rounds
     known.num_measured = 2 - _has_base_answers(run)
     stages = _estimates(recipe, known, machine, prices, seen)
     if not quick:
@@ -192,7 +193,17 @@ def plan_recipe(
     )
     limits = tight_limits(
         PlanContext(
-            recipe, machine, work, stages, known.teacher, known.student, known.asked, known.rows, layout, disk, free
+            recipe,
+            machine,
+            work,
+            stages,
+            known.teacher,
+            known.student,
+            known.asked,
+            known.rows or NO_ROWS,
+            layout,
+            disk,
+            free,
         )
     )
     return Plan(recipe.name, machine, prices, tuple(stages.values()), tuple(limits), downloads, free)
@@ -276,12 +287,15 @@ def _estimates(
         compute: SamplingCompute = recipe.eval.compute
         quantities, notes, num_gpus = sampling_quantities(asked, known.student, compute, machine, known.num_measured)
         stages["eval"] = StageEstimate("eval", priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus)
+    for name in wanted:
+        if name in OWN_SECTIONS:
+            stages[name] = StageEstimate(name, priced(dict(STAGES[name].estimate(recipe)), machine, 0, prices))
     if "push" in wanted:
         size = Range.exact(known.student.weights_gib or 1.0)
         seconds = size.over(UPLOAD_GIB_PER_S).plus(Range(5, 30))
         basis = f"{span(size)} GiB at {span(UPLOAD_GIB_PER_S.times(1024))} MiB/s"
         stages["push"] = StageEstimate("push", {SECONDS: seconds.because(basis)})
-    return stages
+    return {name: stages[name] for name in wanted if name in stages}
 
 
 def _generate(recipe: Recipe, known: _Known, machine: Machine, prices: Prices) -> StageEstimate:

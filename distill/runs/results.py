@@ -25,8 +25,6 @@ from distill.storage.files import read_object, write_json
 from distill.storage.layout import REPORT, SUMMARY
 
 SUMMARY_VERSION = 1
-ROUND_KEYS = ("student", "generate", "import", "filter", "sft", "eval", "push", "problems")
-"""Keys of a round's own summary that are in the summary of the whole run too."""
 
 Say = Callable[[str], None]
 
@@ -117,7 +115,7 @@ class WholeRun:
         rounds: dict[str, Any] = {}
         for one in recipe.rounds:
             own = _stored(self.run_dir / one.name)
-            rounds[one.name] = {key: own[key] for key in ROUND_KEYS if key in own}
+            rounds[one.name] = {key: own[key] for key in ("student", *STAGE_NAMES, "problems") if key in own}
             rounds[one.name]["made_from"] = {
                 "student": one.student or recipe.student,
                 "teacher": one.generate.teacher if one.generate is not None else None,

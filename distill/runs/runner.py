@@ -14,8 +14,9 @@ from distill.core.provenance import git_commit, hardware, package_versions
 from distill.errors import DistillError, StoreError, UserError
 from distill.execution.launchers import Leader
 from distill.recipe.expand import Step
-from distill.recipe.lineage import PARTS, change_lines, changed_settings, files_of
+from distill.recipe.lineage import change_lines, changed_settings, files_of
 from distill.recipe.model import Recipe
+from distill.recipe.steps import STAGE_NAMES
 from distill.runs.results import Say, WholeRun
 from distill.runs.steps import STAGES, Decision, chosen_steps, decide
 from distill.stages import RunContext, contexts_of
@@ -240,7 +241,7 @@ def _note_recipe(run: RunContext, name: str) -> None:
     """
     folder = run.folder(name)
     manifest = folder.manifest
-    if manifest is None or name not in PARTS:
+    if manifest is None or name == STAGE_NAMES[-1]:
         return
     if not manifest.get("recipe") or changed_settings(run.recipe, name, manifest):
         said = {"recipe": run.recipe.model_dump(mode="json"), "files": files_of(run.recipe)}

@@ -1,6 +1,7 @@
 """The stages' modules, the choice of steps, and the decision to skip, run or refuse each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from distill.errors import UserError
 from distill.recipe.expand import Step, expand
 from distill.recipe.model import Recipe
+from distill.recipe.own_stages import own_section
+from distill.recipe.steps import STAGE_NAMES
 from distill.stages import eval, filter, generate, import_traces, push, sft
 from distill.storage.fingerprints import differences
 from distill.storage.run_folder import StageFolder
@@ -21,6 +24,22 @@ STAGES: dict[str, ModuleType] = {
     "push": push,
 }
 """Stage -> its module."""
+
+
+@contextmanager
+def own_stage(module: ModuleType, before: str = "eval") -> Iterator[None]:
+    """Let recipes use a stage of a team's own until the context ends.
+
+    Args:
+        module: it has what `distill.stages` lists, and `CONFIG`, the model of its section.
+        before: the stage that it runs before.
+    """
+    with own_section(module.SECTION, module.CONFIG, before):
+        STAGES[module.SECTION] = module
+        try:
+            yield
+        finally:
+            del STAGES[module.SECTION]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +106,7 @@ def chosen_steps(
         where = f"round {' or '.join(rounds)}" if rounds else "any round"
         raise UserError(f"the recipe has no {what} in {where}. Its steps: {', '.join(s.id for s in expand(recipe))}.")
     if not steps and stages:  # a stage that the recipe has no section for says itself what is missing
-        return [Step(name, recipe) for name in STAGES if name in stages]
+        return [Step(name, recipe) for name in STAGE_NAMES if name in stages]
     return steps
 
 

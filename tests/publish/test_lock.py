@@ -14,7 +14,7 @@ from distill.publish.lock import read_lock, run_lock, write_lock
 from distill.recipe.loading import read_recipe
 from distill.recipe.model import Recipe
 from distill.runs.repetition import compare, comparison_lines
-from distill.runs.runner import write_summary
+from distill.runs.results import write_summary
 from distill.runs.steps import STAGES
 from distill.stages import push
 from distill.storage.layout import LOCK_FILE

@@ -12,7 +12,8 @@ from distill.recipe.lineage import changed_settings
 from distill.recipe.model import Recipe
 from distill.recipe.yaml_tree import read_tree
 from distill.runs.listing import describe_run, note_command
-from distill.runs.runner import run_recipe, write_summary
+from distill.runs.results import write_summary
+from distill.runs.runner import run_recipe
 from distill.runs.sft_check import check_sft
 from distill.stages import RunContext, eval, filter, generate, import_traces, sft
 from distill.storage.files import read_json, write_jsonl

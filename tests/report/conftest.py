@@ -19,7 +19,7 @@ from distill.models.hub import Model
 from distill.recipe.model import Recipe
 from distill.report import gather_run, render_report
 from distill.report.compare import compare_runs, render_comparison
-from distill.runs.runner import write_summary
+from distill.runs.results import write_summary
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
 from distill.storage.files import write_jsonl

@@ -8,7 +8,8 @@ from distill.core.records import Problem
 from distill.errors import StageError, StoreError, UserError
 from distill.recipe.lineage import traces_fingerprint
 from distill.recipe.yaml_tree import read_tree
-from distill.runs.runner import run_recipe, write_summary
+from distill.runs.results import write_summary
+from distill.runs.runner import run_recipe
 from distill.runs.steps import STAGES, decide
 from distill.stages import RunContext, generate, never_grows
 from distill.storage.files import read_json, read_jsonl
