@@ -161,6 +161,9 @@ def run(
     retry_errors: bool = False,
     say: Callable[[str], None] | None = None,
     quiet: bool = False,
+    rounds: Sequence[str] | None = None,
+    until: str | None = None,
+    past_gates: Sequence[str] = (),
 ) -> RunResult:
     """Run a recipe's stages, skipping those that are done, like `distill run`.
 
@@ -179,10 +182,13 @@ def run(
         retry_errors: retry the samples that ended in errors.
         say: called with a line for each step. Default: prints to standard error.
         quiet: show no progress and no notes.
+        rounds: names of rounds. Default: all of the recipe.
+        until: the last step: a stage, or with rounds `<round>/<stage>` or a round.
+        past_gates: rounds whose gates do not stop the run.
 
     Raises:
         UserError: the request is invalid; the message says what to do.
-        DistillError: a stage failed; finished work is kept.
+        DistillError: a stage failed or a gate does not hold; finished work is kept.
     """
     made = as_recipe(recipe, overrides, student, teacher)
     if stages is not None and not stages:
@@ -198,7 +204,17 @@ def run(
         )
     tell = (lambda text: None) if quiet else say or _to_standard_error
     with _quiet(quiet):
-        summary = run_recipe(made, Path(run_dir), stages, force, tell, retry_errors)
+        summary = run_recipe(
+            made,
+            Path(run_dir),
+            stages,
+            force,
+            tell,
+            retry_errors,
+            rounds=rounds,
+            until=until,
+            past_gates=past_gates,
+        )
     return RunResult(summary, Path(run_dir) / made.name)
 
 

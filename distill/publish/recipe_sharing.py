@@ -15,6 +15,7 @@ from distill.publish.access import Target, check_target, connect, remote_text, r
 from distill.publish.upload import quiet_client
 from distill.recipe.copying import copy_errors, with_schema_line, write_schema
 from distill.recipe.loading import LoadedRecipe
+from distill.recipe.model import Recipe
 from distill.recipe.references import checked_path
 from distill.recipe.remote import Fetched
 from distill.recipe.schema import SCHEMA_FILE, schema_text
@@ -167,7 +168,25 @@ def _differs(api: "HfApi", kind: str, repo: str, revision: str, path: str, conte
 
 
 def _refuse_local(loaded: LoadedRecipe, with_files: bool, keep_addresses: bool) -> None:
-    recipe = loaded.recipe
+    for part in loaded.recipe.parts:
+        _refuse_folders(loaded.reference, part)
+    if (names := list(file_sources(dict(loaded.tree)))) and not with_files:
+        raise RecipeError(
+            f"{loaded.reference}: names files of this machine ({', '.join(Path(name).name for name in names[:3])}). "
+            "Send them along with --with-files, or put them into a data set and name it with hf:."
+        )
+    sections = [one for part in loaded.recipe.parts for one in (part.generate, part.filter.judge, part.eval)]
+    computes = [one.compute for one in sections if one is not None]
+    hosts = [url for compute in computes for url in compute.base_urls if urlsplit(url).hostname not in LOCAL_HOSTS]
+    if hosts and not keep_addresses:
+        raise RecipeError(
+            f"{loaded.reference}: names the server {hosts[0]}, which others would be sent to. Write "
+            "http://localhost:8000/v1 there and give yours with --set, or share it with --keep-addresses."
+        )
+
+
+def _refuse_folders(reference: str, recipe: Recipe) -> None:
+    """Raise if a round, or a recipe without rounds, names a model that is a local folder."""
     here = recipe.generate is not None and not recipe.generate.compute.base_urls
     models = {
         "student": recipe.student,
@@ -176,21 +195,8 @@ def _refuse_local(loaded: LoadedRecipe, with_files: bool, keep_addresses: bool) 
     for key, name in models.items():
         if name and names_folder(name):
             raise RecipeError(
-                f"{loaded.reference}: {key} is {name!r}, a folder that nobody else has. Name a model of the Hub."
+                f"{reference}: {key} is {name!r}, a folder that nobody else has. Name a model of the Hub."
             )
-    if (names := list(file_sources(dict(loaded.tree)))) and not with_files:
-        raise RecipeError(
-            f"{loaded.reference}: names files of this machine ({', '.join(Path(name).name for name in names[:3])}). "
-            "Send them along with --with-files, or put them into a data set and name it with hf:."
-        )
-    judge = recipe.filter.judge
-    computes = [one.compute for one in (recipe.generate, judge, recipe.eval) if one is not None]
-    hosts = [url for compute in computes for url in compute.base_urls if urlsplit(url).hostname not in LOCAL_HOSTS]
-    if hosts and not keep_addresses:
-        raise RecipeError(
-            f"{loaded.reference}: names the server {hosts[0]}, which others would be sent to. Write "
-            "http://localhost:8000/v1 there and give yours with --set, or share it with --keep-addresses."
-        )
 
 
 def _names(tree: Mapping[str, Any]) -> dict[str, str]:

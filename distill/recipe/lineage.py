@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from distill.errors import StoreError, UserError
 from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe, recipe_of_tree
+from distill.recipe.rounds import ROUND
 from distill.recipe.sources import FILE, file_sources, map_sources
 from distill.recipe.steps import STAGE_NAMES
 from distill.storage.fingerprints import differences, fingerprint, sha256_of
@@ -133,6 +134,8 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
     tree["student"] = find_student(recipe.student).hub_id
     if tree["generate"] is not None:
         tree["generate"]["teacher"] = hub_id_of(tree["generate"]["teacher"])
+    if recipe.teacher_round is not None:
+        tree["generate"]["teacher"] = f"{ROUND}{recipe.teacher_round}"
     if tree["eval"] is None:
         tree["eval"] = {"held_out": 0, "benchmarks": []}
     found: dict[str, Any] = {}
@@ -142,6 +145,10 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
             found.setdefault(section, {})[key] = tree[section][key]
         else:
             found[section] = _deciding(tree[section])
+    if "sft" in found:
+        if recipe.student_round is not None:
+            found["student"] = f"{ROUND}{recipe.student_round}"
+        found["sft"]["rows"] = [name for name in recipe.row_rounds if name != recipe.round_name]
     return found
 
 

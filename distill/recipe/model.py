@@ -106,6 +106,12 @@ class Recipe(Strict):
         """Return the rounds as recipes without rounds, in order; only the recipe itself if it has no rounds."""
         return [_part(self, place) for place in range(len(self.rounds))] or [self]
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with some fields replaced and not validated."""
+        made = super().model_copy(update=update, deep=deep)
+        made.__dict__.pop("parts", None)  # pydantic copies cached properties too
+        return made
+
     def part(self, name: str) -> "Recipe":
         """Return one round as a recipe without rounds."""
         return next(one for one in self.parts if one.round_name == name)

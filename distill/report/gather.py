@@ -132,7 +132,8 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     run.facts = {**scrub(facts), "history": list(history)}
     note = noted_command(folder)
     # If this process ran only one stage and that is complete, it is just writing the report: the run is not running.
-    process = None if note.get("stage") in stages and writer_of(folder) == os.getpid() else writer_of(folder)
+    root = folder.parent if mapping(summary.get("recipe")).get("of") else folder  # a round is locked with its run
+    process = None if note.get("stage") in stages and writer_of(root) == os.getpid() else writer_of(root)
     run.facts["state"] = run_state(not to_do, bool(run.facts["stopped"]), process)
     is_resumed = run.facts["state"] in ("stopped", "unfinished")
     run.facts["next_command"] = shown_command(next_command(note, to_do, folder)) if is_resumed else None

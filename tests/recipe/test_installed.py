@@ -13,8 +13,9 @@ from distill.models.students import STUDENTS, find_student
 from distill.recipe.copying import copy_recipe
 from distill.recipe.installed import installed_folder, installed_names, installed_path, notes_of
 from distill.recipe.loading import load_recipe, read_recipe
+from distill.recipe.steps import stage_of
 from distill.runs.runner import run_recipe
-from distill.stages import RunContext, generate
+from distill.stages import contexts_of, generate
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, describe_outputs
 
@@ -61,8 +62,8 @@ def test_each_says_what_it_is_for_what_it_costs_and_what_to_expect(name):
 
 @pytest.mark.parametrize(("name", "student"), VARIANTS)
 def test_each_student_that_is_named_fits_the_recipe_and_the_gpus_that_are_named(name, student):
-    recipe = load_recipe(name, [], {"student": student})
-    config = recipe.sft
+    parts = [part for part in load_recipe(name, [], {"student": student}).parts if "sft" in part.stage_names]
+    config = next((part for part in parts if part.student == student), parts[0]).sft
     most = next(num for words, num in MOST_GPUS.items() if words in notes(name).cost_class)
     if most == 0:
         return
@@ -80,12 +81,14 @@ def test_each_is_planned_before_anything_is_fetched(name, student, distill, monk
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     machine = (
-        ["--gpu", "cpu"] if name == "quickstart" else ["--gpu", "4090" if "24 GB" in notes(name).costs else "h100"]
+        ["--gpu", "cpu"]
+        if notes(name).cost_class.startswith("a CPU")
+        else ["--gpu", "4090" if "24 GB" in notes(name).costs else "h100"]
     )
     code, out, err = distill("plan", name, "--student", student, *machine, "--json")
     assert code == 0, err
-    stages = json.loads(out)["stages"]
-    assert {load_recipe(name).traces_stage, "filter", "sft", "eval"} <= set(stages)
+    stages = {stage_of(step) for step in json.loads(out)["stages"]}
+    assert {load_recipe(name).parts[0].traces_stage, "filter", "sft", "eval"} <= stages
 
 
 @pytest.mark.parametrize(("name", "student"), LORA_VARIANTS)
@@ -179,17 +182,20 @@ def test_a_dry_run_samples_filters_and_keeps(name, local, tmp_path, fake_engine,
     model = str(smollm2.path)
     options = [*local(load_recipe(name)), "filter.compute.workers=1"]
     recipe = load_recipe(name, options, {"student": model})
-    if recipe.generate is None:
-        run_recipe(recipe, tmp_path / "runs", ["import", "filter"])
+    runs = tmp_path / "runs"
+    if recipe.parts[0].generate is None:
+        run_recipe(recipe, runs, ["import", "filter"])
     else:
         options.append("generate.compute={}")
         recipe = load_recipe(name, options, {"student": model, "generate.teacher": model})
-        sample(RunContext(recipe, tmp_path / "runs" / name), fake_engine)
-        run_recipe(recipe, tmp_path / "runs", ["filter"])
-    metrics = RunContext(recipe, tmp_path / "runs" / name).folder("filter").manifest["metrics"]
+        first = recipe.parts[0].round_name
+        sample(contexts_of(recipe, runs / name)[0], fake_engine)
+        run_recipe(recipe, runs, ["filter"], rounds=[first] if first else None)
+    run = contexts_of(recipe, runs / name)[0]
+    metrics = run.folder("filter").manifest["metrics"]
     assert metrics["num_traces"] >= 9
     assert metrics["num_kept"] >= 1, metrics["dropped"]
-    problems = RunContext(recipe, tmp_path / "runs" / name).problem_sets.benchmarks
+    problems = run.problem_sets.benchmarks
     assert all(len(questions) >= 2 for questions in problems.values())
 
 

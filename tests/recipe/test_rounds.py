@@ -159,3 +159,9 @@ def test_rows_and_a_published_round_need_rounds():
         recipe_of_dict(flat | {"sft": {"rows": ["round:a"]}})
     with pytest.raises(RecipeError, match="round names a round"):
         recipe_of_dict(flat | {"push": {"repo": "a/b", "round": "x"}})
+
+
+def test_a_changed_copy_has_changed_rounds():
+    recipe = recipe_of_dict(tree(COLD, AGAIN))
+    assert recipe.parts[0].seed == 0
+    assert [part.seed for part in recipe.model_copy(update={"seed": 7}).parts] == [7, 7]
