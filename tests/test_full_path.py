@@ -34,15 +34,15 @@ SETTINGS = [
 ]
 
 
-def command(runs, *more):
-    overrides = [part for setting in SETTINGS for part in ("--set", setting)]
-    return [sys.executable, "-m", "distill", "run", str(RECIPE), "--run-dir", str(runs), *overrides, *more]
+def command(runs, *more, recipe=RECIPE, settings=SETTINGS):
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", "distill", "run", str(recipe), "--run-dir", str(runs), *overrides, *more]
 
 
-def run_until(runs, reached, log):
+def run_until(runs, reached, log, args=None):
     """Start the job, kill it (SIGKILL) as soon as `reached()`; `False` where it ended before."""
     with log.open("w") as stream:
-        process = subprocess.Popen(command(runs), stdout=stream, stderr=stream, start_new_session=True)
+        process = subprocess.Popen(args or command(runs), stdout=stream, stderr=stream, start_new_session=True)
         try:
             while process.poll() is None and not reached():
                 time.sleep(0.02)

@@ -41,7 +41,8 @@ def round_scores(run_dir: Path, rounds: Sequence[str], seed: int) -> dict[str, A
             found = _shares(run_dir / name, role)
             if found is not None:
                 models[label] = dict(mapping(manifest["metrics"].get(role)))
-                models[label]["revision"] = manifest["identity"].get("base_revision") if role == BASE else None
+                if role == BASE:
+                    models[label]["revision"] = manifest["identity"].get("base_revision")
                 shares[label] = found
     pairs = [
         {"of": later, "over": earlier, **paired_difference(shares[earlier], shares[later], seed)}

@@ -62,4 +62,4 @@ def test_it_is_reported_and_listed(old):
         ("filter", "complete"),
         ("sft", "waiting"),
     ]
-    assert dict((step["step"], step["num_traces"]) for step in run["funnel"])["kept"] == 5
+    assert {step["step"]: step["num_traces"] for step in run["funnel"]}["kept"] == 5

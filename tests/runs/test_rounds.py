@@ -9,6 +9,8 @@ from distill.errors import StoreError, UserError
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
 from distill.runs.runner import run_recipe
+from distill.stages import contexts_of
+from distill.stages.push import dry_run
 from distill.storage.files import read_json
 
 ANSWER = "<think>\n{0} and {1} make {2}.\n</think>\n\nThe answer is \\boxed{{{2}}}."
@@ -28,10 +30,11 @@ def make(tmp_path, tiny_llama):
     """A function that makes a recipe of two rounds on imported traces; keyword arguments are the second round's."""
     sources = [{"source": write_traces(tmp_path / f"{name}.jsonl", first, 6)} for name, first in (("a", 0), ("b", 50))]
 
-    def recipe(first=None, **second):
+    def recipe(first=None, push=None, **second):
         return Recipe.model_validate(
             {
                 "name": "two",
+                "push": push,
                 "student": str(tiny_llama),
                 "filter": {"compute": {"workers": 1}},
                 "sft": {"max_length": 256, "epochs": 1, "batch_size": 2, "compute": {"tracking": []}},
@@ -49,7 +52,7 @@ def identity(run_dir, step):
     return read_json(run_dir / step / "identity.json")
 
 
-def test_rounds_run_in_order_into_folders_of_their_own_and_are_skipped(make, tmp_path):
+def test_rounds_run_in_order_into_folders_of_their_own_and_are_skipped(make, tmp_path, documented):
     recipe, said = make(), []
     run_dir = tmp_path / "runs/two"
     summary = run_recipe(recipe, tmp_path / "runs", say=said.append)
@@ -58,6 +61,7 @@ def test_rounds_run_in_order_into_folders_of_their_own_and_are_skipped(make, tmp
         *("more/import", "more/filter", "more/sft"),
     ]
     assert summary == read_json(run_dir / "summary.json")
+    documented("RoundsSummary", summary)
     assert summary["rounds"]["cold"]["sft"]["num_rows"] == 6
     assert summary["rounds"]["more"]["sft"]["num_rows"] == 12
     assert identity(run_dir, "more/sft")["rows"].keys() == {"more", "cold"}
@@ -132,8 +136,29 @@ def test_a_gate_that_fails_stops_the_run_until_it_is_passed_or_changed(make, tmp
     assert read_json(runs / "two/cold/gate.json")["waived"] is False
 
 
-def test_a_folder_of_a_run_without_rounds_is_not_mixed_with_rounds(make, make_recipe, tmp_path):
+def test_a_folder_of_a_run_without_rounds_is_not_mixed_with_rounds(make, tmp_path):
     (tmp_path / "runs/two/filter").mkdir(parents=True)
     (tmp_path / "runs/two/filter/identity.json").write_text("{}")
     with pytest.raises(StoreError, match="holds a run without rounds"):
         run_recipe(make(), tmp_path / "runs")
+
+
+def test_a_published_round_tells_the_rounds_that_it_came_from(make, tmp_path):
+    recipe = make(push={"repo": "me/two", "dataset": "me/rows"})
+    with pytest.raises(UserError):  # the last step needs the Hub
+        run_recipe(recipe, tmp_path / "runs")
+    run = contexts_of(recipe, tmp_path / "runs/two")[-1]
+    plan = dry_run(run)
+    dataset, model = plan.publications
+    assert "## Rounds" in model.card
+    row = next(line for line in model.card.splitlines() if line.startswith("| more |"))
+    assert "more, cold" in row
+    paths = {file.path for file in model.files}
+    assert {"distill/manifests/cold/sft.json", "distill/manifests/sft.json", "distill/recipe.yaml"} <= paths
+    assert [file.path.partition("-")[0] for file in dataset.files if file.path.endswith(".parquet")] == [
+        "kept/cold",
+        "kept/more",
+    ]
+    whole = next(file.source for file in model.files if file.path == "distill/recipe.yaml").decode()
+    assert "rows:" in whole
+    assert str(tmp_path) not in whole
