@@ -20,6 +20,9 @@ ifeq ($(FLAVOUR),cpu)
 UV_OPTIONS := --override cpu-overrides.txt $(if $(FIND_LINKS),--find-links "$(FIND_LINKS)",--torch-backend cpu)
 endif
 
+# Quick tests wait for processes and time limits a third of the time.
+QUICK_PROCESSES := $(shell expr $$(nproc 2>/dev/null || echo 2) \* 3 / 2)
+
 # Slow tests wait for other processes a third of the time; on a GPU, whose memory two would not share, one at a time.
 SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),2,0)
 
@@ -50,7 +53,7 @@ quickstart: install
 
 test: install
 	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
-	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses $(QUICK_PROCESSES) --dist loadfile
 	@$(BIN)/python -m pytest -m "slow or gpu" --numprocesses $(SLOW_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Installs nothing: a machine without network has what it has.

@@ -41,6 +41,10 @@ class DiskError(StoreError):
     can_go_on = True
 
 
+class GateError(UserError):
+    """A limit on a round's metrics that does not hold. What the round made is kept."""
+
+
 class StageError(DistillError):
     """A failed stage. Finished work is kept, and the same command resumes it."""
 

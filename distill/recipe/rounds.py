@@ -136,7 +136,7 @@ def unfold(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     for one in rounds:
         for key in SECTIONS:
             if key in one:
-                one[key] = _merged(_plain(defaults.get(key)), one[key])
+                one[key] = _section(_plain(defaults.get(key)), one[key])
     found = {key: value for key, value in tree.items() if key not in SECTIONS}
     longest: list[int] = []
     for one in sorted(rounds, key=lambda one: "sft" not in one):
@@ -153,14 +153,17 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+def _section(defaults: Any, own: Any) -> Any:
+    """Return a round's section: its own keys over the defaults. A section without keys is the defaults."""
+    if own is None:
+        return {} if defaults is None else defaults
+    return _merged(defaults, own)
+
+
 def _merged(base: Any, over: Any) -> Any:
-    if over is None and base is None:
-        return {}
-    if over is None:
-        return base
-    if isinstance(base, Mapping) and isinstance(over, Mapping):
-        return {**base, **{key: _merged(base.get(key), value) if key in base else value for key, value in over.items()}}
-    return over
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping):
+        return over
+    return {**base, **{key: _merged(base[key], value) if key in base else value for key, value in over.items()}}
 
 
 def _fill_in_lengths(

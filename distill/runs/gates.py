@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.formatting import mapping
-from distill.errors import StoreError, UserError
+from distill.errors import GateError, StoreError
 from distill.recipe.gates import BASE, GAIN_OVER, GATE_METRICS, read_limit
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import round_in
@@ -39,7 +39,7 @@ def check_gate(recipe: Recipe, run_dir: Path, name: str, waived: bool = False) -
         The record; `None` if the round has no gate, or is not complete.
 
     Raises:
-        UserError: a limit does not hold, and the gate is not waived.
+        GateError: a limit does not hold, and the gate is not waived.
     """
     one = next(found for found in recipe.rounds if found.name == name)
     part = recipe.part(name)
@@ -56,7 +56,7 @@ def check_gate(recipe: Recipe, run_dir: Path, name: str, waived: bool = False) -
     if record != before:
         write_json(run_dir / name / GATE, record)
     if not passed and not waived:
-        raise UserError(_explanation(name, limits))
+        raise GateError(_explanation(name, limits))
     return record
 
 

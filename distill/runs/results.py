@@ -55,7 +55,7 @@ class WholeRun:
         """Check the gates of the complete rounds before a round, or until and including one.
 
         Raises:
-            UserError: a limit does not hold.
+            GateError: a limit does not hold.
         """
         for one in self.recipe.rounds if before or until else ():
             if one.name == before:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.provenance import git_commit, hardware, package_versions
-from distill.errors import DistillError, StoreError, UserError
+from distill.errors import DistillError, GateError, StoreError, UserError
 from distill.execution.launchers import Leader
 from distill.recipe.expand import Step
 from distill.recipe.lineage import change_lines, changed_settings, files_of
@@ -78,18 +78,18 @@ def run_recipe(
                 _record_estimate(run, wanted, force, say)
         at_work = AtWork(accepted)
         for step, run in steps:
+            whole.check_gates(before=step.round)
             try:
-                whole.check_gates(before=step.round)
                 did_something = _run_step(step, run, force, say, at_work, whole)
                 STAGES[step.stage].finish(run)
+                whole.check_gates(until=step.round)
                 if did_something or step == steps[-1][0]:
                     summary = whole.write(run, say)
-                whole.check_gates(until=step.round)
             except BaseException as error:
                 if step.round is not None and isinstance(error, DistillError) and error.args:
                     error.args = (_with_round(step.round, str(error)),)
-                # A refusal before any work must not replace the record of an earlier stop.
-                if at_work.has_begun:
+                # Another refusal before any work must not replace the record of an earlier stop.
+                if at_work.has_begun or isinstance(error, GateError):
                     whole.record_stop(step, run, error, say)
                 raise
         at_work.begin()  # all were skipped, which the caller wants to know too

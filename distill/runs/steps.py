@@ -90,7 +90,8 @@ def chosen_steps(
     """
     if unknown := [name for name in stages or () if name not in STAGES]:
         raise UserError(f"stages: there is no stage {unknown[0]!r}. There are: {', '.join(STAGES)}.")
-    steps = expand(recipe)
+    # Without rounds, a stage that the recipe has no section for says itself what is missing.
+    steps = [Step(name, recipe) for name in STAGE_NAMES] if stages and not recipe.rounds else expand(recipe)
     names = [part.round_name for part in recipe.parts if part.round_name is not None]
     for name in rounds or ():
         if name not in names:
@@ -105,8 +106,6 @@ def chosen_steps(
         what = f"{' and '.join(stages)} stage" if stages else "step"
         where = f"round {' or '.join(rounds)}" if rounds else "any round"
         raise UserError(f"the recipe has no {what} in {where}. Its steps: {', '.join(s.id for s in expand(recipe))}.")
-    if not steps and stages:  # a stage that the recipe has no section for says itself what is missing
-        return [Step(name, recipe) for name in STAGE_NAMES if name in stages]
     return steps
 
 

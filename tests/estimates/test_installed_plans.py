@@ -9,6 +9,7 @@ from distill.estimates.prices import load_prices
 from distill.recipe.installed import installed_folder, installed_names, notes_of
 from distill.recipe.loading import load_recipe
 from distill.runs.plan import plan_recipe
+from distill.stages import contexts_of
 
 NOTES = {name: notes_of((installed_folder() / f"{name}.yaml").read_text()) for name in installed_names()}
 ADVERTISED = [(name, *layout) for name, said in NOTES.items() for layout in said.layouts]
@@ -28,8 +29,12 @@ def machine_of(number, kind):
 
 
 def planned(tmp_path, name, student, machine, overrides=()):
-    recipe = load_recipe(name, overrides, {"student": student})
-    return plan_recipe(recipe, tmp_path / "runs", machine, load_prices())
+    """The plan of a recipe, or of its round that trains the student."""
+    runs = tmp_path / "runs"
+    contexts = contexts_of(load_recipe(name, overrides, {"student": student}), runs / name, needs_weights=False)
+    trained = [run for run in contexts if "sft" in run.recipe.stage_names]
+    run = next(one for one in trained if one.recipe.student == student)
+    return plan_recipe(run.recipe, runs, machine, load_prices(), run)
 
 
 @pytest.mark.parametrize("name", NOTES)
@@ -62,7 +67,10 @@ def test_what_a_plan_advises_where_a_stage_does_not_fit_makes_it_fit(tmp_path, n
         for key, value, gpus in ADVICE.findall(message):
             overrides = [f"{key}={value}"] if key else []
             if key == "sft.max_length":
-                others = ["filter.max_tokens", *(["generate.sampling.max_tokens"] if name in ("r1", "r1-lora") else [])]
+                others = [
+                    "filter.max_tokens",
+                    *(["generate.sampling.max_tokens"] if name in ("r1", "r1-lora", "r1-students") else []),
+                ]
                 overrides += [f"{other}={int(value) - 256}" for other in others]
             machine = machine_of(int(gpus), kind) if gpus else machine_of(number, kind)
             again = planned(tmp_path, name, student, machine, overrides).limits

@@ -25,11 +25,11 @@ def test_a_round_has_the_stages_of_its_sections_and_the_top_level_holds_their_de
         tree(
             COLD | {"generate": {"sampling": {"top_p": 0.9}}},
             AGAIN | {"sft": None},
-            {"name": "rows", "traces": [{"source": "hf:org/traces"}]},
+            {"name": "rows", "traces": [{"source": "hf:org/traces"}], "filter": {"readability": {"language": None}}},
             {"name": "last", "student": "round:cold", "sft": {"rows": ["round:rows"], "epochs": 1}},
             generate={"teacher": "org/teacher", "sampling": {"temperature": 0.5, "top_p": 0.8}},
             sft={"method": "lora", "epochs": 2},
-            filter={"unanswered": "keep"},
+            filter={"unanswered": "keep", "readability": {"language": "de", "code_blocks": True}},
             eval={"held_out": 10},
         )
     )
@@ -44,6 +44,8 @@ def test_a_round_has_the_stages_of_its_sections_and_the_top_level_holds_their_de
     assert again.sft.method == "lora"
     assert (last.sft.method, last.sft.epochs) == ("lora", 1)
     assert rows.filter.unanswered == "keep"
+    assert (cold.filter.readability.language, rows.filter.readability.language) == ("de", None)
+    assert rows.filter.readability.code_blocks
     assert (again.teacher_round, again.generate.teacher) == ("cold", "smollm2-135m")
     assert (last.student_round, last.student, last.row_rounds) == ("cold", "smollm2-135m", ["rows"])
 

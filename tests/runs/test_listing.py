@@ -75,8 +75,8 @@ def test_a_command_that_was_refused_is_not_the_one_to_go_on_with(distill, small)
 
 
 def test_the_command_to_go_on_with_has_a_commands_own_flags(distill, small, monkeypatch):
-    def stopped(recipe, runs_dir, *given):
-        given[-1]()
+    def stopped(*given, accepted, **more):
+        accepted()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
