@@ -45,18 +45,14 @@ _OF_ROUND = ("models", "problems_sha256", "chat_template_sha256", "teacher_chat_
 Manifests = Mapping[str, Mapping[str, Any]]
 
 
-def run_lock(
-    recipe: Recipe, run_dir: Path, manifests: Manifests, before: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return the lock of a run.
+def run_lock(facts: RunFacts, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the lock of a run, or of one round.
 
     Args:
-        recipe: as it was run.
-        run_dir: its folder.
-        manifests: of its complete stages.
+        facts: of the run, with its recipe as it was run.
         before: the existing lock, for commits of datasets that are not loaded again.
     """
-    facts = RunFacts(recipe, run_dir, manifests)
+    recipe, run_dir, manifests = facts.recipe, facts.run_dir, facts.manifests
     pinned = _pinned(recipe, facts, _pins(before))
     template = run_dir / "sft" / "student" / "chat_template.jinja"
     tree = pinned.model_dump(mode="json")
@@ -97,7 +93,7 @@ def write_lock(recipe: Recipe, run_dir: Path, manifests: Manifests) -> None:
     if not manifests:
         return
     path = run_dir / LOCK_FILE
-    lock = run_lock(recipe, run_dir, manifests, read_lock(path))
+    lock = run_lock(RunFacts(recipe, run_dir, manifests), read_lock(path))
     atomic_write(path, HEAD.format(name=recipe.name, file=LOCK_FILE) + recipe_yaml(lock))
 
 
@@ -117,7 +113,10 @@ def write_lock_of_rounds(
         return
     path = run_dir / LOCK_FILE
     before = read_lock(path)
-    locks = {name: run_lock(parts[name], run_dir / name, found, before) for name, found in made.items()}
+    facts: dict[str, RunFacts] = {}
+    for name, part in parts.items():
+        facts[name] = RunFacts(part, run_dir / name, manifests.get(name, {}), dict(facts))
+    locks = {name: run_lock(facts[name], before) for name in made}
     pinned = {name: recipe_of_tree(locks[name]["recipe"]) if name in locks else parts[name] for name in parts}
     lock = {
         LOCK_KEY: LOCK_VERSION,

@@ -48,7 +48,7 @@ def lock(facts: RunFacts) -> dict[str, Any]:
         if whole is None:
             raise StoreError(f"{facts.run_dir.parent / LOCK_FILE}: gone or damaged. `distill run` writes it again.")
     else:
-        whole = run_lock(facts.recipe, facts.run_dir, facts.manifests, read_lock(facts.run_dir / LOCK_FILE))
+        whole = run_lock(facts, read_lock(facts.run_dir / LOCK_FILE))
     files = {Path(name).name: sha256 for name, sha256 in whole["files"].items()}
     return {**whole, "recipe": _by_name(whole["recipe"]), "files": files}
 

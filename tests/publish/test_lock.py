@@ -10,6 +10,7 @@ import yaml
 
 from distill.errors import RecipeError
 from distill.models import hub
+from distill.publish.facts import RunFacts
 from distill.publish.lock import read_lock, run_lock, write_lock
 from distill.recipe.loading import read_recipe
 from distill.recipe.model import Recipe
@@ -60,7 +61,7 @@ def test_a_run_leaves_a_lock_that_is_a_recipe_of_another_name(locked):
 def test_the_lock_of_a_repetition_is_repeated_in_a_folder_of_its_own(make_run, name, repeated):
     run = make_run()
     path = run.run_dir / "again.yaml"
-    lock = run_lock(run.recipe.model_copy(update={"name": name}), run.run_dir, manifests_of(run))
+    lock = run_lock(RunFacts(run.recipe.model_copy(update={"name": name}), run.run_dir, manifests_of(run)))
     path.write_text(yaml.safe_dump(lock))
     assert read_recipe(path).recipe.name == repeated
 
@@ -69,7 +70,7 @@ def test_it_pins_models_data_sets_files_template_and_seeds(make_run, monkeypatch
     sets = [{"source": "hf:org/exam", "split": "test"}, {"source": "hf:org/other", "revision": "v1"}]
     run = make_run(eval={"benchmarks": sets, "sampling": {"max_tokens": 512}})
     monkeypatch.setattr(hub, "_loaded_commits", {("org/exam", None, "test", None): COMMIT})
-    lock = run_lock(run.recipe, run.run_dir, manifests_of(run))
+    lock = run_lock(RunFacts(run.recipe, run.run_dir, manifests_of(run)))
     assert [one["revision"] for one in lock["recipe"]["eval"]["benchmarks"]] == [COMMIT, "v1"]
     assert lock["datasets"][0]["revision"] == COMMIT
     assert len(lock["chat_template_sha256"]) == 64
@@ -78,7 +79,7 @@ def test_it_pins_models_data_sets_files_template_and_seeds(make_run, monkeypatch
     assert lock["models"]["student"]["revision"] == run.student_model.revision
     assert lock["stages"]["sft"]["versions"]["torch"] == "2.13.0"
     monkeypatch.setattr(hub, "_loaded_commits", {})  # a later call that skips every stage loads nothing
-    again = run_lock(run.recipe, run.run_dir, manifests_of(run), lock)
+    again = run_lock(RunFacts(run.recipe, run.run_dir, manifests_of(run)), lock)
     assert again["recipe"] == lock["recipe"]
 
 
@@ -113,10 +114,10 @@ def test_the_revisions_of_models_on_the_hub_go_into_the_recipe(make_run, retell)
     run = make_run()
     retell(run, "generate", metrics={"teacher": "org/teacher", "teacher_revision": COMMIT})
     retell(run, "sft", metrics={"student": "org/base", "student_revision": COMMIT})
-    lock = run_lock(run.recipe, run.run_dir, manifests_of(run))
+    lock = run_lock(RunFacts(run.recipe, run.run_dir, manifests_of(run)))
     assert (lock["recipe"]["student_revision"], lock["recipe"]["generate"]["revision"]) == (COMMIT, COMMIT)
     retell(run, "generate", metrics={"teacher": "org/teacher", "teacher_revision": "served"})
-    lock = run_lock(run.recipe, run.run_dir, manifests_of(run))
+    lock = run_lock(RunFacts(run.recipe, run.run_dir, manifests_of(run)))
     assert lock["recipe"]["generate"]["revision"] is None
 
 
