@@ -111,12 +111,14 @@ class RunResult:
 
     def verdicts(self) -> Iterator[Verdict]:
         """Iterate over the filter's verdicts on the traces, in the same order."""
+        self._refuse_rounds()
         return (Verdict.from_json(row) for row in read_jsonl(self.folder / "filter" / VERDICTS))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the training rows: TRL's `prompt` and `completion`, and the trace's own columns."""
         import pyarrow.parquet as pq
 
+        self._refuse_rounds()
         for shard in sorted((self.folder / "filter" / KEPT).glob("*.parquet")):
             with readable(shard):
                 for batch in pq.ParquetFile(shard).iter_batches():
@@ -124,7 +126,13 @@ class RunResult:
 
     @property
     def _traces_folder(self) -> Path:
+        self._refuse_rounds()
         return self.folder / ("import" if self.summary["recipe"]["traces"] else "generate")
+
+    def _refuse_rounds(self) -> None:
+        if "rounds" in self.summary:
+            name = next(iter(self.summary["rounds"]))
+            raise UserError(f"the run has rounds, each with records of its own: result.rounds[{name!r}] and so on.")
 
     def _score(self, role: str) -> EvalResult | None:
         summary = self._final.summary

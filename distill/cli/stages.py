@@ -450,7 +450,7 @@ def rounds_table(scores: dict[str, Any]) -> Any:
     table = Table(title=f"pass@1 on {first['num_problems']} problems, {k} sample{'s' if k > 1 else ''} each")
     for column in ("", "pass@1", "95% interval", "over the base", "cut off"):
         table.add_column(column, justify="left" if not column else "right")
-    over_base = {pair["of"]: pair for pair in scores["pairs"] if pair["over"] == "base"}
+    over_base = {pair["of"]: pair for pair in scores["pairs"] if pair["over"] == models[pair["of"]].get("base")}
     for name, result in models.items():
         low, high = result["interval_95"]
         pair = over_base.get(name)

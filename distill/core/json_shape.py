@@ -65,6 +65,7 @@ METRICS: dict[str, Shape] = {
         "num_problems?": COUNT,
         "num_problems_kept?": COUNT,
         "num_ungraded?": COUNT,
+        "num_well_formed?": COUNT,
         "num_kept_tokens?": (COUNT, NOTHING),
         "tokens_counted_by?": (TEXT, NOTHING),
         "correct_share?": (NUMBER, NOTHING),

@@ -12,6 +12,10 @@ PASS_RATES = ("none right", "up to 25%", "up to 50%", "up to 75%", "under 100%",
 """Bins for the share of correct traces among a problem's graded ones."""
 
 
+MALFORMED = frozenset({"no_think", "unclosed_think", "several_thinks", "empty_answer"})
+"""Reasons of traces that are not one complete block of thinking with an answer behind it."""
+
+
 @dataclass(slots=True)
 class _Yield:
     num_problems: int = 0
@@ -65,6 +69,7 @@ class Funnel:
 
     num_problems_kept: int = 0
     num_ungraded: int = 0
+    num_well_formed: int = 0
     _kept_tokens: TokenSum = field(default_factory=TokenSum)
     _all: _Yield = field(default_factory=_Yield)
     _first: Counter[str] = field(default_factory=Counter)
@@ -92,6 +97,7 @@ class Funnel:
         self._all.add(verdicts)
         self.num_problems_kept += any(verdict.kept for verdict in verdicts)
         self.num_ungraded += sum(verdict.correct is None for verdict in verdicts)
+        self.num_well_formed += sum(MALFORMED.isdisjoint(verdict.reasons) for verdict in verdicts)
         for verdict, told in zip(verdicts, told_tokens, strict=True):
             if verdict.kept:
                 self._kept_tokens.add(verdict.num_student_tokens, told)
@@ -111,6 +117,7 @@ class Funnel:
             "num_problems_kept": self.num_problems_kept,
             "correct_share": self._all.num_correct / num_graded if num_graded else None,
             "num_ungraded": self.num_ungraded,
+            "num_well_formed": self.num_well_formed,
             "num_kept_tokens": self._kept_tokens.total,
             "tokens_counted_by": self._kept_tokens.counted_by,
             "dropped": {reason: self._first[reason] for reason in REASONS if self._first[reason]},

@@ -100,7 +100,9 @@ def dataset_card(
         "num_dropped": num_dropped,
         "teachers": [
             (local_name(name), is_hub_id(name), revision, licence)
-            for (name, licence), (_, revision) in list(zip(teachers, facts.teachers, strict=True))[:NUM_TEACHERS_SHOWN]
+            for (name, licence), (_, revision) in zip(
+                teachers[:NUM_TEACHERS_SHOWN], facts.source_teachers[:NUM_TEACHERS_SHOWN], strict=True
+            )
         ],
         "num_more_teachers": max(0, len(teachers) - NUM_TEACHERS_SHOWN),
         "warnings": warnings,

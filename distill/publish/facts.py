@@ -10,7 +10,7 @@ from distill.core.json_shape import ANY, TEXT, fault
 from distill.core.redaction import local_name
 from distill.errors import StoreError
 from distill.models.hub_names import names_folder
-from distill.recipe.lineage import check_lineage
+from distill.recipe.lineage import check_lineage, command_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.rounds import round_in
@@ -72,7 +72,8 @@ class RunFacts:
 
     @property
     def base_revision(self) -> str:
-        return str(self.metrics("sft").get("student_revision", ""))
+        made_by = self.earlier.get(self.recipe.student_round or "")
+        return made_by.base_revision if made_by else str(self.metrics("sft").get("student_revision", ""))
 
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
@@ -101,11 +102,20 @@ class RunFacts:
         Raises:
             StoreError: the certificate is damaged.
         """
-        own = self.row_runs[0] if self.row_runs else self
-        path = own.run_dir / "filter" / CERTIFICATE
-        found = read_object(path) or {} if "filter" in own.manifests else {}
+        found = [one._own_certificate for one in self.row_runs] or [self._own_certificate]
+        if len(found) == 1:
+            return found[0]
+        # A set that one round was not checked against is not one that the rows were checked against.
+        names = set.intersection(*({one["name"] for one in own.get("sets", [])} for own in found))
+        return {**_added(found), "sets": [one for one in found[0].get("sets", []) if one["name"] in names]}
+
+    @property
+    def _own_certificate(self) -> Mapping[str, Any]:
+        path = self.run_dir / "filter" / CERTIFICATE
+        found = read_object(path) or {} if "filter" in self.manifests else {}
         if what := fault(found, _CERTIFICATE_SHAPE):
-            raise StoreError(f"{path}: damaged ({what}). Run `distill filter`, which makes it again.")
+            again = command_of(self.recipe, "filter")
+            raise StoreError(f"{path}: damaged ({what}). Run `{again}`, which makes it again.")
         return found
 
     @property

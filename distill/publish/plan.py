@@ -149,7 +149,7 @@ def _model(
     files = [text_file(CARD, card)]
     sft, outputs = facts.run_dir / "sft", facts.manifests["sft"]["outputs"]
     for name, inside in ((STUDENT, ""), *([(ADAPTER, "adapter/")] if has_adapter else [])):
-        remake = "Train again with `distill sft --force` (what is there is moved aside)."
+        remake = f"Train again with `{command_of(facts.recipe, 'sft')} --force` (what is there is moved aside)."
         hashes = checked_hashes(sft / name, outputs[name]["sha256"], remake)
         files += model_files(sft / name, hashes, facts.base, inside)
     files += _licence_files(facts, (base_licence, *(one for _, one in teachers)))

@@ -34,7 +34,7 @@ GATE_METRICS: dict[str, GateMetric] = {
     "num_kept": GateMetric("traces", "traces that the filter kept"),
     "kept_share": GateMetric("traces", "share of traces that the filter kept"),
     "correct_share": GateMetric("traces", "share of graded traces that are correct"),
-    "format_share": GateMetric("traces", "share of traces with one complete <think> … </think> block"),
+    "format_share": GateMetric("traces", "share of traces with one complete <think> … </think> block and an answer"),
     "final_loss": GateMetric("sft", "loss of the last logged step"),
     "pass_at_1": GateMetric("eval", "the round's model, mean over problems"),
     "gain": GateMetric("eval", "its gain in pass@1 over its base"),

@@ -148,7 +148,8 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
     if "sft" in found:
         if recipe.student_round is not None:
             found["student"] = f"{ROUND}{recipe.student_round}"
-        found["sft"]["rows"] = [name for name in recipe.row_rounds if name != recipe.round_name]
+        own_rows = recipe.row_rounds == [recipe.round_name]
+        found["sft"]["rows"] = [] if own_rows else sorted(map(str, recipe.row_rounds))
     return found
 
 

@@ -4,6 +4,7 @@ Defaults < `extends:` (one parent, deep merge, lists replaced) < the recipe < `-
 `file:` sources are absolute paths.
 """
 
+import contextlib
 import copy
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from distill.recipe.lock_shape import LOCK_KEY, UPDATE, recipe_in_lock
 from distill.recipe.mistakes import explain, place_of
 from distill.recipe.model import Recipe
 from distill.recipe.remote import Fetched, fetch, is_outside
-from distill.recipe.rounds import round_in
+from distill.recipe.rounds import SECTIONS, MisplacedError, round_in, unfold
 from distill.recipe.sources import anchor_sources, expanded, resolved
 from distill.recipe.trust import refuse_unaccepted
 from distill.recipe.yaml_tree import KeyPath, Places, Shown, plain_tree, read_tree, read_value, refuse_secret_option
@@ -125,11 +126,13 @@ def read_recipe(
         value = read_value(override, text)
         refuse_secret_option(key, value, f"--set {key}")
         _assign(tree, key, value, f"--set {key}", places)
+        _assign_in_rounds(tree, key, value, f"--set {key}", places)
         overridden.append(key)
     for key, value in (flags or {}).items():
         if value is not None:
             refuse_secret_option(key, value, f"--{key.rpartition('.')[2]}")
             _assign(tree, key, value, f"--{key.rpartition('.')[2]}", places)
+            _assign_in_rounds(tree, key, value, f"--{key.rpartition('.')[2]}", places)
     _drop_revisions(tree, said, overridden)
     anchor_sources(tree, Path.cwd(), "--set")
     recipe = _checked(tree, places, name)
@@ -175,8 +178,12 @@ def _drop_revisions(tree: dict[str, Any], said: Mapping[str, Any], overridden: S
 
 def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
     """Raise if a recipe from outside names a model that is not on the Hub: it must not use folders of this machine."""
-    rounds = tree.get("rounds")
-    for part in (tree, *(rounds if isinstance(rounds, list) else ())):
+    parts: list[Any] = [tree]
+    if tree.get("rounds"):
+        with contextlib.suppress(MisplacedError):  # told when the recipe is validated
+            # Merged, as they would run: a server in the defaults says nothing of a round that has another.
+            parts = [{"student": tree.get("student")}, *(unfold(tree).get("rounds") or ())]
+    for part in parts:
         if not isinstance(part, dict):
             continue
         generate = part.get("generate")
@@ -306,6 +313,17 @@ def _no_such_entry(place: str, at: list[Any]) -> RecipeError:
     return RecipeError(
         f"{place}: there is no such entry; the list has {counted(len(at), 'entry', 'entries')}, counted from 0."
     )
+
+
+def _assign_in_rounds(tree: dict[str, Any], dotted: str, value: Any, place: str, places: Places) -> None:
+    """Override a key of a section in each round that sets keys of this section, as their own beat the defaults."""
+    section, _, key = dotted.partition(".")
+    rounds = tree.get("rounds")
+    for number, one in enumerate(rounds if isinstance(rounds, list) and section in SECTIONS and key else ()):
+        own = one.get(section) if isinstance(one, dict) else None
+        is_of_round = key == "teacher" and isinstance(own, dict) and round_in(own.get("teacher")) is not None
+        if isinstance(own, dict) and own and not is_of_round:
+            _assign(tree, f"rounds.{number}.{dotted}", value, place, places)
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: Places) -> None:

@@ -27,6 +27,7 @@ from distill.recipe.rounds import (
     MisplacedError,
     Round,
     base_name,
+    base_round,
     own_stages_of,
     round_in,
     rows_per_user,
@@ -243,7 +244,8 @@ def _part(recipe: Recipe, place: int) -> RoundRecipe:
     """
     one = recipe.rounds[place]
     by_name = {other.name: other.model_dump(mode="json") for other in recipe.rounds}
-    base = base_name(by_name[one.name], by_name, recipe.student)
+    origin = base_round(by_name[one.name], by_name)
+    base = origin.get("student") or recipe.student
     tree = recipe.model_dump(mode="json", exclude={"rounds", "student_revision"})
     tree |= {key: value for key, value in by_name[one.name].items() if key in SECTIONS}
     if one.teacher_round is not None:
@@ -252,12 +254,12 @@ def _part(recipe: Recipe, place: int) -> RoundRecipe:
         tree["sft"] = {"max_length": longest}
     if recipe.push is None or published_round(recipe) != one.name:
         tree["push"] = None
-    own = one.student_revision if one.student is not None else None
     return RoundRecipe.model_validate(
         {
             **tree,
             "student": base,
-            "student_revision": recipe.student_revision if base == recipe.student and own is None else own,
+            "student_revision": origin.get("student_revision")
+            or (recipe.student_revision if base == recipe.student else None),
             "of": {
                 "name": one.name,
                 "trains": one.sft is not None,

@@ -17,6 +17,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer, model_vali
 from distill.models.hub_names import Revision
 from distill.recipe.base import Name, Strict
 from distill.recipe.filter import FilterConfig
+from distill.recipe.gates import BASE
 from distill.recipe.generate import GenerateConfig
 from distill.recipe.lengths import with_lengths
 from distill.recipe.sft import THIS, SftConfig
@@ -68,6 +69,8 @@ class Round(Strict):
     def _does_something(self) -> Self:
         if self.name in STAGE_NAMES:
             raise ValueError(f"a round may not be called {self.name!r}: a stage's folder has that name. Rename it")
+        if self.name == BASE:
+            raise ValueError("a round may not be called 'base': that is the model before any round. Rename it")
         if self.generate is not None and self.traces:
             raise ValueError("give either generate: or traces: in a round, not both. Split it into two rounds")
         if self.generate is None and not self.traces:
@@ -100,7 +103,8 @@ class Round(Strict):
     @model_serializer(mode="wrap")
     def _without_absent_sections(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A section that is null in a file is one that runs with its defaults, so absent ones must stay absent.
-        return {key: value for key, value in handler(self).items() if value not in (None, [], {})}
+        empty: dict[str, Any] = {"traces": [], "gate": {}}
+        return {key: value for key, value in handler(self).items() if value is not None and value != empty.get(key)}
 
 
 def own_stages_of(part: Strict) -> set[str]:
@@ -196,17 +200,22 @@ def base_name(one: Mapping[str, Any] | None, by_name: Mapping[str, Mapping[str, 
         by_name: all rounds.
         top: the recipe's student, for rounds that name none.
     """
+    student = base_round(one, by_name).get("student")
+    return top if student is None else student
+
+
+def base_round(one: Mapping[str, Any] | None, by_name: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the first round of those that a round's student descends from; an empty one if they form a circle."""
     seen: set[str] = set()
     while one is not None:
-        student = one.get("student")
-        earlier = round_in(student)
+        earlier = round_in(one.get("student"))
         if earlier is None:
-            return top if student is None else student
-        if earlier in seen:  # a circle; reported by `faults`
-            return top
+            return one
+        if earlier in seen:  # reported by `distill.recipe.round_faults`
+            break
         seen.add(earlier)
         one = by_name.get(earlier)
-    return top
+    return {}
 
 
 def _row_of_users(one: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> int | None:

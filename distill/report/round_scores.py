@@ -26,7 +26,8 @@ def round_scores(run_dir: Path, rounds: Sequence[str], seed: int) -> dict[str, A
         seed: seed of the bootstrap.
 
     Returns:
-        `models`: name (`base`, or that of a round) -> score; `pairs`: `{"of", "over", "pass_at_1", "interval_95", …}`.
+        `models`: name (`base`, or that of a round) -> score, of a round with the name of its `base`;
+        `pairs`: `{"of", "over", "pass_at_1", "interval_95", …}`.
     """
     models: dict[str, Any] = {}
     shares: dict[str, Shares] = {}
@@ -43,6 +44,8 @@ def round_scores(run_dir: Path, rounds: Sequence[str], seed: int) -> dict[str, A
                 models[label] = dict(mapping(manifest["metrics"].get(role)))
                 if role == BASE:
                     models[label]["revision"] = manifest["identity"].get("base_revision")
+                else:
+                    models[label]["base"] = base
                 shares[label] = found
     pairs = [
         {"of": later, "over": earlier, **paired_difference(shares[earlier], shares[later], seed)}

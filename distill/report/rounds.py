@@ -17,7 +17,6 @@ from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.report.recipe_keys import recipe_lines
 from distill.report.render import page, places, stage_rows
-from distill.report.round_scores import BASE
 from distill.storage.files import read_object
 from distill.storage.layout import LOCK_FILE, REPORT, SUMMARY
 from distill.storage.run_folder import is_run, writer_of
@@ -78,8 +77,13 @@ def _round(folder: Path, name: str, told: Row, damage: Damage) -> dict[str, Any]
         "name": name,
         "made_from": told.get("made_from"),
         "gate": told.get("gate"),
-        "to_do": [stage for stage in names if stage not in mapping(facts.get("stages"))] if facts else ["sft"],
+        "to_do": [stage for stage in names if stage not in mapping(facts.get("stages"))] if facts else _first(told),
     }
+
+
+def _first(told: Row) -> list[str]:
+    """Return the first stage of a round that has not begun."""
+    return ["generate"] if mapping(told.get("made_from")).get("teacher") else ["sft"]
 
 
 def render_rounds(run: Run) -> str:
@@ -107,7 +111,7 @@ def render_rounds(run: Run) -> str:
 
 
 def _model(name: str, scores: Row) -> dict[str, Any]:
-    return {**charts.model_score(name, scores), "label": name, "kind": "base" if name == BASE else "student"}
+    return {**charts.model_score(name, scores), "label": name, "kind": "student" if "base" in scores else "base"}
 
 
 def _lineage(one: Row) -> dict[str, Any]:
@@ -118,7 +122,8 @@ def _row(one: Row, scores: Row) -> dict[str, Any]:
     """Return a round for the template: its stages with their states, its counts, and its model's score."""
     stages = mapping(one.get("stages"))
     name = str(one["name"])
-    pair: Row = next((p for p in scores.get("pairs") or () if p["of"] == name and p["over"] == BASE), {})
+    base = mapping(mapping(scores.get("models")).get(name)).get("base")
+    pair: Row = next((p for p in scores.get("pairs") or () if p["of"] == name and p["over"] == base), {})
     return {
         **one,
         "rows": stage_rows(one) if one.get("stage_names") else [],
@@ -167,9 +172,10 @@ def headline(models: Sequence[Mapping[str, Any]], pairs: Sequence[Row], facts: R
         return f"{len(facts['rounds'])} rounds: {complete}; no model has a score yet."
     last = made[-1]
     text = f"After {last['model']}, the student solves {percent(last['scores']['pass_at_1'])} of the problems"
-    pair = next((one for one in pairs if one["of"] == last["model"] and one["over"] == BASE), None)
-    if pair is not None:
-        base = next(model for model in measured if model["model"] == BASE)
+    before = last["scores"].get("base")
+    pair = next((one for one in pairs if one["of"] == last["model"] and one["over"] == before), None)
+    base = next((model for model in measured if model["model"] == before), None)
+    if pair is not None and base is not None:
         text += f"; the base solved {percent(base['scores']['pass_at_1'])}: {points(pair['pass_at_1'])} points"
         text += f" (95% interval {points_range(pair['interval_95'])})"
     best = max(made, key=lambda model: number(model["scores"]["pass_at_1"]) or 0.0)

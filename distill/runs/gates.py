@@ -22,8 +22,6 @@ from distill.storage.layout import GATE
 from distill.storage.run_folder import StageFolder
 
 SCHEMA_VERSION = 1
-NO_THOUGHT = ("no_think", "unclosed_think", "several_thinks", "empty_answer")
-"""Reasons of traces without one complete block of thinking."""
 
 
 def check_gate(recipe: Recipe, run_dir: Path, name: str, waived: bool = False) -> dict[str, Any] | None:
@@ -45,7 +43,10 @@ def check_gate(recipe: Recipe, run_dir: Path, name: str, waived: bool = False) -
     part = recipe.part(name)
     manifests = {stage: StageFolder(run_dir / name / stage).manifest for stage in part.stage_names if stage != "push"}
     complete = {stage: found for stage, found in manifests.items() if found is not None}
-    if not one.gate or len(complete) < len(manifests):
+    if not one.gate:
+        (run_dir / name / GATE).unlink(missing_ok=True)  # of an earlier recipe
+        return None
+    if len(complete) < len(manifests):
         return None
     limits = [_limit(recipe, run_dir, name, metric, wanted, complete) for metric, wanted in one.gate.items()]
     passed = all(limit["passed"] for limit in limits)
@@ -102,9 +103,7 @@ def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float 
         "num_kept": kept.get("num_kept"),
         "kept_share": share(kept.get("num_kept") or 0, num_traces),
         "correct_share": kept.get("correct_share"),
-        "format_share": share(
-            num_traces - sum(mapping(kept.get("reasons")).get(reason, 0) for reason in NO_THOUGHT), num_traces
-        ),
+        "format_share": share(kept.get("num_well_formed") or 0, num_traces),
         "final_loss": metrics.get("sft", {}).get("final_loss"),
         "pass_at_1": mapping(scores.get("student")).get("pass_at_1"),
         "gain": mapping(scores.get("difference")).get("pass_at_1"),

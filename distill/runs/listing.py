@@ -148,7 +148,14 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
     recipe = mapping(summary.get("recipe"))
     rounds = recipe.get("rounds") or ()
     if rounds:
-        steps = [f"{one.get('name')}/{name}" for one in map(mapping, rounds) for name in _stages_in({**recipe, **one})]
+        makers = [one.get("name") for one in map(mapping, rounds) if one.get("sft") is not None]
+        published = mapping(recipe.get("push")).get("round") or (makers[-1] if makers else None)
+        steps = [
+            f"{one.get('name')}/{name}"
+            for one in map(mapping, rounds)
+            for name in _stages_in({**recipe, **one})
+            if name != STAGE_NAMES[-1] or one.get("name") == published
+        ]
         return sorted(steps, key=lambda step: stage_of(step) == STAGE_NAMES[-1])
     wanted = list(note.get("stages", ()))
     if any("/" in name for name in wanted):
@@ -299,8 +306,11 @@ def _places(folder: Path) -> dict[str, str]:
 
 
 def _round_names(folder: Path) -> list[str]:
-    """Return the names of a run's rounds, in order; empty if it has none."""
-    return list(mapping(_read(folder / SUMMARY, _SUMMARY_SHAPE).get("rounds")))
+    """Return the names of a run's rounds, those of its recipe first; empty if it has none."""
+    told = list(mapping(_read(folder / SUMMARY, _SUMMARY_SHAPE).get("rounds")))
+    # Whatever the summary says: a round of an earlier recipe has traces too, and the summary may be gone.
+    there = {path.parent.name for path in folder.glob("*/*") if path.name.partition(".")[0] in STAGES and path.is_dir()}
+    return told + sorted(there - {*told, *STAGES} - {name for name in there if name.partition(".")[0] in STAGES})
 
 
 def _next_command(folder: Path, overview: dict[str, Any]) -> str | None:
@@ -356,7 +366,8 @@ def _is_ours(folder: Path) -> bool:
     # Stricter than `is_run`: many programs write files called `.lock` or `summary.json`.
     if mapping(_read(folder / SUMMARY).get("recipe")) or "arguments" in noted_command(folder):
         return True
-    if any(file.parent.name.partition(".")[0] in STAGES for file in folder.glob(f"*/{IDENTITY}")):
+    files = [*folder.glob(f"*/{IDENTITY}"), *folder.glob(f"*/*/{IDENTITY}")]
+    if any(file.parent.name.partition(".")[0] in STAGES for file in files):
         return True
     return {entry.name for entry in folder.iterdir()} <= {WRITER_LOCK, PLAN}  # refused before its first stage
 

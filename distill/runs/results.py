@@ -58,7 +58,7 @@ class WholeRun:
             GateError: a limit does not hold.
         """
         for one in self.recipe.rounds if before or until else ():
-            if one.name == before:
+            if one.name == before != until:
                 return
             check_gate(self.recipe, self.run_dir, one.name, one.name in self.past_gates)
             if one.name == until:

@@ -78,7 +78,8 @@ def run_recipe(
                 _record_estimate(run, wanted, force, say)
         at_work = AtWork(accepted)
         for step, run in steps:
-            whole.check_gates(before=step.round)
+            is_published = step.stage == STAGE_NAMES[-1]  # its round's own gate counts too
+            whole.check_gates(before=step.round, until=step.round if is_published else None)
             try:
                 did_something = _run_step(step, run, force, say, at_work, whole)
                 STAGES[step.stage].finish(run)

@@ -97,7 +97,8 @@ def chosen_steps(
         if name not in names:
             raise UserError(f"--round: {_no_round(name, names)}")
     if until is not None:
-        ends = [place for place, step in enumerate(steps) if until in (step.id, step.round)]
+        of_round = [step.id for step in steps if step.round == until and step.stage != STAGE_NAMES[-1]]
+        ends = [place for place, step in enumerate(steps) if step.id in (until, *of_round[-1:])]
         if not ends:
             raise UserError(f"--until: there is no step {until!r}. There are: {', '.join(step.id for step in steps)}.")
         steps = steps[: ends[-1] + 1]

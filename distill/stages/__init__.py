@@ -259,7 +259,9 @@ class RunContext:
             ModelError: it is neither here nor on the Hub, or it is not a causal language model.
             UserError: the recipe imports its traces instead.
         """
-        name = self.generate.teacher
+        made_by, name = self.recipe.teacher_round, self.generate.teacher
+        if made_by is not None:
+            return self.earlier[made_by].base_model
         if self.teacher_is_served:
             return Model(name, Path(), self.generate.revision or SERVED)
         return resolve_model(hub_id_of(name), self.generate.revision)

@@ -20,6 +20,7 @@ from distill.grading import Grade, grade_all
 from distill.grading.boxes import boxes_alone
 from distill.grading.pool import GradingPool
 from distill.models.hub import Model, resolve_model
+from distill.recipe.lineage import command_of
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, always_useful, chat_format_of, never_grows, nothing_to_check, reopen_if_damaged
@@ -92,7 +93,8 @@ def ready(run: RunContext) -> None:
     Raises:
         StoreError: they are not those that training wrote.
     """
-    run.verify("sft", [STUDENT], "eval", "Train again with `distill sft --force` (what is there is moved aside).")
+    way = f"Train again with `{command_of(run.recipe, 'sft')} --force` (what is there is moved aside)."
+    run.verify("sft", [STUDENT], "eval", way)
 
 
 def _check_split(run: RunContext) -> None:

@@ -57,8 +57,8 @@ def reopen_if_lost(run: RunContext, force: bool) -> str | None:
         return None
     if not force:
         raise StoreError(
-            f"sft: {lost}, though the training is complete. `distill sft --force` trains again (what is there is "
-            "moved aside)."
+            f"sft: {lost}, though the training is complete. `{command_of(run.recipe, 'sft')} --force` trains again "
+            "(what is there is moved aside)."
         )
     return f"{lost}; trained again, and what was there is in {folder.set_aside()}"
 
@@ -162,7 +162,10 @@ def rows_folder(run: RunContext, links: Path) -> Path:
         run: the recipe and its folder.
         links: a folder to fill with links to the files, used if they are those of several rounds.
     """
-    kept = {str(name): one.folder("filter").path / KEPT for name, one in run.row_sources.items()}
+    # In the order of the rounds: the order in which `rows:` names them is not part of the identity.
+    order = [*run.earlier, run.recipe.round_name]
+    sources = sorted(run.row_sources.items(), key=lambda pair: order.index(pair[0]))
+    kept = {str(name): one.folder("filter").path / KEPT for name, one in sources}
     if len(kept) == 1:
         return next(iter(kept.values()))
     shutil.rmtree(links, ignore_errors=True)

@@ -94,6 +94,7 @@ def test_differences_name_the_round_and_a_gate_changes_no_result():
         ),
         ([{"name": "a/b", "sft": {}}], {}, "name: a/b", "must be made of letters"),
         ([{"name": "filter", "sft": {}}], {}, None, "a stage's folder has that name"),
+        ([COLD | {"name": "base"}], {}, None, "the model before any round"),
         ([COLD, {"name": "b", "sft": {}}], {}, None, "no rows of its own"),
         ([COLD], {"traces": [{"source": "hf:org/x"}]}, "traces:", "no round names this section"),
         ([COLD | {"gate": {"speed": "> 1"}}], {}, "speed:", "no metric 'speed'. There are: num_samples"),
@@ -167,3 +168,26 @@ def test_a_changed_copy_has_changed_rounds():
     recipe = recipe_of_dict(tree(COLD, AGAIN))
     assert recipe.parts[0].seed == 0
     assert [part.seed for part in recipe.model_copy(update={"seed": 7}).parts] == [7, 7]
+
+
+def test_an_override_reaches_rounds_that_set_the_key_themselves_but_no_teacher_that_a_round_makes(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree(COLD | {"sft": {"epochs": 2}}, AGAIN), sort_keys=False))
+    cold, again = load_recipe(path, ["sft.epochs=7"], {"generate.teacher": "org/other"}).rounds
+    assert (cold.sft.epochs, again.sft.epochs) == (7, 7)
+    assert (cold.generate.teacher, again.generate.teacher) == ("org/other", "round:cold")
+
+
+def test_a_pinned_student_of_a_round_is_the_base_of_what_is_made_of_it():
+    first = {"name": "a", "student": "org/s", "student_revision": "abc", "generate": {"teacher": "org/t"}, "sft": {}}
+    recipe = recipe_of_dict(tree(first, {"name": "b", "student": "round:a", "sft": {"rows": ["round:a"]}}))
+    assert [(part.student, part.student_revision) for part in recipe.parts] == [("org/s", "abc")] * 2
+
+
+def test_a_round_made_in_python_keeps_sections_without_keys():
+    from distill.recipe.generate import GenerateConfig
+    from distill.recipe.rounds import Round
+    from distill.recipe.sft import SftConfig
+
+    one = Round(name="a", generate=GenerateConfig(teacher="org/t"), sft=SftConfig())
+    assert [step.id for step in expand(Recipe.model_validate(tree(one)))] == ["a/generate", "a/filter", "a/sft"]

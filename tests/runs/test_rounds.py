@@ -8,7 +8,9 @@ import pytest
 from distill.errors import StoreError, UserError
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
+from distill.runs.listing import remove_run
 from distill.runs.runner import run_recipe
+from distill.runs.steps import chosen_steps
 from distill.stages import contexts_of
 from distill.stages.push import dry_run
 from distill.storage.files import read_json
@@ -156,7 +158,9 @@ def test_a_gate_that_fails_stops_the_run_until_it_is_passed_or_changed(make_rows
     fingerprint = read_json(runs / "two/cold/filter/manifest.json")["fingerprint"]
     with pytest.raises(UserError, match="wanted >= 8"):  # another limit is another question
         run_recipe(make_rows(gate={"num_kept": ">= 8"}), runs)
-    run_recipe(make_rows(gate={"num_kept": ">= 6"}), runs)
+    run_recipe(make_rows(), runs)  # no gate, no stop
+    assert "stopped" not in read_json(runs / "two/summary.json")
+    run_recipe(make_rows(gate={"num_kept": ">= 6", "format_share": ">= 1"}), runs)
     assert read_json(runs / "two/cold/filter/manifest.json")["fingerprint"] == fingerprint
     assert read_json(runs / "two/cold/gate.json")["waived"] is False
 
@@ -187,3 +191,18 @@ def test_a_published_round_tells_the_rounds_that_it_came_from(make, tmp_path):
     whole = next(file.source for file in model.files if file.path == "distill/recipe.yaml").decode()
     assert "rows:" in whole
     assert str(tmp_path) not in whole
+
+
+def test_traces_of_every_round_are_kept_also_the_second_time(make_rows, tmp_path):
+    run_recipe(make_rows(), tmp_path / "runs")
+    folder = tmp_path / "runs/two"
+    for _ in range(2):
+        remove_run(folder, keep_traces=True)
+        left = {path.relative_to(folder).parts[:2] for path in folder.rglob("*.parquet")}
+        assert left == {("cold", "import"), ("more", "import")}
+
+
+def test_until_a_round_publishes_nothing(make):
+    recipe = make(push={"repo": "me/two", "round": "cold"})
+    assert [step.id for step in chosen_steps(recipe, until="cold")] == ["cold/import", "cold/filter", "cold/sft"]
+    assert chosen_steps(recipe)[-1].id == "cold/push"
