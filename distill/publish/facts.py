@@ -107,7 +107,9 @@ class RunFacts:
             return found[0]
         # A set that one round was not checked against is not one that the rows were checked against.
         names = set.intersection(*({one["name"] for one in own.get("sets", [])} for own in found))
-        return {**_added(found), "sets": [one for one in found[0].get("sets", []) if one["name"] in names]}
+        counts = ("num_problems_checked", "num_problems_removed", "hits")
+        added = _added([{key: own[key] for key in counts if key in own} for own in found])
+        return {**found[0], **added, "sets": [one for one in found[0].get("sets", []) if one["name"] in names]}
 
     @property
     def _own_certificate(self) -> Mapping[str, Any]:

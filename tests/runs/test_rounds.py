@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import StoreError, UserError
+from distill.publish.facts import RunFacts
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
 from distill.runs.listing import remove_run
@@ -206,3 +207,27 @@ def test_until_a_round_publishes_nothing(make):
     recipe = make(push={"repo": "me/two", "round": "cold"})
     assert [step.id for step in chosen_steps(recipe, until="cold")] == ["cold/import", "cold/filter", "cold/sft"]
     assert chosen_steps(recipe)[-1].id == "cold/push"
+
+
+def test_the_certificate_of_several_rounds_adds_counts_alone_and_names_the_sets_that_all_were_checked_against(
+    make, tmp_path
+):
+    recipe, facts = make(), {}
+    for name, sets in (("cold", ["a", "b"]), ("more", ["b"])):
+        certificate = {
+            "schema_version": 1,
+            "method": {"ngram_words": 8},
+            "sets": [{"name": one} for one in sets],
+            "num_problems_checked": 6,
+            "hits": {name: []},
+        }
+        (tmp_path / name / "filter").mkdir(parents=True)
+        (tmp_path / name / "filter/decontamination.json").write_text(json.dumps(certificate))
+        facts[name] = RunFacts(recipe.part(name), tmp_path / name, {"filter": {}}, dict(facts))
+    assert facts["more"].certificate == {
+        "schema_version": 1,
+        "method": {"ngram_words": 8},
+        "sets": [{"name": "b"}],
+        "num_problems_checked": 12,
+        "hits": {"more": [], "cold": []},
+    }
