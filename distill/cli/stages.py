@@ -346,14 +346,11 @@ def _check_sft(given: CommonOptions, of_round: str | None) -> None:
 
 def _show_publication(given: CommonOptions, flags: dict[str, Any]) -> None:
     from distill.publish.preview import plan_json, plan_text
-    from distill.runs.steps import chosen_part
-    from distill.stages import contexts_of
+    from distill.runs.steps import chosen_run
     from distill.stages.push import dry_run
 
     recipe = given.load(flags)
-    name = chosen_part(recipe, "push", None).round_name
-    contexts = contexts_of(recipe, given.run_dir / recipe.name)
-    plan = dry_run(next(run for run in contexts if run.recipe.round_name == name))
+    plan = dry_run(chosen_run(recipe, given.run_dir / recipe.name, "push", None))
     if given.as_json:
         print_json(plan_json(plan))
     else:

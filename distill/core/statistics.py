@@ -1,6 +1,7 @@
 """Confidence intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 NUM_RESAMPLES = 10_000
 
@@ -26,3 +27,23 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
         means.append(values_N[picks_RN].mean(axis=1))
     resampled = np.concatenate(means)
     return float(np.quantile(resampled, 0.025)), float(np.quantile(resampled, 0.975))
+
+
+def paired_difference(before: Mapping[str, float], after: Mapping[str, float], seed: int) -> dict[str, Any]:
+    """Return how two models differ on the same problems.
+
+    Args:
+        before: problem -> share of right answers of the one.
+        after: the same of the other.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The mean gain (`pass_at_1`) with its 95% interval, and the numbers of problems gained and lost.
+    """
+    gains = [after[name] - before[name] for name in sorted(before)]
+    return {
+        "pass_at_1": sum(gains) / len(gains),
+        "interval_95": bootstrap_interval(gains, seed),
+        "num_gained": sum(gain > 0 for gain in gains),
+        "num_lost": sum(gain < 0 for gain in gains),
+    }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distill.recipe.model import Recipe
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.steps import PUBLISHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +27,4 @@ class Step:
 def expand(recipe: Recipe) -> list[Step]:
     """Return the steps of a recipe in running order: round by round, and what is published last."""
     steps = [Step(stage, part) for part in recipe.parts for stage in part.stage_names]
-    return sorted(steps, key=lambda step: step.stage == STAGE_NAMES[-1])
+    return sorted(steps, key=lambda step: step.stage == PUBLISHING)

@@ -30,7 +30,7 @@ from distill.recipe.rounds import (
     base_round,
     own_stages_of,
     round_in,
-    rows_per_user,
+    row_of_users,
     unfold,
 )
 from distill.recipe.sft import THIS, SftConfig
@@ -250,7 +250,7 @@ def _part(recipe: Recipe, place: int) -> RoundRecipe:
     tree |= {key: value for key, value in by_name[one.name].items() if key in SECTIONS}
     if one.teacher_round is not None:
         tree["generate"]["teacher"] = base_name(by_name[one.teacher_round], by_name, recipe.student)
-    if one.sft is None and (longest := rows_per_user(one, recipe.rounds)) is not None:
+    if one.sft is None and (longest := row_of_users(by_name[one.name], [*by_name.values()])) is not None:
         tree["sft"] = {"max_length": longest}
     if recipe.push is None or published_round(recipe) != one.name:
         tree["push"] = None

@@ -177,7 +177,7 @@ def _fill_in_lengths(
     by_name = {str(other.get("name")): other for other in rounds}
     flat = {key: one[key] for key in SECTIONS if key in one}
     flat |= {"student": base_name(one, by_name, top.get("student")), "eval": top.get("eval")}
-    if "sft" not in one and (row := _row_of_users(one, rounds)) is not None:
+    if "sft" not in one and (row := row_of_users(one, rounds)) is not None:
         flat["sft"] = {"max_length": row}
     generate = one.get("generate")
     teacher = round_in(generate.get("teacher")) if isinstance(generate, Mapping) else None
@@ -218,7 +218,7 @@ def base_round(one: Mapping[str, Any] | None, by_name: Mapping[str, Mapping[str,
     return {}
 
 
-def _row_of_users(one: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> int | None:
+def row_of_users(one: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the shortest `sft.max_length` of the rounds that train on a round's rows, or `None`."""
     wanted, lengths = f"{ROUND}{one.get('name')}", []
     for other in rounds:
@@ -226,13 +226,6 @@ def _row_of_users(one: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -
         if isinstance(sft, Mapping) and wanted in (sft.get("rows") or ()) and isinstance(sft.get("max_length"), int):
             lengths.append(sft["max_length"])
     return min(lengths, default=None)
-
-
-def rows_per_user(one: Round, rounds: Sequence[Round]) -> int | None:
-    """Return the shortest `sft.max_length` of the rounds that train on a round's rows; `None` if there is none."""
-    wanted = f"{ROUND}{one.name}"
-    users = [other.sft.max_length for other in rounds if other.sft is not None and wanted in other.sft.rows]
-    return min(users, default=None)
 
 
 def _with_answer_length(section: dict[str, Any], max_tokens: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 STAGE_NAMES = ["generate", "import", "filter", "sft", "eval", "push"]
 """All stages in running order; a round has `generate` or `import`. `distill.recipe.own_stages` adds to it."""
+PUBLISHING = "push"
+"""The stage that runs after those of all rounds, in the round whose model is published."""
 
 
 def stage_of(step_id: str) -> str:

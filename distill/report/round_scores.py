@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.formatting import mapping
-from distill.core.statistics import bootstrap_interval
+from distill.core.statistics import paired_difference
 from distill.errors import DistillError
 from distill.report.questions import read_verdicts, share_right
 from distill.storage.run_folder import StageFolder
@@ -62,17 +62,6 @@ def difference_of(run_dir: Path, of: str, over: str, seed: int) -> dict[str, Any
     if after is None or before is None or after.keys() != before.keys():
         return None
     return paired_difference(before, after, seed)
-
-
-def paired_difference(before: Shares, after: Shares, seed: int) -> dict[str, Any]:
-    """Return the mean gain over problems with its 95% bootstrap interval."""
-    gains = [after[name] - before[name] for name in sorted(before)]
-    return {
-        "pass_at_1": sum(gains) / len(gains),
-        "interval_95": bootstrap_interval(gains, seed),
-        "num_gained": sum(gain > 0 for gain in gains),
-        "num_lost": sum(gain < 0 for gain in gains),
-    }
 
 
 def _base_label(manifest: Mapping[str, Any], models: Mapping[str, Any]) -> str:

@@ -91,7 +91,7 @@ def render_rounds(run: Run) -> str:
     facts = run.facts
     scores = mapping(facts.get("scores"))
     models = [_model(str(name), mapping(one)) for name, one in mapping(scores.get("models")).items()]
-    rounds = [_row(one, scores) for one in facts.get("rounds") or ()]
+    rounds = [_row(one) for one in facts.get("rounds") or ()]
     values: dict[str, Any] = {
         "facts": facts,
         "headline": headline(models, scores.get("pairs") or (), facts),
@@ -118,20 +118,12 @@ def _lineage(one: Row) -> dict[str, Any]:
     return {f"{one['name']}/{stage}": found for stage, found in mapping(one.get("lineage")).items()}
 
 
-def _row(one: Row, scores: Row) -> dict[str, Any]:
-    """Return a round for the template: its stages with their states, its counts, and its model's score."""
+def _row(one: Row) -> dict[str, Any]:
+    """Return a round for the template: its stages with their states, its time, and what it did."""
     stages = mapping(one.get("stages"))
-    name = str(one["name"])
-    base = mapping(mapping(scores.get("models")).get(name)).get("base")
-    pair: Row = next((p for p in scores.get("pairs") or () if p["of"] == name and p["over"] == base), {})
     return {
         **one,
         "rows": stage_rows(one) if one.get("stage_names") else [],
-        "traces": mapping(stages.get("generate") or stages.get("import")),
-        "kept": mapping(stages.get("filter")),
-        "trained": mapping(stages.get("sft")),
-        "score": mapping(mapping(scores.get("models")).get(name)),
-        "gain": pair,
         "seconds": sum(number(mapping(stage).get("seconds")) or 0.0 for stage in stages.values()),
         "has_page": bool(stages),
         "story": story(one),

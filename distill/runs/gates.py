@@ -16,6 +16,7 @@ from distill.errors import GateError, StoreError
 from distill.recipe.gates import BASE, GAIN_OVER, GATE_METRICS, read_limit
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import round_in
+from distill.recipe.steps import PUBLISHING
 from distill.report.round_scores import difference_of
 from distill.storage.files import read_object, write_json
 from distill.storage.layout import GATE
@@ -40,12 +41,12 @@ def check_gate(recipe: Recipe, run_dir: Path, name: str, waived: bool = False) -
         GateError: a limit does not hold, and the gate is not waived.
     """
     one = next(found for found in recipe.rounds if found.name == name)
-    part = recipe.part(name)
-    manifests = {stage: StageFolder(run_dir / name / stage).manifest for stage in part.stage_names if stage != "push"}
-    complete = {stage: found for stage, found in manifests.items() if found is not None}
     if not one.gate:
         (run_dir / name / GATE).unlink(missing_ok=True)  # of an earlier recipe
         return None
+    stages = [stage for stage in recipe.part(name).stage_names if stage != PUBLISHING]
+    manifests = {stage: StageFolder(run_dir / name / stage).manifest for stage in stages}
+    complete = {stage: found for stage, found in manifests.items() if found is not None}
     if len(complete) < len(manifests):
         return None
     limits = [_limit(recipe, run_dir, name, metric, wanted, complete) for metric, wanted in one.gate.items()]

@@ -28,7 +28,7 @@ from distill.filters.nothing_kept import has_kept_nothing
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import OWN_SECTIONS
-from distill.recipe.steps import STAGE_NAMES, stage_of
+from distill.recipe.steps import PUBLISHING, STAGE_NAMES, stage_of
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.runs.gates import gate_record
@@ -154,9 +154,9 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
             f"{one.get('name')}/{name}"
             for one in map(mapping, rounds)
             for name in _stages_in({**recipe, **one})
-            if name != STAGE_NAMES[-1] or one.get("name") == published
+            if name != PUBLISHING or one.get("name") == published
         ]
-        return sorted(steps, key=lambda step: stage_of(step) == STAGE_NAMES[-1])
+        return sorted(steps, key=lambda step: stage_of(step) == PUBLISHING)
     wanted = list(note.get("stages", ()))
     if any("/" in name for name in wanted):
         return wanted

@@ -5,7 +5,7 @@
 
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,10 @@ class WholeRun:
     """One for each round."""
     past_gates: Sequence[str] = ()
     """Rounds whose gates do not stop the run."""
-    _by_round: dict[str | None, RunContext] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._by_round.update({run.recipe.round_name: run for run in self.contexts})
 
     def context(self, step: Step) -> RunContext:
         """Return the context of a step's round; that of the recipe itself for a stage that the recipe lacks."""
-        return self._by_round[step.round]
+        return next(run for run in self.contexts if run.recipe.round_name == step.round)
 
     def check_gates(self, before: str | None = None, until: str | None = None) -> None:
         """Check the gates of the complete rounds before a round, or until and including one.
@@ -110,7 +106,7 @@ class WholeRun:
     def _write_whole(self, stopped: StopRecord | None, forget_stop_in: str | None) -> dict[str, Any]:
         """Write `summary.json` and the lock of a run with rounds."""
         manifests = {str(run.recipe.round_name): _manifests(run) for run in self.contexts}
-        parts = {str(run.recipe.round_name): recipe_as_run(run.recipe, _manifests(run)) for run in self.contexts}
+        parts = {name: recipe_as_run(self.recipe.part(name), found) for name, found in manifests.items()}
         recipe = with_parts(self.recipe, parts)
         rounds: dict[str, Any] = {}
         for one in recipe.rounds:
@@ -123,17 +119,8 @@ class WholeRun:
             }
             if gate := gate_record(self.run_dir / one.name):
                 rounds[one.name]["gate"] = {key: gate[key] for key in ("passed", "waived", "limits")}
-        summary: dict[str, Any] = {
-            "schema_version": SUMMARY_VERSION,
-            "distill_version": __version__,
-            "name": recipe.name,
-            "description": recipe.description,
-            "student": recipe.student,
-            "seed": recipe.seed,
-            "recipe": recipe.model_dump(mode="json"),
-            "rounds": rounds,
-            "scores": round_scores(self.run_dir, list(rounds), recipe.seed),
-        }
+        scores = round_scores(self.run_dir, list(rounds), recipe.seed)
+        summary = {**_head(recipe), "rounds": rounds, "scores": scores}
         stopped = stopped or _earlier_stop(self.run_dir)
         done = {f"{name}/{stage}" for name, found in manifests.items() for stage in _done(found)}
         if stopped is not None and stopped["stage"] != forget_stop_in and not _is_over(stopped, done, rounds):
@@ -164,15 +151,7 @@ def write_summary(
 
     manifests = _manifests(run)
     recipe = recipe_as_run(run.recipe, manifests)
-    summary: dict[str, Any] = {
-        "schema_version": SUMMARY_VERSION,
-        "distill_version": __version__,
-        "name": recipe.name,
-        "description": recipe.description,
-        "student": recipe.student,
-        "seed": recipe.seed,
-        "recipe": recipe.model_dump(mode="json"),
-    }
+    summary = _head(recipe)
     for name, manifest in manifests.items():
         facts = {key: manifest[key] for key in ("fingerprint", "seconds", "peak_memory_gib", "finished_at")}
         summary[name] = {**facts, **manifest["metrics"]}
@@ -188,6 +167,19 @@ def write_summary(
     if recipe.round_name is None:
         write_lock(recipe, run.run_dir, manifests)
     return summary
+
+
+def _head(recipe: Recipe) -> dict[str, Any]:
+    """Return what a summary says of the recipe, with or without rounds."""
+    return {
+        "schema_version": SUMMARY_VERSION,
+        "distill_version": __version__,
+        "name": recipe.name,
+        "description": recipe.description,
+        "student": recipe.student,
+        "seed": recipe.seed,
+        "recipe": recipe.model_dump(mode="json"),
+    }
 
 
 def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from distill.execution.launchers import Leader
 from distill.recipe.expand import Step
 from distill.recipe.lineage import change_lines, changed_settings, files_of
 from distill.recipe.model import Recipe
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.steps import PUBLISHING
 from distill.runs.results import Say, WholeRun
 from distill.runs.steps import STAGES, Decision, chosen_steps, decide
 from distill.stages import RunContext, contexts_of
@@ -78,7 +78,7 @@ def run_recipe(
                 _record_estimate(run, wanted, force, say)
         at_work = AtWork(accepted)
         for step, run in steps:
-            is_published = step.stage == STAGE_NAMES[-1]  # its round's own gate counts too
+            is_published = step.stage == PUBLISHING  # its round's own gate counts too
             whole.check_gates(before=step.round, until=step.round if is_published else None)
             try:
                 did_something = _run_step(step, run, force, say, at_work, whole)
@@ -242,7 +242,7 @@ def _note_recipe(run: RunContext, name: str) -> None:
     """
     folder = run.folder(name)
     manifest = folder.manifest
-    if manifest is None or name == STAGE_NAMES[-1]:
+    if manifest is None or name == PUBLISHING:
         return
     if not manifest.get("recipe") or changed_settings(run.recipe, name, manifest):
         said = {"recipe": run.recipe.model_dump(mode="json"), "files": files_of(run.recipe)}

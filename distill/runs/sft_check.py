@@ -29,8 +29,7 @@ from distill.models.shapes import ModelShape, shape_from_config
 from distill.models.tokenizers import load_tokenizer
 from distill.recipe.model import Recipe
 from distill.recipe.sft import SftConfig
-from distill.runs.steps import chosen_part
-from distill.stages import contexts_of
+from distill.runs.steps import chosen_run
 from distill.stages.sft import ready, train_job
 from distill.storage.files import read_json
 from distill.storage.run_folder import only_writer
@@ -105,9 +104,7 @@ def check_sft(recipe: Recipe, runs_dir: Path, of_round: str | None = None) -> Sf
         UserError: the filter is not done or kept nothing, or its rows or the student cannot be used at all.
     """
     run_dir = runs_dir / recipe.name
-    name = chosen_part(recipe, "sft", of_round).round_name
-    contexts = contexts_of(recipe, run_dir, needs_weights=False)
-    run = next(one for one in contexts if one.recipe.round_name == name)
+    run = chosen_run(recipe, run_dir, "sft", of_round, needs_weights=False)
     recipe = run.recipe
     for one in run.row_sources.values():
         one.finished("filter", "sft --check")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +11,8 @@ from distill.errors import UserError
 from distill.recipe.expand import Step, expand
 from distill.recipe.model import Recipe
 from distill.recipe.own_stages import own_section
-from distill.recipe.steps import STAGE_NAMES
-from distill.stages import eval, filter, generate, import_traces, push, sft
+from distill.recipe.steps import PUBLISHING, STAGE_NAMES
+from distill.stages import RunContext, contexts_of, eval, filter, generate, import_traces, push, sft
 from distill.storage.fingerprints import differences
 from distill.storage.run_folder import StageFolder
 
@@ -97,7 +98,7 @@ def chosen_steps(
         if name not in names:
             raise UserError(f"--round: {_no_round(name, names)}")
     if until is not None:
-        of_round = [step.id for step in steps if step.round == until and step.stage != STAGE_NAMES[-1]]
+        of_round = [step.id for step in steps if step.round == until and step.stage != PUBLISHING]
         ends = [place for place, step in enumerate(steps) if step.id in (until, *of_round[-1:])]
         if not ends:
             raise UserError(f"--until: there is no step {until!r}. There are: {', '.join(step.id for step in steps)}.")
@@ -132,6 +133,12 @@ def chosen_part(recipe: Recipe, stage: str, name: str | None) -> Recipe:
         raise UserError(f"{stage}: {f'round {name} has' if name else 'no round has'} this stage.")
     which = ", ".join(str(part.round_name) for part in found)
     raise UserError(f"{stage}: several rounds have this stage ({which}). Name one with --round.")
+
+
+def chosen_run(recipe: Recipe, run_dir: Path, stage: str, name: str | None, **settings: Any) -> RunContext:
+    """Return the context of the round that a command about one stage means; see `chosen_part`."""
+    wanted = chosen_part(recipe, stage, name).round_name
+    return next(run for run in contexts_of(recipe, run_dir, **settings) if run.recipe.round_name == wanted)
 
 
 def _no_round(name: str, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.records import EvalResult, Problem, Trace, Verdict
-from distill.core.statistics import bootstrap_interval
+from distill.core.statistics import bootstrap_interval, paired_difference
 from distill.engines.memory import check_memory
 from distill.engines.start import pick_engine
 from distill.errors import UserError
@@ -146,7 +146,6 @@ def _take_base_answers(run: RunContext, folder: Path) -> None:
         found = one.folder("eval")
         same = {key: value for key, value in (found.identity or {}).items() if key != "student"} == now
         if same and found.is_complete and not ledger.exists() and (found.path / "base" / LEDGER).exists():
-            ledger.parent.mkdir(parents=True, exist_ok=True)
             copy_file(found.path / "base" / LEDGER, ledger)
 
 
@@ -161,16 +160,10 @@ def compare(base: Graded, student: Graded, benchmarks: Mapping[str, Sequence[Pro
 def _side_by_side(base: Graded, student: Graded, problems: Sequence[Problem], seed: int) -> dict[str, Any]:
     ids = {problem.id for problem in problems}
     scores = {role: problem_scores(graded, ids) for role, graded in (("base", base), ("student", student))}
-    gains = [scores["student"][i] - scores["base"][i] for i in sorted(ids)]
     return {
         "base": score(base, ids, seed).to_json(),
         "student": score(student, ids, seed).to_json(),
-        "difference": {
-            "pass_at_1": sum(gains) / len(gains),
-            "interval_95": bootstrap_interval(gains, seed),
-            "num_gained": sum(gain > 0 for gain in gains),
-            "num_lost": sum(gain < 0 for gain in gains),
-        },
+        "difference": paired_difference(scores["base"], scores["student"], seed),
     }
 
 
