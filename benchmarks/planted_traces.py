@@ -1,6 +1,6 @@
 """Labelled traces: real or synthetic reasoning, and the same with one fault planted into each.
 
-Enters: clean (reasoning, content) pairs. Leaves: for each reason, traces that have it. Everything planted is written
+From clean (reasoning, content) pairs come, for each reason, traces that have it. Everything planted is written
 for this file; where a fault is planted, and which one, is drawn under a seed.
 
     plant("mixed_language", [("We add two and two.", "\\\\boxed{4}")], random.Random(0))

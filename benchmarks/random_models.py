@@ -1,7 +1,7 @@
 """Models with random weights, and a tokenizer that needs no download: for machines without the Hub, and for sizes.
 
-Enters: a `ModelShape`. Leaves: a model, or a folder that transformers, vLLM and distill load like any other. Time
-and memory of a model do not depend on what its weights are; what it says does, and is noise.
+A `ModelShape` becomes a model, or a folder that transformers, vLLM and distill load like any other. Time and memory of
+a model do not depend on what its weights are; what it says does, and is noise.
 
     path = save_random_model(HALF_BILLION, Path("model"))
 """

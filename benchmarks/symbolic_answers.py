@@ -1,6 +1,6 @@
 r"""Pairs of symbolic answers, made up: an expected one, an equal one in another form, and one that differs.
 
-Shared by `grade_math.py`. Enters: a seed. Leaves: `("(x+3)(x-5)", "x^2-2x-15", True)`.
+Shared by `grade_math.py`. A pair with its verdict is `("(x+3)(x-5)", "x^2-2x-15", True)`.
 """
 
 import random

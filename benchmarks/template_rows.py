@@ -1,6 +1,6 @@
 """Rows per second that are rendered by a chat template, confined with limits against as transformers does it.
 
-Enters: nothing. Worked sums of two lengths are rendered as prompts and as whole rows, and then turned into token rows,
+Worked sums of two lengths are rendered as prompts and as whole rows, and then turned into token rows,
 with SmolLM2's tokenizer. Peer: the tokenizer's own `apply_chat_template`, in this process and without limits.
 
     python benchmarks/template_rows.py [--rows 20000] [--terms 3 40]

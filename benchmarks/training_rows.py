@@ -1,6 +1,6 @@
 """Rows to train on, jobs that train on them, and a clock for steps; shared by the benchmarks of training.
 
-Enters: nothing, or the folder of shared problems. Leaves: prompt/completion rows as `distill filter` keeps them.
+The rows are prompt/completion rows as `distill filter` keeps them, of sums or of a folder of real problems:
 
     {"prompt": [{"role": "user", "content": "What is 4 + 3 - 8?"}],
      "completion": [{"role": "assistant", "content": "<think>\\nFirst, 4 + 3 = 7.\\n…</think>\\n\\nThe answer is -1."}]}

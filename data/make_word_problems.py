@@ -1,7 +1,7 @@
 """Make data/word_problems.jsonl, a small set of grade-school word problems with whole-number answers.
 
-Enters: nothing but the seed below; every sentence and every range of numbers is written in this file.
-Leaves: one JSON object a line with id, problem, answer, num_steps and template, the same bytes on every run.
+Every sentence and every range of numbers is written in this file. The output is one JSON object a line with id,
+problem, answer, num_steps and template, the same bytes on every run.
 
     python data/make_word_problems.py            write the file
     python data/make_word_problems.py --check    exit 1 if the file differs from what would be written

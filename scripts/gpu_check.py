@@ -1,8 +1,8 @@
 """What a GPU makes of distill, in at most nine minutes, with what is installed: nothing is fetched.
 
-Enters: a machine with an NVIDIA GPU (`--device cpu` tries all of it without one, with a tiny model). Leaves, in the
-folder of `--out`: gpu_check.json (machine, versions, each part's status, seconds and figures), gpu_check.md (the same
-as a table for docs/tried.md) and gpu_check.log (what the parts printed).
+Needs a machine with an NVIDIA GPU; `--device cpu` tries all of it without one, with a tiny model. Writes to the folder
+of `--out`: gpu_check.json (machine, versions, each part's status, seconds and figures), gpu_check.md (the same as a
+table for docs/tried.md) and gpu_check.log (what the parts printed).
 
 The parts stand in order of importance. Each runs in a process of its own with a time limit, so that none takes another
 with it; what no longer fits into the time is skipped, and says so. The files are written anew after each part.

@@ -1,7 +1,7 @@
 """The parts of `gpu_check.py`, each done in a process of its own.
 
-Enters: a JSON file that names the part's function, its options, the device and the model. Leaves: a JSON file with
-status, reason, figures and a sentence, written early, so that what was measured before a crash is kept.
+Reads a JSON file that names the part's function, its options, the device and the model. Writes a JSON file with status,
+reason, figures and a sentence, early, so that what was measured before a crash is kept.
 
     python scripts/gpu_parts.py settings.json result.json
 """

@@ -1,8 +1,8 @@
 """Get KaTeX, which draws the formulas of a report, into the package, so that a page needs no network.
 
-Enters: nothing. Leaves: `distill/report/katex/`: the script, the style sheet with its fonts as `data:` addresses, and
-the licence. The archive is checked by SHA-256 before anything is taken from it. For another version change `VERSION`
-and `ARCHIVE_SHA256`, run this, then the tests in tests/report.
+Writes `distill/report/katex/`: the script, the style sheet with its fonts as `data:` addresses, and the licence. The
+archive is checked by SHA-256 before anything is taken from it. For another version change `VERSION` and
+`ARCHIVE_SHA256`, run this, then the tests in tests/report.
 
     python scripts/vendor_katex.py
 
