@@ -80,13 +80,21 @@ def plain(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Format seconds in their two largest units."""
+    """Format seconds in their two largest units: `3.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
     if (seconds := number(value)) is None:
         return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if 0.05 <= seconds < 9.95 and seconds % 1 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(num_bytes: int) -> str:
+    """Format a size to three significant digits, in B, kB, MB or GB."""
+    for name, unit in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if num_bytes >= unit:
+            return f"{num_bytes / unit:.3g} {name}" if num_bytes < 1000 * unit else f"{num_bytes / unit:,.0f} {name}"
+    return f"{num_bytes} B"
 
 
 def moment(value: Any) -> str:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from distill.core.forecast import Rate
+from distill.core.formatting import duration
 from distill.core.terminal import printable
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class ProgressBar:
 
     def _left(self) -> str:
         seconds = self._forecast()
-        return "" if seconds is None else f"{duration(seconds)} left"
+        return "" if seconds is None else f"{duration(round(seconds))} left"
 
     def _count(self) -> str:
         return f"{self.num_done}" if self.total is None else f"{self.num_done}/{self.total}"
@@ -134,20 +135,11 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, left=f"in {duration(time.monotonic() - self._started)}")
+            self._live.update(self._task, left=f"in {duration(round(time.monotonic() - self._started))}")
             self._live.stop()
         elif kind is None and self.num_done > self._num_before:
             elapsed = time.monotonic() - self._started
-            self.say(f"{self.title}: {self._count()} {self.unit} in {duration(elapsed)}")
+            self.say(f"{self.title}: {self._count()} {self.unit} in {duration(round(elapsed))}")
         if self._stream is not None and self._stream_is_ours:
             self._stream.close()
             self._stream = None
-
-
-def duration(seconds: float) -> str:
-    """Format seconds: `12 s`, `3 min 05 s`, `2 h 07 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -31,6 +31,7 @@ from distill.engines.base import STEP_S, Completion, Engine, EngineSpec, Request
 from distill.engines.memory import visible_gpus
 from distill.errors import DistillError, ModelError, StageError
 from distill.execution.jobs import end_with_parent
+from distill.execution.process_group import cause_of_death
 from distill.recipe.sampling import SamplingCompute
 
 MAX_RESTARTS = 2
@@ -321,11 +322,7 @@ def _end(process: SpawnProcess) -> str:
     """Make sure that a process whose pipe has closed is gone, with its children; return the cause of its death."""
     process.join(2.0)
     _kill(process)
-    code = process.exitcode
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    hint = "; if you did not kill it, memory may have run out" if code == -signal.SIGKILL else ""
-    return f"{signal.Signals(-code).name}{hint}"
+    return cause_of_death(process.exitcode)
 
 
 def _kill(process: SpawnProcess) -> None:

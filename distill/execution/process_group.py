@@ -241,13 +241,16 @@ def _nothing() -> None:
     pass
 
 
+def cause_of_death(code: int | None) -> str:
+    """Return what ended a process, in words, from its exit code; a negative one is a signal."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    hint = "; if you did not kill it, memory may have run out" if code == -signal.SIGKILL else ""
+    return f"{signal.Signals(-code).name}{hint}"
+
+
 def _death_notice(kind: str, worker: Worker, num_workers: int) -> str:
-    code = worker.process.returncode
-    cause = f"exit code {code}"
-    if code < 0:
-        cause = signal.Signals(-code).name
-        if code == -signal.SIGKILL:
-            cause += "; if you did not kill it, memory may have run out"
+    cause = cause_of_death(worker.process.returncode)
     with worker.log.open(errors="replace") as stream:
         tail = "".join(deque(stream, NUM_LOG_LINES)).rstrip()
     which = f"{kind} process" if num_workers == 1 else f"{kind} process of rank {worker.rank} (of {num_workers} here)"

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from distill.core import formatting
+
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]+")
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w)|(?<=:)//|(?<=www)\.")
 _BLOCK = re.compile(r"[#+=-]|\d+(?=[.)])")
@@ -63,16 +65,8 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"code": code, "count": count, "percent": percent, "share": share, "plain": plain}
-    environment.filters |= {
-        "words": Safe,
-        "paragraph": paragraph,
-        "s": plural,
-        "points": points,
-        "interval": interval,
-        "gain_interval": gain_interval,
-        "lasted": lasted,
-    }
+    own = {"code": code, "words": Safe, "paragraph": paragraph, "s": plural}
+    environment.filters |= {**formatting.FILTERS, **own, "in_percent": in_percent, "interval": interval}
     text = (resources.files("distill") / "publish" / template).read_text(encoding="utf-8")
     return environment.from_string(text).render(values)
 
@@ -94,51 +88,16 @@ def _one_lined(value: Any) -> Any:
     return one_line(value) if isinstance(value, str) else value
 
 
-def count(value: float | None) -> str:
-    """Format a count with thousands separators: `12,345`; `None` is a dash."""
-    return "–" if value is None else f"{value:,.0f}"
-
-
 def plural(value: int) -> str:
     """Return the plural ending of a counted noun."""
     return "" if value == 1 else "s"
 
 
-def percent(value: float | None) -> str:
+def in_percent(value: float | None) -> str:
     """Format a share in percent without the sign: 0.25 is `25.0`; `None` is a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def share(value: float | None) -> str:
-    """Format a share in percent: 0.25 is `25.0%`; `None` is a dash."""
-    return "–" if value is None else f"{100 * value:.1f}%"
-
-
-def plain(value: float | None) -> str:
-    """Format a number to four significant digits: `1e-05`, `0.6667`; `None` is a dash."""
-    return "–" if value is None else f"{value:.4g}"
-
-
-def points(value: float) -> str:
-    """Format a difference of shares in signed percentage points: 0.38 is `+38.0`."""
-    return f"{100 * value:+.1f}"
 
 
 def interval(limits: tuple[float, float]) -> str:
     """Format an interval of shares in percent: (0.37, 0.51) is `37.0 to 51.0`."""
     return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}"
-
-
-def gain_interval(limits: tuple[float, float]) -> str:
-    """Format an interval of differences in signed percentage points: (-0.05, 0.1) is `-5.0 to +10.0`."""
-    return f"{100 * limits[0]:+.1f} to {100 * limits[1]:+.1f}"
-
-
-def lasted(seconds: float | None) -> str:
-    """Format a duration: `45 s`, `12 min`, `3 h 5 min`; `None` is a dash."""
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

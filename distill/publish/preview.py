@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from distill.core.formatting import size
 from distill.publish.markdown import one_line
 from distill.publish.plan import Plan, Publication
-
-UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             }
             for one in plan.publications
         ],
-        "flags": [{"level": flag.level, "text": flag.text} for flag in plan.flags],
+        "flags": [flag.to_json() for flag in plan.flags],
         "left_out": list(plan.left_out),
     }
 
@@ -48,15 +47,7 @@ def _publication_lines(publication: Publication, width: int) -> list[str]:
     branch = "" if publication.branch == "main" else f", branch {publication.branch}"
     head = f"{publication.kind} {publication.repo}{branch} ({seen} if new)"
     room = max(len(file.path) for file in publication.files)
-    files = [f"  {file.path:<{room}}  {size_text(file.size):>9}" for file in publication.files]
-    total = f"  {f'{len(files)} files':<{room}}  {size_text(publication.num_bytes):>9}"
+    files = [f"  {file.path:<{room}}  {size(file.size):>9}" for file in publication.files]
+    total = f"  {f'{len(files)} files':<{room}}  {size(publication.num_bytes):>9}"
     bar = "-" * width
     return [head, "", *files, total, "", f"README.md {bar[10:]}", publication.card.rstrip("\n"), bar, ""]
-
-
-def size_text(num_bytes: int) -> str:
-    """Format a size to three significant digits, in B, kB, MB or GB."""
-    for name, unit in UNITS:
-        if num_bytes >= unit:
-            return f"{num_bytes / unit:.3g} {name}" if num_bytes < 1000 * unit else f"{num_bytes / unit:,.0f} {name}"
-    return f"{num_bytes} B"

@@ -198,8 +198,8 @@ def test_numbers_of_every_stage_are_on_the_page():
         "Student 43.5% 36.5 to 50.5% 0.5% 0",
         "better than the base on 87 problems (gained) and worse on 3 (lost)",
         "temperature 0.6",
-        "2 min 0 s 2.9 GiB",
-        "Total 6 min 3 s",
+        "2 min 00 s 2.9 GiB",
+        "Total 6 min 03 s",
     ):
         assert expected in text
 
@@ -287,7 +287,7 @@ def test_an_estimate_stands_beside_what_it_took_and_is_left_out_where_there_is_n
     }
     estimate = {"currency": "USD", "prices_dated": "2026-11-01", "stages": {"generate": quantities}}
     text = page(estimate=estimate).text
-    assert "generate time 1 min 0 s to 3 min 0 s 4 min 0 s more than expected" in text
+    assert "generate time 1 min 00 s to 3 min 00 s 4 min 00 s more than expected" in text
     assert "generate cost, USD 1 to 2 1.5 as expected" in text
     assert "generate tokens 900 to 12,600 1,060 as expected" in text
     assert f"generate memory, GiB 2 to 3 {DASH} not measured" in text

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from distill.core.progress import duration
+from distill.core.formatting import duration
 from distill.core.records import Problem
 from distill.engines.base import Completion
 from distill.grading import Grade
@@ -328,7 +328,7 @@ def test_the_bar_and_the_status_say_the_same_and_nothing_before_it_can_be_told(t
     assert len(lines) == 24
     assert len(engine.lives) == 23
     for line, live in zip(lines, engine.lives, strict=False):
-        left = None if live["seconds_left"] is None else f"{duration(live['seconds_left'])} left"
+        left = None if live["seconds_left"] is None else f"{duration(round(live['seconds_left']))} left"
         for told in (line, live_status(live)):
             assert left in told if left else "left" not in told
         assert f"{live['samples_per_second']:.1f}/s, {live['tokens_per_second']:,.0f} tokens/s" in line
