@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         score,
         write_report,
     )
-    from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict
+    from distill.core.records import REASON_KEYS, REASONS, Problem, Trace, Verdict
     from distill.core.statistics import bootstrap_interval
     from distill.core.thinking import join_reasoning, split_reasoning
     from distill.core.trl_rows import rl_row, sft_row
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from distill.recipe.problems import ProblemSource
     from distill.recipe.push import PushConfig
     from distill.recipe.sft import SftConfig
+    from distill.results.eval import EvalResult
     from distill.runs.listing import describe_run, list_runs
     from distill.sources.problems import ProblemSets, load_problem_sets, load_problems
 
@@ -81,7 +82,8 @@ _HOMES = {
     "recipe.push": ("PushConfig",),
     "recipe.sft": ("SftConfig",),
     "recipe.loading": ("load_recipe",),
-    "core.records": ("REASONS", "REASON_KEYS", "EvalResult", "Problem", "Trace", "Verdict"),
+    "core.records": ("REASONS", "REASON_KEYS", "Problem", "Trace", "Verdict"),
+    "results.eval": ("EvalResult",),
     "core.trl_rows": ("rl_row", "sft_row"),
     "runs.listing": ("describe_run", "list_runs"),
     "core.statistics": ("bootstrap_interval",),

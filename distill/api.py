@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from distill.core.progress import QUIET
-from distill.core.records import EvalResult, FinishReason, Problem, Trace, Verdict, problem_id
+from distill.core.records import FinishReason, Problem, Trace, Verdict, problem_id
 from distill.core.terminal import printable
 from distill.core.thinking import split_reasoning
 from distill.errors import RecipeError, UserError
@@ -28,19 +28,22 @@ from distill.recipe.expand import expand
 from distill.recipe.loading import load_recipe, read_recipe, recipe_of_dict
 from distill.recipe.model import Recipe
 from distill.recipe.problems import Task
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.steps import PUBLISHING, STAGE_NAMES
 from distill.report import Run, gather_any, render_any
 from distill.report.compare import compare_runs
+from distill.results.eval import EvalResult
+from distill.results.kinds import Results, kind_of
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
 from distill.runs.plan import Plan
 from distill.runs.rounds_plan import RoundsPlan, plan_any
 from distill.runs.runner import run_recipe
-from distill.runs.steps import STAGES
 from distill.stages.eval import Graded
 from distill.stages.eval import score as score_graded
+from distill.stages.table import STAGES
 from distill.storage.files import atomic_write, read_jsonl, read_object
-from distill.storage.layout import KEPT, PROBLEMS, REPORT, STUDENT, SUMMARY, VERDICTS
+from distill.storage.layout import PROBLEMS, REPORT, SUMMARY
+from distill.storage.run_files import RunFiles
 from distill.storage.shards import readable
 from distill.storage.trace_store import stored_traces
 
@@ -83,23 +86,25 @@ class RunResult:
         """Return the folder of the last trained student, for transformers and vLLM; `None` before training."""
         if "rounds" in self.summary:
             return None if self._final is self else self._final.student
-        return self.folder / "sft" / STUDENT if "sft" in self.summary else None
+        return RunFiles(self.folder).student if self._results.sft is not None else None
 
     @property
     def base_score(self) -> EvalResult | None:
         """Return the score of the student before training, or `None` if there was no evaluation."""
-        return self._score("base")
+        scores = self._final._results.eval
+        return None if scores is None else scores.base
 
     @property
     def student_score(self) -> EvalResult | None:
         """Return the score of the trained student, or `None` if there was no evaluation."""
-        return self._score("student")
+        scores = self._final._results.eval
+        return None if scores is None else scores.student
 
     @property
     def gain(self) -> dict[str, Any] | None:
         """Return the paired difference: `pass_at_1`, `interval_95` (shares), `num_gained`, `num_lost` (problems)."""
-        summary = self._final.summary
-        return summary["eval"]["difference"] if "eval" in summary else None
+        scores = self._final._results.eval
+        return None if scores is None else scores.difference.to_json()
 
     def problems(self) -> list[Problem]:
         """Return the problems that the traces answer."""
@@ -112,14 +117,14 @@ class RunResult:
     def verdicts(self) -> Iterator[Verdict]:
         """Iterate over the filter's verdicts on the traces, in the same order."""
         self._refuse_rounds()
-        return (Verdict.from_json(row) for row in read_jsonl(self.folder / "filter" / VERDICTS))
+        return (Verdict.from_json(row) for row in read_jsonl(RunFiles(self.folder).verdicts))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the training rows: TRL's `prompt` and `completion`, and the trace's own columns."""
         import pyarrow.parquet as pq
 
         self._refuse_rounds()
-        for shard in sorted((self.folder / "filter" / KEPT).glob("*.parquet")):
+        for shard in sorted(RunFiles(self.folder).kept.glob("*.parquet")):
             with readable(shard):
                 for batch in pq.ParquetFile(shard).iter_batches():
                     yield from batch.to_pylist()
@@ -127,21 +132,22 @@ class RunResult:
     @property
     def _traces_folder(self) -> Path:
         self._refuse_rounds()
-        return self.folder / ("import" if self.summary["recipe"]["traces"] else "generate")
+        files = RunFiles(self.folder)
+        return files.imported if self.summary["recipe"]["traces"] else files.sampled
 
     def _refuse_rounds(self) -> None:
         if "rounds" in self.summary:
             name = next(iter(self.summary["rounds"]))
             raise UserError(f"the run has rounds, each with records of its own: result.rounds[{name!r}] and so on.")
 
-    def _score(self, role: str) -> EvalResult | None:
-        summary = self._final.summary
-        return EvalResult.from_json(summary["eval"][role]) if "eval" in summary else None
+    @property
+    def _results(self) -> Results:
+        return Results.of(self.summary)
 
     def _lines(self) -> list[tuple[str, str]]:
         parts = {f"{name}/": one.summary for name, one in self.rounds.items()} or {"": self.summary}
         done = [
-            (f"{prefix}{name}", STAGES[name].headline(summary[name]))
+            (f"{prefix}{name}", STAGES[name].headline(kind_of(name).metrics.from_json(summary[name])))
             for prefix, summary in parts.items()
             for name in STAGE_NAMES
             if name in summary
@@ -204,8 +210,8 @@ def run(
     if unknown := sorted(set(stages or ()) - STAGES.keys()):
         raise UserError(f"stages: unknown {', '.join(unknown)}. There are: {', '.join(STAGES)}.")
     there = list(dict.fromkeys(step.stage for step in expand(made)))
-    if lacking := [name for name in STAGES if name in (stages or ()) and name not in {*there, "push"}]:
-        section = "traces" if lacking[0] == "import" else lacking[0]
+    if lacking := [name for name in STAGES if name in (stages or ()) and name not in {*there, PUBLISHING}]:
+        section = STAGES[lacking[0]].SECTION
         raise UserError(
             f"stages: {', '.join(lacking)}: recipe {made.name} has no {section}: section. Its stages are: "
             f"{', '.join(there)}."

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.core.json_shape import METRICS
 from distill.errors import StageError, StoreError
 from distill.recipe.text import recipe_yaml
+from distill.results.kinds import KINDS
 from distill.storage.run_folder import StageFolder
 
 
@@ -194,6 +194,7 @@ def test_no_command_falls_over_a_damaged_file(distill, small, path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_no_command_falls_over_any_damage_to_any_file(distill, small, damage):
     draw = random.Random(damage.__name__)
@@ -217,7 +218,7 @@ KEYS = st.sampled_from(
 )
 
 
-@given(st.sampled_from([*METRICS]), st.dictionaries(KEYS, JSON), st.dictionaries(st.text(), JSON), JSON)
+@given(st.sampled_from([*KINDS]), st.dictionaries(KEYS, JSON), st.dictionaries(st.text(), JSON), JSON)
 def test_a_manifest_is_read_whole_or_refused_with_what_is_wrong(tmp_path_factory, stage, values, metrics, whole):
     folder = StageFolder(tmp_path_factory.mktemp("run") / stage)
     for content in (whole, values, {**values, "stage": stage, "metrics": metrics}):

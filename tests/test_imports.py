@@ -15,6 +15,7 @@ PACKAGE = ROOT / "distill"
 ROOMS = (
     "errors",
     "core",
+    "results",
     "isolation",
     "storage",
     "models",
@@ -115,7 +116,7 @@ def test_what_the_package_fetches_is_what_type_checkers_see():
 
 
 def test_stages_do_not_import_each_other():
-    stages = {module for module in MODULES if module.startswith("distill.stages.")}
+    stages = {module for module in MODULES if module.startswith("distill.stages.")} - {"distill.stages.table"}
     assert len(stages) >= 4
     for module in stages | {"distill.stages"}:
         assert not imports_of(module) & (stages - {module}), module

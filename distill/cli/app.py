@@ -2,8 +2,8 @@
 
 Example:
 
-    @recipe_command("sft", about="Fine-tune the student on the kept traces.")
-    def sft(given: CommonOptions, check: Annotated[bool, typer.Option("--check")] = False) -> None:
+    @recipe_command("check", about="Check the kept traces.")
+    def check(given: CommonOptions, twice: Annotated[bool, typer.Option("--twice")] = False) -> None:
         recipe = given.load()
 """
 
@@ -108,6 +108,8 @@ class CommonOptions:
     ] = None
     as_json: JsonOption = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only errors.")] = False
+    command: str = ""
+    """The command itself, no option; for a stage, the stage's name."""
 
     def again(self, stage: str) -> str:
         """Return the command line that runs a stage with the same recipe, settings and run folder."""
@@ -157,12 +159,12 @@ class CommonOptions:
 
 
 def command(
-    name: str, about: str, examples: Sequence[str], panel: str, to: typer.Typer = app
+    name: str | None, about: str, examples: Sequence[str], panel: str, to: typer.Typer = app
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a function as a command.
 
     Args:
-        name: of the command.
+        name: of the command; `None`: the function's.
         about: what it does, in a line.
         examples: command lines to copy, each with an optional note after two spaces and `#`.
         panel: heading of the command in `--help`.
@@ -179,7 +181,8 @@ def group(name: str, about: str, examples: Sequence[str], panel: str) -> typer.T
 
 
 def recipe_command(
-    name: str,
+    name: str | None = None,
+    *,
     about: str,
     examples: Sequence[str],
     panel: str = STAGES_PANEL,
@@ -189,16 +192,18 @@ def recipe_command(
     """Add a function `(given: CommonOptions, its own options…)` as a command that has the shared options too.
 
     Args:
-        name: as for `command`, like `about`, `examples`, `panel` and `to`.
+        name: as for `command`, like `about`, `examples`, `panel` and `to`; default: the function's, without a last `_`.
         without: shared options to leave out.
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        shared = {key: p for key, p in inspect.signature(CommonOptions).parameters.items() if key not in without}
+        omitted = {*without, "command"}
+        shared = {key: p for key, p in inspect.signature(CommonOptions).parameters.items() if key not in omitted}
+        called_by = name or function.__name__.removesuffix("_")
         own = list(inspect.signature(function).parameters.values())[1:]
 
         def called(**values: Any) -> None:
-            given = CommonOptions(**{key: values.pop(key) for key in shared})
+            given = CommonOptions(**{key: values.pop(key) for key in shared}, command=called_by)
             try:
                 function(given, **values)
             except DistillError as error:
@@ -208,7 +213,7 @@ def recipe_command(
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared.values())]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {p.name: p.annotation for p in parameters}
-        command(name, about, examples, panel, to)(called)
+        command(called_by, about, examples, panel, to)(called)
         return function
 
     return add

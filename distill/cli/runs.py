@@ -136,7 +136,7 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from distill.publish.preview import size_text
+    from distill.core.formatting import size
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     is_wide = width >= WIDE
@@ -146,7 +146,7 @@ def _runs_table(found: list[dict[str, Any]], width: int) -> Any:
         # As Text: in a plain string, rich would take brackets for markup.
         name, student = Text(run["name"]), [Text(str(run["student"] or ""))] if is_wide else []
         score = _score_words(run["score"])
-        table.add_row(name, *student, _stage_words(run), score, size_text(run["num_bytes"]), _when(run["changed_at"]))
+        table.add_row(name, *student, _stage_words(run), score, size(run["num_bytes"]), _when(run["changed_at"]))
     return table
 
 
@@ -174,8 +174,8 @@ def _print_story(run: dict[str, Any]) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from distill.core.progress import duration
-    from distill.publish.preview import size_text
+    from distill.core.formatting import duration, size
+    from distill.results.eval import Scores
 
     shown = console()
 
@@ -201,8 +201,8 @@ def _print_story(run: dict[str, Any]) -> None:
         shown.print(_funnel_table(run["funnel"]))
     if run["score"]:
         line()
-        print_table(score_table(run["score"]))
-    line(f"\nWhere things are ({size_text(run['num_bytes'])}, changed {_when(run['changed_at'])})")
+        print_table(score_table(Scores.from_json(run["score"])))
+    line(f"\nWhere things are ({size(run['num_bytes'])}, changed {_when(run['changed_at'])})")
     for name, place in run["places"].items():
         shown.print(f"  {name.replace('_', ' '):<12}  {place}", markup=False, soft_wrap=True)
     line("\n" + _advice(run))
@@ -240,11 +240,11 @@ def _is_at(run: dict[str, Any], stage: str) -> bool:
 
 
 def _removal_lines(plan: dict[str, Any]) -> list[str]:
-    from distill.publish.preview import size_text
+    from distill.core.formatting import size
 
     room = max((len(part["path"]) for part in plan["parts"]), default=0)
-    lines = [f"{plan['folder']}: {size_text(plan['num_bytes'])} would go"]
-    lines += [f"  {part['path']:<{room}}  {size_text(part['num_bytes']):>9}" for part in plan["parts"]]
+    lines = [f"{plan['folder']}: {size(plan['num_bytes'])} would go"]
+    lines += [f"  {part['path']:<{room}}  {size(part['num_bytes']):>9}" for part in plan["parts"]]
     if plan["num_traces"]:
         lines.append(f"  This includes {plan['num_traces']:,} traces; --keep-traces would keep them.")
     elif not plan["keeps_traces"] and not plan["traces_are_whole"]:

@@ -13,9 +13,11 @@ from distill.cli.output import console, print_json, print_note, print_result
 from distill.cli.students import show_memory_plan
 from distill.cli.tables import print_table
 from distill.errors import UserError
+from distill.recipe.steps import PUBLISHING
 
 if TYPE_CHECKING:
     from distill.recipe.model import Recipe
+    from distill.results.eval import Scores
 
 
 RoundOption = Annotated[
@@ -25,7 +27,6 @@ RoundOption = Annotated[
 
 
 @recipe_command(
-    "run",
     about="Run all stages of a recipe, skipping those that are done.",
     examples=[
         "distill run",
@@ -54,7 +55,6 @@ def run(
 
 
 @recipe_command(
-    "generate",
     about="Sample the teacher on each problem; draws only what is missing.",
     examples=[
         "distill generate",
@@ -77,30 +77,28 @@ def generate(
         _refuse_force(given, "generate: --status")
         _show_status(given, of_round)
     else:
-        run_stages("generate", given, retry_errors=retry_errors, rounds=_only(of_round))
+        run_stages(given.command, given, retry_errors=retry_errors, rounds=_only(of_round))
 
 
 @recipe_command(
-    "import",
     about="Read traces made elsewhere (the recipe's traces: section).",
     examples=[
         "distill import recipe.yaml",
     ],
 )
-def import_traces(given: CommonOptions, of_round: RoundOption = None) -> None:
+def import_(given: CommonOptions, of_round: RoundOption = None) -> None:
     """Import existing traces."""
-    run_stages("import", given, rounds=_only(of_round))
+    run_stages(given.command, given, rounds=_only(of_round))
 
 
 @recipe_command(
-    "filter",
     about="Keep the correct, readable and uncontaminated traces; every drop has its reasons.",
     examples=[
         "distill filter",
         "distill filter --explain p17/2  # everything about one trace",
     ],
 )
-def filter_traces(
+def filter_(
     given: CommonOptions,
     explain: Annotated[
         str | None,
@@ -115,11 +113,10 @@ def filter_traces(
         _refuse_force(given, "filter: --explain")
         _explain(given, explain, of_round)
     else:
-        run_stages("filter", given, rounds=_only(of_round))
+        run_stages(given.command, given, rounds=_only(of_round))
 
 
 @recipe_command(
-    "sft",
     about="Fine-tune the student on the kept traces.",
     examples=[
         "distill sft --student qwen-1.5b",
@@ -168,24 +165,22 @@ def sft(
     elif plan:
         show_memory_plan(given, gpus, gpu_memory, of_round)
     else:
-        run_stages("sft", given, rounds=_only(of_round))
+        run_stages(given.command, given, rounds=_only(of_round))
 
 
 @recipe_command(
-    "eval",
     about="Measure base and student on problems that were never trained on.",
     examples=[
         "distill eval",
         "distill eval --set eval.samples_per_problem=16 --force",
     ],
 )
-def evaluate(given: CommonOptions, of_round: RoundOption = None) -> None:
+def eval_(given: CommonOptions, of_round: RoundOption = None) -> None:
     """Measure base and student."""
-    run_stages("eval", given, rounds=_only(of_round))
+    run_stages(given.command, given, rounds=_only(of_round))
 
 
 @recipe_command(
-    "push",
     about="Publish the student, and if asked its training data, on the Hugging Face Hub.",
     examples=[
         "distill push --dry-run",
@@ -228,7 +223,7 @@ def push(
     if dry_run:
         _show_publication(given, flags)
     else:
-        run_stages("push", given, flags=flags)
+        run_stages(given.command, given, flags=flags)
 
 
 def _refuse_force(given: CommonOptions, option: str) -> None:
@@ -260,27 +255,29 @@ def run_stages(
     from distill.runs.listing import note_command
     from distill.runs.runner import run_recipe
     from distill.runs.steps import chosen_part
+    from distill.stages.table import STAGES
 
     place = launched_place()
-    if place is not None and stage != "sft":
+    take_part = getattr(STAGES.get(stage or ""), "take_part", None)
+    if place is not None and take_part is None:
         raise UserError(
             f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
             "other stages in one process; they use all GPUs of the machine by themselves."
         )
     loaded = given.load_whole(flags)
     recipe = loaded.recipe
-    section = "traces" if stage == "import" else stage
+    section = None if stage is None else STAGES[stage].SECTION
     if section is not None and not any(getattr(part, section) for part in recipe.parts):
-        way = ", or name a repository with --repo org/name" if stage == "push" else f" to use `distill {stage}`"
+        way = ", or name a repository with --repo org/name" if stage == PUBLISHING else f" to use `distill {stage}`"
         raise RecipeError(f"{given.recipe}: has no {section}: section. Add one{way}.")
     stages = None if stage is None else [stage]
     run_dir = given.run_dir / recipe.name
     with joined(place, run_dir) as member:
         if isinstance(member, Follower):
-            from distill.stages.sft import train_along
-
-            part = chosen_part(recipe, "sft", rounds[0] if rounds else None)
-            train_along(run_dir / (part.round_name or ""), member)
+            assert take_part is not None
+            assert stage is not None
+            part = chosen_part(recipe, stage, rounds[0] if rounds else None)
+            take_part(run_dir / (part.round_name or ""), member)
             return
         say_step = _silent if given.quiet else print_note
         words = [*given.arguments(), *_as_settings(flags or {})]
@@ -350,7 +347,7 @@ def _show_publication(given: CommonOptions, flags: dict[str, Any]) -> None:
     from distill.stages.push import dry_run
 
     recipe = given.load(flags)
-    plan = dry_run(chosen_run(recipe, given.run_dir / recipe.name, "push", None))
+    plan = dry_run(chosen_run(recipe, given.run_dir / recipe.name, given.command, None))
     if given.as_json:
         print_json(plan_json(plan))
     else:
@@ -361,9 +358,9 @@ def _show_status(given: CommonOptions, of_round: str | None) -> None:
     from distill.runs.steps import chosen_part
     from distill.sampling.status import sampling_status, status_lines
 
-    recipe = chosen_part(given.load(), "generate", of_round)
+    recipe = chosen_part(given.load(), given.command, of_round)
     price = recipe.generate.price if recipe.generate else None
-    status = sampling_status(_folder(given, recipe) / "generate", price)
+    status = sampling_status(_folder(given, recipe) / given.command, price)
     if given.as_json:
         print_json(status)
     else:
@@ -379,7 +376,7 @@ def _explain(given: CommonOptions, wanted: str, of_round: str | None) -> None:
     from distill.runs.explain import explain, story
     from distill.runs.steps import chosen_part
 
-    recipe = chosen_part(given.load(), "filter", of_round)
+    recipe = chosen_part(given.load(), given.command, of_round)
     found = explain(_folder(given, recipe), recipe.traces_stage, wanted)
     if given.as_json:
         print_json(found)
@@ -393,20 +390,23 @@ def _silent(text: str) -> None:
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
     """Print the scores, and where to find the results."""
+    from distill.results.kinds import Results
     from distill.storage.layout import SUMMARY
+    from distill.storage.run_files import RunFiles
 
     folder = run_dir / recipe.name
-    if "eval" in summary:
-        print_table(score_table(summary["eval"]))
+    if (scores := Results.of(summary).eval) is not None:
+        print_table(score_table(scores))
     if summary.get("scores", {}).get("models"):
         print_table(rounds_table(summary["scores"]))
     if _is_newer(folder / "report.html", folder / SUMMARY):  # a failed write was reported by the run
         print_result(f"Report:  {folder / 'report.html'}")
     for name, one in summary.get("rounds", {"": summary}).items():
-        if "sft" in one:
-            print_result(f"{f'Student of {name}:' if name else 'Student:'} {folder / name / 'sft' / 'student'}")
-        if "push" in one:
-            print_result(f"On the Hub: {one['push']['url']}")
+        results = Results.of(one)
+        if results.sft is not None:
+            print_result(f"{f'Student of {name}:' if name else 'Student:'} {RunFiles(folder / name).student}")
+        if results.push is not None:
+            print_result(f"On the Hub: {results.push.url}")
 
 
 def _is_newer(one: Path, other: Path) -> bool:
@@ -417,22 +417,18 @@ def _is_newer(one: Path, other: Path) -> bool:
         return False
 
 
-def score_table(metrics: dict[str, Any]) -> Any:
+def score_table(metrics: "Scores") -> Any:
     from rich.table import Table
 
-    first = metrics["base"]
-    k = first["samples_per_problem"]
-    table = Table(title=f"pass@1 on {first['num_problems']} problems, {k} sample{'s' if k > 1 else ''} each")
+    k = metrics.base.samples_per_problem
+    table = Table(title=f"pass@1 on {metrics.base.num_problems} problems, {k} sample{'s' if k > 1 else ''} each")
     for column in ("", "pass@1", "95% interval", "cut off"):
         table.add_column(column, justify="left" if not column else "right")
-    for role in ("base", "student"):
-        result = metrics[role]
-        low, high = result["interval_95"]
-        cells = f"{result['pass_at_1']:.1%}", f"{low:.1%} to {high:.1%}", f"{result['truncated_share']:.1%}"
-        table.add_row(role, *cells)
-    gain = metrics["difference"]
-    low, high = (100 * bound for bound in gain["interval_95"])
-    table.add_row("difference", f"{100 * gain['pass_at_1']:+.1f}", f"{low:+.1f} to {high:+.1f}", "")
+    for role, result in (("base", metrics.base), ("student", metrics.student)):
+        low, high = result.interval_95
+        table.add_row(role, f"{result.pass_at_1:.1%}", f"{low:.1%} to {high:.1%}", f"{result.truncated_share:.1%}")
+    gain = metrics.difference
+    table.add_row("difference", f"{100 * gain.pass_at_1:+.1f}", _points(gain.interval_95), "")
     return table
 
 

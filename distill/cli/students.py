@@ -43,7 +43,7 @@ def show_memory_plan(
     if given.recipe == DEFAULT_RECIPE and not Path(DEFAULT_RECIPE).exists() and not given.overrides:
         config = SftConfig()
     else:
-        recipe = chosen_part(read_recipe(given.recipe, given.overrides or ()).recipe, "sft", of_round)
+        recipe = chosen_part(read_recipe(given.recipe, given.overrides or ()).recipe, given.command, of_round)
         config, named = recipe.sft, named or ([] if given.student == "all" else [recipe.student])
     there = list(visible_gpus().values())
     gpu_memory = gpu_memory or min((gib for gib in there if math.isfinite(gib)), default=DEFAULT_GPU_GIB)

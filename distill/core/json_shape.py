@@ -22,98 +22,6 @@ TEXT, COUNT, NUMBER, FLAG, NOTHING, OBJECT, ANY = (
 )
 MAX_COUNT = 1 << 63
 
-_COUNTS = {"*": COUNT}
-_YIELD = {"num_problems": COUNT, "num_traces": COUNT, "num_correct": COUNT, "num_kept": COUNT}
-_SCORE = {
-    "model?": TEXT,
-    "num_problems": COUNT,
-    "samples_per_problem": COUNT,
-    "pass_at_1": NUMBER,
-    "interval_95": [NUMBER],
-    "truncated_share": NUMBER,
-    "num_ungraded?": COUNT,
-    "mean_completion_tokens": (NUMBER, NOTHING),
-}
-_GAIN = {"pass_at_1": NUMBER, "interval_95": [NUMBER], "num_gained": COUNT, "num_lost": COUNT}
-_SCORES = {"base": _SCORE, "student": _SCORE, "difference": _GAIN}
-_SAMPLES = {
-    "num_samples": COUNT,
-    "num_problems": COUNT,
-    "num_problems_by_source": _COUNTS,
-    "finish_reasons": _COUNTS,
-    "num_prompt_tokens?": (COUNT, NOTHING),
-    "num_completion_tokens?": (COUNT, NOTHING),
-}
-METRICS: dict[str, Shape] = {
-    "generate": {
-        **_SAMPLES,
-        "teacher": TEXT,
-        "teacher_revision?": (TEXT, NOTHING),
-        "samples_per_problem?": COUNT,
-        "num_examples?": COUNT,
-        "num_not_needed?": COUNT,
-        "num_damaged_records?": COUNT,
-        "num_problems_excluded?": COUNT,
-        "tokens_per_second?": (NUMBER, NOTHING),
-        "sampling?": OBJECT,
-        "cost?": {"amount": NUMBER, "currency": TEXT},
-    },
-    "import": {**_SAMPLES, "num_skipped": COUNT, "skipped?": _COUNTS},
-    "filter": {
-        "num_traces": COUNT,
-        "num_kept": COUNT,
-        "num_problems?": COUNT,
-        "num_problems_kept?": COUNT,
-        "num_ungraded?": COUNT,
-        "num_well_formed?": COUNT,
-        "num_kept_tokens?": (COUNT, NOTHING),
-        "tokens_counted_by?": (TEXT, NOTHING),
-        "correct_share?": (NUMBER, NOTHING),
-        "dropped": _COUNTS,
-        "reasons?": _COUNTS,
-        "graded_by?": _COUNTS,
-        "by_source?": {"*": _YIELD},
-        "by_pass_rate?": {"*": _YIELD},
-    },
-    "sft": {
-        "student": TEXT,
-        "student_revision?": (TEXT, NOTHING),
-        "method?": TEXT,
-        "num_rows": COUNT,
-        "num_steps": COUNT,
-        "final_loss": NUMBER,
-        "epochs?": NUMBER,
-        "batch_size?": COUNT,
-        "learning_rate?": NUMBER,
-        "num_tokens?": COUNT,
-        "num_trained_tokens?": COUNT,
-        "tokens_per_second?": (NUMBER, NOTHING),
-        "gpu_peak_gib?": (NUMBER, NOTHING),
-        "history?": [OBJECT],
-        "closing_check?": (
-            NOTHING,
-            {
-                "num_prompts": COUNT,
-                "thinks": COUNT,
-                "closes": COUNT,
-                "answers": COUNT,
-                "stops": COUNT,
-                "warning": (TEXT, NOTHING),
-            },
-        ),
-    },
-    "eval": {**_SCORES, "benchmarks": [{"name": TEXT, **_SCORES}], "protocol": OBJECT},
-    "push": {
-        "url": TEXT,
-        "repo?": TEXT,
-        "already_there": FLAG,
-        "num_files": COUNT,
-        "num_files_changed": COUNT,
-        "pushed": [{"repo": TEXT, "branch": TEXT, "*": ANY}],
-    },
-}
-"""The shape of each stage's metrics."""
-
 PROBLEM: Shape = {
     "id": TEXT,
     "prompt": [{"role": TEXT, "content": TEXT}],
@@ -134,7 +42,7 @@ VERDICT: Shape = {
 }
 """Shapes of the rows of `problems.jsonl` and `verdicts.jsonl`."""
 
-_MANIFEST: dict[str, Shape] = {
+MANIFEST: Shape = {
     "stage": TEXT,
     "fingerprint": TEXT,
     "identity": OBJECT,
@@ -150,27 +58,7 @@ _MANIFEST: dict[str, Shape] = {
     "recipe?": (OBJECT, NOTHING),
     "files?": {"*": TEXT},
 }
-_INPUTS: dict[str, Shape] = {
-    "generate": {"problems?": TEXT},
-    "import": {"traces?": [OBJECT], "measured?": TEXT},
-    "filter": {"traces?": TEXT, "problems?": TEXT},
-    "sft": {"student?": TEXT, "student_revision?": (TEXT, NOTHING), "rows?": (TEXT, {"*": TEXT}), "seed?": COUNT},
-    "eval": {"student?": TEXT},
-}
-"""The parts of each stage's identity that other stages read."""
-
-
-def fault_of(manifest: Mapping[str, Any], stage: str) -> str:
-    """Return what is wrong with a manifest, in words; empty if nothing is.
-
-    Args:
-        manifest: the content of the file.
-        stage: the stage it belongs to. For an unknown one, only what all manifests have in common is checked.
-    """
-    if stage in METRICS and manifest.get("stage") != stage:
-        return f"stage is {_short(manifest.get('stage'))}, not {stage}"
-    whole = {**_MANIFEST, "metrics": METRICS.get(stage, OBJECT), "identity": _INPUTS.get(stage, OBJECT)}
-    return fault(manifest, whole)
+"""The shape of what all manifests have in common."""
 
 
 def fault(value: Any, shape: Shape, at: str = "") -> str:

@@ -228,24 +228,6 @@ class Verdict(Record):
         return (self.problem_id, self.sample_index)
 
 
-@dataclass(frozen=True, slots=True)
-class EvalResult(Record):
-    """One model's score on one problem set. Shares and pass@1 lie in [0, 1]."""
-
-    model: str
-    num_problems: int
-    samples_per_problem: int
-    pass_at_1: float
-    interval_95: tuple[float, float]
-    truncated_share: float
-    num_ungraded: int
-    mean_completion_tokens: float
-
-    def __post_init__(self) -> None:
-        low, high = self.interval_95  # a list if it comes from JSON
-        object.__setattr__(self, "interval_95", (low, high))
-
-
 def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
     """Return a content hash (16 hex digits), which is the same for a problem in any order and any data set."""
     content = json.dumps([prompt, task, answer], ensure_ascii=True, sort_keys=True)

@@ -114,7 +114,7 @@ class TransformersEngine:
             name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
             # Without a number of threads: it is a setting of the computing thread, which is not this one.
             self._load = LoadFollower()
-        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
+        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format, key="")
         check_template(self._tokenizer, spec)
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             spec.model_path, dtype=getattr(torch, name), trust_remote_code=False

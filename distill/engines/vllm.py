@@ -68,7 +68,7 @@ class VllmEngine:
         from transformers import AutoConfig
 
         on_gpu = torch.cuda.is_available()
-        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format)
+        self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format, key="")
         config = AutoConfig.from_pretrained(spec.model_path, trust_remote_code=False).get_text_config()
         check_template(self._tokenizer, spec)
         max_model_len = _context_needed(spec, self._tokenizer, config)

@@ -140,11 +140,11 @@ def _memory(seen: PlanContext) -> Iterator[TightLimit]:
         has = f"each GPU has {free} GiB" if machine.num_gpus else f"{free} GiB are free"
         takes = f"{name} needs {' to '.join(dict.fromkeys(needed.split(' to ')))} GiB, and {has}"
         if memory.low > there:
-            yield TightLimit("memory", f"{takes}: it does not fit. {ways_to_fit(seen, name)}", stops=True)
-        elif name == "sft" or not machine.num_gpus:
-            yield TightLimit("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, name)}")
+            yield TightLimit("memory", f"{takes}: it does not fit. {ways_to_fit(seen, stage)}", stops=True)
+        elif stage.trains or not machine.num_gpus:
+            yield TightLimit("memory", f"{takes} ({memory.basis}). {ways_to_fit(seen, stage)}")
         elif memory.low > FULL_SHARE * there:
-            yield TightLimit("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, name)}")
+            yield TightLimit("memory", f"{takes}: little room is left for a KV cache. {ways_to_fit(seen, stage)}")
 
 
 def _disk(seen: PlanContext) -> Iterator[TightLimit]:
@@ -163,7 +163,7 @@ def _gpus(seen: PlanContext) -> Iterator[TightLimit]:
     machine = seen.machine
     in_one = min(machine.num_gpus, GPUS_A_MACHINE)  # sampling runs on one machine
     for name, stage in seen.stages.items():
-        if name not in ("generate", "eval") or stage.standing.state == DONE or not stage.num_gpus:
+        if not stage.samples or stage.standing.state == DONE or not stage.num_gpus:
             continue
         if stage.num_gpus > in_one:
             yield TightLimit(
@@ -181,9 +181,9 @@ def _gpus(seen: PlanContext) -> Iterator[TightLimit]:
             uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
             if replicas > config.replicas or machine.num_gpus > in_one:
                 yield TightLimit("idle_gpus", f"{uses}{more if replicas > config.replicas else ''}.")
-    sft = seen.stages.get("sft")
-    if seen.layout is None and sft is not None and sft.notes:
-        yield TightLimit("layout", sft.notes[0], stops=True)
+    trains = next((stage for stage in seen.stages.values() if stage.trains), None)
+    if seen.layout is None and trains is not None and trains.notes:
+        yield TightLimit("layout", trains.notes[0], stops=True)
 
 
 def _busy(seen: PlanContext) -> Iterator[TightLimit]:
@@ -221,7 +221,7 @@ def _statistics(seen: PlanContext) -> Iterator[TightLimit]:
                     f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "
                     f"pass@1 will be up to ±{width} points wide.",
                 )
-    if "sft" in seen.recipe.stage_names and seen.rows.num.high < seen.recipe.sft.batch_size:
+    if seen.recipe.trains and seen.rows.num.high < seen.recipe.sft.batch_size:
         yield TightLimit(
             "few_rows",
             f"at most {counted(round(seen.rows.num.high), 'row')} may be kept, less than one step of sft.batch_size "

@@ -15,10 +15,14 @@ from distill.estimates.quantities import Range
 from distill.estimates.text_tokens import TokenRate
 from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
+from distill.results.filter import FilterMetrics
+from distill.results.generate import GenerateMetrics
+from distill.results.import_traces import ImportMetrics
 from distill.sampling.status import sampling_status
 from distill.sources.tables import file_rows
-from distill.storage.layout import KEPT, LEDGER
+from distill.storage.layout import LEDGER
 from distill.storage.ledger import index_ledger
+from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import stored_traces
 
@@ -104,20 +108,20 @@ def measure(run_dir: Path, recipe: Recipe, rate: TokenRate, quick: bool = False)
     """
     if not run_dir.is_dir():
         return Measured()
-    source = run_dir / recipe.traces_stage
+    files, source = RunFiles(run_dir), run_dir / recipe.traces_stage
     same_traces = _is_same_source(recipe, _identity(source))
-    same_filter = same_traces and _agrees(recipe.filter, _identity(run_dir / "filter"), {"compute", "judge"})
-    same_training = _agrees(recipe.sft, _identity(run_dir / "sft"), NOT_TRAINING_SPEED)
+    same_filter = same_traces and _agrees(recipe.filter, _identity(files.graded), {"compute", "judge"})
+    same_training = _agrees(recipe.sft, _identity(files.trained), NOT_TRAINING_SPEED)
     student = find_student(recipe.student).hub_id
-    same_training = same_training and (_identity(run_dir / "sft") or {}).get("student") == student
-    same_eval = recipe.eval is not None and _agrees(recipe.eval, _identity(run_dir / "eval"), NOT_ANSWERS)
+    same_training = same_training and (_identity(files.trained) or {}).get("student") == student
+    same_eval = recipe.eval is not None and _agrees(recipe.eval, _identity(files.measured), NOT_ANSWERS)
     is_drawn = recipe.generate is not None
     return Measured(
         traces=_traces(source, quick) if same_traces and is_drawn else None,
         imported=_imported(source, rate) if same_traces and not is_drawn else None,
-        kept=_kept(run_dir, rate) if same_filter else None,
-        training_speed=_training_speed(run_dir / "sft" / "metrics.jsonl") if same_training else None,
-        answers=_answers(run_dir / "eval", quick) if same_eval else None,
+        kept=_kept(files, rate) if same_filter else None,
+        training_speed=_training_speed(files.curve) if same_training else None,
+        answers=_answers(files, quick) if same_eval else None,
     )
 
 
@@ -156,14 +160,13 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 def _traces(folder: Path, quick: bool) -> Sampled | None:
     manifest = _manifest(folder)
     if manifest is not None:
-        metrics = manifest["metrics"]
-        num = metrics.get("num_samples", 0)
-        if not num or not metrics.get("num_completion_tokens"):
+        metrics = GenerateMetrics.from_json(manifest["metrics"])
+        num = metrics.num_samples
+        if not num or not metrics.num_completion_tokens:
             return None
-        prompt = metrics.get("num_prompt_tokens", 0) / num
-        speed = metrics.get("tokens_per_second")
-        return Sampled(num, prompt, metrics["num_completion_tokens"] / num, speed)
-    if folder.name != "generate" or not folder.is_dir() or (quick and _is_large(folder)):
+        speed = metrics.tokens_per_second
+        return Sampled(num, metrics.num_prompt_tokens / num, metrics.num_completion_tokens / num, speed)
+    if not folder.is_dir() or (quick and _is_large(folder)):
         return None
     try:
         status = sampling_status(folder)
@@ -184,25 +187,26 @@ def _is_large(folder: Path) -> bool:
 
 def _imported(folder: Path, rate: TokenRate) -> Imported | None:
     manifest = _manifest(folder)
-    num = manifest["metrics"].get("num_samples") if manifest else None
-    if not manifest or not num:
+    metrics = ImportMetrics.from_json(manifest["metrics"]) if manifest else None
+    if metrics is None or not metrics.num_samples:
         return None
+    num = metrics.num_samples
     said = f"{num:,} traces, imported by this run"
     # The tokens of imported traces are known only if their source records them.
-    if counted := manifest["metrics"].get("num_completion_tokens"):
+    if counted := metrics.num_completion_tokens:
         return Imported(num, Range.exact(counted / num, said))
     texts = [trace.text for trace in islice(stored_traces(folder), SHOWN_ROWS)]
     return Imported(num, _mean_tokens(texts, rate, said))
 
 
-def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
-    manifest = _manifest(run_dir / "filter")
+def _kept(run: RunFiles, rate: TokenRate) -> Kept | None:
+    manifest = _manifest(run.graded)
     if manifest is None:
         return None
-    metrics = manifest["metrics"]
-    num = metrics["num_kept"]
+    metrics = FilterMetrics.from_json(manifest["metrics"])
+    num = metrics.num_kept
     said = f"{num:,} row{'' if num == 1 else 's'}, kept by this run"
-    files = sorted((run_dir / "filter" / KEPT).glob("*.parquet"))
+    files = sorted(run.kept.glob("*.parquet"))
     is_little = False
     prompts: list[str] = []
     completions: list[str] = []
@@ -217,7 +221,7 @@ def _kept(run_dir: Path, rate: TokenRate) -> Kept | None:
                 completions.append(completion)
     except (DistillError, OSError, KeyError, TypeError):  # damaged; the run will report it
         is_little = False
-    if counted := metrics.get("num_kept_tokens"):
+    if counted := metrics.num_kept_tokens:
         tokens = Range.exact(counted / max(1, num), said)
     else:
         tokens = _mean_tokens(completions, rate, said)
@@ -250,10 +254,10 @@ def _training_speed(file: Path) -> float | None:
     return sum(speeds) / len(speeds) if speeds else None
 
 
-def _answers(folder: Path, quick: bool) -> Sampled | None:
+def _answers(run: RunFiles, quick: bool) -> Sampled | None:
     num = prompt = completion = 0
     for role in ("base", "student"):
-        ledger = folder / role / LEDGER
+        ledger = run.answers(role) / LEDGER
         if not ledger.exists() or (quick and ledger.stat().st_size > QUICK_BYTES):
             continue
         tally = index_ledger(ledger).tally

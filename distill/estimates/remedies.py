@@ -11,9 +11,10 @@ from distill.estimates.measured import Measured
 from distill.estimates.models import ModelFacts
 from distill.estimates.quantities import Range
 from distill.estimates.sampling_cost import SamplingLoad, gpu_gib_needed, gpus_of_a_copy, placed
-from distill.estimates.stage import MEMORY, StageEstimate
+from distill.estimates.stage import MEMORY, STUDENT, TEACHER, StageEstimate
 from distill.estimates.training_cost import Rows, training_quantities
 from distill.recipe.model import Recipe
+from distill.storage.run_files import TRAINED
 from distill.training.layout import Layout
 
 MAX_GPUS = 1_024
@@ -42,9 +43,9 @@ class PlanContext:
     """Free disk space for the run; `None`: another machine."""
 
 
-def ways_to_fit(seen: PlanContext, stage: str) -> str:
+def ways_to_fit(seen: PlanContext, stage: StageEstimate) -> str:
     """Return a sentence with changes that would make a stage fit."""
-    if stage == "sft":
+    if stage.trains:
         ways = list(_ways_to_train(seen))
         shows = (
             f"`distill sft --plan --gpus {seen.machine.num_gpus}` shows what fits. " if seen.machine.num_gpus else ""
@@ -52,8 +53,10 @@ def ways_to_fit(seen: PlanContext, stage: str) -> str:
         if not ways:
             return shows + _larger(seen, "student")
         return shows + (f"Any of these would do: {', '.join(ways)}." if len(ways) > 1 else f"{ways[0]} would do.")
-    if stage == "filter":
-        return "Fewer filter.compute.workers would do."
+    if stage.to_fit:
+        return stage.to_fit
+    if not stage.samples:
+        return "A machine with more memory would do."
     if not seen.machine.num_gpus:
         return _ways_to_sample_on_cpu(seen, stage)
     return _ways_to_sample(seen, stage)
@@ -93,10 +96,10 @@ def _trains(
 ) -> bool:
     """Return whether training fits with other settings."""
     machine = machine or seen.machine
-    recipe = seen.recipe.model_copy(update={"sft": seen.recipe.sft.model_copy(update=dict(update))})
+    recipe = seen.recipe.model_copy(update={TRAINED: seen.recipe.sft.model_copy(update=dict(update))})
     rows = replace(seen.rows, longest=min(seen.rows.longest, longest), row_tokens=seen.rows.row_tokens.at_most(longest))
     found = training_quantities(recipe, rows, seen.student, machine, Measured())[0].get(MEMORY)
-    now = seen.stages["sft"].quantities[MEMORY]
+    now = next(stage for stage in seen.stages.values() if stage.trains).quantities[MEMORY]
     there = machine.gpu_gib if machine.num_gpus else usable_memory_gib(machine)
     # If rows of usual length fit already, the change has to make the longest rows fit too.
     return found is not None and (found.low if now.low > there else found.high) <= there
@@ -110,13 +113,13 @@ def _larger(seen: PlanContext, model: str) -> str:
     return f"No setting makes it fit here: it takes GPUs ({elsewhere}), or a smaller {model}."
 
 
-def _model_of(seen: PlanContext, stage: str) -> tuple[ModelFacts | None, str]:
-    return (seen.teacher, "teacher") if stage == "generate" else (seen.student, "student")
+def _model_of(seen: PlanContext, stage: StageEstimate) -> tuple[ModelFacts | None, str]:
+    return (seen.teacher if stage.samples == TEACHER else seen.student), stage.samples or STUDENT
 
 
-def _ways_to_sample(seen: PlanContext, stage: str) -> str:
+def _ways_to_sample(seen: PlanContext, stage: StageEstimate) -> str:
     model, name = _model_of(seen, stage)
-    compute = getattr(seen.recipe, stage).compute
+    compute = getattr(seen.recipe, stage.stage).compute
     if model is None or model.weights_gib is None:
         return _larger(seen, name)
     there = min(seen.machine.num_gpus, GPUS_A_MACHINE) // (compute.replicas * compute.pipeline_parallel)
@@ -126,20 +129,20 @@ def _ways_to_sample(seen: PlanContext, stage: str) -> str:
         if number <= now or gpu_gib_needed(model.weights_gib, shared) > seen.machine.gpu_gib:
             continue
         if number <= there:
-            return f"{stage}.compute.tensor_parallel: {number} would do."
+            return f"{stage.stage}.compute.tensor_parallel: {number} would do."
         needed = gpus_of_a_copy(shared) * compute.replicas
-        fewer = f"fewer {stage}.compute.replicas, " if compute.replicas > 1 else ""
-        served = ", a server (generate.compute.base_urls)" if stage == "generate" else ""
+        fewer = f"fewer {stage.stage}.compute.replicas, " if compute.replicas > 1 else ""
+        served = ", a server (generate.compute.base_urls)" if stage.samples == TEACHER else ""
         return f"It takes {fewer}{needed} such GPUs in one machine{served}, or a smaller {name}."
     return _larger(seen, name)
 
 
-def _ways_to_sample_on_cpu(seen: PlanContext, stage: str) -> str:
+def _ways_to_sample_on_cpu(seen: PlanContext, stage: StageEstimate) -> str:
     model, name = _model_of(seen, stage)
-    compute = getattr(seen.recipe, stage).compute
+    compute = getattr(seen.recipe, stage.stage).compute
     free_gib = usable_memory_gib(seen.machine)
     if model is None or model.weights_gib is None or model.weights_gib > free_gib:
         return _larger(seen, name)
-    ways = [f"fewer {stage}.compute.replicas"] if compute.replicas > 1 else []
-    ways += [f"fewer {stage}.compute.max_num_seqs", f"a smaller {name}"]
+    ways = [f"fewer {stage.stage}.compute.replicas"] if compute.replicas > 1 else []
+    ways += [f"fewer {stage.stage}.compute.max_num_seqs", f"a smaller {name}"]
     return f"These would help: {', '.join(ways)}."

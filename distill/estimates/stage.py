@@ -36,6 +36,9 @@ class StageProgress:
         return {"state": self.state, "why": self.why, "remaining": round(self.remaining, 4), "seconds": self.seconds}
 
 
+TEACHER, STUDENT = "teacher", "student"
+
+
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
     """Quantities of a whole stage, and its progress."""
@@ -47,6 +50,11 @@ class StageEstimate:
     """What could not be estimated, and why."""
     num_gpus: int = 0
     """GPUs that it uses."""
+    samples: str = ""
+    """The model that it samples: `teacher` or `student`."""
+    trains: bool = False
+    to_fit: str = ""
+    """What would make it need less memory, if that is one thing."""
     standing: StageProgress = field(default_factory=lambda: StageProgress(NEW))
 
     @property
@@ -62,7 +70,7 @@ class StageEstimate:
         if self.standing.state == DONE or quantity in self.quantities:
             return False
         if quantity == COST:
-            takes = GPU_HOURS in self.quantities or CPU_HOURS in self.quantities or self.stage == "generate"
+            takes = GPU_HOURS in self.quantities or CPU_HOURS in self.quantities or self.samples == TEACHER
             return takes or self.is_unknown(SECONDS)
         if quantity in (GPU_HOURS, CPU_HOURS):
             return self.is_unknown(SECONDS)

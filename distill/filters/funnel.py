@@ -1,12 +1,11 @@
 """Counts over verdicts for manifest and report: the funnel, and the yield by source and by pass rate."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
-from distill.core.formatting import mapping, number
 from distill.core.records import REASONS, Verdict
+from distill.results.filter import FilterMetrics, Yield
 
 PASS_RATES = ("none right", "up to 25%", "up to 50%", "up to 75%", "under 100%", "all right", "ungraded")
 """Bins for the share of correct traces among a problem's graded ones."""
@@ -17,7 +16,7 @@ MALFORMED = frozenset({"no_think", "unclosed_think", "several_thinks", "empty_an
 
 
 @dataclass(slots=True)
-class _Yield:
+class _Yields:
     num_problems: int = 0
     num_traces: int = 0
     num_correct: int = 0
@@ -29,8 +28,8 @@ class _Yield:
         self.num_correct += sum(verdict.correct is True for verdict in verdicts)
         self.num_kept += sum(verdict.kept for verdict in verdicts)
 
-    def to_json(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("num_problems", "num_traces", "num_correct", "num_kept")}
+    def metrics(self) -> Yield:
+        return Yield(**asdict(self))
 
 
 @dataclass(slots=True)
@@ -71,12 +70,12 @@ class Funnel:
     num_ungraded: int = 0
     num_well_formed: int = 0
     _kept_tokens: TokenSum = field(default_factory=TokenSum)
-    _all: _Yield = field(default_factory=_Yield)
+    _all: _Yields = field(default_factory=_Yields)
     _first: Counter[str] = field(default_factory=Counter)
     _every: Counter[str] = field(default_factory=Counter)
     _graded_by: Counter[str] = field(default_factory=Counter)
-    _by_source: dict[str, _Yield] = field(default_factory=dict)
-    _by_pass_rate: dict[str, _Yield] = field(default_factory=dict)
+    _by_source: dict[str, _Yields] = field(default_factory=dict)
+    _by_pass_rate: dict[str, _Yields] = field(default_factory=dict)
 
     @property
     def num_traces(self) -> int:
@@ -104,30 +103,30 @@ class Funnel:
         self._first.update(verdict.reasons[0] for verdict in verdicts if verdict.reasons)
         self._every.update(reason for verdict in verdicts for reason in verdict.reasons)
         self._graded_by.update(verdict.graded_by for verdict in verdicts if verdict.correct is not None)
-        self._by_source.setdefault(source, _Yield()).add(verdicts)
-        self._by_pass_rate.setdefault(_bin(verdicts), _Yield()).add(verdicts)
+        self._by_source.setdefault(source, _Yields()).add(verdicts)
+        self._by_pass_rate.setdefault(_bin(verdicts), _Yields()).add(verdicts)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts, JSON-ready."""
+    def metrics(self) -> FilterMetrics:
+        """Return the counts."""
         num_graded = self._all.num_traces - self.num_ungraded
-        return {
-            "num_traces": self._all.num_traces,
-            "num_kept": self._all.num_kept,
-            "num_problems": self._all.num_problems,
-            "num_problems_kept": self.num_problems_kept,
-            "correct_share": self._all.num_correct / num_graded if num_graded else None,
-            "num_ungraded": self.num_ungraded,
-            "num_well_formed": self.num_well_formed,
-            "num_kept_tokens": self._kept_tokens.total,
-            "tokens_counted_by": self._kept_tokens.counted_by,
-            "dropped": {reason: self._first[reason] for reason in REASONS if self._first[reason]},
-            "reasons": {reason: self._every[reason] for reason in REASONS if self._every[reason]},
-            "graded_by": dict(sorted(self._graded_by.items())),
-            "by_source": {source: found.to_json() for source, found in sorted(self._by_source.items())},
-            "by_pass_rate": {
-                name: self._by_pass_rate[name].to_json() for name in PASS_RATES if name in self._by_pass_rate
+        return FilterMetrics(
+            num_traces=self._all.num_traces,
+            num_kept=self._all.num_kept,
+            num_problems=self._all.num_problems,
+            num_problems_kept=self.num_problems_kept,
+            correct_share=self._all.num_correct / num_graded if num_graded else None,
+            num_ungraded=self.num_ungraded,
+            num_well_formed=self.num_well_formed,
+            num_kept_tokens=self._kept_tokens.total,
+            tokens_counted_by=self._kept_tokens.counted_by,
+            dropped={reason: self._first[reason] for reason in REASONS if self._first[reason]},
+            reasons={reason: self._every[reason] for reason in REASONS if self._every[reason]},
+            graded_by=dict(sorted(self._graded_by.items())),
+            by_source={source: found.metrics() for source, found in sorted(self._by_source.items())},
+            by_pass_rate={
+                name: self._by_pass_rate[name].metrics() for name in PASS_RATES if name in self._by_pass_rate
             },
-        }
+        )
 
 
 def _bin(verdicts: Sequence[Verdict]) -> str:
@@ -144,13 +143,8 @@ def _bin(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def funnel_steps(metrics: Mapping[str, Any] | None) -> list[tuple[str, int]]:
-    """Return the funnel's steps for display: all samples, each first reason, kept traces."""
-    found = mapping(metrics)
-    if number(found.get("num_traces")) is None:
+def funnel_steps(metrics: FilterMetrics | None) -> list[tuple[str, int]]:
+    """Return the funnel's steps for display: all samples, each first reason, kept traces; none before the filter."""
+    if metrics is None:
         return []
-    return [
-        ("sampled", found["num_traces"]),
-        *mapping(found.get("dropped")).items(),
-        ("kept", found.get("num_kept", 0)),
-    ]
+    return [("sampled", metrics.num_traces), *metrics.dropped.items(), ("kept", metrics.num_kept)]

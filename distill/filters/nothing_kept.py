@@ -6,17 +6,13 @@ from typing import Any
 from distill.core.plurals import counted
 from distill.core.records import REASON_KEYS, REASONS
 from distill.recipe.model import Recipe
+from distill.results.filter import FilterMetrics
 
 NUM_REASONS = 3
 _ABSENT = object()
 
 
-def has_kept_nothing(stage: str, metrics: Mapping[str, Any]) -> bool:
-    """Return whether a finished stage is a filter that kept nothing, which leaves later stages without input."""
-    return stage == "filter" and metrics.get("num_kept") == 0
-
-
-def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> str:
+def nothing_kept(metrics: FilterMetrics, recipe: Recipe, wanted_by: str) -> str:
     """Return why nothing was kept, and what would change that, as text of several lines.
 
     Args:
@@ -24,7 +20,7 @@ def nothing_kept(metrics: Mapping[str, Any], recipe: Recipe, wanted_by: str) -> 
         recipe: the filter's recipe.
         wanted_by: the command that stops here.
     """
-    num_traces, reasons = metrics["num_traces"], metrics.get("reasons") or metrics["dropped"]
+    num_traces, reasons = metrics.num_traces, metrics.reasons
     if num_traces and reasons.get("error") == num_traces:
         return f"{wanted_by}: the filter kept none of {counted(num_traces, 'trace')}: {_all_errors(recipe)}"
     most = sorted(reasons.items(), key=lambda pair: -pair[1])[:NUM_REASONS]

@@ -13,6 +13,8 @@ from distill.errors import ModelError
 from distill.models.chat_templates import TemplateError, render_all
 from distill.storage.files import read_json
 
+TEMPLATE_KEY = "sft.chat_template"
+"""The key of a recipe that names a template for training."""
 TOKENIZER = "tokenizer.json"
 """The file of every fast tokenizer, which the tokenizers library reads without transformers."""
 
@@ -60,7 +62,7 @@ def template_text(name: str | None) -> str | None:
     from jinja2 import TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    place = f"sft.chat_template: {name}"
+    place = f"{TEMPLATE_KEY}: {name}"
     path = Path(name.removeprefix(FILE_TEMPLATE))
     try:
         if (kind := kind_of(path)) not in (FILE, MISSING):
@@ -93,7 +95,11 @@ def _known_template(chat_format: str) -> str:
 
 
 def load_tokenizer(
-    path: Path, chat_format: str | None, stop_token: str | None = None, template: str | None = None
+    path: Path,
+    chat_format: str | None,
+    stop_token: str | None = None,
+    template: str | None = None,
+    key: str = TEMPLATE_KEY,
 ) -> Tokenizer:
     """Return the tokenizer at `path`, with its end-of-sequence token set to the one that ends an assistant's turn.
 
@@ -102,6 +108,7 @@ def load_tokenizer(
         chat_format: the template to use if the model has none.
         stop_token: the token that must end an answer; ignored with a `template`. Default: taken from the chat template.
         template: text of the template to use instead of the model's own.
+        key: of the recipe that names another template, for messages; empty if none does.
 
     Raises:
         ModelError: there is no chat template, it cannot render a turn, or the vocabulary does not have the stop token.
@@ -119,16 +126,16 @@ def load_tokenizer(
         if chat_format is None:
             raise ModelError(
                 f"{path}: the model has no chat template, and none is known for it. Use a model from the student "
-                "table, set sft.chat_template, or save a chat_template.jinja beside its tokenizer."
+                f"table, {f'set {key}, ' if key else ''}or save a chat_template.jinja beside its tokenizer."
             )
         tokenizer.chat_template = _known_template(chat_format)
     try:
         tail = _turn_tail(tokenizer)
     except TemplateError as error:
-        whose = "the template that sft.chat_template names" if template is not None else f"{path}: the chat template"
+        whose = f"the template that {key} names" if template is not None else f"{path}: the chat template"
+        way = f"Give another one in {key}, or use" if key else "Mend it, or use"
         raise ModelError(
-            f"{whose} cannot render a question and an answer ({error.why}). Give another one in sft.chat_template, or "
-            "use another model."
+            f"{whose} cannot render a question and an answer ({error.why}). {way} another model."
         ) from None
     stop = stop_token or _turn_end(tokenizer, tail)
     if stop is None or not _is_token(tokenizer, stop):
@@ -136,7 +143,7 @@ def load_tokenizer(
             f"{path}: no stop token: the chat template ends an assistant's turn with "
             f"{tail[:40]!r} and the model's vocabulary has "
             f"{'no special token there' if stop is None else f'no token {stop!r}'}. Give it another template "
-            "(sft.chat_template) whose turns end with a token of this model."
+            f"({key or 'chat_template.jinja beside its tokenizer'}) whose turns end with a token of this model."
         )
     # Bases such as Qwen2.5-Math declare another end of sequence than their chat template uses. A student that learnt
     # that one would never stop by itself.

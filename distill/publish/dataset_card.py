@@ -12,44 +12,13 @@ from typing import Any
 
 from distill import __version__
 from distill.core.redaction import local_name, redact
+from distill.filters.row_tables import DROPPED_COLUMNS, KEPT_COLUMNS
 from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, render
 from distill.publish.model_card import MARKER, funnel, language_metadata, sources
 
 TEMPLATE = "dataset_card.md.jinja"
-KEPT_COLUMNS = {
-    "prompt": "the question as chat messages, as the student sees it",
-    "completion": "the answer as a chat message: `<think>` … `</think>`, then the final answer",
-    "problem_id": "the problem's id; a hash of its content where its source has none",
-    "task": "how the answer was graded",
-    "source": "where the problem comes from",
-    "answer": "the expected answer",
-    "extracted_answer": "the final answer that was found in the completion",
-    "graded_by": "what decided the grade: `rule`, `majority` or `judge`",
-    "teacher": "the model that wrote the trace",
-    "teacher_revision": "its revision",
-    "sample_index": "number of the sample among those of its problem",
-    "num_completion_tokens": "length in the teacher's tokens; null where not known",
-    "num_student_tokens": "length in the student's tokens; null where not counted",
-}
-DROPPED_COLUMNS = {
-    "prompt": "the question as chat messages",
-    "text": "the trace, word for word",
-    "reasons": "every reason for the drop, from the list below",
-    "details": "more on some reasons, as JSON",
-    "correct": "whether the answer is right; null where it could not be graded",
-    "problem_id": "the problem's id",
-    "sample_index": "number of the sample among those of its problem",
-    "answer": "the expected answer",
-    "extracted_answer": "the final answer that was found",
-    "graded_by": "what decided the grade",
-    "finish_reason": "`stop`, `length`, `loop` or `error`",
-    "error": "what went wrong, for `error`",
-    "num_completion_tokens": "length in the teacher's tokens; null where not known",
-    "num_student_tokens": "length in the student's tokens; null where not counted",
-    "source": "where the problem comes from",
-}
 
 
 def dataset_card(
@@ -78,7 +47,7 @@ def dataset_card(
         "language": language_metadata(facts),
         "task_categories": ["text-generation"],
         "tags": ["reasoning", "distillation", "distill", "synthetic"],
-        "size_categories": [_size(facts.filtered["num_kept"] + (num_dropped or 0))],
+        "size_categories": [_size(facts.filtered.num_kept + (num_dropped or 0))],
         "configs": [
             {"config_name": name, "data_files": [{"split": "train", "path": f"{folders[name]}/*.parquet"}]}
             for name in configs
@@ -92,11 +61,11 @@ def dataset_card(
         "description": facts.recipe.description,
         "filtered": facts.filtered,
         "funnel": funnel(facts.filtered),
-        "reasons": facts.filtered.get("reasons", {}),
+        "reasons": facts.filtered.reasons,
         "sources": [{**row, "licence": dict(source_licences).get(row["hub"] or "", None)} for row in sources(facts)],
         "certificate": facts.certificate,
-        "kept_columns": KEPT_COLUMNS,
-        "dropped_columns": DROPPED_COLUMNS,
+        "kept_columns": {name: about for name, (_, about) in KEPT_COLUMNS.items()},
+        "dropped_columns": {name: about for name, (_, about) in DROPPED_COLUMNS.items()},
         "num_dropped": num_dropped,
         "teachers": [
             (local_name(name), is_hub_id(name), revision, licence)

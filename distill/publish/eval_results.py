@@ -9,7 +9,6 @@ There is one file for each benchmark that is a Hub dataset and was measured whol
 Format: https://huggingface.co/docs/hub/eval-results.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from distill.publish.facts import RunFacts, is_hub_id
 from distill.publish.files import PublishedFile, text_file
 from distill.publish.markdown import one_line
 from distill.recipe.problems import ProblemSource
+from distill.results.eval import Benchmark
 from distill.sources.problems import HELD_OUT, benchmark_name
 
 FOLDER = ".eval_results"
@@ -36,9 +36,9 @@ class LeaderboardEntry:
     """Whether all of it was measured; a score on a part is not comparable with scores on the whole."""
 
 
-def scores_by_benchmark(facts: RunFacts) -> list[Mapping[str, Any]]:
+def scores_by_benchmark(facts: RunFacts) -> list[Benchmark]:
     """Return base, student and difference on each benchmark; empty if nothing was measured."""
-    return list(facts.metrics("eval").get("benchmarks", []))
+    return facts.scores.benchmarks if facts.scores else []
 
 
 def benchmark_places(facts: RunFacts) -> dict[str, LeaderboardEntry]:
@@ -63,22 +63,22 @@ def eval_result_files(facts: RunFacts, repo: str) -> list[PublishedFile]:
     places = benchmark_places(facts)
     files = []
     for row in scores_by_benchmark(facts):
-        place = places.get(row["name"])
+        place = places.get(row.name)
         if place is not None and place.is_whole:
             text = yaml.safe_dump([_entry(facts, repo, row, place)], sort_keys=False, allow_unicode=True, width=10_000)
             files.append(text_file(f"{FOLDER}/{_file_name(place)}.yaml", text))
     return files
 
 
-def _entry(facts: RunFacts, repo: str, row: Mapping[str, Any], place: LeaderboardEntry) -> dict[str, Any]:
+def _entry(facts: RunFacts, repo: str, row: Benchmark, place: LeaderboardEntry) -> dict[str, Any]:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     entry = EvalResultEntry(
         dataset_id=place.dataset,
         task_id=TASK_IDS.get((place.dataset, place.config or ""), place.config or "default"),
-        value=round(100 * row["student"]["pass_at_1"], 2),
+        value=round(100 * row.student.pass_at_1, 2),
         dataset_revision=place.revision,
-        date=facts.manifests["eval"]["finished_at"][:10],
+        date=facts.manifests[facts.files.measured.name]["finished_at"][:10],
         source_url=f"https://huggingface.co/{repo}/blob/main/distill/manifests/eval.json",
         source_name="distill",
         notes=one_line(_notes(facts, row)),
@@ -87,14 +87,15 @@ def _entry(facts: RunFacts, repo: str, row: Mapping[str, Any], place: Leaderboar
     return found
 
 
-def _notes(facts: RunFacts, row: Mapping[str, Any]) -> str:
-    protocol, student = facts.metrics("eval").get("protocol", {}), row["student"]
-    low, high = student["interval_95"]
+def _notes(facts: RunFacts, row: Benchmark) -> str:
+    assert facts.scores is not None
+    protocol, student = facts.scores.protocol, row.student
+    low, high = student.interval_95
     return (
-        f"pass@1 in percent, mean of {student['samples_per_problem']} samples of each of {student['num_problems']} "
-        f"problems; 95% interval {100 * low:.1f} to {100 * high:.1f}; temperature {protocol.get('temperature')}, top-p "
-        f"{protocol.get('top_p')}, at most {protocol.get('max_tokens')} tokens, {protocol.get('engine')}; answer: "
-        f"{protocol.get('extraction')}; {100 * student['truncated_share']:.1f}% cut off"
+        f"pass@1 in percent, mean of {student.samples_per_problem} samples of each of {student.num_problems} "
+        f"problems; 95% interval {100 * low:.1f} to {100 * high:.1f}; temperature {protocol.temperature}, top-p "
+        f"{protocol.top_p}, at most {protocol.max_tokens} tokens, {protocol.engine}; answer: "
+        f"{protocol.extraction}; {100 * student.truncated_share:.1f}% cut off"
     )
 
 

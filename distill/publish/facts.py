@@ -14,10 +14,15 @@ from distill.recipe.lineage import check_lineage, command_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.rounds import round_in
+from distill.recipe.steps import PUBLISHING
 from distill.recipe.traces import TraceSource
+from distill.results.eval import EvalMetrics
+from distill.results.filter import FilterMetrics
+from distill.results.kinds import Results
+from distill.results.sft import SftMetrics
 from distill.sources.problems import source_label
 from distill.storage.files import read_object
-from distill.storage.layout import CERTIFICATE, KEPT
+from distill.storage.run_files import RunFiles
 from distill.storage.shards import readable
 
 NUM_TEACHERS_SHOWN = 20
@@ -35,10 +40,33 @@ class RunFacts:
     earlier: "Mapping[str, RunFacts]" = field(default_factory=dict)
     """The earlier rounds that this round was made from, directly or not, by name; empty without rounds."""
 
-    def metrics(self, stage: str) -> Mapping[str, Any]:
-        """Return the metrics of a stage's manifest; empty if there is no such stage."""
-        found: Mapping[str, Any] = self.manifests.get(stage, {}).get("metrics", {})
-        return found
+    @cached_property
+    def results(self) -> Results:
+        """Return the stages' metrics."""
+        return Results.of_manifests(self.manifests)
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.run_dir)
+
+    @property
+    def trained(self) -> SftMetrics:
+        """Return the metrics of the training, which is complete wherever something is published."""
+        assert self.results.sft is not None
+        return self.results.sft
+
+    @property
+    def scores(self) -> EvalMetrics | None:
+        """Return the scores, or `None` if nothing was measured."""
+        return self.results.eval
+
+    def hash_of(self, output: Path) -> str:
+        """Return the SHA-256 (hex) that an output of a stage had when the stage was complete."""
+        return str(self.manifests[output.parent.name]["outputs"][output.name]["sha256"])
+
+    def command_for(self, output: Path) -> str:
+        """Return the command that makes an output of a stage."""
+        return command_of(self.recipe, output.parent.name)
 
     @property
     def row_runs(self) -> "list[RunFacts]":
@@ -47,9 +75,15 @@ class RunFacts:
         return [self if name in (None, own) else self.earlier[str(name)] for name in self.recipe.row_rounds]
 
     @cached_property
-    def filtered(self) -> Mapping[str, Any]:
+    def filtered(self) -> FilterMetrics:
         """Return the filter's counts over all rows that were trained on."""
-        return _added([one.metrics("filter") for one in self.row_runs])
+        found = [one.results.filter for one in self.row_runs]
+        if len(found) == 1 and found[0] is not None:
+            return found[0]
+        counts = _added([one.to_json() for one in found if one is not None])
+        num_correct = sum(one["num_correct"] for one in counts["by_source"].values())
+        num_graded = counts["num_traces"] - counts["num_ungraded"]
+        return FilterMetrics.from_json({**counts, "correct_share": num_correct / num_graded if num_graded else None})
 
     @property
     def source(self) -> str:
@@ -59,7 +93,7 @@ class RunFacts:
     @property
     def base_name(self) -> str:
         """Return the base as the recipe names it: Hub id or folder."""
-        return str(self.metrics("sft")["student"])
+        return self.trained.student
 
     @property
     def base(self) -> str:
@@ -73,22 +107,21 @@ class RunFacts:
     @property
     def base_revision(self) -> str:
         made_by = self.earlier.get(self.recipe.student_round or "")
-        return made_by.base_revision if made_by else str(self.metrics("sft").get("student_revision", ""))
+        return made_by.base_revision if made_by else self.trained.student_revision
 
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
         """Return (name, revision) of each teacher, as the recipe or the traces name it."""
-        if self.source == "generate":
-            metrics = self.metrics("generate")
-            return [(str(metrics["teacher"]), str(metrics.get("teacher_revision") or ""))]
-        return _teachers_of(self.run_dir / "filter" / KEPT)
+        if (sampled := self.results.generate) is not None:
+            return [(sampled.teacher, sampled.teacher_revision)]
+        return _teachers_of(self.files.kept)
 
     @cached_property
     def source_teachers(self) -> list[tuple[str, str]]:
         """Return the teachers of all rounds that went into the model; a round's model counts as its base."""
         found: dict[tuple[str, str], None] = {}
         for one in (*self.earlier.values(), self):
-            if one.source not in one.manifests:
+            if one.results.traces is None:
                 continue
             for name, revision in one.teachers:
                 made_by = self.earlier.get(round_in(name) or "")
@@ -113,11 +146,10 @@ class RunFacts:
 
     @property
     def _own_certificate(self) -> Mapping[str, Any]:
-        path = self.run_dir / "filter" / CERTIFICATE
-        found = read_object(path) or {} if "filter" in self.manifests else {}
+        path = self.files.certificate
+        found = read_object(path) or {} if self.results.filter is not None else {}
         if what := fault(found, _CERTIFICATE_SHAPE):
-            again = command_of(self.recipe, "filter")
-            raise StoreError(f"{path}: damaged ({what}). Run `{again}`, which makes it again.")
+            raise StoreError(f"{path}: damaged ({what}). Run `{self.command_for(path)}`, which makes it again.")
         return found
 
     @property
@@ -153,7 +185,7 @@ def gather(
     Raises:
         StoreError, UserError: see `distill.recipe.lineage.check_lineage`.
     """
-    check_lineage(recipe, manifests, list(manifests), "push")
+    check_lineage(recipe, manifests, list(manifests), PUBLISHING)
     return RunFacts(recipe, run_dir, manifests, earlier or {})
 
 

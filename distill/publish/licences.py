@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from distill.models.hub_names import names_folder
 from distill.models.students import find_student
+from distill.results.push import Flag
 
 Outputs = Literal["free", "terms", "forbidden", "unknown"]
 """What a licence says about training another model on the licensed model's output."""
@@ -152,14 +153,6 @@ def ask_nobody(name: str) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """A licence problem to report before publishing; a refusal stops the push until it is accepted."""
-
-    level: Literal["warning", "refusal"]
-    text: str
-
-
 def licence_of(name: str, folder: Path | None = None, ask_hub: AskHub = ask_nobody) -> Licence:
     """Return the licence of a model.
 
@@ -256,13 +249,16 @@ def flags(
     base_name, base_licence = base
     if student.id == "unknown":
         found.append(
-            Flag("warning", f"the licence of the base {base_name} is not known; state the student's in push.license.")
+            Flag(
+                level="warning",
+                text=f"the licence of the base {base_name} is not known; state the student's in push.license.",
+            )
         )
     if base_licence.outputs == "terms" and student.id != base_licence.id:
         found.append(
             Flag(
-                "warning",
-                f"push.license says {student.id}, but {base_name} comes under the {base_licence.title}, which "
+                level="warning",
+                text=f"push.license says {student.id}, but {base_name} comes under the {base_licence.title}, which "
                 "also applies to models made from it. Leave push.license out.",
             )
         )
@@ -270,8 +266,8 @@ def flags(
         start = licence.name_starts_with
         if start and not repo.partition("/")[2].lower().startswith(start.lower()):
             text = f'the {licence.title} asks that the name begin with "{start}": {repo} does not. Rename push.repo.'
-            if Flag("warning", text) not in found:
-                found.append(Flag("warning", text))
+            if Flag(level="warning", text=text) not in found:
+                found.append(Flag(level="warning", text=text))
     return found
 
 
@@ -279,11 +275,11 @@ def _teacher_flag(name: str, licence: Licence, base_name: str) -> Flag | None:
     if licence.outputs == "free":
         return None
     if licence.outputs == "forbidden" and not (licence.family and licence.family in base_name.lower()):
-        return Flag("refusal", f"teacher {name}: {licence.terms} ({licence.title}).")
+        return Flag(level="refusal", text=f"teacher {name}: {licence.terms} ({licence.title}).")
     if licence.outputs == "unknown":
         what = f"under {licence.title}, which distill does not know" if licence.id != "unknown" else "not known"
         return Flag(
-            "warning",
-            f"teacher {name}: its licence is {what}. Make sure that it allows training on its output.",
+            level="warning",
+            text=f"teacher {name}: its licence is {what}. Make sure that it allows training on its output.",
         )
-    return Flag("warning", f"teacher {name}: {licence.title}: {licence.terms}.") if licence.terms else None
+    return Flag(level="warning", text=f"teacher {name}: {licence.title}: {licence.terms}.") if licence.terms else None

@@ -19,10 +19,12 @@ from distill.recipe.lock_shape import LOCK_KEY, LOCK_VERSION, LockShape, recipe_
 from distill.recipe.model import Recipe, recipe_of_tree, with_parts
 from distill.recipe.problems import ProblemSource
 from distill.recipe.sources import file_sources
-from distill.recipe.steps import stage_of
+from distill.recipe.steps import PUBLISHING
 from distill.recipe.text import recipe_yaml
 from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import read_tree
+from distill.results.generate import GenerateInputs
+from distill.results.kinds import inputs_of, metrics_of
 from distill.sources.problems import source_label
 from distill.storage.files import atomic_write
 from distill.storage.fingerprints import sha256_of
@@ -33,14 +35,6 @@ HEAD = """\
 # differ.
 """
 _COMMIT_DIGITS = 40
-_RESULTS = {
-    "generate": ("num_problems", "num_samples", "num_completion_tokens", "finish_reasons"),
-    "import": ("num_problems", "num_samples", "num_skipped"),
-    "filter": ("num_traces", "num_kept", "dropped"),
-    "sft": ("num_rows", "num_steps", "final_loss"),
-    "eval": ("base", "student", "difference"),
-}
-_SCORE_KEYS = ("num_problems", "samples_per_problem", "pass_at_1", "interval_95")
 _OF_ROUND = ("models", "problems_sha256", "chat_template_sha256", "teacher_chat_template_sha256")
 Manifests = Mapping[str, Mapping[str, Any]]
 
@@ -52,9 +46,10 @@ def run_lock(facts: RunFacts, before: Mapping[str, Any] | None = None) -> dict[s
         facts: of the run, with its recipe as it was run.
         before: the existing lock, for commits of datasets that are not loaded again.
     """
-    recipe, run_dir, manifests = facts.recipe, facts.run_dir, facts.manifests
+    recipe, manifests = facts.recipe, facts.manifests
     pinned = _pinned(recipe, facts, _pins(before))
-    template = run_dir / "sft" / "student" / "chat_template.jinja"
+    template = facts.files.student / "chat_template.jinja"
+    sampled = inputs_of(manifests, GenerateInputs)
     tree = pinned.model_dump(mode="json")
     return {
         LOCK_KEY: LOCK_VERSION,
@@ -78,13 +73,13 @@ def run_lock(facts: RunFacts, before: Mapping[str, Any] | None = None) -> dict[s
             for one in facts.certificate.get("sets", [])
         ],
         "chat_template_sha256": sha256_of(template) if template.exists() else None,
-        "teacher_chat_template_sha256": manifests.get("generate", {}).get("identity", {}).get("chat_template"),
+        "teacher_chat_template_sha256": sampled and sampled.chat_template,
         "seeds": {
             "recipe": recipe.seed,
             # Base and student are sampled with another seed than the teacher (see distill.stages.eval).
             **({"eval": recipe.seed + 1} if recipe.eval else {}),
         },
-        "stages": {name: _stage(name, manifest) for name, manifest in manifests.items() if name != "push"},
+        "stages": {name: _stage(manifest) for name, manifest in manifests.items() if name != PUBLISHING},
     }
 
 
@@ -152,29 +147,20 @@ def read_lock(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def results_of(step: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a step's metrics by which a repetition is compared."""
-    stage = stage_of(step)
-    found = {key: metrics[key] for key in _RESULTS.get(stage, ()) if key in metrics}
-    if stage == "eval":
-        return {role: {key: score[key] for key in _SCORE_KEYS if key in score} for role, score in found.items()}
-    return found
-
-
-def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "fingerprint": manifest["fingerprint"],
         "git_commit": manifest.get("git_commit"),
         "versions": manifest.get("versions", {}),
         "outputs": manifest.get("outputs", {}),
-        "results": results_of(name, manifest.get("metrics", {})),
+        "results": metrics_of(manifest).locked(),
     }
 
 
 def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
-    trained = "sft" in facts.manifests
+    trained = facts.results.sft is not None
     # The teachers of imported traces are read from the kept rows, which exist once the filter is complete.
-    tells = "generate" in facts.manifests if facts.source == "generate" else trained
+    tells = facts.results.generate is not None or (bool(recipe.traces) and trained)
     teachers = facts.teachers if tells else []
     return {
         "student": {
@@ -188,17 +174,17 @@ def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
 def _pinned(recipe: Recipe, facts: RunFacts, before: Mapping[tuple[Any, ...], str]) -> Recipe:
     """Return the recipe with the revisions that were used; local folders and served models have none."""
     changes: dict[str, Any] = {}
-    if "sft" in facts.manifests and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
+    if facts.results.sft is not None and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
         changes["student_revision"] = facts.base_revision
-    if recipe.generate is not None and "generate" in facts.manifests:
+    if recipe.generate is not None and facts.results.generate is not None:
         ((name, revision),) = facts.teachers
         if is_hub_id(name) and len(revision) == _COMMIT_DIGITS:
-            changes["generate"] = recipe.generate.model_copy(update={"revision": revision})
+            changes.update(generate=recipe.generate.model_copy(update={"revision": revision}))
     changes["problems"] = [_pinned_source(source, before) for source in recipe.problems]
     changes["traces"] = [_pinned_source(source, before) for source in recipe.traces]
     if recipe.eval is not None:
         sets = [_pinned_source(source, before) for source in recipe.eval.benchmarks]
-        changes["eval"] = recipe.eval.model_copy(update={"benchmarks": sets})
+        changes.update(eval=recipe.eval.model_copy(update={"benchmarks": sets}))
     return recipe.model_copy(update=changes)
 
 

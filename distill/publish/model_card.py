@@ -18,6 +18,9 @@ from distill.publish.markdown import Safe, front_matter, one_line, render
 from distill.recipe.base import Language
 from distill.recipe.sampling import EvalSampling
 from distill.recipe.sft import Lora
+from distill.results.filter import FilterMetrics
+from distill.results.kinds import kind_of
+from distill.results.sft import SftMetrics
 from distill.sources.problems import source_label
 from distill.storage.files import read_json
 
@@ -25,13 +28,6 @@ TEMPLATE = "model_card.md.jinja"
 MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"
 QUESTION = "What is 17 + 25?"
 MAX_NEW_TOKENS = 4_096
-STAGE_TITLES = {
-    "generate": "sample the teacher",
-    "import": "import traces",
-    "filter": "grade and filter",
-    "sft": "train",
-    "eval": "evaluate",
-}
 
 
 def model_card(
@@ -76,7 +72,7 @@ def language_metadata(facts: RunFacts) -> list[str]:
 
 
 def _metadata(facts: RunFacts, repo: str, dataset: str | None, licence: Licence) -> dict[str, Any]:
-    method = facts.metrics("sft").get("method")
+    method = facts.trained.method
     return {
         "language": language_metadata(facts),
         **licence_metadata(licence),
@@ -93,23 +89,23 @@ def _metadata(facts: RunFacts, repo: str, dataset: str | None, licence: Licence)
 
 def _model_index(facts: RunFacts, repo: str) -> list[dict[str, Any]]:
     places = benchmark_places(facts)
-    protocol = facts.metrics("eval").get("protocol", {})
+    protocol = facts.scores.protocol.to_json() if facts.scores else {}
     results = []
     for row in scores_by_benchmark(facts):
-        place = places.get(row["name"])
-        low, high = row["student"]["interval_95"]
-        dataset = {"name": row["name"], "type": place.dataset if place else row["name"]}
+        place = places.get(row.name)
+        low, high = row.student.interval_95
+        dataset = {"name": row.name, "type": place.dataset if place else row.name}
         if place:
             dataset |= {"config": place.config or "default", "split": place.split}
             dataset |= {"revision": place.revision} if place.revision else {}
-        k = row["student"]["samples_per_problem"]
+        k = row.student.samples_per_problem
         metric = {
             "type": "pass@1",
             "name": f"pass@1 (mean of {k} samples, percent)" if k > 1 else "pass@1 (percent)",
-            "value": round(100 * row["student"]["pass_at_1"], 2),
+            "value": round(100 * row.student.pass_at_1, 2),
             "args": {
                 "interval_95_percent": [round(100 * low, 2), round(100 * high, 2)],
-                "num_problems": row["student"]["num_problems"],
+                "num_problems": row.student.num_problems,
                 **{key: value for key, value in protocol.items() if value is not None},
             },
         }
@@ -127,7 +123,6 @@ def _values(
     warnings: Sequence[str],
     extras: Mapping[str, Any],
 ) -> dict[str, Any]:
-    evaluation, filtered, trained = facts.metrics("eval"), facts.filtered, facts.metrics("sft")
     built_with = dict.fromkeys(one.built_with for one in (base_licence, *(one for _, one in teachers)))
     return {
         "marker": _literal(MARKER),
@@ -147,19 +142,19 @@ def _values(
         "num_more_teachers": max(0, len(teachers) - NUM_TEACHERS_SHOWN),
         "warnings": warnings,
         "scores": scores_by_benchmark(facts),
-        "protocol": evaluation.get("protocol", {}),
+        "protocol": facts.scores and facts.scores.protocol,
         **_sampling(facts),
-        "filtered": filtered,
-        "funnel": funnel(filtered),
+        "filtered": facts.filtered,
+        "funnel": funnel(facts.filtered),
         "majority": facts.recipe.filter.majority is not None or facts.recipe.filter.judge is not None,
         "sources": sources(facts),
         "certificate": facts.certificate,
-        "trained": trained,
+        "trained": facts.trained,
         "hyperparameters": _hyperparameters(facts),
-        "first_loss": _first_loss(trained),
+        "first_loss": _first_loss(facts.trained),
         "hardware": _hardware(facts),
         "stages": [
-            (STAGE_TITLES.get(stage, stage), stage, manifest.get("seconds"), manifest.get("peak_memory_gib"))
+            (kind_of(stage).does, stage, manifest.get("seconds"), manifest.get("peak_memory_gib"))
             for stage, manifest in facts.manifests.items()
         ],
         "lineage": lineage(facts),
@@ -179,18 +174,18 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
     rounds = {**facts.earlier, facts.recipe.round_name: facts}
     found = []
     for name, one in rounds.items():
-        recipe, trained = one.recipe, one.metrics("sft")
-        teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.source in one.manifests else []
+        recipe, trained, kept, scores = one.recipe, one.results.sft, one.results.filter, one.results.eval
+        teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.results.traces else []
         found.append(
             {
                 "name": name,
                 "teachers": ", ".join(teachers[:NUM_TEACHERS_SHOWN]),
-                "num_traces": one.metrics("filter").get("num_traces"),
-                "num_kept": one.metrics("filter").get("num_kept"),
+                "num_traces": kept and kept.num_traces,
+                "num_kept": kept and kept.num_kept,
                 "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if trained else "",
                 "rows": ", ".join(str(row) for row in recipe.row_rounds) if trained else "",
-                "num_rows": trained.get("num_rows"),
-                "pass_at_1": one.metrics("eval").get("student", {}).get("pass_at_1"),
+                "num_rows": trained and trained.num_rows,
+                "pass_at_1": scores and scores.student.pass_at_1,
             }
         )
     return found
@@ -201,14 +196,14 @@ def _literal(text: str) -> Safe:
     return Safe(one_line(text))
 
 
-def funnel(filtered: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+def funnel(filtered: FilterMetrics) -> list[tuple[str, int, str]]:
     """Return (reason, number of traces, explanation) of each first reason for a drop, in the order of the metrics."""
-    return [(reason, num, REASONS.get(reason, "")) for reason, num in filtered.get("dropped", {}).items()]
+    return [(reason, num, REASONS.get(reason, "")) for reason, num in filtered.dropped.items()]
 
 
 def sources(facts: RunFacts) -> list[dict[str, Any]]:
     """Return each source with its revision and its counts."""
-    by_source = facts.filtered.get("by_source", {})
+    by_source = {label: one.to_json() for label, one in facts.filtered.by_source.items()}
     pinned = dict(shown_sources(facts))
     labels = list(dict.fromkeys((*pinned, *by_source)))
     hub = {source_label(source): source.source[3:] for source in facts.sources if source.source.startswith("hf:")}
@@ -244,11 +239,11 @@ def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
         "method": config.method,
         "epochs": f"{config.epochs:g}",
         "batch size": f"{config.batch_size} rows",
-        "learning rate": _rate(facts.metrics("sft").get("learning_rate") or config.learning_rate),
+        "learning rate": f"{facts.trained.learning_rate:.3g}",
         "schedule": f"cosine to {config.min_learning_rate_share:g} of the peak, warm-up over {config.warmup_share:.0%}",
         "weight decay": f"{config.weight_decay:g}",
         "longest row": f"{config.max_length:,} tokens",
-        "precision": facts.metrics("sft").get("device", {}).get("dtype"),
+        "precision": facts.trained.device and facts.trained.device.dtype,
         "seed": facts.recipe.seed,
     }
     if config.method != "full":
@@ -259,19 +254,14 @@ def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in shown.items() if value is not None]
 
 
-def _rate(rate: float | None) -> str | None:
-    return None if rate is None else f"{rate:.3g}"
-
-
-def _first_loss(trained: Mapping[str, Any]) -> float | None:
-    history = trained.get("history") or []
-    first = history[0].get("loss") if history else None
+def _first_loss(trained: SftMetrics) -> float | None:
+    first = trained.history[0].get("loss") if trained.history else None
     return first if isinstance(first, int | float) and math.isfinite(first) else None
 
 
 def _hardware(facts: RunFacts) -> str:
     """Return the hardware that training ran on."""
-    found = facts.manifests["sft"].get("hardware", {})
+    found = facts.manifests[facts.files.trained.name].get("hardware", {})
     gpus = found.get("gpus") or []
     cores = f"{found.get('num_cores')} cores of {found['cpu']}" if found.get("cpu") else ""
     memory = f"{found['memory_gib']:.0f} GiB of memory" if found.get("memory_gib") else ""
@@ -280,6 +270,6 @@ def _hardware(facts: RunFacts) -> str:
 
 
 def _context(facts: RunFacts) -> int | None:
-    config = read_json(facts.run_dir / "sft" / "student" / "config.json") or {}
+    config = read_json(facts.files.student / "config.json") or {}
     found = config.get("max_position_embeddings")
     return found if isinstance(found, int) else None

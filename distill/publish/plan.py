@@ -26,7 +26,6 @@ from distill.publish.files import (
 )
 from distill.publish.licences import (
     AskHub,
-    Flag,
     Licence,
     ask_nobody,
     card_metadata,
@@ -39,9 +38,10 @@ from distill.publish.markdown import front_matter
 from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
 from distill.publish.secret_rows import refuse_secrets
-from distill.recipe.lineage import command_of
 from distill.recipe.push import PushConfig
-from distill.storage.layout import ADAPTER, CHECKPOINTS, DROPPED, KEPT, SEAL, STUDENT
+from distill.recipe.steps import MAKING_ROWS, PUBLISHING, STAGE_NAMES
+from distill.results.push import Flag
+from distill.storage.layout import SEAL
 
 Kind = Literal["model", "dataset"]
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "USE_POLICY.md")
@@ -102,9 +102,9 @@ def make_plan(facts: RunFacts, config: PushConfig, scratch: Path, ask: AskHubs =
     """
     refuse_secrets(
         [
-            one.run_dir / "filter" / name
+            folder
             for one in facts.row_runs
-            for name in ((KEPT, DROPPED) if config.dropped else (KEPT,))
+            for folder in ((one.files.kept, one.files.dropped) if config.dropped else (one.files.kept,))
         ],
         SecretFinder(secrets()),
     )
@@ -115,7 +115,7 @@ def make_plan(facts: RunFacts, config: PushConfig, scratch: Path, ask: AskHubs =
     found = flags(config.repo, licence, (facts.base, base_licence), named_teachers)
     warnings = [flag.text for flag in found]
     checkpoints = _checkpoints(facts) if config.checkpoints else []
-    has_adapter = config.adapter and "adapter" in facts.manifests["sft"]["outputs"]
+    has_adapter = config.adapter and facts.trained.method != "full"
     branches = [_branch(path) for path, files in checkpoints if files]
     card = model_card(
         facts,
@@ -147,14 +147,13 @@ def _model(
     has_adapter: bool,
 ) -> Publication:
     files = [text_file(CARD, card)]
-    sft, outputs = facts.run_dir / "sft", facts.manifests["sft"]["outputs"]
-    for name, inside in ((STUDENT, ""), *([(ADAPTER, "adapter/")] if has_adapter else [])):
-        remake = f"Train again with `{command_of(facts.recipe, 'sft')} --force` (what is there is moved aside)."
-        hashes = checked_hashes(sft / name, outputs[name]["sha256"], remake)
-        files += model_files(sft / name, hashes, facts.base, inside)
+    for folder, inside in ((facts.files.student, ""), *([(facts.files.adapter, "adapter/")] if has_adapter else [])):
+        remake = f"Train again with `{facts.command_for(folder)} --force` (what is there is moved aside)."
+        hashes = checked_hashes(folder, facts.hash_of(folder), remake)
+        files += model_files(folder, hashes, facts.base, inside)
     files += _licence_files(facts, (base_licence, *(one for _, one in teachers)))
     files += eval_result_files(facts, config.repo)
-    files += reproduction_files(facts, ("generate", "import", "filter", "sft", "eval"))
+    files += reproduction_files(facts, [name for name in STAGE_NAMES if name != PUBLISHING])
     return Publication("model", config.repo, config.private, _sorted([*files, file_list(files)]))
 
 
@@ -168,32 +167,31 @@ def _dataset(
     ask: AskHubs,
 ) -> tuple[Publication, list[str]]:
     left_out = []
-    tables = _tables(facts.row_runs, KEPT, scratch)
+    tables = _tables([(one, one.files.kept) for one in facts.row_runs], scratch)
     num_dropped = None
     if config.dropped:
-        num_dropped = sum(one.manifests["filter"]["outputs"][DROPPED]["num_rows"] for one in facts.row_runs)
+        num_dropped = facts.filtered.num_traces - facts.filtered.num_kept
     if num_dropped == 0:
         num_dropped = None
         left_out.append("dropped: no trace was dropped, and `datasets` cannot load a table without rows")
     if num_dropped is not None:
-        tables += _tables(facts.row_runs, DROPPED, scratch)
+        tables += _tables([(one, one.files.dropped) for one in facts.row_runs], scratch)
     source_licences = [
         (name, stated_licence(_dataset_metadata(name) or ask.dataset(name))) for name in facts.hub_datasets
     ]
     text = dataset_card(facts, repo, config.repo, teachers, source_licences, warnings, num_dropped)
-    files = [text_file(CARD, text), *tables, *reproduction_files(facts, ("generate", "import", "filter"))]
+    files = [text_file(CARD, text), *tables, *reproduction_files(facts, MAKING_ROWS)]
     return Publication("dataset", repo, config.private, _sorted([*files, file_list(files)])), left_out
 
 
-def _tables(runs: Sequence[RunFacts], name: str, scratch: Path) -> list[PublishedFile]:
+def _tables(folders: Sequence[tuple[RunFacts, Path]], scratch: Path) -> list[PublishedFile]:
     """Return the files of a table; those of several rounds begin with the round's name."""
     found = []
-    for one in runs:
-        remake = f"Run `{command_of(one.recipe, 'filter')}`, which makes it again."
-        folder = one.run_dir / "filter" / name
-        prefix = f"{one.recipe.round_name}-" if len(runs) > 1 else ""
-        for file, sha256 in checked_hashes(folder, one.manifests["filter"]["outputs"][name]["sha256"], remake).items():
-            found.append(_table(folder / file, f"{name}/{prefix}{file}", sha256, scratch))
+    for one, folder in folders:
+        remake = f"Run `{one.command_for(folder)}`, which makes it again."
+        prefix = f"{one.recipe.round_name}-" if len(folders) > 1 else ""
+        for file, sha256 in checked_hashes(folder, one.hash_of(folder), remake).items():
+            found.append(_table(folder / file, f"{folder.name}/{prefix}{file}", sha256, scratch))
     return found
 
 
@@ -225,7 +223,7 @@ def _checkpoints(facts: RunFacts) -> list[tuple[Path, list[PublishedFile]]]:
     Raises:
         UserError: training kept none.
     """
-    folder = facts.run_dir / "sft" / CHECKPOINTS
+    folder = facts.files.checkpoints
     whole = sorted(
         (marker.parent for marker in folder.glob(f"checkpoint-*/{SEAL}")),
         key=lambda path: int(path.name.rpartition("-")[2]),
@@ -246,7 +244,7 @@ def _branch(checkpoint: Path) -> str:
 def _checkpoint(
     facts: RunFacts, config: PushConfig, path: Path, files: Sequence[PublishedFile], licence: Licence
 ) -> Publication:
-    step, num_steps = path.name.rpartition("-")[2], facts.metrics("sft").get("num_steps")
+    step, num_steps = path.name.rpartition("-")[2], facts.trained.num_steps
     is_adapter = all("adapter" in file.path for file in files if file.path.endswith(".safetensors"))
     metadata = {
         **licence_metadata(licence),

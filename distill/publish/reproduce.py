@@ -1,6 +1,6 @@
 """The published `distill/` folder, which lets others reproduce the student."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from distill.storage.layout import LOCK_FILE
 FOLDER = "distill"
 
 
-def reproduction_files(facts: RunFacts, stages: tuple[str, ...]) -> list[PublishedFile]:
+def reproduction_files(facts: RunFacts, stages: Sequence[str]) -> list[PublishedFile]:
     """Return the files: recipe, lock, manifests of `stages`, certificate."""
     manifests = [
         json_file(f"{FOLDER}/manifests/{name}{stage}.json", one.manifests[stage])

@@ -6,9 +6,8 @@ SHA-256 (LFS) or their chunks (Xet). If nothing differs, nothing is committed.
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -20,30 +19,13 @@ from distill.publish.access import Target, check_readme, check_repository, remot
 from distill.publish.files import CARD, FILE_LIST, PublishedFile
 from distill.publish.model_card import MARKER
 from distill.publish.plan import Publication
+from distill.results.push import Pushed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 NUM_TOGETHER = 8
 """Large files that are uploaded between two progress updates; the client sends five at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """The result of pushing one branch of a repository."""
-
-    kind: str
-    repo: str
-    url: str
-    branch: str
-    commit: str
-    num_files: int
-    num_changed: int
-    num_bytes_changed: int
-    already_there: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def publish(api: "HfApi", publication: Publication, replace_readme: bool, run_name: str) -> Pushed:
@@ -194,25 +176,25 @@ def _pushed(
     prefix = "datasets/" if publication.kind == "dataset" else ""
     url = f"{api.endpoint}/{prefix}{publication.repo}"
     return Pushed(
-        publication.kind,
-        publication.repo,
-        url if publication.branch == "main" else f"{url}/tree/{publication.branch}",
-        publication.branch,
-        commit,
-        len(publication.files),
-        len(changed),
-        sum(file.size for file in changed),
-        already_there,
+        kind=publication.kind,
+        repo=publication.repo,
+        url=url if publication.branch == "main" else f"{url}/tree/{publication.branch}",
+        branch=publication.branch,
+        commit=commit,
+        num_files=len(publication.files),
+        num_changed=len(changed),
+        num_bytes_changed=sum(file.size for file in changed),
+        already_there=already_there,
     )
 
 
-def still_there(api: "HfApi", pushed: Mapping[str, Any], timeout_s: float) -> bool | None:
+def still_there(api: "HfApi", pushed: Pushed, timeout_s: float) -> bool | None:
     """Return whether a branch's head is still the pushed commit; `None` if the Hub does not answer."""
     try:
-        about = api.repo_info(pushed["repo"], repo_type=pushed["kind"], revision=pushed["branch"], timeout=timeout_s)
+        about = api.repo_info(pushed.repo, repo_type=pushed.kind, revision=pushed.branch, timeout=timeout_s)
     except Exception as error:
         return False if status_of(error) == 404 else None
-    return bool(about.sha == pushed["commit"])
+    return bool(about.sha == pushed.commit)
 
 
 @contextmanager

@@ -83,6 +83,16 @@ class Recipe(Strict):
         return [name for name in STAGE_NAMES if name in has]
 
     @property
+    def trains(self) -> bool:
+        """Return whether a student is trained."""
+        return "sft" in self.stage_names
+
+    @property
+    def measures(self) -> bool:
+        """Return whether models are evaluated."""
+        return "eval" in self.stage_names
+
+    @property
     def round_name(self) -> str | None:
         """Return the name of the round that this is a part of, or `None` in a recipe without rounds."""
         return None

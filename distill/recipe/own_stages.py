@@ -1,6 +1,6 @@
 """Stages of a team's own: another section of a recipe, and its place in the order.
 
-`distill.runs.steps.add_stage` calls this with the section that the stage's module declares.
+`distill.stages.table.own_stage` calls this with the section that the stage's module declares.
 """
 
 from collections.abc import Iterator

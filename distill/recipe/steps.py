@@ -6,6 +6,10 @@ PUBLISHING = "push"
 """The stage that runs after those of all rounds, in the round whose model is published."""
 
 
+MAKING_ROWS = ("generate", "import", "filter")
+"""The stages whose results are the rows to train on."""
+
+
 def stage_of(step_id: str) -> str:
     """Return the stage of a step, from the step's id (`sft`, `<round>/sft`)."""
     return step_id.rpartition("/")[2]

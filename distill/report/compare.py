@@ -8,6 +8,7 @@ from distill.core.records import REASONS
 from distill.core.statistics import bootstrap_interval
 from distill.report import charts
 from distill.report.gather import Run
+from distill.report.metrics import filtered, imported, measured, sampled, trained
 from distill.report.pairs import RULE, all_pairs, fit_pairs, measured_problems, shared_problems, student_verdicts
 from distill.report.questions import share_right
 from distill.report.recipe_keys import plain_keys
@@ -76,7 +77,7 @@ def funnels(first: Row, second: Row) -> list[dict[str, Any]]:
 
 def scores(first: Run, second: Run) -> dict[str, Any]:
     """Return both students' scores on the problems they share; `why_not` says why they cannot be compared."""
-    metrics = [mapping(mapping(run.facts["stages"]).get("eval")) for run in (first, second)]
+    metrics = [measured(run.facts) for run in (first, second)]
     found: dict[str, Any] = {
         "num_problems": [mapping(one.get("student")).get("num_problems") for one in metrics],
         "overall": [mapping(one.get("student")) or None for one in metrics],
@@ -180,7 +181,8 @@ def glance(first: Row, second: Row) -> list[dict[str, Any]]:
 
     def rows(facts: Row) -> dict[str, str]:
         stages = mapping(facts["stages"])
-        made, kept, sft, evaluation = (mapping(stages.get(name)) for name in (_source(stages), "filter", "sft", "eval"))
+        made, kept, sft = sampled(facts) or imported(facts), filtered(facts), trained(facts)
+        evaluation = measured(facts)
         seconds = [number(mapping(stage).get("seconds")) or 0.0 for stage in stages.values()]
         return {
             "State": facts["state"],
@@ -203,7 +205,3 @@ def glance(first: Row, second: Row) -> list[dict[str, Any]]:
         for name in one
         if {one[name], other[name]} - {"", "–"}
     ]
-
-
-def _source(stages: Row) -> str:
-    return "generate" if "generate" in stages else "import"

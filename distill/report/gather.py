@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,33 +19,26 @@ from distill.core.redaction import scrub, scrub_text
 from distill.errors import UserError
 from distill.filters.funnel import funnel_steps
 from distill.filters.language import prompt_language
-from distill.recipe.rounds import OWN_SECTIONS
+from distill.recipe.expand import stages_in
 from distill.recipe.steps import STAGE_NAMES
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.damage import Damage
+from distill.report.metrics import filtered, imported, measured, sampled, trained
 from distill.report.next_step import next_command, noted_command
 from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
 from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
+from distill.results.kinds import Results
 from distill.storage.files import read_object
-from distill.storage.layout import IDENTITY, LEDGER, LOCK_FILE, MANIFEST, METRICS, PROBLEMS, SUMMARY
+from distill.storage.layout import IDENTITY, LEDGER, LOCK_FILE, MANIFEST, PROBLEMS, SUMMARY
 from distill.storage.ledger import index_ledger, read_at
 from distill.storage.problem_file import ProblemFile
+from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder, is_run, writer_of
 from distill.storage.trace_store import stored_traces
 
 FACTS_VERSION = 1
-
-STAGE_LABELS = {
-    "generate": "Sample traces",
-    "import": "Import traces",
-    "filter": "Grade and filter",
-    "sft": "Fine-tune",
-    "eval": "Evaluate",
-    "push": "Publish",
-}
-"""What the stages do, in a word or two."""
 
 _ADDRESS = re.compile(r"https?://[^\s'\"\],]+")
 INPUTS = ("revision", "chat_template", "problems", "rows", "traces", "student", "base", "evaluation_sets", "measured")
@@ -98,17 +91,17 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     manifests = {name: found for name in STAGE_NAMES if (found := _manifest(folder / name, damage)) is not None}
     # Manifests take precedence: the summary may be older than a finished or a reopened stage.
     stages = {name: {**mapping(summary.get(name)), **_of_manifest(found)} for name, found in manifests.items()}
-    run = Run(folder, {}, damage=damage)
-    outcomes = Outcomes()
-    if "filter" in stages:
-        outcomes = read_outcomes(folder, trace_source(stages), Picker(MAX_TRACES), damage)
+    run, files, told = Run(folder, {}, damage=damage), RunFiles(folder), {"stages": stages}
+    outcomes, source = Outcomes(), trace_source(folder, told)
+    if filtered(told):
+        outcomes = read_outcomes(folder, source, Picker(MAX_TRACES), damage)
     if with_traces:
-        with damage.tolerate(folder / trace_source(stages)):
-            run.cards, run.num_traces = _cards(folder, stages, summary, outcomes, damage)
-        if "eval" in stages:
-            with damage.tolerate(folder / "eval"):
-                run.questions = changed_questions(folder / "eval")
-    names = stage_names(mapping(summary.get("recipe")), [*stages, *_begun(folder)])
+        with damage.tolerate(source):
+            run.cards, run.num_traces = _cards(files, told, summary, outcomes, damage)
+        if measured(told):
+            with damage.tolerate(files.measured):
+                run.questions = changed_questions(files.measured)
+    names = stages_in(mapping(summary.get("recipe")), [*stages, *_begun(folder)])
     to_do = [name for name in names if name not in stages]
     facts = {
         "schema_version": FACTS_VERSION,
@@ -118,17 +111,17 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         "stopped": summary.get("stopped"),
         "begun": begun_stage(folder, to_do, damage),
         "problems": summary.get("problems") or _problems(stages),
-        "funnel": [list(step) for step in funnel_steps(stages.get("filter"))],
+        "funnel": [list(step) for step in funnel_steps(Results.of_manifests(manifests).filter)],
         "lengths": outcomes.lengths,
         "languages": outcomes.languages,
-        "teachers": outcomes.teachers or _teachers(folder, stages, damage),
+        "teachers": outcomes.teachers or _teachers(files, told, damage),
         "estimate": summary.get("estimate"),
         "recipe": summary.get("recipe"),
         "lineage": {name: _lineage(manifest) for name, manifest in manifests.items()},
         "lock": read_text(folder / LOCK_FILE),
         "damaged": damage.to_json(),
     }
-    history = mapping(stages.get("sft")).get("history") or _history(folder / "sft")
+    history = trained(told).get("history") or _history(files.curve)
     run.facts = {**scrub(facts), "history": list(history)}
     note = noted_command(folder)
     # If this process ran only one stage and that is complete, it is just writing the report: the run is not running.
@@ -161,27 +154,10 @@ def _manifest(folder: Path, damage: Damage) -> dict[str, Any] | None:
     return None
 
 
-def trace_source(stages: Row) -> str:
-    """Return the stage that a run's traces come from."""
-    return "import" if "import" in stages and "generate" not in stages else "generate"
-
-
-def stage_names(recipe: Row, there: Iterable[str]) -> list[str]:
-    """Return the stages of a run, done or not, in running order."""
-    there = set(there)
-    imports = bool(recipe.get("traces")) or ("import" in there and "generate" not in there)
-    absent = {"generate" if imports else "import"}
-    if not recipe.get("push"):
-        absent.add("push")
-    if recipe and not recipe.get("eval"):
-        absent.add("eval")
-    absent |= {name for name in OWN_SECTIONS if not recipe.get(name)}
-    of_round = mapping(recipe.get("of"))
-    if of_round and not (recipe.get("traces") or recipe.get("generate")):
-        absent |= {"generate", "import", "filter"}
-    if of_round and not of_round.get("trains"):
-        absent |= {"sft", "eval", "push"}
-    return [name for name in STAGE_NAMES if name not in absent or name in there]
+def trace_source(folder: Path, facts: Row) -> Path:
+    """Return the folder of a run's traces."""
+    files = RunFiles(folder)
+    return files.imported if imported(facts) and not sampled(facts) else files.sampled
 
 
 def _of_manifest(manifest: Row) -> dict[str, Any]:
@@ -193,9 +169,8 @@ def _begun(folder: Path) -> list[str]:
     return [name for name in STAGE_NAMES if (folder / name / IDENTITY).is_file()]
 
 
-def _history(folder: Path) -> list[dict[str, Any]]:
+def _history(file: Path) -> list[dict[str, Any]]:
     """Return the logged steps of an unfinished training, up to the first damaged line; NaN becomes `None`."""
-    file = folder / METRICS
     found = []
     for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
         try:
@@ -236,33 +211,33 @@ def read_text(file: Path) -> str | None:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
-def _teachers(folder: Path, stages: Row, damage: Damage) -> dict[str, dict[str, int]]:
+def _teachers(files: RunFiles, told: Row, damage: Damage) -> dict[str, dict[str, int]]:
     """Return `num_problems` and `num_traces` of each teacher of imported traces that are not filtered yet."""
-    if "import" not in stages:  # for sampled traces, the stage's metrics name the teacher
+    if not imported(told):  # for sampled traces, the stage's metrics name the teacher
         return {}
     num_traces: Counter[str] = Counter()
     problems: dict[str, set[str]] = {}
-    for row in stored_columns(folder / "import", ("teacher",), damage):
+    for row in stored_columns(files.imported, ("teacher",), damage):
         name = row["teacher"] or UNNAMED
         num_traces[name] += 1
         problems.setdefault(name, set()).add(row["problem_id"])
     return {name: {"num_problems": len(problems[name]), "num_traces": num} for name, num in sorted(num_traces.items())}
 
 
-def _cards(folder: Path, stages: Row, summary: Row, outcomes: Outcomes, damage: Damage) -> tuple[list[Card], int]:
+def _cards(files: RunFiles, told: Row, summary: Row, outcomes: Outcomes, damage: Damage) -> tuple[list[Card], int]:
     """Return the traces to show, in order of preference, and the number of all traces."""
-    if "filter" in stages:
+    if filtered(told):
         language_of = language_wanted(mapping(summary.get("recipe")))
         places = {id(outcome): place for place, outcome in enumerate(outcomes.chosen)}
         cards = [
             (places[id(outcome)], filtered_card(outcome, row, language_of))
-            for outcome, row in texts_of(folder / "filter", outcomes.chosen, damage)
+            for outcome, row in texts_of(files.graded, outcomes.chosen, damage)
         ]
         cards.sort(key=lambda pair: pair[0])
         return [card for _, card in cards], outcomes.num_traces
-    for source in ("generate", "import"):
-        if (folder / source / PROBLEMS).is_file():
-            return _unfiltered(folder / source)
+    for source in (files.sampled, files.imported):
+        if (source / PROBLEMS).is_file():
+            return _unfiltered(source)
     return [], 0
 
 

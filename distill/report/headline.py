@@ -18,12 +18,14 @@ from distill.core.formatting import (
     points,
     points_range,
 )
+from distill.report.metrics import filtered, measured
+from distill.storage.run_files import MEASURED
 
 
 def headline(facts: Row, benchmarks: Sequence[Row]) -> str:
     """Return the run's result in one sentence, with a second one if the result may be chance."""
     stages = mapping(facts.get("stages"))
-    evaluation = mapping(stages.get("eval"))
+    evaluation = measured(facts)
     student, base, difference = (mapping(evaluation.get(key)) for key in ("student", "base", "difference"))
     if number(student.get("pass_at_1")) is None:
         return _progress(facts, stages)
@@ -52,7 +54,7 @@ def _progress(facts: Row, stages: Row) -> str:
     names = facts.get("stage_names") or ()
     done, to_do = [name for name in names if name in stages], [name for name in names if name not in stages]
     if not to_do:
-        why = "has no score" if "eval" in names else "has no score, as the recipe has no eval section"
+        why = "has no score" if MEASURED in names else "has no score, as the recipe has no eval section"
         return f"The run is complete; its student {why}."
     stage = mapping(facts.get("stopped")).get("stage") or mapping(facts.get("begun")).get("stage")
     state = facts.get("state")
@@ -71,7 +73,7 @@ def _listed(names: Sequence[str]) -> str:
 def figures(facts: Row) -> list[dict[str, Any]]:
     """Return at most four figures, without those that are not known yet."""
     stages = mapping(facts.get("stages"))
-    evaluation, kept = mapping(stages.get("eval")), mapping(stages.get("filter"))
+    evaluation, kept = measured(facts), filtered(facts)
     found = []
     for role, name in (("base", "Base"), ("student", "Student")):
         scores = mapping(evaluation.get(role))

@@ -1,7 +1,7 @@
 """The command that resumes a run, derived from the command that began it. The run's folder stores that one:
 
 {"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
- "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"], "started_at": "2026-11-01T09:00:00+00:00"}
+ "student": "qwen-1.5b", "stages": […], "started_at": "2026-11-01T09:00:00+00:00"}
 """
 
 import contextlib

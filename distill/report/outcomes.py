@@ -18,6 +18,7 @@ from distill.filters.language import prompt_language
 from distill.report.damage import MISSING, Damage
 from distill.report.pick import Picker
 from distill.storage.layout import VERDICTS
+from distill.storage.run_files import RunFiles
 from distill.storage.trace_store import shard_files
 
 NUM_BINS = 32
@@ -75,16 +76,16 @@ class Outcomes:
     """Whose tokens lengths are in: `student` or `teacher`; `None`: not counted."""
 
 
-def read_outcomes(run_dir: Path, source: str, picker: Picker[Outcome], damage: Damage) -> Outcomes:
+def read_outcomes(run_dir: Path, source: Path, picker: Picker[Outcome], damage: Damage) -> Outcomes:
     """Read all verdicts once, holding one problem's in memory at a time.
 
     Args:
         run_dir: `runs/<name>`, whose filter is complete.
-        source: the stage that the traces come from.
+        source: folder of the traces.
         picker: chooses the traces to show.
         damage: records what cannot be read.
     """
-    found = Outcomes(counted_by=counted_by(run_dir / "filter", damage))
+    found = Outcomes(counted_by=counted_by(RunFiles(run_dir).graded, damage))
     lengths = {table: array("Q") for table in TABLES}
     num_missing = dict.fromkeys(TABLES, 0)
     with_prompts = _with_rows(run_dir, source, found.counted_by, damage)
@@ -107,13 +108,13 @@ def read_outcomes(run_dir: Path, source: str, picker: Picker[Outcome], damage: D
             picker.offer(stratum, (verdict["problem_id"], verdict["sample_index"]), outcome)
     for table, num in num_missing.items():
         if num:
-            damage.note(run_dir / "filter" / table, f"{num:,} of its rows are missing or cannot be read")
+            damage.note(RunFiles(run_dir).graded / table, f"{num:,} of its rows are missing or cannot be read")
     found.chosen = picker.chosen()
     found.lengths = histogram_of(lengths["kept"], lengths["dropped"], found.counted_by)
     return found
 
 
-def outcomes_of(run_dir: Path, source: str, names: Set[str], counts: str | None, damage: Damage) -> list[Outcome]:
+def outcomes_of(run_dir: Path, source: Path, names: Set[str], counts: str | None, damage: Damage) -> list[Outcome]:
     """Return the traces of some problems, sorted by identity. Other arguments are those of `read_outcomes`.
 
     Args:
@@ -185,11 +186,11 @@ class _Aligned:
         return self._next[1] if self._next is not None and self._next[0] == key else None
 
 
-def _with_rows(run_dir: Path, source: str, counts: str | None, damage: Damage) -> Iterator[tuple[Outcome, Any]]:
+def _with_rows(run_dir: Path, source: Path, counts: str | None, damage: Damage) -> Iterator[tuple[Outcome, Any]]:
     """Yield the outcome and the prompt of every verdict."""
-    filter_dir = run_dir / "filter"
+    filter_dir = RunFiles(run_dir).graded
     tables = {table: _Aligned(_rows(filter_dir / table, counts, damage)) for table in TABLES}
-    teachers = _Aligned(_teachers(run_dir / source, damage))
+    teachers = _Aligned(_teachers(source, damage))
     for verdict in _verdicts(filter_dir, damage):
         key = (verdict["problem_id"], verdict["sample_index"])
         table = "dropped" if verdict["reasons"] else "kept"

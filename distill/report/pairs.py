@@ -11,9 +11,12 @@ from distill.core.formatting import mapping
 from distill.core.records import Problem
 from distill.report.cards import LIMITS, SMALL_LIMITS, Card, Shown, answer_card, filtered_card, num_encoded
 from distill.report.gather import Run, language_wanted, trace_source
+from distill.report.metrics import filtered
 from distill.report.outcomes import outcomes_of, problem_names, texts_of
 from distill.report.questions import Verdicts, read_verdicts, share_right
+from distill.storage.layout import LEDGER
 from distill.storage.ledger import read_ledger
+from distill.storage.run_files import RunFiles
 
 MAX_PROBLEMS = 300
 """Of each kind: training and evaluation."""
@@ -45,7 +48,7 @@ class Pair:
 
 def measured_problems(run: Run) -> dict[str, Problem]:
     """Return a run's evaluation problems by id; empty if there are none."""
-    file = run.folder / "eval" / "problems.jsonl"
+    file = RunFiles(run.folder).questions
     found: dict[str, Problem] = {}
     if file.is_file():
         with run.damage.tolerate(file), file.open() as stream:
@@ -57,7 +60,7 @@ def measured_problems(run: Run) -> dict[str, Problem]:
 
 def student_verdicts(run: Run) -> Verdicts:
     """Return the verdicts on the student's answers; empty if they cannot be read."""
-    folder = run.folder / "eval" / "student"
+    folder = RunFiles(run.folder).answers("student")
     with run.damage.tolerate(folder / "verdicts.jsonl"):
         return read_verdicts(folder)
     return {}
@@ -91,7 +94,7 @@ def _evaluation_pairs(first: Run, second: Run) -> list[Pair]:
     for run, given in zip((first, second), verdicts, strict=True):
         by_key = {verdict.key: verdict for name in names for verdict in given[name][:MAX_TRACES]}
         cards: dict[str, list[Card]] = defaultdict(list)
-        for trace in read_ledger(run.folder / "eval" / "student" / "ledger.jsonl"):
+        for trace in read_ledger(RunFiles(run.folder).answers("student") / LEDGER):
             if trace.problem_id in wanted and (verdict := by_key.pop(trace.key, None)) is not None:
                 cards[trace.problem_id].append(answer_card(trace, verdict, problems[trace.problem_id]))
         sides.append(cards)
@@ -100,18 +103,18 @@ def _evaluation_pairs(first: Run, second: Run) -> list[Pair]:
 
 def _training_pairs(first: Run, second: Run) -> list[Pair]:
     runs = (first, second)
-    if not all("filter" in mapping(run.facts["stages"]) for run in runs):
+    if not all(filtered(run.facts) for run in runs):
         return []
-    both = [problem_names(run.folder / "filter", run.damage) for run in runs]
+    both = [problem_names(RunFiles(run.folder).graded, run.damage) for run in runs]
     names = sorted(both[0] & both[1], key=_order)[:MAX_PROBLEMS]
     sides: list[dict[str, list[Card]]] = []
     for run in runs:
-        source = trace_source(mapping(run.facts["stages"]))
+        source = trace_source(run.folder, run.facts)
         counts = mapping(run.facts["lengths"]).get("counted_by")
         language_of = language_wanted(mapping(run.facts["recipe"]))
         outcomes = outcomes_of(run.folder, source, set(names), counts, run.damage)
         cards: dict[str, list[Card]] = defaultdict(list)
-        for outcome, row in texts_of(run.folder / "filter", outcomes, run.damage):
+        for outcome, row in texts_of(RunFiles(run.folder).graded, outcomes, run.damage):
             if len(cards[outcome.verdict["problem_id"]]) < 2 * MAX_TRACES:
                 cards[outcome.verdict["problem_id"]].append(filtered_card(outcome, row, language_of))
         sides.append({name: sorted(some, key=lambda card: card.key)[:MAX_TRACES] for name, some in cards.items()})

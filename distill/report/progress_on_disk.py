@@ -1,6 +1,6 @@
 """Progress of an unfinished stage, from its files alone. Example:
 
-{"stage": "generate", "num_done": 431, "num_wanted": 1200, "unit": "samples"}
+{"stage": …, "num_done": 431, "num_wanted": 1200, "unit": "samples"}
 """
 
 import os
@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.core.formatting import mapping, number
 from distill.report.damage import Damage
-from distill.storage.files import read_json
-from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS
-from distill.storage.ledger import index_ledger
-from distill.storage.trace_store import stored_without_repair
+from distill.stages.table import STAGES
+from distill.storage.layout import IDENTITY
+
+UNKNOWN = {"num_done": None, "num_wanted": None, "unit": ""}
 
 
 def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str, Any] | None:
@@ -27,9 +26,10 @@ def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str,
     for name in reversed(to_do):
         stage = folder / name
         if (stage / IDENTITY).is_file():
-            found = _nothing(stage)
+            found = dict(UNKNOWN)
             with damage.tolerate(stage):
-                found = _PROGRESS.get(name, _nothing)(stage)
+                progress = getattr(STAGES.get(name), "progress", None)
+                found = progress(stage) if progress else found
             return {"stage": name, **found}
     return None
 
@@ -47,38 +47,3 @@ def run_state(is_complete: bool, is_stopped: bool, process: int | None) -> str:
     if is_complete or is_stopped:
         return "complete" if is_complete else "stopped"
     return "unfinished" if process is None else "running"
-
-
-def _sampled(stage: Path) -> dict[str, Any]:
-    found = stored_without_repair(stage).with_ledger(index_ledger(stage / LEDGER))
-    identity = mapping(read_json(stage / IDENTITY))
-    per_problem = number(identity.get("samples_per_problem"))
-    num_wanted = None if per_problem is None else int(per_problem) * _num_whole_lines(stage / PROBLEMS)
-    return {"num_done": len(found.keys), "num_wanted": num_wanted, "unit": "samples"}
-
-
-def _trained(stage: Path) -> dict[str, Any]:
-    return {"num_done": _num_whole_lines(stage / "metrics.jsonl"), "num_wanted": None, "unit": "steps"}
-
-
-def _answered(stage: Path) -> dict[str, Any]:
-    identity = mapping(read_json(stage / IDENTITY))
-    k = number(identity.get("samples_per_problem")) or 1
-    done = sum(len(index_ledger(stage / role / LEDGER).places) for role in ("base", "student"))
-    num_wanted = 2 * int(k) * _num_whole_lines(stage / PROBLEMS) or None
-    return {"num_done": done, "num_wanted": num_wanted, "unit": "answers"}
-
-
-def _nothing(stage: Path) -> dict[str, Any]:
-    return {"num_done": None, "num_wanted": None, "unit": ""}
-
-
-def _num_whole_lines(file: Path) -> int:
-    """Count the lines, without a last one that a kill cut short."""
-    if not file.is_file():
-        return 0
-    with file.open("rb") as stream:
-        return sum(line.endswith(b"\n") for line in stream)
-
-
-_PROGRESS = {"generate": _sampled, "import": _sampled, "sft": _trained, "eval": _answered}

@@ -9,15 +9,17 @@ from typing import Any
 
 from distill.core.formatting import FILTERS, MISSING, Row, count, duration, mapping, number, plain, printable
 from distill.core.records import REASONS
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.expand import stages_in
 from distill.report import charts
 from distill.report.cards import Card, Shown, fit
 from distill.report.embed import FORMULA, HERE, embedded_json, policy, scripts, styles
-from distill.report.gather import STAGE_LABELS, Run
+from distill.report.gather import Run
 from distill.report.headline import figures, headline
+from distill.report.metrics import filtered, measured
 from distill.report.pick import MAX_TRACES, RULE
 from distill.report.questions import Question, shown_questions
 from distill.report.recipe_keys import reason_keys, recipe_lines
+from distill.results.kinds import kind_of
 
 MAX_BYTES = 5_000_000
 """Size limit of a page."""
@@ -40,12 +42,12 @@ QUANTITIES = {
 def render_report(run: Run) -> str:
     """Return the report page of one run; missing parts read "not run yet" or a dash."""
     facts = run.facts
-    stages, evaluation = mapping(facts.get("stages")), mapping(mapping(facts.get("stages")).get("eval"))
+    stages, evaluation, kept = mapping(facts.get("stages")), measured(facts), filtered(facts)
     benchmarks = charts.benchmark_rows(evaluation)
     rows = stage_rows(facts)
     found = shown_questions(run.questions, QUESTION_BYTES, _question_bytes())
     difference = mapping(evaluation.get("difference"))
-    filtered, history = mapping(stages.get("filter")), facts.get("history")
+    history = facts.get("history")
     values: dict[str, Any] = {
         "facts": facts,
         "headline": headline(facts, benchmarks),
@@ -53,14 +55,14 @@ def render_report(run: Run) -> str:
         "stages": rows,
         "to_do": [row["name"] for row in rows if row["state"] != "complete"],
         "stage_states": {row["name"]: row["state"] for row in rows},
-        "most_dropped": max(mapping(filtered.get("dropped")).items(), key=_num, default=("", 0))[0],
+        "most_dropped": max(mapping(kept.get("dropped")).items(), key=_num, default=("", 0))[0],
         "has_cost": any(row["cost"] for row in rows),
         "total_seconds": sum(row["seconds"] or 0.0 for row in rows),
         "finished_at": max((row["metrics"].get("finished_at") or "" for row in rows), default=""),
         "progress": progress_words(mapping(facts.get("begun"))),
         "funnel": charts.funnel_rows([(name, num) for name, num in facts.get("funnel") or ()]),
-        "difficulty": charts.yield_rows(filtered.get("by_pass_rate")),
-        "sources": charts.yield_rows(filtered.get("by_source")),
+        "difficulty": charts.yield_rows(kept.get("by_pass_rate")),
+        "sources": charts.yield_rows(kept.get("by_source")),
         "languages": charts.yield_rows(facts.get("languages")),
         "teachers": charts.yield_rows(facts.get("teachers")),
         "teacher_names": teacher_names(mapping(facts.get("teachers"))),
@@ -183,7 +185,7 @@ def _own(text: str) -> Any:
 def stage_rows(facts: Row) -> list[dict[str, Any]]:
     """Return the run's stages in order, each with its state: one of docs/json.md, or `waiting` (not begun)."""
     stages = mapping(facts.get("stages"))
-    names = facts.get("stage_names") or [name for name in STAGE_NAMES if name != "import"]
+    names = facts.get("stage_names") or stages_in({})
     stopped, begun = mapping(facts.get("stopped")).get("stage"), mapping(facts.get("begun")).get("stage")
     at_work = "running" if facts.get("state") == "running" else "unfinished"
     bars = {row["name"]: row for row in charts.time_bars({name: stages.get(name) for name in names})}
@@ -192,7 +194,7 @@ def stage_rows(facts: Row) -> list[dict[str, Any]]:
         metrics = mapping(stages.get(name))
         state = "stopped" if name == stopped else at_work if name == begun else "waiting"
         state = "complete" if name in stages else state
-        rows.append({**bars[name], "label": STAGE_LABELS.get(name, name), "state": state, "metrics": metrics})
+        rows.append({**bars[name], "label": kind_of(name).title, "state": state, "metrics": metrics})
         rows[-1]["cost"] = _money(mapping(metrics.get("cost")))
     return rows
 

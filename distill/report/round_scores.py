@@ -10,6 +10,7 @@ from distill.core.formatting import mapping
 from distill.core.statistics import paired_difference
 from distill.errors import DistillError
 from distill.report.questions import read_verdicts, share_right
+from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder
 
 BASE, STUDENT = "base", "student"
@@ -73,7 +74,7 @@ def _base_label(manifest: Mapping[str, Any], models: Mapping[str, Any]) -> str:
 
 def _manifest(round_dir: Path) -> dict[str, Any] | None:
     with contextlib.suppress(DistillError):
-        return StageFolder(round_dir / "eval").manifest
+        return StageFolder(RunFiles(round_dir).measured).manifest
     return None
 
 
@@ -82,5 +83,5 @@ def _shares(round_dir: Path, role: str) -> Shares | None:
     if _manifest(round_dir) is None:
         return None
     with contextlib.suppress(DistillError, OSError, ValueError, KeyError):
-        return {name: share_right(found) for name, found in read_verdicts(round_dir / "eval" / role).items()}
+        return {name: share_right(found) for name, found in read_verdicts(RunFiles(round_dir).answers(role)).items()}
     return None

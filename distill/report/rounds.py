@@ -9,7 +9,8 @@ from typing import Any
 
 from distill.core.formatting import Row, count, mapping, number, percent, points, points_range
 from distill.core.redaction import scrub
-from distill.report import charts
+from distill.recipe.steps import MAKING_ROWS, STAGE_NAMES
+from distill.report import charts, metrics
 from distill.report.cards import Shown
 from distill.report.damage import Damage
 from distill.report.gather import Run, gather_run, read_text, shown_command
@@ -83,7 +84,8 @@ def _round(folder: Path, name: str, told: Row, damage: Damage) -> dict[str, Any]
 
 def _first(told: Row) -> list[str]:
     """Return the first stage of a round that has not begun."""
-    return ["generate"] if mapping(told.get("made_from")).get("teacher") else ["sft"]
+    has_teacher = bool(mapping(told.get("made_from")).get("teacher"))
+    return [next(name for name in STAGE_NAMES if (name in MAKING_ROWS) == has_teacher)]
 
 
 def render_rounds(run: Run) -> str:
@@ -132,26 +134,25 @@ def _row(one: Row) -> dict[str, Any]:
 
 def story(one: Row) -> list[str]:
     """Return what a round did, as sentences: who answered, what was kept, what was trained on what."""
-    stages, made = mapping(one.get("stages")), mapping(one.get("made_from"))
+    made = mapping(one.get("made_from"))
     found = []
-    sampled, imported = mapping(stages.get("generate")), mapping(stages.get("import"))
-    if sampled:
-        teacher = made.get("teacher") or sampled.get("teacher")
-        found.append(f"{teacher} answered {count(sampled.get('num_problems'))} problems, {_samples(sampled)}.")
-    if imported:
-        found.append(f"{count(imported.get('num_samples'))} traces were imported.")
-    if kept := mapping(stages.get("filter")):
+    if drawn := metrics.sampled(one):
+        teacher = made.get("teacher") or drawn.get("teacher")
+        found.append(f"{teacher} answered {count(drawn.get('num_problems'))} problems, {_samples(drawn)}.")
+    if read := metrics.imported(one):
+        found.append(f"{count(read.get('num_samples'))} traces were imported.")
+    if kept := metrics.filtered(one):
         found.append(f"{count(kept.get('num_kept'))} of {count(kept.get('num_traces'))} traces were kept.")
-    if trained := mapping(stages.get("sft")):
+    if trained := metrics.trained(one):
         rows = " and ".join("its own" if row == one["name"] else f"those of {row}" for row in made.get("rows") or ())
         student = made.get("student") or trained.get("student")
         found.append(f"{student} was trained on {count(trained.get('num_rows'))} rows ({rows or 'its own'}).")
     return found
 
 
-def _samples(metrics: Row) -> str:
-    num = number(metrics.get("samples_per_problem"))
-    return f"{count(metrics.get('num_samples'))} samples" if num is None or num > 1 else "once each"
+def _samples(drawn: Row) -> str:
+    num = number(drawn.get("samples_per_problem"))
+    return f"{count(drawn.get('num_samples'))} samples" if num is None or num > 1 else "once each"
 
 
 def headline(models: Sequence[Mapping[str, Any]], pairs: Sequence[Row], facts: Row) -> str:

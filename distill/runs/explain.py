@@ -13,6 +13,7 @@ from distill.report.on_page import address_of, traces_on
 from distill.storage.files import iter_jsonl
 from distill.storage.layout import PROBLEMS, REPORT
 from distill.storage.problem_file import ProblemFile
+from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder
 from distill.storage.trace_store import traces_of
 
@@ -32,7 +33,7 @@ def explain(run_dir: Path, source: str, wanted: str) -> dict[str, Any]:
     Raises:
         UserError: the filter has not finished, or there is no such id.
     """
-    folder = run_dir / "filter"
+    folder = RunFiles(run_dir).graded
     if not StageFolder(folder).is_complete:
         raise UserError(f"{folder}: the filter has not finished here. Run `distill filter` first.")
     name, index, verdicts = _find(folder / "verdicts.jsonl", wanted)

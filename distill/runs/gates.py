@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.core.formatting import mapping
 from distill.errors import GateError, StoreError
 from distill.recipe.gates import BASE, GAIN_OVER, GATE_METRICS, read_limit
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import round_in
 from distill.recipe.steps import PUBLISHING
 from distill.report.round_scores import difference_of
+from distill.results.kinds import Results
 from distill.storage.files import read_object, write_json
 from distill.storage.layout import GATE
 from distill.storage.run_folder import StageFolder
@@ -88,29 +88,24 @@ def _limit(
 
 def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Return a metric of a round; `None` if it could not be computed, such as a share of no traces."""
-    metrics = {stage: mapping(manifest["metrics"]) for stage, manifest in manifests.items()}
-    traces = metrics.get("generate") or metrics.get("import") or {}
-    kept, scores = metrics.get("filter", {}), metrics.get("eval", {})
-    num_traces = kept.get("num_traces") or 0
+    results = Results.of_manifests(manifests)
+    traces, kept, scores = results.traces, results.filter, results.eval
 
-    def share(num: float, of: float) -> float | None:
-        return num / of if of else None
+    def share(num: float | None, of: float) -> float | None:
+        return num / of if of and num is not None else None
 
-    values: dict[str, Any] = {
-        "num_samples": traces.get("num_samples"),
-        "truncated_share": share(
-            mapping(traces.get("finish_reasons")).get("length", 0), traces.get("num_samples") or 0
-        ),
-        "num_kept": kept.get("num_kept"),
-        "kept_share": share(kept.get("num_kept") or 0, num_traces),
-        "correct_share": kept.get("correct_share"),
-        "format_share": share(kept.get("num_well_formed") or 0, num_traces),
-        "final_loss": metrics.get("sft", {}).get("final_loss"),
-        "pass_at_1": mapping(scores.get("student")).get("pass_at_1"),
-        "gain": mapping(scores.get("difference")).get("pass_at_1"),
+    values: dict[str, float | None] = {
+        "num_samples": traces.num_samples if traces else None,
+        "truncated_share": share(traces.finish_reasons.get("length", 0), traces.num_samples) if traces else None,
+        "num_kept": kept.num_kept if kept else None,
+        "kept_share": share(kept.num_kept, kept.num_traces) if kept else None,
+        "correct_share": kept.correct_share if kept else None,
+        "format_share": share(kept.num_well_formed, kept.num_traces) if kept else None,
+        "final_loss": results.sft.final_loss if results.sft else None,
+        "pass_at_1": scores.student.pass_at_1 if scores else None,
+        "gain": scores.difference.pass_at_1 if scores else None,
     }
-    measured: float | None = values[metric]
-    return measured
+    return values[metric]
 
 
 def _explanation(name: str, limits: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from distill.models.hub import MODEL_FILES, WEIGHTS
 from distill.models.hub_errors import is_about_token
 from distill.models.hub_names import names_folder
 from distill.recipe.push import PushConfig
+from distill.recipe.steps import PUBLISHING
 from distill.runs.checks import MISSING, OK, WARNING, Check, line_of
 
 HTTP_S = 5.0
@@ -187,7 +188,7 @@ def check_push(config: PushConfig) -> list[Check]:
     try:
         check_access(connect(), config)
     except UserError as error:
-        return [Check("push", MISSING, line_of(error).removeprefix("push: "), LOGIN)]
+        return [Check(PUBLISHING, MISSING, line_of(error).removeprefix("push: "), LOGIN)]
     except StageError as error:
-        return [Check("push", WARNING, line_of(error).removeprefix("push: "))]
-    return [Check("push", OK, f"you may write to {' and '.join(target.repo for target in targets(config))}")]
+        return [Check(PUBLISHING, WARNING, line_of(error).removeprefix("push: "))]
+    return [Check(PUBLISHING, OK, f"you may write to {' and '.join(target.repo for target in targets(config))}")]

@@ -3,7 +3,7 @@
 Each run folder stores the command that began it, from which the command that resumes it is derived:
 
     {"schema_version": 1, "stage": null, "arguments": ["recipe.yaml", "--set", "seed=4"], "folder": "/home/me/work",
-     "name": "quickstart", "student": "qwen-1.5b", "stages": ["generate", "filter", "sft", "eval"],
+     "name": "quickstart", "student": "qwen-1.5b", "stages": […],
      "started_at": "2026-11-01T09:00:00+00:00"}
 """
 
@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,21 @@ from distill.core.json_shape import OBJECT, TEXT, Shape, fault
 from distill.core.records import REASONS
 from distill.errors import StoreError, UserError
 from distill.filters.funnel import funnel_steps
-from distill.filters.nothing_kept import has_kept_nothing
-from distill.recipe.expand import expand
+from distill.recipe.expand import expand, steps_in
 from distill.recipe.model import Recipe
-from distill.recipe.rounds import OWN_SECTIONS
-from distill.recipe.steps import PUBLISHING, STAGE_NAMES, stage_of
+from distill.recipe.steps import STAGE_NAMES, stage_of
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
+from distill.results.kinds import Results, metrics_of
 from distill.runs.gates import gate_record
-from distill.runs.steps import STAGES
+from distill.stages.table import STAGES
 from distill.storage.files import disk_errors, read_object, write_json
-from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, WRITER_LOCK
+from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, TRACES, WRITER_LOCK
 from distill.storage.layout import ESTIMATE as PLAN
+from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder, is_run, only_writer, writer_of
 
 SCHEMA_VERSION = 1
-TRACE_STAGES = ("generate", "import")
 _SUMMARY_SHAPE = {
     "description?": TEXT,
     "student?": TEXT,
@@ -148,30 +147,12 @@ def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list
     recipe = mapping(summary.get("recipe"))
     rounds = recipe.get("rounds") or ()
     if rounds:
-        makers = [one.get("name") for one in map(mapping, rounds) if one.get("sft") is not None]
-        published = mapping(recipe.get("push")).get("round") or (makers[-1] if makers else None)
-        steps = [
-            f"{one.get('name')}/{name}"
-            for one in map(mapping, rounds)
-            for name in _stages_in({**recipe, **one})
-            if name != PUBLISHING or one.get("name") == published
-        ]
-        return sorted(steps, key=lambda step: stage_of(step) == PUBLISHING)
+        return steps_in(recipe)
     wanted = list(note.get("stages", ()))
     if any("/" in name for name in wanted):
         return wanted
-    wanted += _stages_in({"sft": {}, **recipe}) if recipe else []
+    wanted += steps_in(recipe)
     return [name for name in STAGE_NAMES if name in wanted or (folder / name / IDENTITY).exists()]
-
-
-def _stages_in(recipe: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the stages of a recipe or of one round, as keys and values."""
-    if recipe.get("traces") or recipe.get("generate") or "rounds" not in recipe:
-        yield from ("import" if recipe.get("traces") else "generate", "filter")
-    yield from (name for name in OWN_SECTIONS if recipe.get(name) is not None)
-    if recipe.get("sft") is not None:
-        yield "sft"
-        yield from (name for name in ("eval", "push") if recipe.get(name))
 
 
 def _read(file: Path, shape: Shape = OBJECT) -> dict[str, Any]:
@@ -190,12 +171,18 @@ def _manifest(folder: Path, stage: str) -> dict[str, Any]:
     return {}
 
 
+def _results(folder: Path) -> Results:
+    """Return the results of a run or round; a stage with a damaged manifest counts as not complete."""
+    found = {name: _manifest(folder, name) for name in STAGE_NAMES}
+    return Results.of_manifests({name: manifest for name, manifest in found.items() if manifest})
+
+
 def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
     """Return a stage's state: as of a run, or `waiting` (not begun). A filter that kept nothing is `stopped`."""
     manifest = _manifest(folder, name)
-    has_kept_none = bool(manifest) and has_kept_nothing(stage_of(name), manifest["metrics"])
-    is_complete = bool(manifest) and not has_kept_none
-    is_stopped = has_kept_none or (stopped is not None and stopped.get("stage") == name)
+    is_empty = bool(manifest) and metrics_of(manifest).is_empty
+    is_complete = bool(manifest) and not is_empty
+    is_stopped = is_empty or (stopped is not None and stopped.get("stage") == name)
     if is_complete:
         return "complete"
     if not (folder / name / IDENTITY).exists() and (process is not None or not is_stopped):
@@ -213,19 +200,15 @@ def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     if gate and not gate.get("passed") and not gate.get("waived"):
         return stopped
     manifest = _manifest(folder, name) if stage in STAGES else {}
-    return None if manifest and not has_kept_nothing(stage, manifest["metrics"]) else stopped
+    return None if manifest and not metrics_of(manifest).is_empty else stopped
 
 
 def _last_score(folder: Path, steps: Sequence[str]) -> dict[str, Any] | None:
     """Return the scores of the last step that measured, or `None`."""
-    found = (_score(_manifest(folder, step).get("metrics")) for step in reversed(steps) if stage_of(step) == "eval")
-    return next((score for score in found if score is not None), None)
-
-
-def _score(metrics: Any) -> dict[str, Any] | None:
-    """Return the overall scores of eval's metrics; `None` if they do not have the expected shape."""
-    found = {key: mapping(metrics).get(key) for key in ("base", "student", "difference")}
-    return found if all("pass_at_1" in mapping(score) for score in found.values()) else None
+    rounds = dict.fromkeys(step.rpartition("/")[0] for step in reversed(steps))
+    found = (_results(folder / name).eval for name in rounds)
+    last = next((scores for scores in found if scores is not None), None)
+    return None if last is None else {key: last.to_json()[key] for key in ("base", "student", "difference")}
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
@@ -265,7 +248,7 @@ def describe_run(folder: str | Path) -> dict[str, Any]:
     overview = _overview(folder)
     summary = _read(folder / SUMMARY, _SUMMARY_SHAPE)
     stages = [{**one, **_stage_story(folder, one["stage"])} for one in overview["stages"]]
-    steps = funnel_steps(_manifest(folder, "filter").get("metrics"))
+    steps = funnel_steps(_results(folder).filter)
     return {
         "schema_version": SCHEMA_VERSION,
         **overview,
@@ -282,7 +265,7 @@ def _stage_story(folder: Path, name: str) -> dict[str, Any]:
     known: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_gib", "finished_at", "result"))
     if manifest:
         known |= {key: manifest[key] for key in ("seconds", "peak_memory_gib", "finished_at")}
-        known["result"] = STAGES[stage_of(name)].headline(manifest["metrics"])
+        known["result"] = STAGES[stage_of(name)].headline(metrics_of(manifest))
     return {**known, "num_bytes": _size_and_change(folder / name)[0] if (folder / name).is_dir() else 0}
 
 
@@ -290,18 +273,18 @@ def _places(folder: Path) -> dict[str, str]:
     """Return the paths of a run's main results that exist, and its URL on the Hub; of each round with its name."""
     places = {"report": str(folder / REPORT)} if (folder / REPORT).exists() else {}
     for name in _round_names(folder) or [""]:
-        root = folder / name
-        source = next((stage for stage in TRACE_STAGES if (root / stage).is_dir()), TRACE_STAGES[0])
+        files = RunFiles(folder / name)
+        source = files.imported if files.imported.is_dir() and not files.sampled.is_dir() else files.sampled
         known = {
-            "student": root / "sft" / "student",
-            "kept_rows": root / "filter" / "kept",
-            "dropped_rows": root / "filter" / "dropped",
-            "traces": root / source / "traces",
+            "student": files.student,
+            "kept_rows": files.kept,
+            "dropped_rows": files.dropped,
+            "traces": source / TRACES,
         }
         prefix = f"{name}/" if name else ""
         places |= {f"{prefix}{key}": str(path) for key, path in known.items() if path.exists()}
-        pushed = _manifest(root, "push")
-        places |= {"hub": pushed["metrics"]["url"]} if pushed else {}
+        pushed = _results(folder / name).push
+        places |= {"hub": pushed.url} if pushed else {}
     return places
 
 
@@ -345,17 +328,20 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
     entries = _removable(folder, keep_traces)
     parts = [{"path": str(entry.relative_to(folder)), "num_bytes": _bytes_of(entry)} for entry in entries]
     roots = [folder / name for name in _round_names(folder)] or [folder]
-    traces = [_manifest(root, name) for root in roots for name in TRACE_STAGES]
-    num_traces = sum(mapping(found.get("metrics")).get("num_samples", 0) for found in traces)
-    students = [root for root in roots if (root / "sft" / "student").exists()]
-    unpublished = bool(students) and not any(_manifest(root, "push") for root in students)
+    results = {root: _results(root) for root in roots}
+    traces = [found.traces for found in results.values() if found.traces is not None]
+    begun = [
+        folder for root in roots for folder in (RunFiles(root).sampled, RunFiles(root).imported) if folder.is_dir()
+    ]
+    students = [root for root in roots if RunFiles(root).student.exists()]
+    unpublished = bool(students) and not any(results[root].push for root in students)
     return {
         "name": folder.name,
         "folder": str(folder),
         "parts": parts,
         "num_bytes": sum(part["num_bytes"] for part in parts),
-        "num_traces": 0 if keep_traces else num_traces,
-        "traces_are_whole": any(traces) or not any((root / name).is_dir() for root in roots for name in TRACE_STAGES),
+        "num_traces": 0 if keep_traces else sum(found.num_samples for found in traces),
+        "traces_are_whole": bool(traces) or not begun,
         "has_unpublished_student": unpublished,
         "keeps_traces": keep_traces,
     }
@@ -387,7 +373,11 @@ def _is_kept(entry: Path) -> bool:
     It keeps traces, including those of an older recipe (`generate.replaced-1`), and the files by which the folder
     remains a run that can be resumed.
     """
-    return entry.name.partition(".")[0] in TRACE_STAGES or entry.name in (WRITER_LOCK, COMMAND)
+    files = RunFiles(entry.parent)
+    return entry.name.partition(".")[0] in (files.sampled.name, files.imported.name) or entry.name in (
+        WRITER_LOCK,
+        COMMAND,
+    )
 
 
 def _bytes_of(entry: Path) -> int:

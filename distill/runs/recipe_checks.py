@@ -20,6 +20,7 @@ from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.sampling import SamplingCompute
+from distill.recipe.steps import PUBLISHING
 from distill.recipe.traces import TraceSource
 from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of
 from distill.runs.hub_checks import HTTP_S, check_dataset, check_model, check_push
@@ -53,7 +54,7 @@ def recipe_probes(recipe: Recipe, run_dir: Path, named: str) -> list[Probe]:
     probes = [*found.values(), Probe("fit", lambda: _fit(recipe, run_dir, named), LOCAL_S)]
     if recipe.push is not None:
         config = recipe.push
-        probes.append(Probe("push", lambda: check_push(config), PUSH_S))
+        probes.append(Probe(PUBLISHING, lambda: check_push(config), PUSH_S))
     return probes
 
 

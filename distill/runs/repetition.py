@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.file_kinds import is_file
-from distill.publish.lock import results_of
-from distill.recipe.steps import stage_of
+from distill.results.eval import EvalMetrics
+from distill.results.kinds import metrics_of
 from distill.storage.fingerprints import differences, sha256_of
 
 COMPARISON_FILE = "repeat.json"
@@ -74,14 +74,14 @@ def _compare_stage(name: str, then: Mapping[str, Any], manifest: Mapping[str, An
     outputs = {
         path: _state(before.get(path), after.get(path)) for path in sorted((before.keys() | after.keys()) - TIMED)
     }
-    changed = differences(then.get("results", {}), results_of(name, manifest["metrics"]))
+    found = metrics_of(manifest)
+    now = found.locked()
+    changed = differences(then.get("results", {}), now)
     # Some results are only in the metrics, so equal files are not enough.
     same = all(state == "same" for state in outputs.values()) and not changed
     results: dict[str, Any] = {key: list(pair) for key, pair in changed.items()}
-    if stage_of(name) == "eval" and changed:
-        results = {
-            role: [then["results"].get(role), now] for role, now in results_of(name, manifest["metrics"]).items()
-        }
+    if changed and isinstance(found, EvalMetrics):  # a score means nothing without its interval
+        results = {role: [then["results"].get(role), one] for role, one in now.items()}
     return {
         "same": same,
         "same_fingerprint": then.get("fingerprint") == manifest["fingerprint"],

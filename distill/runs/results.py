@@ -12,13 +12,13 @@ from typing import Any
 
 from distill import __version__
 from distill.errors import DistillError, StoreError
-from distill.filters.nothing_kept import has_kept_nothing
 from distill.publish.lock import write_lock, write_lock_of_rounds
 from distill.recipe.expand import Step
 from distill.recipe.lineage import recipe_as_run
 from distill.recipe.model import Recipe, with_parts
 from distill.recipe.steps import STAGE_NAMES
 from distill.report.round_scores import round_scores
+from distill.results.kinds import metrics_of
 from distill.runs.gates import check_gate, gate_record
 from distill.stages import RunContext
 from distill.storage.files import read_object, write_json
@@ -29,7 +29,7 @@ SUMMARY_VERSION = 1
 Say = Callable[[str], None]
 
 StopRecord = dict[str, str]
-"""Where a run stopped: `{"stage": "sft", "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
+"""Where a run stopped: `{"stage": …, "error": "…", "at": "2026-11-24T18:40:00+00:00"}`."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:
 
 def _done(manifests: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield the stages that are complete and leave something to go on with."""
-    return (name for name, found in manifests.items() if not has_kept_nothing(name, found["metrics"]))
+    return (name for name, found in manifests.items() if not metrics_of(found).is_empty)
 
 
 def _stored(run_dir: Path) -> dict[str, Any]:

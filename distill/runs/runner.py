@@ -17,9 +17,11 @@ from distill.recipe.expand import Step
 from distill.recipe.lineage import change_lines, changed_settings, files_of
 from distill.recipe.model import Recipe
 from distill.recipe.steps import PUBLISHING
+from distill.results.kinds import kind_of
 from distill.runs.results import Say, WholeRun
-from distill.runs.steps import STAGES, Decision, chosen_steps, decide
+from distill.runs.steps import Decision, chosen_steps, decide
 from distill.stages import RunContext, contexts_of
+from distill.stages.table import STAGES
 from distill.storage.files import free_bytes, write_json
 from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import IDENTITY, MANIFEST
@@ -223,7 +225,7 @@ def _run_step(step: Step, run: RunContext, force: bool, say_line: Say, at_work: 
     )
     for scratch in summary.scratch:
         shutil.rmtree(folder.path / scratch, ignore_errors=True)
-    say(f"{name}: {stage.headline(summary.metrics)} ({seconds:.0f} s)")
+    say(f"{name}: {stage.headline(kind_of(step.stage).metrics.from_json(summary.metrics))} ({seconds:.0f} s)")
     return True
 
 

@@ -1,46 +1,18 @@
-"""The stages' modules, the choice of steps, and the decision to skip, run or refuse each."""
+"""The choice of steps, and the decision to skip, run or refuse each."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from distill.errors import UserError
 from distill.recipe.expand import Step, expand
 from distill.recipe.model import Recipe
-from distill.recipe.own_stages import own_section
 from distill.recipe.steps import PUBLISHING, STAGE_NAMES
-from distill.stages import RunContext, contexts_of, eval, filter, generate, import_traces, push, sft
+from distill.stages import RunContext, contexts_of
+from distill.stages.table import STAGES
 from distill.storage.fingerprints import differences
 from distill.storage.run_folder import StageFolder
-
-STAGES: dict[str, ModuleType] = {
-    "generate": generate,
-    "import": import_traces,
-    "filter": filter,
-    "sft": sft,
-    "eval": eval,
-    "push": push,
-}
-"""Stage -> its module."""
-
-
-@contextmanager
-def own_stage(module: ModuleType, before: str = "eval") -> Iterator[None]:
-    """Let recipes use a stage of a team's own until the context ends.
-
-    Args:
-        module: it has what `distill.stages` lists, and `CONFIG`, the model of its section.
-        before: the stage that it runs before.
-    """
-    with own_section(module.SECTION, module.CONFIG, before):
-        STAGES[module.SECTION] = module
-        try:
-            yield
-        finally:
-            del STAGES[module.SECTION]
 
 
 @dataclass(frozen=True, slots=True)

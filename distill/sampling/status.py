@@ -4,13 +4,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distill.core.formatting import duration, mapping, number
 from distill.core.json_shape import COUNT, TEXT, fault
-from distill.core.progress import duration
 from distill.errors import StoreError, UserError
 from distill.recipe.sampling import Price
+from distill.results.generate import GenerateMetrics
 from distill.sampling.job import num_lines
 from distill.sampling.loop import LIVE, cost
-from distill.storage.files import read_object
+from distill.storage.files import num_whole_lines, read_json, read_object
 from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS, SUMMARY
 from distill.storage.ledger import Tally, index_ledger, is_being_written
 from distill.storage.run_folder import StageFolder
@@ -42,7 +43,8 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
     if what := fault(identity, {"samples_per_problem": COUNT, "teacher": TEXT}):
         raise StoreError(f"{folder / IDENTITY}: damaged ({what}). Remove the file and run `distill generate` again.")
     num_wanted = num_problems * identity["samples_per_problem"]
-    skipped = manifest["metrics"].get("num_not_needed", 0) if manifest else len(index.skipped)
+    metrics = GenerateMetrics.from_json(manifest["metrics"]) if manifest else None
+    skipped = metrics.num_not_needed if metrics else len(index.skipped)
     running = is_being_written(folder / LEDGER)
     stop = (read_object(folder.parent / SUMMARY) or {}).get("stopped")
     is_stopped = isinstance(stop, dict) and stop.get("stage") == folder.name
@@ -54,7 +56,7 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
         "teacher": identity["teacher"],
         "num_problems": num_problems,
         "num_wanted": num_wanted,
-        "num_done": manifest["metrics"]["num_samples"] if manifest else min(len(found.keys), num_wanted),
+        "num_done": metrics.num_samples if metrics else min(len(found.keys), num_wanted),
         "num_not_needed": skipped,
         "finish_reasons": dict(+tally.finish_reasons),
         "num_prompt_tokens": tally.num_prompt_tokens,
@@ -63,6 +65,14 @@ def sampling_status(folder: Path, price: Price | None = None) -> dict[str, Any]:
         "cost": _cost(tally, price),
         "live": live,
     }
+
+
+def sampling_progress(folder: Path) -> dict[str, Any]:
+    """Return how many samples, or imported traces, an unfinished stage has stored."""
+    found = stored_without_repair(folder).with_ledger(index_ledger(folder / LEDGER))
+    per_problem = number(mapping(read_json(folder / IDENTITY)).get("samples_per_problem"))
+    num_wanted = None if per_problem is None else int(per_problem) * num_whole_lines(folder / PROBLEMS)
+    return {"num_done": len(found.keys), "num_wanted": num_wanted, "unit": "samples"}
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
@@ -85,7 +95,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         lines.append(f"  cost      {status['cost']['amount']:,.2f} {status['cost']['currency']}")
     live = status["live"]
     if live:
-        left = f", {duration(live['seconds_left'])} left" if live["seconds_left"] is not None else ""
+        left = f", {duration(round(live['seconds_left']))} left" if live["seconds_left"] is not None else ""
         lines.append(
             f"  now       {live['samples_per_second']:.1f} samples/s, {live['tokens_per_second']:,.0f} tokens/s{left} "
             f"(process {live['pid']}, {max(0.0, time.time() - live['updated_at']):.0f} s ago)"

@@ -5,6 +5,8 @@ Each stage module has
     VERSION                    raised when the same inputs give another result
     SECTION                    its section of a recipe
     FROM_DATASETS              keys of its identity that only loading datasets could check
+    estimate(known, machine, prices)
+                               what it will take, as a `StageEstimate`; `None` if that cannot be told
     prepare(run, is_due)       finds every model, engine and dataset that it needs, before any stage does work
     identity(run)              everything that decides the result
     check(run)                 verifies stored results
@@ -16,7 +18,19 @@ Each stage module has
     finish(run)                refuses to continue where the result leaves later stages nothing to do
     headline(metrics)          its result in a line
 
-They share the state of a run in a `RunContext`.
+and, where the general answer is not enough,
+
+    MODELS                     the models whose files its identity reads: properties of `RunContext`
+    assumed_identity(run, before)
+                               its identity if the datasets have not changed, without loading them
+    standing(run, found, seen, num_wanted)
+                               how far it is, more precisely than by comparing identities
+    take_part(run_dir, follower)
+                               joins in as one of a launcher's other processes, if they can share its work
+    progress(folder)           how much of it an unfinished attempt has done, from its files alone
+
+They share the state of a run in a `RunContext`. The models of what they record are in `distill.results`, their table in
+`distill.stages.table`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +51,7 @@ from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
 from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import KEPT, STUDENT
+from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder, damaged_outputs
 
 SERVED = "served"
@@ -62,6 +77,20 @@ class RunContext:
     def folder(self, stage: str) -> StageFolder:
         """Return a stage's folder, which need not exist."""
         return StageFolder(self.run_dir / stage)
+
+    @property
+    def files(self) -> RunFiles:
+        return RunFiles(self.run_dir)
+
+    def if_loaded(self, name: str) -> Any:
+        """Return one of the slow lookups (`problem_sets`, `base_model`, …) if it was done already, else `None`."""
+        return self.__dict__.get(name)  # where cached_property stores it
+
+    def with_loaded(self, **values: Any) -> "RunContext":
+        """Return a context for looking only, without weights, whose slow lookups give these values."""
+        made = RunContext(self.recipe, self.run_dir, needs_weights=False, earlier=self.earlier)
+        made.__dict__.update(values)  # where cached_property finds them
+        return made
 
     def finished(self, stage: str, wanted_by: str) -> dict[str, Any]:
         """Return the manifest of an earlier stage.

@@ -10,22 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.core.records import EvalResult, Problem, Trace, Verdict
+from distill.core.formatting import mapping, number
+from distill.core.records import Problem, Trace, Verdict
 from distill.core.statistics import bootstrap_interval, paired_difference
 from distill.engines.memory import check_memory
 from distill.engines.start import pick_engine
 from distill.errors import UserError
+from distill.estimates.known import Known
+from distill.estimates.machine import Machine
+from distill.estimates.prices import Prices
+from distill.estimates.sampling_cost import asked_of_student, sampling_quantities
+from distill.estimates.stage import STUDENT as STUDENT_MODEL
+from distill.estimates.stage import StageEstimate, priced
 from distill.execution.jobs import run_job
 from distill.grading import Grade, grade_all
 from distill.grading.boxes import boxes_alone
 from distill.grading.pool import GradingPool
 from distill.models.hub import Model, resolve_model
 from distill.recipe.lineage import command_of
+from distill.results.eval import Benchmark, Difference, EvalMetrics, EvalResult, Protocol
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, always_useful, chat_format_of, never_grows, nothing_to_check, reopen_if_damaged
-from distill.storage.files import copy_file, write_jsonl
-from distill.storage.layout import LEDGER, PROBLEMS, STUDENT, VERDICTS
+from distill.storage.files import copy_file, num_whole_lines, read_json, write_jsonl
+from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS, STUDENT, VERDICTS
 from distill.storage.ledger import index_ledger, read_at
 from distill.storage.run_folder import Summary
 
@@ -74,6 +82,35 @@ def identity(run: RunContext) -> dict[str, Any]:
         "problems": {name: problems_fingerprint(set_) for name, set_ in run.problem_sets.benchmarks.items()},
         **run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"}),
     }
+
+
+def assumed_identity(run: RunContext, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity on the assumption that the problems are unchanged; computing it would load them."""
+    assert run.recipe.eval is not None
+    said = run.recipe.eval.model_dump(mode="json", exclude={"compute", "held_out", "benchmarks"})
+    student = run.finished("sft", "eval")["outputs"][STUDENT]["sha256"]
+    return {**before, **said, "student": student, "seed": run.recipe.seed}
+
+
+def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate | None:
+    """Return what sampling the models will take."""
+    config = known.recipe.eval
+    if config is None or known.rows is None:
+        return None
+    asked = asked_of_student(config, known.work, known.rows.completion_tokens, known.num_measured, known.seen.answers)
+    quantities, notes, num_gpus = sampling_quantities(asked, known.student, config.compute, machine, known.num_measured)
+    return StageEstimate(
+        SECTION, priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus, samples=STUDENT_MODEL
+    )
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """Return the number of answers that both models have given so far."""
+    identity = mapping(read_json(folder / IDENTITY))
+    k = number(identity.get("samples_per_problem")) or 1
+    done = sum(len(index_ledger(folder / role / LEDGER).places) for role in ROLES)
+    num_wanted = len(ROLES) * int(k) * num_whole_lines(folder / PROBLEMS) or None
+    return {"num_done": done, "num_wanted": num_wanted, "unit": "answers"}
 
 
 def forget(run: RunContext) -> bool:
@@ -129,13 +166,12 @@ def run(run: RunContext) -> Summary:
         peaks.append(peak)
         engines[role] = sampled["engine"]
         graded[role] = _grade(run, role, model, problems, folder)
-    metrics = compare(graded["base"], graded["student"], benchmarks, run.recipe.seed)
-    metrics["protocol"] = _protocol(run, engines["student"] or engines["base"])
-    metrics["engine"] = engines
+    protocol = _protocol(run, engines["student"] or engines["base"])
+    metrics = compare(graded["base"], graded["student"], benchmarks, run.recipe.seed, protocol, engines)
     outputs: dict[str, int | None] = {PROBLEMS: len(problems)}
     for role in models:
         outputs[f"{role}/{VERDICTS}"] = len(graded[role].verdicts)
-    return Summary(metrics, outputs, max(peaks))
+    return Summary(metrics.to_json(), outputs, max(peaks))
 
 
 def _take_base_answers(run: RunContext, folder: Path) -> None:
@@ -149,21 +185,28 @@ def _take_base_answers(run: RunContext, folder: Path) -> None:
             copy_file(found.path / "base" / LEDGER, ledger)
 
 
-def compare(base: Graded, student: Graded, benchmarks: Mapping[str, Sequence[Problem]], seed: int) -> dict[str, Any]:
+def compare(
+    base: Graded,
+    student: Graded,
+    benchmarks: Mapping[str, Sequence[Problem]],
+    seed: int,
+    protocol: Protocol,
+    engines: Mapping[str, Any],
+) -> EvalMetrics:
     """Return the scores of both models overall and on each benchmark, with the paired difference."""
     everything = [problem for problems in benchmarks.values() for problem in problems]
+    each = [Benchmark(name=name, **_side_by_side(base, student, set_, seed)) for name, set_ in benchmarks.items()]
     overall = _side_by_side(base, student, everything, seed)
-    each = [{"name": name, **_side_by_side(base, student, set_, seed)} for name, set_ in benchmarks.items()]
-    return {**overall, "benchmarks": each}
+    return EvalMetrics(**overall, benchmarks=each, protocol=protocol, engine=dict(engines))
 
 
 def _side_by_side(base: Graded, student: Graded, problems: Sequence[Problem], seed: int) -> dict[str, Any]:
     ids = {problem.id for problem in problems}
     scores = {role: problem_scores(graded, ids) for role, graded in (("base", base), ("student", student))}
     return {
-        "base": score(base, ids, seed).to_json(),
-        "student": score(student, ids, seed).to_json(),
-        "difference": paired_difference(scores["base"], scores["student"], seed),
+        "base": score(base, ids, seed),
+        "student": score(student, ids, seed),
+        "difference": Difference(**paired_difference(scores["base"], scores["student"], seed)),
     }
 
 
@@ -240,24 +283,23 @@ def _job(run: RunContext, role: str, model: Model, folder: Path) -> SamplingJob:
     )
 
 
-def _protocol(run: RunContext, engine: dict[str, Any] | None) -> dict[str, Any]:
+def _protocol(run: RunContext, engine: dict[str, Any] | None) -> Protocol:
     """Return the conditions under which the scores are comparable."""
     config = run.recipe.eval
     assert config is not None
-    return {
-        "samples_per_problem": config.samples_per_problem,
+    return Protocol(
+        samples_per_problem=config.samples_per_problem,
         **config.sampling.model_dump(mode="json"),
-        "engine": f"{engine['name']} {engine['version']}" if engine else None,
-        "extraction": EXTRACTION,
-        "interval": "95%, percentile bootstrap over problems, 10,000 resamples",
-    }
+        engine=f"{engine['name']} {engine['version']}" if engine else None,
+        extraction=EXTRACTION,
+        interval="95%, percentile bootstrap over problems, 10,000 resamples",
+    )
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: EvalMetrics) -> str:
     """Return both scores and their difference with its interval."""
-    gain = metrics["difference"]
+    low, high = metrics.difference.interval_95
     return (
-        f"base {metrics['base']['pass_at_1']:.1%}, student {metrics['student']['pass_at_1']:.1%}, "
-        f"difference {100 * gain['pass_at_1']:+.1f} points "
-        f"({100 * gain['interval_95'][0]:+.1f} to {100 * gain['interval_95'][1]:+.1f})"
+        f"base {metrics.base.pass_at_1:.1%}, student {metrics.student.pass_at_1:.1%}, "
+        f"difference {100 * metrics.difference.pass_at_1:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
     )

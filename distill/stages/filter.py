@@ -20,22 +20,31 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TextIO
 
+from distill.core.plurals import counted
 from distill.core.progress import ProgressBar
-from distill.core.records import Problem, SampleKey, Trace, Verdict
+from distill.core.records import SampleKey, Verdict
 from distill.core.redaction import secrets
 from distill.core.secrets import SecretFinder
-from distill.core.trl_rows import sft_row
 from distill.errors import StoreError, UserError
+from distill.estimates.known import Known
+from distill.estimates.machine import Machine
+from distill.estimates.models import GIB
+from distill.estimates.prices import Prices
+from distill.estimates.quantities import Range, number_of
+from distill.estimates.stage import DISK, MEMORY, SECONDS, StageEstimate, priced
 from distill.filters.decide import ProblemNotes, candidate, decide, is_for_the_judge, with_reason
 from distill.filters.facts import Facts, Settings, examine, pieces, read_facts
 from distill.filters.funnel import Funnel
 from distill.filters.nothing_kept import nothing_kept
 from distill.filters.problem_notes import notes_on_problems
+from distill.filters.row_tables import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
 from distill.filters.select import Candidate, over_limits
 from distill.grading.cached import library_versions
 from distill.grading.pool import GradingPool
 from distill.models.tokenizers import TOKENIZER
 from distill.recipe.lineage import traces_fingerprint
+from distill.results.filter import FilterMetrics
+from distill.results.kinds import metrics_of
 from distill.sampling.judging import Question, ask_judge
 from distill.stages import RunContext, never_grows, reopen_if_damaged
 from distill.storage.fact_cache import FactCache
@@ -51,6 +60,14 @@ SECTION = "filter"
 FROM_DATASETS = ("evaluation_sets",)
 grows = never_grows
 reopen_if_lost = reopen_if_damaged(SECTION)
+
+MODELS = ("base_model",)
+CHARS_PER_S = Range(1.0e6, 6.5e6)
+"""Characters of traces that a core examines per second: measured at 1,430 8,000-character traces per second on two
+cores (`benchmarks/filter_memory.py`); several times slower if answers have to be parsed."""
+START_S = Range(1, 20)
+MEMORY_GIB = Range(0.2, 2.0)
+CHARS_PER_TOKEN = 3.5
 
 FACTS = ".facts"
 DECIDED = ".decided.jsonl"
@@ -76,6 +93,26 @@ def identity(run: RunContext) -> dict[str, Any]:
     }
 
 
+def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
+    """Return what examining all traces will take."""
+    config = known.recipe.filter
+    chars = known.traces.by(known.trace_tokens).times(CHARS_PER_TOKEN)
+    cores = min(config.compute.workers or machine.num_cores, machine.num_cores)
+    seconds = chars.over(CHARS_PER_S.times(cores)).plus(START_S)
+    basis = f"{number_of(known.traces, 'trace')}, {counted(cores, 'core')} at 1 to 6.5 million characters a second"
+    found = {
+        SECONDS: seconds.because(basis),
+        DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),
+    }
+    if not machine.num_gpus:  # on a GPU machine memory is per GPU, and the filter uses none
+        memory = MEMORY_GIB.because("does not grow with the traces")
+        found = priced({**found, MEMORY: memory}, machine, 0, prices)
+    notes = []
+    if config.judge is not None:
+        notes.append("the judge's time and money are not counted: how many answers no rule can grade is not known")
+    return StageEstimate(SECTION, found, tuple(notes), to_fit="Fewer filter.compute.workers would do.")
+
+
 def check(run: RunContext) -> list[str]:
     """Verify rows and verdicts, and return a message for each damaged output; all are reproducible from the traces."""
     folder = run.folder("filter")
@@ -88,7 +125,7 @@ def check(run: RunContext) -> list[str]:
 def forget(run: RunContext) -> bool:
     """Return whether the filter is incomplete or kept nothing, so that its results may be replaced without --force."""
     manifest = run.folder("filter").manifest
-    return manifest is None or manifest["metrics"]["num_kept"] == 0
+    return manifest is None or metrics_of(manifest).is_empty
 
 
 def ready(run: RunContext) -> None:
@@ -108,8 +145,8 @@ def finish(run: RunContext) -> None:
     Raises:
         UserError: nothing was kept; the message gives the most frequent reasons and the keys that decide them.
     """
-    metrics = run.finished("filter", "filter")["metrics"]
-    if not metrics["num_kept"]:
+    metrics = FilterMetrics.from_json(run.finished("filter", "filter")["metrics"])
+    if metrics.is_empty:
         raise UserError(nothing_kept(metrics, run.recipe, "filter"))
 
 
@@ -126,7 +163,7 @@ def run(run: RunContext) -> Summary:
         late_reasons = _decide(run, source.path, problems, num_pieces, notes)
         funnel, outputs = _write(folder, source.path, problems, late_reasons)
     shutil.rmtree(folder / FACTS)
-    return Summary(funnel.to_json(), outputs)
+    return Summary(funnel.metrics().to_json(), outputs)
 
 
 def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
@@ -268,7 +305,8 @@ def _write(
     new = {name: folder / f".{name}" for name in (KEPT, DROPPED, VERDICTS)}
     for name in (KEPT, DROPPED):
         shutil.rmtree(new[name], ignore_errors=True)
-    kept, dropped = ShardWriter(new[KEPT], _kept_schema()), ShardWriter(new[DROPPED], _dropped_schema())
+    kept = ShardWriter(new[KEPT], schema_of(KEPT_COLUMNS))
+    dropped = ShardWriter(new[DROPPED], schema_of(DROPPED_COLUMNS))
     with (
         (folder / DECIDED).open() as decided,
         new[VERDICTS].open("w") as stream,
@@ -279,9 +317,9 @@ def _write(
             problem, pairs = problems[name], list(group)
             for trace, verdict in pairs:
                 if verdict.kept:
-                    kept.write(_kept_row(problem, trace, verdict), len(trace.text))
+                    kept.write(kept_row(problem, trace, verdict), len(trace.text))
                 else:
-                    dropped.write(_dropped_row(problem, trace, verdict), len(trace.text))
+                    dropped.write(dropped_row(problem, trace, verdict), len(trace.text))
                 stream.write(json.dumps(verdict.to_json()) + "\n")
             funnel.add(problem.source, [v for _, v in pairs], [trace.told_tokens for trace, _ in pairs])
             progress.advance(len(pairs), f"{funnel.num_kept:,} kept")
@@ -306,83 +344,7 @@ def _final_verdicts(decided: Iterable[str], late_reasons: Sequence[str | None]) 
         yield verdict if reason is None else with_reason(verdict, reason)
 
 
-def _kept_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any]:
-    return {
-        **sft_row(problem, trace),
-        "problem_id": problem.id,
-        "sample_index": trace.sample_index,
-        "task": problem.task,
-        "source": problem.source,
-        "answer": problem.answer,
-        "extracted_answer": verdict.extracted_answer,
-        "graded_by": verdict.graded_by,
-        "teacher": trace.teacher,
-        "teacher_revision": trace.teacher_revision,
-        "num_completion_tokens": trace.told_tokens,
-        "num_student_tokens": verdict.num_student_tokens,
-    }
-
-
-def _dropped_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "problem_id": problem.id,
-        "sample_index": trace.sample_index,
-        "reasons": list(verdict.reasons),
-        "details": json.dumps(verdict.details) if verdict.details else None,
-        "correct": verdict.correct,
-        "graded_by": verdict.graded_by,
-        "answer": problem.answer,
-        "extracted_answer": verdict.extracted_answer,
-        "finish_reason": trace.finish_reason,
-        "error": trace.error,
-        "prompt": problem.prompt,
-        "text": trace.text,
-        "num_completion_tokens": trace.told_tokens,
-        "num_student_tokens": verdict.num_student_tokens,
-        "source": problem.source,
-    }
-
-
-def _messages_type() -> Any:
-    import pyarrow as pa
-
-    return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-
-
-def _kept_schema() -> Any:
-    # Declared rather than inferred, so that an empty table has its columns too.
-    import pyarrow as pa
-
-    text = ("problem_id", "task", "source", "answer", "extracted_answer", "graded_by", "teacher", "teacher_revision")
-    return pa.schema(
-        [("prompt", _messages_type()), ("completion", _messages_type())]
-        + [(name, pa.string()) for name in text]
-        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
-    )
-
-
-def _dropped_schema() -> Any:
-    import pyarrow as pa
-
-    text = (
-        "problem_id",
-        "details",
-        "graded_by",
-        "answer",
-        "extracted_answer",
-        "finish_reason",
-        "error",
-        "text",
-        "source",
-    )
-    return pa.schema(
-        [("prompt", _messages_type()), ("reasons", pa.list_(pa.string())), ("correct", pa.bool_())]
-        + [(name, pa.string()) for name in text]
-        + [(name, pa.int64()) for name in ("sample_index", "num_completion_tokens", "num_student_tokens")]
-    )
-
-
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: FilterMetrics) -> str:
     """Return how many traces were kept, and how many dropped for each reason."""
-    drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics["dropped"].items())
-    return f"kept {metrics['num_kept']:,} of {metrics['num_traces']:,}; dropped: {drops or 'none'}"
+    drops = ", ".join(f"{reason} {num:,}" for reason, num in metrics.dropped.items())
+    return f"kept {metrics.num_kept:,} of {metrics.num_traces:,}; dropped: {drops or 'none'}"

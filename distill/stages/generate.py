@@ -11,20 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.plurals import counted
-from distill.core.records import Problem
 from distill.engines.base import Engine
 from distill.engines.memory import check_memory
 from distill.engines.start import pick_engine
 from distill.errors import StoreError, UserError
+from distill.estimates.known import Known
+from distill.estimates.machine import Machine
+from distill.estimates.measured import Measured
+from distill.estimates.prices import Prices
+from distill.estimates.sampling_cost import sampling_quantities, served_quantities
+from distill.estimates.stage import NEW, PARTLY, TEACHER, StageEstimate, StageProgress, priced
 from distill.execution.jobs import run_job
 from distill.models.tokenizers import chat_template_of
+from distill.results.generate import Cost, GenerateMetrics
 from distill.sampling.job import SamplingJob
 from distill.sampling.loop import cost, run_sampling
+from distill.sampling.status import sampling_progress
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, always_useful, chat_format_of, nothing_to_read, reopen_if_damaged
 from distill.storage.files import read_jsonl, write_jsonl
 from distill.storage.layout import FACTS_FILE, LEDGER, PROBLEMS, SKIPPED
-from distill.storage.ledger import Tally, index_ledger
+from distill.storage.ledger import index_ledger
 from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, stored_without_repair
 
@@ -33,6 +40,8 @@ SECTION = "generate"
 FROM_DATASETS = ("problems",)
 ready, finish = nothing_to_read, always_useful
 reopen_if_lost = reopen_if_damaged(SECTION)
+progress = sampling_progress
+MODELS = ("teacher_base",)
 
 NOT_IDENTITY = {"compute", "teacher", "revision", "price"}
 GROWING = {"problems", "samples_per_problem", "stop_after_correct"}
@@ -73,6 +82,29 @@ def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
     return all(key in GROWING or (key.startswith("prompts.") and None in pair) for key, pair in changed.items())
 
 
+def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
+    """Return what sampling will take, on this machine or at a server's price."""
+    config, asked, teacher = known.recipe.generate, known.asked, known.teacher
+    assert config is not None
+    assert asked is not None
+    assert teacher is not None
+    if known.is_served:
+        quantities, notes = served_quantities(asked, config, prices)
+        return StageEstimate(SECTION, quantities, tuple(notes), samples=TEACHER)
+    quantities, notes, num_gpus = sampling_quantities(asked, teacher, config.compute, machine, num_starts=1)
+    return StageEstimate(
+        SECTION, priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus, samples=TEACHER
+    )
+
+
+def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: float) -> StageProgress:
+    """Return how many of the samples are done."""
+    if found.state not in (PARTLY, NEW) or seen.traces is None:
+        return found
+    left = max(0.0, 1 - seen.traces.num_samples / max(1.0, num_wanted))
+    return StageProgress(PARTLY, f"{seen.traces.num_samples:,} of {num_wanted:,.0f} samples are done", left)
+
+
 def check(run: RunContext) -> list[str]:
     """Verify stored traces, and return a message for whatever must be sampled again.
 
@@ -85,7 +117,11 @@ def check(run: RunContext) -> list[str]:
     _refuse_changed_prompts(run)
     found = check_stored(folder, "its samples are drawn again")
     manifest = folder.manifest
-    if run.retry_errors and manifest and (num_errors := manifest["metrics"]["finish_reasons"].get("error")):
+    if (
+        run.retry_errors
+        and manifest
+        and (num_errors := GenerateMetrics.model_validate(manifest["metrics"]).finish_reasons.get("error"))
+    ):
         found.append(f"asking again for {num_errors:,} samples that ended in errors")
     if found:
         folder.reopen()
@@ -128,11 +164,30 @@ def run(run: RunContext, engine: Engine | None = None) -> Summary:
     skipped = {key: why for key, why in index.skipped.items() if key[0] in names and key[1] < job.samples_per_problem}
     _write_skipped(run, skipped)
     outputs, tally = finalise(folder, lambda key: key[0] in names and key[1] < job.samples_per_problem, index)
-    metrics = {**_metrics(run, problems, tally), "num_not_needed": len(skipped), "engine": sampled["engine"]}
-    metrics["num_damaged_records"] = len(index.damaged)
+    more: dict[str, Any] = {}
     if sampled["seconds"]:
-        metrics["tokens_per_second"] = sampled["num_tokens"] / sampled["seconds"]
-    return Summary(metrics, {PROBLEMS: len(problems), SKIPPED: len(skipped), **outputs}, peak)
+        more["tokens_per_second"] = sampled["num_tokens"] / sampled["seconds"]
+    if config.price is not None:
+        more["cost"] = Cost(amount=cost(tally, config.price), currency=config.price.currency)
+    metrics = GenerateMetrics(
+        teacher=run.teacher_model.name,
+        teacher_revision=run.teacher_model.revision,
+        num_problems=len(problems),
+        num_problems_by_source=run.problem_sets.num_by_source,
+        num_problems_excluded=run.problem_sets.num_excluded,
+        num_samples=tally.num_samples,
+        samples_per_problem=config.samples_per_problem,
+        num_examples=len(config.examples),
+        sampling=config.sampling.model_dump(mode="json"),
+        num_prompt_tokens=tally.num_prompt_tokens,
+        num_completion_tokens=tally.num_completion_tokens,
+        finish_reasons=tally.by_reason,
+        num_not_needed=len(skipped),
+        engine=sampled["engine"],
+        num_damaged_records=len(index.damaged),
+        **more,
+    )
+    return Summary(metrics.to_json(), {PROBLEMS: len(problems), SKIPPED: len(skipped), **outputs}, peak)
 
 
 def _write_skipped(run: RunContext, skipped: Mapping[tuple[str, int], str]) -> None:
@@ -206,30 +261,9 @@ def _job(run: RunContext) -> SamplingJob:
     )
 
 
-def _metrics(run: RunContext, problems: list[Problem], tally: Tally) -> dict[str, Any]:
-    config = run.generate
-    metrics = {
-        "teacher": run.teacher_model.name,
-        "teacher_revision": run.teacher_model.revision,
-        "num_problems": len(problems),
-        "num_problems_by_source": run.problem_sets.num_by_source,
-        "num_problems_excluded": run.problem_sets.num_excluded,
-        "num_samples": tally.num_samples,
-        "samples_per_problem": config.samples_per_problem,
-        "num_examples": len(config.examples),
-        "sampling": config.sampling.model_dump(mode="json"),
-        "num_prompt_tokens": tally.num_prompt_tokens,
-        "num_completion_tokens": tally.num_completion_tokens,
-        "finish_reasons": tally.by_reason,
-    }
-    if config.price is not None:
-        metrics["cost"] = {"amount": cost(tally, config.price), "currency": config.price.currency}
-    return metrics
-
-
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: GenerateMetrics) -> str:
     """Return how many samples of how many problems were drawn."""
-    num_errors = metrics["finish_reasons"]["error"]
+    num_errors = metrics.finish_reasons["error"]
     errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
-    samples = counted(metrics["num_samples"] - num_errors, "sample")
-    return f"{samples} of {counted(metrics['num_problems'], 'problem')} by {metrics['teacher']}{errors}"
+    samples = counted(metrics.num_samples - num_errors, "sample")
+    return f"{samples} of {counted(metrics.num_problems, 'problem')} by {metrics.teacher}{errors}"

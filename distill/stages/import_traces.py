@@ -16,6 +16,15 @@ from distill.core.plurals import counted
 from distill.core.progress import ProgressBar
 from distill.core.records import Problem, Trace
 from distill.errors import UserError
+from distill.estimates.known import Known
+from distill.estimates.machine import Machine
+from distill.estimates.measured import Measured
+from distill.estimates.models import GIB
+from distill.estimates.prices import Prices
+from distill.estimates.quantities import Range, number_of, span
+from distill.estimates.stage import DISK, NEW, SECONDS, TOKENS, StageEstimate, StageProgress
+from distill.results.import_traces import ImportMetrics
+from distill.sampling.status import sampling_progress
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
 from distill.stages import RunContext, always_useful, never_grows, nothing_to_read, reopen_if_damaged
@@ -31,10 +40,14 @@ SECTION = "traces"
 FROM_DATASETS = ("measured",)
 grows, ready, finish = never_grows, nothing_to_read, always_useful
 reopen_if_lost = reopen_if_damaged("import")
+progress = sampling_progress
 
 SKIPPED = "skipped.json"
 NUM_WRITTEN = 256
 """Traces per write to the ledger."""
+TRACES_PER_S = Range(500, 5_000)
+"""Traces read and written per second."""
+START_S = Range(0.5, 30)
 
 
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
@@ -48,6 +61,30 @@ def identity(run: RunContext) -> dict[str, Any]:
         for key in ("source", "problems"):
             source[key] = _by_content(source[key])
     return {"version": VERSION, "traces": sources, "measured": run.measured_fingerprint}
+
+
+def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
+    """Return what reading the sources will take."""
+    length = known.trace_tokens
+    seconds = known.traces.over(TRACES_PER_S).plus(START_S)
+    traces = number_of(known.traces, "trace")
+    disk = known.traces.by(length).by(Range(5.0, 12.0)).times(1 / GIB)
+    return StageEstimate(
+        "import",
+        {
+            TOKENS: known.traces.by(length).because(f"{traces}; {length.basis}"),
+            SECONDS: seconds.because(f"{traces} at {span(TRACES_PER_S)} a second; no download"),
+            DISK: disk.because("texts in Parquet"),
+        },
+    )
+
+
+def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: float) -> StageProgress:
+    """Return that an interrupted import begins anew."""
+    folder = run.folder("import")
+    if folder.identity is None or folder.is_complete:
+        return found
+    return StageProgress(NEW, "was interrupted; its sources are read again from the start")
 
 
 def check(run: RunContext) -> list[str]:
@@ -95,16 +132,16 @@ def run(run: RunContext) -> Summary:
             "sources to traces:."
         )
     write_json(folder / SKIPPED, {"counts": skipped.counts, "examples": [list(pair) for pair in skipped.examples]})
-    metrics = {
-        "num_samples": tally.num_samples,
-        "num_problems": len(names),
-        "num_problems_by_source": dict(num_by_source),
-        "num_skipped": skipped.counts.total(),
-        "skipped": dict(skipped.counts),
-        "num_completion_tokens": None if tally.num_uncounted else tally.num_completion_tokens,
-        "finish_reasons": tally.by_reason,
-    }
-    return Summary(metrics, {PROBLEMS: len(names), SKIPPED: None, **outputs})
+    metrics = ImportMetrics(
+        num_samples=tally.num_samples,
+        num_problems=len(names),
+        num_problems_by_source=dict(num_by_source),
+        num_skipped=skipped.counts.total(),
+        skipped=dict(skipped.counts),
+        num_completion_tokens=None if tally.num_uncounted else tally.num_completion_tokens,
+        finish_reasons=tally.by_reason,
+    )
+    return Summary(metrics.to_json(), {PROBLEMS: len(names), SKIPPED: None, **outputs})
 
 
 def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]:
@@ -127,13 +164,13 @@ def _by_content(source: str | None) -> str | None:
     return f"file:{path.name} {sha256_of(path)}" if kind == "file" and is_file(path) else source
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: ImportMetrics) -> str:
     """Return how many traces of how many problems were read, and how many rows could not be used."""
-    num_errors = metrics["finish_reasons"]["error"]
+    num_errors = metrics.finish_reasons["error"]
     errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
-    left_out = _left_out(metrics["num_skipped"], metrics.get("skipped", {}))
-    traces = counted(metrics["num_samples"], "trace")
-    return f"{traces} of {counted(metrics['num_problems'], 'problem')}{errors}{left_out}"
+    left_out = _left_out(metrics.num_skipped, metrics.skipped)
+    traces = counted(metrics.num_samples, "trace")
+    return f"{traces} of {counted(metrics.num_problems, 'problem')}{errors}{left_out}"
 
 
 def _left_out(num: int, reasons: Mapping[str, int]) -> str:

@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from distill.core.plurals import counted
 from distill.errors import UserError
+from distill.estimates.known import Known
+from distill.estimates.machine import Machine
+from distill.estimates.prices import Prices
+from distill.estimates.quantities import Range, span
+from distill.estimates.stage import SECONDS, StageEstimate
 from distill.publish.access import check_access, connect
 from distill.publish.facts import RunFacts, gather
-from distill.publish.licences import Flag, flags, licence_of
+from distill.publish.licences import flags, licence_of
 from distill.publish.plan import AskHubs, Plan, make_plan, names_are_valid
 from distill.publish.preview import plan_json
 from distill.publish.upload import publish, still_there
 from distill.recipe.lineage import command_of
 from distill.recipe.push import PushConfig
+from distill.results.push import Flag, PushMetrics
 from distill.stages import RunContext, always_useful, nothing_to_read
 from distill.storage.files import atomic_write, write_json
 from distill.storage.layout import CERTIFICATE
@@ -31,6 +37,7 @@ FROM_DATASETS = ()
 ready, finish = nothing_to_read, always_useful
 MODEL_CARD, DATASET_CARD, FILES = "model_card.md", "dataset_card.md", "files.json"
 SCRATCH = "scratch"
+GIB_PER_S = Range(0.005, 0.1)
 LOOK_TIMEOUT_S = 10.0
 NOT_IDENTITY = {"accept_licence", "replace_readme", "round"}
 
@@ -45,6 +52,14 @@ def identity(run: RunContext) -> dict[str, Any]:
         "finished_at": {stage: manifest["finished_at"] for stage, manifest in _manifests(run).items()},
         **_config(run).model_dump(mode="json", exclude=NOT_IDENTITY),
     }
+
+
+def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
+    """Return how long the upload will take."""
+    size = Range.exact(known.student.weights_gib or 1.0)
+    seconds = size.over(GIB_PER_S).plus(Range(5, 30))
+    basis = f"{span(size)} GiB at {span(GIB_PER_S.times(1024))} MiB/s"
+    return StageEstimate(SECTION, {SECONDS: seconds.because(basis)})
 
 
 def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
@@ -71,12 +86,12 @@ def check(run: RunContext) -> list[str]:
     except UserError:
         return []
     found = []
-    for pushed in manifest["metrics"]["pushed"]:
+    for pushed in PushMetrics.from_json(manifest["metrics"]).pushed:
         there = still_there(api, pushed, LOOK_TIMEOUT_S)
         if there is None:
             return []
         if not there:
-            found.append(f"{pushed['repo']} ({pushed['branch']}) has changed since it was pushed; pushing again")
+            found.append(f"{pushed.repo} ({pushed.branch}) has changed since it was pushed; pushing again")
     if found:
         folder.reopen()
     return found
@@ -130,21 +145,21 @@ def run(run: RunContext) -> Summary:
     _refuse(plan.flags, config)
     _write_cards(folder, plan)
     pushed = [publish(api, one, config.replace_readme, run.recipe.name) for one in plan.publications]
-    metrics = {
-        "repo": config.repo,
-        "url": next(one.url for one in pushed if one.kind == "model"),
-        "already_there": all(one.already_there for one in pushed),
-        "num_files": sum(one.num_files for one in pushed),
-        "num_files_changed": sum(one.num_changed for one in pushed),
-        "num_bytes_changed": sum(one.num_bytes_changed for one in pushed),
-        "pushed": [one.to_json() for one in pushed],
-        "flags": [{"level": flag.level, "text": flag.text} for flag in plan.flags],
-        "left_out": list(plan.left_out),
-    }
+    metrics = PushMetrics(
+        repo=config.repo,
+        url=next(one.url for one in pushed if one.kind == "model"),
+        already_there=all(one.already_there for one in pushed),
+        num_files=sum(one.num_files for one in pushed),
+        num_files_changed=sum(one.num_changed for one in pushed),
+        num_bytes_changed=sum(one.num_bytes_changed for one in pushed),
+        pushed=pushed,
+        flags=list(plan.flags),
+        left_out=list(plan.left_out),
+    )
     outputs: dict[str, int | None] = {MODEL_CARD: None, FILES: None}
     if config.dataset is not None:
         outputs[DATASET_CARD] = None
-    return Summary(metrics, outputs, scratch=(SCRATCH,))
+    return Summary(metrics.to_json(), outputs, scratch=(SCRATCH,))
 
 
 def _facts(run: RunContext) -> RunFacts:
@@ -227,8 +242,8 @@ def _asker(api: "HfApi", kind: str) -> Any:
     return ask
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: PushMetrics) -> str:
     """Return how many files were sent where."""
-    if metrics["already_there"]:
-        return f"already there: {metrics['url']}"
-    return f"{metrics['num_files_changed']:,} of {counted(metrics['num_files'], 'file')} to {metrics['url']}"
+    if metrics.already_there:
+        return f"already there: {metrics.url}"
+    return f"{metrics.num_files_changed:,} of {counted(metrics.num_files, 'file')} to {metrics.url}"

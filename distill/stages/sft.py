@@ -3,8 +3,9 @@
 Writes `student/` (loads in vLLM and transformers), `adapter/` (with LoRA) and `metrics.jsonl`.
 """
 
+import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from typing import Any
 from distill.core.plurals import counted
 from distill.engines.memory import visible_gpus
 from distill.errors import ModelError, StoreError, UserError
+from distill.estimates.known import Known
+from distill.estimates.machine import Machine
+from distill.estimates.measured import Measured
+from distill.estimates.prices import Prices
+from distill.estimates.stage import PARTLY, StageEstimate, StageProgress, priced
+from distill.estimates.training_cost import training_quantities
 from distill.estimates.training_layouts import auto_sharding, flash_is_here, rows_that_fit, setting_of
 from distill.execution.jobs import follow, run_job
 from distill.execution.launchers import Follower
@@ -21,8 +28,10 @@ from distill.models.shapes import shape_from_config
 from distill.models.students import LORA_LEARNING_RATE
 from distill.models.tokenizers import template_text
 from distill.recipe.lineage import command_of
+from distill.results.filter import FilterMetrics
+from distill.results.sft import ClosingCheck, SftMetrics
 from distill.stages import RunContext, always_useful, lost_outputs, never_grows
-from distill.storage.files import read_jsonl
+from distill.storage.files import num_whole_lines, read_jsonl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, CHECKPOINTS, KEPT, METRICS, STUDENT
 from distill.storage.run_folder import Summary
@@ -37,6 +46,7 @@ VERSION = 2
 SECTION = "sft"
 FROM_DATASETS = ()
 grows, finish = never_grows, always_useful
+MODELS = ("base_model",)
 
 
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
@@ -86,12 +96,39 @@ def ready(run: RunContext) -> None:
         one.verify("filter", [KEPT], "sft", f"Run `{command}`, which makes the rows again, then this command.")
 
 
+def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate | None:
+    """Return what training will take, and note its layout for the limits."""
+    if known.rows is None:
+        return None
+    quantities, notes, known.layout = training_quantities(known.recipe, known.rows, known.student, machine, known.seen)
+    num_gpus = known.layout.num_processes if known.layout and machine.num_gpus else 0
+    return StageEstimate(SECTION, priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus, trains=True)
+
+
+def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: float) -> StageProgress:
+    """Return how much of the training is left, from the step of its newest checkpoint."""
+    manifest = run.folder("filter").manifest
+    numbers = [file.name.rpartition("-")[2] for file in run.files.checkpoints.glob("checkpoint-*")]
+    steps = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    if found.state != PARTLY or manifest is None or not steps:
+        return found
+    config, num_rows = run.recipe.sft, FilterMetrics.from_json(manifest["metrics"]).num_kept
+    num_steps = math.ceil(math.ceil(num_rows / config.batch_size) * config.epochs)
+    left = max(0.0, 1 - steps / max(1, num_steps))
+    return StageProgress(PARTLY, f"resumes at step {steps:,} of {num_steps:,}", left)
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """Return the logged steps of an unfinished training."""
+    return {"num_done": num_whole_lines(folder / METRICS), "num_wanted": None, "unit": "steps"}
+
+
 def identity(run: RunContext) -> dict[str, Any]:
     """Return everything that decides the student."""
     rows = run.rows_made()
     for one in run.row_sources.values():
-        metrics = one.finished("filter", "sft")["metrics"]
-        if metrics["num_kept"] == 0:
+        metrics = FilterMetrics.from_json(one.finished("filter", "sft")["metrics"])
+        if metrics.is_empty:
             raise UserError(nothing_kept(metrics, one.recipe, "sft"))
     return {
         "version": VERSION,
@@ -218,39 +255,37 @@ def run(run: RunContext) -> Summary:
         seed=run.recipe.seed,
     )
     seen, check_peak = run_job("check_student", check, folder)
-    metrics = {
-        "student": run.student_model.name,
-        "student_revision": run.student_model.revision,
-        "method": config.method,
-        "num_rows": num_rows,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "learning_rate": job.learning_rate,
-        **trained,
-        "closing_check": seen,
-        "history": read_jsonl(folder / METRICS),
-    }
-    outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(metrics["history"])}
+    metrics = SftMetrics(
+        student=run.student_model.name,
+        student_revision=run.student_model.revision,
+        method=config.method,
+        num_rows=num_rows,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=job.learning_rate,
+        **{**trained, "closing_check": seen, "history": read_jsonl(folder / METRICS)},
+    )
+    outputs: dict[str, int | None] = {STUDENT: None, METRICS: len(metrics.history)}
     if config.method != "full":
         outputs[ADAPTER] = None
     scratch = (TOKENS, ROWS) if job.keep_checkpoints else (TOKENS, ROWS, CHECKPOINTS)
-    return Summary(metrics, outputs, max(peak, check_peak), scratch)
+    return Summary(metrics.to_json(), outputs, max(peak, check_peak), scratch)
 
 
-def train_along(run_dir: Path, follower: Follower) -> None:
+def take_part(run_dir: Path, follower: Follower) -> None:
     """Take part in training as a launcher's process other than rank 0, which does everything else."""
     follow("train", run_dir / "sft", follower, SAVE_WITHIN_S)
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def headline(metrics: SftMetrics) -> str:
     """Return rows, steps and loss, and how the saved student answered some training prompts."""
-    rows, steps = counted(metrics["num_rows"], "row"), counted(metrics["num_steps"], "step")
-    return f"{rows}, {steps}, loss {metrics['final_loss']:.3f}" + _closing_words(metrics.get("closing_check"))
+    rows, steps = counted(metrics.num_rows, "row"), counted(metrics.num_steps, "step")
+    return f"{rows}, {steps}, loss {metrics.final_loss:.3f}" + _closing_words(metrics.closing_check)
 
 
-def _closing_words(check: Mapping[str, Any] | None) -> str:
+def _closing_words(check: ClosingCheck | None) -> str:
     if check is None:
         return ""
-    seen = ", ".join(f"{verb} {check[verb]}" for verb in ("thinks", "closes", "answers", "stops"))
-    warning = f". Warning: {check['warning']}" if check["warning"] else ""
-    return f"; asked {check['num_prompts']} training prompts it {seen}{warning}"
+    seen = f"thinks {check.thinks}, closes {check.closes}, answers {check.answers}, stops {check.stops}"
+    warning = f". Warning: {check.warning}" if check.warning else ""
+    return f"; asked {check.num_prompts} training prompts it {seen}{warning}"

@@ -179,6 +179,14 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     atomic_write(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
 
 
+def num_whole_lines(path: Path) -> int:
+    """Count the lines of a file, without a last one that a kill cut short; 0 if there is no file."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return sum(line.endswith(b"\n") for line in stream)
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a JSONL file that distill wrote.
 

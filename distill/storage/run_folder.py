@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from distill.core.json_shape import fault_of
 from distill.errors import StoreError
+from distill.results.kinds import fault_of
 from distill.storage.files import disk_errors, num_bytes_of, read_object, write_json
 from distill.storage.fingerprints import hash_of_hashes, hashes_of, sha256_of
 from distill.storage.layout import IDENTITY, MANIFEST, SUMMARY, WRITER_LOCK

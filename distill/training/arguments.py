@@ -1,7 +1,6 @@
 """Arguments of TRL's SFTTrainer, from a recipe's `sft:` and this machine's hardware."""
 
 import math
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 
 from distill.errors import ModelError
 from distill.recipe.sft import Lora, SftConfig, TrainCompute
+from distill.results.sft import Device
 from distill.storage.layout import CHECKPOINTS
 from distill.training.cpu import ROW_BY_ROW, can_attend_row_by_row
 from distill.training.job import TrainJob
@@ -19,24 +19,6 @@ from distill.training.sharding import layer_names, sharding_arguments
 FLASH = ("flash_attention_2", "flash_attention_3")
 KEEP_ROWS_APART = (*FLASH, ROW_BY_ROW)
 """Attention implementations that keep rows packed into one sequence from attending to each other."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Settings that depend on this machine's hardware."""
-
-    on_gpu: bool
-    dtype: str
-    """Dtype of the forward and backward pass: bfloat16 (by autocast) or float32."""
-    attention: str
-    packs: bool
-    """Whether the rows of a micro-batch are packed into one sequence instead of padded."""
-    kernels: bool
-    """Whether to use Liger's fused kernels on a GPU, or `distill.training.cpu` without one."""
-    gradient_checkpointing: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def pick_device(config: SftConfig, model_path: Path) -> Device:

@@ -20,9 +20,10 @@ from distill.execution.cpu_products import measure, shapes_of
 from distill.models.rope import RopePatch, apply_rope
 from distill.models.tokenizers import Tokenizer, load_tokenizer
 from distill.recipe.sft import SftConfig
+from distill.results.sft import Device
 from distill.storage.files import disk_errors, read_json
 from distill.storage.layout import CHECKPOINTS, METRICS
-from distill.training.arguments import Device, lora_config, pick_device, training_arguments
+from distill.training.arguments import lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
 from distill.training.checkpoints import newest_checkpoint, remove_unsealed
 from distill.training.cpu import (

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.core.records import REASON_KEYS, REASONS, EvalResult, Problem, Trace, Verdict, problem_id
+from distill.core.records import REASON_KEYS, REASONS, Problem, Trace, Verdict, problem_id
 from distill.core.trl_rows import rl_row, sft_row
 from distill.recipe.model import Recipe
+from distill.results.eval import EvalResult
 from distill.storage.files import read_jsonl, write_jsonl
 
 
@@ -57,8 +58,17 @@ verdicts = st.builds(
     st.none() | any_text,
     st.lists(st.sampled_from(list(REASONS))).map(tuple),
 )
+few = st.integers(0, 2**63 - 1)
 eval_results = st.builds(
-    EvalResult, any_text, counts, counts, shares, st.tuples(shares, shares), shares, counts, st.floats(0, 1e6)
+    EvalResult,
+    model=st.text(),
+    num_problems=few,
+    samples_per_problem=few,
+    pass_at_1=shares,
+    interval_95=st.tuples(shares, shares),
+    truncated_share=shares,
+    num_ungraded=few,
+    mean_completion_tokens=st.none() | st.floats(0, 1e6),
 )
 
 PROBLEM = Problem("9f2c", [{"role": "user", "content": "What is 2 + 2?"}], "4", "math", "hf:org/set")

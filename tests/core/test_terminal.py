@@ -12,9 +12,9 @@ from rich.text import Text
 from distill.cli.safe_console import SafeConsole
 from distill.core.progress import QUIET, ProgressBar, note
 from distill.core.terminal import HIDING, printable, printable_line
-from distill.publish.licences import Flag
 from distill.publish.plan import Plan
 from distill.publish.preview import plan_text
+from distill.results.push import Flag
 
 HOSTILE = (
     "\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x90q\x9c", "\r", "\b", "\x7f", "\u202e", "\u2066", "\u200e", "\u200f",
@@ -67,6 +67,6 @@ def test_progress_is_safe(capsys, monkeypatch):
 
 
 def test_a_dry_run_names_what_others_called_themselves_on_one_line():
-    plan = Plan((), (Flag("warning", "teacher a\nTo look at:\n  all is well\u202e: unknown"),), ("x\ny",))
+    plan = Plan((), (Flag(level="warning", text="teacher a\nTo look at:\n  all is well\u202e: unknown"),), ("x\ny",))
     assert "teacher a To look at: all is well : unknown" in plan_text(plan)
     assert "  x y" in plan_text(plan)

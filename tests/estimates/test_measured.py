@@ -7,8 +7,9 @@ import pytest
 from distill.estimates.measured import measure
 from distill.estimates.stage import TOKENS
 from distill.estimates.text_tokens import TokenRate
+from distill.filters.funnel import Funnel
 from distill.recipe.model import Recipe
-from distill.runs.plan_record import _tokens
+from distill.results.import_traces import ImportMetrics
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, StageFolder
 
@@ -59,7 +60,7 @@ def filtered(tmp_path, rows_file):
         finish(
             run_dir / "filter",
             recipe.filter.model_dump(mode="json", exclude={"compute", "judge"}) | {"judge": None},
-            {"num_kept": NUM_ROWS, "num_traces": NUM_ROWS, "dropped": {}, **metrics},
+            {**Funnel().metrics().to_json(), "num_kept": NUM_ROWS, "num_traces": NUM_ROWS, **metrics},
         )
         kept = run_dir / "filter" / "kept"
         kept.mkdir()
@@ -125,4 +126,6 @@ def test_what_was_imported_counts_by_its_manifest(filtered):
     ],
 )
 def test_tokens_that_nobody_has_counted_are_unknown_and_not_0(metrics, tokens):
-    assert _tokens("import", metrics) == tokens
+    counts = {"num_samples": 1, "num_problems": 1, "num_problems_by_source": {"file:a": 1}, "num_skipped": 0}
+    found = ImportMetrics.from_json({**counts, "finish_reasons": {"stop": 1}, **metrics})
+    assert found.tokens_spent == tokens

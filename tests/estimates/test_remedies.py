@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from distill.estimates import remedies
+from distill.estimates.stage import StageEstimate
 
 
 @pytest.mark.parametrize(
@@ -16,4 +17,5 @@ from distill.estimates import remedies
 )
 def test_one_way_out_is_not_called_several(monkeypatch, ways, says):
     monkeypatch.setattr(remedies, "_ways_to_train", lambda seen: iter(ways))
-    assert remedies.ways_to_fit(SimpleNamespace(machine=SimpleNamespace(num_gpus=0)), "sft") == says
+    trains = StageEstimate("sft", {}, trains=True)
+    assert remedies.ways_to_fit(SimpleNamespace(machine=SimpleNamespace(num_gpus=0)), trains) == says

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from distill.recipe.model import Recipe
+from distill.results.sft import Device, SftMetrics
 from distill.runs.runner import run_recipe
-from distill.runs.steps import STAGES
 from distill.stages import RunContext, generate
+from distill.stages.table import STAGES
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, describe_outputs
 
@@ -239,20 +240,23 @@ def finish_training(run):
         "seed": run.recipe.seed,
         "rows": filtered["outputs"]["kept"]["sha256"],
     }
-    metrics = {
-        "student": run.student_model.name,
-        "student_revision": run.student_model.revision,
-        "method": run.recipe.sft.method,
-        "num_rows": filtered["metrics"]["num_kept"],
-        "learning_rate": 5e-5,
-        "num_tokens": 2100,
-        "num_trained_tokens": 1500,
-        "num_steps": 6,
-        "final_loss": 0.4321,
-        "device": {"kind": "cpu", "dtype": "float32"},
-        "history": [{"step": 1, "loss": 2.125}, {"step": 6, "loss": 0.4321}],
-    }
-    complete(run, "sft", identity, outputs, metrics, seconds=301)
+    device = {"attention": "sdpa", "packs": True, "kernels": True, "gradient_checkpointing": False}
+    metrics = SftMetrics(
+        student=run.student_model.name,
+        student_revision=run.student_model.revision,
+        method=run.recipe.sft.method,
+        num_rows=filtered["metrics"]["num_kept"],
+        epochs=run.recipe.sft.epochs,
+        batch_size=run.recipe.sft.batch_size,
+        learning_rate=5e-5,
+        num_tokens=2100,
+        num_trained_tokens=1500,
+        num_steps=6,
+        final_loss=0.4321,
+        device=Device(on_gpu=False, dtype="float32", **device),
+        history=[{"step": 1, "loss": 2.125}, {"step": 6, "loss": 0.4321}],
+    )
+    complete(run, "sft", identity, outputs, metrics.to_json(), seconds=301)
 
 
 def finish_eval(run, names=("held-out",)):

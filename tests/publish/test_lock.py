@@ -16,8 +16,8 @@ from distill.recipe.loading import read_recipe
 from distill.recipe.model import Recipe
 from distill.runs.repetition import compare, comparison_lines
 from distill.runs.results import write_summary
-from distill.runs.steps import STAGES
 from distill.stages import push
+from distill.stages.table import STAGES
 from distill.storage.layout import LOCK_FILE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

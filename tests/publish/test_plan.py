@@ -128,7 +128,7 @@ def test_a_whole_benchmark_of_the_hub_is_told_to_its_leaderboard_and_a_part_is_n
 
 def test_an_empty_table_is_left_out_and_told(make_run, retell):
     run = make_run(push=BOTH)
-    retell(run, "filter", outputs={"dropped": {**run.folder("filter").manifest["outputs"]["dropped"], "num_rows": 0}})
+    retell(run, "filter", metrics={"num_kept": run.folder("filter").manifest["metrics"]["num_traces"]})
     plan = push.dry_run(run)
     assert "cannot load a table without rows" in plan.left_out[0]
     assert [config["config_name"] for config in metadata_of(plan.publications[0].card)["configs"]] == ["default"]

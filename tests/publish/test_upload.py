@@ -24,7 +24,7 @@ def test_one_commit_brings_all_files_to_a_private_repository(hub, make_run, docu
     run = make_run()
     metrics = push.run(run).metrics
     times = {"fingerprint": "", "seconds": 1.0, "peak_memory_gib": 1.0, "finished_at": ""}
-    documented("distill push --json", {**times, **metrics}, "push")
+    documented("PushMetrics", {**times, **metrics})
     files = hub.content(*MODEL)
     assert hub.num_commits(*MODEL) == 1
     assert hub.repos[MODEL].private

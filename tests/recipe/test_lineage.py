@@ -11,6 +11,7 @@ from distill.errors import StageError, StoreError, UserError
 from distill.recipe.lineage import changed_settings
 from distill.recipe.model import Recipe
 from distill.recipe.yaml_tree import read_tree
+from distill.results.sft import SftMetrics
 from distill.runs.listing import describe_run, note_command
 from distill.runs.results import write_summary
 from distill.runs.runner import run_recipe
@@ -107,7 +108,19 @@ def trained(recipe, run_dir):
     (student / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
     (student / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     (student.parent / "metrics.jsonl").write_text('{"step": 1, "loss": 1.5}\n')
-    metrics = {"student": recipe.student, "num_rows": 1, "num_steps": 1, "final_loss": 1.5}
+    metrics = SftMetrics(
+        student=recipe.student,
+        student_revision="r",
+        method="full",
+        epochs=recipe.sft.epochs,
+        batch_size=recipe.sft.batch_size,
+        learning_rate=1e-4,
+        num_rows=1,
+        num_tokens=20,
+        num_trained_tokens=10,
+        num_steps=1,
+        final_loss=1.5,
+    ).to_json()
     finish(run, "sft", {"student": None, "metrics.jsonl": 1}, metrics)
     return run
 
@@ -250,7 +263,7 @@ def test_an_evaluation_may_be_added_to_a_run_that_is_trained(filtered, tmp_path)
     run = RunContext(measured, run_dir)
     assert eval.identity(run)["student"] == sha256_of(run_dir / "sft" / "student")
     score = dict.fromkeys(("pass_at_1", "truncated_share", "mean_completion_tokens"), 0.5)
-    score |= {"num_problems": 1, "samples_per_problem": 4, "interval_95": [0.0, 1.0]}
+    score |= {"model": "m", "num_problems": 1, "samples_per_problem": 4, "interval_95": [0.0, 1.0]}
     gain = {"pass_at_1": 0.0, "interval_95": [0.0, 0.0], "num_gained": 0, "num_lost": 0}
     scores = {"base": score, "student": score, "difference": gain}
     run.folder("eval").path.mkdir()

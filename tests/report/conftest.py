@@ -19,6 +19,7 @@ from distill.models.hub import Model
 from distill.recipe.model import Recipe
 from distill.report import gather_run, render_report
 from distill.report.compare import compare_runs, render_comparison
+from distill.results.eval import Protocol
 from distill.runs.results import write_summary
 from distill.stages import RunContext, filter
 from distill.stages.eval import Graded, compare
@@ -173,6 +174,7 @@ class RunMaker:
             "method": "full",
             "num_rows": 40,
             "epochs": 2,
+            "batch_size": 4,
             "learning_rate": 1e-4,
             "num_tokens": 21_000,
             "num_trained_tokens": 12_000,
@@ -203,14 +205,14 @@ class RunMaker:
             ]
             write_jsonl(folder / role / "verdicts.jsonl", (verdict.to_json() for verdict in verdicts))
             graded[role] = Graded(Model(f"org/{role}", Path(), "r"), list(traces), verdicts)
-        metrics = compare(graded["base"], graded["student"], {"held-out": list(problems)}, 7)
-        metrics["protocol"] = {
-            "samples_per_problem": 1,
+        protocol = Protocol(
+            samples_per_problem=1,
             **PROTOCOL,
-            "extraction": "last boxed",
-            "interval": "95%, percentile bootstrap over problems, 10,000 resamples",
-        }
-        self.complete("eval", Summary(metrics, {}), {"version": 2, "seed": 7, "base": "org/student"}, 40.0)
+            extraction="last boxed",
+            interval="95%, percentile bootstrap over problems, 10,000 resamples",
+        )
+        metrics = compare(graded["base"], graded["student"], {"held-out": list(problems)}, 7, protocol, {})
+        self.complete("eval", Summary(metrics.to_json(), {}), {"version": 2, "seed": 7, "base": "org/student"}, 40.0)
 
     def summarise(self) -> dict[str, Any]:
         """What the runner writes after each stage."""
@@ -296,14 +298,17 @@ def make_sums_run(tmp_path: Path, finished_runs: Callable[..., Path]) -> Callabl
 def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_chars: int = 4_000) -> Path:
     """A filtered run of `num_problems * num_samples` traces, written without grading them."""
     from distill.core.records import REASONS
-    from distill.stages.filter import _dropped_row, _dropped_schema, _kept_row, _kept_schema
+    from distill.filters.row_tables import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
     from distill.storage.shards import ShardWriter
 
     draw = random.Random(5)
     maker = RunMaker(recipe_of("big"), runs)
     folder = maker.folder / "filter"
     folder.mkdir(parents=True)
-    kept, dropped = ShardWriter(folder / "kept", _kept_schema()), ShardWriter(folder / "dropped", _dropped_schema())
+    kept, dropped = (
+        ShardWriter(folder / "kept", schema_of(KEPT_COLUMNS)),
+        ShardWriter(folder / "dropped", schema_of(DROPPED_COLUMNS)),
+    )
     words = " ".join(draw.choice(("so", "add", "carry", "seven", "then", "we", "see")) for _ in range(num_chars))
     funnel = Funnel()
     # Some reasons are rare, one occurs once.
@@ -322,10 +327,10 @@ def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_ch
                 text = f"<think>\n{words[start : start + draw.randrange(num_chars)]}\n</think>\n\nIt is \\boxed{{7}}."
                 trace = trace_of(problem, sample, text)
                 if verdict.kept:
-                    kept.write(_kept_row(problem, trace, verdict), len(text))
+                    kept.write(kept_row(problem, trace, verdict), len(text))
                 else:
                     assert reason in REASONS
-                    dropped.write(_dropped_row(problem, trace, verdict), len(text))
+                    dropped.write(dropped_row(problem, trace, verdict), len(text))
                 stream.write(json.dumps(verdict.to_json()) + "\n")
                 verdicts.append(verdict)
             funnel.add(problem.source, verdicts, [100] * num_samples)
@@ -335,9 +340,9 @@ def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_ch
     (maker.folder / "generate" / "problems.jsonl").write_text("")
     generated = {"teacher": "org/teacher", "num_samples": num_problems * num_samples, "num_problems": num_problems}
     generated |= {"num_completion_tokens": 1_000, "num_problems_by_source": {}, "finish_reasons": {}}
-    generated |= {"teacher": "org/teacher", "num_samples": num_problems * num_samples, "num_problems": num_problems}
+    generated |= {"teacher_revision": "r", "samples_per_problem": num_samples, "num_prompt_tokens": 1_000}
     maker.complete("generate", Summary(generated, {}), {"teacher": "org/teacher"}, 3_600.0)
-    maker.complete("filter", Summary(funnel.to_json(), {}), {"version": 2}, 600.0)
+    maker.complete("filter", Summary(funnel.metrics().to_json(), {}), {"version": 2}, 600.0)
     return maker.folder
 
 

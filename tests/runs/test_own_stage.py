@@ -9,14 +9,15 @@ from distill.errors import RecipeError, StoreError
 from distill.estimates.machine import this_machine
 from distill.estimates.prices import load_prices
 from distill.estimates.quantities import Range
+from distill.estimates.stage import StageEstimate
 from distill.recipe.base import Strict
 from distill.recipe.loading import recipe_of_dict
 from distill.report import gather_any, render_any
 from distill.runs.listing import describe_run
 from distill.runs.rounds_plan import plan_any
 from distill.runs.runner import run_recipe
-from distill.runs.steps import own_stage
 from distill.stages import always_useful, never_grows, nothing_to_check, reopen_if_damaged
+from distill.stages.table import own_stage
 from distill.storage.files import read_json, read_jsonl, write_jsonl
 from distill.storage.run_folder import Summary
 
@@ -58,8 +59,10 @@ def count_stage(fail_at=None):
         ready=always_useful,
         run=run,
         finish=always_useful,
-        headline=lambda metrics: f"counted to {metrics['num_numbers']}",
-        estimate=lambda recipe: {"seconds": Range(1.0, 2.0, "a number a second")},
+        headline=lambda metrics: f"counted to {metrics.num_numbers}",
+        estimate=lambda known, machine, prices: StageEstimate(
+            "count", {"seconds": Range(1.0, 2.0, "a number a second")}
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import StoreError, UserError
+from distill.filters.funnel import Funnel
 from distill.publish.facts import RunFacts
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
@@ -212,7 +213,7 @@ def test_until_a_round_publishes_nothing(make):
 def test_the_certificate_of_several_rounds_adds_counts_alone_and_names_the_sets_that_all_were_checked_against(
     make, tmp_path
 ):
-    recipe, facts = make(), {}
+    recipe, facts, filtered = make(), {}, {"metrics": Funnel().metrics().to_json()}
     for name, sets in (("cold", ["a", "b"]), ("more", ["b"])):
         certificate = {
             "schema_version": 1,
@@ -223,7 +224,7 @@ def test_the_certificate_of_several_rounds_adds_counts_alone_and_names_the_sets_
         }
         (tmp_path / name / "filter").mkdir(parents=True)
         (tmp_path / name / "filter/decontamination.json").write_text(json.dumps(certificate))
-        facts[name] = RunFacts(recipe.part(name), tmp_path / name, {"filter": {}}, dict(facts))
+        facts[name] = RunFacts(recipe.part(name), tmp_path / name, {"filter": filtered}, dict(facts))
     assert facts["more"].certificate == {
         "schema_version": 1,
         "method": {"ngram_words": 8},

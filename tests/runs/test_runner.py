@@ -10,8 +10,9 @@ from distill.recipe.lineage import traces_fingerprint
 from distill.recipe.yaml_tree import read_tree
 from distill.runs.results import write_summary
 from distill.runs.runner import run_recipe
-from distill.runs.steps import STAGES, decide
+from distill.runs.steps import decide
 from distill.stages import RunContext, generate, never_grows
+from distill.stages.table import STAGES
 from distill.storage.files import read_json, read_jsonl
 from distill.storage.run_folder import StageFolder
 

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from distill.errors import ModelError, UserError
+from distill.filters.funnel import Funnel
 from distill.recipe.lineage import files_of
 from distill.recipe.model import Recipe
 from distill.runs.sft_check import check_sft, example_text, print_check
@@ -52,7 +53,11 @@ def filtered(tmp_path, make_recipe):
             "config": {},
             "recipe": recipe.model_dump(mode="json"),
             "files": files_of(recipe),
-            "metrics": {"num_kept": len(rows) if num_kept is None else num_kept, "num_traces": 20, "dropped": {}},
+            "metrics": {
+                **Funnel().metrics().to_json(),
+                "num_kept": len(rows) if num_kept is None else num_kept,
+                "num_traces": 20,
+            },
             "outputs": describe_outputs(folder, {"kept": len(rows)}),
             "seconds": 1.0,
             "peak_memory_gib": 1.0,

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from distill.core.records import EvalResult, Problem, Trace, Verdict
+from distill.core.records import Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.errors import UserError
+from distill.filters.funnel import Funnel
 from distill.models.hub import Model
 from distill.recipe.lineage import traces_fingerprint
 from distill.recipe.model import Recipe
+from distill.results.eval import EvalResult, Protocol
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, eval
-from distill.stages.eval import Graded, compare, problem_scores, score
+from distill.stages.eval import Graded, problem_scores, score
 from distill.storage.files import read_jsonl, write_json, write_jsonl
 from distill.storage.layout import KEPT
 from distill.storage.ledger import Ledger
@@ -22,6 +24,10 @@ THOUGHT = "<think>\nTwo and two.\n</think>\n\n"
 
 def problems(*names):
     return [Problem(name, [{"role": "user", "content": name}], "4", "math", "s") for name in names]
+
+
+def compare(base, student, sets, seed):
+    return eval.compare(base, student, sets, seed, Protocol(), {}).to_json()
 
 
 def graded(name="org/model", truncated=(), num_tokens=10, **answers):
@@ -80,7 +86,7 @@ def test_the_difference_is_paired():
     base = graded("base", a="+---", b="++--", c="+++-", d="----")
     student = graded("student", a="++--", b="+++-", c="++++", d="+---")
     difference = compare(base, student, {"sums": problems("a", "b", "c", "d")}, seed=0)["difference"]
-    assert difference["interval_95"] == (0.25, 0.25)
+    assert difference["interval_95"] == [0.25, 0.25]
 
 
 def test_benchmarks_by_themselves_and_pooled():
@@ -116,7 +122,7 @@ def test_the_same_seed_gives_the_same_intervals():
 def test_metrics_are_plain_json(tmp_path):
     metrics = compare(graded(a="+", b="-"), graded(a="+", b="+"), {"sums": problems("a", "b")}, seed=0)
     write_json(tmp_path / "metrics.json", metrics)
-    assert set(metrics["student"]) == set(EvalResult.__dataclass_fields__)
+    assert set(metrics["student"]) == set(EvalResult.model_fields)
 
 
 BASE_ANSWERS = {
@@ -147,9 +153,26 @@ SAMPLED = {
     "num_problems_by_source": {},
     "finish_reasons": {},
     "teacher": "org/big",
+    "teacher_revision": "r1",
+    "samples_per_problem": 4,
+    "num_prompt_tokens": 80,
+    "num_completion_tokens": 80,
 }
 
-TRAINED = {"student": "org/small", "num_rows": 4, "num_steps": 1, "final_loss": 1.0}
+FILTERED = {**Funnel().metrics().to_json(), "num_traces": 8, "num_kept": 4}
+TRAINED = {
+    "student": "org/small",
+    "student_revision": "r2",
+    "method": "full",
+    "epochs": 1,
+    "batch_size": 4,
+    "learning_rate": 1e-4,
+    "num_rows": 4,
+    "num_tokens": 80,
+    "num_trained_tokens": 40,
+    "num_steps": 1,
+    "final_loss": 1.0,
+}
 
 
 def train_on(run, checksum):
@@ -158,7 +181,7 @@ def train_on(run, checksum):
     generated["identity"] = {"problems": problems_fingerprint(run.problem_sets.train)}
     generated["outputs"] = {"traces/train-00000-of-00001.parquet": {"sha256": "7race"}}
     write_json(run.folder("generate").path / "manifest.json", generated)
-    filtered = {"stage": "filter", **WHOLE, "metrics": {"num_traces": 8, "num_kept": 4, "dropped": {}}}
+    filtered = {"stage": "filter", **WHOLE, "metrics": FILTERED}
     filtered |= {"identity": {"traces": traces_fingerprint(generated)}, "outputs": {KEPT: {"sha256": "c0de"}}}
     write_json(run.folder("filter").path / "manifest.json", filtered)
     trained = {"stage": "sft", **WHOLE, "metrics": TRAINED}

@@ -134,6 +134,10 @@ def generated(run_dir, recipe, traces=TRACES, problems=PROBLEMS):
         "outputs": describe_outputs(folder, {generate.PROBLEMS: None, **outputs}),
         "metrics": {
             "teacher": "org/teacher",
+            "teacher_revision": "r1",
+            "samples_per_problem": 1,
+            "num_prompt_tokens": 1,
+            "num_completion_tokens": 1,
             "num_samples": len(traces),
             "num_problems": len(problems),
             "num_problems_by_source": {},

@@ -3,6 +3,8 @@
 import pytest
 
 from distill.core.plurals import counted
+from distill.results.generate import GenerateMetrics
+from distill.results.import_traces import ImportMetrics
 from distill.stages import generate, import_traces
 
 NO_ERRORS = {"finish_reasons": {"error": 0}}
@@ -20,18 +22,27 @@ NO_ERRORS = {"finish_reasons": {"error": 0}}
     ],
 )
 def test_an_import_says_why_it_left_rows_out(skipped, says):
-    metrics = {"num_samples": 1, "num_problems": 1, "num_skipped": sum(skipped.values()), "skipped": skipped}
-    assert import_traces.headline({**metrics, **NO_ERRORS}) == says
+    counts = {"num_samples": 1, "num_problems": 1, "num_problems_by_source": {"file:a": 1}}
+    metrics = ImportMetrics(**counts, **NO_ERRORS, num_skipped=sum(skipped.values()), skipped=skipped)
+    assert import_traces.headline(metrics) == says
 
 
 def test_an_import_of_an_older_distill_counts_without_reasons():
-    metrics = {"num_samples": 2, "num_problems": 2, "num_skipped": 2, **NO_ERRORS}
+    counts = {"num_samples": 2, "num_problems": 2, "num_problems_by_source": {"file:a": 2}}
+    metrics = ImportMetrics(**counts, **NO_ERRORS, num_skipped=2)
     assert import_traces.headline(metrics) == "2 traces of 2 problems, 2 rows left out"
 
 
 @pytest.mark.parametrize(("num", "says"), [(1, "1 sample of 1 problem by t"), (4, "4 samples of 1 problem by t")])
 def test_one_of_a_kind_is_not_written_as_several(num, says):
-    assert generate.headline({"num_samples": num, "num_problems": 1, "teacher": "t", **NO_ERRORS}) == says
+    metrics = {
+        "num_samples": num,
+        "num_problems": 1,
+        "num_problems_by_source": {"file:a": 1},
+        "samples_per_problem": num,
+    }
+    metrics |= {"teacher": "t", "teacher_revision": "", "num_prompt_tokens": 1, "num_completion_tokens": 1, **NO_ERRORS}
+    assert generate.headline(GenerateMetrics.from_json(metrics)) == says
 
 
 def test_nouns_follow_their_number():

@@ -31,6 +31,10 @@ def manifest(**changes):
         "outputs": {},
         "metrics": {
             "teacher": "org/big",
+            "teacher_revision": "r1",
+            "samples_per_problem": 2,
+            "num_prompt_tokens": 1,
+            "num_completion_tokens": 1,
             "num_samples": 4,
             "num_problems": 2,
             "num_problems_by_source": {},

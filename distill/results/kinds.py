@@ -1,0 +1,111 @@
+"""Which models belong to which stage, and the results of a run as one typed object."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from distill.core.json_shape import MANIFEST, fault
+from distill.results import eval, filter, generate, import_traces, push, sft
+from distill.results.base import Recorded, fault_in
+from distill.results.eval import EvalInputs, EvalMetrics
+from distill.results.filter import FilterInputs, FilterMetrics
+from distill.results.generate import GenerateInputs, GenerateMetrics
+from distill.results.import_traces import ImportInputs, ImportMetrics
+from distill.results.push import PushInputs, PushMetrics
+from distill.results.sft import SftInputs, SftMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of a stage without its code."""
+
+    title: str
+    """What it does, as a heading."""
+    does: str
+    """The same as a verb phrase."""
+    metrics: type[Recorded] = Recorded
+    inputs: type[Recorded] = Recorded
+    """The parts of its identity that others look at."""
+
+
+KINDS: dict[str, Kind] = {
+    "generate": Kind(generate.TITLE, generate.DOES, GenerateMetrics, GenerateInputs),
+    "import": Kind(import_traces.TITLE, import_traces.DOES, ImportMetrics, ImportInputs),
+    "filter": Kind(filter.TITLE, filter.DOES, FilterMetrics, FilterInputs),
+    "sft": Kind(sft.TITLE, sft.DOES, SftMetrics, SftInputs),
+    "eval": Kind(eval.TITLE, eval.DOES, EvalMetrics, EvalInputs),
+    "push": Kind(push.TITLE, push.DOES, PushMetrics, PushInputs),
+}
+
+
+def stage_with(metrics: type[Recorded]) -> str:
+    """Return the name of the stage that records these metrics."""
+    return next(name for name, kind in KINDS.items() if kind.metrics is metrics)
+
+
+def kind_of(stage: str) -> Kind:
+    """Return what is known of a stage; of a team's own stage only its name."""
+    return KINDS.get(stage) or Kind(stage, stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The metrics of the finished stages of a run or round; `None` for a stage that is not finished."""
+
+    generate: GenerateMetrics | None = None
+    imported: ImportMetrics | None = None
+    filter: FilterMetrics | None = None
+    sft: SftMetrics | None = None
+    eval: EvalMetrics | None = None
+    push: PushMetrics | None = None
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Mapping[str, Any]]) -> "Results":
+        """Return them from each stage's metrics as read from its manifest; own stages are left out."""
+        found = {name: KINDS[name].metrics.model_validate(one) for name, one in metrics.items() if name in KINDS}
+        return cls(**{_ATTRIBUTES.get(name, name): one for name, one in found.items()})  # type: ignore[arg-type]
+
+    @classmethod
+    def of_manifests(cls, manifests: Mapping[str, Mapping[str, Any]]) -> "Results":
+        """Return them from each stage's manifest."""
+        return cls.of({name: manifest["metrics"] for name, manifest in manifests.items()})
+
+    @property
+    def traces(self) -> GenerateMetrics | ImportMetrics | None:
+        """Return the metrics of the stage that the traces come from."""
+        return self.generate or self.imported
+
+
+Inputs = TypeVar("Inputs", bound=Recorded)
+
+
+def inputs_of(manifests: Mapping[str, Mapping[str, Any]], model: type[Inputs]) -> Inputs | None:
+    """Return what the stage with these inputs was made from; `None` if it is not finished."""
+    found = (manifest["identity"] for name, manifest in manifests.items() if kind_of(name).inputs is model)
+    return next((model.model_validate(one) for one in found), None)
+
+
+def metrics_of(manifest: Mapping[str, Any]) -> Recorded:
+    """Return the metrics of a finished stage, from its manifest."""
+    return kind_of(manifest["stage"]).metrics.model_validate(manifest["metrics"])
+
+
+_ATTRIBUTES = {"import": "imported"}
+"""Names of stages that are words of Python."""
+
+
+def fault_of(manifest: Mapping[str, Any], stage: str) -> str:
+    """Return what is wrong with a manifest, in words; empty if nothing is.
+
+    Args:
+        manifest: the content of the file.
+        stage: the stage it belongs to. For a team's own one, only what all manifests have in common is checked.
+    """
+    if stage in KINDS and manifest.get("stage") != stage:
+        return f"stage is {manifest.get('stage')!r:.40}, not {stage}"
+    kind = kind_of(stage)
+    return (
+        fault(manifest, MANIFEST)
+        or fault_in(kind.metrics, manifest["metrics"], "metrics")
+        or fault_in(kind.inputs, manifest["identity"], "identity")
+    )

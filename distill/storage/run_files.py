@@ -1,0 +1,110 @@
+"""Where the files that one stage writes and others read lie in a run's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.results.eval import EvalMetrics
+from distill.results.filter import FilterMetrics
+from distill.results.generate import GenerateMetrics
+from distill.results.import_traces import ImportMetrics
+from distill.results.kinds import stage_with
+from distill.results.push import PushMetrics
+from distill.results.sft import SftMetrics
+from distill.storage.layout import (
+    ADAPTER,
+    CERTIFICATE,
+    CHECKPOINTS,
+    DROPPED,
+    KEPT,
+    METRICS,
+    PROBLEMS,
+    STUDENT,
+    VERDICTS,
+)
+
+SAMPLED = stage_with(GenerateMetrics)
+IMPORTED = stage_with(ImportMetrics)
+FILTERED = stage_with(FilterMetrics)
+TRAINED = stage_with(SftMetrics)
+MEASURED = stage_with(EvalMetrics)
+PUBLISHED = stage_with(PushMetrics)
+"""Names of the stages, which are those of their folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The files of a run without rounds, or of one round; none need exist."""
+
+    folder: Path
+
+    @property
+    def sampled(self) -> Path:
+        """Return the folder of sampled traces."""
+        return self.folder / SAMPLED
+
+    @property
+    def imported(self) -> Path:
+        """Return the folder of imported traces."""
+        return self.folder / IMPORTED
+
+    @property
+    def graded(self) -> Path:
+        """Return the folder of verdicts and rows."""
+        return self.folder / FILTERED
+
+    @property
+    def kept(self) -> Path:
+        return self.graded / KEPT
+
+    @property
+    def dropped(self) -> Path:
+        return self.graded / DROPPED
+
+    @property
+    def verdicts(self) -> Path:
+        return self.graded / VERDICTS
+
+    @property
+    def certificate(self) -> Path:
+        return self.graded / CERTIFICATE
+
+    @property
+    def trained(self) -> Path:
+        """Return the folder of the training."""
+        return self.folder / TRAINED
+
+    @property
+    def student(self) -> Path:
+        return self.trained / STUDENT
+
+    @property
+    def adapter(self) -> Path:
+        return self.trained / ADAPTER
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.trained / CHECKPOINTS
+
+    @property
+    def curve(self) -> Path:
+        """Return the file with the logged steps of the training."""
+        return self.trained / METRICS
+
+    @property
+    def measured(self) -> Path:
+        """Return the folder of the evaluation."""
+        return self.folder / MEASURED
+
+    @property
+    def questions(self) -> Path:
+        """Return the file with the problems that models are measured on."""
+        return self.measured / PROBLEMS
+
+    def answers(self, role: str) -> Path:
+        """Return the folder of the answers of `base` or `student`."""
+        return self.measured / role
+
+    @property
+    def published(self) -> Path:
+        """Return the folder that says what was published."""
+        return self.folder / PUBLISHED
