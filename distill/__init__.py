@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from distill.core.records import REASON_KEYS, REASONS, Problem, Trace, Verdict
     from distill.core.statistics import bootstrap_interval
     from distill.core.thinking import join_reasoning, split_reasoning
-    from distill.core.trl_rows import rl_row, sft_row
     from distill.errors import DistillError, ModelError, ProblemError, RecipeError, StageError, StoreError, UserError
     from distill.estimates.training_report import plan_memory
     from distill.filters.readability import Measures, measure, unreadable
+    from distill.filters.rows import rl_row, sft_row
     from distill.filters.select import Candidate, over_limits, per_problem
     from distill.filters.verdicts import judge_traces
     from distill.grading import Grade, grade
@@ -70,6 +70,7 @@ _HOMES = {
     ),
     "errors": ("DistillError", "ModelError", "ProblemError", "RecipeError", "StageError", "StoreError", "UserError"),
     "filters.readability": ("Measures", "measure", "unreadable"),
+    "filters.rows": ("rl_row", "sft_row"),
     "filters.select": ("Candidate", "over_limits", "per_problem"),
     "grading": ("Grade", "grade"),
     "sources.problems": ("ProblemSets", "load_problem_sets", "load_problems"),
@@ -84,7 +85,6 @@ _HOMES = {
     "recipe.loading": ("load_recipe",),
     "core.records": ("REASONS", "REASON_KEYS", "Problem", "Trace", "Verdict"),
     "results.eval": ("EvalResult",),
-    "core.trl_rows": ("rl_row", "sft_row"),
     "runs.listing": ("describe_run", "list_runs"),
     "core.statistics": ("bootstrap_interval",),
     "models.students": ("STUDENTS", "Student", "find_student"),

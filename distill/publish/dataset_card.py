@@ -12,7 +12,7 @@ from typing import Any
 
 from distill import __version__
 from distill.core.redaction import local_name, redact
-from distill.filters.row_tables import DROPPED_COLUMNS, KEPT_COLUMNS
+from distill.filters.rows import DROPPED_COLUMNS, KEPT_COLUMNS
 from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, render

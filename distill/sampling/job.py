@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.core.records import Problem, SampleKey, Trace
-from distill.core.thinking import split_reasoning, teacher_messages, whole_characters
-from distill.engines.base import Completion, EngineSpec, Request
+from distill.core.records import Problem, SampleKey
+from distill.core.thinking import teacher_messages
+from distill.engines.base import EngineSpec, Request
 from distill.grading.gym import FULL_SCORE
 from distill.grading.pool import MEMORY_GIB
 from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
@@ -106,27 +106,6 @@ def read_problems(path: Path) -> dict[str, Problem]:
     with path.open() as stream:
         problems = (Problem.from_json(json.loads(line)) for line in stream)
         return {problem.id: problem for problem in problems}
-
-
-def make_trace(job: SamplingJob, completion: Completion) -> Trace:
-    """Return the trace of a completion: its text split into reasoning and answer, with the sampling settings."""
-    text = whole_characters(completion.text)
-    split = split_reasoning(text, completion.think_opened)
-    return Trace(
-        problem_id=completion.key[0],
-        sample_index=completion.key[1],
-        teacher=job.model_name,
-        teacher_revision=job.model_revision,
-        text=text,
-        reasoning=split.reasoning,
-        content=split.content,
-        finish_reason=completion.finish_reason,
-        num_prompt_tokens=completion.num_prompt_tokens,
-        num_completion_tokens=completion.num_completion_tokens,
-        seed=sample_seed(job.seed, completion.key),
-        sampling=job.sampling,
-        error=completion.error,
-    )
 
 
 def engine_spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[SampleKey]) -> EngineSpec:

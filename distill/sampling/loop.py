@@ -10,14 +10,15 @@ from typing import Any
 
 from distill.core.forecast import Drawn, Outlook, SamplingForecast
 from distill.core.progress import ProgressBar
-from distill.core.records import Problem, SampleKey
+from distill.core.records import Problem, SampleKey, Trace
 from distill.core.stop_signals import Stopping
+from distill.core.thinking import split_reasoning, whole_characters
 from distill.engines.base import Completion, Engine
 from distill.engines.start import start_engine
 from distill.grading.background import BackgroundGrader
 from distill.recipe.sampling import Price, Sampling, SamplingCompute
 from distill.sampling.errors import ErrorWatch, stopped_by_errors
-from distill.sampling.job import SamplingJob, engine_spec, make_request, make_trace, missing_keys, read_problems
+from distill.sampling.job import SamplingJob, engine_spec, make_request, missing_keys, read_problems, sample_seed
 from distill.storage.files import read_json, write_json
 from distill.storage.ledger import Ledger, Tally, read_ledger
 from distill.storage.trace_store import stored, stored_traces
@@ -311,3 +312,24 @@ def _maybe_grader(job: SamplingJob) -> contextlib.AbstractContextManager[Backgro
         return contextlib.nullcontext()
     cache = None if job.facts is None else Path(job.facts)
     return BackgroundGrader(job.grade_timeout_s, job.grade_memory_gib, job.gym_min_score, cache)
+
+
+def make_trace(job: SamplingJob, completion: Completion) -> Trace:
+    """Return the trace of a completion: its text split into reasoning and answer, with the sampling settings."""
+    text = whole_characters(completion.text)
+    split = split_reasoning(text, completion.think_opened)
+    return Trace(
+        problem_id=completion.key[0],
+        sample_index=completion.key[1],
+        teacher=job.model_name,
+        teacher_revision=job.model_revision,
+        text=text,
+        reasoning=split.reasoning,
+        content=split.content,
+        finish_reason=completion.finish_reason,
+        num_prompt_tokens=completion.num_prompt_tokens,
+        num_completion_tokens=completion.num_completion_tokens,
+        seed=sample_seed(job.seed, completion.key),
+        sampling=job.sampling,
+        error=completion.error,
+    )

@@ -37,7 +37,7 @@ from distill.filters.facts import Facts, Settings, examine, pieces, read_facts
 from distill.filters.funnel import Funnel
 from distill.filters.nothing_kept import nothing_kept
 from distill.filters.problem_notes import notes_on_problems
-from distill.filters.row_tables import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
+from distill.filters.rows import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
 from distill.filters.select import Candidate, over_limits
 from distill.grading.cached import library_versions
 from distill.grading.pool import GradingPool

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.core.records import REASON_KEYS, REASONS, Problem, Trace, Verdict, problem_id
-from distill.core.trl_rows import rl_row, sft_row
+from distill.filters.rows import rl_row, sft_row
 from distill.recipe.model import Recipe
 from distill.results.eval import EvalResult
 from distill.storage.files import read_jsonl, write_jsonl

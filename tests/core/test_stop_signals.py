@@ -13,7 +13,8 @@ from distill.core.stop_signals import Stopping
 from distill.engines.base import Completion
 from distill.execution.jobs import run_job
 from distill.grading.background import BackgroundGrader
-from distill.sampling.job import SamplingJob, make_trace
+from distill.sampling.job import SamplingJob
+from distill.sampling.loop import make_trace
 from distill.storage.files import write_jsonl
 from distill.storage.ledger import index_ledger
 

@@ -298,7 +298,7 @@ def make_sums_run(tmp_path: Path, finished_runs: Callable[..., Path]) -> Callabl
 def big_run(runs: Path, num_problems: int = 25_000, num_samples: int = 4, num_chars: int = 4_000) -> Path:
     """A filtered run of `num_problems * num_samples` traces, written without grading them."""
     from distill.core.records import REASONS
-    from distill.filters.row_tables import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
+    from distill.filters.rows import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
     from distill.storage.shards import ShardWriter
 
     draw = random.Random(5)

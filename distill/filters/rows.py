@@ -1,10 +1,10 @@
-"""The tables of kept and dropped rows: their columns, once for schema, rows and dataset card."""
+"""Rows for training: TRL's, and the tables of kept and dropped ones, whose columns also make schema and card."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
 from distill.core.records import Problem, Trace, Verdict
-from distill.core.trl_rows import sft_row
+from distill.core.thinking import join_reasoning
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,6 +51,20 @@ DROPPED_COLUMNS: Columns = {
     "sample_index": _IDENTITY["sample_index"],
     **_LENGTHS,
 }
+
+
+def sft_row(problem: Problem, trace: Trace) -> dict[str, Any]:
+    """Return a row in TRL's conversational prompt/completion format. The loss is computed on the completion alone.
+
+    Source: https://huggingface.co/docs/trl/dataset_formats#prompt-completion
+    """
+    completion = join_reasoning(trace.reasoning, trace.content)
+    return {"prompt": problem.prompt, "completion": [{"role": "assistant", "content": completion}]}
+
+
+def rl_row(problem: Problem) -> dict[str, Any]:
+    """Return a row for TRL's GRPOTrainer: the prompt, and what a reward function needs."""
+    return {"prompt": problem.prompt, "solution": problem.answer, "task": problem.task}
 
 
 def kept_row(problem: Problem, trace: Trace, verdict: Verdict) -> dict[str, Any]:
