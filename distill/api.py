@@ -31,8 +31,9 @@ from distill.recipe.problems import Task
 from distill.recipe.steps import PUBLISHING, STAGE_NAMES
 from distill.report import Run, gather_any, render_any
 from distill.report.compare import compare_runs
-from distill.results.eval import EvalResult
-from distill.results.kinds import Results, kind_of
+from distill.results.eval import EvalMetrics, EvalResult
+from distill.results.kinds import kind_of, metrics_in, stage_with
+from distill.results.sft import SftMetrics
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
 from distill.runs.plan import Plan
@@ -86,24 +87,24 @@ class RunResult:
         """Return the folder of the last trained student, for transformers and vLLM; `None` before training."""
         if "rounds" in self.summary:
             return None if self._final is self else self._final.student
-        return RunFiles(self.folder).student if self._results.sft is not None else None
+        return RunFiles(self.folder).student if stage_with(SftMetrics) in self.summary else None
 
     @property
     def base_score(self) -> EvalResult | None:
         """Return the score of the student before training, or `None` if there was no evaluation."""
-        scores = self._final._results.eval
+        scores = metrics_in(self._final.summary, EvalMetrics)
         return None if scores is None else scores.base
 
     @property
     def student_score(self) -> EvalResult | None:
         """Return the score of the trained student, or `None` if there was no evaluation."""
-        scores = self._final._results.eval
+        scores = metrics_in(self._final.summary, EvalMetrics)
         return None if scores is None else scores.student
 
     @property
     def gain(self) -> dict[str, Any] | None:
         """Return the paired difference: `pass_at_1`, `interval_95` (shares), `num_gained`, `num_lost` (problems)."""
-        scores = self._final._results.eval
+        scores = metrics_in(self._final.summary, EvalMetrics)
         return None if scores is None else scores.difference.to_json()
 
     def problems(self) -> list[Problem]:
@@ -139,10 +140,6 @@ class RunResult:
         if "rounds" in self.summary:
             name = next(iter(self.summary["rounds"]))
             raise UserError(f"the run has rounds, each with records of its own: result.rounds[{name!r}] and so on.")
-
-    @property
-    def _results(self) -> Results:
-        return Results.of(self.summary)
 
     def _lines(self) -> list[tuple[str, str]]:
         parts = {f"{name}/": one.summary for name, one in self.rounds.items()} or {"": self.summary}

@@ -390,23 +390,24 @@ def _silent(text: str) -> None:
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
     """Print the scores, and where to find the results."""
-    from distill.results.kinds import Results
+    from distill.core.formatting import mapping
+    from distill.results.eval import EvalMetrics
+    from distill.results.kinds import metrics_in
     from distill.storage.layout import SUMMARY
-    from distill.storage.run_files import RunFiles
+    from distill.storage.run_files import TRAINED, RunFiles
 
     folder = run_dir / recipe.name
-    if (scores := Results.of(summary).eval) is not None:
+    if (scores := metrics_in(summary, EvalMetrics)) is not None:
         print_table(score_table(scores))
     if summary.get("scores", {}).get("models"):
         print_table(rounds_table(summary["scores"]))
     if _is_newer(folder / "report.html", folder / SUMMARY):  # a failed write was reported by the run
         print_result(f"Report:  {folder / 'report.html'}")
     for name, one in summary.get("rounds", {"": summary}).items():
-        results = Results.of(one)
-        if results.sft is not None:
+        if TRAINED in one:
             print_result(f"{f'Student of {name}:' if name else 'Student:'} {RunFiles(folder / name).student}")
-        if results.push is not None:
-            print_result(f"On the Hub: {results.push.url}")
+        if url := mapping(one.get(PUBLISHING)).get("url"):
+            print_result(f"On the Hub: {url}")
 
 
 def _is_newer(one: Path, other: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Format JSON values for display: "1,200", "43.5%", "2 min 3 s".
+"""Format JSON values for display: "1,200", "43.5%", "2 min 03 s".
 
 A value that is missing or not a finite number becomes a dash, because the report of an unfinished run has many of them.
 """

@@ -61,8 +61,15 @@ class RunFacts:
         return self.results.eval
 
     def hash_of(self, output: Path) -> str:
-        """Return the SHA-256 (hex) that an output of a stage had when the stage was complete."""
-        return str(self.manifests[output.parent.name]["outputs"][output.name]["sha256"])
+        """Return the SHA-256 (hex) that an output of a stage had when the stage was complete.
+
+        Raises:
+            StoreError: its manifest does not name it.
+        """
+        found = self.manifests[output.parent.name]["outputs"].get(output.name)
+        if found is None:
+            raise StoreError(f"{output}: its stage did not record it. `{self.command_for(output)}` makes it.")
+        return str(found["sha256"])
 
     def command_for(self, output: Path) -> str:
         """Return the command that makes an output of a stage."""
@@ -112,7 +119,8 @@ class RunFacts:
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
         """Return (name, revision) of each teacher, as the recipe or the traces name it."""
-        if (sampled := self.results.generate) is not None:
+        sampled = self.results.generate
+        if not self.recipe.traces and sampled is not None:
             return [(sampled.teacher, sampled.teacher_revision)]
         return _teachers_of(self.files.kept)
 
@@ -121,7 +129,7 @@ class RunFacts:
         """Return the teachers of all rounds that went into the model; a round's model counts as its base."""
         found: dict[tuple[str, str], None] = {}
         for one in (*self.earlier.values(), self):
-            if one.results.traces is None:
+            if one.source not in one.manifests:
                 continue
             for name, revision in one.teachers:
                 made_by = self.earlier.get(round_in(name) or "")

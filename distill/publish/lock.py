@@ -79,7 +79,7 @@ def run_lock(facts: RunFacts, before: Mapping[str, Any] | None = None) -> dict[s
             # Base and student are sampled with another seed than the teacher (see distill.stages.eval).
             **({"eval": recipe.seed + 1} if recipe.eval else {}),
         },
-        "stages": {name: _stage(manifest) for name, manifest in manifests.items() if name != PUBLISHING},
+        "stages": {name: _stage(name, manifest) for name, manifest in manifests.items() if name != PUBLISHING},
     }
 
 
@@ -147,20 +147,20 @@ def read_lock(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def _stage(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "fingerprint": manifest["fingerprint"],
         "git_commit": manifest.get("git_commit"),
         "versions": manifest.get("versions", {}),
         "outputs": manifest.get("outputs", {}),
-        "results": metrics_of(manifest).locked(),
+        "results": metrics_of(name, manifest).locked(),
     }
 
 
 def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
     trained = facts.results.sft is not None
     # The teachers of imported traces are read from the kept rows, which exist once the filter is complete.
-    tells = facts.results.generate is not None or (bool(recipe.traces) and trained)
+    tells = trained if recipe.traces else facts.results.generate is not None
     teachers = facts.teachers if tells else []
     return {
         "student": {

@@ -175,7 +175,7 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
     found = []
     for name, one in rounds.items():
         recipe, trained, kept, scores = one.recipe, one.results.sft, one.results.filter, one.results.eval
-        teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.results.traces else []
+        teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.source in one.manifests else []
         found.append(
             {
                 "name": name,

@@ -39,7 +39,8 @@ from distill.publish.model_card import MARKER, licence_metadata, model_card
 from distill.publish.reproduce import reproduction_files
 from distill.publish.secret_rows import refuse_secrets
 from distill.recipe.push import PushConfig
-from distill.recipe.steps import MAKING_ROWS, PUBLISHING, STAGE_NAMES
+from distill.recipe.steps import MAKING_ROWS, PUBLISHING
+from distill.results.kinds import KINDS
 from distill.results.push import Flag
 from distill.storage.layout import SEAL
 
@@ -153,7 +154,7 @@ def _model(
         files += model_files(folder, hashes, facts.base, inside)
     files += _licence_files(facts, (base_licence, *(one for _, one in teachers)))
     files += eval_result_files(facts, config.repo)
-    files += reproduction_files(facts, [name for name in STAGE_NAMES if name != PUBLISHING])
+    files += reproduction_files(facts, [name for name in KINDS if name != PUBLISHING])
     return Publication("model", config.repo, config.private, _sorted([*files, file_list(files)]))
 
 

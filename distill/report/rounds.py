@@ -9,7 +9,6 @@ from typing import Any
 
 from distill.core.formatting import Row, count, mapping, number, percent, points, points_range
 from distill.core.redaction import scrub
-from distill.recipe.steps import MAKING_ROWS, STAGE_NAMES
 from distill.report import charts, metrics
 from distill.report.cards import Shown
 from distill.report.damage import Damage
@@ -20,6 +19,7 @@ from distill.report.recipe_keys import recipe_lines
 from distill.report.render import page, places, stage_rows
 from distill.storage.files import read_object
 from distill.storage.layout import LOCK_FILE, REPORT, SUMMARY
+from distill.storage.run_files import SAMPLED, TRAINED
 from distill.storage.run_folder import is_run, writer_of
 
 FACTS_VERSION = 1
@@ -84,8 +84,7 @@ def _round(folder: Path, name: str, told: Row, damage: Damage) -> dict[str, Any]
 
 def _first(told: Row) -> list[str]:
     """Return the first stage of a round that has not begun."""
-    has_teacher = bool(mapping(told.get("made_from")).get("teacher"))
-    return [next(name for name in STAGE_NAMES if (name in MAKING_ROWS) == has_teacher)]
+    return [SAMPLED if mapping(told.get("made_from")).get("teacher") else TRAINED]
 
 
 def render_rounds(run: Run) -> str:

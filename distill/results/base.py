@@ -19,7 +19,12 @@ class Recorded(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="allow", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="allow",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # not null: what writes the file refuses them
+        use_attribute_docstrings=True,
     )
     LOCKED: ClassVar[tuple[str, ...]] = ()
     """The keys by which a repetition of the run is compared."""
@@ -54,9 +59,14 @@ class Recorded(BaseModel):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+def absent_before() -> Any:
+    """Declare a key that older versions did not write and that is never null; it is `None` where they did not."""
+    return Field(default=None, json_schema_extra={"never_null": True})
+
+
 def sometimes() -> Any:
     """Declare a key that is left out where there is nothing to tell; it is then `None`."""
-    return Field(default=None, json_schema_extra={"sometimes": True})
+    return Field(default=None, json_schema_extra={"sometimes": True, "never_null": True})
 
 
 def fault_in(model: type[BaseModel], value: Any, at: str) -> str:
@@ -75,6 +85,7 @@ def fault_in(model: type[BaseModel], value: Any, at: str) -> str:
         if first["type"] == "missing":
             return f"{place} is missing"
         shown = repr(first["input"])
-        said = first["msg"].removeprefix("Input should be ")
-        return f"{place} is {shown if len(shown) <= 40 else f'{shown[:37]}…'}, not {said}"
+        shown = shown if len(shown) <= 40 else f"{shown[:37]}…"
+        kind = first["msg"].removeprefix("Input should be ")
+        return f"{place} is {shown}, not {kind}" if kind != first["msg"] else f"{place} is {shown}: {kind}"
     return ""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distill.results.base import Count, Interval, Recorded
+from distill.results.base import Count, Interval, Recorded, absent_before
 
 TITLE = "Evaluate"
 DOES = "evaluate"
@@ -17,24 +17,30 @@ class EvalResult(Recorded):
     TABLE = "Score"
 
     model: str
+    """Hub id or folder."""
     num_problems: Count
     samples_per_problem: Count
     pass_at_1: float
-    """A share; and so `truncated_share`."""
+    """Share of right answers: the mean over samples, then over problems."""
     interval_95: Interval
+    """Lower and upper bound."""
     truncated_share: float
+    """Of the answers: cut off at `max_tokens`."""
     num_ungraded: Count = 0
-    mean_completion_tokens: float | None
+    mean_completion_tokens: float
 
 
 class Difference(Recorded):
     """The student's score less the base's, on the same problems."""
 
     pass_at_1: float
+    """Student less base."""
     interval_95: Interval
+    """Paired by problem."""
     num_gained: Count
-    """Problems that got better."""
+    """Problems solved more often."""
     num_lost: Count
+    """Problems solved less often."""
 
 
 class Scores(Recorded):
@@ -56,10 +62,10 @@ class Protocol(Recorded):
 
     samples_per_problem: Count = 1
     """K."""
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    max_tokens: Count | None = None
+    temperature: float | None = absent_before()
+    top_p: float | None = absent_before()
+    top_k: int | None = absent_before()
+    max_tokens: Count | None = absent_before()
     engine: str | None = None
     extraction: str = ""
     """How an answer is found."""
@@ -80,8 +86,7 @@ class EvalMetrics(Scores):
     @property
     def tokens_spent(self) -> float | None:
         return sum(
-            (one.mean_completion_tokens or 0.0) * one.num_problems * one.samples_per_problem
-            for one in (self.base, self.student)
+            one.mean_completion_tokens * one.num_problems * one.samples_per_problem for one in (self.base, self.student)
         )
 
     def locked(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distill.core.json_shape import MANIFEST, fault
+from distill.errors import StoreError
 from distill.results import eval, filter, generate, import_traces, push, sft
 from distill.results.base import Recorded, fault_in
 from distill.results.eval import EvalInputs, EvalMetrics
@@ -70,11 +71,6 @@ class Results:
         """Return them from each stage's manifest."""
         return cls.of({name: manifest["metrics"] for name, manifest in manifests.items()})
 
-    @property
-    def traces(self) -> GenerateMetrics | ImportMetrics | None:
-        """Return the metrics of the stage that the traces come from."""
-        return self.generate or self.imported
-
 
 Inputs = TypeVar("Inputs", bound=Recorded)
 
@@ -85,9 +81,26 @@ def inputs_of(manifests: Mapping[str, Mapping[str, Any]], model: type[Inputs]) -
     return next((model.model_validate(one) for one in found), None)
 
 
-def metrics_of(manifest: Mapping[str, Any]) -> Recorded:
+def metrics_of(stage: str, manifest: Mapping[str, Any]) -> Recorded:
     """Return the metrics of a finished stage, from its manifest."""
-    return kind_of(manifest["stage"]).metrics.model_validate(manifest["metrics"])
+    return kind_of(stage).metrics.model_validate(manifest["metrics"])
+
+
+Metrics = TypeVar("Metrics", bound=Recorded)
+
+
+def metrics_in(summary: Mapping[str, Any], model: type[Metrics]) -> Metrics | None:
+    """Return the metrics of one stage in a `summary.json`; `None` if the stage is not finished.
+
+    Raises:
+        StoreError: they are damaged.
+    """
+    stage = stage_with(model)
+    if stage not in summary:
+        return None
+    if fault := fault_in(model, summary[stage], stage):
+        raise StoreError(f"summary.json: damaged ({fault}). `distill run` writes it anew.")
+    return model.model_validate(summary[stage])
 
 
 _ATTRIBUTES = {"import": "imported"}

@@ -64,6 +64,7 @@ def _rows_of(name: str, field: FieldInfo) -> Iterator[str]:
     """Yield the row of a key, and another one for the values in it if they have a type of their own."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     kind, inner, suffix = _kind(field.annotation)
+    kind = kind.removesuffix(" or null") if extra.get("never_null") else kind
     kind = str(extra.get("table", kind)) + (", optional" if extra.get("sometimes") else "")
     about = " ".join((field.description or "").split()).removesuffix(".")
     about = about if about[:1] == "`" or about[1:2].isupper() else about[:1].lower() + about[1:]

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from distill.results.base import Count, Counts, Recorded, sometimes
+from distill.results.base import Count, Counts, Recorded, absent_before, sometimes
 
 TITLE = "Fine-tune"
 DOES = "train"
@@ -21,7 +21,7 @@ class ClosingCheck(Recorded):
     stops: Count
     num_limited: Count = 0
     """Answers that had no room to end."""
-    max_new_tokens: Count | None = None
+    max_new_tokens: Count | None = absent_before()
     example: dict[str, Any] | None = None
     warning: str | None
 
@@ -67,13 +67,13 @@ class SftMetrics(Recorded):
     final_loss: float
     tokens_per_second: float | None = None
     resumed_from_step: Count | None = None
-    device: Device | None = None
+    device: Device | None = absent_before()
     layout: Annotated[dict[str, Any], Field(json_schema_extra={"table": "Layout"})] = {}
     history: list[dict[str, Any]] = []
     """A line a step: step, loss, learning rate, tokens a second, and what TRL logs."""
     gpu_peak_gib: float | None = sometimes()
     """Most memory that torch held on a GPU."""
-    closing_check: ClosingCheck | None = None
+    closing_check: ClosingCheck | None = absent_before()
 
     @property
     def tokens_spent(self) -> float | None:

@@ -89,7 +89,7 @@ def _limit(
 def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Return a metric of a round; `None` if it could not be computed, such as a share of no traces."""
     results = Results.of_manifests(manifests)
-    traces, kept, scores = results.traces, results.filter, results.eval
+    traces, kept, scores = results.generate or results.imported, results.filter, results.eval
 
     def share(num: float | None, of: float) -> float | None:
         return num / of if of and num is not None else None

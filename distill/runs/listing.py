@@ -29,13 +29,18 @@ from distill.recipe.model import Recipe
 from distill.recipe.steps import STAGE_NAMES, stage_of
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
-from distill.results.kinds import Results, metrics_of
+from distill.results.eval import EvalMetrics
+from distill.results.filter import FilterMetrics
+from distill.results.generate import GenerateMetrics
+from distill.results.import_traces import ImportMetrics
+from distill.results.kinds import Metrics, metrics_of, stage_with
+from distill.results.push import PushMetrics
 from distill.runs.gates import gate_record
 from distill.stages.table import STAGES
 from distill.storage.files import disk_errors, read_object, write_json
 from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, TRACES, WRITER_LOCK
 from distill.storage.layout import ESTIMATE as PLAN
-from distill.storage.run_files import RunFiles
+from distill.storage.run_files import MEASURED, RunFiles
 from distill.storage.run_folder import StageFolder, is_run, only_writer, writer_of
 
 SCHEMA_VERSION = 1
@@ -171,16 +176,17 @@ def _manifest(folder: Path, stage: str) -> dict[str, Any]:
     return {}
 
 
-def _results(folder: Path) -> Results:
-    """Return the results of a run or round; a stage with a damaged manifest counts as not complete."""
-    found = {name: _manifest(folder, name) for name in STAGE_NAMES}
-    return Results.of_manifests({name: manifest for name, manifest in found.items() if manifest})
+def _metrics(folder: Path, model: type[Metrics]) -> Metrics | None:
+    """Return the metrics of one stage of a run or round; `None` if it is not complete or its manifest is damaged."""
+    stage = stage_with(model)
+    manifest = _manifest(folder, stage)
+    return model.from_json(manifest["metrics"]) if manifest else None
 
 
 def _stage_state(folder: Path, name: str, process: int | None, stopped: dict[str, Any] | None) -> str:
     """Return a stage's state: as of a run, or `waiting` (not begun). A filter that kept nothing is `stopped`."""
     manifest = _manifest(folder, name)
-    is_empty = bool(manifest) and metrics_of(manifest).is_empty
+    is_empty = bool(manifest) and metrics_of(stage_of(name), manifest).is_empty
     is_complete = bool(manifest) and not is_empty
     is_stopped = is_empty or (stopped is not None and stopped.get("stage") == name)
     if is_complete:
@@ -200,13 +206,13 @@ def _stop_of(summary: dict[str, Any], folder: Path) -> dict[str, Any] | None:
     if gate and not gate.get("passed") and not gate.get("waived"):
         return stopped
     manifest = _manifest(folder, name) if stage in STAGES else {}
-    return None if manifest and not metrics_of(manifest).is_empty else stopped
+    return None if manifest and not metrics_of(stage, manifest).is_empty else stopped
 
 
 def _last_score(folder: Path, steps: Sequence[str]) -> dict[str, Any] | None:
     """Return the scores of the last step that measured, or `None`."""
-    rounds = dict.fromkeys(step.rpartition("/")[0] for step in reversed(steps))
-    found = (_results(folder / name).eval for name in rounds)
+    measured = [folder / step for step in reversed(steps) if stage_of(step) == MEASURED]
+    found = (_metrics(stage.parent, EvalMetrics) for stage in measured)
     last = next((scores for scores in found if scores is not None), None)
     return None if last is None else {key: last.to_json()[key] for key in ("base", "student", "difference")}
 
@@ -248,7 +254,7 @@ def describe_run(folder: str | Path) -> dict[str, Any]:
     overview = _overview(folder)
     summary = _read(folder / SUMMARY, _SUMMARY_SHAPE)
     stages = [{**one, **_stage_story(folder, one["stage"])} for one in overview["stages"]]
-    steps = funnel_steps(_results(folder).filter)
+    steps = funnel_steps(_metrics(folder, FilterMetrics))
     return {
         "schema_version": SCHEMA_VERSION,
         **overview,
@@ -265,7 +271,7 @@ def _stage_story(folder: Path, name: str) -> dict[str, Any]:
     known: dict[str, Any] = dict.fromkeys(("seconds", "peak_memory_gib", "finished_at", "result"))
     if manifest:
         known |= {key: manifest[key] for key in ("seconds", "peak_memory_gib", "finished_at")}
-        known["result"] = STAGES[stage_of(name)].headline(metrics_of(manifest))
+        known["result"] = STAGES[stage_of(name)].headline(metrics_of(stage_of(name), manifest))
     return {**known, "num_bytes": _size_and_change(folder / name)[0] if (folder / name).is_dir() else 0}
 
 
@@ -283,7 +289,7 @@ def _places(folder: Path) -> dict[str, str]:
         }
         prefix = f"{name}/" if name else ""
         places |= {f"{prefix}{key}": str(path) for key, path in known.items() if path.exists()}
-        pushed = _results(folder / name).push
+        pushed = _metrics(folder / name, PushMetrics)
         places |= {"hub": pushed.url} if pushed else {}
     return places
 
@@ -328,13 +334,13 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
     entries = _removable(folder, keep_traces)
     parts = [{"path": str(entry.relative_to(folder)), "num_bytes": _bytes_of(entry)} for entry in entries]
     roots = [folder / name for name in _round_names(folder)] or [folder]
-    results = {root: _results(root) for root in roots}
-    traces = [found.traces for found in results.values() if found.traces is not None]
+    sources: tuple[type[GenerateMetrics | ImportMetrics], ...] = (GenerateMetrics, ImportMetrics)
+    traces = [found for root in roots for one in sources if (found := _metrics(root, one)) is not None]
     begun = [
         folder for root in roots for folder in (RunFiles(root).sampled, RunFiles(root).imported) if folder.is_dir()
     ]
     students = [root for root in roots if RunFiles(root).student.exists()]
-    unpublished = bool(students) and not any(results[root].push for root in students)
+    unpublished = bool(students) and not any(_metrics(root, PushMetrics) for root in students)
     return {
         "name": folder.name,
         "folder": str(folder),

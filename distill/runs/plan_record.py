@@ -131,7 +131,7 @@ def estimate_and_actual(run_dir: Path, manifests: Mapping[str, Mapping[str, Any]
 def _compared(stored: Mapping[str, Any], manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     stages = {}
     for name, entry in stored["stages"].items():
-        actual = _actual(entry, manifests.get(name))
+        actual = _actual(name, entry, manifests.get(name))
         stages[name] = {
             quantity: {
                 "low": bounds["low"],
@@ -144,14 +144,14 @@ def _compared(stored: Mapping[str, Any], manifests: Mapping[str, Mapping[str, An
     return {"currency": stored["currency"], "prices_dated": stored["prices_dated"], "stages": stages}
 
 
-def _actual(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, float]:
+def _actual(name: str, entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, float]:
     """Return what a finished stage took, as far as its manifest has it.
 
     Times are missing for a resumed stage: its manifest has those of the last call, but the estimate is for the whole.
     """
     if manifest is None:
         return {}
-    metrics = metrics_of(manifest)
+    metrics = metrics_of(name, manifest)
     found = {}
     if metrics.tokens_spent is not None:
         found[TOKENS] = float(metrics.tokens_spent)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.file_kinds import is_file
+from distill.recipe.steps import stage_of
 from distill.results.eval import EvalMetrics
 from distill.results.kinds import metrics_of
 from distill.storage.fingerprints import differences, sha256_of
@@ -74,7 +75,7 @@ def _compare_stage(name: str, then: Mapping[str, Any], manifest: Mapping[str, An
     outputs = {
         path: _state(before.get(path), after.get(path)) for path in sorted((before.keys() | after.keys()) - TIMED)
     }
-    found = metrics_of(manifest)
+    found = metrics_of(stage_of(name), manifest)
     now = found.locked()
     changed = differences(then.get("results", {}), now)
     # Some results are only in the metrics, so equal files are not enough.

@@ -188,7 +188,7 @@ def _manifests(run: RunContext) -> dict[str, dict[str, Any]]:
 
 def _done(manifests: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield the stages that are complete and leave something to go on with."""
-    return (name for name, found in manifests.items() if not metrics_of(found).is_empty)
+    return (name for name, found in manifests.items() if not metrics_of(name, found).is_empty)
 
 
 def _stored(run_dir: Path) -> dict[str, Any]:

@@ -35,10 +35,20 @@ def standings(run: RunContext, seen: Measured, num_wanted: float) -> dict[str, S
     is_upstream_done = True
     for name in run.recipe.stage_names:
         standing = _standing(looked, name) if is_upstream_done else _after(run, name, found)
-        precisely = getattr(STAGES[name], "standing", None)
-        found[name] = standing = precisely(run, standing, seen, num_wanted) if precisely else standing
+        found[name] = standing = _more_precisely(run, name, standing, seen, num_wanted)
         is_upstream_done = is_upstream_done and standing.state == DONE
     return found
+
+
+def _more_precisely(
+    run: RunContext, name: str, standing: StageProgress, seen: Measured, num_wanted: float
+) -> StageProgress:
+    """Return the standing as the stage itself sees it, if it can tell more."""
+    precisely = getattr(STAGES[name], "standing", None)
+    try:
+        return precisely(run, standing, seen, num_wanted) if precisely else standing
+    except (DistillError, OSError):  # a damaged file, which the run will report
+        return standing
 
 
 _SLOW = ("problem_sets", "teacher_base", "base_model", "evaluation_packs")
@@ -82,6 +92,8 @@ def _standing(looked: _Looked, name: str) -> StageProgress:
         before, manifest = folder.identity, folder.manifest
         if before is None:
             return StageProgress(NEW)
+        if manifest is None and (anew := getattr(stage, "BEGINS_ANEW", "")):
+            return StageProgress(NEW, anew)
         if any(not looked.has(model) for model in getattr(stage, "MODELS", ())):
             return _unseen(manifest, "the model is not on this machine, so it is not known whether it has changed")
         assumed_identity = getattr(stage, "assumed_identity", None) if looked.assumes_data else None

@@ -6,7 +6,8 @@ Each stage module has
     SECTION                    its section of a recipe
     FROM_DATASETS              keys of its identity that only loading datasets could check
     estimate(known, machine, prices)
-                               what it will take, as a `StageEstimate`; `None` if that cannot be told
+                               what it will take, as a `StageEstimate`, `priced` if it computes; `None` if that
+                               cannot be told
     prepare(run, is_due)       finds every model, engine and dataset that it needs, before any stage does work
     identity(run)              everything that decides the result
     check(run)                 verifies stored results
@@ -16,10 +17,11 @@ Each stage module has
     ready(run)                 verifies the inputs from earlier stages
     run(run) -> Summary        does the work
     finish(run)                refuses to continue where the result leaves later stages nothing to do
-    headline(metrics)          its result in a line
+    headline(metrics)          its result in a line, from its metrics as an object (`metrics.num_rows`)
 
 and, where the general answer is not enough,
 
+    BEGINS_ANEW                in words, that an interrupted attempt is not resumed
     MODELS                     the models whose files its identity reads: properties of `RunContext`
     assumed_identity(run, before)
                                its identity if the datasets have not changed, without loading them

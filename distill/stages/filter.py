@@ -125,7 +125,7 @@ def check(run: RunContext) -> list[str]:
 def forget(run: RunContext) -> bool:
     """Return whether the filter is incomplete or kept nothing, so that its results may be replaced without --force."""
     manifest = run.folder("filter").manifest
-    return manifest is None or metrics_of(manifest).is_empty
+    return manifest is None or metrics_of(SECTION, manifest).is_empty
 
 
 def ready(run: RunContext) -> None:

@@ -263,7 +263,7 @@ def _job(run: RunContext) -> SamplingJob:
 
 def headline(metrics: GenerateMetrics) -> str:
     """Return how many samples of how many problems were drawn."""
-    num_errors = metrics.finish_reasons["error"]
+    num_errors = metrics.finish_reasons.get("error", 0)
     errors = f"; {num_errors:,} more ended in errors" if num_errors else ""
     samples = counted(metrics.num_samples - num_errors, "sample")
     return f"{samples} of {counted(metrics.num_problems, 'problem')} by {metrics.teacher}{errors}"

@@ -18,11 +18,10 @@ from distill.core.records import Problem, Trace
 from distill.errors import UserError
 from distill.estimates.known import Known
 from distill.estimates.machine import Machine
-from distill.estimates.measured import Measured
 from distill.estimates.models import GIB
 from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range, number_of, span
-from distill.estimates.stage import DISK, NEW, SECONDS, TOKENS, StageEstimate, StageProgress
+from distill.estimates.stage import DISK, SECONDS, TOKENS, StageEstimate
 from distill.results.import_traces import ImportMetrics
 from distill.sampling.status import sampling_progress
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
@@ -48,6 +47,7 @@ NUM_WRITTEN = 256
 TRACES_PER_S = Range(500, 5_000)
 """Traces read and written per second."""
 START_S = Range(0.5, 30)
+BEGINS_ANEW = "was interrupted; its sources are read again from the start"
 
 
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
@@ -77,14 +77,6 @@ def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
             DISK: disk.because("texts in Parquet"),
         },
     )
-
-
-def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: float) -> StageProgress:
-    """Return that an interrupted import begins anew."""
-    folder = run.folder("import")
-    if folder.identity is None or folder.is_complete:
-        return found
-    return StageProgress(NEW, "was interrupted; its sources are read again from the start")
 
 
 def check(run: RunContext) -> list[str]:
@@ -166,7 +158,7 @@ def _by_content(source: str | None) -> str | None:
 
 def headline(metrics: ImportMetrics) -> str:
     """Return how many traces of how many problems were read, and how many rows could not be used."""
-    num_errors = metrics.finish_reasons["error"]
+    num_errors = metrics.finish_reasons.get("error", 0)
     errors = f", {num_errors:,} of them ended in errors" if num_errors else ""
     left_out = _left_out(metrics.num_skipped, metrics.skipped)
     traces = counted(metrics.num_samples, "trace")

@@ -107,10 +107,12 @@ def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate | 
 
 def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: float) -> StageProgress:
     """Return how much of the training is left, from the step of its newest checkpoint."""
+    if found.state != PARTLY:
+        return found
     manifest = run.folder("filter").manifest
     numbers = [file.name.rpartition("-")[2] for file in run.files.checkpoints.glob("checkpoint-*")]
     steps = max((int(number) for number in numbers if number.isdecimal()), default=0)
-    if found.state != PARTLY or manifest is None or not steps:
+    if manifest is None or not steps:
         return found
     config, num_rows = run.recipe.sft, FilterMetrics.from_json(manifest["metrics"]).num_kept
     num_steps = math.ceil(math.ceil(num_rows / config.batch_size) * config.epochs)

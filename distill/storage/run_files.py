@@ -8,7 +8,6 @@ from distill.results.filter import FilterMetrics
 from distill.results.generate import GenerateMetrics
 from distill.results.import_traces import ImportMetrics
 from distill.results.kinds import stage_with
-from distill.results.push import PushMetrics
 from distill.results.sft import SftMetrics
 from distill.storage.layout import (
     ADAPTER,
@@ -27,7 +26,6 @@ IMPORTED = stage_with(ImportMetrics)
 FILTERED = stage_with(FilterMetrics)
 TRAINED = stage_with(SftMetrics)
 MEASURED = stage_with(EvalMetrics)
-PUBLISHED = stage_with(PushMetrics)
 """Names of the stages, which are those of their folders."""
 
 
@@ -103,8 +101,3 @@ class RunFiles:
     def answers(self, role: str) -> Path:
         """Return the folder of the answers of `base` or `student`."""
         return self.measured / role
-
-    @property
-    def published(self) -> Path:
-        """Return the folder that says what was published."""
-        return self.folder / PUBLISHED

@@ -75,8 +75,10 @@ def test_tables_enumerations_and_numbers_are_no_loop(text):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(20, MAX_PERIOD_CHARS), st.integers(0, 1_000), st.integers(3, 12), st.randoms())
-def test_a_run_is_found_with_its_place_and_its_period(period, before, repeats, dice):
+@given(st.integers(20, MAX_PERIOD_CHARS), st.integers(0, 1_000), st.integers(3, 12), st.integers(0, 10**9))
+def test_a_run_is_found_with_its_place_and_its_period(period, before, repeats, seed):
+    # Not `st.randoms()`, which may draw one letter all the time: such a piece has another period, and is no loop.
+    dice = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz "
     piece = "".join(dice.choices(letters, k=period))
     text = "".join(dice.choices("ABCDEFGHIJ", k=before)) + piece * repeats + "0123456789" * 2
