@@ -267,3 +267,11 @@ def test_the_report_is_named_only_where_one_was_written(distill, small):
     assert "Report:" not in out
     (small / "report.html").rmdir()
     assert "Report:  runs/small/report.html" in distill("filter", "r.yaml")[1]
+
+
+@pytest.mark.parametrize("path", ["filter/manifest.json", "generate/identity.json"])
+def test_a_damaged_stage_keeps_no_plan_from_being_shown(distill, small, path):
+    (small / path).write_text('{"stage": 3')
+    code, out, _ = distill("plan", "r.yaml", "--json")
+    assert code == 0
+    assert json.loads(out)["stages"][path.partition("/")[0]]["state"] == "depends"

@@ -120,7 +120,8 @@ def _all_done(steps: Sequence[tuple[Step, RunContext]]) -> bool:
     """Return whether every step would be skipped, unless one of its outputs turns out damaged."""
     try:
         return all(
-            decide(run.folder(step.stage), STAGES[step.stage].identity(run), STAGES[step.stage].grows).action == "skip"
+            decide(run.folder(step.stage), STAGES[step.stage].identity(run), STAGES[step.stage].keeps_results).action
+            == "skip"
             for step, run in steps
         )
     except UserError:  # an earlier stage is not complete
@@ -174,14 +175,14 @@ def _run_step(step: Step, run: RunContext, force: bool, say_line: Say, at_work: 
     # `check` may reopen the folder, so it comes before the decision.
     for found in stage.check(run):
         say(f"{name}: {found}")
-    decision = decide(folder, identity, stage.grows)
+    decision = decide(folder, identity, stage.keeps_results)
     if decision.action == "skip" and not _reopen_if_lost(run, name, force, say):
         _note_recipe(run, name)
         say(f"{name}: done already, skipped (fingerprint {fingerprint(identity)[:12]})")
         return False
     goes_on = folder.identity is not None
     if decision.action == "refuse":
-        if stage.forget(run):
+        if stage.discard_if_empty(run):
             goes_on = False
         elif not force:
             raise StoreError(_refusal(run, name, decision))
@@ -189,7 +190,7 @@ def _run_step(step: Step, run: RunContext, force: bool, say_line: Say, at_work: 
             aside = folder.set_aside()
             goes_on = False
             say(f"{name}: the recipe has changed; the old results are in {aside}")
-    stage.ready(run)
+    stage.verify_inputs(run)
     if goes_on:
         say(f"{name}: resuming from existing results")
         with _tolerating_estimate_errors(say):

@@ -30,7 +30,7 @@ from distill.models.tokenizers import load_tokenizer
 from distill.recipe.model import Recipe
 from distill.recipe.sft import SftConfig
 from distill.runs.steps import chosen_run
-from distill.stages.sft import ready, train_job
+from distill.stages.sft import train_job, verify_inputs
 from distill.storage.files import read_json
 from distill.storage.run_folder import only_writer
 from distill.training.job import TOKENS, TrainJob
@@ -110,7 +110,7 @@ def check_sft(recipe: Recipe, runs_dir: Path, of_round: str | None = None) -> Sf
         one.finished("filter", "sft --check")
     with only_writer(run_dir):
         job = train_job(run)
-        ready(run)
+        verify_inputs(run)
         tokenizer = load_tokenizer(Path(job.model_path), job.chat_format, job.stop_token, job.chat_template)
         model_config = read_json(Path(job.model_path) / "config.json")
         cache = Path(job.out_dir) / TOKENS

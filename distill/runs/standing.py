@@ -101,10 +101,10 @@ def _standing(looked: _Looked, name: str) -> StageProgress:
     except (DistillError, OSError, KeyError) as error:
         return StageProgress(DEPENDS, str(error).splitlines()[0])
     assumed = _assumed(looked, name, before, now)
-    decision = decide(folder, {**now, **{key: before[key] for key in assumed}}, stage.grows)
+    decision = decide(folder, {**now, **{key: before[key] for key in assumed}}, stage.keeps_results)
     is_assumed = decision.action == "skip" and bool(assumed) and manifest is not None
     if is_assumed and (changed := changed_settings(run.recipe, name, manifest or {})):
-        is_extended = stage.grows(dict.fromkeys(stage.FROM_DATASETS, (None, None)))
+        is_extended = stage.keeps_results(dict.fromkeys(stage.FROM_DATASETS, (None, None)))
         return StageProgress(PARTLY, "extended") if is_extended else _changed(list(changed))
     if decision.action == "skip":
         why = "if the datasets have not changed" if assumed else ""

@@ -26,14 +26,14 @@ class Decision:
 
 
 def decide(
-    folder: StageFolder, identity: dict[str, Any], grows: Callable[[dict[str, tuple[Any, Any]]], bool]
+    folder: StageFolder, identity: dict[str, Any], keeps_results: Callable[[dict[str, tuple[Any, Any]]], bool]
 ) -> Decision:
     """Decide what to do with a stage by comparing its identity with that in its folder.
 
     Args:
         folder: the stage's folder.
         identity: the identity now.
-        grows: returns whether a change leaves everything in the folder valid.
+        keeps_results: returns whether a change leaves everything in the folder valid.
     """
     before = folder.identity
     if before is None:
@@ -41,7 +41,7 @@ def decide(
     changed = differences(before, identity)
     if not changed:
         return Decision("skip" if folder.is_complete else "run", {})
-    return Decision("run" if grows(changed) else "refuse", changed)
+    return Decision("run" if keeps_results(changed) else "refuse", changed)
 
 
 def chosen_steps(

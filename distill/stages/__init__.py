@@ -2,34 +2,34 @@
 
 Each stage module has
 
-    VERSION                    raised when the same inputs give another result
-    SECTION                    its section of a recipe
-    FROM_DATASETS              keys of its identity that only loading datasets could check
+    VERSION                     raised when the same inputs give another result
+    SECTION                     its section of a recipe
+    FROM_DATASETS               keys of its identity that only loading datasets could check
     estimate(known, machine, prices)
-                               what it will take, as a `StageEstimate`, `priced` if it computes; `None` if that
-                               cannot be told
-    prepare(run, is_due)       finds every model, engine and dataset that it needs, before any stage does work
-    identity(run)              everything that decides the result
-    check(run)                 verifies stored results
-    grows(changed)             whether a changed identity leaves stored results valid
-    forget(run)                whether an attempt left nothing worth keeping and may be replaced without --force
-    reopen_if_lost(run, force) what of a finished stage is missing or damaged; its folder is made ready to repeat it
-    ready(run)                 verifies the inputs from earlier stages
-    run(run) -> Summary        does the work
-    finish(run)                refuses to continue where the result leaves later stages nothing to do
-    headline(metrics)          its result in a line, from its metrics as an object (`metrics.num_rows`)
+                                what it will take, as a `StageEstimate`, `priced` if it computes; `None` if that
+                                cannot be told
+    prepare(run, is_due)        finds every model, engine and dataset that it needs, before any stage does work
+    identity(run)               everything that decides the result
+    check(run)                  verifies stored results
+    keeps_results(changed)      whether a changed identity leaves stored results valid
+    discard_if_empty(run)       whether an attempt left nothing worth keeping and may be replaced without --force
+    reopen_if_lost(run, force)  what of a finished stage is missing or damaged; its folder is made ready to repeat it
+    verify_inputs(run)          verifies the results of earlier stages that it reads
+    run(run) -> Summary         does the work
+    finish(run)                 refuses to continue where the result leaves later stages nothing to do
+    headline(metrics)           its result in a line, from its metrics as an object (`metrics.num_rows`)
 
 and, where the general answer is not enough,
 
-    BEGINS_ANEW                in words, that an interrupted attempt is not resumed
-    MODELS                     the models whose files its identity reads: properties of `RunContext`
+    BEGINS_ANEW                 in words, that an interrupted attempt is not resumed
+    MODELS                      the models whose files its identity reads: properties of `RunContext`
     assumed_identity(run, before)
-                               its identity if the datasets have not changed, without loading them
+                                its identity if the datasets have not changed, without loading them
     standing(run, found, seen, num_wanted)
-                               how far it is, more precisely than by comparing identities
+                                how far it is, more precisely than by comparing identities
     take_part(run_dir, follower)
-                               joins in as one of a launcher's other processes, if they can share its work
-    progress(folder)           how much of it an unfinished attempt has done, from its files alone
+                                joins in as one of a launcher's other processes, if they can share its work
+    progress(folder)            how much of it an unfinished attempt has done, from its files alone
 
 They share the state of a run in a `RunContext`. The models of what they record are in `distill.results`, their table in
 `distill.stages.table`.
@@ -315,8 +315,8 @@ def contexts_of(recipe: Recipe, run_dir: Path, **settings: Any) -> list[RunConte
     return list(found.values())
 
 
-def never_grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
-    """Return `False`; a `grows` for stages that are redone in full after any change."""
+def keeps_nothing(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+    """Return `False`; a `keeps_results` for stages that are redone in full after any change."""
     return False
 
 
@@ -325,8 +325,8 @@ def nothing_to_check(run: RunContext) -> list[str]:
     return []
 
 
-def nothing_to_read(run: RunContext) -> None:
-    """Do nothing; a `ready` for stages that read nothing of earlier ones."""
+def no_inputs(run: RunContext) -> None:
+    """Do nothing; a `verify_inputs` for stages that read nothing of earlier ones."""
 
 
 def always_useful(run: RunContext) -> None:

@@ -31,7 +31,7 @@ from distill.recipe.lineage import command_of
 from distill.results.eval import Benchmark, Difference, EvalMetrics, EvalResult, Protocol
 from distill.sampling.job import SamplingJob
 from distill.sources.problems import problems_fingerprint
-from distill.stages import RunContext, always_useful, chat_format_of, never_grows, nothing_to_check, reopen_if_damaged
+from distill.stages import RunContext, always_useful, chat_format_of, keeps_nothing, nothing_to_check, reopen_if_damaged
 from distill.storage.files import copy_file, num_whole_lines, read_json, write_jsonl
 from distill.storage.layout import IDENTITY, LEDGER, PROBLEMS, STUDENT, VERDICTS
 from distill.storage.ledger import index_ledger, read_at
@@ -40,7 +40,7 @@ from distill.storage.run_folder import Summary
 VERSION = 3
 SECTION = "eval"
 FROM_DATASETS = ("problems",)
-grows, check, finish = never_grows, nothing_to_check, always_useful
+keeps_results, check, finish = keeps_nothing, nothing_to_check, always_useful
 reopen_if_lost = reopen_if_damaged(SECTION)
 ROLES = ("base", "student")
 
@@ -113,7 +113,7 @@ def progress(folder: Path) -> dict[str, Any]:
     return {"num_done": done, "num_wanted": num_wanted, "unit": "answers"}
 
 
-def forget(run: RunContext) -> bool:
+def discard_if_empty(run: RunContext) -> bool:
     """Unless the evaluation is complete or holds a successful answer, remove its ledgers and return `True`."""
     folder = run.folder("eval")
     ledgers = [folder.path / role / LEDGER for role in ROLES]
@@ -124,7 +124,7 @@ def forget(run: RunContext) -> bool:
     return True
 
 
-def ready(run: RunContext) -> None:
+def verify_inputs(run: RunContext) -> None:
     """Verify the student's weights.
 
     Raises:

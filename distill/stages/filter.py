@@ -46,7 +46,7 @@ from distill.recipe.lineage import traces_fingerprint
 from distill.results.filter import FilterMetrics
 from distill.results.kinds import metrics_of
 from distill.sampling.judging import Question, ask_judge
-from distill.stages import RunContext, never_grows, reopen_if_damaged
+from distill.stages import RunContext, keeps_nothing, reopen_if_damaged
 from distill.storage.fact_cache import FactCache
 from distill.storage.files import disk_errors, replace_folder, sync_tree, write_json
 from distill.storage.layout import CERTIFICATE, DROPPED, FACTS_FILE, KEPT, PROBLEMS, VERDICTS
@@ -58,7 +58,7 @@ from distill.storage.trace_store import DAMAGED, check_stored, num_rows, shard_f
 VERSION = 4
 SECTION = "filter"
 FROM_DATASETS = ("evaluation_sets",)
-grows = never_grows
+keeps_results = keeps_nothing
 reopen_if_lost = reopen_if_damaged(SECTION)
 
 MODELS = ("base_model",)
@@ -122,13 +122,13 @@ def check(run: RunContext) -> list[str]:
     return [f"{folder.path / name}: damaged ({what}); made again from the traces" for name, what in damaged.items()]
 
 
-def forget(run: RunContext) -> bool:
+def discard_if_empty(run: RunContext) -> bool:
     """Return whether the filter is incomplete or kept nothing, so that its results may be replaced without --force."""
     manifest = run.folder("filter").manifest
     return manifest is None or metrics_of(SECTION, manifest).is_empty
 
 
-def ready(run: RunContext) -> None:
+def verify_inputs(run: RunContext) -> None:
     """Verify the traces and their problems; damaged shards are moved aside, and their stage counts as not complete.
 
     Raises:

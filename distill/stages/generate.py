@@ -28,7 +28,7 @@ from distill.sampling.job import SamplingJob
 from distill.sampling.loop import cost, run_sampling
 from distill.sampling.status import sampling_progress
 from distill.sources.problems import problems_fingerprint
-from distill.stages import RunContext, always_useful, chat_format_of, nothing_to_read, reopen_if_damaged
+from distill.stages import RunContext, always_useful, chat_format_of, no_inputs, reopen_if_damaged
 from distill.storage.files import read_jsonl, write_jsonl
 from distill.storage.layout import FACTS_FILE, LEDGER, PROBLEMS, SKIPPED
 from distill.storage.ledger import index_ledger
@@ -38,7 +38,7 @@ from distill.storage.trace_store import check_stored, clear, finalise, stored_wi
 VERSION = 3
 SECTION = "generate"
 FROM_DATASETS = ("problems",)
-ready, finish = nothing_to_read, always_useful
+verify_inputs, finish = no_inputs, always_useful
 reopen_if_lost = reopen_if_damaged(SECTION)
 progress = sampling_progress
 MODELS = ("teacher_base",)
@@ -73,7 +73,7 @@ def identity(run: RunContext) -> dict[str, Any]:
     }
 
 
-def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+def keeps_results(changed: Mapping[str, tuple[Any, Any]]) -> bool:
     """Return whether a change leaves all existing samples valid, so that only missing ones are sampled.
 
     True if only problems, their order or the number of samples change, and if a source is added or removed; false for
@@ -128,7 +128,7 @@ def check(run: RunContext) -> list[str]:
     return found
 
 
-def forget(run: RunContext) -> bool:
+def discard_if_empty(run: RunContext) -> bool:
     """Unless a successful answer is stored, remove the attempt and return `True`."""
     folder = run.folder("generate").path
     if _has_answers(folder):

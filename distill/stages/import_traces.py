@@ -26,7 +26,7 @@ from distill.results.import_traces import ImportMetrics
 from distill.sampling.status import sampling_progress
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
-from distill.stages import RunContext, always_useful, never_grows, nothing_to_read, reopen_if_damaged
+from distill.stages import RunContext, always_useful, keeps_nothing, no_inputs, reopen_if_damaged
 from distill.storage.files import disk_errors, write_json
 from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LEDGER, PROBLEMS
@@ -37,7 +37,7 @@ from distill.storage.trace_store import check_stored, clear, finalise, shard_fil
 VERSION = 2
 SECTION = "traces"
 FROM_DATASETS = ("measured",)
-grows, ready, finish = never_grows, nothing_to_read, always_useful
+keeps_results, verify_inputs, finish = keeps_nothing, no_inputs, always_useful
 reopen_if_lost = reopen_if_damaged("import")
 progress = sampling_progress
 
@@ -84,7 +84,7 @@ def check(run: RunContext) -> list[str]:
     return check_stored(run.folder("import"), "its rows are read again")
 
 
-def forget(run: RunContext) -> bool:
+def discard_if_empty(run: RunContext) -> bool:
     """Unless the import is complete or has shards, remove what it left and return `True`."""
     folder = run.folder("import")
     if folder.is_complete or shard_files(folder.path):

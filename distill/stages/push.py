@@ -23,7 +23,7 @@ from distill.publish.upload import publish, still_there
 from distill.recipe.lineage import command_of
 from distill.recipe.push import PushConfig
 from distill.results.push import Flag, PushMetrics
-from distill.stages import RunContext, always_useful, nothing_to_read
+from distill.stages import RunContext, always_useful, no_inputs
 from distill.storage.files import atomic_write, write_json
 from distill.storage.layout import CERTIFICATE
 from distill.storage.run_folder import Summary
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SECTION = "push"
 FROM_DATASETS = ()
-ready, finish = nothing_to_read, always_useful
+verify_inputs, finish = no_inputs, always_useful
 MODEL_CARD, DATASET_CARD, FILES = "model_card.md", "dataset_card.md", "files.json"
 SCRATCH = "scratch"
 GIB_PER_S = Range(0.005, 0.1)
@@ -62,13 +62,13 @@ def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
     return StageEstimate(SECTION, {SECONDS: seconds.because(basis)})
 
 
-def grows(changed: Mapping[str, tuple[Any, Any]]) -> bool:
+def keeps_results(changed: Mapping[str, tuple[Any, Any]]) -> bool:
     """Return `True`: the Hub keeps versions, so another result or repository can always be pushed."""
     return True
 
 
-def forget(run: RunContext) -> bool:
-    """Return `False`; never called, since `grows` is always true and so no change is refused."""
+def discard_if_empty(run: RunContext) -> bool:
+    """Return `False`; never called, since `keeps_results` is always true and so no change is refused."""
     return False
 
 

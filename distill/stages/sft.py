@@ -30,7 +30,7 @@ from distill.models.tokenizers import template_text
 from distill.recipe.lineage import command_of
 from distill.results.filter import FilterMetrics
 from distill.results.sft import ClosingCheck, SftMetrics
-from distill.stages import RunContext, always_useful, lost_outputs, never_grows
+from distill.stages import RunContext, always_useful, keeps_nothing, lost_outputs
 from distill.storage.files import num_whole_lines, read_jsonl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, CHECKPOINTS, KEPT, METRICS, STUDENT
@@ -45,7 +45,7 @@ ROWS = "rows"
 VERSION = 2
 SECTION = "sft"
 FROM_DATASETS = ()
-grows, finish = never_grows, always_useful
+keeps_results, finish = keeps_nothing, always_useful
 MODELS = ("base_model",)
 
 
@@ -78,14 +78,14 @@ def check(run: RunContext) -> list[str]:
     return set_damaged_aside(run.folder("sft").path / CHECKPOINTS)
 
 
-def forget(run: RunContext) -> bool:
+def discard_if_empty(run: RunContext) -> bool:
     """Return whether an unfinished training left neither a student nor a checkpoint."""
     folder = run.folder("sft")
     left = [folder.path / STUDENT, *(folder.path / CHECKPOINTS).glob("checkpoint-*")]
     return not folder.is_complete and not any(path.exists() for path in left)
 
 
-def ready(run: RunContext) -> None:
+def verify_inputs(run: RunContext) -> None:
     """Verify the rows to train on.
 
     Raises:

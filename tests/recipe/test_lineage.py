@@ -311,7 +311,7 @@ def test_damaged_rows_are_never_trained_on_and_the_filter_makes_them_again(filte
     run_recipe(recipe, run_dir.parent, ["filter"], say=said.append)
     assert "filter/kept: damaged" in said[0]
     assert sha256_of(run_dir / "filter" / "kept") == before
-    sft.ready(RunContext(recipe, run_dir))
+    sft.verify_inputs(RunContext(recipe, run_dir))
 
 
 @pytest.mark.parametrize("name", ["dropped", "verdicts.jsonl", "decontamination.json"])
@@ -337,7 +337,7 @@ def test_a_damaged_student_is_not_measured_and_force_trains_it_again(filtered, m
     weights = run.folder("sft").path / "student" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"]")  # as long as before
     with pytest.raises(StoreError, match=r"(?s)model\.safetensors.*`distill sft --force`"):
-        eval.ready(run)
+        eval.verify_inputs(run)
     asked = []
 
     def train(run):
@@ -374,7 +374,7 @@ def test_lost_problems_are_written_again(filtered):
     before = (run_dir / "generate" / "problems.jsonl").read_bytes()
     (run_dir / "generate" / "problems.jsonl").write_bytes(before[:-20])
     with pytest.raises(StoreError, match="`distill generate`"):
-        filter.ready(RunContext(recipe, run_dir))
+        filter.verify_inputs(RunContext(recipe, run_dir))
     assert not RunContext(recipe, run_dir).folder("generate").is_complete
 
 
@@ -418,11 +418,11 @@ def test_samples_that_are_all_errors_are_nothing_to_protect(make_recipe, tmp_pat
     with Ledger(run.folder("generate").path / "ledger.jsonl") as ledger:
         ledger.append(failed)
     other = RunContext(changed(recipe, generate={"system": "Be brief."}), run.run_dir)
-    assert generate.forget(other)
+    assert generate.discard_if_empty(other)
     assert not (run.folder("generate").path / "ledger.jsonl").exists()
     with Ledger(run.folder("generate").path / "ledger.jsonl") as ledger:
         ledger.append([*failed, Trace("p9", 0, "t", "", RIGHT, "3 + 4 = 7", "7", "stop", 9, 9, 0)])
-    assert not generate.forget(other)
+    assert not generate.discard_if_empty(other)
     assert (run.folder("generate").path / "ledger.jsonl").exists()
 
 
@@ -430,9 +430,9 @@ def test_a_training_that_has_left_no_checkpoint_is_nothing_to_protect(filtered):
     recipe, run_dir = filtered
     run = RunContext(recipe, run_dir)
     run.folder("sft").claim(sft.identity(run))
-    assert sft.forget(run)
+    assert sft.discard_if_empty(run)
     (run.folder("sft").path / "checkpoints" / "checkpoint-3").mkdir(parents=True)
-    assert not sft.forget(run)
+    assert not sft.discard_if_empty(run)
 
 
 # --- a filter that keeps nothing

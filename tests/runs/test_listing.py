@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from distill.recipe.loading import load_recipe
+from distill.storage.files import read_json, write_json
 from distill.storage.run_folder import only_writer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -339,3 +340,15 @@ def test_where_no_run_is_that_is_said_once(distill):
     assert err == (
         "Error: runs/nothing: no run is here. runs has no runs; `distill run` makes one. Runs elsewhere: --run-dir.\n"
     )
+
+
+def test_what_a_removal_deletes_counts_sampled_and_imported_traces(distill, small):
+    """A run whose recipe was changed from `generate:` to `traces:` has both."""
+    one = json.loads(distill("runs", "rm", "small", "--dry-run", "--json")[1])["runs"][0]
+    shutil.copytree(small / "generate", small / "import")
+    manifest = read_json(small / "import" / "manifest.json")
+    metrics = {key: manifest["metrics"][key] for key in ("num_samples", "num_problems", "num_problems_by_source")}
+    manifest |= {"stage": "import", "identity": {}, "metrics": {**metrics, "num_skipped": 0, "finish_reasons": {}}}
+    write_json(small / "import" / "manifest.json", manifest)
+    both = json.loads(distill("runs", "rm", "small", "--dry-run", "--json")[1])["runs"][0]
+    assert both["num_traces"] == 2 * one["num_traces"] > 0

@@ -13,7 +13,7 @@ from distill.recipe.loading import load_recipe
 from distill.report import gather_any, render_any
 from distill.runs.listing import describe_run
 from distill.runs.runner import run_recipe
-from distill.storage.files import read_json
+from distill.storage.files import read_json, write_json
 
 OLD = Path(__file__).parent / "old_run"
 
@@ -51,6 +51,18 @@ def test_a_changed_recipe_is_refused_and_force_makes_rows_from_the_old_traces(ol
     summary = run_recipe(changed, Path("runs"), ["filter"], force=True)
     assert summary["filter"]["num_traces"] == 6
     assert (old / "filter.replaced-1/manifest.json").exists()
+
+
+def test_a_filter_that_recorded_less_is_complete_and_reported(old):
+    """Before it was recorded whose tokens were counted, and how the yield differs between sources."""
+    manifest = read_json(old / "filter/manifest.json")
+    for key in ("tokens_counted_by", "num_kept_tokens", "by_source", "by_pass_rate"):
+        manifest["metrics"].pop(key, None)
+    write_json(old / "filter/manifest.json", manifest)
+    assert ("filter", "complete") in [(one["stage"], one["state"]) for one in describe_run(old)["stages"]]
+    page = render_any(gather_any(old))
+    assert "wrong_answer" in page
+    assert "cannot be read" not in page
 
 
 def test_it_is_reported_and_listed(old):

@@ -16,7 +16,7 @@ from distill.report import gather_any, render_any
 from distill.runs.listing import describe_run
 from distill.runs.rounds_plan import plan_any
 from distill.runs.runner import run_recipe
-from distill.stages import always_useful, never_grows, nothing_to_check, reopen_if_damaged
+from distill.stages import always_useful, keeps_nothing, nothing_to_check, reopen_if_damaged
 from distill.stages.table import own_stage
 from distill.storage.files import read_json, read_jsonl, write_jsonl
 from distill.storage.run_folder import Summary
@@ -53,10 +53,10 @@ def count_stage(fail_at=None):
         prepare=lambda run, is_due: None,
         identity=identity,
         check=nothing_to_check,
-        grows=never_grows,
-        forget=lambda run: False,
+        keeps_results=keeps_nothing,
+        discard_if_empty=lambda run: False,
         reopen_if_lost=reopen_if_damaged("count"),
-        ready=always_useful,
+        verify_inputs=always_useful,
         run=run,
         finish=always_useful,
         headline=lambda metrics: f"counted to {metrics.num_numbers}",

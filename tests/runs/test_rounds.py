@@ -10,12 +10,13 @@ from distill.filters.funnel import Funnel
 from distill.publish.facts import RunFacts
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
-from distill.runs.listing import remove_run
+from distill.results.eval import Difference, EvalMetrics, EvalResult, Protocol
+from distill.runs.listing import list_runs, remove_run
 from distill.runs.runner import run_recipe
 from distill.runs.steps import chosen_steps
 from distill.stages import contexts_of
 from distill.stages.push import dry_run
-from distill.storage.files import read_json
+from distill.storage.files import read_json, write_json
 
 ANSWER = "<think>\n{0} and {1} make {2}.\n</think>\n\nThe answer is \\boxed{{{2}}}."
 
@@ -232,3 +233,29 @@ def test_the_certificate_of_several_rounds_adds_counts_alone_and_names_the_sets_
         "num_problems_checked": 12,
         "hits": {"more": [], "cold": []},
     }
+
+
+def test_the_score_of_a_run_is_that_of_the_round_measured_last(tmp_path):
+    """Also where another round is published, whose steps come after it."""
+    folder = tmp_path / "runs/two"
+    measured = {"eval": {"held_out": 1}}
+    rounds = [{"name": "cold", **measured, "sft": {}}, {"name": "more", **measured, "sft": {}}]
+    tree = {"name": "two", "rounds": rounds, "push": {"repo": "me/two", "round": "cold"}}
+    write_json(folder / "summary.json", {"recipe": tree, "rounds": {"cold": {}, "more": {}}})
+    for name, right in (("cold", 0.2), ("more", 0.9)):
+        score = EvalResult(
+            model="m",
+            num_problems=1,
+            samples_per_problem=1,
+            pass_at_1=right,
+            interval_95=(0.0, 1.0),
+            truncated_share=0.0,
+            mean_completion_tokens=1.0,
+        )
+        gain = Difference(pass_at_1=0.0, interval_95=(0.0, 0.0), num_gained=0, num_lost=0)
+        metrics = EvalMetrics(base=score, student=score, difference=gain, benchmarks=[], protocol=Protocol())
+        found = {"stage": "eval", "fingerprint": "", "identity": {}, "outputs": {}, "metrics": metrics.to_json()}
+        found |= {"seconds": 1.0, "peak_memory_gib": 1.0, "finished_at": ""}
+        write_json(folder / name / "eval/manifest.json", found)
+    (run,) = list_runs(tmp_path / "runs")
+    assert run["score"]["student"]["pass_at_1"] == 0.9

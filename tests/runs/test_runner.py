@@ -11,7 +11,7 @@ from distill.recipe.yaml_tree import read_tree
 from distill.runs.results import write_summary
 from distill.runs.runner import run_recipe
 from distill.runs.steps import decide
-from distill.stages import RunContext, generate, never_grows
+from distill.stages import RunContext, generate, keeps_nothing
 from distill.stages.table import STAGES
 from distill.storage.files import read_json, read_jsonl
 from distill.storage.run_folder import StageFolder
@@ -21,16 +21,16 @@ RIGHT = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is \\boxed{%s}."
 
 def test_a_new_stage_runs_a_finished_one_is_skipped_a_changed_one_refused(tmp_path):
     folder = StageFolder(tmp_path / "generate")
-    assert decide(folder, {"seed": 1}, never_grows).action == "run"
+    assert decide(folder, {"seed": 1}, keeps_nothing).action == "run"
     folder.claim({"seed": 1, "samples_per_problem": 4})
-    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, never_grows).action == "run"
+    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, keeps_nothing).action == "run"
     (folder.path / "manifest.json").write_text("{}")
-    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, never_grows).action == "skip"
-    changed = decide(folder, {"seed": 2, "samples_per_problem": 4}, generate.grows)
+    assert decide(folder, {"seed": 1, "samples_per_problem": 4}, keeps_nothing).action == "skip"
+    changed = decide(folder, {"seed": 2, "samples_per_problem": 4}, generate.keeps_results)
     assert (changed.action, changed.changed) == ("refuse", {"seed": (1, 2)})
     more = {"seed": 1, "samples_per_problem": 16}
-    assert decide(folder, more, generate.grows).action == "run"
-    assert decide(folder, more, never_grows).action == "refuse"
+    assert decide(folder, more, generate.keeps_results).action == "run"
+    assert decide(folder, more, keeps_nothing).action == "refuse"
 
 
 def test_generate_then_filter_leaves_summary_and_report(make_recipe, tmp_path, fake_engine, finish_generate):
@@ -103,7 +103,7 @@ def test_more_problems_and_samples_extend_what_is_there(make_recipe, tmp_path, f
     bigger = bigger.model_copy(update={"generate": bigger.generate.model_copy(update={"samples_per_problem": 3})})
     folder = StageFolder(tmp_path / "runs/small/generate")
     run = RunContext(bigger, tmp_path / "runs/small")
-    assert decide(folder, generate.identity(run), generate.grows).action == "run"
+    assert decide(folder, generate.identity(run), generate.keeps_results).action == "run"
     engine = fake_engine([RIGHT % 7])
     finish_generate(bigger, tmp_path / "runs", engine)
     assert engine.num_requests == 6 * 3 - 4 * 2

@@ -284,7 +284,7 @@ def test_a_damaged_shard_is_not_filtered_but_named(tmp_path, recipe):
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(StoreError, match=r"(?s)damaged \(checksum\).*\nRun `distill generate`"):
-        filter.ready(run)
+        filter.verify_inputs(run)
     assert run.folder("generate").manifest is None
     assert len(list((run.folder("generate").path / "damaged").iterdir())) == 1
 

@@ -40,7 +40,7 @@ def test_what_a_change_of_the_recipe_does(make_recipe, tmp_path, sections, allow
     after = generate.identity(run_of(changed(recipe, **sections), tmp_path))
     found = differences(before, after)
     assert found
-    assert generate.grows(found) == allowed
+    assert generate.keeps_results(found) == allowed
 
 
 def test_another_prompt_for_the_same_source_is_no_growth_but_another_source_is(make_recipe, tmp_path):
@@ -49,12 +49,12 @@ def test_another_prompt_for_the_same_source_is_no_growth_but_another_source_is(m
     other = make_recipe(num_problems=7).problems[0]
     before = generate.identity(run_of(recipe, tmp_path))
 
-    def grows(problems):
+    def keeps_results(problems):
         after = generate.identity(run_of(recipe.model_copy(update={"problems": problems}), tmp_path))
-        return generate.grows(differences(before, after))
+        return generate.keeps_results(differences(before, after))
 
-    assert grows([source, other])
-    assert not grows([source.model_copy(update={"template": "Solve: {problem}"})])
+    assert keeps_results([source, other])
+    assert not keeps_results([source.model_copy(update={"template": "Solve: {problem}"})])
 
 
 def test_a_changed_prompt_under_the_same_id_is_refused_and_a_changed_answer_is_not(make_recipe, tmp_path, fake_engine):
