@@ -114,7 +114,10 @@ class RunFacts:
     @property
     def base_revision(self) -> str:
         made_by = self.earlier.get(self.recipe.student_round or "")
-        return made_by.base_revision if made_by else self.trained.student_revision
+        if made_by:
+            return made_by.base_revision
+        # Not trained: the lock of a run whose earlier round is just made again.
+        return self.results.sft.student_revision if self.results.sft else ""
 
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
