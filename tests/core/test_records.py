@@ -68,7 +68,7 @@ eval_results = st.builds(
     interval_95=st.tuples(shares, shares),
     truncated_share=shares,
     num_ungraded=few,
-    mean_completion_tokens=st.none() | st.floats(0, 1e6),
+    mean_completion_tokens=st.floats(0, 1e6),
 )
 
 PROBLEM = Problem("9f2c", [{"role": "user", "content": "What is 2 + 2?"}], "4", "math", "hf:org/set")

@@ -91,6 +91,15 @@ def test_a_run_is_found_with_its_place_and_its_period(period, before, repeats, s
     assert period % run.period == 0
 
 
+@pytest.mark.parametrize(("period", "repeats"), [(75, 4), (78, 4), (100, 3), (101, 3), (111, 3), (60, 5)])
+def test_the_shortest_runs_are_found_wherever_they_begin(period, repeats):
+    dice = random.Random(period)
+    piece = "".join(dice.choices("abcdefghijklmnopqrstuvwxyz ", k=period))
+    for before in range(400):
+        text = "".join(dice.choices("ABCDEFGHIJ", k=before)) + piece * repeats + "0123456789" * 2
+        assert find_runs(text) == [(before, before + period * repeats, period)], before
+
+
 @given(st.text(max_size=30), st.text(min_size=1, max_size=60), st.integers(1, 400), st.text(max_size=30))
 def test_spans_lie_in_the_text_and_apart(before, piece, times, after):
     text = before + piece * times + after
