@@ -53,7 +53,7 @@ quickstart: install
 
 test: install
 	@$(BIN)/python -W ignore scripts/fetch_smollm2.py
-	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses $(QUICK_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses $(QUICK_PROCESSES) --dist loadfile
 	@$(BIN)/python -m pytest -m "slow or gpu" --numprocesses $(SLOW_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Installs nothing: a machine without network has what it has.

@@ -29,13 +29,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="distill-trackio-")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and the commands under test inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-LONGEST_FILES = (
-    *("test_full_path.py", "test_gym.py", "test_extraction.py", "test_server_run.py", "test_math.py", "test_help.py"),
-    *("test_upload.py", "test_trace_store.py", "test_installed.py", "test_commands.py", "test_rounds.py"),
-    *("test_isolation.py", "test_doctor.py", "test_runner.py", "test_pool.py", "test_lineage.py", "test_docs.py"),
-    *("test_access.py", "test_compare.py", "test_damaged_runs.py", "test_stop_signals.py", "test_api.py"),
-)
-"""Half a minute to minutes each, the longest first."""
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -47,12 +40,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first and long tests last. Skip GPU tests without a GPU, unless a CPU is to try them."""
-    # Begun last, they would keep one worker busy while the others have nothing.
-    weights = {name: place for place, name in enumerate(LONGEST_FILES)}
-    items.sort(
-        key=lambda item: (item.get_closest_marker("long") is not None, weights.get(item.path.name, len(LONGEST_FILES)))
-    )
+    """Put the longest file first and long tests last. Skip GPU tests without a GPU, unless a CPU is to try them."""
+    # The whole job takes minutes in one fixture: begun last, it would keep one worker busy while the other has nothing.
+    items.sort(key=lambda item: (item.get_closest_marker("long") is not None, item.path.name != "test_full_path.py"))
     if os.environ.get("DISTILL_GPU_TESTS") == "cpu":
         return
     try:
