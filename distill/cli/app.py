@@ -159,12 +159,12 @@ class CommonOptions:
 
 
 def command(
-    name: str | None, about: str, examples: Sequence[str], panel: str, to: typer.Typer = app
+    name: str, about: str, examples: Sequence[str], panel: str, to: typer.Typer = app
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a function as a command.
 
     Args:
-        name: of the command; `None`: the function's.
+        name: of the command.
         about: what it does, in a line.
         examples: command lines to copy, each with an optional note after two spaces and `#`.
         panel: heading of the command in `--help`.

@@ -252,7 +252,7 @@ def pull(
 
 
 @command(
-    None,
+    "push",
     about="Share a recipe in a repository on the Hub, private unless --public.",
     examples=[
         "distill recipes push recipe.yaml --repo my-org/recipes",

@@ -29,7 +29,6 @@ class Known:
     """To train on; `None`: there are none."""
     layout: Layout | None = None
     """Of the training, once it was estimated."""
-    is_served: bool = False
     num_measured: int = 2
     """Models that the evaluation samples."""
 
@@ -58,8 +57,12 @@ class Known:
             traces=asked.num_samples,
             trace_tokens=asked.completion_tokens,
             rows=expected_rows(recipe, work, asked.num_samples, asked.completion_tokens, seen),
-            is_served=bool(config.compute.base_urls),
         )
+
+    @property
+    def is_served(self) -> bool:
+        """Return whether a server holds the teacher."""
+        return self.recipe.generate is not None and bool(self.recipe.generate.compute.base_urls)
 
     @property
     def num_wanted(self) -> float:

@@ -14,7 +14,6 @@ from distill.estimates.sampling_cost import SamplingLoad, gpu_gib_needed, gpus_o
 from distill.estimates.stage import MEMORY, STUDENT, TEACHER, StageEstimate
 from distill.estimates.training_cost import Rows, training_quantities
 from distill.recipe.model import Recipe
-from distill.storage.run_files import TRAINED
 from distill.training.layout import Layout
 
 MAX_GPUS = 1_024
@@ -96,7 +95,7 @@ def _trains(
 ) -> bool:
     """Return whether training fits with other settings."""
     machine = machine or seen.machine
-    recipe = seen.recipe.model_copy(update={TRAINED: seen.recipe.sft.model_copy(update=dict(update))})
+    recipe = seen.recipe.model_copy(update={"sft": seen.recipe.sft.model_copy(update=dict(update))})
     rows = replace(seen.rows, longest=min(seen.rows.longest, longest), row_tokens=seen.rows.row_tokens.at_most(longest))
     found = training_quantities(recipe, rows, seen.student, machine, Measured())[0].get(MEMORY)
     now = next(stage for stage in seen.stages.values() if stage.trains).quantities[MEMORY]

@@ -18,6 +18,7 @@ from distill.publish.markdown import one_line
 from distill.recipe.problems import ProblemSource
 from distill.results.eval import Benchmark
 from distill.sources.problems import HELD_OUT, benchmark_name
+from distill.storage.run_files import MEASURED
 
 FOLDER = ".eval_results"
 TASK_IDS = {("openai/gsm8k", "main"): "gsm8k"}
@@ -78,7 +79,7 @@ def _entry(facts: RunFacts, repo: str, row: Benchmark, place: LeaderboardEntry) 
         task_id=TASK_IDS.get((place.dataset, place.config or ""), place.config or "default"),
         value=round(100 * row.student.pass_at_1, 2),
         dataset_revision=place.revision,
-        date=facts.manifests[facts.files.measured.name]["finished_at"][:10],
+        date=facts.manifests[MEASURED]["finished_at"][:10],
         source_url=f"https://huggingface.co/{repo}/blob/main/distill/manifests/eval.json",
         source_name="distill",
         notes=one_line(_notes(facts, row)),

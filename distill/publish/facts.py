@@ -18,11 +18,12 @@ from distill.recipe.steps import PUBLISHING
 from distill.recipe.traces import TraceSource
 from distill.results.eval import EvalMetrics
 from distill.results.filter import FilterMetrics
-from distill.results.kinds import Results
+from distill.results.generate import GenerateMetrics
+from distill.results.kinds import Metrics, recorded
 from distill.results.sft import SftMetrics
 from distill.sources.problems import source_label
 from distill.storage.files import read_object
-from distill.storage.run_files import RunFiles
+from distill.storage.run_files import FILTERED, TRAINED, RunFiles
 from distill.storage.shards import readable
 
 NUM_TEACHERS_SHOWN = 20
@@ -40,25 +41,25 @@ class RunFacts:
     earlier: "Mapping[str, RunFacts]" = field(default_factory=dict)
     """The earlier rounds that this round was made from, directly or not, by name; empty without rounds."""
 
-    @cached_property
-    def results(self) -> Results:
-        """Return the stages' metrics."""
-        return Results.of_manifests(self.manifests)
-
     @property
     def files(self) -> RunFiles:
         return RunFiles(self.run_dir)
 
-    @property
+    def recorded(self, model: type[Metrics]) -> Metrics | None:
+        """Return the metrics of the stage with this model, or `None` if it is not complete."""
+        return recorded(self.manifests, model)
+
+    @cached_property
     def trained(self) -> SftMetrics:
         """Return the metrics of the training, which is complete wherever something is published."""
-        assert self.results.sft is not None
-        return self.results.sft
+        found = self.recorded(SftMetrics)
+        assert found is not None
+        return found
 
-    @property
+    @cached_property
     def scores(self) -> EvalMetrics | None:
         """Return the scores, or `None` if nothing was measured."""
-        return self.results.eval
+        return self.recorded(EvalMetrics)
 
     def hash_of(self, output: Path) -> str:
         """Return the SHA-256 (hex) that an output of a stage had when the stage was complete.
@@ -84,7 +85,7 @@ class RunFacts:
     @cached_property
     def filtered(self) -> FilterMetrics:
         """Return the filter's counts over all rows that were trained on."""
-        found = [one.results.filter for one in self.row_runs]
+        found = [one.recorded(FilterMetrics) for one in self.row_runs]
         if len(found) == 1 and found[0] is not None:
             return found[0]
         counts = _added([one.to_json() for one in found if one is not None])
@@ -117,12 +118,12 @@ class RunFacts:
         if made_by:
             return made_by.base_revision
         # Not trained: the lock of a run whose earlier round is just made again.
-        return self.results.sft.student_revision if self.results.sft else ""
+        return self.trained.student_revision if TRAINED in self.manifests else ""
 
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
         """Return (name, revision) of each teacher, as the recipe or the traces name it."""
-        sampled = self.results.generate
+        sampled = self.recorded(GenerateMetrics)
         if not self.recipe.traces and sampled is not None:
             return [(sampled.teacher, sampled.teacher_revision)]
         return _teachers_of(self.files.kept)
@@ -158,7 +159,7 @@ class RunFacts:
     @property
     def _own_certificate(self) -> Mapping[str, Any]:
         path = self.files.certificate
-        found = read_object(path) or {} if self.results.filter is not None else {}
+        found = read_object(path) or {} if FILTERED in self.manifests else {}
         if what := fault(found, _CERTIFICATE_SHAPE):
             raise StoreError(f"{path}: damaged ({what}). Run `{self.command_for(path)}`, which makes it again.")
         return found

@@ -29,6 +29,7 @@ from distill.sources.problems import source_label
 from distill.storage.files import atomic_write
 from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LOCK_FILE
+from distill.storage.run_files import SAMPLED, TRAINED
 
 HEAD = """\
 # What the run {name} used. `distill run {file}` repeats it under another name, and says where the results
@@ -158,9 +159,9 @@ def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
-    trained = facts.results.sft is not None
+    trained = TRAINED in facts.manifests
     # The teachers of imported traces are read from the kept rows, which exist once the filter is complete.
-    tells = trained if recipe.traces else facts.results.generate is not None
+    tells = trained if recipe.traces else SAMPLED in facts.manifests
     teachers = facts.teachers if tells else []
     return {
         "student": {
@@ -174,9 +175,9 @@ def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
 def _pinned(recipe: Recipe, facts: RunFacts, before: Mapping[tuple[Any, ...], str]) -> Recipe:
     """Return the recipe with the revisions that were used; local folders and served models have none."""
     changes: dict[str, Any] = {}
-    if facts.results.sft is not None and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
+    if TRAINED in facts.manifests and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
         changes["student_revision"] = facts.base_revision
-    if recipe.generate is not None and facts.results.generate is not None:
+    if recipe.generate is not None and SAMPLED in facts.manifests:
         ((name, revision),) = facts.teachers
         if is_hub_id(name) and len(revision) == _COMMIT_DIGITS:
             changes.update(generate=recipe.generate.model_copy(update={"revision": revision}))

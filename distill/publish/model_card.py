@@ -23,6 +23,7 @@ from distill.results.kinds import kind_of
 from distill.results.sft import SftMetrics
 from distill.sources.problems import source_label
 from distill.storage.files import read_json
+from distill.storage.run_files import TRAINED
 
 TEMPLATE = "model_card.md.jinja"
 MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"
@@ -174,7 +175,7 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
     rounds = {**facts.earlier, facts.recipe.round_name: facts}
     found = []
     for name, one in rounds.items():
-        recipe, trained, kept, scores = one.recipe, one.results.sft, one.results.filter, one.results.eval
+        recipe, trained, kept = one.recipe, one.recorded(SftMetrics), one.recorded(FilterMetrics)
         teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.source in one.manifests else []
         found.append(
             {
@@ -185,7 +186,7 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
                 "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if trained else "",
                 "rows": ", ".join(str(row) for row in recipe.row_rounds) if trained else "",
                 "num_rows": trained and trained.num_rows,
-                "pass_at_1": scores and scores.student.pass_at_1,
+                "pass_at_1": one.scores and one.scores.student.pass_at_1,
             }
         )
     return found
@@ -261,7 +262,7 @@ def _first_loss(trained: SftMetrics) -> float | None:
 
 def _hardware(facts: RunFacts) -> str:
     """Return the hardware that training ran on."""
-    found = facts.manifests[facts.files.trained.name].get("hardware", {})
+    found = facts.manifests[TRAINED].get("hardware", {})
     gpus = found.get("gpus") or []
     cores = f"{found.get('num_cores')} cores of {found['cpu']}" if found.get("cpu") else ""
     memory = f"{found['memory_gib']:.0f} GiB of memory" if found.get("memory_gib") else ""

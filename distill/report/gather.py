@@ -29,7 +29,8 @@ from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_col
 from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
 from distill.report.questions import Question, changed_questions
-from distill.results.kinds import Results
+from distill.results.filter import FilterMetrics
+from distill.results.kinds import recorded
 from distill.storage.files import read_object
 from distill.storage.layout import IDENTITY, LEDGER, LOCK_FILE, MANIFEST, PROBLEMS, SUMMARY
 from distill.storage.ledger import index_ledger, read_at
@@ -111,7 +112,7 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         "stopped": summary.get("stopped"),
         "begun": begun_stage(folder, to_do, damage),
         "problems": summary.get("problems") or _problems(stages),
-        "funnel": [list(step) for step in funnel_steps(Results.of_manifests(manifests).filter)],
+        "funnel": [list(step) for step in funnel_steps(recorded(manifests, FilterMetrics))],
         "lengths": outcomes.lengths,
         "languages": outcomes.languages,
         "teachers": outcomes.teachers or _teachers(files, told, damage),

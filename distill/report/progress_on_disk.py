@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from distill.report.damage import Damage
-from distill.stages.table import STAGES
 from distill.storage.layout import IDENTITY
 
 UNKNOWN = {"num_done": None, "num_wanted": None, "unit": ""}
@@ -28,6 +27,9 @@ def begun_stage(folder: Path, to_do: Sequence[str], damage: Damage) -> dict[str,
         if (stage / IDENTITY).is_file():
             found = dict(UNKNOWN)
             with damage.tolerate(stage):
+                # Imported here: the page of a finished run needs none of the stages, which import most of the package.
+                from distill.stages.table import STAGES
+
                 progress = getattr(STAGES.get(name), "progress", None)
                 found = progress(stage) if progress else found
             return {"stage": name, **found}

@@ -1,4 +1,4 @@
-"""Which models belong to which stage, and the results of a run as one typed object."""
+"""Which models belong to which stage, and how they are read from manifests and summaries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from distill.results.eval import EvalInputs, EvalMetrics
 from distill.results.filter import FilterInputs, FilterMetrics
 from distill.results.generate import GenerateInputs, GenerateMetrics
 from distill.results.import_traces import ImportInputs, ImportMetrics
-from distill.results.push import PushInputs, PushMetrics
+from distill.results.push import PushMetrics
 from distill.results.sft import SftInputs, SftMetrics
 
 
@@ -35,7 +35,7 @@ KINDS: dict[str, Kind] = {
     "filter": Kind(filter.TITLE, filter.DOES, FilterMetrics, FilterInputs),
     "sft": Kind(sft.TITLE, sft.DOES, SftMetrics, SftInputs),
     "eval": Kind(eval.TITLE, eval.DOES, EvalMetrics, EvalInputs),
-    "push": Kind(push.TITLE, push.DOES, PushMetrics, PushInputs),
+    "push": Kind(push.TITLE, push.DOES, PushMetrics),
 }
 
 
@@ -47,29 +47,6 @@ def stage_with(metrics: type[Recorded]) -> str:
 def kind_of(stage: str) -> Kind:
     """Return what is known of a stage; of a team's own stage only its name."""
     return KINDS.get(stage) or Kind(stage, stage)
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """The metrics of the finished stages of a run or round; `None` for a stage that is not finished."""
-
-    generate: GenerateMetrics | None = None
-    imported: ImportMetrics | None = None
-    filter: FilterMetrics | None = None
-    sft: SftMetrics | None = None
-    eval: EvalMetrics | None = None
-    push: PushMetrics | None = None
-
-    @classmethod
-    def of(cls, metrics: Mapping[str, Mapping[str, Any]]) -> "Results":
-        """Return them from each stage's metrics as read from its manifest; own stages are left out."""
-        found = {name: KINDS[name].metrics.model_validate(one) for name, one in metrics.items() if name in KINDS}
-        return cls(**{_ATTRIBUTES.get(name, name): one for name, one in found.items()})  # type: ignore[arg-type]
-
-    @classmethod
-    def of_manifests(cls, manifests: Mapping[str, Mapping[str, Any]]) -> "Results":
-        """Return them from each stage's manifest."""
-        return cls.of({name: manifest["metrics"] for name, manifest in manifests.items()})
 
 
 Inputs = TypeVar("Inputs", bound=Recorded)
@@ -89,6 +66,12 @@ def metrics_of(stage: str, manifest: Mapping[str, Any]) -> Recorded:
 Metrics = TypeVar("Metrics", bound=Recorded)
 
 
+def recorded(manifests: Mapping[str, Mapping[str, Any]], model: type[Metrics]) -> Metrics | None:
+    """Return the metrics of the stage with this model, from the manifests by stage; `None` if it is not finished."""
+    manifest = manifests.get(stage_with(model))
+    return None if manifest is None else model.model_validate(manifest["metrics"])
+
+
 def metrics_in(summary: Mapping[str, Any], model: type[Metrics]) -> Metrics | None:
     """Return the metrics of one stage in a `summary.json`; `None` if the stage is not finished.
 
@@ -101,10 +84,6 @@ def metrics_in(summary: Mapping[str, Any], model: type[Metrics]) -> Metrics | No
     if fault := fault_in(model, summary[stage], stage):
         raise StoreError(f"summary.json: damaged ({fault}). `distill run` writes it anew.")
     return model.model_validate(summary[stage])
-
-
-_ATTRIBUTES = {"import": "imported"}
-"""Names of stages that are words of Python."""
 
 
 def fault_of(manifest: Mapping[str, Any], stage: str) -> str:

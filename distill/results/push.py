@@ -46,7 +46,3 @@ class PushMetrics(Recorded):
     flags: list[Flag] = []
     left_out: list[str] = []
     """Asked for and not published, and why."""
-
-
-class PushInputs(Recorded):
-    """The parts of the identity that others look at."""

@@ -17,7 +17,12 @@ from distill.recipe.model import Recipe
 from distill.recipe.rounds import round_in
 from distill.recipe.steps import PUBLISHING
 from distill.report.round_scores import difference_of
-from distill.results.kinds import Results
+from distill.results.eval import EvalMetrics
+from distill.results.filter import FilterMetrics
+from distill.results.generate import GenerateMetrics
+from distill.results.import_traces import ImportMetrics
+from distill.results.kinds import recorded
+from distill.results.sft import SftMetrics
 from distill.storage.files import read_object, write_json
 from distill.storage.layout import GATE
 from distill.storage.run_folder import StageFolder
@@ -88,8 +93,9 @@ def _limit(
 
 def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Return a metric of a round; `None` if it could not be computed, such as a share of no traces."""
-    results = Results.of_manifests(manifests)
-    traces, kept, scores = results.generate or results.imported, results.filter, results.eval
+    traces = recorded(manifests, GenerateMetrics) or recorded(manifests, ImportMetrics)
+    kept, trained = recorded(manifests, FilterMetrics), recorded(manifests, SftMetrics)
+    scores = recorded(manifests, EvalMetrics)
 
     def share(num: float | None, of: float) -> float | None:
         return num / of if of and num is not None else None
@@ -101,7 +107,7 @@ def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float 
         "kept_share": share(kept.num_kept, kept.num_traces) if kept else None,
         "correct_share": kept.correct_share if kept else None,
         "format_share": share(kept.num_well_formed, kept.num_traces) if kept else None,
-        "final_loss": results.sft.final_loss if results.sft else None,
+        "final_loss": trained.final_loss if trained else None,
         "pass_at_1": scores.student.pass_at_1 if scores else None,
         "gain": scores.difference.pass_at_1 if scores else None,
     }

@@ -40,7 +40,7 @@ from distill.stages.table import STAGES
 from distill.storage.files import disk_errors, read_object, write_json
 from distill.storage.layout import COMMAND, IDENTITY, REPORT, SUMMARY, TRACES, WRITER_LOCK
 from distill.storage.layout import ESTIMATE as PLAN
-from distill.storage.run_files import MEASURED, RunFiles
+from distill.storage.run_files import IMPORTED, MEASURED, SAMPLED, RunFiles
 from distill.storage.run_folder import StageFolder, is_run, only_writer, writer_of
 
 SCHEMA_VERSION = 1
@@ -336,9 +336,7 @@ def what_would_go(folder: Path, keep_traces: bool = False) -> dict[str, Any]:
     roots = [folder / name for name in _round_names(folder)] or [folder]
     sources: tuple[type[GenerateMetrics | ImportMetrics], ...] = (GenerateMetrics, ImportMetrics)
     traces = [found for root in roots for one in sources if (found := _metrics(root, one)) is not None]
-    begun = [
-        folder for root in roots for folder in (RunFiles(root).sampled, RunFiles(root).imported) if folder.is_dir()
-    ]
+    begun = [root / name for root in roots for name in (SAMPLED, IMPORTED) if (root / name).is_dir()]
     students = [root for root in roots if RunFiles(root).student.exists()]
     unpublished = bool(students) and not any(_metrics(root, PushMetrics) for root in students)
     return {
@@ -379,11 +377,7 @@ def _is_kept(entry: Path) -> bool:
     It keeps traces, including those of an older recipe (`generate.replaced-1`), and the files by which the folder
     remains a run that can be resumed.
     """
-    files = RunFiles(entry.parent)
-    return entry.name.partition(".")[0] in (files.sampled.name, files.imported.name) or entry.name in (
-        WRITER_LOCK,
-        COMMAND,
-    )
+    return entry.name.partition(".")[0] in (SAMPLED, IMPORTED) or entry.name in (WRITER_LOCK, COMMAND)
 
 
 def _bytes_of(entry: Path) -> int:
