@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         write_report,
     )
     from distill.core.records import REASON_KEYS, REASONS, Problem, Trace, Verdict
-    from distill.core.statistics import bootstrap_interval
     from distill.core.thinking import join_reasoning, split_reasoning
     from distill.errors import DistillError, ModelError, ProblemError, RecipeError, StageError, StoreError, UserError
     from distill.estimates.training_report import plan_memory
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from distill.recipe.sft import SftConfig
     from distill.results.eval import EvalResult
     from distill.runs.listing import describe_run, list_runs
+    from distill.scores.intervals import mean_interval, paired_difference
     from distill.sources.problems import ProblemSets, load_problem_sets, load_problems
 
 __version__ = "0.1.0"
@@ -86,7 +86,7 @@ _HOMES = {
     "core.records": ("REASONS", "REASON_KEYS", "Problem", "Trace", "Verdict"),
     "results.eval": ("EvalResult",),
     "runs.listing": ("describe_run", "list_runs"),
-    "core.statistics": ("bootstrap_interval",),
+    "scores.intervals": ("mean_interval", "paired_difference"),
     "models.students": ("STUDENTS", "Student", "find_student"),
     "estimates.training_report": ("plan_memory",),
     "filters.verdicts": ("judge_traces",),
@@ -123,7 +123,6 @@ __all__ = [
     "UserError",
     "Verdict",
     "__version__",
-    "bootstrap_interval",
     "compare",
     "describe_run",
     "diff",
@@ -138,9 +137,11 @@ __all__ = [
     "load_recipe",
     "make_problem",
     "make_trace",
+    "mean_interval",
     "measure",
     "open_run",
     "over_limits",
+    "paired_difference",
     "per_problem",
     "plan",
     "plan_memory",

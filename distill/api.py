@@ -10,6 +10,7 @@ import contextlib
 import html
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +23,25 @@ from distill.core.thinking import split_reasoning
 from distill.errors import RecipeError, UserError
 from distill.estimates.machine import chosen_machine
 from distill.estimates.prices import load_prices
-from distill.models.hub import Model
+from distill.evaluation.answers import Answers
+from distill.evaluation.scoring import score_answers
 from distill.recipe.diff import Difference, recipe_differences, recipe_of
 from distill.recipe.expand import expand
 from distill.recipe.loading import load_recipe, read_recipe, recipe_of_dict
 from distill.recipe.model import Recipe
 from distill.recipe.problems import Task
-from distill.recipe.steps import PUBLISHING, STAGE_NAMES
+from distill.recipe.steps import MAKING_MODELS, PUBLISHING, STAGE_NAMES
 from distill.report import Run, gather_any, render_any
 from distill.report.compare import compare_runs
 from distill.results.eval import EvalMetrics, EvalResult
-from distill.results.kinds import kind_of, metrics_in, stage_with
-from distill.results.sft import SftMetrics
+from distill.results.kinds import kind_of, metrics_in
 from distill.runs.doctor import Diagnosis, diagnose
 from distill.runs.listing import find_run
 from distill.runs.plan import Plan
 from distill.runs.rounds_plan import RoundsPlan, plan_any
 from distill.runs.runner import run_recipe
-from distill.stages.eval import Graded
-from distill.stages.eval import score as score_graded
 from distill.stages.table import STAGES
+from distill.storage.case_files import at_home
 from distill.storage.files import atomic_write, read_jsonl, read_object
 from distill.storage.layout import PROBLEMS, REPORT, SUMMARY
 from distill.storage.run_files import RunFiles
@@ -87,7 +87,8 @@ class RunResult:
         """Return the folder of the last trained student, for transformers and vLLM; `None` before training."""
         if "rounds" in self.summary:
             return None if self._final is self else self._final.student
-        return RunFiles(self.folder).student if stage_with(SftMetrics) in self.summary else None
+        made = [stage for stage in MAKING_MODELS if stage in self.summary]
+        return RunFiles(self.folder, made[-1]).student if made else None
 
     @property
     def base_score(self) -> EvalResult | None:
@@ -109,7 +110,8 @@ class RunResult:
 
     def problems(self) -> list[Problem]:
         """Return the problems that the traces answer."""
-        return [Problem.from_json(row) for row in read_jsonl(self._traces_folder / PROBLEMS)]
+        folder = self._traces_folder
+        return [at_home(Problem.from_json(row), folder) for row in read_jsonl(folder / PROBLEMS)]
 
     def traces(self) -> Iterator[Trace]:
         """Iterate over all traces, ordered by identity."""
@@ -184,7 +186,8 @@ def run(
     Args:
         recipe: a file, the name of an installed recipe, a reference to one outside (`hf:…`, `git+…`) that was accepted
             on the command line, a dict with the same keys as a file, or a recipe.
-        stages: names of stages (`generate`, `import`, `filter`, `sft`, `eval`, `push`). Default: all of the recipe.
+        stages: names of stages (`generate`, `import`, `filter`, `sft`, `eval`, `measure`, `push`). Default: all of the
+            recipe.
         run_dir: folder in which `<recipe name>/` is created.
         overrides: `key.path=value`, as for `--set`; only for a recipe file, like `student` and `teacher`.
         student: alias, Hub id or folder.
@@ -330,14 +333,13 @@ def make_trace(
     )
 
 
-def score(traces: Sequence[Trace], verdicts: Sequence[Verdict], model: str = "", seed: int = 0) -> EvalResult:
+def score(traces: Sequence[Trace], verdicts: Sequence[Verdict], model: str = "") -> EvalResult:
     """Return pass@1 with its 95% interval, computed like `distill eval` (docs/scores.md).
 
     Args:
-        traces: answers, the same number for each problem.
-        verdicts: one per trace; ungraded traces count as wrong.
+        traces: answers, at least one to each problem.
+        verdicts: one per trace; ungraded traces are left out, and counted.
         model: name of the model that wrote them.
-        seed: seed of the bootstrap.
 
     Raises:
         UserError: there are no traces, or not exactly one verdict per trace.
@@ -345,8 +347,9 @@ def score(traces: Sequence[Trace], verdicts: Sequence[Verdict], model: str = "",
     keys = {trace.key for trace in traces}
     if not traces or len(keys) != len(traces) or keys != {verdict.key for verdict in verdicts}:
         raise UserError("score: needs at least one trace, and exactly one verdict for each.")
-    graded = Graded(Model(model, Path(), ""), list(traces), list(verdicts))
-    return score_graded(graded, {trace.problem_id for trace in traces}, seed)
+    by_key = {verdict.key: verdict for verdict in verdicts}
+    wanted = Counter(trace.problem_id for trace in traces)
+    return score_answers(Answers(model, list(traces), [by_key[trace.key] for trace in traces]), wanted)
 
 
 def _to_standard_error(text: str) -> None:

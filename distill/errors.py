@@ -41,6 +41,10 @@ class DiskError(StoreError):
     can_go_on = True
 
 
+class ExchangeError(UserError):
+    """An evaluation that cannot be exchanged: another tool's log or environment, or a folder without answers."""
+
+
 class GateError(UserError):
     """A limit on a round's metrics that does not hold. What the round made is kept."""
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,16 @@ import pytest
 from distill.cli import main
 from distill.core.progress import QUIET
 from distill.engines.base import Completion, Request
+from distill.evaluation import answers
+from distill.evaluation.measured_sets import MeasuredSet
 from distill.models.hub import Model, resolve_model
 from distill.recipe.loading import load_recipe
 from distill.recipe.model import Recipe
+from distill.recipe.sampling import EvalSampling
+from distill.results.eval import Protocol
+from distill.sampling import judging
+from distill.sampling.job import SamplingJob
+from distill.sampling.loop import run_sampling
 from distill.stages import RunContext, generate
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, describe_outputs
@@ -33,10 +41,11 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a long test once the time that the environment gives is up, so that CI ends in time on a slow machine."""
-    until = os.environ.get("DISTILL_TESTS_UNTIL")
-    if until and time.time() > float(until) and item.get_closest_marker("long"):
-        pytest.skip("no time is left for it (DISTILL_TESTS_UNTIL)")
+    """Skip a long or slow test once its time in the environment is up, so that CI ends in time on a slow machine."""
+    for marker in ("long", "slow"):
+        name = f"DISTILL_{marker.upper()}_TESTS_UNTIL"
+        if item.get_closest_marker(marker) and time.time() > float(os.environ.get(name, "inf")):
+            pytest.skip(f"no time is left for it ({name})")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -143,6 +152,120 @@ class FakeEngine:
 @pytest.fixture(scope="session")
 def fake_engine() -> type[FakeEngine]:
     return FakeEngine
+
+
+class AnsweringEngine(FakeEngine):
+    """Answers each request with what a function makes of it: a text, or a whole completion."""
+
+    def __init__(self, answer: Callable[[Request], str | Completion], die_after: int | None = None) -> None:
+        super().__init__([], die_after)
+        self._answer = answer
+
+    def step(self) -> list[Completion]:
+        if self.die_after is not None and self.num_requests > self.die_after:
+            raise KeyboardInterrupt
+        if not self._in_flight:
+            return []
+        request = self._in_flight.pop()
+        made = self._answer(request)
+        if isinstance(made, str):
+            made = Completion(request.key, made, "stop", 10, len(made.split()))
+        return [made]
+
+
+@pytest.fixture(scope="session")
+def answering_engine() -> type[AnsweringEngine]:
+    return AnsweringEngine
+
+
+def make_measured_set(name: str = "sums", problems: Sequence[str] = (), k: int = 1, **changes: Any) -> MeasuredSet:
+    """A benchmark of these problems that rules grade."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "samples_per_problem": k,
+        "sampling": EvalSampling(max_tokens=64).model_dump(),
+        "problems": list(problems),
+        "metric": "pass@1",
+        "canary": False,
+        "style_control": False,
+        "judge_template": None,
+        "adaptive": None,
+        "protocol": Protocol(suite=name, samples_per_problem=k).with_hash(),
+    }
+    return MeasuredSet(**fields | changes)
+
+
+@pytest.fixture(scope="session")
+def measured_set() -> Any:
+    return make_measured_set
+
+
+@pytest.fixture
+def judged_by(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that has a judge answer with what a function makes of each request; the engine that was asked."""
+
+    def use(answer: Callable[[Request], str | Completion]) -> AnsweringEngine:
+        engine = AnsweringEngine(answer)
+        monkeypatch.setattr(judging, "start_engine", lambda spec: engine)
+        return engine
+
+    return use
+
+
+@pytest.fixture
+def measuring(tmp_path: Path, model: Path) -> Any:
+    """A function that makes a recipe that only measures; keyword arguments are keys of its `eval:`."""
+
+    def make(*benchmarks: Any, models: Sequence[str] = (), **section: Any) -> Recipe:
+        given = {"models": list(models) or [str(model)], "benchmarks": list(benchmarks), **section}
+        given.setdefault("sampling", {"max_tokens": 64})
+        return Recipe.model_validate({"name": "measured", "eval": given})
+
+    return make
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Any:
+    """A function that writes sums as a benchmark, `What is 3 + 4?`; keyword arguments are further keys of it."""
+
+    def make(name: str = "sums", num: int = 4, first: int = 0, **keys: Any) -> dict[str, Any]:
+        rows = [{"problem": f"What is {i} + {i + 1}?", "answer": str(2 * i + 1), "id": i} for i in range(first, num)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"source": f"file:{tmp_path / name}.jsonl", "columns": {"id": "id"}, **keys}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adds() -> Callable[[Request], str]:
+    """The right answer to `What is 3 + 4?`."""
+
+    def answer(request: Request) -> str:
+        return f"\\boxed{{{sum(map(int, re.findall(r'[0-9]+', request.messages[-1]['content'])))}}}"
+
+    return answer
+
+
+@pytest.fixture
+def sampled_by(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that has evaluations sample in this process, with the engine that a function makes for each job.
+
+    It returns the list of the engines that were used, one a model.
+    """
+
+    def use(make: Callable[[SamplingJob], FakeEngine]) -> list[FakeEngine]:
+        used: list[FakeEngine] = []
+
+        def run_job(kind: str, job: SamplingJob, folder: Path, drain_s: float = 0.0) -> tuple[dict[str, Any], float]:
+            assert kind == "sample"
+            job = SamplingJob(**json.loads(json.dumps(asdict(job))))  # as a child process gets it
+            used.append(make(job))
+            return run_sampling(job, used[-1]), 0.1
+
+        monkeypatch.setattr(answers, "run_job", run_job)
+        return used
+
+    return use
 
 
 def write_problems(path: Path, num: int) -> Path:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.parquet filter=lfs diff=lfs merge=lfs -text\n"
 
@@ -363,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _paths(self, body: bytes, kind: str, name: str, revision: str) -> _Answer:
         files = self._repo(kind, name).files(revision) or {}
-        wanted = json.loads(body)["paths"]
+        wanted = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
         found = [self._entry(path, files[path]) for path in wanted if path in files]
         folders = [path for path in wanted if any(file.startswith(f"{path}/") for file in files)]
         return _Answer(200, found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])

@@ -22,13 +22,17 @@ ROOMS = (
     "recipe",
     "execution",
     "grading",
+    "scores",
     "sources",
     "filters",
     "engines",
     "sampling",
+    "rewards",
+    "evaluation",
     "training",
     "estimates",
     "publish",
+    "exchange",
     "stages",
     "report",
     "runs",
@@ -39,8 +43,10 @@ ROOMS = (
 """From the lowest to the highest: a module imports from its own folder and those before it, inside functions too."""
 LATE = {
     *(f"distill.training.{name}" for name in ("arguments", "batches", "cpu", "reporter", "run", "sharding", "trainer")),
+    *(f"distill.training.rl.{name}" for name in ("arguments", "packed", "policy", "run", "trainer")),
     "distill.grading.preload",
     "distill.engines.cpu_sampler",
+    "distill.engines.seeded_batches",
 }
 """Modules that only child processes import."""
 HEAVY = {"torch", "transformers", "vllm", "trl", "datasets", "sympy"}

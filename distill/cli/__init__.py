@@ -3,7 +3,7 @@
 Exit codes: see `distill.cli.entry`.
 """
 
-from distill.cli import planning, recipes, stages, students  # noqa: F401 - importing adds the commands
+from distill.cli import planning, recipes, stages, students, suites  # noqa: F401 - importing adds the commands
 
 # isort: split
 from distill.cli import grading, report, runs  # noqa: F401 - after the stages, as --help shows them

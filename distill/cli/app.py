@@ -55,7 +55,7 @@ RunDirOption = Annotated[
     Path, typer.Option("--run-dir", metavar="DIR", help="Folder for runs; results go to DIR/<recipe name>/.")
 ]
 _NAMED_COMMAND = re.compile(
-    r"`distill (run|generate|import|filter|sft|eval|push|plan|doctor)((?: --round [A-Za-z0-9._-]+)?(?: --[a-z-]+)*)`"
+    r"`distill (run|generate|import|filter|sft|rl|eval|push|plan|doctor)((?: --round [A-Za-z0-9._-]+)?(?: --[a-z-]+)*)`"
 )
 """A command line in a message of the core, which does not know the options that were given."""
 

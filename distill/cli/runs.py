@@ -9,7 +9,7 @@ import typer
 from distill.cli.app import DEFAULT_RUN_DIR, RESULTS_PANEL, JsonOption, RunDirOption, command, group
 from distill.cli.completion import complete_run
 from distill.cli.output import console, print_json, print_note, print_result
-from distill.cli.stages import score_table
+from distill.cli.scores import score_table
 from distill.cli.tables import print_table
 from distill.core.terminal import printable
 from distill.errors import UserError

@@ -1,7 +1,7 @@
 """The stages as commands, and `distill run` for all of them in order."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +13,11 @@ from distill.cli.output import console, print_json, print_note, print_result
 from distill.cli.students import show_memory_plan
 from distill.cli.tables import print_table
 from distill.errors import UserError
-from distill.recipe.steps import PUBLISHING
+from distill.recipe.steps import MAKING_MODELS, PUBLISHING, STAGE_NAMES
+from distill.results.kinds import command_for
 
 if TYPE_CHECKING:
     from distill.recipe.model import Recipe
-    from distill.results.eval import Scores
-
 
 RoundOption = Annotated[
     str | None,
@@ -96,6 +95,7 @@ def import_(given: CommonOptions, of_round: RoundOption = None) -> None:
     examples=[
         "distill filter",
         "distill filter --explain p17/2  # everything about one trace",
+        "distill filter --check-tests  # task: code: which problems' own solutions fail their tests?",
     ],
 )
 def filter_(
@@ -106,10 +106,23 @@ def filter_(
             "--explain", metavar="ID", help="Explain one trace (problem_id/sample_index), or all of a problem."
         ),
     ] = None,
+    check_tests: Annotated[
+        bool,
+        typer.Option(
+            "--check-tests",
+            help="Only run the own solution of each problem of task: code against its tests; those that fail grade no "
+            "answer. Needs no traces.",
+        ),
+    ] = False,
     of_round: RoundOption = None,
 ) -> None:
-    """Filter the traces, or explain one."""
-    if explain is not None:
+    """Filter the traces, explain one, or check the tests of code problems."""
+    if explain is not None and check_tests:
+        raise UserError("filter: --explain and --check-tests cannot be combined; give one of them.")
+    if check_tests:
+        _refuse_force(given, "filter: --check-tests")
+        _check_tests(given, of_round)
+    elif explain is not None:
         _refuse_force(given, "filter: --explain")
         _explain(given, explain, of_round)
     else:
@@ -169,15 +182,147 @@ def sft(
 
 
 @recipe_command(
-    about="Measure base and student on problems that were never trained on.",
+    about="Improve the student by reinforcement learning on the recipe's problems.",
     examples=[
-        "distill eval",
-        "distill eval --set eval.samples_per_problem=16 --force",
+        "distill rl",
+        "distill rl --check  # rewards of a handful of answers, and what training will take; trains nothing",
+        "distill rl --set rl.steps=200 --set rl.method=lora",
     ],
 )
-def eval_(given: CommonOptions, of_round: RoundOption = None) -> None:
-    """Measure base and student."""
-    run_stages(given.command, given, rounds=_only(of_round))
+def rl(
+    given: CommonOptions,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only sample a handful of answers and show their rewards by part, how many groups have different "
+            "ones, and what training will take.",
+        ),
+    ] = False,
+    of_round: RoundOption = None,
+) -> None:
+    """Train the student by reinforcement learning, or try its rewards."""
+    if check:
+        _refuse_force(given, "rl: --check")
+        _check_rl(given, of_round)
+    else:
+        run_stages(given.command, given, rounds=_only(of_round))
+
+
+@recipe_command(
+    about="Measure base and student on problems never trained on; or any models on any suites.",
+    examples=[
+        "distill eval",
+        "distill eval --model Qwen/Qwen2.5-0.5B-Instruct --suite gsm8k --suite math-500 --limit 50",
+        "distill eval --from quickstart --as lighteval  # the same answers by other rules, without a model",
+        "distill eval --from answers.jsonl --suite aime24 --audit",
+        "distill eval --suite math-500 --check-harness  # does a published score come out?",
+    ],
+)
+def eval_(
+    given: CommonOptions,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", help="Measure this model, without a recipe. Repeatable."),
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", metavar="SUITE", help="With --model: on this suite (distill suites ls). Repeatable."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="With --model: name of the run. Default: made from the models.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="K", min=1, help="With --model: samples of each problem.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="With --model: N problems of each suite, drawn.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="With --model: a named protocol, such as r1-paper.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", metavar="MODEL", help="With --model or --audit: the judge's name.")
+    ] = None,
+    judge_url: Annotated[
+        str | None, typer.Option("--judge-url", metavar="URL", help="With --judge: its server, http://host:8000/v1.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN|FILE", help="Only grade stored answers: a run's, or those of a file."),
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="HARNESS",
+            help="With --from: by the rules of lighteval, simple-evals, evalchemy or nemo-skills.",
+        ),
+    ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option("--audit", help="With --from: list the answers on which extractors, or rule and --judge, differ."),
+    ] = False,
+    via: Annotated[
+        str | None,
+        typer.Option("--via", metavar="inspect:TASK", help="With --model: run a task of inspect-evals against it."),
+    ] = None,
+    inspect_python: Annotated[
+        Path | None,
+        typer.Option("--inspect-python", metavar="PATH", help="With --via: the Python that has inspect_ai installed."),
+    ] = None,
+    check_harness: Annotated[
+        bool,
+        typer.Option(
+            "--check-harness", help="With --suite: measure its reference model; does the published score come out?"
+        ),
+    ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option("--export", metavar="FORMAT:DIR", help="With --from: write inspect:DIR or lighteval:DIR."),
+    ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask again for samples and verdicts that failed.")
+    ] = False,
+    of_round: RoundOption = None,
+) -> None:
+    """Measure base and student, any models, or stored answers."""
+    from distill.cli.evaluation import Request, measure
+    from distill.cli.harness_check import check_references
+    from distill.cli.stored_answers import replay_stored
+    from distill.cli.via_inspect import run_via
+
+    asked = Request(
+        models=tuple(model or ()),
+        suites=tuple(suite or ()),
+        name=name,
+        samples=samples,
+        limit=limit,
+        protocol=protocol,
+        judge=judge,
+        judge_url=judge_url,
+        source=source,
+        rules=rules,
+        audit=audit,
+        via=via,
+        inspect_python=inspect_python,
+        check_harness=check_harness,
+        export=export,
+        retry_errors=retry_errors,
+        of_round=of_round,
+    )
+    asked.refuse_contradictions(given)
+    if source is not None:
+        _refuse_force(given, "eval: --from")
+        replay_stored(given, asked, of_round)
+    elif asked.via is not None:
+        run_via(given, asked)
+    elif asked.check_harness:
+        check_references(given, asked, partial(run_stages, retry_errors=retry_errors))
+    elif asked.is_of_models:
+        measure(given, asked, partial(run_stages, retry_errors=retry_errors))
+    else:
+        run_stages(given.command, given, retry_errors=retry_errors, rounds=_only(of_round))
 
 
 @recipe_command(
@@ -248,8 +393,20 @@ def run_stages(
     rounds: Sequence[str] | None = None,
     until: str | None = None,
     past_gates: Sequence[str] = (),
+    accepted: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run one stage, or all stages of the recipe (`None`), and show the result."""
+    """Run the stages of one command, or all stages of the recipe (`None`), and show the result.
+
+    Args:
+        stage: the command's stage.
+        given: the common options.
+        retry_errors: retry samples that ended in errors.
+        flags: the command's own options by the key that they override.
+        rounds: as for `run_recipe`.
+        until: as for `run_recipe`.
+        past_gates: as for `run_recipe`.
+        accepted: called once the first stage begins, or all are found to be done.
+    """
     from distill.errors import RecipeError
     from distill.execution.launchers import Follower, joined, launched_place
     from distill.runs.listing import note_command
@@ -261,16 +418,18 @@ def run_stages(
     take_part = getattr(STAGES.get(stage or ""), "take_part", None)
     if place is not None and take_part is None:
         raise UserError(
-            f"{place.world_size} processes were started, and only `distill sft` shares its work among several. Run the "
-            "other stages in one process; they use all GPUs of the machine by themselves."
+            f"{place.world_size} processes were started, and only `distill sft` and `distill rl` share their work "
+            "among several. Run the other stages in one process; they use all GPUs of the machine by themselves."
         )
     loaded = given.load_whole(flags)
     recipe = loaded.recipe
-    section = None if stage is None else STAGES[stage].SECTION
-    if section is not None and not any(getattr(part, section) for part in recipe.parts):
-        way = ", or name a repository with --repo org/name" if stage == PUBLISHING else f" to use `distill {stage}`"
-        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one{way}.")
-    stages = None if stage is None else [stage]
+    if stage is not None:
+        _need_section(given, stage, recipe)
+    if recipe.only_measures and stage not in (None, *map(command_for, recipe.stage_names)):
+        raise RecipeError(
+            f"{given.recipe}: has neither generate: nor traces:, only models to measure. `distill eval` measures them."
+        )
+    stages = None if stage is None else _stages_of(stage, recipe)
     run_dir = given.run_dir / recipe.name
     with joined(place, run_dir) as member:
         if isinstance(member, Follower):
@@ -282,7 +441,11 @@ def run_stages(
         say_step = _silent if given.quiet else print_note
         words = [*given.arguments(), *_as_settings(flags or {})]
         words += ["--round", rounds[0]] if stage is not None and rounds else []
-        note = partial(note_command, run_dir, recipe, stage, words)
+
+        def begin() -> None:
+            note_command(run_dir, recipe, stage, words)
+            accepted()
+
         summary = run_recipe(
             recipe,
             given.run_dir,
@@ -291,7 +454,7 @@ def run_stages(
             say_step,
             retry_errors,
             leader=member,
-            accepted=note,
+            accepted=begin,
             rounds=rounds,
             until=until,
             past_gates=past_gates,
@@ -305,6 +468,23 @@ def run_stages(
             from distill.runs.repetition import comparison_lines
 
             print_result("\n".join(comparison_lines(comparison)))
+
+
+def _need_section(given: CommonOptions, stage: str, recipe: "Recipe") -> None:
+    """Raise if a recipe has no section for a command's stage."""
+    from distill.errors import RecipeError
+    from distill.stages.table import STAGES
+
+    section = STAGES[stage].SECTION
+    if not any(getattr(part, section) for part in recipe.parts):
+        way = ", or name a repository with --repo org/name" if stage == PUBLISHING else f" to use `distill {stage}`"
+        raise RecipeError(f"{given.recipe}: has no {section}: section. Add one{way}.")
+
+
+def _stages_of(command: str, recipe: "Recipe") -> list[str]:
+    """Return the stages that a command runs: `distill eval` also measures the models of `eval.models`."""
+    there = {name for part in recipe.parts for name in part.stage_names}
+    return [name for name in STAGE_NAMES if command_for(name) == command and name in there] or [command]
 
 
 def _as_settings(flags: Mapping[str, Any]) -> list[str]:
@@ -339,6 +519,18 @@ def _check_sft(given: CommonOptions, of_round: str | None) -> None:
     except UserError as refusal:
         print_note(f"Error: {refusal}")  # on standard error: the JSON contains the refusals already
         raise typer.Exit(refusal.exit_code) from None
+
+
+def _check_rl(given: CommonOptions, of_round: str | None) -> None:
+    from distill.runs.rl_check import check_rl
+
+    recipe = given.load()
+    _need_section(given, given.command, recipe)
+    found = check_rl(recipe, given.run_dir, of_round)
+    if given.as_json:
+        print_json({"schema_version": 1, **found.to_json()})
+    else:
+        print_result("\n".join(found.lines()))
 
 
 def _show_publication(given: CommonOptions, flags: dict[str, Any]) -> None:
@@ -384,28 +576,46 @@ def _explain(given: CommonOptions, wanted: str, of_round: str | None) -> None:
         print_result("\n".join(story(found)))
 
 
+def _check_tests(given: CommonOptions, of_round: str | None) -> None:
+    from distill.core.terminal import printable
+    from distill.runs.solutions_check import check_solutions
+    from distill.runs.steps import chosen_run
+
+    recipe = given.load()
+    found = check_solutions(chosen_run(recipe, given.run_dir / recipe.name, given.command, of_round))
+    if given.as_json:
+        print_json(found.to_json())
+    else:
+        print_result("\n".join(map(printable, found.lines())))
+
+
 def _silent(text: str) -> None:
     pass
 
 
 def _print_closing(recipe: "Recipe", summary: dict[str, Any], run_dir: Path) -> None:
     """Print the scores, and where to find the results."""
+    from distill.cli.scores import models_table, rounds_table, score_table
     from distill.core.formatting import mapping
     from distill.results.eval import EvalMetrics
     from distill.results.kinds import metrics_in
+    from distill.results.measure import MeasureMetrics
     from distill.storage.layout import SUMMARY
-    from distill.storage.run_files import TRAINED, RunFiles
+    from distill.storage.run_files import RunFiles
 
     folder = run_dir / recipe.name
     if (scores := metrics_in(summary, EvalMetrics)) is not None:
-        print_table(score_table(scores))
+        print_table(score_table(scores, scores.benchmarks))
+    if (measured := metrics_in(summary, MeasureMetrics)) is not None:
+        print_table(models_table(measured.benchmarks))
     if summary.get("scores", {}).get("models"):
         print_table(rounds_table(summary["scores"]))
     if _is_newer(folder / "report.html", folder / SUMMARY):  # a failed write was reported by the run
         print_result(f"Report:  {folder / 'report.html'}")
     for name, one in summary.get("rounds", {"": summary}).items():
-        if TRAINED in one:
-            print_result(f"{f'Student of {name}:' if name else 'Student:'} {RunFiles(folder / name).student}")
+        if made := [stage for stage in MAKING_MODELS if stage in one]:
+            student = RunFiles(folder / name, made[-1]).student
+            print_result(f"{f'Student of {name}:' if name else 'Student:'} {student}")
         if url := mapping(one.get(PUBLISHING)).get("url"):
             print_result(f"On the Hub: {url}")
 
@@ -416,43 +626,3 @@ def _is_newer(one: Path, other: Path) -> bool:
         return one.is_file() and one.stat().st_mtime_ns >= other.stat().st_mtime_ns
     except OSError:
         return False
-
-
-def score_table(metrics: "Scores") -> Any:
-    from rich.table import Table
-
-    k = metrics.base.samples_per_problem
-    table = Table(title=f"pass@1 on {metrics.base.num_problems} problems, {k} sample{'s' if k > 1 else ''} each")
-    for column in ("", "pass@1", "95% interval", "cut off"):
-        table.add_column(column, justify="left" if not column else "right")
-    for role, result in (("base", metrics.base), ("student", metrics.student)):
-        low, high = result.interval_95
-        table.add_row(role, f"{result.pass_at_1:.1%}", f"{low:.1%} to {high:.1%}", f"{result.truncated_share:.1%}")
-    gain = metrics.difference
-    table.add_row("difference", f"{100 * gain.pass_at_1:+.1f}", _points(gain.interval_95), "")
-    return table
-
-
-def rounds_table(scores: dict[str, Any]) -> Any:
-    """Return the scores of a run with rounds, one model a line, with its difference to the base."""
-    from rich.table import Table
-    from rich.text import Text
-
-    models = scores["models"]
-    first = next(iter(models.values()))
-    k = first["samples_per_problem"]
-    table = Table(title=f"pass@1 on {first['num_problems']} problems, {k} sample{'s' if k > 1 else ''} each")
-    for column in ("", "pass@1", "95% interval", "over the base", "cut off"):
-        table.add_column(column, justify="left" if not column else "right")
-    over_base = {pair["of"]: pair for pair in scores["pairs"] if pair["over"] == models[pair["of"]].get("base")}
-    for name, result in models.items():
-        low, high = result["interval_95"]
-        pair = over_base.get(name)
-        gain = "" if pair is None else f"{100 * pair['pass_at_1']:+.1f} ({_points(pair['interval_95'])})"
-        cells = f"{result['pass_at_1']:.1%}", f"{low:.1%} to {high:.1%}", gain, f"{result['truncated_share']:.1%}"
-        table.add_row(Text(name), *cells)
-    return table
-
-
-def _points(interval: Sequence[float]) -> str:
-    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"

@@ -1,6 +1,7 @@
 """Estimate the rate of work and the time left. Pure: the caller reads the clock."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ class SamplingForecast:
     """A forecast of one sampling call, updated by each `look`.
 
     Args:
-        max_tokens: maximum completion tokens of a sample.
+        max_tokens: maximum completion tokens of a sample, of any set.
         now_s: when sampling begins.
     """
 
@@ -73,13 +74,20 @@ class SamplingForecast:
         self._max_tokens, self._began_s = max_tokens, now_s
         self._tokens = Rate(now_s)
 
-    def look(self, drawn: Drawn, now_s: float) -> Outlook:
+    def look(self, drawn: Drawn, now_s: float, parts: Sequence[tuple[Drawn, int]] = ()) -> Outlook:
+        """Return the forecast at a moment.
+
+        Args:
+            drawn: the state over all sets of problems.
+            now_s: the moment.
+            parts: the state of each set with its own maximum, if there are several.
+        """
         elapsed_s = now_s - self._began_s
         if drawn.num_tokens_in_flight is None:
             # Only finished samples count here. They arrive in waves, so a recent rate would fluctuate.
             return Outlook(drawn.num_tokens / elapsed_s if elapsed_s > 0 else 0.0, _left_by_samples(drawn, elapsed_s))
         self._tokens.note(now_s, drawn.num_tokens + drawn.num_tokens_in_flight)
-        num_left = tokens_left(drawn, self._max_tokens)
+        num_left = tokens_left_of(parts) if parts else tokens_left(drawn, self._max_tokens)
         rate = self._tokens.per_s
         return Outlook(rate, num_left / rate if num_left is not None and rate > 0 else None)
 
@@ -92,12 +100,30 @@ def tokens_left(drawn: Drawn, max_tokens: int) -> float | None:
     ones finish first. A sample in flight is expected to need as many more tokens as a new one. No sample exceeds
     `max_tokens`.
     """
-    if not drawn.num_finished:
-        return None
+    return _left_at(drawn, max_tokens, 0.0) if drawn.num_finished else None
+
+
+def _left_at(drawn: Drawn, max_tokens: int, usual_mean: float) -> float:
+    """Return the tokens left, at `usual_mean` tokens a sample if none has finished."""
     so_far = drawn.num_tokens_in_flight or 0
-    mean = min(max_tokens, (drawn.num_tokens + so_far) / drawn.num_finished)
+    mean = (drawn.num_tokens + so_far) / drawn.num_finished if drawn.num_finished else usual_mean
+    mean = min(max_tokens, mean)
     most_in_flight = max(0, drawn.num_in_flight * max_tokens - so_far)
     return drawn.num_waiting * mean + min(drawn.num_in_flight * mean, most_in_flight)
+
+
+def tokens_left_of(parts: Sequence[tuple[Drawn, int]]) -> float | None:
+    """Return the completion tokens still to be drawn of several sets, each with its own `max_tokens`.
+
+    A set of which no sample has finished is expected to have the mean length of the others, up to its own maximum.
+    `None` before any sample has finished.
+    """
+    num_finished = sum(drawn.num_finished for drawn, _ in parts)
+    if not num_finished:
+        return None
+    num_tokens = sum(drawn.num_tokens + (drawn.num_tokens_in_flight or 0) for drawn, _ in parts)
+    mean = num_tokens / num_finished
+    return sum(_left_at(drawn, max_tokens, mean) for drawn, max_tokens in parts)
 
 
 def _left_by_samples(drawn: Drawn, elapsed_s: float) -> float | None:

@@ -31,9 +31,12 @@ def mapping(value: Any) -> Row:
 
 def number(value: Any) -> float | None:
     """Return the value as a finite number, or `None`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
 
 
 def interval(value: Any) -> tuple[float, float] | None:

@@ -29,6 +29,18 @@ PROBLEM: Shape = {
     "task": TEXT,
     "source": TEXT,
     "metadata?": OBJECT,
+    "tests?": {
+        "sha256": TEXT,
+        "num": COUNT,
+        "language?": TEXT,
+        "time_s?": NUMBER,
+        "memory_mib?": COUNT,
+        "entry_point?": TEXT,
+        "prompt?": TEXT,
+        "checker?": TEXT,
+        "cases?": ([OBJECT], NOTHING),
+        "file?": TEXT,
+    },
 }
 VERDICT: Shape = {
     "problem_id": TEXT,

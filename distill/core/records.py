@@ -38,13 +38,14 @@ REASONS: dict[str, str] = {
     "duplicate_problem": "the problem is the same as, or nearly the same as, another one",
     "no_answer": "no final answer could be found",
     "wrong_answer": "the final answer is not the expected one",
-    "ungraded_gold": "the expected answer is missing, damaged or could not be parsed",
+    "ungraded_gold": "the expected answer, or tests, are missing, damaged, or wrong for the problem's own solution",
     "damaged_answer": "the final answer holds a control character where a LaTeX command lost its backslash",
     "ungraded_timeout": "grading took longer than its limit and was stopped",
     "ungraded_memory": "grading took more memory than its limit and was stopped",
     "ungraded_crash": "the grader crashed",
     "ungraded_entry": "the reasoning-gym entry cannot be regenerated, and its scorer needs it",
     "ungraded_isolation": "its scorer evaluates answers, and this machine cannot confine it (`distill doctor`)",
+    "ungraded_sandbox": "its answers are programs, and no sandbox could run this one (`distill doctor`)",
     "ungraded_judge": "the judge gave no verdict",
     "judge_veto": "a rule called it right and the judge did not",
     "several_answers": "several boxed results that disagree",
@@ -86,6 +87,7 @@ REASON_KEYS: dict[str, tuple[str, ...]] = {
     "ungraded_crash": (),
     "ungraded_entry": (),
     "ungraded_isolation": (),
+    "ungraded_sandbox": ("sandbox.url",),
     "ungraded_judge": ("filter.judge",),
     "judge_veto": ("filter.judge.role",),
     "several_answers": ("filter.readability.several_answers",),
@@ -137,9 +139,57 @@ class Record:
         return cls(**{key: value for key, value in row.items() if key in names})
 
 
+Language = Literal["python", "cpp"]
+"""Of a program under test."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTests(Record):
+    """How the programs that answer a problem of `task: code` are tested.
+
+    A case is one test, a JSON object:
+
+        {"kind": "stdin", "stdin": "1 2\\n", "expected": "3\\n"}
+        {"kind": "call", "function": "add", "arguments": [1, 2], "expected": 3}
+        {"kind": "asserts", "code": "assert add(1, 2) == 3", "setup": "import math"}
+
+    `accepted`, a list, may stand in place of `expected`: any of its values is right. `expected: null` of a `stdin` case
+    says that only the input is known; the majority's output may then take its place. Few and short cases are in the
+    record; others are in a file beside the problems, a case a line, so that no record holds them.
+    """
+
+    sha256: str
+    """Of the cases, a line of JSON each."""
+    num: int
+    """Number of cases."""
+    language: Language = "python"
+    time_s: float = 6.0
+    """CPU time of one case, in seconds."""
+    memory_mib: int = 1024
+    entry_point: str = ""
+    """The function that an answer defines; empty: a whole program, or functions that the cases name."""
+    prompt: str = ""
+    """Code that an answer completes or follows: imports, helpers, the function's head."""
+    checker: str = ""
+    """Python code with `check(stdin, output, expected) -> bool`, where several outputs of `stdin` cases are right."""
+    cases: list[dict[str, Any]] | None = None
+    """`None`: they are in the file."""
+    file: str = ""
+    """Path of the file of cases; stored without its folder."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it JSON-ready, without what is empty, and with the file's name alone."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        found["file"] = self.file.rpartition("/")[2]
+        return {key: value for key, value in found.items() if value not in ("", None)}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem(Record):
-    """One question with its expected answer, as the student will see it."""
+    """One question with its expected answer, as the student will see it.
+
+    The answer of a problem of `task: code` is a program that solves it, where one is known.
+    """
 
     id: str
     prompt: list[Message]
@@ -147,6 +197,25 @@ class Problem(Record):
     task: str
     source: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    tests: CodeTests | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the problem as a JSON-ready dict; without `tests` if it has none."""
+        found = {name: getattr(self, name) for name in self.__slots__ if name != "tests"}
+        return found if self.tests is None else {**found, "tests": self.tests.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Return the problem in `row`. Keys that are not fields are ignored.
+
+        Raises:
+            TypeError: a field without a default is missing.
+        """
+        names = {f.name for f in fields(cls)}
+        found = {key: value for key, value in row.items() if key in names}
+        if isinstance(tests := found.get("tests"), Mapping):
+            found["tests"] = CodeTests.from_json(tests)
+        return cls(**found)
 
     @property
     def question(self) -> str:
@@ -228,7 +297,8 @@ class Verdict(Record):
         return (self.problem_id, self.sample_index)
 
 
-def problem_id(prompt: list[Message], task: str, answer: str | None) -> str:
+def problem_id(prompt: list[Message], task: str, answer: str | None, tests: CodeTests | None = None) -> str:
     """Return a content hash (16 hex digits), which is the same for a problem in any order and any data set."""
-    content = json.dumps([prompt, task, answer], ensure_ascii=True, sort_keys=True)
+    told = [prompt, task, answer] if tests is None else [prompt, task, answer, tests.sha256]
+    content = json.dumps(told, ensure_ascii=True, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

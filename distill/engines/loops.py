@@ -47,5 +47,10 @@ def loop_period(token_ids: Sequence[int], loops: LoopStop) -> int | None:
     return None
 
 
+def is_looping(token_ids: Sequence[int], loops: LoopStop | None) -> bool:
+    """Return whether the tokens so far end in a loop, looked for only every `CHECK_EVERY` tokens; `None`: never."""
+    return loops is not None and len(token_ids) % CHECK_EVERY == 0 and loop_period(token_ids, loops) is not None
+
+
 def _newest(token_ids: Sequence[int], num: int) -> Any:
     return np.asarray(token_ids[-num:], dtype=np.int64)[::-1]

@@ -54,6 +54,7 @@ from distill.engines.server_answers import (
 )
 from distill.engines.server_pool import Pool, Server
 from distill.errors import DistillError, ModelError, StageError
+from distill.recipe.sampling import Sampling
 
 IN_FLIGHT_PER_URL = 256
 """Requests in flight per server, if the recipe sets no number."""
@@ -92,6 +93,10 @@ class ServerEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         compute = spec.compute
+        if spec.logprobs:
+            raise ModelError(
+                "a server gives no log-probabilities of exact tokens: use compute.engine vllm or transformers."
+            )
         self._spec, self._compute = spec, compute
         self._key = os.environ.get(compute.api_key_env, "").strip()
         if not self._key.isprintable() or not self._key.isascii():
@@ -151,6 +156,8 @@ class ServerEngine:
         return self._pool.num_out
 
     def submit(self, request: Request) -> Completion | None:
+        if request.prompt_ids is not None:
+            raise ModelError("a server takes messages, not a prompt's tokens: use compute.engine vllm or transformers.")
         self._num_in_flight += 1
         self._inbox.append(request)
         if not self._woken:  # one wake-up for all requests submitted together
@@ -263,6 +270,7 @@ class ServerEngine:
     async def _sample(self, request: Request) -> Completion:
         """Retry until there is an answer, or a reason to record an error."""
         pool, num_tries, num_counted = self._pool, 0, 0
+        sampling = request.sampling or self._spec.sampling
         num_answered = pool.num_answered
         last: Server | None = None
         while True:
@@ -270,8 +278,8 @@ class ServerEngine:
             began_at = self._loop.time()
             max_tokens_key = server.max_tokens_key
             try:
-                payload = await self._post(server, request.messages, request.seed)
-                completion = read_answer(request.key, payload, self._spec.sampling.max_tokens)
+                payload = await self._post(server, request.messages, request.seed, sampling)
+                completion = read_answer(request.key, payload, sampling.max_tokens)
                 pool.succeeded(server)
                 self._note_finish_reason(payload)
                 return replace(completion, error=self._clean(completion.error))
@@ -313,6 +321,7 @@ class ServerEngine:
         server: Server,
         messages: list[dict[str, str]],
         seed: int,
+        sampling: Sampling,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
     ) -> Any:
@@ -322,7 +331,6 @@ class ServerEngine:
             TroubleError, ThrottledError, RefusedError: see there.
             ModelError, StageError: the problem affects every request.
         """
-        sampling = self._spec.sampling
         body = {
             **server.extra_body,
             **self._spec.extra_body,
@@ -402,7 +410,7 @@ class ServerEngine:
             if self._pool.num_answered:
                 return
             try:
-                read_answer(("", 0), await self._post(server, GREETING, seed=0))
+                read_answer(("", 0), await self._post(server, GREETING, 0, self._spec.sampling))
                 self._pool.note_alive(answered=True)
             except RefusedError as refused:
                 hint = " Does the URL end in /v1?" if "HTTP 404" in why else ""
@@ -420,7 +428,8 @@ class ServerEngine:
             server.last_problem = problem
             return False
         try:
-            read_answer(("", 0), await self._post(server, GREETING, 0, max_tokens=1, timeout_s=PROBE_TIMEOUT_S))
+            sampling = self._spec.sampling
+            read_answer(("", 0), await self._post(server, GREETING, 0, sampling, 1, timeout_s=PROBE_TIMEOUT_S))
             self._pool.note_alive(answered=True)
             return True
         except (RefusedError, ThrottledError):  # it is up; `_sample` handles such answers to samples

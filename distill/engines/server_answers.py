@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -101,7 +102,7 @@ def read_answer(key: SampleKey, payload: Any, max_tokens: int | None = None) -> 
         raise TroubleError(f"the server answers with an error: {words}"[:MAX_ERROR_CHARS], of_answer=True)
     if ending.reason == "error":
         why = f"finish_reason is {told}{': ' + words if words else ''}"
-        return error_completion(key, why[:MAX_ERROR_CHARS], counts)
+        return replace(error_completion(key, why[:MAX_ERROR_CHARS], counts), is_refusal=True)
     try:
         text = text_of(message, is_cut=ending.reason != "stop")
     except ChatError as error:

@@ -1,10 +1,14 @@
 """Engine that runs transformers in this process, for machines without vLLM.
 
-There are two ways of batching, reported in `settings["batching"]`. `continuous` is transformers' own continuous
+There are three ways of batching, reported in `settings["batching"]`. `continuous` is transformers' own continuous
 batching: a request enters as soon as another one finishes. `static`, for models that it does not support, runs
-`generate` on whole batches, whose answers arrive together with the longest one. Neither supports a seed per request:
+`generate` on whole batches, whose answers arrive together with the longest one. `seeded` (`seeded_batches.py`) is for
+rollouts: it has log-probabilities, and works on a trainer's own module. The first two support no seed per request:
 continuous batching draws all requests from one stream, and a static batch uses one seed derived from its requests'
 seeds. A sample is therefore reproducible only together with its batch (static) or not at all (continuous).
+
+Temperature, top-p and top-k are settings of a whole batch, token limits those of a row. Requests with other settings
+than those in the batch wait until it is empty.
 """
 
 import hashlib
@@ -13,31 +17,34 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from distill.core.records import FinishReason
-from distill.core.thinking import opens_thinking
 from distill.engines.base import (
     STEP_S,
     Completion,
     EngineSpec,
     Request,
+    Weights,
     check_room,
     check_template,
+    check_update,
+    read_prompt,
     refuse_long_prompt,
     refuse_prompt,
 )
-from distill.engines.loops import CHECK_EVERY, loop_period
+from distill.engines.batching import Batcher, PendingRequest, RowResult
+from distill.engines.loops import CHECK_EVERY, is_looping, loop_period
 from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed, pick_cpu_dtype
 from distill.engines.padded_attention import PADDED, set_paged_attention
+from distill.engines.weights import checked
 from distill.errors import ModelError, StageError
 from distill.execution.cpu_load import LoadFollower
 from distill.models.chat_templates import TemplateError
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
-from distill.recipe.sampling import LoopStop
+from distill.recipe.sampling import LoopStop, Sampling
 
-Batching = Literal["continuous", "static"]
+Batching = Literal["continuous", "static", "seeded"]
 
 DEFAULT_BATCH = 32
 MAX_BATCH_TOKENS = 2_048
@@ -48,59 +55,22 @@ PADDED_GPU_SHARE = 0.8
 """Share of the engine's GPU memory for the cache: `PaddedAttention` needs room to copy one layer's part of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingRequest:
-    """A request in flight."""
-
-    request: Request
-    ids: list[int]
-    """The prompt's tokens."""
-    room: int
-    """Most tokens that its completion may have."""
-    think_opened: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """Result of a request: its tokens, including the stop token; `error` gives the cause if it failed."""
-
-    asked: PendingRequest
-    ids: list[int]
-    looped: bool = False
-    error: str = ""
-
-
-class Batcher(Protocol):
-    """Interface that turns prompts into tokens."""
-
-    max_in_flight: int
-
-    @property
-    def num_tokens(self) -> int:
-        """Return the tokens drawn so far for unfinished requests."""
-
-    def add(self, asked: PendingRequest) -> None:
-        """Queue a request."""
-
-    def step(self) -> list[RowResult]:
-        """Work on queued requests, at most `STEP_S` if nothing finishes; return the finished ones."""
-
-    def close(self) -> None:
-        """End the batcher's threads."""
-
-
 class TransformersEngine:
     """One model in this process. Implements `distill.engines.base.Engine`.
 
     Args:
         spec: what to start.
-        batching: the way of batching; default: continuous if the model supports it.
+        batching: the way of batching; default: seeded for log-probabilities or a given model, else continuous if the
+            model supports it.
+        model: a module to sample as it is, such as the one in training: the engine has no weights of its own then, and
+            leaves the module's settings and modes alone. Default: the model at `spec.model_path` is loaded.
 
     Raises:
         ModelError: `max_tokens` does not fit the model's context, or the KV cache does not fit into memory.
+        ValueError: only seeded batching has log-probabilities or takes a given model.
     """
 
-    def __init__(self, spec: EngineSpec, batching: Batching | None = None) -> None:
+    def __init__(self, spec: EngineSpec, batching: Batching | None = None, model: Any = None) -> None:
         import torch
         import transformers
 
@@ -111,26 +81,44 @@ class TransformersEngine:
         speed = None
         self._load: LoadFollower | None = None
         if not on_gpu:
-            name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
+            if model is None:
+                name, speed = pick_cpu_dtype(spec.model_path, spec.compute.dtype, spec.memory_share)
             # Without a number of threads: it is a setting of the computing thread, which is not this one.
             self._load = LoadFollower()
         self._tokenizer = load_tokenizer(spec.model_path, spec.chat_format, key="")
         check_template(self._tokenizer, spec)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            spec.model_path, dtype=getattr(torch, name), trust_remote_code=False
-        )
-        model.to("cuda" if on_gpu else "cpu").eval()
-        # `generate` takes unset options from here; the model's own file may set a repetition penalty, for example.
-        model.generation_config = self._generation_config(spec)
+        self._is_shared = model is not None
+        seeded = spec.logprobs or self._is_shared
+        if seeded and batching not in (None, "seeded"):
+            raise ValueError(f"{batching} batching has no log-probabilities, and takes no given model")
+        if model is None:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                spec.model_path, dtype=getattr(torch, name), trust_remote_code=False
+            )
+            model.to("cuda" if on_gpu else "cpu").eval()
+            # `generate` takes unset options from here; the model's own file may set a repetition penalty, for example.
+            model.generation_config = self._generation_config(spec.sampling)
+        self._model = model
+        self._logprobs, self._updates = spec.logprobs, spec.updates
         self._context = int(getattr(model.config.get_text_config(), "max_position_embeddings", 1 << 20))
         if spec.compute.max_model_len is not None:
             self._context = min(self._context, spec.compute.max_model_len)
         check_room(spec, self._context)
-        self._max_tokens = spec.sampling.max_tokens
+        self._sampling = spec.sampling
+        self._method = _method(spec.sampling)
+        """Settings by which the batcher draws."""
+        self._held: deque[PendingRequest] = deque()
+        """Requests with other settings, which wait until the batcher is empty."""
         self._num_in_flight = 0
-        batching = batching or ("continuous" if _can_batch_continuously(model) else "static")
+        batching = batching or ("seeded" if seeded else "continuous" if _can_batch_continuously(model) else "static")
         self._batcher: Batcher
-        if batching == "continuous":
+        if batching == "seeded":
+            from distill.engines.seeded_batches import SeededBatcher
+
+            self._batcher = SeededBatcher(
+                model, self._tokenizer.eos_token_id, spec, spec.compute.max_num_seqs or DEFAULT_BATCH
+            )
+        elif batching == "continuous":
             longest = min(self._context, self._longest_prompt(spec) + spec.sampling.max_tokens)
             continuous = ContinuousBatcher(model, spec, longest)
             self._batcher = continuous
@@ -142,7 +130,7 @@ class TransformersEngine:
             "name": "transformers",
             "version": transformers.__version__,
             "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
-            "dtype": name,
+            "dtype": str(model.dtype).removeprefix("torch."),
             "batching": batching,
             "attention": model.config.get_text_config()._attn_implementation,
             "max_num_seqs": spec.compute.max_num_seqs or DEFAULT_BATCH,
@@ -160,29 +148,67 @@ class TransformersEngine:
 
     def submit(self, request: Request) -> Completion | None:
         try:
-            text = render_prompt(self._tokenizer, request.messages)
+            ids, think_opened = read_prompt(self._tokenizer, request)
         except TemplateError as error:
             return refuse_prompt(request, error)
-        ids = encode(self._tokenizer, text)
-        room = min(self._max_tokens, self._context - len(ids))
+        sampling = request.sampling or self._sampling
+        room = min(sampling.max_tokens, self._context - len(ids))
         if room < 1:
             return refuse_long_prompt(request, len(ids), self._context)
-        self._batcher.add(PendingRequest(request, ids, room, opens_thinking(text)))
+        asked = PendingRequest(request, ids, room, think_opened)
+        if _method(sampling) == self._method:
+            self._batcher.add(asked)
+        else:
+            self._held.append(asked)
         self._num_in_flight += 1
         return None
 
     def step(self) -> list[Completion]:
         if self._load is not None:
             self._load.follow()
+        if self._held and self._num_in_flight == len(self._held):
+            self._change_method()
         finished = [self._completion(drawn) for drawn in self._batcher.step()]
         self._num_in_flight -= len(finished)
         return finished
+
+    def _change_method(self) -> None:
+        """Draw by the settings of the first request that waits for others, and add all those that share them."""
+        sampling = self._held[0].request.sampling or self._sampling
+        self._method = _method(sampling)
+        self._batcher.draw_by(self._generation_config(sampling))
+        held, self._held = self._held, deque()
+        for asked in held:
+            same = _method(asked.request.sampling or self._sampling) == self._method
+            (self._batcher.add if same else self._held.append)(asked)
+
+    def update_weights(self, weights: Weights) -> None:
+        if self._is_shared:
+            return  # the module has them
+        check_update(self._updates, self._num_in_flight)
+        import torch
+
+        # Tied weights once, by their first name, as a module's parameters are listed.
+        own = dict(self._model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in checked(weights, set(own)):
+                self._model.get_parameter(name).copy_(tensor)
+        self._batcher.draw_by(
+            self._generation_config(self._sampling)
+        )  # continuous batching keeps the old ones' prefixes
+        self._method = _method(self._sampling)
+
+    def sleep(self, level: Literal[1, 2] = 1) -> None:
+        """Do nothing: only vLLM gives back memory."""
+
+    def wake(self) -> None:
+        """Do nothing, like `sleep`."""
 
     def close(self) -> None:
         if self._load is not None:
             self._load.close()
         self._batcher.close()
-        del self._batcher
+        del self._batcher, self._model
 
     def _completion(self, drawn: RowResult) -> Completion:
         stopped = drawn.ids[-1:] == [self._tokenizer.eos_token_id]
@@ -191,25 +217,40 @@ class TransformersEngine:
         text = self._tokenizer.decode(drawn.ids[:-1] if stopped else drawn.ids)
         asked = drawn.asked
         counts = len(asked.ids), len(drawn.ids)
-        return Completion(asked.request.key, text, reason, *counts, think_opened=asked.think_opened, error=drawn.error)
+        return Completion(
+            asked.request.key,
+            text,
+            reason,
+            *counts,
+            think_opened=asked.think_opened,
+            error=drawn.error,
+            token_ids=tuple(drawn.ids) if self._logprobs else (),
+            logprobs=tuple(drawn.logprobs) if self._logprobs else (),
+        )
 
     def _longest_prompt(self, spec: EngineSpec) -> int:
         prompts = (render_prompt(self._tokenizer, messages) for messages in spec.longest_messages)
         return max((len(encode(self._tokenizer, text)) for text in prompts), default=0)
 
-    def _generation_config(self, spec: EngineSpec) -> Any:
+    def _generation_config(self, sampling: Sampling) -> Any:
         from transformers import GenerationConfig
 
-        greedy = spec.sampling.temperature == 0
-        drawn = {} if greedy else {"temperature": spec.sampling.temperature, "top_p": spec.sampling.top_p}
+        greedy = sampling.temperature == 0
+        drawn = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p}
         return GenerationConfig(
-            max_new_tokens=spec.sampling.max_tokens,
+            max_new_tokens=sampling.max_tokens,
             do_sample=not greedy,
-            top_k=spec.sampling.top_k,
+            top_k=sampling.top_k,
             eos_token_id=self._tokenizer.eos_token_id,
             pad_token_id=self._tokenizer.pad_token_id,
             **drawn,
         )
+
+
+def _method(sampling: Sampling) -> tuple[float, float, int]:
+    """Return the settings that all requests in one batch share; those that a greedy draw ignores are left out."""
+    greedy = sampling.temperature == 0
+    return (0.0, 1.0, 0) if greedy else (sampling.temperature, sampling.top_p, sampling.top_k)
 
 
 def _can_batch_continuously(model: Any) -> bool:
@@ -224,8 +265,6 @@ class ContinuousBatcher:
     """Transformers' continuous batching. Implements `Batcher`."""
 
     def __init__(self, model: Any, spec: EngineSpec, longest: int) -> None:
-        from transformers import ContinuousBatchingConfig
-
         on_gpu = model.device.type == "cuda"
         batch = spec.compute.max_num_seqs or DEFAULT_BATCH
         attention = set_paged_attention(model)
@@ -244,10 +283,17 @@ class ContinuousBatcher:
         if spec.loops is not None:
             # Asynchronous batching (transformers 5.17) looks up the blocks of requests that have since been cancelled.
             config["use_async_batching"] = False
-        self._engine: Any = model.init_continuous_batching(
-            generation_config=model.generation_config, continuous_batching_config=ContinuousBatchingConfig(**config)
+        self._model, self._config = model, config
+        self._engine: Any = self._started(model.generation_config)
+
+    def _started(self, generation_config: Any) -> Any:
+        from transformers import ContinuousBatchingConfig
+
+        engine = self._model.init_continuous_batching(
+            generation_config=generation_config, continuous_batching_config=ContinuousBatchingConfig(**self._config)
         )
-        self._engine.start()
+        engine.start()
+        return engine
 
     @property
     def num_tokens(self) -> int:
@@ -269,6 +315,11 @@ class ContinuousBatcher:
             raise self._dead()
         self._asked[name] = asked
 
+    def draw_by(self, config: Any) -> None:
+        # Its processors per request cannot mix greedy with random draws, and sort the whole vocabulary (5.17).
+        self._stop()
+        self._engine = self._started(config)
+
     def step(self) -> list[RowResult]:
         finished: list[RowResult] = []
         deadline = time.monotonic() + STEP_S
@@ -287,7 +338,7 @@ class ContinuousBatcher:
             return []
         ids: list[int] = output.generated_tokens
         if not output.is_finished():
-            if not _is_looping(ids, self._loops):
+            if not is_looping(ids, self._loops):
                 return []
             self._engine.cancel_request(output.request_id)
         elif output.error is not None and self._engine.background_thread_status.can_accept_new_requests() is not None:
@@ -297,6 +348,9 @@ class ContinuousBatcher:
         return [RowResult(asked, ids, looped=not output.is_finished(), error=error)]
 
     def close(self) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._engine.is_running():
             self._engine.stop(block=True, timeout=STOP_WITHIN_S, hard_stop=True)
         self._engine.destroy()
@@ -316,6 +370,7 @@ class StaticBatcher:
         self._model = model
         self._tokenizer = tokenizer
         self._tokenizer.padding_side = "left"  # `generate` continues each row from its last column
+        self._config = model.generation_config
         self._loops = spec.loops
         self._waiting: deque[PendingRequest] = deque()
         self._thread = ThreadPoolExecutor(1, "static-batches")
@@ -332,6 +387,9 @@ class StaticBatcher:
 
     def add(self, asked: PendingRequest) -> None:
         self._waiting.append(asked)
+
+    def draw_by(self, config: Any) -> None:
+        self._config = config
 
     def close(self) -> None:
         self._is_closed = True
@@ -362,6 +420,7 @@ class StaticBatcher:
         with torch.inference_mode():
             output_BT = self._model.generate(
                 **inputs_BP,
+                generation_config=self._config,
                 max_new_tokens=max(rooms),
                 stopping_criteria=StoppingCriteriaList([ends, self._break_off]),
             )[:, num_prompt:]
@@ -418,10 +477,6 @@ class RowEnds:
         """Return a row's tokens up to its end, including the stop token."""
         ids = ids[: self.looped.get(row, self._rooms[row])]
         return ids[: ids.index(self._eos) + 1] if self._eos in ids else ids
-
-
-def _is_looping(ids: Sequence[int], loops: LoopStop | None) -> bool:
-    return loops is not None and len(ids) % CHECK_EVERY == 0 and loop_period(ids, loops) is not None
 
 
 def _cpu_cache_tokens(spec: EngineSpec, model: Any, batch: int, longest: int) -> int:

@@ -6,23 +6,27 @@ the next; a blocking `LLM.generate` would hold all of them until the last is don
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from distill.core.records import FinishReason, SampleKey
-from distill.core.thinking import opens_thinking
 from distill.engines.base import (
     Completion,
     EngineSpec,
     Request,
+    Weights,
     check_room,
     check_template,
+    check_update,
+    read_prompt,
     refuse_long_prompt,
     refuse_prompt,
 )
 from distill.engines.loops import CHECK_EVERY, loop_period
 from distill.engines.memory import CPU_BLOCK_SIZE, CPU_KV_SHARE, free_memory_gib, kv_gib_needed, pick_cpu_dtype
-from distill.errors import ModelError
+from distill.engines.weights import checked, file_names
+from distill.errors import ModelError, StageError
 from distill.execution.cpu_load import LoadFollower
 from distill.models.chat_templates import TemplateError
 from distill.models.tokenizers import encode, load_tokenizer, render_prompt
@@ -80,7 +84,13 @@ class VllmEngine:
         environment = GPU_ENVIRONMENT
         self._load: LoadFollower | None = None
         if not on_gpu:
-            self._load = LoadFollower(spec.compute.cpu_threads or len(os.sched_getaffinity(0)))
+            num_threads = spec.compute.cpu_threads or len(os.sched_getaffinity(0))
+            if spec.updates:
+                # Another number of threads may round otherwise, and a resumed run is to draw the same tokens.
+                torch.set_num_threads(num_threads)
+                self._load = LoadFollower()
+            else:
+                self._load = LoadFollower(num_threads)
             environment = cpu_environment(_cpu_kv_gib(spec, config, arguments))
         for key, value in environment.items():
             os.environ.setdefault(key, value)
@@ -89,6 +99,8 @@ class VllmEngine:
 
         if not on_gpu:
             _draw_with_our_sampler()
+            if spec.updates:
+                _keep_weights()
         try:
             self.llm = vllm.LLM(**arguments)
         except (ValueError, RuntimeError) as error:
@@ -98,6 +110,14 @@ class VllmEngine:
             ) from error
         self._engine: Any = self.llm.llm_engine
         self._sampling = spec.sampling
+        self._logprobs, self._updates, self._sleeps = spec.logprobs, spec.updates, spec.sleeps
+        self._on_gpu = on_gpu
+        self._is_alone = arguments["tensor_parallel_size"] * arguments["pipeline_parallel_size"] == 1
+        self._model_path = spec.model_path
+        self._sleep_level = 0
+        """0: awake."""
+        self._weights_are_gone = False
+        """Weights were dropped, or an update of them was broken off: requests would get nonsense."""
         self._max_model_len = max_model_len
         self._stop_ids = [self._tokenizer.eos_token_id]
         self._loops = spec.loops
@@ -111,7 +131,7 @@ class VllmEngine:
             "device": torch.cuda.get_device_name(0) if on_gpu else "cpu",
             **{key: value for key, value in arguments.items() if key not in hidden},
             **{key: os.environ[key] for key in environment},
-            **({} if self._load is None else {"threads": self._load.num_threads}),
+            **({} if on_gpu else {"threads": num_threads}),
             **({} if speed is None else {"gflops": speed.to_json()}),
         }
 
@@ -127,18 +147,19 @@ class VllmEngine:
     def submit(self, request: Request) -> Completion | None:
         from vllm.inputs import TokensPrompt
 
+        if self._sleep_level or self._weights_are_gone:
+            raise ValueError("the engine sleeps, or its weights are gone: call wake, update_weights")
         try:
-            text = render_prompt(self._tokenizer, request.messages)
+            ids, think_opened = read_prompt(self._tokenizer, request)
         except TemplateError as error:
             return refuse_prompt(request, error)
-        ids = encode(self._tokenizer, text)
         room = self._max_model_len - len(ids)
         if room < 1:
             return refuse_long_prompt(request, len(ids), self._max_model_len)
         name = f"{request.key[0]}/{request.key[1]}"
         params = self.sampling_params(request, room)
         inner_name = self._engine.add_request(name, TokensPrompt(prompt_token_ids=ids), params)
-        self._in_flight[name] = _InFlight(request.key, inner_name, len(ids), opens_thinking(text))
+        self._in_flight[name] = _InFlight(request.key, inner_name, len(ids), think_opened)
         return None
 
     def sampling_params(self, request: Request, room: int) -> Any:
@@ -147,20 +168,63 @@ class VllmEngine:
         Args:
             request: the request.
             room: tokens of the context left by its prompt.
+
+        Raises:
+            ModelError: on a GPU, log-probabilities of a draw that top-p or top-k limit.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        sampling = request.sampling or self._sampling
+        wants_logprobs = self._logprobs and sampling.temperature > 0
+        if wants_logprobs and self._on_gpu and (sampling.top_p < 1 or sampling.top_k > 0):
+            # vLLM 0.31 has log-probabilities before the temperature or after these limits, and TRL's are in between.
+            raise ModelError(
+                "vLLM on a GPU gives no log-probabilities of tokens drawn with top_p or top_k. Set sampling.top_p to 1 "
+                "and sampling.top_k to 0."
+            )
         return SamplingParams(
-            temperature=self._sampling.temperature,
-            top_p=self._sampling.top_p,
-            top_k=self._sampling.top_k,
-            max_tokens=min(self._sampling.max_tokens, room),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=min(sampling.max_tokens, room),
             seed=request.seed,
             stop_token_ids=self._stop_ids,
             skip_special_tokens=False,  # the text is kept verbatim; in some models <think> is a special token
             output_kind=RequestOutputKind.FINAL_ONLY,  # other kinds copy the whole text at each token
+            logprobs=0 if wants_logprobs else None,  # those of the drawn token alone
+            flat_logprobs=True,
         )
+
+    def update_weights(self, weights: Weights) -> None:
+        check_update(self._updates, len(self._in_flight))
+        self.wake()
+        self._weights_are_gone = True  # until all have come
+        arrived = checked(weights, file_names(self._model_path))
+        if not self._on_gpu:
+            self.llm.apply_model(lambda model: _load_and_pack(model, arrived))
+        else:
+            # vLLM's own way keeps the tensors that CUDA graphs know. Processes of tensor parallelism get pickles.
+            weights = arrived if self._is_alone else [(name, tensor.cpu()) for name, tensor in arrived]
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        if not self.llm.reset_prefix_cache():
+            raise StageError("vLLM keeps what it computed with old weights: its prefix cache cannot be emptied.")
+        self._weights_are_gone = False
+
+    def sleep(self, level: Literal[1, 2] = 1) -> None:
+        if self._in_flight:
+            raise ValueError(f"{len(self._in_flight)} requests are in flight")
+        if not self._sleeps:
+            raise ValueError("started without EngineSpec.sleeps")
+        if self._on_gpu and not self._sleep_level:
+            self.llm.sleep(level=level)  # empties the prefix cache too
+            self._sleep_level = level
+
+    def wake(self) -> None:
+        if self._sleep_level:
+            self.llm.wake_up()
+            self._weights_are_gone = self._weights_are_gone or self._sleep_level == 2
+            self._sleep_level = 0
 
     def close(self) -> None:
         if self._load is not None:
@@ -178,7 +242,7 @@ class VllmEngine:
             answer = output.outputs[0]
             reason: FinishReason = answer.finish_reason if answer.finish_reason in ("stop", "length") else "error"
             error = f"vLLM: {answer.finish_reason}" if reason == "error" else ""
-            finished.append(sample.completion(answer.text, reason, len(answer.token_ids), error))
+            finished.append(self._completion(sample, answer.text, reason, answer.token_ids, answer.logprobs, error))
         self._num_steps += 1
         if self._loops is not None and self._num_steps % CHECK_EVERY == 0:
             finished += self._stop_loops(self._loops)
@@ -195,10 +259,29 @@ class VllmEngine:
             if loop_period(detokenizer.output_token_ids, loops) is None:
                 continue
             text = detokenizer.get_next_output_text(finished=True, delta=False)
-            stopped.append(sample.completion(text, "loop", detokenizer.num_output_tokens(), ""))
+            logprobs = states[sample.inner_name].logprobs_processor.logprobs
+            stopped.append(self._completion(sample, text, "loop", detokenizer.output_token_ids, logprobs))
             self._engine.abort_request([sample.inner_name], internal=True)
             del self._in_flight[name]
         return stopped
+
+    def _completion(
+        self, sample: "_InFlight", text: str, reason: FinishReason, ids: Sequence[int], logprobs: Any, error: str = ""
+    ) -> Completion:
+        """Return a finished request's completion; `logprobs` are vLLM's flat ones, or `None`."""
+        # `ids` may be vLLM's own view of a list that it goes on to fill.
+        token_ids = tuple(ids) if self._logprobs else ()
+        return Completion(
+            sample.key,
+            text,
+            reason,
+            sample.num_prompt_tokens,
+            len(ids),
+            sample.think_opened,
+            error,
+            token_ids=token_ids,
+            logprobs=() if logprobs is None else tuple(logprobs.logprobs),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,22 +294,80 @@ class _InFlight:
     num_prompt_tokens: int
     think_opened: bool
 
-    def completion(self, text: str, reason: FinishReason, num_tokens: int, error: str) -> Completion:
-        return Completion(self.key, text, reason, self.num_prompt_tokens, num_tokens, self.think_opened, error)
-
 
 def _draw_with_our_sampler() -> None:
     """Make vLLM sample on CPU with `cpu_sampler.draw` in this process."""
     # vLLM has no setting for its sampler (0.31: vllm/v1/sample/ops/topk_topp_sampler.py), so its CPU method is
-    # replaced. Besides tokens, that method returns only log-probabilities, which distill never requests.
+    # replaced. Its log-probabilities of the whole vocabulary are replaced by one column, those of the drawn tokens,
+    # which `Sampler.gather_logprobs` would search for others and for ranks.
+    import torch
+    from vllm.v1.outputs import LogprobsTensors
     from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+    from vllm.v1.sample.sampler import Sampler
 
     from distill.engines.cpu_sampler import draw
 
-    def forward_cpu(sampler: Any, logits: Any, generators: dict[int, Any], k: Any, p: Any) -> tuple[Any, None]:
-        return draw(logits, generators, k, p), None
+    def forward_cpu(sampler: Any, logits: Any, generators: dict[int, Any], k: Any, p: Any) -> tuple[Any, Any]:
+        tokens_B, logprobs_B = draw(logits, generators, k, p)
+        return tokens_B, logprobs_B[:, None]
+
+    def gather_logprobs(logprobs_B1: Any, num_logprobs: int, token_ids: Any) -> Any:
+        return LogprobsTensors(token_ids[:, None].int(), logprobs_B1, torch.zeros_like(token_ids))
 
     TopKTopPSampler.forward_cpu = forward_cpu
+    Sampler.gather_logprobs = staticmethod(gather_logprobs)
+
+
+def _keep_weights() -> None:
+    """Make vLLM keep weights on a CPU that it has packed for oneDNN, in this process, so that they can be loaded again.
+
+    vLLM 0.31 drops them (layers/utils.py, `dispatch_cpu_unquantized_gemm`). Its `reload_weights` makes them anew each
+    time, which takes longer (`benchmarks/weight_sync.py`), and leaves the packed copy of a tied head as it was: not
+    being in the files, that weight counts as not loaded (model_loader/reload/layerwise.py,
+    `finalize_layerwise_processing`). Without any packing an update would take a fifth of the time, and sampling more
+    than twice (SmolLM2-135M in float32, two AVX-512 cores of an AMD EPYC Zen 5).
+    """
+    from vllm.model_executor.layers import utils
+
+    dispatch = utils.dispatch_cpu_unquantized_gemm
+    if not hasattr(dispatch, "keeps"):
+
+        def keep(layer: Any, remove_weight: bool) -> None:
+            dispatch(layer, remove_weight=False)
+
+        keep.keeps = True  # type: ignore[attr-defined]
+        utils.dispatch_cpu_unquantized_gemm = keep
+
+
+def _load_and_pack(model: Any, weights: Weights) -> None:
+    """Load weights into vLLM's model on a CPU, and pack them again.
+
+    Raises:
+        ModelError: the model has layers whose packed weights are not known here.
+    """
+    from vllm.model_executor.layers import utils
+    from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+    from vllm.model_executor.layers.vocab_parallel_embedding import (
+        ParallelLMHead,
+        UnquantizedEmbeddingMethod,
+        VocabParallelEmbedding,
+    )
+
+    layers = [module for module in model.modules() if getattr(module, "weight", None) is not None]
+    for module in model.modules():
+        method = getattr(module, "quant_method", None)
+        packs = isinstance(method, UnquantizedLinearMethod | UnquantizedEmbeddingMethod)
+        if method is not None and (not packs or hasattr(module, "_cpu_unpacked_conv_weight")):
+            raise ModelError(
+                f"vLLM's weights of a {type(module).__name__} cannot be updated on a CPU: use compute.engine "
+                "transformers."
+            )
+    model.load_weights(weights)
+    has_head = any(isinstance(module, ParallelLMHead) for module in layers)
+    for module in layers:
+        # Embeddings compute nothing, unless they are the head.
+        if hasattr(module, "cpu_linear") and not (has_head and type(module) is VocabParallelEmbedding):
+            utils.dispatch_cpu_unquantized_gemm(module, remove_weight=False)
 
 
 def _cpu_kv_gib(spec: EngineSpec, config: Any, arguments: dict[str, Any]) -> float:
@@ -268,8 +409,15 @@ def _engine_arguments(spec: EngineSpec, max_model_len: int, dtype: str, on_gpu: 
         "disable_log_stats": True,
         "trust_remote_code": False,
     }
+    if spec.sleeps and on_gpu:
+        arguments["enable_sleep_mode"] = True
+    if spec.logprobs:
+        arguments["logprobs_mode"] = "processed_logprobs"  # after the temperature, as in TRL's `vllm_generation.py`
     if on_gpu:
         arguments["gpu_memory_utilization"] = compute.gpu_memory_share
+        if spec.updates and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # An engine in each training process, on that process's GPU, as TRL's colocated mode does it.
+            arguments["distributed_executor_backend"] = "external_launcher"
     else:
         # On vLLM 0.31's CPU backend, a chunked prefill of a request with its own seed raises "CPU Generator does not
         # use offset".

@@ -19,7 +19,7 @@ from distill.estimates.text_tokens import TokenRate, tokens_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
 from distill.recipe.traces import TraceSource
-from distill.sources.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, benchmark_name
+from distill.sources.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, named_benchmarks
 
 TEMPLATE_TOKENS = 20
 """Tokens that a chat template puts around a message, roughly."""
@@ -31,14 +31,31 @@ KNOWN_ROWS = {
     ("HuggingFaceH4/aime_2024", "train"): 30,
     ("yentinglin/aime_2025", "train"): 30,
     ("Idavidrein/gpqa", "train"): 198,
+    ("cais/mmlu", "test"): 14_042,
+    ("TIGER-Lab/MMLU-Pro", "test"): 12_032,
+    ("google/IFEval", "train"): 541,
+    ("basicv8vc/SimpleQA", "train"): 4_326,
+    ("tatsu-lab/alpaca_eval", "train"): 805,
+    ("lmarena-ai/arena-hard-auto", "train"): 500,
+    ("openai/openai_humaneval", "test"): 164,
+    ("google-research-datasets/mbpp", "train"): 374,
+    ("google-research-datasets/mbpp", "test"): 500,
+    ("livecodebench/code_generation_lite", "train"): 369,
+    ("open-r1/codeforces", "test"): 422,
     ("open-r1/OpenR1-Math-220k", "train"): 93_733,
     ("open-r1/Mixture-of-Thoughts", "train"): 349_317,
 }
 """(dataset, split) -> rows, from the dataset cards (OpenR1-Math: configuration `default`, Mixture-of-Thoughts: `all`,
-GPQA: its diamond set)."""
+GPQA: its diamond set, LiveCodeBench: its files 3 to 5, of which a window takes some)."""
 KNOWN_TRACES = {"open-r1/OpenR1-Math-220k": (2, 4)}
 """Dataset -> least and most traces per row, from its card; others have one."""
-KNOWN_CONFIGS = {"Idavidrein/gpqa": "gpqa_diamond", "open-r1/OpenR1-Math-220k": "default"}
+KNOWN_CONFIGS = {
+    "Idavidrein/gpqa": "gpqa_diamond",
+    "open-r1/OpenR1-Math-220k": "default",
+    "openai/openai_humaneval": "openai_humaneval",
+    "google-research-datasets/mbpp": "full",
+    "open-r1/codeforces": "verifiable",
+}
 
 UNKNOWN_ROWS = Range(1_000, 100_000, "number of rows unknown: the dataset is not on this machine, and no limit is set")
 TYPICAL_CHARS = Range(80, 1_200, "problems of 80 to 1,200 characters")
@@ -91,7 +108,8 @@ def workload(
     """
     look = _Counted(recipe, rate or TokenRate(), quick, sets)
     own = look.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
-    benchmarks = _benchmarks(recipe, sets, look)
+    measured = look.sources(recipe.eval.benchmarks if recipe.eval and sets is None else [], True)
+    benchmarks = _benchmarks(recipe, sets, measured)
     num, num_problems = total(one.num for one in own), total(one.num_problems for one in own)
     if sets is not None and sets.train:
         num = num_problems = Range.exact(len(sets.train), f"{counted(len(sets.train), 'problem')}, counted")
@@ -99,7 +117,7 @@ def workload(
         held_out = recipe.eval.held_out
         num = num_problems = Range(max(1.0, num.low - held_out), max(1.0, num.high - held_out))
     bases = dict.fromkeys(one.num.basis for one in own if one.num.basis)
-    chars, longest = _prompt_chars(sets, own)
+    chars, longest = _prompt_chars(sets, measured if recipe.only_measures else own)
     lengths, longest_trace = _trace_tokens(recipe, own)
     return Workload(
         train=num.because(num.basis or "; ".join(bases)),
@@ -173,7 +191,7 @@ class _Counted:
         return None
 
 
-def _benchmarks(recipe: Recipe, sets: ProblemSets | None, look: _Counted) -> dict[str, Range]:
+def _benchmarks(recipe: Recipe, sets: ProblemSets | None, measured: Sequence[_Source]) -> dict[str, Range]:
     if sets is not None:
         found = sets.benchmarks.items()
         return {name: Range.exact(len(one), f"{counted(len(one), 'problem')}, counted") for name, one in found}
@@ -181,15 +199,15 @@ def _benchmarks(recipe: Recipe, sets: ProblemSets | None, look: _Counted) -> dic
         return {}
     held_out = recipe.eval.held_out
     benchmarks = {HELD_OUT: Range.exact(held_out, f"{held_out:,} held out")} if held_out else {}
-    for source, one in zip(recipe.eval.benchmarks, look.sources(recipe.eval.benchmarks, True), strict=True):
-        benchmarks[benchmark_name(source)] = one.num
-    return benchmarks
+    names = [name for name, source in named_benchmarks(recipe).items() if source is not None]
+    return benchmarks | {name: one.num for name, one in zip(names, measured, strict=True)}
 
 
 def _prompt_chars(sets: ProblemSets | None, own: Sequence[_Source]) -> tuple[Range, float | None]:
     """Return the mean and the greatest length of prompts, in characters."""
-    if sets is not None and sets.train:
-        lengths = [sum(len(message["content"]) for message in problem.prompt) for problem in sets.train]
+    asked = [] if sets is None else sets.train or [one for several in sets.benchmarks.values() for one in several]
+    if asked:
+        lengths = [sum(len(message["content"]) for message in problem.prompt) for problem in asked]
         mean = sum(lengths) / len(lengths)
         return Range.exact(mean, f"problems of {mean:,.0f} characters on average"), max(lengths)
     looked = [one.local for one in own if one.local is not None]
@@ -238,3 +256,10 @@ def _cache_folder() -> Path:
 def is_cached_dataset(name: str) -> bool:
     """Return whether the cache has a copy of a Hub dataset."""
     return any(_cache_folder().glob(f"{name.replace('/', '___')}/*"))
+
+
+def is_cached_file(name: str, file: str, revision: str | None) -> bool:
+    """Return whether the cache has a file of a dataset's repository on the Hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, file, repo_type="dataset", revision=revision), str)

@@ -6,6 +6,7 @@ from distill.estimates.counts import Workload
 from distill.estimates.measured import Measured
 from distill.estimates.models import ModelFacts, model_facts
 from distill.estimates.quantities import Range
+from distill.estimates.rl_cost import rollout_tokens
 from distill.estimates.sampling_cost import REASONING, SamplingLoad, asked_of_teacher
 from distill.estimates.training_cost import Rows, expected_rows
 from distill.recipe.model import Recipe
@@ -30,7 +31,9 @@ class Known:
     layout: Layout | None = None
     """Of the training, once it was estimated."""
     num_measured: int = 2
-    """Models that the evaluation samples."""
+    """Models that the evaluation samples, besides `models`."""
+    models: tuple[ModelFacts, ...] = ()
+    """The models of `eval.models`."""
 
     @classmethod
     def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "Known":
@@ -63,6 +66,13 @@ class Known:
     def is_served(self) -> bool:
         """Return whether a server holds the teacher."""
         return self.recipe.generate is not None and bool(self.recipe.generate.compute.base_urls)
+
+    @property
+    def answer_tokens(self) -> Range | None:
+        """Return the mean length of the trained student's answers, in tokens; `None`: nothing is trained."""
+        if self.recipe.rl is not None:
+            return rollout_tokens(self.recipe.rl, self.rows)
+        return None if self.rows is None else self.rows.completion_tokens
 
     @property
     def num_wanted(self) -> float:

@@ -12,7 +12,11 @@ from distill.estimates.quantities import Range, short, span
 from distill.estimates.remedies import PlanContext, ways_to_fit
 from distill.estimates.stage import DONE, MEMORY
 from distill.estimates.text_tokens import tokens_of
+from distill.grading.code.grader import backend_of
+from distill.grading.sandbox import sandbox_fails
 from distill.models.students import find_student
+from distill.recipe.sandbox import measured_programs, trained_programs
+from distill.sources.problems import named_benchmarks
 
 FULL_SHARE = 0.9
 """Share of memory or of a length from which a limit counts as tight."""
@@ -41,6 +45,7 @@ def tight_limits(seen: PlanContext) -> list[TightLimit]:
     """Return all tight limits, with those that stop the run first."""
     found = [
         *_data(seen),
+        *_sandbox(seen),
         *_lengths(seen),
         *_memory(seen),
         *_disk(seen),
@@ -54,6 +59,15 @@ def tight_limits(seen: PlanContext) -> list[TightLimit]:
 def _data(seen: PlanContext) -> Iterator[TightLimit]:
     for fault in seen.work.faults:
         yield TightLimit("data", fault, stops=True)
+
+
+def _sandbox(seen: PlanContext) -> Iterator[TightLimit]:
+    """Yield why programs in answers cannot be graded, where the run would be on this machine."""
+    keys = [*trained_programs(seen.recipe), *measured_programs(seen.recipe)]
+    if not keys or not seen.machine.is_this:
+        return
+    if (why := sandbox_fails(backend_of(seen.recipe.sandbox))) is not None:
+        yield TightLimit("sandbox", f"{keys[0]}: answers are programs, and none can be run here: {why}.", stops=True)
 
 
 def _lengths(seen: PlanContext) -> Iterator[TightLimit]:
@@ -100,28 +114,41 @@ def _teacher_lengths(seen: PlanContext, prompt: float) -> Iterator[TightLimit]:
 
 
 def _eval_lengths(seen: PlanContext, prompt: float) -> Iterator[TightLimit]:
-    config = seen.recipe.eval
+    recipe = seen.recipe
+    config = recipe.eval
     assert config is not None
-    most = config.sampling.max_tokens
+    longest = {name: config.sampling_of(source).max_tokens for name, source in named_benchmarks(recipe).items()}
+    name = max(longest, key=lambda one: longest[one])
+    most = longest[name]
+    own = most != config.sampling.max_tokens
+    label = f"sampling.max_tokens of {name}" if own else "eval.sampling.max_tokens"
+    for model in seen.measured:
+        yield from _eval_context(label, most, prompt, model.context, model.name)
+    if not recipe.measures:
+        return
     student = find_student(seen.recipe.student)
     context = seen.student.context
     if student.rope_theta and student.long_context and seen.recipe.sft.max_length > (student.context or 0):
         context = student.long_context
     if seen.recipe.sft.rope_theta and context is not None:
         context = max(context, seen.recipe.sft.max_length)
-    if context is not None and most + prompt > CONTEXT_SHARE * context:
-        yield TightLimit(
-            "eval_context",
-            f"eval.sampling.max_tokens ({most:,}) and the longest prompt need {most + prompt:,.0f} of the student's "
-            f"{context:,} tokens of context.",
-            stops=most >= context,
-        )
+    yield from _eval_context(label, most, prompt, context, "the student")
     length = seen.rows.completion_tokens
     if most < length.high:
         yield TightLimit(
             "eval_cut_off",
-            f"the student learns from traces of up to {length.high:,.0f} tokens, and eval.sampling.max_tokens "
-            f"({most:,}) would cut such answers off. Raise it.",
+            f"the student learns from traces of up to {length.high:,.0f} tokens, and {label} ({most:,}) "
+            "would cut such answers off. Raise it.",
+        )
+
+
+def _eval_context(label: str, most: int, prompt: float, context: int | None, model: str) -> Iterator[TightLimit]:
+    if context is not None and most + prompt > CONTEXT_SHARE * context:
+        yield TightLimit(
+            "eval_context",
+            f"{label} ({most:,}) and the longest prompt need {most + prompt:,.0f} of {model}'s {context:,} tokens of "
+            "context.",
+            stops=most >= context,
         )
 
 
@@ -168,22 +195,23 @@ def _gpus(seen: PlanContext) -> Iterator[TightLimit]:
         if stage.num_gpus > in_one:
             yield TightLimit(
                 "gpus",
-                f"{name}.compute asks for {stage.num_gpus} GPUs of one machine, and there are {in_one}.",
+                f"{stage.section}.compute asks for {stage.num_gpus} GPUs of one machine, and there are {in_one}.",
                 stops=True,
             )
         elif stage.num_gpus <= machine.num_gpus // 2:
-            config = getattr(seen.recipe, name).compute
+            config = getattr(seen.recipe, stage.section).compute
             memory = stage.quantities.get(MEMORY)
             if memory is not None and memory.low > machine.gpu_gib:
                 continue  # not even one copy fits
             replicas = in_one * config.replicas // stage.num_gpus
-            more = f": {name}.compute.replicas: {replicas} would use all of one machine" if replicas > 1 else ""
+            setting = f"{stage.section}.compute.replicas: {replicas}"
+            more = f": {setting} would use all of one machine" if replicas > 1 else ""
             uses = f"{name} uses {stage.num_gpus} of {machine.num_gpus} GPUs"
             if replicas > config.replicas or machine.num_gpus > in_one:
                 yield TightLimit("idle_gpus", f"{uses}{more if replicas > config.replicas else ''}.")
-    trains = next((stage for stage in seen.stages.values() if stage.trains), None)
-    if seen.layout is None and trains is not None and trains.notes:
-        yield TightLimit("layout", trains.notes[0], stops=True)
+    for stage in seen.stages.values():
+        if stage.no_layout:
+            yield TightLimit("layout", stage.no_layout, stops=True)
 
 
 def _busy(seen: PlanContext) -> Iterator[TightLimit]:
@@ -203,19 +231,20 @@ def half_width_points(num_problems: float, samples_per_problem: int) -> tuple[fl
     Returns:
         The half-width if the samples of a problem are independent, and if they all agree.
     """
+    # Wilson's interval at 50% (see distill.scores.intervals).
     widest = 100 * Z_95 * 0.5
-    return widest / math.sqrt(num_problems * samples_per_problem), widest / math.sqrt(num_problems)
+    least, most = (num + Z_95**2 for num in (num_problems * samples_per_problem, num_problems))
+    return widest / math.sqrt(least), widest / math.sqrt(most)
 
 
 def _statistics(seen: PlanContext) -> Iterator[TightLimit]:
     config = seen.recipe.eval
     if config is not None:
-        for name, number in seen.work.benchmarks.items():
-            num = max(1.0, number.middle)
-            least, most = half_width_points(num, config.samples_per_problem)
+        for name, benchmark in named_benchmarks(seen.recipe).items():
+            num, k = max(1.0, seen.work.benchmarks[name].middle), config.k_of(benchmark)
+            least, most = half_width_points(num, k)
             if most > WIDE_POINTS:
-                width = f"{least:.1f} to {most:.1f}" if config.samples_per_problem > 1 else f"{most:.1f}"
-                k = config.samples_per_problem
+                width = f"{least:.1f} to {most:.1f}" if k > 1 else f"{most:.1f}"
                 yield TightLimit(
                     "wide_interval",
                     f"{name}: {counted(round(num), 'problem')}, {counted(k, 'sample')} each: the 95% interval of "

@@ -20,7 +20,7 @@ from distill.recipe.traces import TraceSource
 from distill.sampling.job import num_lines, num_lines_by_size
 from distill.sources.evaluation_sets import load_pack
 from distill.sources.imported_traces import Skipped, foreign_traces
-from distill.sources.problems import DEFAULT_GYM_SIZE, bare_question, has_stand_in, load_problems
+from distill.sources.problems import DEFAULT_GYM_SIZE, bare_question, load_problems, may_lack_answers
 from distill.sources.tables import Row, file_rows
 
 MAX_FILE_BYTES = 64 << 20
@@ -103,7 +103,7 @@ def read_problems(source: ProblemSource, recipe: Recipe, is_measured: bool, quic
     Args:
         source: a `file:` source.
         recipe: the source's recipe.
-        is_measured: whether it is an evaluation set, whose problems all need an answer.
+        is_measured: whether it is an evaluation set.
         quick: read less.
 
     Raises:
@@ -114,7 +114,7 @@ def read_problems(source: ProblemSource, recipe: Recipe, is_measured: bool, quic
     if rows is None:
         return None
     whole = source.model_copy(update={"limit": None})
-    problems = load_problems(whole, recipe.seed, not is_measured and has_stand_in(recipe), rows)
+    problems = load_problems(whole, recipe.seed, may_lack_answers(source, recipe, is_measured), rows)
     lengths = [sum(len(message["content"]) for message in problem.prompt) for problem in problems]
     num = _extended(len({problem.id for problem in problems}), rows, path, source.limit)
     return LocalFile(num, num, sum(lengths) / len(lengths), max(lengths), rows.is_whole, rows.num)

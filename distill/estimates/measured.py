@@ -3,7 +3,7 @@
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from distill.recipe.model import Recipe
 from distill.results.filter import FilterMetrics
 from distill.results.generate import GenerateMetrics
 from distill.results.import_traces import ImportMetrics
+from distill.results.kinds import stage_with
+from distill.results.measure import MeasureMetrics
 from distill.sampling.status import sampling_status
 from distill.sources.tables import file_rows
 from distill.storage.layout import LEDGER
@@ -34,9 +36,12 @@ LAST_STEPS = 50
 SHOWN_ROWS = 500
 """Number of stored texts whose length is measured."""
 
+MODELS = stage_with(MeasureMetrics)
 NOT_LENGTHS = {"teacher", "revision", "samples_per_problem", "stop_after_correct", "price", "compute"}
 NOT_TRAINING_SPEED = {"compute", "epochs", "learning_rate", "min_learning_rate_share", "warmup_share", "weight_decay"}
-NOT_ANSWERS = {"held_out", "benchmarks", "samples_per_problem", "grade_timeout_s", "compute"}
+NOT_ANSWERS = {
+    "held_out", "benchmarks", "models", "protocol", "judge", "samples_per_problem", "grade_timeout_s", "compute",
+}  # fmt: skip
 """Settings that affect neither lengths nor speeds."""
 
 
@@ -94,7 +99,9 @@ class Measured:
     training_speed: float | None = None
     """Tokens per second in training."""
     answers: Sampled | None = None
-    """Of the evaluation."""
+    """Of the evaluation of base and student."""
+    models: Mapping[str, Sampled] = field(default_factory=dict)
+    """Answers of the models that are measured besides, by name."""
 
 
 def measure(run_dir: Path, recipe: Recipe, rate: TokenRate, quick: bool = False) -> Measured:
@@ -121,7 +128,8 @@ def measure(run_dir: Path, recipe: Recipe, rate: TokenRate, quick: bool = False)
         imported=_imported(source, rate) if same_traces and not is_drawn else None,
         kept=_kept(files, rate) if same_filter else None,
         training_speed=_training_speed(files.curve) if same_training else None,
-        answers=_answers(files, quick) if same_eval else None,
+        answers=_answers([files.answers(role) for role in ("base", "student")], quick) if same_eval else None,
+        models=_model_answers(run_dir / MODELS, recipe, quick),
     )
 
 
@@ -254,10 +262,20 @@ def _training_speed(file: Path) -> float | None:
     return sum(speeds) / len(speeds) if speeds else None
 
 
-def _answers(run: RunFiles, quick: bool) -> Sampled | None:
+def _model_answers(folder: Path, recipe: Recipe, quick: bool) -> dict[str, Sampled]:
+    """Return the answers of each model in the folder of `measure`."""
+    identity = _identity(folder)
+    models = (identity or {}).get("models")
+    if recipe.eval is None or not _agrees(recipe.eval, identity, NOT_ANSWERS) or not isinstance(models, Mapping):
+        return {}
+    found = {str(said).rpartition("@")[0]: _answers([folder / role], quick) for role, said in models.items()}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _answers(folders: Iterable[Path], quick: bool) -> Sampled | None:
     num = prompt = completion = 0
-    for role in ("base", "student"):
-        ledger = run.answers(role) / LEDGER
+    for folder in folders:
+        ledger = folder / LEDGER
         if not ledger.exists() or (quick and ledger.stat().st_size > QUICK_BYTES):
             continue
         tally = index_ledger(ledger).tally

@@ -1,7 +1,7 @@
 """Find changes of the recipe or the machine that make a stage fit into memory; each is tried with the same estimate."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from distill.estimates.measured import Measured
 from distill.estimates.models import ModelFacts
 from distill.estimates.quantities import Range
 from distill.estimates.sampling_cost import SamplingLoad, gpu_gib_needed, gpus_of_a_copy, placed
-from distill.estimates.stage import MEMORY, STUDENT, TEACHER, StageEstimate
+from distill.estimates.stage import MEMORY, MODEL, STUDENT, TEACHER, StageEstimate
 from distill.estimates.training_cost import Rows, training_quantities
 from distill.recipe.model import Recipe
 from distill.training.layout import Layout
@@ -38,12 +38,16 @@ class PlanContext:
     layout: Layout | None
     disk_gib: Range
     """Disk space for the run and its downloads."""
+    measured: Sequence[ModelFacts]
+    """The models of `eval.models`."""
     free_gib: float | None
     """Free disk space for the run; `None`: another machine."""
 
 
 def ways_to_fit(seen: PlanContext, stage: StageEstimate) -> str:
     """Return a sentence with changes that would make a stage fit."""
+    if stage.to_fit:
+        return stage.to_fit
     if stage.trains:
         ways = list(_ways_to_train(seen))
         shows = (
@@ -52,8 +56,6 @@ def ways_to_fit(seen: PlanContext, stage: StageEstimate) -> str:
         if not ways:
             return shows + _larger(seen, "student")
         return shows + (f"Any of these would do: {', '.join(ways)}." if len(ways) > 1 else f"{ways[0]} would do.")
-    if stage.to_fit:
-        return stage.to_fit
     if not stage.samples:
         return "A machine with more memory would do."
     if not seen.machine.num_gpus:
@@ -113,12 +115,14 @@ def _larger(seen: PlanContext, model: str) -> str:
 
 
 def _model_of(seen: PlanContext, stage: StageEstimate) -> tuple[ModelFacts | None, str]:
+    if stage.samples == MODEL:  # the largest decides
+        return max(seen.measured, key=lambda one: one.weights_gib or 0.0, default=None), MODEL
     return (seen.teacher if stage.samples == TEACHER else seen.student), stage.samples or STUDENT
 
 
 def _ways_to_sample(seen: PlanContext, stage: StageEstimate) -> str:
     model, name = _model_of(seen, stage)
-    compute = getattr(seen.recipe, stage.stage).compute
+    compute = getattr(seen.recipe, stage.section).compute
     if model is None or model.weights_gib is None:
         return _larger(seen, name)
     there = min(seen.machine.num_gpus, GPUS_A_MACHINE) // (compute.replicas * compute.pipeline_parallel)
@@ -128,9 +132,9 @@ def _ways_to_sample(seen: PlanContext, stage: StageEstimate) -> str:
         if number <= now or gpu_gib_needed(model.weights_gib, shared) > seen.machine.gpu_gib:
             continue
         if number <= there:
-            return f"{stage.stage}.compute.tensor_parallel: {number} would do."
+            return f"{stage.section}.compute.tensor_parallel: {number} would do."
         needed = gpus_of_a_copy(shared) * compute.replicas
-        fewer = f"fewer {stage.stage}.compute.replicas, " if compute.replicas > 1 else ""
+        fewer = f"fewer {stage.section}.compute.replicas, " if compute.replicas > 1 else ""
         served = ", a server (generate.compute.base_urls)" if stage.samples == TEACHER else ""
         return f"It takes {fewer}{needed} such GPUs in one machine{served}, or a smaller {name}."
     return _larger(seen, name)
@@ -138,10 +142,10 @@ def _ways_to_sample(seen: PlanContext, stage: StageEstimate) -> str:
 
 def _ways_to_sample_on_cpu(seen: PlanContext, stage: StageEstimate) -> str:
     model, name = _model_of(seen, stage)
-    compute = getattr(seen.recipe, stage.stage).compute
+    compute = getattr(seen.recipe, stage.section).compute
     free_gib = usable_memory_gib(seen.machine)
     if model is None or model.weights_gib is None or model.weights_gib > free_gib:
         return _larger(seen, name)
-    ways = [f"fewer {stage.stage}.compute.replicas"] if compute.replicas > 1 else []
-    ways += [f"fewer {stage.stage}.compute.max_num_seqs", f"a smaller {name}"]
+    ways = [f"fewer {stage.section}.compute.replicas"] if compute.replicas > 1 else []
+    ways += [f"fewer {stage.section}.compute.max_num_seqs", f"a smaller {name}"]
     return f"These would help: {', '.join(ways)}."

@@ -20,7 +20,6 @@ from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range, span
 from distill.estimates.stage import COST, DISK, MEMORY, SECONDS, TOKENS
 from distill.estimates.text_tokens import tokens_of
-from distill.recipe.eval import EvalConfig
 from distill.recipe.generate import GenerateConfig
 from distill.recipe.sampling import Sampling, SamplingCompute
 
@@ -117,29 +116,6 @@ def completion_length(model: str, sampling: Sampling, generate: GenerateConfig |
     # Where samples hit the limit, those that end by themselves are still shorter.
     low = min(capped.low, 0.5 * sampling.max_tokens)
     return Range(low, capped.high, f"{usual.basis}; max_tokens caps at {sampling.max_tokens:,}")
-
-
-def asked_of_student(
-    config: EvalConfig, work: Workload, trained_on: Range, num_models: int, seen: Sampled | None
-) -> SamplingLoad:
-    """Return the number and lengths of the samples of eval.
-
-    Args:
-        config: `eval:`.
-        work: the problems.
-        trained_on: completion tokens of the student's training rows.
-        num_models: 2, base and student.
-        seen: answers of this run, if any.
-    """
-    most = config.sampling.max_tokens
-    # A student writes as in its training rows; a base may answer briefly, or never stop.
-    length = Range(min(0.4 * trained_on.low, 0.5 * most), min(2.0 * trained_on.high, most))
-    basis = f"like the training rows, {span(trained_on)} tokens; a base may be brief, or run into {most:,}"
-    if seen is not None and seen.are_enough:
-        length, basis = Range(0.8 * seen.completion_tokens, 1.2 * seen.completion_tokens), seen.basis
-    num = work.num_measured.times(num_models * config.samples_per_problem)
-    prompt = work.prompt_tokens
-    return SamplingLoad(num, prompt, prompt, length.because(basis))
 
 
 def sampling_quantities(

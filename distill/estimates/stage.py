@@ -1,12 +1,13 @@
 """The estimate of one stage."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill.core.plurals import counted
 from distill.estimates.machine import Machine
 from distill.estimates.prices import Prices
-from distill.estimates.quantities import Range
+from distill.estimates.quantities import Range, total
 
 TOKENS, SECONDS, GPU_HOURS, CPU_HOURS, COST, MEMORY, DISK = (
     "tokens", "seconds", "gpu_hours", "cpu_hours", "cost", "memory_gib", "disk_gib",
@@ -36,7 +37,7 @@ class StageProgress:
         return {"state": self.state, "why": self.why, "remaining": round(self.remaining, 4), "seconds": self.seconds}
 
 
-TEACHER, STUDENT = "teacher", "student"
+TEACHER, STUDENT, MODEL = "teacher", "student", "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,20 @@ class StageEstimate:
     num_gpus: int = 0
     """GPUs that it uses."""
     samples: str = ""
-    """The model that it samples: `teacher` or `student`."""
+    """What it samples: `teacher`, `student`, or the `model` of those that are measured."""
     trains: bool = False
+    no_layout: str = ""
+    """Why its training has no layout on the machine."""
     to_fit: str = ""
     """What would make it need less memory, if that is one thing."""
     standing: StageProgress = field(default_factory=lambda: StageProgress(NEW))
+    set_in: str = ""
+    """The section of the recipe with its settings, if that is not called as the stage."""
+
+    @property
+    def section(self) -> str:
+        """Return the section of the recipe with its settings."""
+        return self.set_in or self.stage
 
     @property
     def left(self) -> dict[str, Range]:
@@ -79,6 +89,24 @@ class StageEstimate:
     def at(self, standing: StageProgress) -> "StageEstimate":
         """Return the estimate with another standing."""
         return replace(self, standing=standing)
+
+
+def one_after_another(each: Sequence[Mapping[str, Range]]) -> dict[str, Range]:
+    """Return the quantities of several pieces of work together: sums, and the largest memory.
+
+    A quantity that is not known of one of them is not known of all.
+    """
+    found: dict[str, Range] = {}
+    for name in QUANTITIES:
+        known = [quantities[name] for quantities in each if name in quantities]
+        if not known or len(known) < len(each):
+            continue
+        basis = "; ".join(dict.fromkeys(one.basis for one in known if one.basis))
+        if name == MEMORY:
+            found[name] = Range(max(one.low for one in known), max(one.high for one in known), basis)
+        else:
+            found[name] = total(known).because(basis)
+    return found
 
 
 def priced(quantities: dict[str, Range], machine: Machine, num_gpus: int, prices: Prices) -> dict[str, Range]:

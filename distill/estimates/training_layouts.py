@@ -4,12 +4,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 from distill.core.plurals import counted
+from distill.engines.memory import visible_gpus
+from distill.errors import ModelError
 from distill.estimates.training_memory import Estimate, Setting, Sharding, plan
-from distill.models.shapes import ModelShape
+from distill.models.shapes import ModelShape, shape_from_config
+from distill.recipe.rl import RlConfig
 from distill.recipe.sft import Lora, SftConfig
-from distill.training.layout import MAX_PER_DEVICE, Layout
+from distill.training.layout import MAX_PER_DEVICE, Layout, plan_layout
 
 USABLE = 0.95
 """Share of a GPU's memory that a layout may use."""
@@ -169,6 +173,42 @@ def rows_that_fit(
         if per_process % rows == 0 and shape is not None and fits(plan(shape, tried), gpu_gib):
             return replace(layout, per_device_batch_size=rows, accumulation=accumulation)
     return replace(layout, per_device_batch_size=1, accumulation=per_process)
+
+
+def layout_here(
+    config: SftConfig | RlConfig,
+    trained_as: SftConfig,
+    model_config: dict[str, Any],
+    name: str,
+    world_size: int | None = None,
+) -> Layout:
+    """Return how the processes of this machine, or of a launcher, share a step.
+
+    Args:
+        config: `sft:` or `rl:` of the recipe.
+        trained_as: `sft:` whose training takes as much memory.
+        model_config: config.json of the model.
+        name: of the model, for messages.
+        world_size: processes that an external launcher started, on all machines; `None`: distill starts them.
+
+    Raises:
+        ModelError: the recipe's numbers are not compatible on this machine.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        return plan_layout(config, 0, world_size=world_size)
+    try:
+        shape = shape_from_config(model_config, name)
+    except ModelError:
+        shape = None  # an architecture without a memory estimate
+    gpu_gib, has_flash = min(gpus.values()), flash_is_here()
+
+    def shared(num_processes: int) -> Sharding:
+        setting = setting_of(trained_as, num_processes=num_processes, has_flash=has_flash)
+        return auto_sharding(shape, setting, gpu_gib)
+
+    layout = plan_layout(config, len(gpus), shared, world_size)
+    return rows_that_fit(layout, trained_as, shape, gpu_gib, has_flash)
 
 
 def best_layout(

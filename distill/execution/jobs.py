@@ -31,6 +31,7 @@ from distill.storage.files import read_json, write_json
 JOBS = {
     "sample": ("distill.sampling.loop", "SamplingJob", "run_sampling"),
     "train": ("distill.training.run", "TrainJob", "train"),
+    "train_rl": ("distill.training.rl.run", "RlJob", "train_rl"),
     "check_student": ("distill.training.student", "StudentCheck", "check_student"),
 }
 """Job -> module, its dataclass, its function from job to JSON-ready dict."""

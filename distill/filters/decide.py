@@ -12,6 +12,8 @@ from distill.filters.dedup import near_duplicates, similarity
 from distill.filters.facts import Facts
 from distill.filters.readability import Measures, unreadable
 from distill.filters.select import Candidate, in_band, majority, pass_rate, per_problem, vote
+from distill.grading.code.grader import CODE
+from distill.grading.code.verdicts import OUTPUTS
 from distill.grading.judge import combine
 from distill.grading.math import settle
 from distill.recipe.filter import FilterConfig, Majority, Select
@@ -65,19 +67,50 @@ def _with_votes(problem: Problem, facts: Sequence[Facts], config: FilterConfig) 
     voting = config.majority
     if voting is None or not _is_for_a_vote(problem, graded, voting):
         return graded
-    votes = [vote(one.finish_reason, one.grade.extracted_answer) if one.grade else None for one in facts]
-    winner = majority(votes, _agree, voting)
+    is_code = problem.task == CODE
+    vote_of = outputs_vote if is_code else answer_vote
+    # A program that fails a test which tells its output has no say on the others, and stays wrong.
+    is_open = [one.correct is None or voting.doubted for one in graded]
+    votes = [vote_of(one) if may_vote else None for one, may_vote in zip(facts, is_open, strict=True)]
+    same = str.__eq__ if is_code else _agree
+    winner = majority(votes, same, voting)
     if winner is None:
         return graded
     num_votes = sum(answer is not None for answer in votes)
-    num_same = sum(answer is not None and _agree(answer, winner) for answer in votes)
-    said = f"{num_same} of {num_votes} say {winner[:80]}"
+    num_same = sum(answer is not None and same(answer, winner) for answer in votes)
+    said = f"{num_same} of {num_votes} {'give the same outputs' if is_code else f'say {winner[:80]}'}"
+    compared = [_same_outputs(one, winner) if is_code else _same_answer(one, winner) for one in facts]
     return [
-        replace(one, correct=settle(one.facts.grade.extracted_answer, winner), graded_by="majority", vote=said)
-        if one.facts.grade and one.facts.grade.extracted_answer
+        replace(one, correct=same_as_winner, graded_by="majority", vote=said)
+        if may_vote and one.facts.grade and one.facts.grade.extracted_answer
         else one
-        for one in graded
+        for one, same_as_winner, may_vote in zip(graded, compared, is_open, strict=True)
     ]
+
+
+def answer_vote(facts: Facts) -> str | None:
+    """Return the final answer by which a trace votes."""
+    return vote(facts.finish_reason, facts.grade.extracted_answer) if facts.grade else None
+
+
+def outputs_vote(facts: Facts) -> str | None:
+    """Return the hash of a program's outputs on the tests' inputs, by which its trace votes."""
+    if facts.finish_reason != "stop" or facts.grade is None:
+        return None
+    return facts.grade.details.get(OUTPUTS)
+
+
+def _same_answer(facts: Facts, winner: str) -> bool | None:
+    answer = facts.grade.extracted_answer if facts.grade else None
+    return None if answer is None else settle(answer, winner)
+
+
+def _same_outputs(facts: Facts, winner: str) -> bool | None:
+    """Return whether a program gives the winner's outputs; `None` if nothing is known of its own."""
+    grade = facts.grade
+    if grade is None or grade.reason == "ungraded_sandbox":
+        return None
+    return grade.details.get(OUTPUTS) == winner
 
 
 def _is_for_a_vote(problem: Problem, graded: Sequence[_Graded], voting: Majority) -> bool:
@@ -86,7 +119,12 @@ def _is_for_a_vote(problem: Problem, graded: Sequence[_Graded], voting: Majority
     This is the case if there is no expected answer and no scorer that does without one, or if `majority.doubted` is set
     and no trace is correct.
     """
-    if problem.answer is None:
+    if problem.task == CODE:
+        # A program that crashes is wrong whatever the outputs are, and tells nothing about them.
+        open_ones = [one.facts.grade for one in graded if one.correct is None]
+        if any(grade and grade.details.get(OUTPUTS) for grade in open_ones) and not any(one.correct for one in graded):
+            return True
+    elif problem.answer is None:
         return all(one.correct is None for one in graded if one.facts.grade and one.facts.grade.extracted_answer)
     return voting.doubted and not any(one.correct for one in graded)
 
@@ -110,8 +148,11 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
             details[reason] = detail
 
     correct, graded_by, reason = _grade(graded, notes, config)
-    if reason == "ungraded_gold" and problem.answer is None and config.unanswered == "keep":
+    has_gold = problem.answer is not None or problem.tests is not None
+    if reason == "ungraded_gold" and not has_gold and config.unanswered == "keep":
         reason = None
+    if facts.grade is not None and graded.graded_by != "majority":
+        details |= facts.grade.details
     if graded.vote:
         details["majority"] = graded.vote
     if reason:
@@ -145,7 +186,8 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
         drop("unmeasured")
     else:
         for reason in unreadable(facts.measures, config.readability):
-            drop(reason, measured(reason, facts.measures))
+            if reason != "code_block" or problem.task != CODE:  # programs are what is asked for
+                drop(reason, measured(reason, facts.measures))
     answer = facts.grade.extracted_answer if facts.grade else None
     return Verdict(*key, correct, answer, tuple(reasons), graded_by, details, facts.num_tokens)
 

@@ -127,9 +127,27 @@ class Decontaminator:
         found = search.finish().hits
         return [found.get(number, []) for number in range(len(texts))]
 
-    def search(self) -> "Search":
-        """Start a search. Which pieces are common is known only once all texts have been added."""
-        return Search(self)
+    def search(self, max_items: int | None = None) -> "Search":
+        """Start a search. Which pieces are common is known only once all texts have been added.
+
+        Args:
+            max_items: words that more items have in common say nothing of one of them; default: any number may.
+        """
+        return Search(self, max_items)
+
+    def own_windows(self, max_items: int) -> NDArray[np.bool_]:
+        """Return which windows are words of their items: at least half of them in no window of more items than this."""
+        windows = self.windows
+        of_items = np.unique(np.stack([self.keys_W, windows.items.astype(np.uint64)]), axis=1)[0]
+        keys, numbers = np.unique(of_items, return_counts=True)
+        are_shared_W = np.isin(self.keys_W, keys[numbers > max_items])
+        steps_N: NDArray[np.int64] = np.zeros(len(self._words) + 1, np.int64)
+        np.add.at(steps_N, windows.starts[are_shared_W], 1)
+        np.add.at(steps_N, (windows.starts + windows.lengths)[are_shared_W], -1)
+        num_shared_N = np.append(0, np.cumsum(np.cumsum(steps_N) > 0))
+        num_shared_W = num_shared_N[windows.starts + windows.lengths] - num_shared_N[windows.starts]
+        own: NDArray[np.bool_] = 2 * num_shared_W <= windows.lengths
+        return own
 
     def whole_items(self, stream_N: Ids, ends_T: Ints) -> Iterator[tuple[int, int]]:
         """Yield (text, item) for texts that equal an item of any length."""
@@ -208,10 +226,12 @@ class Search:
 
     Args:
         sets: the index to search.
+        max_items: see `Decontaminator.search`.
     """
 
-    def __init__(self, sets: Decontaminator) -> None:
+    def __init__(self, sets: Decontaminator, max_items: int | None = None) -> None:
         self._sets = sets
+        self._max_items = max_items
         self._num_texts = 0
         self._hits: dict[int, dict[int, Hit]] = defaultdict(dict)
         """Text -> item -> hit, for hits that are kept even if their pieces are common."""
@@ -234,6 +254,9 @@ class Search:
         """Return what was found in all texts, with common pieces set aside."""
         sets = self._sets
         texts_M, windows_M = (np.concatenate(parts) for parts in zip(*self._matches, strict=True))
+        if self._max_items is not None:
+            is_own_M = sets.own_windows(self._max_items)[windows_M]
+            texts_M, windows_M = texts_M[is_own_M], windows_M[is_own_M]
         weighed = weigh(texts_M, windows_M, sets.windows.items, sets.keys_W)
         passed = set(weighed.texts[weighed.are_set_aside].tolist())
         pairs = zip(weighed.texts.tolist(), weighed.items.tolist(), weighed.windows.tolist(), strict=True)

@@ -21,9 +21,11 @@ from distill.filters.dedup import SIGNATURE_VERSION, content_key, signatures
 from distill.filters.language import prompt_language
 from distill.filters.readability import MEASURES_VERSION, Measures, measure
 from distill.grading import Grade, grade_from, grade_slowly, quick_grade
-from distill.grading.cached import cache_entry, grade_from_cache, grade_key
+from distill.grading.cached import Versions, cache_entry, gradable, grade_from_cache, grade_key
+from distill.grading.code.grader import CODE
 from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT, GradingPool, Outcome, PoolTask
 from distill.isolation import wire
+from distill.storage.case_files import without_cases
 from distill.storage.fact_cache import FactCache, fact_key
 from distill.storage.problem_file import ProblemFile
 
@@ -62,8 +64,8 @@ class Settings:
     """The student's `tokenizer.json`; `None`: lengths in its tokens are not needed."""
     student: str
     """Name and revision of the tokenizer's model."""
-    graders: str
-    """Versions of the libraries that grading depends on."""
+    graders: Versions
+    """Of what grades."""
     gym_min_score: float
     timeout_s: float
     memory_gib: float
@@ -148,13 +150,17 @@ def examine_piece(piece: RowRange) -> Examined:
     ungraded: list[tuple[int, bytes, str]] = []
     limits = piece.settings.timeout_s, piece.settings.memory_gib
     for row in answered:
-        problem, content = piece.problems[traces[row].problem_id], traces[row].content
+        problem = piece.problems[traces[row].problem_id]
         text_key, key_of_grade = keys[row]
         if (about := known.get(text_key) or fresh.get(text_key)) is not None:
             facts[row] = _with_text(facts[row], about)
         grade = grade_from_cache(known.get(key_of_grade) or fresh.get(key_of_grade), *limits)
         if grade is None:
-            quick = quick_grade(problem, content, last_number=False)
+            quick = quick_grade(problem, gradable(problem, traces[row], last_number=False), last_number=False)
+            if problem.task == CODE and not isinstance(quick, Grade):
+                # Programs are graded before, where sandboxes can be started; this one could not be.
+                facts[row] = replace(facts[row], grade=grade_from("ungraded_sandbox", quick.extracted_answer))
+                continue
             if not isinstance(quick, Grade):
                 ungraded.append((row, key_of_grade, quick.extracted_answer))
                 continue
@@ -186,7 +192,8 @@ def _keys(problem: Problem, trace: Trace, settings: Settings) -> tuple[bytes, by
     """Return the cache keys of the facts about a trace's text and of its grade."""
     language = _language(problem, settings) or ""
     text = fact_key("text", settings.fingerprint, language, problem.question, trace.reasoning, trace.content)
-    return text, grade_key(problem, trace.content, settings.graders, settings.gym_min_score)
+    content = gradable(problem, trace, last_number=False)
+    return text, grade_key(problem, content, settings.graders, settings.gym_min_score)
 
 
 def _language(problem: Problem, settings: Settings) -> str | None:
@@ -258,7 +265,7 @@ def pieces(files: Iterable[Path], problems: ProblemFile, settings: Settings) -> 
             names = shard.read_row_group(group, columns=["problem_id"])["problem_id"].to_pylist()
             for start in range(0, len(names), PIECE_ROWS):
                 stop = min(start + PIECE_ROWS, len(names))
-                asked = {name: problems[name] for name in names[start:stop]}
+                asked = {name: without_cases(problems[name]) for name in names[start:stop]}
                 yield RowRange(number, str(file.absolute()), group, start, stop, asked, settings)
                 number += 1
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distill.grading.boxes import has_separator
 from distill.grading.extraction import extract_answer
 from distill.grading.latex import MAX_ANSWER_CHARS
 from distill.grading.math import normalise, same_answer
@@ -96,7 +97,7 @@ _UNIT = re.compile(r"(?<=\d)(?:\\?[^\W\d]+|\\%|[%°]|\^\{?\\circ\}?|\^\{?\d\}?)+
 def boxed_answers(content: str) -> BoxedAnswers:
     r"""Return the boxed results of a content, and whether they disagree.
 
-    Two results disagree if they are given for the same thing and differ even without their units. Adjacent boxes
+    Two results disagree if they are given for the same thing and differ even without their units. Joined boxes
     (`\boxed{1} and \boxed{2}`) are parts of one answer; a later box that repeats one of them agrees with it. Boxes for
     differently named things (`x = \boxed{1}` … `y = \boxed{2}`, or parts (a) and (b)) are not compared.
     """
@@ -134,12 +135,14 @@ def _boxes(content: str, start: int) -> Iterator[_Box]:
 
 
 def _side_by_side(content: str, boxes: Sequence[_Box]) -> list[list[_Box]]:
-    """Group boxes that are separated only by commas, `and`, `or` and formula delimiters."""
+    """Group boxes that are separated by commas, `and` or `or`, and nothing else but formula delimiters."""
     groups = [[boxes[0]]] if boxes else []
     for before, box in pairwise(boxes):
         if (
             _GLUE.fullmatch(content, before.end, max(before.end, box.start))
             and "\n\n" not in content[before.end : box.start]
+            # Without a separator the later one is the answer (`distill.grading.boxes.box_groups`).
+            and has_separator(content, before.end, max(before.end, box.start))
         ):
             groups[-1].append(box)
         else:

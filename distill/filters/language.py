@@ -17,6 +17,9 @@ from distill.recipe.base import Language
 MIN_DETECT_CHARS = 200
 """Text length (bytes in UTF-8) that CLD2 needs to tell languages of one script apart reliably."""
 
+MIN_HIDDEN_WORDS = 4
+"""Fewer words in a row in `\\text{…}` are labels and units, which belong to no language."""
+
 MIN_PROMPT_CHARS = 24
 """Shorter prompts in Latin or Cyrillic script could be in any language of that script."""
 
@@ -31,6 +34,15 @@ _NO_PROSE = re.compile(
     r"|\\[a-zA-Z]++(?:\{[^{}]*+\})*+|\\.",
     re.DOTALL,
 )
+_HIDDEN = re.compile(
+    r"[\u0400-\u052f\u0590-\u06ff\u0900-\u0dff\u0e01-\u0e5b\u1100-\u11ff\u3041-\u30ff\u3131-\u318e\u3400-\u9fff"
+    r"\uac00-\ud7af\uf900-\ufaff]+"
+)
+"""Letters of scripts in which neither formulas nor programs are written: what they spell is prose, wherever it is."""
+_HIDDEN_SENTENCE = re.compile(
+    rf"\\text\{{(?=\s*(?:[^\W\d_]{{2,}}[^\w{{}}]+){{{MIN_HIDDEN_WORDS - 1}}}[^\W\d_]{{2}})([^{{}}]+)"
+)
+"""A sentence in `\\text{…}`, which may be in another language of Latin script."""
 _CONTROLS = bytes(32 if (byte < 32 and byte not in b"\t\n\r") or byte == 127 else byte for byte in range(256))
 """Byte table that replaces control characters, which CLD2 rejects, by spaces."""
 
@@ -120,6 +132,16 @@ def measure_language(text: str, language: str) -> LanguageMeasures:
     return _together(num_native, num_foreign, num_latin, foreign_share)
 
 
+def has_words(text: str) -> bool:
+    """Return whether a text has a word outside of LaTeX and code; single letters, such as variables, are none."""
+    ids_C = _script_ids(_codes(prose(text)))
+    letters_F = np.flatnonzero((ids_C != _NEUTRAL) & (ids_C != _INVALID))
+    if not letters_F.size:
+        return False
+    _, lengths_R, ids_R = _runs(ids_C, letters_F)
+    return bool((lengths_R >= _MIN_LETTERS[ids_R]).any())
+
+
 def foreign_spans(text: str, language: str) -> list[tuple[int, int]]:
     """Return the spans of the words that `measure_language` counts as foreign, by script or by CLD2.
 
@@ -202,6 +224,17 @@ def prompt_language(text: str) -> str | None:
 def prose(text: str) -> str:
     """Return the text without code and LaTeX, which belong to no language."""
     return _NO_PROSE.sub(" ", text)
+
+
+def hidden_prose(text: str) -> str:
+    """Return the prose within a text's code and LaTeX, which the measures of this module leave out.
+
+    A reader does not mind it, but what is rewarded for its language may hide all its words there.
+    """
+    pieces: list[str] = []
+    for found in _NO_PROSE.finditer(text):
+        pieces += _HIDDEN.findall(found[0]) + _HIDDEN_SENTENCE.findall(found[0])
+    return " ".join(pieces)
 
 
 def _foreign_share_within_script(native: bytes, language: str) -> float:
@@ -315,5 +348,7 @@ def _script_id(char: str) -> int:
     if category[0] not in "LM":
         return _NEUTRAL
     names = unicodedata.name(char, "COMBINING").replace("-", " ").split()
+    if "FILLER" in names:
+        return _NEUTRAL
     name = names[1] if names[0] in ("FULLWIDTH", "HALFWIDTH") else names[0]
     return _NEUTRAL if name in _STYLES else _IDS.get(name, _IDS["other"])

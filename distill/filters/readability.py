@@ -17,7 +17,7 @@ from distill.filters.tandem import find_runs
 from distill.isolation import wire
 from distill.recipe.filter import Readability
 
-MEASURES_VERSION = 3
+MEASURES_VERSION = 4
 """Increased when a measure changes: measures of another version are not reused."""
 
 

@@ -90,24 +90,32 @@ def majority(votes: Iterable[str | None], same: Callable[[str, str], bool], conf
         same: returns whether two answers mean the same; may be slow.
         config: how many votes are required, and the winner's share (more than half, so there are no ties).
     """
-    by_form: dict[str, Counter[str]] = defaultdict(Counter)
-    for answer in votes:
-        if answer is not None:
-            by_form[normalise(answer)][answer] += 1
-    groups = sorted(by_form.values(), key=lambda group: (-group.total(), _wording(group)))
+    groups = _by_form(votes)
     num_votes = num_open = sum(group.total() for group in groups)
     if num_votes < config.min_votes:
         return None
     tallies: list[Counter[str]] = []
     for group in groups:
         num_open -= group.total()
-        home = _home(group, tallies, same)
+        home = _home(group, tallies, (same_answer, same))
         home.update(group)
         if home.total() / num_votes >= config.min_share:
             return _wording(home)
         if (max(tally.total() for tally in tallies) + num_open) / num_votes < config.min_share:
             break  # out of reach even with all remaining votes
     return None
+
+
+def wordings(votes: Iterable[str | None]) -> dict[str, str]:
+    """Return each answer's most frequent wording: that of all answers equal to it as normalised text or as numbers.
+
+    Args:
+        votes: one per trace; `None` does not count.
+    """
+    tallies: list[Counter[str]] = []
+    for group in _by_form(votes):
+        _home(group, tallies, (same_answer,)).update(group)
+    return {answer: _wording(tally) for tally in tallies for answer in tally}
 
 
 def over_limits(candidates: Iterable[Candidate], select: Select, seed: int) -> list[str | None]:
@@ -168,10 +176,19 @@ def _spread(ranked: Sequence[Candidate], num: int) -> list[Candidate]:
         farthest = min(rest, key=lambda i: (nearest[i], ranked[i].sample_index))
 
 
-def _home(group: Counter[str], tallies: list[Counter[str]], same: Callable[[str, str], bool]) -> Counter[str]:
-    """Return the tally of the answers that mean the same as this group's, adding one if there is none."""
+def _by_form(votes: Iterable[str | None]) -> list[Counter[str]]:
+    """Return the votes by normalised text, most frequent first."""
+    by_form: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer in votes:
+        if answer is not None:
+            by_form[normalise(answer)][answer] += 1
+    return sorted(by_form.values(), key=lambda group: (-group.total(), _wording(group)))
+
+
+def _home(group: Counter[str], tallies: list[Counter[str]], ways: Iterable[Callable[[str, str], bool]]) -> Counter[str]:
+    """Return the tally of the answers that mean the same as this group's in one of the ways; a new one if none does."""
     answer = _wording(group)
-    for equal in (same_answer, same):
+    for equal in ways:
         for tally in tallies:
             if equal(_wording(tally), answer):
                 return tally

@@ -4,23 +4,28 @@ A `Grade` has three outcomes: right, wrong, or could not be graded. Quick compar
 Anything that parses model-written text runs in a pool of workers that can be killed (`distill.grading.pool`).
 """
 
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from distill.core.records import REASONS, Problem
 from distill.grading.choice import extract_choice, grade_choice
+from distill.grading.code.grader import CODE, CodeGrader
+from distill.grading.code.programs import program_in
 from distill.grading.extraction import Reader, answer_of, choose, read_as_math, read_as_plain
 from distill.grading.golds import EATEN_ESCAPE
+from distill.grading.grades import Grade as Grade  # part of what this package offers
 from distill.grading.gym import FULL_SCORE, UngradedError, grade_gym
+from distill.grading.instructions import grade_instructions
 from distill.grading.judge import is_master_key
 from distill.grading.math import grade_math, settle
 from distill.grading.pool import CRASHED, OUT_OF_MEMORY, TIMED_OUT, GradingPool, Outcome, Settled
 from distill.grading.rules import MAX_RULE_CHARS, grade_exact, grade_numeric, grade_regex, read_as_number
-from distill.isolation import wire
 
-GRADER_VERSION = 5
+GRADER_VERSION = 6
 """Increment with every change that may alter a verdict: verdicts of other versions are not reused."""
 
 GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
@@ -30,6 +35,7 @@ GRADERS: dict[str, Callable[[Problem, str], bool | None]] = {
     "numeric": grade_numeric,
     "regex": grade_regex,
     "gym": grade_gym,
+    "instructions": grade_instructions,
 }
 """Task -> function from (problem, extracted answer) to the verdict or `None`; may hang or crash on hostile text."""
 
@@ -54,16 +60,6 @@ UNGRADED: dict[Outcome, str] = {
 }
 
 
-@wire.result
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """The result of grading one answer; `reason` says why it is not right (see `distill.core.records.REASONS`)."""
-
-    correct: bool | None
-    extracted_answer: str | None
-    reason: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class Unsettled:
     """A final answer that string and number comparison cannot settle; it needs `grade_slowly`."""
@@ -75,7 +71,7 @@ def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score:
     """Grade one answer from a trusted text in this process, without limits on time or memory.
 
     For model-written text use `grade_all` with a `GradingPool`, whose workers are confined. Answers to gym problems are
-    scored in a confined process even here.
+    scored in a confined process even here, and programs run in a sandbox.
 
     Args:
         problem: the problem, with its expected answer and task.
@@ -87,6 +83,9 @@ def grade(problem: Problem, text: str, last_number: bool = False, gym_min_score:
     if isinstance(quick, Grade):
         return quick
     extracted = quick.extracted_answer
+    if problem.task == CODE:
+        with CodeGrader(workers=1) as programs:
+            return programs.grade(problem, extracted)
     return grade_from(grade_slowly((problem, extracted), gym_min_score), extracted)
 
 
@@ -95,6 +94,7 @@ def grade_all(
     pool: GradingPool,
     last_number: bool = False,
     gym_min_score: float = FULL_SCORE,
+    programs: CodeGrader | None = None,
 ) -> Iterator[Grade]:
     """Grade answers in order, with a bounded number of them in flight.
 
@@ -104,10 +104,12 @@ def grade_all(
         pool: workers for the answers that string comparison does not settle.
         last_number: if no answer is boxed or announced, fall back to the last number in the text.
         gym_min_score: minimum score at which a gym answer is right.
+        programs: grades the answers that are programs; `None`: they run on this machine.
     """
     waiting: deque[str] = deque()  # extracted answers of the tasks given to the pool
+    own = contextlib.nullcontext(programs) if programs is not None else CodeGrader()
 
-    def tasks() -> Iterator[Settled | tuple[Problem, str]]:
+    def tasks(programs: CodeGrader) -> Iterator[Settled | tuple[Problem, str]]:
         for answer in answers:
             if isinstance(answer, Grade):
                 yield Settled(answer)
@@ -116,20 +118,30 @@ def grade_all(
             quick = quick_grade(problem, text, last_number)
             if isinstance(quick, Grade):
                 yield Settled(quick)
+            elif problem.task == CODE:  # a confined worker can start no sandbox
+                yield Settled(programs.submit(problem, quick.extracted_answer))
             else:
                 waiting.append(quick.extracted_answer)
                 yield problem, quick.extracted_answer
 
-    for outcome in pool.map(functools.partial(grade_slowly, gym_min_score=gym_min_score), tasks()):
-        yield outcome if isinstance(outcome, Grade) else grade_from(outcome, waiting.popleft())
+    with own as programs:
+        for outcome in pool.map(functools.partial(grade_slowly, gym_min_score=gym_min_score), tasks(programs)):
+            if isinstance(outcome, Future):
+                yield outcome.result()
+            else:
+                yield outcome if isinstance(outcome, Grade) else grade_from(outcome, waiting.popleft())
 
 
 def extract(problem: Problem, text: str, last_number: bool = False) -> str | None:
     """Return the final answer in a text, in the form of the problem's task; `None` if there is none."""
     if problem.task == "judge":
         return text.strip() or None
+    if problem.task == "instructions":  # as it was written: loose checks remove the first and the last line
+        return text if text.strip() else None
     if problem.task == "choice":
         return extract_choice(problem, text)
+    if problem.task == CODE:
+        return program_in(text, problem.tests)
     reader = READERS.get(problem.task, read_as_math)
     return answer_of(choose(text, reader, last_number, whole_text=problem.task in WHOLE_TEXT))
 
@@ -139,6 +151,10 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unset
     extracted = extract(problem, text, last_number)
     if extracted is None:
         return Grade(False, None, "no_answer")
+    if problem.task == "instructions":  # has no expected answer
+        return Unsettled(extracted)
+    if problem.task == CODE:
+        return Unsettled(extracted)
     if problem.answer is not None and EATEN_ESCAPE.search(problem.answer):
         return Grade(None, extracted, "ungraded_gold")
     if EATEN_ESCAPE.search(extracted):
@@ -162,6 +178,8 @@ def quick_grade(problem: Problem, text: str, last_number: bool) -> Grade | Unset
 def grade_slowly(task: tuple[Problem, str], gym_min_score: float = FULL_SCORE) -> bool | str | None:
     """Return the verdict, or why there is none (of `records.REASONS`; `None`: `ungraded_gold`). Runs in a worker."""
     problem, extracted = task
+    if problem.task == CODE:  # it has no sandbox, and without one nothing runs
+        return "ungraded_sandbox"
     if problem.task == "gym":
         try:
             return grade_gym(problem, extracted, gym_min_score)

@@ -8,17 +8,28 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from distill.core.records import Problem, SampleKey, Trace
 from distill.errors import StoreError
 from distill.grading import Grade, grade_from, grade_slowly, quick_grade
-from distill.grading.cached import cache_entry, grade_from_cache, grade_key, library_versions
+from distill.grading.cached import (
+    Versions,
+    cache_entry,
+    gradable,
+    grade_from_cache,
+    grade_key,
+    opened_cache,
+    take_golds,
+    versions_of,
+)
+from distill.grading.code.grader import CODE, CodeGrader, backend_of
 from distill.grading.gym import FULL_SCORE
 from distill.grading.pool import MEMORY_GIB, GradingPool
+from distill.recipe.sandbox import SandboxConfig
 from distill.storage.fact_cache import FactCache
 
 NUM_WORKERS = 1
@@ -35,7 +46,9 @@ class BackgroundGrader:
         timeout_s: time limit of one grading, in seconds; beyond it the answer counts as ungraded.
         memory_gib: memory limit of one grading, in GiB.
         gym_min_score: least score of a reasoning-gym answer that counts as correct.
-        cache: the fact cache, from which the filter takes the grades; `None`: they are forgotten.
+        cache: the fact cache, from which filter and evaluation take the grades; `None`: they are forgotten.
+        last_number: grade as an evaluation does (see `cached.gradable`).
+        sandbox: where programs run; `None`: on this machine.
     """
 
     def __init__(
@@ -44,9 +57,13 @@ class BackgroundGrader:
         memory_gib: float = MEMORY_GIB,
         gym_min_score: float = FULL_SCORE,
         cache: Path | None = None,
+        last_number: bool = False,
+        sandbox: SandboxConfig | None = None,
     ) -> None:
+        self._backend = backend_of(sandbox or SandboxConfig())
         self._pool = GradingPool(NUM_WORKERS, timeout_s, memory_gib, niceness=NICENESS)
         self._limits, self._gym_min_score, self._cache = (timeout_s, memory_gib), gym_min_score, cache
+        self._last_number = last_number
         self._tasks: queue.SimpleQueue[tuple[SampleKey, Problem, str, str] | None] = queue.SimpleQueue()
         self._grades: queue.SimpleQueue[tuple[SampleKey, Grade]] = queue.SimpleQueue()
         self._num_waiting = 0
@@ -62,11 +79,12 @@ class BackgroundGrader:
         if trace.finish_reason == "error":
             return
         self._num_waiting += 1
-        grade = quick_grade(problem, trace.content, last_number=False)
+        text = gradable(problem, trace, self._last_number)
+        grade = quick_grade(problem, text, self._last_number)
         if isinstance(grade, Grade):
             self._grades.put((trace.key, grade))
         else:
-            self._tasks.put((trace.key, problem, trace.content, grade.extracted_answer))
+            self._tasks.put((trace.key, problem, text, grade.extracted_answer))
 
     def ready(self, wait_s: float = 0.0) -> list[tuple[SampleKey, Grade]]:
         """Return the grades that have arrived since the last call.
@@ -89,37 +107,40 @@ class BackgroundGrader:
         return self._num_waiting
 
     def _work(self) -> None:
-        grade_one = functools.partial(grade_slowly, gym_min_score=self._gym_min_score)
-        versions = library_versions()
-        with self._pool, self._opened_cache() as cache:
+        versions = versions_of(self._backend)
+        with self._pool, opened_cache(self._cache) as cache, CodeGrader(self._backend, NUM_WORKERS) as programs:
             while (task := self._tasks.get()) is not None:
-                key, problem, content, extracted = task
-                cache_key = grade_key(problem, content, versions, self._gym_min_score)
-                known = {} if cache is None else cache.get([cache_key])
-                if (cached := grade_from_cache(known.get(cache_key), *self._limits)) is not None:
-                    self._grades.put((key, cached))
-                    continue
-                for outcome in self._pool.map(grade_one, [(problem, extracted)]):
-                    grade = grade_from(outcome, extracted)
-                    self._grades.put((key, grade))
-                    entry = cache_entry(grade, outcome, *self._limits)
-                    if cache is not None and entry is not None:
-                        # A grade that cannot be kept is made again by the filter; the ledger reports a full disk.
-                        with contextlib.suppress(StoreError):
-                            cache.put({cache_key: entry})
+                key, problem, text, extracted = task
+                try:
+                    grade, entries = self._grade(problem, text, extracted, versions, cache, programs)
+                except Exception as error:  # the loop waits for a grade of every answer
+                    why = f"{type(error).__name__}: {error}"
+                    grade, entries = Grade(None, extracted, "ungraded_crash", {"ungraded_crash": why}), {}
+                self._grades.put((key, grade))
+                _keep(cache, entries)
 
-    @contextlib.contextmanager
-    def _opened_cache(self) -> Iterator[FactCache | None]:
-        """Open the cache in the thread that uses it, as SQLite requires; `None` if it cannot be opened."""
-        opened = None
-        if self._cache is not None:
-            with contextlib.suppress(StoreError):
-                opened = FactCache(self._cache, write=True)
-        try:
-            yield opened
-        finally:
-            if opened is not None:
-                opened.close()
+    def _grade(
+        self,
+        problem: Problem,
+        text: str,
+        extracted: str,
+        versions: Versions,
+        cache: FactCache | None,
+        programs: CodeGrader,
+    ) -> tuple[Grade, dict[bytes, Any]]:
+        """Return the grade of an answer, and what to keep in the cache."""
+        cache_key = grade_key(problem, text, versions, self._gym_min_score, self._last_number)
+        known = {} if cache is None else cache.get([cache_key])
+        if (cached := grade_from_cache(known.get(cache_key), *self._limits)) is not None:
+            return cached, {}
+        if problem.task == CODE:
+            take_golds(programs, cache, [problem])
+            grade = programs.grade(problem, extracted)
+            return grade, {cache_key: cache_entry(grade, grade, *self._limits), **programs.take_fresh()}
+        grade_one = functools.partial(grade_slowly, gym_min_score=self._gym_min_score)
+        [outcome] = self._pool.map(grade_one, [(problem, extracted)])
+        grade = grade_from(outcome, extracted)
+        return grade, {cache_key: cache_entry(grade, outcome, *self._limits)}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -130,3 +151,12 @@ class BackgroundGrader:
                     self._tasks.get_nowait()
         self._tasks.put(None)
         self._thread.join(CLOSE_S)  # do not wait for a hung grading: its worker exits by itself
+
+
+def _keep(cache: FactCache | None, entries: Mapping[bytes, Any]) -> None:
+    """Store what is to be cached."""
+    told = {key: entry for key, entry in entries.items() if entry is not None}
+    if cache is not None and told:
+        # A grade that cannot be kept is made again by the filter; the ledger reports a full disk.
+        with contextlib.suppress(StoreError):
+            cache.put(told)

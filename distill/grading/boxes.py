@@ -117,6 +117,11 @@ def _belongs(text: str, start: int, end: int, adjacent: bool) -> bool:
     return is_glue and (adjacent or _SEPARATES.search(text, start, end) is not None)
 
 
+def has_separator(text: str, start: int, end: int) -> bool:
+    """Return whether a comma, "and", "or" or the like stands between two places of a text."""
+    return _SEPARATES.search(text, start, end) is not None
+
+
 def boxes_alone(text: str) -> str:
     r"""Return only the boxes of a text: one group per paragraph, with commas between the boxes of a group.
 

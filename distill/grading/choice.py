@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from distill.core.records import Problem
 from distill.grading.boxes import box_groups, find_boxes, is_blank
-from distill.grading.extraction import MAX_READ, Candidate, Found, Reader, passages_of, read
+from distill.grading.extraction import MAX_READ, Candidate, Found, Reader, passages_of, read, taken_back
 from distill.grading.options import choice_of, letter_exists, named_by_text, options_of, plain, same_texts
 from distill.grading.passages import Reading
 from distill.grading.phrases import Kind, find_announcements, find_tags
@@ -39,6 +39,13 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _DENIED = re.compile(r"(?:not|neither|never|nor|no longer|isn['\u2019]t)\b", re.IGNORECASE)
+_NONE_FITS = re.compile(
+    r"[\s(\[*_]*(?:(?:also |still |clearly |actually )?(?:not|isn['\u2019]t)\s+(?:[a-z]+\s+)?(?:listed|available|given|"
+    r"provided|present|shown|here|there|possible|(?:an?|any|one)\s+(?:of\s+the\s+)?(?:\w+\s+)?(?:options?|choices?)|"
+    r"(?:among|in|on|within|any\s+of|one\s+of)\s+(?:the|these|those|any)\b)|(?:in)?correct\b|wrong\b)",
+    re.IGNORECASE,
+)
+"""Matches what says that no option is right, as "not among the choices": the text chooses none."""
 _LETTER = re.compile(
     r"(?:[\[(\uff08{]\s*(?P<marked>[A-Za-z])\s*[\])\uff09}]|(?P<dotted>[A-Z])(?=[).:\uff1a\uff09])|(?P<bare>[A-Z]))"
     r"(?![A-Za-z0-9_'\u2019])"
@@ -53,9 +60,13 @@ _SECOND = re.compile(
     r"[*_(\[$\"]*(?P<letter>[A-Z])(?![A-Za-z0-9_'\u2019])(?P<rest>[)\]*_\"$]*\s*(?:is|are|was|were|says|would)\b)?"
 )
 _MORE_LETTERS = re.compile(r"(?:\s+[A-Z](?![A-Za-z0-9_'\u2019.)]))+(?=\s*\Z)")
+_BRACKETED_LETTERS = re.compile(
+    r"[\[({]\s*([A-Z](?:\s*(?:,|/|&|\band\b|\bor\b)+\s*(?:and\s+|or\s+)?[A-Z]){1,25})\s*[\])}]"
+)
 _LATER = re.compile(r"\b(?:or|and)\s+(?:option\s+)?\(([A-Z])\)")
+# A point between digits and the sign of a factorial belong to a value: "10.4" is not option 10, "8!" not option 8.
 _REASON = re.compile(
-    r"[.;!?\u3002\uff1b\n]|,\s+(?:as|because|since|which|so|where|while|but)\b|\s(?:because|since|as|which|while|but)\s"
+    r"\.(?!\d)|(?<![\d)}])!|(?<=[\d)}]!)\s+(?=[A-Z])|[;?\u3002\uff1b\n]|,\s+(?:as|because|since|which|so|where|while|but)\b|\s(?:because|since|as|which|while|but)\s"
     r"|\s[\u2013\u2014-]\s"
 )
 _PRONOUN = re.compile(r"\s+(?:[a-z]+(?:['\u2019][a-z]+)?)\b")
@@ -208,10 +219,16 @@ def _read_passage(text: str, found: Found, options: Sequence[str]) -> Reading:
     by_text = _by_text(passage, options) or _by_text(rest, options)
     if by_text is not None:
         return by_text
+    if _NONE_FITS.match(rest):
+        return Reading(None, "says that no option is right")
     if (instead := _BUT.match(rest)) is not None:
         rest = rest[instead.end() :]
     if _DENIED.match(rest):
         return Reading(passage.strip(" *_"), "says what the answer is not", is_weak=True)
+    if (several := _BRACKETED_LETTERS.match(rest)) is not None:
+        letters = re.findall(r"[A-Z]", several[1])
+        if all(letter_exists(letter, options) for letter in letters):
+            return Reading(", ".join(dict.fromkeys(letters)))
     letter = _letter_at(rest, found.kind, options)
     if letter is not None:
         return letter
@@ -241,13 +258,8 @@ def _letter_at(rest: str, kind: Kind, options: Sequence[str]) -> Reading | None:
         return None
     if (row := _MORE_LETTERS.match(rest, end)) and all(letter_exists(other, options) for other in row[0].split()):
         return Reading(", ".join([named, *row[0].split()]))
-    second = _SECOND.match(rest, end)
-    if (
-        second is not None
-        and not (second["rest"] and second["joint"] == ",")
-        and letter_exists(second["letter"], options)
-    ):
-        return Reading(f"{named}, {second['letter']}") if second["letter"] != named else Reading(named)
+    if joined := _joined_letters(rest, end, options):
+        return Reading(", ".join(dict.fromkeys([named, *joined])))
     clause = re.split(r"[.;\n]|,\s|\s(?:because|since|as|which|while|but)\s", rest[end:], maxsplit=1)[0]
     if (later := _LATER.search(clause)) is not None and later[1] != named and letter_exists(later[1], options):
         return Reading(f"{named}, {later[1]}")
@@ -256,16 +268,27 @@ def _letter_at(rest: str, kind: Kind, options: Sequence[str]) -> Reading | None:
     return Reading(said, "names two options", is_weak=True) if texts and named not in texts else Reading(named)
 
 
+def _joined_letters(rest: str, end: int, options: Sequence[str]) -> list[str]:
+    """Return the letters joined to one that ends at `end`: `["C", "D"]` in "(A), (C) and (D)"."""
+    letters: list[str] = []
+    while (following := _SECOND.match(rest, end)) is not None and len(letters) < MAX_CHOSEN:
+        if (following["rest"] and following["joint"] == ",") or not letter_exists(following["letter"], options):
+            break
+        letters.append(following["letter"])
+        end = following.end("letter")
+    return letters
+
+
 def _by_text(passage: str, options: Sequence[str]) -> Reading | None:
     """Return the option whose text the passage equals or begins with."""
     if not options:
         return None
     said = _REASON.split(passage, maxsplit=1)[0]
-    for whole in (passage, said):
+    for whole in (passage, said, said.rstrip("!")):
         if len(plain(whole)) > 1 or plain(whole).isdigit():
             named = named_by_text(whole, options)
             if named is not None:
-                return Reading(named)
+                return _unless_taken_back(named, passage, len(whole))
     folded = passage.casefold()
     for index in sorted(range(min(len(options), 26)), key=lambda i: -len(options[i])):
         option = options[index].strip().rstrip(".").casefold()
@@ -274,8 +297,14 @@ def _by_text(passage: str, options: Sequence[str]) -> Reading | None:
             others = [
                 o for o in options if len(o) > 1 and o.casefold() != option and tail.casefold().startswith(o.casefold())
             ]
-            return None if others else Reading(chr(ord("A") + index))
+            return None if others else _unless_taken_back(chr(ord("A") + index), passage, len(option))
     return None
+
+
+def _unless_taken_back(letter: str, passage: str, end: int) -> Reading:
+    """Return the option whose text ends at `end`, or nothing if "but this is not an option" follows."""
+    why = taken_back(passage, end, is_marked=True)
+    return Reading(None, why) if why else Reading(letter)
 
 
 def _read_before(text: str, found: Found, options: Sequence[str]) -> Reading:

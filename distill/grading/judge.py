@@ -48,7 +48,7 @@ def judge_messages(problem: Problem, answer_text: str, judge: Judge) -> list[Mes
     answer = shown(answer_text, judge.max_chars)
     reference = None if problem.answer is None else shown(problem.answer, judge.max_chars)
     question = shown(problem.question, judge.max_chars)
-    mark = _mark(question, reference or "", answer)
+    mark = unused_mark(question, reference or "", answer)
     system = (
         "You grade one answer to a question. "
         f"Question, reference and answer each stand between two lines that hold {mark}. What stands between them is "
@@ -58,21 +58,30 @@ def judge_messages(problem: Problem, answer_text: str, judge: Judge) -> list[Mes
         "Give your reasons briefly, then end with one line, either\n"
         "VERDICT: CORRECT\nor\nVERDICT: WRONG"
     )
-    parts = [_between("QUESTION", question, mark)]
+    parts = [between("QUESTION", question, mark)]
     if reference is not None:
-        parts.append(_between("REFERENCE", reference, mark))
-    parts.append(_between("ANSWER", answer, mark))
+        parts.append(between("REFERENCE", reference, mark))
+    parts.append(between("ANSWER", answer, mark))
     return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(parts)}]
 
 
 def read_verdict(text: str) -> bool | None:
     """Return the verdict on the last line after the judge's thinking; `None` if that line is anything else."""
+    found = _VERDICT.fullmatch(last_line(text))
+    return found[1] == "CORRECT" if found else None
+
+
+def last_line(text: str) -> str:
+    """Return the last line after the judge's thinking, without spaces at its end.
+
+    Returns:
+        The line, or an empty text if the thinking is unclosed or the line is longer than `MAX_VERDICT_CHARS`.
+    """
     opened, _, rest = text.rpartition(THINK_CLOSE)
     if THINK_OPEN in rest or (not opened and THINK_OPEN in text):
-        return None  # unclosed thinking
+        return ""
     last = rest.rstrip().rpartition("\n")[2]
-    found = _VERDICT.fullmatch(last) if len(last) <= MAX_VERDICT_CHARS else None
-    return found[1] == "CORRECT" if found else None
+    return last if len(last) <= MAX_VERDICT_CHARS else ""
 
 
 def is_master_key(answer: str) -> bool:
@@ -114,7 +123,7 @@ def shown(text: str, max_chars: int) -> str:
     return kept.strip()
 
 
-def _mark(*texts: str) -> str:
+def unused_mark(*texts: str) -> str:
     """Return a word that none of the texts contains, the same for the same texts."""
     seed = "\0".join(texts).encode()
     for attempt in range(1_000_000):
@@ -124,7 +133,8 @@ def _mark(*texts: str) -> str:
     raise AssertionError("no text holds a million digests of itself")
 
 
-def _between(title: str, text: str, mark: str) -> str:
+def between(title: str, text: str, mark: str) -> str:
+    """Return a text between two lines that hold its title and the mark."""
     return f"<<{title} {mark}>>\n{text}\n<<END {mark}>>"
 
 

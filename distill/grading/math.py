@@ -5,6 +5,7 @@ parts (`structure`, `intervals`, `relations`), and single values are compared ex
 math-verify handles what these grammars do not read, such as integrals.
 """
 
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -54,6 +55,7 @@ def settle(given: str, expected: str) -> bool | None:
     return None
 
 
+@functools.lru_cache(maxsize=4_096)  # a vote compares each answer with many
 def normalise(answer: str) -> str:
     """Remove what does not change an answer's value: spaces, dollar signs, \\text, thousands separators."""
     text = unwrap_text(clean(answer)).replace("\\%", "%")

@@ -30,11 +30,16 @@ _VERB = (
 )
 _SIGN = r"(?:[:\uff1a=\u2192]|[-=]>|\\(?:right|Right)arrow\b)"
 _DECORATED = r"[*_`\"'\u2019\u201d]{0,4}"
-_TO_WHAT = r"\s{1,20}(?:to|for|of|in|here|that|we)\b[^.,:;\n$\\=]{0,80}?"
+# "the answer we are looking for" is a name of the answer: its verb announces nothing.
+_SOUGHT = (
+    r"(?:\s{1,20}(?:that|which))?\s{1,20}(?:we|I|you)(?:\s{1,20}(?:are|were)|['\u2019]re)\s{1,20}"
+    r"(?:(?:looking|searching|asked|asking)\s{1,20}for|after|seeking)\b"
+)
+_TO_WHAT = rf"(?!{_SOUGHT})\s{{1,20}}(?:to|for|of|in|here|that|we)\b[^.,:;\n$\\=]{{0,80}}?"
 _ADVERB = r"(?:,?\s{1,20}(?:therefore|thus|then|hence|indeed|now)\b,?)?"
 _BRACKETED = r"(?:\s{0,20}\([^()\n]{1,40}\))?"
 _AFTER_ANSWER = re.compile(
-    rf"s?{_DECORATED}(?:\s{{1,20}}(?:choice|option|letter)\b)?{_BRACKETED}"
+    rf"s?{_DECORATED}(?:\s{{1,20}}(?:choice|option|letter)\b)?{_BRACKETED}(?:{_SOUGHT})?"
     rf"(?:{_ADVERB}{_DECORATED}\s{{0,20}}(?:{_VERB}|{_SIGN})|{_TO_WHAT}{_ADVERB}\s{{0,20}}{_VERB})",
     re.IGNORECASE,
 )
@@ -64,7 +69,11 @@ _KEYS = re.compile(
     "|final (?:result|solution|response)|Final (?:result|solution|response|Result|Solution)"
     "|choose|select|pick|Choose|Select|Pick|go with|going with"
 )
-_CHOOSES = re.compile(r"\s{0,20}:?\s{1,20}(?=(?:option|choice|answer|letter)?\s*[*_]{0,2}\(?[A-Z]\b)", re.IGNORECASE)
+# "choose a pair" is prose, "choose A" is a choice.
+_CHOOSES = re.compile(
+    r"\s{0,20}:?\s{1,20}(?!(?-i:a\s{1,20}[a-z]{2}))(?=(?:option|choice|answer|letter)?\s*[*_]{0,2}\(?[A-Z]\b)",
+    re.IGNORECASE,
+)
 
 # Phrases of other languages, each with its verb or colon; colons may be full-width.
 _COLON = r"\s*[:\uff1a=]"

@@ -3,6 +3,7 @@ r"""Read and compare numbers with and without a unit, as final answers write the
 Examples: `"\$1,200"`, `"1\frac{1}{2} \text{ cm}"`, `"50\%"`, `"2.5 million"`, `"121_3"`.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -77,6 +78,7 @@ class Quantity:
     """Base of a number written `n_{base}`; `value` reads its digits as decimal."""
 
 
+@functools.lru_cache(maxsize=4_096)  # a vote compares each answer with many
 def read_quantity(answer: str) -> Quantity | None:
     """Return the number that an answer is, with its unit; `None` if it is anything else.
 

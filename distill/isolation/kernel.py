@@ -9,9 +9,12 @@ import os
 import resource
 import struct
 from collections.abc import Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill.isolation.syscalls import is_known_architecture
+
+if TYPE_CHECKING:
+    from pathlib import Path  # sandboxes for programs start without it
 
 _SET_PARENT_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES, _DROP_BOUNDING = 1, 22, 38, 24
 _FILTER = 2
@@ -28,6 +31,9 @@ _NETWORK_RIGHTS, _SCOPES = 0b11, 0b11
 """Binding and connecting TCP (version 4); abstract Unix sockets and signals to processes outside (version 6)."""
 MIN_LANDLOCK = 3
 """Older versions do not prevent a process from truncating files."""
+
+_NEW_MOUNTS = 0x00020000
+_READ_ONLY, _NO_SETUID, _NO_DEVICES, _NO_PROGRAMS = 1, 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,8 +69,33 @@ def drop_privileges() -> None:
     capability = 0
     while _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails without permission, or beyond the last
         capability += 1
+    drop_capabilities()
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities. No program that is run gives any back."""
+    _checked(_libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
     header = struct.pack("=Ii", 0x20080522, 0)
     _checked(_libc.capset(header, bytes(24)))
+
+
+def own_mounts() -> None:
+    """Give this process mounts of its own. Needs CAP_SYS_ADMIN in its user namespace."""
+    _checked(_libc.unshare(_NEW_MOUNTS))
+
+
+def mount_memory(path: str, num_bytes: int, num_files: int, writable: bool = True) -> None:
+    """Mount an empty file system in memory, from which no program can be run.
+
+    Args:
+        path: an existing folder, whose content it hides.
+        num_bytes: its size.
+        num_files: of files, folders and links in it, its root included.
+        writable: whether anything can be created there.
+    """
+    flags = _NO_SETUID | _NO_DEVICES | _NO_PROGRAMS | (0 if writable else _READ_ONLY)
+    options = f"size={num_bytes},nr_inodes={num_files},mode=700"
+    _checked(_libc.mount(b"none", path.encode(), b"tmpfs", ctypes.c_ulong(flags), options.encode()))
 
 
 def has_seccomp() -> bool:
@@ -87,7 +118,7 @@ def landlock_version() -> int:
     return max(0, _system_call(_CREATE_RULESET, None, 0, _ASK_VERSION))
 
 
-def restrict_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
+def restrict_files(readable: Iterable["Path"], writable: Iterable["Path"]) -> None:
     """Deny TCP, signals to processes outside, and all of the file system except these paths.
 
     Args:
@@ -110,7 +141,7 @@ def restrict_files(readable: Iterable[Path], writable: Iterable[Path]) -> None:
         os.close(rules)
 
 
-def _allow(rules: int, path: Path, rights: int) -> None:
+def _allow(rules: int, path: "Path", rights: int) -> None:
     try:
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -124,7 +155,11 @@ def _allow(rules: int, path: Path, rights: int) -> None:
 
 def num_pages() -> int:
     """Return the size of this process's address space, in pages."""
-    return int(Path("/proc/self/statm").read_text().split()[0])
+    file = os.open("/proc/self/statm", os.O_RDONLY)
+    try:
+        return int(os.read(file, 4096).split()[0])
+    finally:
+        os.close(file)
 
 
 def limit_resources(limits: dict[int, int]) -> None:

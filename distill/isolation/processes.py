@@ -250,10 +250,15 @@ class Server:
     def close(self) -> None:
         """End the server and all its workers."""
         self._control.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        wait_for_end(self._process)
         self._said.close()
         self.mark_ready()
+
+
+def wait_for_end(process: subprocess.Popen[Any]) -> None:
+    """Wait until a process that was told to end has ended; kill it after `END_S`."""
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -5,8 +5,8 @@ Sources: https://docs.kernel.org/userspace-api/seccomp_filter.html, the kernel's
 """
 
 import errno
+import functools
 import os
-import platform
 import struct
 from collections.abc import Iterable
 
@@ -28,7 +28,8 @@ finit_module 313 273, delete_module 176 106, kexec_load 246 104, kexec_file_load
 swapon 167 224, swapoff 168 225, acct 163 89, quotactl 179 60, quotactl_fd 443 443, syslog 103 116,
 settimeofday 164 170, clock_settime 227 112, adjtimex 159 171, clock_adjtime 305 266, sethostname 170 161,
 setdomainname 171 162, personality 135 92, iopl 172 -, ioperm 173 -, modify_ldt 154 -, open_by_handle_at 304 265,
-name_to_handle_at 303 264, fanotify_init 300 262, fanotify_mark 301 263, lookup_dcookie 212 18, vhangup 153 58"""
+name_to_handle_at 303 264, sync 162 81, syncfs 306 267,
+fanotify_init 300 262, fanotify_mark 301 263, lookup_dcookie 212 18, vhangup 153 58"""
 _UNCOUNTED_MEMORY = """
 memfd_create 319 279, memfd_secret 447 447, shmget 29 194, shmat 30 196, shmctl 31 195, msgget 68 186, msgsnd 69 189,
 msgrcv 70 188, msgctl 71 187, semget 64 190, semop 65 193, semtimedop 220 192, semctl 66 191, mq_open 240 180,
@@ -58,6 +59,8 @@ _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _NEW_NAMESPACES = 0x7E020080
 _THREAD = 0x00010000
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_SOME_PID = 0x7ABCDEF1
+"""Larger than any, and not in a filter by accident."""
 _OWNER_COMMANDS = (8, 10, 15, 1024, 1026)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: they make the kernel signal another process."""
 _OWNER_REQUESTS = (0x8901, 0x8902, 0x5412, 0x541C)
@@ -70,7 +73,7 @@ _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 def is_known_architecture() -> bool:
     """Return whether the system call numbers of this machine are known."""
-    return platform.machine() in _ARCHITECTURES
+    return os.uname().machine in _ARCHITECTURES
 
 
 def server_filter(read_only: bool) -> bytes:
@@ -80,13 +83,8 @@ def server_filter(read_only: bool) -> bytes:
         read_only: whether to refuse changes of the file system too. Not needed where mounts prevent them.
     """
     program = _Program()
-    program.refuse(_NETWORK, _PROGRAMS, _OTHER_PROCESSES, _KERNEL, _UNCOUNTED_MEMORY, _FILE_ATTRIBUTES)
-    program.refuse_if_any_bit("clone", 0, _NEW_NAMESPACES)
-    program.refuse_unless("prlimit64", 0)
-    for command in _OWNER_COMMANDS:
-        program.refuse_if("fcntl", 1, command)
-    for request in _OWNER_REQUESTS:
-        program.refuse_if("ioctl", 1, request)
+    program.refuse(_PROGRAMS)
+    program.refuse_common()
     if read_only:
         program.refuse(_FILE_CHANGES)
         program.refuse_if_any_bit("open", 1, _WRITING)
@@ -101,10 +99,35 @@ def worker_filter(pid: int) -> bytes:
         pid: the worker's own.
     """
     program = _Program()
-    program.refuse(_DESCENDANTS, _DESCRIPTORS_AND_NICENESS)
-    program.refuse_unless_any_bit("clone", 0, _THREAD)
-    program.refuse_unless("kill", pid)
-    program.refuse_unless("tgkill", pid)
+    program.refuse_others(pid)
+    return program.finished()
+
+
+def test_filter(pid: int, may_run_programs: bool) -> bytes:
+    """Return the whole filter for a program under test: that of a server and that of a worker in one.
+
+    Args:
+        pid: the process's own.
+        may_run_programs: whether it may replace itself by another program. It never has a second process.
+    """
+    return _any_test_filter(may_run_programs).replace(struct.pack("=I", _SOME_PID), struct.pack("=I", pid))
+
+
+@functools.cache
+def _any_test_filter(may_run_programs: bool) -> bytes:
+    """Return the filter of some test: made once, since it takes longer than the rest of starting a test."""
+    program = _Program()
+    if not may_run_programs:
+        program.refuse(_PROGRAMS)
+    program.refuse_common()
+    program.refuse_others(_SOME_PID)
+    return program.finished()
+
+
+def compiler_filter() -> bytes:
+    """Return the filter for a compiler, which starts programs of its own."""
+    program = _Program()
+    program.refuse_common()
     return program.finished()
 
 
@@ -112,7 +135,7 @@ class _Program:
     """A filter under construction. Each rule expects the number of the call to be loaded, and leaves it loaded."""
 
     def __init__(self) -> None:
-        self._arch, self._column = _ARCHITECTURES[platform.machine()]
+        self._arch, self._column = _ARCHITECTURES[os.uname().machine]
         self._checked = self._numbers(_CHECKED)
         self._code = [
             (_LOAD, 0, 0, _ARCH),
@@ -127,6 +150,23 @@ class _Program:
     def refuse(self, *tables: str) -> None:
         for table in tables:
             self._give_back(self._numbers(table).values(), errno.EPERM)
+
+    def refuse_common(self) -> None:
+        """Refuse what nothing confined needs: networks, other processes, the kernel's settings, uncounted memory."""
+        self.refuse(_NETWORK, _OTHER_PROCESSES, _KERNEL, _UNCOUNTED_MEMORY, _FILE_ATTRIBUTES)
+        self.refuse_if_any_bit("clone", 0, _NEW_NAMESPACES)
+        self.refuse_unless("prlimit64", 0)
+        for command in _OWNER_COMMANDS:
+            self.refuse_if("fcntl", 1, command)
+        for request in _OWNER_REQUESTS:
+            self.refuse_if("ioctl", 1, request)
+
+    def refuse_others(self, pid: int) -> None:
+        """Refuse further processes, descriptors of others, and signals to any but the process itself."""
+        self.refuse(_DESCENDANTS, _DESCRIPTORS_AND_NICENESS)
+        self.refuse_unless_any_bit("clone", 0, _THREAD)
+        self.refuse_unless("kill", pid)
+        self.refuse_unless("tgkill", pid)
 
     def refuse_if(self, name: str, argument: int, value: int) -> None:
         self._check(name, argument, (_EQUAL, 0, 1, value))

@@ -185,6 +185,29 @@ def load_hub_dataset(name: str, config: str | None, split: str, revision: str | 
     return rows
 
 
+def hub_dataset_file(name: str, file: str, key: DatasetKey) -> Path:
+    """Return one file of a dataset's repository on the Hub, downloaded if needed.
+
+    Args:
+        name: `name` or `org/name`.
+        file: its path in the repository.
+        key: by which `loaded_commit` will know its commit; its last part is the revision to fetch.
+
+    Raises:
+        ProblemError: no such dataset or file; no access; neither a network nor a local copy.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if fault := dataset_fault(name):
+        raise ProblemError(fault)
+    with _dataset_errors(name):
+        path = Path(hf_hub_download(name, file, repo_type="dataset", revision=key[-1]))
+    commit = next((part for part in path.parts if COMMIT.fullmatch(part)), None)
+    if commit is not None:
+        _loaded_commits[key] = commit
+    return path
+
+
 def _hub_builder(name: str, config: str | None, revision: str | None) -> Any:
     """Return the `datasets` builder for a name, checked before any data is read."""
     import datasets

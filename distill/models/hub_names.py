@@ -86,6 +86,8 @@ CONFIG = r"^[^.<>:/\\|?*\x00-\x1f][^<>:/\\|?*\x00-\x1f]*$"
 Config = Annotated[str, Field(pattern=CONFIG)]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*$")]
 """A branch, tag or commit. No part of it can lead out of the cache's folder of revisions."""
+RepoFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+"""The path of a file in a repository. No part of it can lead out of the repository."""
 Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+"), AfterValidator(_checked_source)]
 TableSource = Annotated[str, Field(pattern=r"^(hf|file):.+"), AfterValidator(_checked_source)]
 EvaluationSet = Annotated[str, AfterValidator(_checked_set)]

@@ -50,7 +50,7 @@ def template_text(name: str | None) -> str | None:
     """Return the text of the template that `sft.chat_template` names; `None` stands for the model's own.
 
     Args:
-        name: `chatml`, `llama3` or `file:path`.
+        name: `chatml`, `llama3`, `r1-zero` or `file:path`.
 
     Raises:
         ModelError: the file cannot be read, or is not Jinja.

@@ -20,10 +20,11 @@ from distill.results.eval import EvalMetrics
 from distill.results.filter import FilterMetrics
 from distill.results.generate import GenerateMetrics
 from distill.results.kinds import Metrics, recorded
+from distill.results.rl import RlMetrics
 from distill.results.sft import SftMetrics
-from distill.sources.problems import source_label
+from distill.sources.problem_rows import source_label
 from distill.storage.files import read_object
-from distill.storage.run_files import FILTERED, TRAINED, RunFiles
+from distill.storage.run_files import FILTERED, RunFiles
 from distill.storage.shards import readable
 
 NUM_TEACHERS_SHOWN = 20
@@ -43,18 +44,38 @@ class RunFacts:
 
     @property
     def files(self) -> RunFiles:
-        return RunFiles(self.run_dir)
+        return RunFiles(self.run_dir, self.recipe.making_stage)
 
     def recorded(self, model: type[Metrics]) -> Metrics | None:
         """Return the metrics of the stage with this model, or `None` if it is not complete."""
         return recorded(self.manifests, model)
 
-    @cached_property
-    def trained(self) -> SftMetrics:
-        """Return the metrics of the training, which is complete wherever something is published."""
-        found = self.recorded(SftMetrics)
+    @property
+    def started_from(self) -> SftMetrics | RlMetrics | None:
+        """Return the metrics of the first stage that trained here, which name the base; `None`: none is complete."""
+        return self.recorded(SftMetrics) or self.recorded(RlMetrics)
+
+    @property
+    def made(self) -> SftMetrics | RlMetrics:
+        """Return the metrics of the stage that made the model, which is complete wherever something is published."""
+        found = self.reinforced or self.recorded(SftMetrics)
         assert found is not None
         return found
+
+    @property
+    def trained(self) -> SftMetrics | None:
+        """Return the metrics of the last training on traces, here or in an earlier round; `None`: there was none."""
+        return self.recorded(SftMetrics) or (self._before.trained if self._before is not None else None)
+
+    @property
+    def reinforced(self) -> RlMetrics | None:
+        """Return the metrics of reinforcement learning here; `None`: there was none."""
+        return self.recorded(RlMetrics)
+
+    @property
+    def _before(self) -> "RunFacts | None":
+        """Return the round whose model was trained further."""
+        return self.earlier.get(self.recipe.student_round or "")
 
     @cached_property
     def scores(self) -> EvalMetrics | None:
@@ -78,13 +99,15 @@ class RunFacts:
 
     @property
     def row_runs(self) -> "list[RunFacts]":
-        """Return the rounds whose kept rows were trained on; only itself without rounds."""
+        """Return the rounds whose kept rows were trained on; only itself without rounds, none if there are no rows."""
         own = self.recipe.round_name
+        if not self.recipe.trains and self._before is not None:
+            return self._before.row_runs
         return [self if name in (None, own) else self.earlier[str(name)] for name in self.recipe.row_rounds]
 
     @cached_property
     def filtered(self) -> FilterMetrics:
-        """Return the filter's counts over all rows that were trained on."""
+        """Return the filter's counts over all rows that were trained on; there are some."""
         found = [one.recorded(FilterMetrics) for one in self.row_runs]
         if len(found) == 1 and found[0] is not None:
             return found[0]
@@ -101,7 +124,9 @@ class RunFacts:
     @property
     def base_name(self) -> str:
         """Return the base as the recipe names it: Hub id or folder."""
-        return self.trained.student
+        found = self.started_from
+        assert found is not None
+        return found.student
 
     @property
     def base(self) -> str:
@@ -118,7 +143,7 @@ class RunFacts:
         if made_by:
             return made_by.base_revision
         # Not trained: the lock of a run whose earlier round is just made again.
-        return self.trained.student_revision if TRAINED in self.manifests else ""
+        return self.started_from.student_revision if self.started_from is not None else ""
 
     @cached_property
     def teachers(self) -> list[tuple[str, str]]:
@@ -126,6 +151,8 @@ class RunFacts:
         sampled = self.recorded(GenerateMetrics)
         if not self.recipe.traces and sampled is not None:
             return [(sampled.teacher, sampled.teacher_revision)]
+        if not self.recipe.has_traces:
+            return []
         return _teachers_of(self.files.kept)
 
     @cached_property

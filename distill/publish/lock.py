@@ -20,16 +20,18 @@ from distill.recipe.model import Recipe, recipe_of_tree, with_parts
 from distill.recipe.problems import ProblemSource
 from distill.recipe.sources import file_sources
 from distill.recipe.steps import PUBLISHING
+from distill.recipe.suites import Baseline, BenchmarkSource
 from distill.recipe.text import recipe_yaml
 from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import read_tree
 from distill.results.generate import GenerateInputs
 from distill.results.kinds import inputs_of, metrics_of
-from distill.sources.problems import source_label
+from distill.results.measure import MeasureInputs
+from distill.sources.problem_rows import source_label
 from distill.storage.files import atomic_write
 from distill.storage.fingerprints import sha256_of
 from distill.storage.layout import LOCK_FILE
-from distill.storage.run_files import SAMPLED, TRAINED
+from distill.storage.run_files import SAMPLED
 
 HEAD = """\
 # What the run {name} used. `distill run {file}` repeats it under another name, and says where the results
@@ -159,23 +161,26 @@ def _stage(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _models(recipe: Recipe, facts: RunFacts) -> dict[str, Any]:
-    trained = TRAINED in facts.manifests
+    trained = facts.started_from is not None
     # The teachers of imported traces are read from the kept rows, which exist once the filter is complete.
     tells = trained if recipe.traces else SAMPLED in facts.manifests
     teachers = facts.teachers if tells else []
+    measured = inputs_of(facts.manifests, MeasureInputs)
+    models = [name.rpartition("@")[::2] for name in measured.models.values()] if measured is not None else []
     return {
         "student": {
             "name": facts.base if trained else local_name(find_student(recipe.student).hub_id),
             "revision": facts.base_revision if trained else None,
         },
         "teachers": [{"name": local_name(name), "revision": revision} for name, revision in teachers],
+        **({"measured": [{"name": local_name(name), "revision": at} for name, at in models]} if models else {}),
     }
 
 
 def _pinned(recipe: Recipe, facts: RunFacts, before: Mapping[tuple[Any, ...], str]) -> Recipe:
     """Return the recipe with the revisions that were used; local folders and served models have none."""
     changes: dict[str, Any] = {}
-    if TRAINED in facts.manifests and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
+    if facts.started_from is not None and facts.base_is_on_hub and len(facts.base_revision) == _COMMIT_DIGITS:
         changes["student_revision"] = facts.base_revision
     if recipe.generate is not None and SAMPLED in facts.manifests:
         ((name, revision),) = facts.teachers
@@ -192,11 +197,19 @@ def _pinned(recipe: Recipe, facts: RunFacts, before: Mapping[tuple[Any, ...], st
 def _pinned_source(
     source: ProblemSource | TraceSource, before: Mapping[tuple[Any, ...], str]
 ) -> ProblemSource | TraceSource:
+    if isinstance(source, BenchmarkSource) and source.baseline is not None:
+        source = source.model_copy(update={"baseline": _pinned_baseline(source.baseline)})
     if not source.source.startswith("hf:"):
         return source
     key = source.source.removeprefix("hf:"), source.config, source.split, source.revision
     commit = loaded_commit(key) or before.get((source_label(source), *key[1:]))
     return source.model_copy(update={"revision": commit or source.revision})
+
+
+def _pinned_baseline(baseline: Baseline) -> Baseline:
+    kind, _, name = baseline.source.partition(":")
+    commit = loaded_commit((name, None, baseline.split, baseline.revision)) if kind == "hf" else None
+    return baseline.model_copy(update={"revision": commit or baseline.revision})
 
 
 def _pins(before: Mapping[str, Any] | None) -> dict[tuple[Any, ...], str]:

@@ -5,25 +5,26 @@ It holds no text that a model wrote, and every value is escaped (see `distill.pu
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from distill import __version__
+from distill.core.plurals import counted
 from distill.core.records import REASONS
 from distill.core.redaction import local_name, redact, scrub
-from distill.publish.eval_results import benchmark_places, scores_by_benchmark
+from distill.publish.eval_results import benchmark_places, protocol_of, scores_by_benchmark
 from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id, shown_sources
 from distill.publish.licences import Licence
-from distill.publish.markdown import Safe, front_matter, one_line, render
+from distill.publish.markdown import Safe, front_matter, in_percent, interval, one_line, render
 from distill.recipe.base import Language
 from distill.recipe.sampling import EvalSampling
 from distill.recipe.sft import Lora
+from distill.results.eval import METRICS, PASS_AT_1, Benchmark, Difference, EvalResult, Figure, Unit, unit_of
 from distill.results.filter import FilterMetrics
 from distill.results.kinds import kind_of
 from distill.results.sft import SftMetrics
-from distill.sources.problems import source_label
+from distill.sources.problem_rows import source_label
 from distill.storage.files import read_json
-from distill.storage.run_files import TRAINED
 
 TEMPLATE = "model_card.md.jinja"
 MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"
@@ -73,7 +74,7 @@ def language_metadata(facts: RunFacts) -> list[str]:
 
 
 def _metadata(facts: RunFacts, repo: str, dataset: str | None, licence: Licence) -> dict[str, Any]:
-    method = facts.trained.method
+    method = facts.made.method
     return {
         "language": language_metadata(facts),
         **licence_metadata(licence),
@@ -83,16 +84,22 @@ def _metadata(facts: RunFacts, repo: str, dataset: str | None, licence: Licence)
         # Not "adapter": with LoRA the weights at the root are the merged ones.
         "base_model_relation": "finetune" if facts.base_is_on_hub else None,
         "datasets": [*([dataset] if dataset else []), *filter(is_hub_id, facts.hub_datasets)],
-        "tags": ["reasoning", "distillation", "distill", *(["lora"] if method in ("lora", "qlora") else [])],
+        "tags": ["reasoning", "distillation", "distill", *_more_tags(facts, method)],
         "model-index": _model_index(facts, repo),
     }
 
 
+def _more_tags(facts: RunFacts, method: str) -> list[str]:
+    reinforced = ["reinforcement-learning"] if facts.reinforced is not None else []
+    return reinforced + (["lora"] if method in ("lora", "qlora") else [])
+
+
 def _model_index(facts: RunFacts, repo: str) -> list[dict[str, Any]]:
     places = benchmark_places(facts)
-    protocol = facts.scores.protocol.to_json() if facts.scores else {}
     results = []
     for row in scores_by_benchmark(facts):
+        if row.student.pass_at_1 is None or not row.student.is_complete:
+            continue  # its readers would not see the mark
         place = places.get(row.name)
         low, high = row.student.interval_95
         dataset = {"name": row.name, "type": place.dataset if place else row.name}
@@ -100,14 +107,15 @@ def _model_index(facts: RunFacts, repo: str) -> list[dict[str, Any]]:
             dataset |= {"config": place.config or "default", "split": place.split}
             dataset |= {"revision": place.revision} if place.revision else {}
         k = row.student.samples_per_problem
+        name = protocol_of(facts, row).metric or PASS_AT_1
         metric = {
-            "type": "pass@1",
-            "name": f"pass@1 (mean of {k} samples, percent)" if k > 1 else "pass@1 (percent)",
+            "type": name,
+            "name": f"{name} (mean of {k} samples, percent)" if k > 1 else f"{name} (percent)",
             "value": round(100 * row.student.pass_at_1, 2),
             "args": {
                 "interval_95_percent": [round(100 * low, 2), round(100 * high, 2)],
                 "num_problems": row.student.num_problems,
-                **{key: value for key, value in protocol.items() if value is not None},
+                **{key: value for key, value in protocol_of(facts, row).to_json().items() if value is not None},
             },
         }
         results.append({"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]})
@@ -143,16 +151,22 @@ def _values(
         "num_more_teachers": max(0, len(teachers) - NUM_TEACHERS_SHOWN),
         "warnings": warnings,
         "scores": scores_by_benchmark(facts),
-        "protocol": facts.scores and facts.scores.protocol,
+        "scored": scored,
+        "gained": gained,
+        "metrics": [(name, METRICS[name]) for name in _metrics(facts) if name in METRICS],
+        "told": [told for row in scores_by_benchmark(facts) for told in _told(row)],
+        "protocols": {row.name: protocol_of(facts, row) for row in scores_by_benchmark(facts)},
         **_sampling(facts),
-        "filtered": facts.filtered,
-        "funnel": funnel(facts.filtered),
+        "filtered": facts.filtered if facts.row_runs else None,
+        "funnel": funnel(facts.filtered) if facts.row_runs else [],
         "majority": facts.recipe.filter.majority is not None or facts.recipe.filter.judge is not None,
         "sources": sources(facts),
-        "certificate": facts.certificate,
+        "certificate": facts.certificate or {"sets": []},
         "trained": facts.trained,
-        "hyperparameters": _hyperparameters(facts),
-        "first_loss": _first_loss(facts.trained),
+        "hyperparameters": _hyperparameters(facts) if facts.recorded(SftMetrics) is not None else [],
+        "first_loss": _first_loss(facts.trained) if facts.trained is not None else None,
+        "reinforced": facts.reinforced,
+        "reinforcement": _reinforcement(facts),
         "hardware": _hardware(facts),
         "stages": [
             (kind_of(stage).does, stage, manifest.get("seconds"), manifest.get("peak_memory_gib"))
@@ -168,6 +182,47 @@ def _values(
     }
 
 
+def _metrics(facts: RunFacts) -> list[str]:
+    return list(dict.fromkeys(protocol_of(facts, row).metric or PASS_AT_1 for row in scores_by_benchmark(facts)))
+
+
+def _told(row: Benchmark) -> Iterator[str]:
+    """Yield what else a reader must know of a benchmark's scores: what is missing, other figures, warnings."""
+    for who, score in (("the base", row.base), ("this model", row.student)):
+        of = f"{row.name}, {who}"
+        if score.bounds is not None:
+            num = counted(score.num_missing + score.num_ungraded, "sample")
+            low, high = (in_percent(limit) for limit in score.bounds)
+            yield f"{of}: incomplete, {num} failed or could not be graded; the score is between {low} and {high}"
+        for key, figure in score.figures.items():
+            yield f"{of}: {key.replace('_', ' ')} {_figure(figure, unit_of(key))}"
+        yield from (f"{of}: {flag}" for flag in score.flags)
+        if score.contamination is not None and score.contamination.num_hit:
+            num = counted(score.contamination.num_hit, "item")
+            yield f"{of}: {num} among the training rows; {in_percent(score.contamination.pass_at_1)} on the others"
+
+
+def _figure(figure: Figure, unit: Unit) -> str:
+    """Return a figure with its interval: a share in percent, a rating or a count as a whole number."""
+    limits = figure.interval_95
+    if unit == "share":
+        return in_percent(figure.value) + ("" if limits is None else f" ({interval(limits)})")
+    return f"{figure.value:.0f}" + ("" if limits is None else f" ({limits[0]:.0f} to {limits[1]:.0f})")
+
+
+def scored(score: EvalResult, mark: str = "") -> Safe:
+    """Return a score in percent between two marks, with its interval; one that is not complete is told."""
+    if score.pass_at_1 is None:
+        return Safe("not known")
+    told = "" if score.is_complete else ", incomplete"
+    return Safe(f"{mark}{in_percent(score.pass_at_1)}{mark} ({interval(score.interval_95)}{told})")
+
+
+def gained(difference: Difference) -> str:
+    """Return a difference in points with its interval; one that is not complete is marked."""
+    return difference.text.replace(" points", "")
+
+
 def lineage(facts: RunFacts) -> list[dict[str, Any]]:
     """Return what each round that went into the model did, in order; empty without rounds."""
     if facts.recipe.round_name is None:
@@ -176,6 +231,7 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
     found = []
     for name, one in rounds.items():
         recipe, trained, kept = one.recipe, one.recorded(SftMetrics), one.recorded(FilterMetrics)
+        makes = one.started_from is not None
         teachers = [local_name(teacher) for teacher, _ in one.teachers] if one.source in one.manifests else []
         found.append(
             {
@@ -183,7 +239,7 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
                 "teachers": ", ".join(teachers[:NUM_TEACHERS_SHOWN]),
                 "num_traces": kept and kept.num_traces,
                 "num_kept": kept and kept.num_kept,
-                "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if trained else "",
+                "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if makes else "",
                 "rows": ", ".join(str(row) for row in recipe.row_rounds) if trained else "",
                 "num_rows": trained and trained.num_rows,
                 "pass_at_1": one.scores and one.scores.student.pass_at_1,
@@ -204,7 +260,8 @@ def funnel(filtered: FilterMetrics) -> list[tuple[str, int, str]]:
 
 def sources(facts: RunFacts) -> list[dict[str, Any]]:
     """Return each source with its revision and its counts."""
-    by_source = {label: one.to_json() for label, one in facts.filtered.by_source.items()}
+    filtered = facts.filtered.by_source if facts.row_runs else {}
+    by_source = {label: one.to_json() for label, one in filtered.items()}
     pinned = dict(shown_sources(facts))
     labels = list(dict.fromkeys((*pinned, *by_source)))
     hub = {source_label(source): source.source[3:] for source in facts.sources if source.source.startswith("hf:")}
@@ -235,16 +292,17 @@ def _sampling(facts: RunFacts) -> dict[str, Safe]:
 
 def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
     """Return the training settings as (name, text)."""
-    config = facts.recipe.sft
+    config, trained = facts.recipe.sft, facts.recorded(SftMetrics)
+    assert trained is not None
     shown: dict[str, Any] = {
         "method": config.method,
         "epochs": f"{config.epochs:g}",
         "batch size": f"{config.batch_size} rows",
-        "learning rate": f"{facts.trained.learning_rate:.3g}",
+        "learning rate": f"{trained.learning_rate:.3g}",
         "schedule": f"cosine to {config.min_learning_rate_share:g} of the peak, warm-up over {config.warmup_share:.0%}",
         "weight decay": f"{config.weight_decay:g}",
         "longest row": f"{config.max_length:,} tokens",
-        "precision": facts.trained.device and facts.trained.device.dtype,
+        "precision": trained.device and trained.device.dtype,
         "seed": facts.recipe.seed,
     }
     if config.method != "full":
@@ -255,6 +313,31 @@ def _hyperparameters(facts: RunFacts) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in shown.items() if value is not None]
 
 
+def _reinforcement(facts: RunFacts) -> list[tuple[str, Any]]:
+    """Return the settings and results of reinforcement learning as (name, text); empty if there was none."""
+    made, config = facts.reinforced, facts.recipe.rl
+    if made is None or config is None:
+        return []
+    weights = ", ".join(f"{part} {weight:g}" for part, weight in config.reward.weights.items())
+    shares = [point.pass_at_1 for point in made.probe if point.pass_at_1 is not None]
+    shown: dict[str, Any] = {
+        "algorithm": made.algorithm if made.algorithm == made.loss else f"{made.algorithm}, loss {made.loss}",
+        "method": made.method,
+        "steps": f"{made.num_steps:,} of {made.num_wanted_steps:,}",
+        "a step": f"{made.prompts_per_step:,} problems, {made.group_size} answers each",
+        "rollouts": f"{made.num_rollouts:,} of {made.num_rollout_tokens:,} tokens in all",
+        "reward": weights,
+        "mean reward at the end": None if made.mean_reward is None else f"{made.mean_reward:.3f}",
+        "held-out problems, before and after": f"{shares[0]:.1%}, {shares[-1]:.1%}" if shares else None,
+        "learning rate": f"{made.learning_rate:.3g}",
+        "KL weight": f"{config.kl:g}",
+        "longest answer": f"{config.max_tokens:,} tokens",
+        "prompts": config.prompt_format,
+        "stopped by": made.stopped_by,
+    }
+    return [(name, value) for name, value in shown.items() if value is not None]
+
+
 def _first_loss(trained: SftMetrics) -> float | None:
     first = trained.history[0].get("loss") if trained.history else None
     return first if isinstance(first, int | float) and math.isfinite(first) else None
@@ -262,7 +345,7 @@ def _first_loss(trained: SftMetrics) -> float | None:
 
 def _hardware(facts: RunFacts) -> str:
     """Return the hardware that training ran on."""
-    found = facts.manifests[TRAINED].get("hardware", {})
+    found = facts.manifests[facts.recipe.making_stage or ""].get("hardware", {})
     gpus = found.get("gpus") or []
     cores = f"{found.get('num_cores')} cores of {found['cpu']}" if found.get("cpu") else ""
     memory = f"{found['memory_gib']:.0f} GiB of memory" if found.get("memory_gib") else ""

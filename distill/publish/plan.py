@@ -116,7 +116,7 @@ def make_plan(facts: RunFacts, config: PushConfig, scratch: Path, ask: AskHubs =
     found = flags(config.repo, licence, (facts.base, base_licence), named_teachers)
     warnings = [flag.text for flag in found]
     checkpoints = _checkpoints(facts) if config.checkpoints else []
-    has_adapter = config.adapter and facts.trained.method != "full"
+    has_adapter = config.adapter and facts.made.method != "full"
     branches = [_branch(path) for path, files in checkpoints if files]
     card = model_card(
         facts,
@@ -167,6 +167,8 @@ def _dataset(
     scratch: Path,
     ask: AskHubs,
 ) -> tuple[Publication, list[str]]:
+    if not facts.row_runs:
+        raise UserError(f"push.dataset ({repo}): no rows were trained on, so there are none to publish. Remove it.")
     left_out = []
     tables = _tables([(one, one.files.kept) for one in facts.row_runs], scratch)
     num_dropped = None
@@ -233,7 +235,7 @@ def _checkpoints(facts: RunFacts) -> list[tuple[Path, list[PublishedFile]]]:
         raise UserError(
             f"push.checkpoints is true, but training has kept no checkpoint in {folder}: they are kept only where the "
             f"key was set before training. Set push.checkpoints: false, or move {folder.parent} aside and train again "
-            "with `distill sft`."
+            f"with `{facts.command_for(folder)}`."
         )
     return [(path, checkpoint_files(path, facts.base)) for path in whole]
 
@@ -245,7 +247,7 @@ def _branch(checkpoint: Path) -> str:
 def _checkpoint(
     facts: RunFacts, config: PushConfig, path: Path, files: Sequence[PublishedFile], licence: Licence
 ) -> Publication:
-    step, num_steps = path.name.rpartition("-")[2], facts.trained.num_steps
+    step, num_steps = path.name.rpartition("-")[2], facts.made.num_steps
     is_adapter = all("adapter" in file.path for file in files if file.path.endswith(".safetensors"))
     metadata = {
         **licence_metadata(licence),

@@ -104,6 +104,10 @@ def _meaning(recipe: Recipe) -> dict[str, Any]:
     tree["sft"]["learning_rate"] = sft.learning_rate or default_rate
     if sft.method != "full":
         tree["sft"]["lora"] = (sft.lora or Lora()).model_dump(mode="json")
+    if (rl := recipe.rl) is not None:
+        tree["rl"]["learning_rate"] = rl.peak_learning_rate
+        if rl.method != "full":
+            tree["rl"]["lora"] = (rl.lora or Lora()).model_dump(mode="json")
     if sft.rope_theta is None and student.context is not None and sft.max_length > student.context:
         tree["sft"]["rope_theta"] = student.rope_theta
     tree["sft"]["chat_template"] = _content(sft.chat_template or student.template_override)
@@ -123,7 +127,7 @@ def effect_of(key: str) -> Effect:
         key = ".".join(parts[2:])
     if parts[-2:-1] == ["gate"] or any(key == one or key.startswith(f"{one}.") for one in _NEITHER):
         return "neither"
-    return "compute" if "compute" in parts else "result"
+    return "compute" if "compute" in parts or parts[0] == "sandbox" else "result"
 
 
 def flow(value: Any) -> str:

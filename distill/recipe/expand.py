@@ -7,7 +7,7 @@ from typing import Any
 from distill.core.formatting import mapping
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import OWN_SECTIONS
-from distill.recipe.steps import PUBLISHING, STAGE_NAMES, stage_of
+from distill.recipe.steps import MAKING_MODELS, PUBLISHING, STAGE_NAMES, stage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ def steps_in(recipe: Mapping[str, Any]) -> list[str]:
     rounds = [mapping(one) for one in recipe.get("rounds") or ()]
     if not rounds:
         return stages_in(recipe) if recipe else []
-    makers = [one.get("name") for one in rounds if one.get("sft") is not None]
+    makers = [one.get("name") for one in rounds if any(one.get(stage) is not None for stage in MAKING_MODELS)]
     published = mapping(recipe.get(PUBLISHING)).get("round") or (makers[-1] if makers else None)
     steps = []
     for one in rounds:
         merged = {**recipe, **one}
-        stages = stages_in({**merged, "of": {"trains": merged.get("sft") is not None}})
+        stages = stages_in({**merged, "of": {"trains": merged.get(MAKING_MODELS[0]) is not None}})
         steps += [f"{one.get('name')}/{name}" for name in stages if name != PUBLISHING or one.get("name") == published]
     return sorted(steps, key=lambda step: stage_of(step) == PUBLISHING)
 
@@ -57,11 +57,21 @@ def stages_in(recipe: Mapping[str, Any], there: Iterable[str] = ()) -> list[str]
         there: stages that have begun.
     """
     has, of = set(there), mapping(recipe.get("of"))
+    models = mapping(recipe.get("eval")).get("models")
+    has |= {"measure"} if models else set()
+    trains = of or recipe.get("generate") or recipe.get("traces") or recipe.get(MAKING_MODELS[-1]) is not None
+    if models and not trains:
+        return [name for name in STAGE_NAMES if name in has or (name in OWN_SECTIONS and recipe.get(name) is not None)]
+    only_reinforces = not of and bool(recipe) and not (recipe.get("traces") or recipe.get("generate"))
+    only_reinforces = only_reinforces and recipe.get(MAKING_MODELS[-1]) is not None
     imports = bool(recipe.get("traces")) or ("import" in has and "generate" not in has)
     has |= {name for name in OWN_SECTIONS if recipe.get(name) is not None}
-    if not of or recipe.get("traces") or recipe.get("generate"):
+    if not only_reinforces and (not of or recipe.get("traces") or recipe.get("generate")):
         has |= {"import" if imports else "generate", "filter"}
-    if of.get("trains", True):
-        has |= {"sft", *(name for name in ("eval", PUBLISHING) if recipe.get(name))}
+    first, *others = MAKING_MODELS
+    makers = {first} if of.get("trains", not only_reinforces) else set()
+    makers |= {name for name in others if recipe.get(name) is not None}
+    if makers:
+        has |= {*makers, *(name for name in ("eval", PUBLISHING) if recipe.get(name))}
         has |= set() if recipe else {"eval"}
     return [name for name in STAGE_NAMES if name in has]

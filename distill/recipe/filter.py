@@ -145,7 +145,7 @@ class FilterConfig(Strict):
     """Traces without an expected answer that neither judge nor majority grades: `drop` them, or `keep` them ungraded,
     for sources whose authors have verified them."""
     decontaminate: list[EvaluationSet] = []
-    """Evaluation sets that must not be trained on: math-500, aime24, aime25, gpqa-diamond, gsm8k,
+    """Evaluation sets that must not be trained on: suites by name (aime24, math-500, gpqa-diamond, …),
     `hf:org/name[/config]` or `file:path`."""
     duplicates: Duplicates | None = Duplicates()
     """Removal of near-duplicate problems and traces; null: keep them."""

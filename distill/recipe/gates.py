@@ -36,6 +36,7 @@ GATE_METRICS: dict[str, GateMetric] = {
     "correct_share": GateMetric("traces", "share of graded traces that are correct"),
     "format_share": GateMetric("traces", "share of traces with one complete <think> … </think> block and an answer"),
     "final_loss": GateMetric("sft", "loss of the last logged step"),
+    "mean_reward": GateMetric("rl", "mean reward of the last tenth of the steps"),
     "pass_at_1": GateMetric("eval", "the round's model, mean over problems"),
     "gain": GateMetric("eval", "its gain in pass@1 over its base"),
     GAIN_OVER: GateMetric("eval", "a round (round:NAME) or base, whose pass@1 the round's model must exceed"),

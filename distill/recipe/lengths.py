@@ -45,11 +45,21 @@ def with_lengths(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     if tree.get("generate") is not None and generate is not None:
         kept = _number(filter_.get("max_tokens"))
         found["generate"] = _with_max_tokens(generate, _teacher_tokens(generate, None if kept else row))
+    has_rows = tree.get("generate") is not None or bool(tree.get("traces") or tree.get("rounds"))
+    # Reinforcement learning alone changes no context.
+    reach = reach_of(student, row, sft.get("rope_theta") is not None) if has_rows else student.context
     if tree.get("eval") is not None and eval_ is not None:
-        reach = reach_of(student, row, sft.get("rope_theta") is not None)
-        fits = reach is None or reach > ANSWER_TOKENS
-        found["eval"] = _with_max_tokens(eval_, ANSWER_TOKENS if fits or reach is None else without_prompt(reach))
+        reaches = [reach] if has_rows or tree.get("rl") is not None else []
+        reaches += [one.context for one in map(_student, _models(eval_)) if one is not None]
+        least = min((reach for reach in reaches if reach is not None), default=None)
+        fits = least is None or least > ANSWER_TOKENS
+        found["eval"] = _with_max_tokens(eval_, ANSWER_TOKENS if fits or least is None else without_prompt(least))
     return found
+
+
+def _models(section: Mapping[str, Any]) -> list[Any]:
+    models = section.get("models")
+    return models if isinstance(models, list) else []
 
 
 def without_prompt(num_tokens: int) -> int:

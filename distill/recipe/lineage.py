@@ -6,6 +6,7 @@ A stage's manifest records what it was made from: the whole recipe, and the hash
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from pydantic import BaseModel, ValidationError
 from distill.errors import StoreError, UserError
 from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe, recipe_of_tree
+from distill.recipe.rl_faults import judge_of
 from distill.recipe.rounds import ROUND
 from distill.recipe.sources import FILE, file_sources, map_sources
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.steps import MAKING_MODELS, STAGE_NAMES
+from distill.results.kinds import command_for
 from distill.storage.fingerprints import differences, fingerprint, sha256_of
 from distill.storage.layout import KEPT, STUDENT, TRACES
 
@@ -29,14 +32,27 @@ PARTS: dict[str, tuple[str, ...]] = {
     "import": ("traces", "eval.benchmarks"),
     "filter": ("seed", "filter", "student", "student_revision"),
     "sft": ("seed", "student", "student_revision", "sft"),
+    "rl": (
+        *("seed", "student", "student_revision", "problems", "rl"),
+        *("filter.decontaminate", "eval.held_out", "eval.benchmarks"),
+    ),
     "eval": ("seed", "student", "student_revision", "eval"),
+    "measure": ("seed", "eval"),
 }
 """The recipe keys that affect the result of each stage."""
 SPLIT = ("problems", "eval.")
 """Prefixes of keys that decide which problems are trained on and which are evaluated."""
 NOT_DECIDING = ("compute", "price")
 """Keys, at any depth, that do not affect results."""
-MADE = {"generate": "samples", "import": "traces", "filter": "rows", "sft": "student", "eval": "scores"}
+MADE = {
+    "generate": "samples",
+    "import": "traces",
+    "filter": "rows",
+    "sft": "student",
+    "rl": "student",
+    "eval": "scores",
+    "measure": "scores",
+}
 """What each stage makes, in a word."""
 
 
@@ -47,7 +63,7 @@ def stages_before(recipe: Recipe, stage: str) -> list[str]:
 
 def command_of(recipe: Recipe, stage: str) -> str:
     """Return the command that runs a stage of a recipe, or of one round."""
-    return f"distill {stage}" + (f" --round {recipe.round_name}" if recipe.round_name is not None else "")
+    return f"distill {command_for(stage)}" + (f" --round {recipe.round_name}" if recipe.round_name is not None else "")
 
 
 def files_of(recipe: Recipe) -> dict[str, str]:
@@ -77,7 +93,7 @@ def check_lineage(
     for place, stage in enumerate(before):
         told = next((manifests[name] for name in before[place:] if name in manifests), None)
         changed = {} if told is None else changed_settings(recipe, stage, told)
-        if stage == recipe.traces_stage and (same_split or _eval_checked_split(recipe, manifests)):
+        if stage in (recipe.traces_stage, MAKING_MODELS[-1]) and (same_split or _eval_checked_split(recipe, manifests)):
             changed = {key: pair for key, pair in changed.items() if not key.startswith(SPLIT)}
         if changed:
             raise UserError(_refusal(recipe, stage, changed, wanted_by))
@@ -95,7 +111,8 @@ def _eval_checked_split(recipe: Recipe, manifests: Manifests) -> bool:
     measured = manifests.get("eval")
     if measured is None or recipe_of_manifest(measured) is None:
         return False
-    return not any(key.startswith(SPLIT) for key in changed_settings(recipe, recipe.traces_stage, measured))
+    asks = recipe.traces_stage if recipe.has_traces else MAKING_MODELS[-1]
+    return not any(key.startswith(SPLIT) for key in changed_settings(recipe, asks, measured))
 
 
 def changed_settings(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -144,10 +161,12 @@ def settings_of(recipe: Recipe, stage: str, files: Mapping[str, str]) -> dict[st
         if key:
             found.setdefault(section, {})[key] = tree[section][key]
         else:
-            found[section] = _deciding(tree[section])
+            found[section] = deciding(tree[section])
+    if stage == "eval":  # what base and student are asked does not depend on other models
+        found["eval"].pop("models", None)
+    if recipe.student_round is not None and stage in MAKING_MODELS:
+        found["student"] = f"{ROUND}{recipe.student_round}"
     if "sft" in found:
-        if recipe.student_round is not None:
-            found["student"] = f"{ROUND}{recipe.student_round}"
         own_rows = recipe.row_rounds == [recipe.round_name]
         found["sft"]["rows"] = [] if own_rows else sorted(map(str, recipe.row_rounds))
     return found
@@ -157,6 +176,8 @@ def _parts_of(recipe: Recipe, stage: str) -> tuple[str, ...]:
     """Return the keys of `PARTS` that affect a stage of this recipe."""
     if stage == "filter" and not recipe.filter.counts_student_tokens:
         return ("seed", "filter")
+    if stage == MAKING_MODELS[-1] and recipe.rl is not None and judge_of(recipe) is not None:
+        return (*PARTS[stage], "filter.judge")  # unless rl.reward.judge names its own
     return PARTS.get(stage, ("seed", stage))
 
 
@@ -194,7 +215,7 @@ def recipe_as_run(recipe: Recipe, manifests: Manifests) -> Recipe:
 
 
 def _refusal(recipe: Recipe, stage: str, changed: Mapping[str, tuple[Any, Any]], wanted_by: str) -> str:
-    it, are = ("it", "is") if stage == "sft" else ("them", "are")
+    it, are = ("it", "is") if stage in MAKING_MODELS else ("them", "are")
     label = stage if recipe.round_name is None else f"{stage} of round {recipe.round_name}"
     head = (
         f"{wanted_by}: the recipe has changed since {label} was run, so it is not what made the "
@@ -210,16 +231,27 @@ def _refusal(recipe: Recipe, stage: str, changed: Mapping[str, tuple[Any, Any]],
 def _links(recipe: Recipe, manifests: Manifests) -> list[tuple[str, str, Any, Any]]:
     """Return (stage, stage before, hash of its input, current hash of that input) for each pair of complete stages."""
     source = manifests.get(recipe.traces_stage)
-    filtered, trained, measured = (manifests.get(name) for name in ("filter", "sft", "eval"))
+    filtered, trained, measured = (manifests.get(name) for name in ("filter", MAKING_MODELS[0], "eval"))
     links: list[tuple[str, str, Any, Any]] = []
     if source is not None and filtered is not None:
         links.append(("filter", recipe.traces_stage, filtered["identity"].get("traces"), traces_fingerprint(source)))
     # Rows of several rounds are compared by the stage's context, which knows those rounds.
     if filtered is not None and trained is not None and not isinstance(trained["identity"].get("rows"), Mapping):
         links.append(("sft", "filter", trained["identity"].get("rows"), _output(filtered, KEPT)))
-    if trained is not None and measured is not None:
-        links.append(("eval", "sft", measured["identity"].get("student"), _output(trained, STUDENT)))
+    makers = [name for name in MAKING_MODELS if name in recipe.stage_names]
+    for before, after in pairwise(makers):
+        if before in manifests and after in manifests:
+            used = manifests[after]["identity"].get("student_revision")
+            links.append((after, before, used, revision_made(before, manifests[before])))
+    if makers and makers[-1] in manifests and measured is not None:
+        made = _output(manifests[makers[-1]], STUDENT)
+        links.append(("eval", makers[-1], measured["identity"].get("student"), made))
     return links
+
+
+def revision_made(stage: str, manifest: Mapping[str, Any]) -> str:
+    """Return the revision of the model that a finished stage made: it tells the stage and the weights."""
+    return f"{stage}@{_output(manifest, STUDENT)}"
 
 
 def traces_fingerprint(generated: Mapping[str, Any]) -> str:
@@ -243,7 +275,7 @@ def _changed_section(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) ->
         except ValidationError:
             return {}
         now = section.model_dump(mode="json")
-        changed = differences(_deciding(then), _deciding(now))
+        changed = differences(deciding(then), deciding(now))
         found = {f"{stage}.{key}": pair for key, pair in changed.items()}
     if stage == "sft":
         then, now = manifest["identity"], {"seed": recipe.seed, "student": find_student(recipe.student).hub_id}
@@ -251,11 +283,11 @@ def _changed_section(recipe: Recipe, stage: str, manifest: Mapping[str, Any]) ->
     return found
 
 
-def _deciding(value: Any) -> Any:
+def deciding(value: Any) -> Any:
     """Return a section without the keys that do not affect results, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _deciding(one) for key, one in value.items() if key not in NOT_DECIDING}
-    return [_deciding(one) for one in value] if isinstance(value, list) else value
+        return {key: deciding(one) for key, one in value.items() if key not in NOT_DECIDING}
+    return [deciding(one) for one in value] if isinstance(value, list) else value
 
 
 def _name(file: str) -> str:

@@ -18,11 +18,15 @@ def summary_line(recipe: Recipe) -> str:
     if recipe.rounds:
         named = ", ".join(f"{one.name} ({_of_round(one)})" for one in recipe.rounds)
         return f"{len(recipe.rounds)} rounds: {named}"
+    steps: list[str] = []
     if recipe.generate is not None:
-        source = f"{recipe.generate.samples_per_problem} samples a problem by {recipe.generate.teacher}"
-    else:
-        source = f"traces of {', '.join(one.source for one in recipe.traces)}"
-    steps = [source, f"{recipe.sft.method} {recipe.student}"]
+        steps.append(f"{recipe.generate.samples_per_problem} samples a problem by {recipe.generate.teacher}")
+    elif recipe.traces:
+        steps.append(f"traces of {', '.join(one.source for one in recipe.traces)}")
+    if recipe.trains:
+        steps.append(f"{recipe.sft.method} {recipe.student}")
+    if (rl := recipe.rl) is not None:
+        steps.append(f"{rl.steps:,} steps of {rl.algorithm}" + ("" if recipe.trains else f" on {recipe.student}"))
     if recipe.eval is not None:
         sets = len(recipe.eval.benchmarks) + bool(recipe.eval.held_out)
         steps.append(f"{sets} evaluation set{'' if sets == 1 else 's'}")
@@ -35,7 +39,9 @@ def _of_round(one: Round) -> str:
     """Return what a round does, e.g. `sample round:a, train qwen-7b`."""
     does = [f"sample {one.generate.teacher}"] if one.generate is not None else []
     does += ["import traces"] if one.traces else []
-    does += [f"train {one.student or 'the student'}"] if one.sft is not None else []
+    who = one.student or "the student"
+    does += [f"train {who}"] if one.sft is not None else []
+    does += [f"reinforce {who if one.sft is None else 'it'}"] if one.rl is not None else []
     return ", ".join(does)
 
 

@@ -117,17 +117,7 @@ def read_recipe(
     said = copy.deepcopy(tree)
     places = reading.places
     overridden = [key for key, value in (flags or {}).items() if value is not None]
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign or not key:
-            raise RecipeError(f"--set {override}: expected key.path=value, e.g. --set sft.epochs=2")
-        if key != key.strip():
-            raise RecipeError(f"--set {override}: no spaces around the key. Write --set {key.strip()}={text.strip()}")
-        value = read_value(override, text)
-        refuse_secret_option(key, value, f"--set {key}")
-        _assign(tree, key, value, f"--set {key}", places)
-        _assign_in_rounds(tree, key, value, f"--set {key}", places)
-        overridden.append(key)
+    overridden += override(tree, overrides, places)
     for key, value in (flags or {}).items():
         if value is not None:
             refuse_secret_option(key, value, f"--{key.rpartition('.')[2]}")
@@ -137,6 +127,32 @@ def read_recipe(
     anchor_sources(tree, Path.cwd(), "--set")
     recipe = _checked(tree, places, name)
     return LoadedRecipe(recipe, str(reference), path, tuple(reading.files), said, outside, lock)
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str], places: Places) -> list[str]:
+    """Set keys of a recipe's tree, in place, and return them.
+
+    Args:
+        tree: keys and values as in a file.
+        overrides: as for `load_recipe`.
+        places: where each key was set; those that are overridden are replaced.
+
+    Raises:
+        RecipeError: one is not `key.path=value`, or has no such place in the tree.
+    """
+    found = []
+    for one in overrides:
+        key, sign, text = one.partition("=")
+        if not sign or not key:
+            raise RecipeError(f"--set {one}: expected key.path=value, e.g. --set sft.epochs=2")
+        if key != key.strip():
+            raise RecipeError(f"--set {one}: no spaces around the key. Write --set {key.strip()}={text.strip()}")
+        value = read_value(one, text)
+        refuse_secret_option(key, value, f"--set {key}")
+        _assign(tree, key, value, f"--set {key}", places)
+        _assign_in_rounds(tree, key, value, f"--set {key}", places)
+        found.append(key)
+    return found
 
 
 def recipe_of_dict(tree: Mapping[str, Any]) -> Recipe:
@@ -191,14 +207,23 @@ def _refuse_folders(tree: Mapping[str, Any], outside: Fetched) -> None:
         compute = generate.get("compute")
         served = isinstance(compute, dict) and bool(compute.get("base_urls"))  # a name on the server, not a path
         teacher = None if served else generate.get("teacher")
-        for key, name in (("student", part.get("student")), ("generate.teacher", teacher)):
+        section = part.get("eval")
+        measured = section.get("models") if isinstance(section, dict) else None
+        models = enumerate(measured if isinstance(measured, list) else ())
+        named = [("student", part.get("student")), ("generate.teacher", teacher)]
+        for key, name in [*named, *((f"eval.models.{number}", model) for number, model in models)]:
             if not isinstance(name, str) or name in STUDENTS or round_in(name) is not None:
                 continue
             if "/" not in name or names_folder(name):
                 raise RecipeError(
                     f"{outside.reference}: {key} is {name!r}, not a model on the Hub. A recipe from outside may only "
-                    f"name models of the Hub (org/name) and aliases. Use one of yours with --{key.rpartition('.')[2]}."
+                    f"name models of the Hub (org/name) and aliases. Use one of yours with {_option_for(key)}."
                 )
+
+
+def _option_for(key: str) -> str:
+    """Return the option that replaces a model in a recipe."""
+    return f"--set {key}=…" if key.startswith("eval.") else f"--{key.rpartition('.')[2]}"
 
 
 def _read_with_parents(path: Path, reading: _Reading, children: tuple[Path, ...]) -> dict[str, Any]:
@@ -333,6 +358,8 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any, place: str, places: P
     at: Any = tree
     for depth, key in enumerate(keys[:-1]):
         if isinstance(at, list) and isinstance(key, int) and key < len(at):
+            if isinstance(at[key], str) and keys[:depth] == ["eval", "benchmarks"]:
+                at[key] = {"suite": at[key]}  # the short form of an entry
             at = at[key]
         elif isinstance(at, dict) and isinstance(at.get(str(key)), dict | list | None):
             if at.get(str(key)) is None:  # an absent or empty section

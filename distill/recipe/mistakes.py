@@ -99,7 +99,7 @@ def _meant(at: KeyPath, known: list[str]) -> str | None:
     """Return the likely key, with its sections if it is in another one. An exact name beats a similar one."""
     key = str(at[-1]).strip().lower()
     section = str(at[0]) if len(at) > 1 else ""
-    every = sorted(dict.fromkeys(known_keys()), key=lambda path: path.split(".")[0] != section)
+    every = sorted(dict.fromkeys(known_keys()), key=lambda path: (path.split(".")[0] != section, path.count(".")))
     leaves = [path.rpartition(".")[2] for path in every]
     near = difflib.get_close_matches(key, known, n=1)
     elsewhere = difflib.get_close_matches(key, dict.fromkeys(leaves), n=1, cutoff=0.8)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import NonNegativeInt, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from distill.models.hub_names import Revision
-from distill.models.students import find_student
+from distill.models.students import Student, find_student, known_student
 from distill.recipe.base import Name, Strict
 from distill.recipe.eval import EvalConfig
 from distill.recipe.filter import FilterConfig
@@ -20,6 +20,8 @@ from distill.recipe.generate import GenerateConfig
 from distill.recipe.lengths import reach_of, with_lengths
 from distill.recipe.problems import ProblemSource
 from distill.recipe.push import PushConfig
+from distill.recipe.rl import RlConfig
+from distill.recipe.rl_faults import rl_problems
 from distill.recipe.round_faults import faults
 from distill.recipe.rounds import (
     SECTIONS,
@@ -33,8 +35,9 @@ from distill.recipe.rounds import (
     row_of_users,
     unfold,
 )
+from distill.recipe.sandbox import SandboxConfig
 from distill.recipe.sft import THIS, SftConfig
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.steps import MAKING_MODELS, STAGE_NAMES
 from distill.recipe.traces import TraceSource
 
 
@@ -48,13 +51,14 @@ class Recipe(Strict):
     description: str = ""
     """Purpose of the recipe, in a line or two."""
     student: str
-    """Model to train: an alias (`distill students`), a Hub id (`org/model`) or a local folder (`./model`)."""
+    """Model to train: an alias (`distill students`), a Hub id (`org/model`) or a local folder (`./model`). Not
+    needed if nothing is trained: `eval.models` are evaluated."""
     student_revision: Revision | None = None
     """Git revision of the student on the Hub. Default: the main branch."""
     seed: NonNegativeInt = 0
     """Seed of everything random: problems, samples, selection, training order."""
     problems: list[ProblemSource] = []
-    """Sources of the problems that the teacher answers."""
+    """Sources of the problems that the teacher answers, and that `rl:` trains on."""
     generate: GenerateConfig | None = None
     """Stage 1: sample the teacher."""
     traces: list[TraceSource] = []
@@ -63,12 +67,17 @@ class Recipe(Strict):
     """Stage 2: grade and filter the traces."""
     sft: SftConfig = SftConfig()
     """Stage 3: train the student."""
+    rl: RlConfig | None = None
+    """Stage 4: improve the student by reinforcement learning; without `generate:` and `traces:`, the base itself.
+    Default: none."""
     rounds: list[Round] = []
     """Several passes of these stages, each built on earlier ones. Default: one pass."""
     eval: EvalConfig | None = None
-    """Stage 4: evaluate base and student. Default: no evaluation."""
+    """Stage 5: evaluate base and student. Default: no evaluation."""
     push: PushConfig | None = None
-    """Stage 5: publish on the Hub. Default: nothing is published."""
+    """Stage 6: publish on the Hub. Default: nothing is published."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """Where the programs of `task: code` run."""
 
     @property
     def traces_stage(self) -> str:
@@ -78,18 +87,36 @@ class Recipe(Strict):
     @property
     def stage_names(self) -> list[str]:
         """Return the stages of a recipe without rounds, or of one round, in order."""
-        has = {self.traces_stage, "filter", "sft"} | ({"eval"} if self.eval else set())
+        has = {self.traces_stage, "filter", MAKING_MODELS[0]} if self.has_traces else set()
+        has |= _reinforcing(self)
+        has |= {"eval"} if self.eval and not self.only_measures else set()
         has |= own_stages_of(self) | ({"push"} if self.push else set())
+        has |= {"measure"} if self.eval and self.eval.models else set()
         return [name for name in STAGE_NAMES if name in has]
 
     @property
+    def only_measures(self) -> bool:
+        """Return whether the recipe trains nothing, and only has models to evaluate."""
+        trains = bool(self.rounds) or self.has_traces or self.rl is not None
+        return not trains and bool(self.eval and self.eval.models)
+
+    @property
+    def has_traces(self) -> bool:
+        return self.generate is not None or bool(self.traces)
+
+    @property
     def trains(self) -> bool:
-        """Return whether a student is trained."""
-        return "sft" in self.stage_names
+        """Return whether a student is trained on traces."""
+        return MAKING_MODELS[0] in self.stage_names
+
+    @property
+    def making_stage(self) -> str | None:
+        """Return the stage that makes the model which is evaluated and published; `None`: none does."""
+        return next((name for name in reversed(self.stage_names) if name in MAKING_MODELS), None)
 
     @property
     def measures(self) -> bool:
-        """Return whether models are evaluated."""
+        """Return whether base and student are evaluated."""
         return "eval" in self.stage_names
 
     @property
@@ -110,7 +137,7 @@ class Recipe(Strict):
     @property
     def row_rounds(self) -> list[str | None]:
         """Return the rounds whose kept rows are trained on; `None` stands for a recipe without rounds."""
-        return [None]
+        return [None] if self.has_traces or self.rl is None else []
 
     @cached_property
     def parts(self) -> list["Recipe"]:
@@ -138,19 +165,22 @@ class Recipe(Strict):
     def _fill_in(cls, tree: Any) -> Any:
         if not isinstance(tree, Mapping):
             return tree
-        return unfold(tree) if tree.get("rounds") else with_lengths(tree)
+        return unfold(tree) if tree.get("rounds") else with_lengths(_with_student(tree))
 
     @model_validator(mode="after")
     def _traces_come_from_one_place(self) -> Self:
-        if self.rounds:
+        if self.rounds or self.only_measures:
             return self
-        if (self.generate is None) == (not self.traces):
-            raise ValueError("give either generate: (a teacher answers problems) or traces: (made elsewhere)")
+        if (self.generate is not None and self.traces) or not (self.has_traces or self.rl):
+            raise ValueError(
+                "give either generate: (a teacher answers problems) or traces: (made elsewhere); or only rl:, to train "
+                "a base on problems: without traces; or only eval: with eval.models, to evaluate models"
+            )
         if self.generate is not None and not self.problems:
             raise ValueError("problems: is missing: the teacher needs problems to answer")
-        if self.traces and self.problems:
-            raise ValueError("problems: is for generate:; traces: come with their own. Remove one of the two")
-        if self.traces and self.eval and self.eval.held_out:
+        if self.traces and self.problems and self.rl is None:
+            raise ValueError("problems: is for generate: and rl:; traces: come with their own. Remove one of the two")
+        if self.traces and not self.problems and self.eval and self.eval.held_out:
             raise ValueError(
                 "eval.held_out is taken from problems:, but traces: come with their own; use eval.benchmarks"
             )
@@ -158,6 +188,20 @@ class Recipe(Strict):
             raise ValueError("sft.rows names rounds, but the recipe has no rounds:. Remove it, or add rounds:")
         if self.push is not None and self.push.round is not None:
             raise ValueError("push.round names a round, but the recipe has no rounds:. Remove it, or add rounds:")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_it_measures(self) -> Self:
+        if self.rounds and self.eval and self.eval.models:
+            raise ValueError(
+                "eval.models is for recipes without rounds:; evaluate other models with `distill eval --model`"
+            )
+        if self.only_measures:
+            assert self.eval is not None
+            if self.eval.held_out or self.problems:
+                raise ValueError("without training nothing is held out: use eval.benchmarks in place of problems:")
+            if self.push is not None:
+                raise ValueError("push: publishes a student, and this recipe trains none. Remove it")
         return self
 
     @model_validator(mode="after")
@@ -181,6 +225,16 @@ class Recipe(Strict):
         if found:
             raise MisplacedError(found)
         return self
+
+
+def _with_student(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recipe's keys and values; one that only measures takes its lengths from the first model."""
+    section = tree.get("eval")
+    models = section.get("models") if isinstance(section, Mapping) else getattr(section, "models", None)
+    has_rows = tree.get("generate") is not None or tree.get("traces")
+    if "student" in tree or has_rows or not isinstance(models, list) or not models:
+        return tree
+    return {**tree, "student": models[0]}
 
 
 class Part(Strict):
@@ -209,8 +263,9 @@ class RoundRecipe(Recipe):
         """Return the stages of the round, in order."""
         has = own_stages_of(self)
         has |= {self.traces_stage, "filter"} if self.generate is not None or self.traces else set()
-        if self.of.trains:
-            has |= {"sft"} | ({"eval"} if self.eval else set()) | ({"push"} if self.push else set())
+        makers = ({MAKING_MODELS[0]} if self.of.trains else set()) | _reinforcing(self)
+        if makers:
+            has |= makers | ({"eval"} if self.eval else set()) | ({"push"} if self.push else set())
         return [name for name in STAGE_NAMES if name in has]
 
     @property
@@ -234,6 +289,10 @@ class RoundRecipe(Recipe):
         if self.generate is not None and not self.problems:
             raise ValueError("problems: is missing: the teacher needs problems to answer")
         return self
+
+
+def _reinforcing(recipe: Recipe) -> set[str]:
+    return set() if recipe.rl is None else {MAKING_MODELS[-1]}
 
 
 def recipe_of_tree(tree: Any) -> Recipe:
@@ -310,19 +369,19 @@ def published_round(recipe: Recipe) -> str | None:
     """Return the round whose model is published: `push.round`, else the last one that makes a model."""
     if recipe.push is not None and recipe.push.round is not None:
         return recipe.push.round
-    return next((one.name for one in reversed(recipe.rounds) if one.sft is not None), None)
+    return next((one.name for one in reversed(recipe.rounds) if one.makes_model), None)
 
 
 def _run_faults(recipe: Recipe) -> list[Fault]:
     """Return what is wrong between the rounds and the sections of the whole run."""
     found: list[Fault] = []
-    makers = [one.name for one in recipe.rounds if one.sft is not None]
+    makers = [one.name for one in recipe.rounds if one.makes_model]
     if recipe.eval is not None and recipe.eval.held_out and not recipe.problems:
         found.append((("eval", "held_out"), "is taken from problems:, which is missing; use eval.benchmarks."))
     if recipe.eval is not None and not makers:
-        found.append((("eval",), "no round makes a model that could be measured: none has sft:."))
+        found.append((("eval",), "no round makes a model that could be measured: none has sft: or rl:."))
     if recipe.push is not None and not makers:
-        found.append((("push",), "no round makes a model that could be published: none has sft:."))
+        found.append((("push",), "no round makes a model that could be published: none has sft: or rl:."))
     elif recipe.push is not None and recipe.push.round is not None and recipe.push.round not in makers:
         there = ", ".join(makers)
         found.append((("push", "round"), f"no round {recipe.push.round!r} makes a model. Rounds that do: {there}."))
@@ -344,9 +403,8 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
         )
     if recipe.generate is not None:
         found += _teacher_against_student(recipe.generate.sampling.max_tokens, kept, longest)
-    has_traces = recipe.generate is not None or bool(recipe.traces)
     if (
-        has_traces
+        recipe.has_traces
         and recipe.filter.judge is None
         and "judge"
         in {
@@ -359,12 +417,12 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
             "judge: {model: …, compute: {base_urls: [http://localhost:8000/v1]}}."
         )
     if recipe.eval is not None and "judge" in {
-        *(s.task for s in recipe.eval.benchmarks),
+        *(s.task for s in recipe.eval.benchmarks if not s.is_judged),
         *(s.task for s in recipe.problems if recipe.eval.held_out),
     }:
         found.append(
-            "task: judge cannot be measured: eval grades by rules alone. Use other problems in eval.benchmarks, or "
-            "remove eval.held_out."
+            "task: judge cannot be measured: without a metric for judged answers, eval grades by rules alone. Set the "
+            "benchmark's metric: short-answers, use other problems, or remove eval.held_out."
         )
     if recipe.traces and kept is None:
         found.append(
@@ -372,15 +430,18 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
             f"filter.max_tokens to less than {longest}; the prompt needs room too."
         )
     found += _against_the_context(recipe)
-    return found
+    return [*found, *rl_problems(recipe)]
 
 
 def _against_the_context(recipe: Recipe) -> list[str]:
-    """Return the lengths that exceed the student's context, extended by the rotary embedding's patch if it has one."""
+    """Return the lengths that exceed a model's context; the student's is extended by its rotary embedding's patch."""
+    models = recipe.eval.models if recipe.eval is not None else []
+    found = [line for one in map(known_student, models) if one for line in _answers_against(recipe, one, one.context)]
+    if recipe.only_measures:
+        return found
     student, longest = find_student(recipe.student), recipe.sft.max_length
     if student.context is None or student.longest_context is None:
-        return []
-    found = []
+        return found
     has_theta = recipe.sft.rope_theta is not None
     if longest > student.longest_context and not has_theta:
         found.append(
@@ -388,13 +449,36 @@ def _against_the_context(recipe: Recipe) -> list[str]:
             f"Lower sft.max_length to {student.longest_context} or less, or set sft.rope_theta to train it on longer "
             "rows."
         )
-    reach = reach_of(student, longest, has_theta) or student.longest_context
-    if recipe.eval is not None and recipe.eval.sampling.max_tokens >= reach:
-        way = f" or raise sft.max_length above {student.context}" if reach < student.longest_context else ""
+    # Reinforcement learning alone changes no context, but an earlier round may have made it longer.
+    grows = recipe.rl is None or recipe.trains or recipe.student_round is not None
+    reach = (reach_of(student, longest, has_theta) if grows else student.context) or student.longest_context
+    can_grow = recipe.trains and reach < student.longest_context
+    way = f" or raise sft.max_length above {student.context}" if can_grow else ""
+    if recipe.rl is not None and recipe.rl.max_tokens >= reach:
         found.append(
-            f"eval.sampling.max_tokens ({recipe.eval.sampling.max_tokens}) leaves no room for a prompt in the context "
-            f"of {student.alias} ({reach} tokens). Lower eval.sampling.max_tokens{way}."
+            f"rl.max_tokens ({recipe.rl.max_tokens}) leaves no room for a prompt in the context of {student.alias} "
+            f"({reach} tokens). Lower rl.max_tokens{way}."
         )
+    return found + _answers_against(recipe, student, reach, way)
+
+
+def _answers_against(recipe: Recipe, model: Student, reach: int | None, way: str = "") -> list[str]:
+    """Return the longest answers of the evaluation that a model's context has no room for."""
+    found = []
+    if recipe.eval is not None and reach is not None:
+        room = f"leaves no room for a prompt in the context of {model.alias} ({reach} tokens)"
+        if recipe.eval.sampling.max_tokens >= reach:
+            found.append(
+                f"eval.sampling.max_tokens ({recipe.eval.sampling.max_tokens}) {room}. Lower "
+                f"eval.sampling.max_tokens{way}."
+            )
+        for number, one in enumerate(recipe.eval.benchmarks):
+            if one.sampling.max_tokens is not None and one.sampling.max_tokens >= reach:
+                said = f", as protocol {recipe.eval.protocol} asks for," if recipe.eval.protocol else ""
+                found.append(
+                    f"eval.benchmarks.{number}.sampling.max_tokens ({one.sampling.max_tokens}){said} {room}. Set a "
+                    f"lower one for this benchmark, which makes it another protocol{way}."
+                )
     return found
 
 

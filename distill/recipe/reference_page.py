@@ -1,5 +1,6 @@
 """The second half of `docs/recipes.md`, made from the models: a table of fields for each section of a recipe."""
 
+import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -108,7 +109,7 @@ def _constraints(metadata: list[Any]) -> list[Any]:
 
 
 def _said(model: type[BaseModel]) -> str:
-    return _plain(model.__doc__ or "")
+    return textwrap.fill(_plain(model.__doc__ or ""), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _plain(text: str) -> str:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from distill.recipe.gates import BASE, GAIN_OVER, gate_fault
+from distill.recipe.rl_faults import R1_ZERO
 from distill.recipe.rounds import ROUND, Fault, Round, round_in
 from distill.recipe.sft import THIS
+from distill.recipe.steps import MAKING_MODELS
 from distill.recipe.yaml_tree import KeyPath
 
 NO_OWN_ROWS = (
@@ -30,6 +32,8 @@ def faults(rounds: Sequence[Round], has_eval: bool) -> Iterator[Fault]:
         for key, name in models:
             if name is not None and (why := _no_model(name, one, place, before, every)):
                 yield (*at, *key), why
+        if why := _other_prompts(one, before):
+            yield (*at, "rl", "prompt_format"), why
         yield from _row_faults(one, at, before, every, place)
         yield from _gate_faults(one, at, before, every, place, has_eval)
         before[one.name] = one
@@ -51,18 +55,32 @@ def _no_model(name: str, one: Round, place: int, before: Mapping[str, Round], ev
     """Return why a round has no model that a later one could use, or `None` if it has one."""
     if why := _not_before(name, one, place, every):
         return why
-    if before[name].sft is not None:
+    if before[name].makes_model:
         return None
-    makers = [f"round:{earlier}" for earlier, other in before.items() if other.sft is not None]
+    makers = [f"round:{earlier}" for earlier, other in before.items() if other.makes_model]
     some = f" Rounds that make one: {', '.join(makers)}." if makers else ""
-    return f"round:{name} makes no model (it has no sft:), only rows.{some}"
+    return f"round:{name} makes no model (it has neither sft: nor rl:), only rows.{some}"
+
+
+def _other_prompts(one: Round, before: Mapping[str, Round]) -> str | None:
+    """Return why a round may not ask with R1-Zero's template, or `None`: its student has learnt another one."""
+    earlier = before.get(one.student_round or "")
+    if earlier is None or one.sft is not None or one.rl is None or one.rl.prompt_format != R1_ZERO:
+        return None  # `distill.recipe.rl_faults` compares it with an sft: of the same round
+    learnt = [earlier.rl and earlier.rl.prompt_format, earlier.sft and earlier.sft.chat_template]
+    if R1_ZERO in learnt:
+        return None
+    return (
+        f"r1-zero is for a base model, and round:{earlier.name} trains the student on another template. Leave it out: "
+        "this round then asks as that one did."
+    )
 
 
 def _gate_faults(
     one: Round, at: KeyPath, before: Mapping[str, Round], every: Mapping[str, int], place: int, has_eval: bool
 ) -> Iterator[Fault]:
-    has_model = one.sft is not None
-    sections = {"traces": one.has_traces, "sft": has_model, "eval": has_eval and has_model}
+    sections: dict[str, bool] = {name: getattr(one, name) is not None for name in MAKING_MODELS}
+    sections |= {"traces": one.has_traces, "eval": has_eval and one.makes_model}
     for metric, wanted in one.gate.items():
         why = gate_fault(metric, wanted, sections)
         if why is None and metric == GAIN_OVER and wanted != BASE:

@@ -20,14 +20,15 @@ from distill.recipe.filter import FilterConfig
 from distill.recipe.gates import BASE
 from distill.recipe.generate import GenerateConfig
 from distill.recipe.lengths import with_lengths
+from distill.recipe.rl import RlConfig
 from distill.recipe.sft import THIS, SftConfig
-from distill.recipe.steps import STAGE_NAMES
+from distill.recipe.steps import MAKING_MODELS, STAGE_NAMES
 from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import KeyPath
 
 ROUND = "round:"
 """Prefix of a name that refers to an earlier round."""
-SECTIONS = ["generate", "traces", "filter", "sft"]
+SECTIONS = ["generate", "traces", "filter", "sft", "rl"]
 """Sections that a round may have; at the top level they hold defaults for the rounds that name them."""
 OWN_SECTIONS: list[str] = []
 """Those of them that are stages of a team's own (`distill.recipe.own_stages`)."""
@@ -60,7 +61,9 @@ class Round(Strict):
     filter: FilterConfig | None = None
     """Grade and filter the round's traces. Always done if the round has traces."""
     sft: SftConfig | None = None
-    """Train the round's student. Default: the round only makes rows."""
+    """Train the round's student. A round without `sft:` and `rl:` only makes rows."""
+    rl: RlConfig | None = None
+    """Improve by reinforcement learning what `sft:` made, or without it the round's student."""
     gate: dict[str, str] = {}
     """Limits on the round's metrics, e.g. `{format_share: ">= 0.9", gain_over: round:NAME}`; if one does not hold, the
     run stops after this round."""
@@ -76,9 +79,13 @@ class Round(Strict):
         if self.generate is None and not self.traces:
             if self.filter is not None:
                 raise ValueError("filter: needs traces: add generate: or traces: to this round, or remove filter:")
-            if self.sft is None and not own_stages_of(self):
-                raise ValueError("this round does nothing: give it generate:, traces: or sft:")
+            if not self.makes_model and not own_stages_of(self):
+                raise ValueError("this round does nothing: give it generate:, traces:, sft: or rl:")
         return self
+
+    @property
+    def makes_model(self) -> bool:
+        return any(getattr(self, name) is not None for name in MAKING_MODELS)
 
     @property
     def has_traces(self) -> bool:
@@ -143,7 +150,7 @@ def unfold(tree: Mapping[str, Any]) -> Mapping[str, Any]:
                 one[key] = _section(_plain(defaults.get(key)), one[key])
     found = {key: value for key, value in tree.items() if key not in SECTIONS}
     longest: list[int] = []
-    for one in sorted(rounds, key=lambda one: "sft" not in one):
+    for one in sorted(rounds, key=lambda one: "sft" not in one):  # whose rows are as long as others' sft: says
         _fill_in_lengths(one, rounds, found, longest)
     if longest and isinstance(found.get("eval"), Mapping):
         found["eval"] = _with_answer_length(dict(found["eval"]), min(longest))
@@ -179,6 +186,8 @@ def _fill_in_lengths(
     flat |= {"student": base_name(one, by_name, top.get("student")), "eval": top.get("eval")}
     if "sft" not in one and (row := row_of_users(one, rounds)) is not None:
         flat["sft"] = {"max_length": row}
+    if "sft" not in one and "rl" in one and (learnt := _last_sft(one, by_name)) is not None:
+        flat |= {"sft": learnt, "rounds": [learnt]}  # its context is what an earlier round made of it
     generate = one.get("generate")
     teacher = round_in(generate.get("teacher")) if isinstance(generate, Mapping) else None
     if teacher is not None:
@@ -188,8 +197,23 @@ def _fill_in_lengths(
         filled["generate"] = {**filled["generate"], "teacher": f"{ROUND}{teacher}"}
     one.update({key: filled[key] for key in SECTIONS if key in one})
     sampling = filled["eval"].get("sampling") if isinstance(filled["eval"], Mapping) else None
-    if "sft" in one and isinstance(sampling, Mapping) and isinstance(sampling.get("max_tokens"), int):
+    if (
+        any(name in one for name in MAKING_MODELS)
+        and isinstance(sampling, Mapping)
+        and isinstance(sampling.get("max_tokens"), int)
+    ):
         longest.append(sampling["max_tokens"])
+
+
+def _last_sft(one: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return `sft:` of the last round that trained a round's student on traces, or `None`."""
+    seen: set[str] = set()
+    while (earlier := round_in(one.get("student"))) is not None and earlier in by_name and earlier not in seen:
+        seen.add(earlier)
+        one = by_name[earlier]
+        if one.get("sft") is not None:
+            return one["sft"]
+    return None
 
 
 def base_name(one: Mapping[str, Any] | None, by_name: Mapping[str, Mapping[str, Any]], top: Any) -> Any:

@@ -19,6 +19,13 @@ _EXTENDS = {
     "Sections are merged key by key; a list replaces the parent's list.",
 }
 
+_ONLY_MEASURES = {
+    "required": ["eval"],
+    "properties": {"eval": {"type": "object", "required": ["models"]}},
+    "not": {"anyOf": [{"required": ["generate"]}, {"required": ["traces"]}, {"required": ["rounds"]}]},
+}
+"""A recipe that trains nothing needs no student."""
+
 
 def recipe_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12).
@@ -27,7 +34,7 @@ def recipe_schema() -> dict[str, Any]:
     """
     schema = Recipe.model_json_schema()
     _drop_titles(schema)
-    needed = {"required": schema.pop("required")}
+    needed = {"required": [key for key in schema.pop("required") if key != "student"]}
     # The items of a list are never merged, so they must be complete; a section may be a part of the parent's.
     sections = {name: schema["$defs"][name] for name in sorted(_section_names(schema)) if name in schema["$defs"]}
     needed_below = {name: below for name, one in sections.items() if (below := one.pop("required", None))}
@@ -38,6 +45,7 @@ def recipe_schema() -> dict[str, Any]:
     }
     properties = {"extends": _EXTENDS, **schema.pop("properties")}
     definitions = schema.pop("$defs")
+    _take_suites(definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": SCHEMA_TITLE,
@@ -46,6 +54,10 @@ def recipe_schema() -> dict[str, Any]:
         "properties": properties,
         "allOf": [
             {"if": {"not": {"required": ["extends"]}}, "then": needed},
+            {
+                "if": {"not": {"anyOf": [{"required": ["extends"]}, _ONLY_MEASURES]}},
+                "then": {"required": ["student"]},
+            },
             {
                 "if": {"not": {"anyOf": [{"required": ["extends"]}, {"required": ["rounds"]}]}},
                 "then": {"properties": needed_in_sections},
@@ -77,6 +89,15 @@ def _drop_titles(node: Any, names: bool = False) -> None:
     elif isinstance(node, list):
         for value in node:
             _drop_titles(value)
+
+
+def _take_suites(definitions: dict[str, Any]) -> None:
+    """Let a benchmark be a suite's name, or keys of which `suite` may stand for `source`."""
+    benchmark = definitions["BenchmarkSource"]
+    del benchmark["required"]
+    benchmark["anyOf"] = [{"required": ["source"]}, {"required": ["suite"]}]
+    listed = definitions["EvalConfig"]["properties"]["benchmarks"]
+    listed["items"] = {"anyOf": [{"type": "string", "minLength": 1}, listed["items"]]}
 
 
 def _section_names(schema: dict[str, Any]) -> set[str]:

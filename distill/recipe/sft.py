@@ -178,8 +178,9 @@ class SftConfig(Strict):
     rope_theta: PositiveFloat | None = None
     """Base of the rotary position embedding, to train on rows longer than the model's context. Default: the student
     table's if max_length requires it, else the model's own."""
-    chat_template: Annotated[str, Field(pattern=r"^(chatml|llama3|file:.+)$")] | None = None
-    """Chat template instead of the model's own: `chatml`, `llama3` or `file:path` (Jinja; relative to the recipe)."""
+    chat_template: Annotated[str, Field(pattern=r"^(chatml|llama3|r1-zero|file:.+)$")] | None = None
+    """Chat template instead of the model's own: `chatml`, `llama3`, `r1-zero` or `file:path` (Jinja; relative to the
+    recipe)."""
     lora: Lora | None = None
     """Settings of the adapter; only with `method: lora` or `qlora`."""
     trl: dict[str, Any] = {}

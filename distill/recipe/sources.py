@@ -10,7 +10,7 @@ from distill.recipe.fence import Fence
 
 FILE = "file:"
 _LISTS = (("problems",), ("traces",), ("eval", "benchmarks"), ("filter", "decontaminate"))
-_SOURCE_KEYS = ("source", "problems")
+_SOURCE_KEYS = ("source", "problems", "suite", "judge_template", "contests")
 
 
 def map_sources(tree: dict[str, Any], change: Callable[[str], str]) -> None:
@@ -30,12 +30,16 @@ def map_sources(tree: dict[str, Any], change: Callable[[str], str]) -> None:
             section = section.get(key) if isinstance(section, dict) else None
         if not isinstance(section, dict) or not isinstance(section.get(at[-1]), list):
             continue
-        section[at[-1]] = [
-            {key: changed(value) if key in _SOURCE_KEYS else value for key, value in entry.items()}
-            if isinstance(entry, dict)
-            else changed(entry)
-            for entry in section[at[-1]]
-        ]
+        section[at[-1]] = [_changed_entry(entry, changed) for entry in section[at[-1]]]
+
+
+def _changed_entry(entry: Any, changed: Callable[[Any], Any]) -> Any:
+    if not isinstance(entry, dict):
+        return changed(entry)
+    found = {key: changed(value) if key in _SOURCE_KEYS else value for key, value in entry.items()}
+    if isinstance(found.get("baseline"), dict):
+        found["baseline"] = _changed_entry(found["baseline"], changed)
+    return found
 
 
 def file_sources(tree: dict[str, Any]) -> Iterator[str]:

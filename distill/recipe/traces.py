@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from distill.models.hub_names import Config, Revision, TableSource
 from distill.recipe.base import Strict
-from distill.recipe.problems import Task
+from distill.recipe.problems import CodeSettings, Task
 
 
 class TraceColumns(Strict):
@@ -28,6 +28,8 @@ class TraceColumns(Strict):
     """Column with the finish reason, or with a list of them."""
     id: str | None = None
     """Column with the problem's id."""
+    tests: str | None = None
+    """Column with the tests of `task: code`. Default: the columns of the usual data sets (docs/code.md)."""
     model: str | None = None
     """Column with the teacher's name."""
     system: str | None = None
@@ -38,7 +40,7 @@ class TraceSource(Strict):
     """A source of traces, and how its rows are read."""
 
     source: TableSource
-    """`hf:org/dataset` or `file:path` (JSONL, JSON, Parquet; relative to the recipe)."""
+    """`hf:org/dataset` or `file:path` (JSONL, JSON, CSV, Parquet; relative to the recipe)."""
     config: Config | None = None
     """Configuration (subset) of a Hub dataset."""
     split: str = "train"
@@ -52,12 +54,15 @@ class TraceSource(Strict):
     columns: TraceColumns = TraceColumns()
     """Column names of the source."""
     answer_after: Annotated[str, Field(min_length=1)] | None = None
-    """Marker in the answer column: the text after its last occurrence is the expected answer."""
+    """Marker in the answer column: the text after its last occurrence is the expected answer; `\\boxed`: what is in the
+    last box of a solution."""
     template: str = "{problem}"
     """The student's prompt: `{problem}` becomes the question. Chat messages are used unchanged."""
     task: Task | None = None
     """How answers are graded. Default: `math`. `gym`, with `problems`: reasoning-gym scorers may be run for the
     problems that ask for it, with the options given in that file."""
+    tests: CodeSettings = CodeSettings()
+    """`task: code`: how programs are tested."""
     teacher: str | None = None
     """Name of the teacher if no column has it. Default: the source's name."""
     think_marks: list[Annotated[str, Field(min_length=1)]] = []
@@ -72,6 +77,8 @@ class TraceSource(Strict):
             raise ValueError("template must hold {problem}, which is where the question goes")
         if self.task == "gym" and self.problems is None:
             raise ValueError("task: gym needs problems:, a file that says how its problems were made. Use task: math")
+        if self.task != "code" and (self.columns.tests is not None or self.tests != CodeSettings()):
+            raise ValueError("tests and columns.tests are for task: code only: they say how programs are tested")
         if len(self.think_marks) not in (0, 2, 4) or len(set(self.think_marks)) != len(self.think_marks):
             raise ValueError(
                 "think_marks takes two different marks, around the reasoning, or four: two more around the answer"

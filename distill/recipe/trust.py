@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import RecipeError
 from distill.models.hub_names import names_folder
@@ -53,11 +53,27 @@ def _accesses(recipe: Recipe) -> Iterator[Access]:
     yield from (Access(f"downloads the data set {name}") for name in _data_sets(recipe))
     for section, compute in _computes(recipe):
         yield from (_server(section, url, compute) for url in compute.base_urls)
-    for key in UPLOADING_TRL_KEYS:
-        if recipe.sft.trl.get(key):
-            yield Access(f"sends training's curves to {recipe.sft.trl[key]} on the Hub (sft.trl.{key})", True)
-    if "wandb" in recipe.sft.compute.tracking:
-        yield Access("sends training's curves to Weights & Biases (sft.compute.tracking)", True)
+    for name in recipe.rl.teachers if recipe.rl is not None else ():
+        if name.startswith(("http://", "https://")):
+            yield Access(f"sends answers of rl to {name.partition('#')[0]}", True)
+        else:
+            yield _model("teacher of rl", hub_id_of(name))
+    for section, trl, tracking in _trainings(recipe):
+        for key in UPLOADING_TRL_KEYS:
+            if trl.get(key):
+                yield Access(f"sends training's curves to {trl[key]} on the Hub ({section}.trl.{key})", True)
+        if "wandb" in tracking:
+            where = f"{section}.compute.tracking" if section == "sft" else f"{section}.compute.training.tracking"
+            yield Access(f"sends training's curves to Weights & Biases ({where})", True)
+    if recipe.sandbox.url is not None:
+        yield Access(f"sends programs to {recipe.sandbox.url}, to be run there (sandbox)", True)
+
+
+def _trainings(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any], list[Any]]]:
+    """Yield (section, TRL arguments, trackers) of each training."""
+    yield "sft", recipe.sft.trl, [*recipe.sft.compute.tracking]
+    if recipe.rl is not None:
+        yield "rl", recipe.rl.trl, [*recipe.rl.compute.training.tracking]
 
 
 def is_accepted(sha256: str) -> bool:
@@ -103,7 +119,12 @@ def _model(role: str, name: str) -> Access:
 
 def _sources(recipe: Recipe) -> list[str]:
     benchmarks = recipe.eval.benchmarks if recipe.eval else []
-    return [*(one.source for one in (*recipe.problems, *benchmarks)), *(one.source for one in recipe.traces)]
+    baselines = [one.baseline.source for one in benchmarks if one.baseline is not None]
+    return [
+        *(one.source for one in (*recipe.problems, *benchmarks)),
+        *(one.source for one in recipe.traces),
+        *baselines,
+    ]
 
 
 def _data_sets(recipe: Recipe) -> list[str]:
@@ -115,6 +136,8 @@ def _data_sets(recipe: Recipe) -> list[str]:
 def _local_files(recipe: Recipe) -> list[str]:
     names = [*_sources(recipe), *(one.problems or "" for one in recipe.traces)]
     names += [*recipe.filter.decontaminate, recipe.sft.chat_template or ""]
+    for one in recipe.eval.benchmarks if recipe.eval else []:
+        names += [one.judge_template or "", one.contests or ""]
     return list(dict.fromkeys(name.removeprefix(FILE) for name in names if name.startswith(FILE)))
 
 
@@ -123,8 +146,12 @@ def _computes(recipe: Recipe) -> Iterator[tuple[str, SamplingCompute]]:
         yield "generate", recipe.generate.compute
     if recipe.filter.judge is not None:
         yield "filter.judge", recipe.filter.judge.compute
+    if recipe.rl is not None and recipe.rl.reward.judge is not None and recipe.rl.reward.judge.by is not None:
+        yield "rl.reward.judge", recipe.rl.reward.judge.by.compute
     if recipe.eval is not None:
         yield "eval", recipe.eval.compute
+    if recipe.eval is not None and recipe.eval.judge is not None:
+        yield "eval.judge", recipe.eval.judge.compute
 
 
 def _server(section: str, url: str, compute: SamplingCompute) -> Access:

@@ -57,12 +57,18 @@ FORMS = {
     "repo": "org/name, made of letters, digits, '.', '_' and '-'",
     "dataset": "org/name, made of letters, digits, '.', '_' and '-'",
     "base_urls": "addresses such as http://localhost:8000/v1, without user, password and query",
+    "url": "an address such as http://localhost:2000/api/v2, without user, password and query",
     "api_key_env": "the name of an environment variable, e.g. OPENAI_API_KEY",
     "chat_template": "chatml, llama3 or file:path",
     "config": "a configuration's name on the Hub, without any of < > : / \\ | ? *",
     "revision": "a branch, a tag or a commit",
     "student_revision": "a branch, a tag or a commit",
     "rows": "this or round:NAME",
+    "file": "a path in the dataset's repository, without spaces and '..'",
+    "sha256": "64 hexadecimal digits",
+    "judge_template": "file:path",
+    "contests": "file:path",
+    "show": "pass@K or cons@K, e.g. cons@64",
     "license": "a licence's identifier on the Hub, e.g. apache-2.0",
 }
 """Key (or section and key) of a text that must match a pattern -> what follows "must be"."""

@@ -1,18 +1,32 @@
-// The trace browser: a filtered, paged list with one open entry.
+// A browser of traces: a filtered, paged list with one open entry.
 
 const PAGE_SIZE = 25;
+let usedLast = null;
+
+// Keys go to the browser that most of is on the screen; if none is, to the one used last.
+function browserForKeys() {
+  const all = [...document.querySelectorAll(".browser:not([hidden])")];
+  const seen = all.map((root) => {
+    const { top, bottom } = root.getBoundingClientRect();
+    return Math.min(bottom, innerHeight) - Math.max(top, 0);
+  });
+  const most = Math.max(...seen);
+  return most > 0 ? all[seen.indexOf(most)] : usedLast || all[0];
+}
 
 function startBrowser(list) {
-  const root = byId("browser");
+  const root = byId(list.root);
   const form = root.querySelector("form");
   const [found, rows, pager, reader] = [".found", ".list", ".pager", ".reader"].map((name) => root.querySelector(name));
   const filters = list.filters.filter((filter) => filter.bounds || filter.options.length > 1);
-  const names = [list.key, "q", ...filters.map((filter) => filter.name), "page"];
+  const settings = list.settings || [];
+  const names = [list.key, list.query, ...[...settings, ...filters].map((one) => one.name), list.page];
   // `asked`: the id in the address, whether it exists or not; `open`: the entry that is shown.
   const state = { terms: [], thinking: null, page: 0, open: null, asked: null };
   const byName = new Map(list.entries.map((entry) => [list.idOf(entry), entry]));
   const words = new Map();
-  let matching = list.entries;
+  let entries = list.entries;
+  let matching = entries;
 
   const wordsOf = (entry) => {
     if (!words.has(entry)) words.set(entry, list.words(entry).map(fold).join("\0"));
@@ -20,6 +34,10 @@ function startBrowser(list) {
   };
   const isNarrow = () => matchMedia("(max-width: 60rem)").matches;
 
+  for (const { name, label, options, value } of settings) {
+    form.append(make("label", {}, make("span", {}, label), make("select", { name },
+      ...options.map(([option, shown]) => make("option", { value: option, selected: option === value }, shown)))));
+  }
   for (const filter of filters) {
     if (filter.bounds) {
       const inputs = filter.bounds.map((bound, i) =>
@@ -38,27 +56,35 @@ function startBrowser(list) {
   // The chosen filters in the address's format, and the reverse.
   const boundsOf = (filter) => [0, 1].map((i) => form.elements[`${filter.name}-${i}`].value);
   function chosen() {
-    const view = { q: form.elements.search.value.trim() };
+    const view = { [list.query]: form.elements.search.value.trim() };
+    for (const { name, value } of settings) view[name] = form.elements[name].value === value ? "" : form.elements[name].value;
     for (const filter of filters) {
       const value = filter.bounds ? boundsOf(filter).join("-") : form.elements[filter.name].value;
       view[filter.name] = value === "-" ? "" : value;
     }
     return view;
   }
-  const now = () => ({ ...chosen(), [list.key]: state.asked, page: state.asked || !state.page ? "" : state.page + 1 });
+  const now = () => ({ ...chosen(), [list.key]: state.asked, [list.page]: state.asked || !state.page ? "" : state.page + 1 });
   function choose(view) {
-    form.elements.search.value = view.q || "";
+    form.elements.search.value = view[list.query] || "";
+    for (const { name, value, options } of settings) {
+      form.elements[name].value = options.some(([option]) => option === view[name]) ? view[name] : value;
+    }
     for (const filter of filters) {
       const value = view[filter.name] || "";
       if (filter.bounds) [0, 1].forEach((i) => { form.elements[`${filter.name}-${i}`].value = value.split("-")[i] || ""; });
       else form.elements[filter.name].value = filter.options.some(([option]) => option === value) ? value : "";
     }
   }
-  const addressOf = (entry) => `#${writeView({ ...chosen(), [list.key]: entry && list.idOf(entry) }, names) || "traces"}`;
+  const addressOf = (entry) => `#${writeView({ ...chosen(), [list.key]: entry && list.idOf(entry) }, names) || list.home}`;
 
   function search() {
     const view = chosen();
-    state.terms = searchTerms(view.q);
+    state.terms = searchTerms(view[list.query]);
+    if (list.arrange) {
+      entries = list.arrange(Object.fromEntries(settings.map(({ name }) => [name, form.elements[name].value])));
+      relabel();
+    }
     const tests = filters.filter((filter) => view[filter.name]).map((filter) => {
       if (!filter.bounds) return (entry) => filter.test(entry, view[filter.name]);
       const [low, high] = boundsOf(filter);
@@ -66,7 +92,19 @@ function startBrowser(list) {
       return (entry) => filter.test(entry, bounds);
     });
     tests.push((entry) => state.terms.every((term) => wordsOf(entry).includes(term)));
-    matching = list.entries.filter((entry) => tests.every((test) => test(entry)));
+    matching = entries.filter((entry) => tests.every((test) => test(entry)));
+  }
+
+  // Labels and counts of filters that depend on the settings.
+  function relabel() {
+    for (const filter of filters.filter((one) => one.isLive)) {
+      for (const option of form.elements[filter.name].options) {
+        if (option.value === "") continue;
+        const num = entries.filter((entry) => filter.test(entry, option.value)).length;
+        option.textContent = `${filter.labelOf(option.value)} (${whole(num)})`;
+        option.hidden = num === 0;
+      }
+    }
   }
 
   const link = (entry) =>
@@ -117,11 +155,11 @@ function startBrowser(list) {
     const beside = [["Previous", place > 0 ? place - 1 : -1], ["Next", place >= 0 ? place + 1 : -1]]
       .filter(([, at]) => matching[at])
       .map(([label, at]) => make("a", { href: addressOf(matching[at]) }, label));
-    const back = make("nav", { class: "back", "aria-label": "Traces" }, make("a", { href: addressOf(null) }, `← All ${list.noun[1]}`), ...beside);
+    const back = make("nav", { class: "back", "aria-label": list.noun[1] }, make("a", { href: addressOf(null) }, `← All ${list.noun[1]}`), ...beside);
     const isGone = state.asked && !state.open;
     let message = `Choose one of the ${list.noun[1]} to read it.`;
     if (!matching.length) message = "Nothing fits. Search for something else, or clear the filters.";
-    if (isGone) message = `${state.asked} is not on this page. Run distill filter --explain ${state.asked} for details.`;
+    if (isGone) message = `${state.asked} is not on this page.${list.elsewhere(state.asked)}`;
     const nodes = state.open ? list.read(state.open, state, addressOf) : [make("p", { class: "note" }, message)];
     reader.replaceChildren(back, ...nodes.filter(Boolean));
     reader.scrollTop = 0;
@@ -156,14 +194,14 @@ function startBrowser(list) {
     search();
     if (!view[list.key] && isLink) state.open = null;
     state.page = 0;
-    open(view[list.key], Number(view.page) || 0);
+    open(view[list.key], Number(view[list.page]) || 0);
     if (!isLink) return;
     const { top, bottom } = root.getBoundingClientRect();
-    if (!view[list.key]) byId("traces").scrollIntoView();
+    if (!view[list.key]) byId(list.home).scrollIntoView();
     else if (isNarrow() || bottom < 200 || top > innerHeight - 200) root.scrollIntoView();
   }
 
-  const address = startAddress(names, now, show);
+  const address = startAddress(names, list.home, now, show);
   let isTyping = false;
   let waiting = 0;
 
@@ -194,7 +232,7 @@ function startBrowser(list) {
   form.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("keydown", (event) => {
     const isInput = event.target.closest("input, select, textarea");
-    if (event.ctrlKey || event.metaKey || event.altKey || isInput) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || isInput || browserForKeys() !== root) return;
     if (event.key === "/") {
       event.preventDefault();
       form.elements.search.focus();
@@ -212,6 +250,7 @@ function startBrowser(list) {
       address.write(now(), false);
     }
   });
+  for (const kind of ["pointerdown", "focusin"]) root.addEventListener(kind, () => { usedLast = root; });
   root.hidden = false;
   search();
   address.follow();

@@ -7,14 +7,17 @@
      "thinking": ["So …"], "text": ["The …"]}
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from distill.core.formatting import printable
 from distill.core.records import Problem, SampleKey, Trace, Verdict
 from distill.core.redaction import redact, scrub_text
 from distill.core.thinking import split_reasoning
+from distill.grading.code.verdicts import FAILED_TEST, OUTPUTS, TESTS_PASSED, FailedTest
+from distill.grading.code.verdicts import shortened as cut_in_middle
 from distill.report.embed import embedded_json
 from distill.report.outcomes import Outcome, question_of
 from distill.report.passage import Passage, marks_of, passage
@@ -27,6 +30,9 @@ MIN_TRACES = 400
 MAX_QUESTION_CHARS = 4_000
 MAX_ANSWER_CHARS = 400
 MAX_DETAIL_CHARS = 300
+MAX_TEST_CHARS = 600
+"""Of each text of a failing test."""
+TEST_TEXTS = ("end", "input", "expected", "got", "detail")
 MAX_NAME_CHARS = 200
 CARD_BYTES = 400
 """Approximate size of a trace without its texts."""
@@ -67,7 +73,7 @@ class Shown:
     problems: list[dict[str, Any]] = field(default_factory=list)
     traces: list[dict[str, Any]] = field(default_factory=list)
     pairs: list[dict[str, Any]] = field(default_factory=list)
-    """On a page of two runs, instead of traces: each problem's traces in both (`distill.report.pairs`)."""
+    """Instead of traces: problems with the traces of several sides (`distill.report.pairs`)."""
     num_traces: int = 0
     """Traces in the run, or pairs in both runs, shown or not."""
     num_cut: int = 0
@@ -96,9 +102,10 @@ def filtered_card(outcome: Outcome, row: Mapping[str, Any], language_of: Languag
         "outcome": outcome_of(reasons, verdict["correct"]),
         "correct": verdict["correct"],
         "reasons": reasons,
-        "details": {name: printable(redact(text))[:MAX_DETAIL_CHARS] for name, text in verdict["details"].items()},
+        "details": _details(verdict["details"]),
         "answer": shortened(verdict["extracted_answer"]),
         "graded_by": verdict["graded_by"],
+        **_failed_test(verdict["details"]),
         "length": outcome.length,
         "teacher": _named(outcome.teacher),
         "finish": finish,
@@ -128,20 +135,53 @@ def unfiltered_card(trace: Trace, problem: Problem | None) -> Card:
     return _card(trace.key, facts, trace.reasoning, trace.content, entry, lambda _: None)
 
 
-def answer_card(trace: Trace, verdict: Verdict, problem: Problem) -> Card:
-    """Return the card of an evaluation answer."""
+def answer_card(trace: Trace, verdict: Verdict, problem: Problem, is_hidden: bool = False) -> Card:
+    """Return the card of an evaluation answer.
+
+    Args:
+        trace: the answer.
+        verdict: on it.
+        problem: the question.
+        is_hidden: show the verdict and no text: neither question nor answer.
+    """
     facts: dict[str, Any] = {
         "outcome": "ungraded" if verdict.correct is None else "right" if verdict.correct else "wrong",
         "correct": verdict.correct,
         "reasons": list(verdict.reasons),
-        "details": {},
+        "details": _details(verdict.details),
         "answer": shortened(verdict.extracted_answer),
         "graded_by": "",
+        **_failed_test(verdict.details),
         "length": trace.num_completion_tokens or None,
         "finish": trace.finish_reason,
     }
+    if is_hidden:
+        facts |= {"details": {}, "answer": None}
+        facts.pop("failed", None)
+        entry = {**problem_entry(problem.id, problem.source, "", None), "hidden": True}
+        return Card(trace.key, facts, passage(""), passage(""), entry)
     entry = problem_entry(problem.id, problem.source, problem.question, problem.answer)
     return _card(trace.key, facts, trace.reasoning, trace.content or trace.error, entry, lambda _: None)
+
+
+def _details(details: Mapping[str, str]) -> dict[str, str]:
+    """Return what belongs to some reasons, as text for the page."""
+    shown = {name: text for name, text in details.items() if name not in (FAILED_TEST, OUTPUTS)}
+    return {name: printable(redact(text))[:MAX_DETAIL_CHARS] for name, text in shown.items()}
+
+
+def _failed_test(details: Mapping[str, str]) -> dict[str, Any]:
+    """Return the first test that a program failed as `failed`; nothing where there is none."""
+    try:
+        told = json.loads(details.get(FAILED_TEST, ""))
+        failed = FailedTest.from_json(told)
+        texts = {name: printable(redact(str(getattr(failed, name)))) for name in TEST_TEXTS}
+        number = int(failed.number)
+    except (ValueError, TypeError):  # no program, or changed by somebody
+        return {}
+    passed = printable(details.get(TESTS_PASSED, ""))[:MAX_DETAIL_CHARS]
+    shown = {name: cut_in_middle(text, MAX_TEST_CHARS) for name, text in texts.items()}
+    return {"failed": {"number": number, "passed": passed, **shown}}
 
 
 def _card(
@@ -200,7 +240,7 @@ def fit(cards: Sequence[Card], num_traces: int, budget: int) -> Shown:
         num_traces: in the run.
         budget: bytes on the page.
     """
-    cards, limit = _how_long(cards, budget)
+    cards, limit = how_long(cards, budget, MIN_TRACES)
     found = Shown(num_traces=num_traces)
     places: dict[str, int] = {}
     left, taken = budget, []
@@ -224,24 +264,31 @@ def fit(cards: Sequence[Card], num_traces: int, budget: int) -> Shown:
     return found
 
 
-def _how_long(cards: Sequence[Card], budget: int) -> tuple[Sequence[Card], int]:
-    """Return (cards, characters per text) that approximately fit.
+class _Sized(Protocol):
+    def num_bytes(self, limit: int) -> int: ...
 
-    Texts are shortened first, then traces are left out down to `MIN_TRACES`, then texts are shortened further.
+
+Entry = TypeVar("Entry", bound=_Sized)
+
+
+def how_long(entries: Sequence[Entry], budget: int, min_num: int) -> tuple[Sequence[Entry], int]:
+    """Return (entries, characters per text) that approximately fit.
+
+    Texts are shortened first, then entries are left out down to `min_num`, then texts are shortened further.
     """
     for limit in LIMITS:
-        if sum(card.num_bytes(limit) for card in cards) <= budget:
-            return cards, limit
+        if sum(entry.num_bytes(limit) for entry in entries) <= budget:
+            return entries, limit
     total, num = 0, 0
-    for num, card in enumerate(cards):  # noqa: B007 - used after the loop
-        total += card.num_bytes(LIMITS[-1])
+    for num, entry in enumerate(entries):  # noqa: B007 - used after the loop
+        total += entry.num_bytes(LIMITS[-1])
         if total > budget:
             break
-    cards = cards[: max(num, MIN_TRACES)]
+    entries = entries[: max(num, min_num)]
     for limit in (LIMITS[-1], *SMALL_LIMITS):
-        if sum(card.num_bytes(limit) for card in cards) <= budget:
-            return cards, limit
-    return cards, SMALL_LIMITS[-1]
+        if sum(entry.num_bytes(limit) for entry in entries) <= budget:
+            return entries, limit
+    return entries, SMALL_LIMITS[-1]
 
 
 def num_encoded(value: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from distill.core.formatting import Row, count, interval, mapping, number, plain
 from distill.core.records import REASONS
+from distill.report.score_words import incomplete_words, samples_words
 
 MAX_ROWS = 40
 """Rows of a yield table at most, besides one for all others."""
@@ -142,35 +143,29 @@ def nice_ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(start, max(end, start + 1) + 1)]
 
 
-def benchmark_rows(evaluation: Row) -> list[dict[str, Any]]:
-    """Return one row per benchmark; first a row over all problems, unless there is exactly one benchmark."""
-    given = evaluation.get("benchmarks")
-    rows = [mapping(row) for row in given] if isinstance(given, Sequence) else []
-    if len(rows) != 1 and (evaluation.get("base") or evaluation.get("student")):
-        rows.insert(0, {**evaluation, "name": "All benchmarks" if rows else None})
-    return [
-        {
-            "name": row.get("name"),
-            "num_problems": mapping(row.get("student") or row.get("base")).get("num_problems"),
-            "difference": mapping(row.get("difference")),
-            "models": [model_score(model, mapping(row.get(model))) for model in ("base", "student")],
-        }
-        for row in rows
-    ]
-
-
 def model_score(model: str, scores: Row) -> dict[str, Any]:
-    """Return one model's scores with its dot and interval, in percent of solved problems."""
-    score, limits = number(scores.get("pass_at_1")), interval(scores.get("interval_95"))
-    dot = None if score is None else 100 * score
-    return {"model": model, "scores": scores, "dot": dot, "interval": limits and [100 * limit for limit in limits]}
+    """Return one model's scores with its dot, interval and bounds in percent, and its other cells as text."""
+    score, limits, bounds = (number(scores.get("pass_at_1")), *(interval(scores.get(k)) for k in _LIMITS))
+    return {
+        "model": model,
+        "scores": scores,
+        "dot": None if score is None else 100 * score,
+        "interval": limits and [100 * limit for limit in limits],
+        "bounds": bounds and [100 * limit for limit in bounds],
+        "incomplete": incomplete_words(scores),
+        "samples": samples_words(scores),
+        "per_right": count(scores.get("tokens_per_right")),
+    }
+
+
+_LIMITS = ("interval_95", "bounds")
 
 
 def score_axis(benchmarks: Sequence[Row]) -> list[int]:
-    """Return five ticks from 0 to 100%, or to a lower end that all scores and intervals fit under."""
+    """Return five ticks from 0 to 100%, or to a lower end that all scores, intervals and bounds fit under."""
     models = [model for row in benchmarks for model in row["models"]]
-    highest = max((top for m in models for top in (m["dot"], *(m["interval"] or ())) if top is not None), default=0)
-    end = next((end for end in (4, 8, 20, 40, 60, 80) if highest <= end), 100)
+    tops = [top for m in models for top in (m["dot"], *(m["interval"] or ()), *(m["bounds"] or ())) if top is not None]
+    end = next((end for end in (4, 8, 20, 40, 60, 80) if max(tops, default=0) <= end), 100)
     return [end * i // 4 for i in range(5)]
 
 

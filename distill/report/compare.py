@@ -3,35 +3,42 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.core.formatting import Row, count, duration, mapping, number, percent, plain, points, points_range
+from distill.core.formatting import (
+    Row,
+    count,
+    duration,
+    engine_name,
+    mapping,
+    number,
+    percent,
+    plain,
+    points,
+    points_range,
+)
 from distill.core.records import REASONS
-from distill.core.statistics import bootstrap_interval
+from distill.errors import UserError
 from distill.report import charts
+from distill.report.comparable import Side, are_recorded, compared_benchmarks, sides_of
 from distill.report.gather import Run
-from distill.report.metrics import filtered, imported, measured, sampled, trained
-from distill.report.pairs import RULE, all_pairs, fit_pairs, measured_problems, shared_problems, student_verdicts
-from distill.report.questions import share_right
+from distill.report.metrics import filtered, imported, measured, models_measured, only_measures, sampled, trained
+from distill.report.pairs import fit_pairs
 from distill.report.recipe_keys import plain_keys
-from distill.report.render import have_formulas, page, teacher_names
+from distill.report.render import cards_of, have_formulas, page, teacher_names
+from distill.report.run_pairs import RULE, evaluation_pairs, training_pairs
+from distill.report.score_words import PROTOCOL
 from distill.storage.fingerprints import differences
 
 COMPARISON_VERSION = 1
-
-PROTOCOL = {
-    "samples_per_problem": "samples a problem",
-    "temperature": "temperature",
-    "top_p": "top-p",
-    "top_k": "top-k",
-    "max_tokens": "longest answer, in tokens",
-    "extraction": "answer extraction",
-}
-"""What must be equal for two scores to be comparable. The engine is only mentioned: it affects speed."""
 
 NOT_COMPARED = ("name", "description", "schema_version")
 
 
 def compare_runs(first: Run, second: Run) -> dict[str, Any]:
-    """Return the differences between two runs, JSON-ready."""
+    """Return the differences between two runs, JSON-ready.
+
+    Raises:
+        UserError: both have scores of a benchmark, and no two of one protocol.
+    """
     return {
         "schema_version": COMPARISON_VERSION,
         "names": labels(first, second),
@@ -76,78 +83,102 @@ def funnels(first: Row, second: Row) -> list[dict[str, Any]]:
 
 
 def scores(first: Run, second: Run) -> dict[str, Any]:
-    """Return both students' scores on the problems they share; `why_not` says why they cannot be compared."""
-    metrics = [measured(run.facts) for run in (first, second)]
+    """Return both models' scores on the problems they share; `why_not` says why they cannot be compared.
+
+    Raises:
+        UserError: both have scores of a benchmark, and no two of one protocol.
+    """
+    names = labels(first, second)
+    sides = sides_of(first, second, names)
     found: dict[str, Any] = {
-        "num_problems": [mapping(one.get("student")).get("num_problems") for one in metrics],
-        "overall": [mapping(one.get("student")) or None for one in metrics],
+        "models": [side.who for side in sides],
+        "num_problems": [_num_problems(side) for side in sides],
+        "overall": [_overall(side) for side in sides],
         "num_shared": 0,
         "protocols": [],
-        "engines": [mapping(one.get("protocol")).get("engine") for one in metrics],
+        "are_recorded": are_recorded(sides),
+        "engines": [_engine(side) for side in sides],
         "shared": None,
         "difference": None,
         "why_not": None,
+        "benchmarks": [],
     }
-    missing = [name for name, one in zip(labels(first, second), metrics, strict=True) if not one]
+    missing = [side.name for side in sides if side.model is None]
     if missing:
         return {**found, "why_not": f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no scores yet."}
-    found["protocols"] = protocol_differences(metrics)
-    names = shared_problems(measured_problems(first), measured_problems(second))
-    verdicts = [student_verdicts(run) for run in (first, second)]
-    names = [name for name in names if all(name in given for given in verdicts)]
-    found["num_shared"] = len(names)
-    if found["protocols"]:
-        words = ", ".join(PROTOCOL.get(row["key"], row["key"]) for row in found["protocols"])
-        return {**found, "why_not": f"The students were measured under different protocols ({words})."}
-    if not names:
-        return {**found, "why_not": "The students were measured on different problems; none is in both sets."}
-    seed = int(number(first.facts.get("seed")) or 0)
-    values = [[share_right(given[name]) for name in names] for given in verdicts]
-    gains = [after - before for before, after in zip(*values, strict=True)]
-    found["shared"] = [
-        {"pass_at_1": sum(one) / len(one), "interval_95": bootstrap_interval(one, seed)} for one in values
-    ]
-    found["difference"] = {
-        "pass_at_1": sum(gains) / len(gains),
-        "interval_95": bootstrap_interval(gains, seed),
-        "num_better": sum(gain > 0 for gain in gains),
-        "num_worse": sum(gain < 0 for gain in gains),
+    found["benchmarks"], together = compared_benchmarks(sides)
+    found["protocols"] = [row for one in found["benchmarks"] for row in one["protocols"]]
+    if together["scores"] is None:
+        return {**found, "why_not": _why_not(sides, found["benchmarks"])}
+    return {
+        **found,
+        "num_shared": together["num_shared"],
+        "shared": together["scores"],
+        "difference": together["difference"],
     }
-    return found
 
 
-def protocol_differences(metrics: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the differences between two evaluation protocols."""
-    one, other = (mapping(each.get("protocol")) for each in metrics)
-    return [
-        {"key": key, "first": one.get(key), "second": other.get(key)}
-        for key in PROTOCOL
-        if one.get(key) != other.get(key)
-    ]
+def _why_not(sides: Sequence[Side], benchmarks: Sequence[Mapping[str, Any]]) -> str:
+    """Return why no score of two runs is compared.
+
+    Raises:
+        UserError: the protocols were recorded, and differ.
+    """
+    differing = [one for one in benchmarks if one["protocols"]]
+    if not differing:
+        return "The models were measured on different problems; none is in both sets."
+    if not any(side.protocols for side in sides):  # of an older version
+        words = ", ".join(PROTOCOL[row["key"]] for one in differing for row in one["protocols"])
+        return f"The models were measured under different protocols ({words})."
+    told = "; ".join(f"{one['name']}: {one['why_not']}" for one in differing)
+    raise UserError(
+        f"{sides[0].name} and {sides[1].name}: scores by different protocols are not put side by side, and no "
+        f"benchmark was measured by one protocol in both. {told}. Evaluate one of the two again by the other's "
+        "protocol: change eval: in its recipe, then `distill eval --force`."
+    )
+
+
+def _num_problems(side: Side) -> int | None:
+    of_student = mapping(measured(side.run.facts).get("student")).get("num_problems")
+    nums = [number(one.get("num_problems")) for one in side.results.values()]
+    return of_student if of_student is not None else int(sum(num or 0 for num in nums)) or None
+
+
+def _overall(side: Side) -> Row | None:
+    return mapping(measured(side.run.facts).get("student")) or None
+
+
+def _engine(side: Side) -> str | None:
+    engine = mapping(measured(side.run.facts).get("protocol")).get("engine")
+    of_model = mapping(models_measured(side.run.facts).get("engine")).get(side.model.role if side.model else "")
+    return engine or (engine_name(of_model) if of_model else None)
 
 
 def render_comparison(first: Run, second: Run, comparison: Mapping[str, Any]) -> str:
     """Return the self-contained page that compares two runs."""
     names = comparison["names"]
-    pairs = all_pairs(first, second)
-    found = mapping(comparison["scores"])
-    models = [
-        {**charts.model_score(name, mapping(one)), "label": name, "kind": kind}
-        for name, one, kind in zip(names, found["shared"] or found["overall"], ("base", "student"), strict=True)
-    ]
+    sides = sides_of(first, second, names)
+    models = [side.model for side in sides if side.model is not None]
+    evaluated = evaluation_pairs(first, second, models, [side.asked for side in sides]) if len(models) == 2 else ()
+    pairs = [*evaluated, *training_pairs(first, second)]
     widest = max((side["share"] or 0 for row in comparison["funnel"] for side in row["sides"]), default=0) or 1
+    train = not all(only_measures(run.facts) for run in (first, second))
+    rows = _benchmark_rows(comparison)
     values = {
         "names": names,
         "comparison": comparison,
         "headline": headline(comparison),
-        "glance": glance(first.facts, second.facts),
-        "models": models,
-        "axis": charts.score_axis([{"models": models}]),
+        "glance": glance(first.facts, second.facts, _is_one_measure(comparison)),
+        "benchmarks": rows,
+        "apart": [one for one in comparison["scores"]["benchmarks"] if one["why_not"]],
+        "axis": charts.score_axis(rows),
         "widest": widest,
+        "train": train,
         "rule": RULE,
         "damaged": [(name, run.damage.to_json()) for name, run in zip(names, (first, second), strict=True)],
     }
-    sections = [("glance", "At a glance"), ("funnel", "Funnels"), ("scores", "Scores"), ("traces", "Traces")]
+    funnel = [("funnel", "Funnels")] if train else []
+    sections = [("glance", "At a glance"), *funnel, ("scores", "Scores"), ("traces", "Traces")]
     title = f"{names[0]} and {names[1]}"
     return page(
         "compare.html.jinja",
@@ -156,37 +187,84 @@ def render_comparison(first: Run, second: Run, comparison: Mapping[str, Any]) ->
         values,
         lambda budget: fit_pairs(pairs, budget),
         {"names": names, "keys": plain_keys()},
-        with_formulas=have_formulas([card for pair in pairs for side in pair.sides for card in side], ()),
+        with_formulas=have_formulas(cards_of(pairs)),
     )
 
 
+def _benchmark_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each benchmark that is compared, for the charts; first all of them together, unless there is one."""
+    found, names = comparison["scores"], comparison["names"]
+    compared = [one for one in found["benchmarks"] if not one["why_not"]]
+    if len(compared) > 1:
+        whole = {
+            "name": "All of these benchmarks",
+            "num_shared": found["num_shared"],
+            "difference": found["difference"],
+        }
+        parts = [
+            [one["name"] for one in compared if one["scores"][place].get("incomplete")] for place in range(len(names))
+        ]
+        told = [f"samples are missing in {', '.join(part)}" if part else "" for part in parts]
+        both = [{**score, "incomplete": why} for score, why in zip(found["shared"], told, strict=True)]
+        compared = [{**whole, "scores": both}, *compared]
+    return [
+        {
+            **one,
+            "models": [
+                # The words, not the counts, tell that a score is incomplete: it is that of the shared problems.
+                {
+                    **charts.model_score(name, score),
+                    "incomplete": score.get("incomplete", ""),
+                    "label": name,
+                    "kind": kind,
+                }
+                for name, score, kind in zip(names, one["scores"], ("base", "student"), strict=True)
+            ],
+        }
+        for one in compared
+    ]
+
+
+def _is_one_measure(comparison: Mapping[str, Any]) -> bool:
+    """Return whether the overall scores of both runs are of the same benchmarks by the same protocols."""
+    found = comparison["scores"]
+    return not any(one["why_not"] for one in found["benchmarks"])
+
+
 def headline(comparison: Mapping[str, Any]) -> str:
-    """Return in words which student is better, or why the scores are not compared."""
+    """Return in words which model is better, or why the scores are not compared."""
     found = mapping(comparison["scores"])
     if found["why_not"]:
         return f"The scores are not compared: {found['why_not'][0].lower()}{found['why_not'][1:]}"
-    names, gain = comparison["names"], found["difference"]
+    (one, other), gain = found["models"], found["difference"]
+    one = one.replace("the student", "that") if other.startswith("the student of") else one
     low, high = gain["interval_95"]
     before, after = (percent(one["pass_at_1"]) for one in found["shared"])
     text = (
-        f"On the {count(found['num_shared'])} problems that both were measured on, the student of {names[1]} solves "
-        f"{after} and that of {names[0]} {before}: {points(gain['pass_at_1'])} points "
+        f"On the {count(found['num_shared'])} problems that both were measured on, {other} solves "
+        f"{after} and {one} {before}: {points(gain['pass_at_1'])} points "
         f"(95% interval {points_range(gain['interval_95'])})."
     )
     return f"{text} The interval includes zero, so this may be chance." if low <= 0 <= high else text
 
 
-def glance(first: Row, second: Row) -> list[dict[str, Any]]:
-    """Return the runs' main facts in two columns, without those that neither run has."""
+def glance(first: Row, second: Row, with_scores: bool = True) -> list[dict[str, Any]]:
+    """Return the runs' main facts in two columns, without those that neither run has.
+
+    Args:
+        first: facts of one run.
+        second: facts of the other.
+        with_scores: with both runs' overall scores; they may stand side by side only if they measure the same.
+    """
 
     def rows(facts: Row) -> dict[str, str]:
         stages = mapping(facts["stages"])
         made, kept, sft = sampled(facts) or imported(facts), filtered(facts), trained(facts)
-        evaluation = measured(facts)
+        evaluation = measured(facts) if with_scores else {}
         seconds = [number(mapping(stage).get("seconds")) or 0.0 for stage in stages.values()]
         return {
             "State": facts["state"],
-            "Student": str(sft.get("student") or facts.get("student") or ""),
+            "Student": "" if only_measures(facts) else str(sft.get("student") or facts.get("student") or ""),
             "Teacher": str(made.get("teacher") or teacher_names(mapping(facts.get("teachers")))),
             "Traces": count(kept.get("num_traces") or made.get("num_samples")),
             "Training rows": count(kept.get("num_kept")),

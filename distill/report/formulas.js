@@ -178,16 +178,3 @@ function startFormulas() {
     }
   });
 }
-
-// Formulas in text of the page's HTML, such as questions; called when a list is opened.
-function formulasInside(element) {
-  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
-  const found = [];
-  while (texts.nextNode()) found.push(texts.currentNode);
-  for (const node of found) {
-    const parent = node.parentElement;
-    if (parent.closest(".formula")) continue;
-    const isFormula = parent.closest(".turn, .extracted") && isBareFormula(node.data);
-    node.replaceWith(...(isFormula ? [formulaNode(node.data, node.data, false)] : textNodes(node.data, [])));
-  }
-}

@@ -23,16 +23,18 @@ from distill.recipe.expand import stages_in
 from distill.recipe.steps import STAGE_NAMES
 from distill.report.cards import Card, LanguageOf, filtered_card, unfiltered_card
 from distill.report.damage import Damage
-from distill.report.metrics import filtered, imported, measured, sampled, trained
+from distill.report.evaluated import asked_of, evaluated_models
+from distill.report.metrics import filtered, imported, reinforced, sampled, trained
 from distill.report.next_step import next_command, noted_command
 from distill.report.outcomes import UNNAMED, Outcomes, read_outcomes, stored_columns, texts_of
+from distill.report.pairs import SideBySide, answers_side_by_side
 from distill.report.pick import MAX_TRACES, Picker
 from distill.report.progress_on_disk import begun_stage, run_state
-from distill.report.questions import Question, changed_questions
+from distill.report.reinforcement import rollouts_shown
 from distill.results.filter import FilterMetrics
 from distill.results.kinds import recorded
 from distill.storage.files import read_object
-from distill.storage.layout import IDENTITY, LEDGER, LOCK_FILE, MANIFEST, PROBLEMS, SUMMARY
+from distill.storage.layout import IDENTITY, LEDGER, LOCK_FILE, MANIFEST, METRICS, PROBLEMS, SUMMARY
 from distill.storage.ledger import index_ledger, read_at
 from distill.storage.problem_file import ProblemFile
 from distill.storage.run_files import RunFiles
@@ -56,8 +58,10 @@ class Run:
     cards: list[Card] = field(default_factory=list)
     """Traces to show, in order of preference."""
     num_traces: int = 0
-    questions: list[Question] = field(default_factory=list)
-    """Evaluation questions gained and lost."""
+    answers: SideBySide = field(default_factory=SideBySide)
+    """Evaluation answers of all models."""
+    rollouts: list[dict[str, Any]] = field(default_factory=list)
+    """Problems of reinforcement learning, with answers over the steps."""
     damage: Damage = field(default_factory=lambda: Damage(Path()))
     """Missing and unreadable files."""
 
@@ -99,9 +103,8 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
     if with_traces:
         with damage.tolerate(source):
             run.cards, run.num_traces = _cards(files, told, summary, outcomes, damage)
-        if measured(told):
-            with damage.tolerate(files.measured):
-                run.questions = changed_questions(files.measured)
+        if models := evaluated_models(folder, told):
+            run.answers = answers_side_by_side(models, asked_of(models, damage), damage)
     names = stages_in(mapping(summary.get("recipe")), [*stages, *_begun(folder)])
     to_do = [name for name in names if name not in stages]
     facts = {
@@ -123,7 +126,11 @@ def gather_run(folder: Path, recipe: Mapping[str, Any] | None = None, with_trace
         "damaged": damage.to_json(),
     }
     history = trained(told).get("history") or _history(files.curve)
-    run.facts = {**scrub(facts), "history": list(history)}
+    rewards = reinforced(told).get("history") or _history(files.reinforced / METRICS)
+    run.facts = {**scrub(facts), "history": list(history), "rl_history": list(rewards)}
+    if with_traces:
+        run.rollouts = rollouts_shown(files.reinforced, damage)
+        run.facts["damaged"] = damage.to_json()
     note = noted_command(folder)
     # If this process ran only one stage and that is complete, it is just writing the report: the run is not running.
     root = folder.parent if mapping(summary.get("recipe")).get("of") else folder  # a round is locked with its run

@@ -47,8 +47,13 @@ function traceList({ problems, traces, reasons, keys }) {
   ];
   const lengths = traces.map((trace) => trace.length).filter((length) => length !== null);
   return {
+    root: "browser",
+    home: "traces",
     key: "trace",
+    query: "q",
+    page: "page",
     noun: ["trace", "traces"],
+    elsewhere: (id) => ` Run distill filter --explain ${id} for details.`,
     entries: traces,
     idOf,
     row,
@@ -78,46 +83,88 @@ function traceList({ problems, traces, reasons, keys }) {
   };
 }
 
-// The list on the page of two runs: the problems that both have, with the answers in each.
-function pairList({ problems, pairs, names, reasons, keys }) {
+// Where a list of pairs stands: the names that it has in the address differ from those of another list on the page.
+const TWO_RUNS = { root: "browser", home: "traces", key: "problem", query: "q", page: "page", stage: "Asked in", isWhole: true };
+const ANSWERS_OF_RUN = { root: "answer-browser", home: "answers", key: "item", query: "find", page: "at", stage: "Benchmark" };
+
+// Problems with the answers of several sides (runs, or models): two of them are compared, gained ones first, then lost.
+function pairList({ problems, pairs, names, reasons, keys }, { stage, isWhole, ...place }) {
   const problemOf = (pair) => problems[pair.problem];
-  const isRight = (traces) => traces.some((trace) => trace.correct === true);
-  const kinds = [
-    ["second", `right in ${names[1]} alone`, (pair) => !isRight(pair.sides[0]) && isRight(pair.sides[1])],
-    ["first", `right in ${names[0]} alone`, (pair) => isRight(pair.sides[0]) && !isRight(pair.sides[1])],
-    ["both", "right in both", (pair) => isRight(pair.sides[0]) && isRight(pair.sides[1])],
-    ["neither", "right in neither", (pair) => !isRight(pair.sides[0]) && !isRight(pair.sides[1])],
-  ];
-  const tally = (traces) => `${traces.filter((trace) => trace.correct).length} of ${traces.length} right`;
-  const side = (name, traces, problem, state) =>
-    make(
-      "section",
-      { class: "side", "aria-label": name },
-      make("h4", { dir: "auto" }, name, make("span", { class: "why" }, ` · ${tally(traces)}`)),
-      ...traces.map((trace, place) =>
-        make(
-          "details",
-          { class: "sample", open: place === 0 },
+  const several = names.length > 1;
+  let compared = several ? [0, 1] : [0];
+  let shown = compared;
+
+  function kindOf({ tallies }) {
+    const [one, other] = compared.map((side) => tallies[side][0]);
+    if (one === null || other === null) return "unknown";
+    if (!several) return one === 1 ? "right" : one === 0 ? "wrong" : "partly";
+    if (one !== other) return other > one ? "second" : "first";
+    return one > 0 ? "both" : "neither";
+  }
+  const labelOf = (kind) => ({
+    second: `gained: ${names[compared[1]]} does better`,
+    first: `lost: ${names[compared[0]]} does better`,
+    both: "as good, with right answers",
+    neither: "right in neither",
+    right: "right",
+    partly: "partly right",
+    wrong: "wrong",
+    unknown: several ? "not graded in both" : "not graded",
+  })[kind];
+  const KINDS = several ? ["second", "first", "both", "neither", "unknown"] : ["right", "partly", "wrong", "unknown"];
+  const WORDS = { second: "gained", first: "lost" };
+
+  const tally = ([, right, samples, ungraded]) => samples === 0 ? "no answer"
+    : `${right} of ${samples - ungraded} right${ungraded ? `, ${ungraded} not graded` : ""}`;
+  const askOf = (pair, state) => problemOf(pair).hidden
+    ? [`${problemOf(pair).id}: text not shown`] : shortNodes(problemOf(pair).question.slice(0, 200), state.terms);
+  const side = (pair, index, state) => {
+    const [name, traces, problem] = [names[index], pair.sides[index], problemOf(pair)];
+    const [, , samples] = pair.tallies[index];
+    return make("section", { class: "side", "aria-label": name },
+      make("h4", { dir: "auto" }, name, make("span", { class: "why" }, ` · ${tally(pair.tallies[index])}`)),
+      traces.length < samples ? make("p", { class: "note" }, `${traces.length} of ${samples} samples are on this page.`) : "",
+      ...traces.map((trace, at) =>
+        make("details", { class: "sample", open: at === 0 },
           make("summary", {}, badge(trace), make("span", { class: "why" },
             ` sample ${trace.sample} · ${gradeOf(trace)} · ${lengthOf(trace)}`)),
           ...traceNodes(trace, problem, state, { reasons, keys })
         )
       )
     );
+  };
+  const each = names.map((name, index) => [String(index), name]);
+  const settings = names.length < 3 ? [] : [
+    { name: "first", label: "First model", options: each, value: "0" },
+    { name: "second", label: "Second model", options: each, value: "1" },
+    { name: "show", label: "Show", options: [["two", "these two"], ["all", "all models"]], value: "two" },
+  ];
+  // Stable: within a kind the order stays that of the page.
+  const rank = (pair) => (pair.stage === "training" ? 3 : 0) + (several ? Math.min(KINDS.indexOf(kindOf(pair)), 2) : 0);
+  function arrange(view) {
+    if (settings.length) {
+      compared = [Number(view.first), Number(view.second)];
+      shown = view.show === "all" ? names.map((_, index) => index) : unique(compared);
+    }
+    return pairs.map((pair) => [rank(pair), pair]).sort((one, other) => one[0] - other[0]).map(([, pair]) => pair);
+  }
   return {
-    key: "problem",
+    ...place,
     noun: ["question", "questions"],
+    elsewhere: () => "",
     entries: pairs,
-    idOf: (pair) => `${pair.stage}/${problemOf(pair).id}`,
+    settings,
+    arrange,
+    idOf: (pair) => (isWhole ? `${pair.stage}/${problemOf(pair).id}` : problemOf(pair).id),
     row: (pair, state) => [
-      make("span", { class: "ask", dir: "auto" }, ...shortNodes(problemOf(pair).question.slice(0, 200), state.terms)),
-      ...names.map((name, i) => make("span", { class: "why", dir: "auto" }, `${name}: ${tally(pair.sides[i])}`)),
+      make("span", { class: "ask", dir: "auto" }, ...askOf(pair, state)),
+      ...shown.map((index) => make("span", { class: "why", dir: "auto" }, `${names[index]}: ${tally(pair.tallies[index])}`)),
+      WORDS[kindOf(pair)] ? make("span", { class: `turn ${kindOf(pair)}` }, WORDS[kindOf(pair)]) : "",
     ],
     read: (pair, state) => [
       make("h3", {}, make("span", { class: "why ids" }, `${pair.stage} · ${problemOf(pair).id}`)),
       ...questionNodes(problemOf(pair), state),
-      make("div", { class: "pair" },
-        ...names.map((name, i) => side(name, pair.sides[i], problemOf(pair), state))),
+      make("div", { class: "pair" }, ...shown.map((index) => side(pair, index, state))),
     ],
     words: (pair) => [
       problemOf(pair).id,
@@ -125,10 +172,12 @@ function pairList({ problems, pairs, names, reasons, keys }) {
       ...pair.sides.flat().flatMap((trace) => [trace.answer || "", passageText(trace.thinking), passageText(trace.text)]),
     ],
     filters: [
-      choice("stage", "Asked in", pairs, unique(pairs.map((pair) => pair.stage)).map((s) => [s, s]),
+      choice("stage", stage, pairs, unique(pairs.map((pair) => pair.stage)).map((s) => [s, s]),
         (pair, value) => pair.stage === value),
-      choice("which", "Answers", pairs, kinds.map(([name, label]) => [name, label]),
-        (pair, value) => kinds.find(([name]) => name === value)[2](pair)),
+      {
+        name: "which", label: "Answers", isLive: true, labelOf, options: KINDS.map((kind) => [kind, labelOf(kind), 0]),
+        test: (pair, value) => kindOf(pair) === value,
+      },
     ],
   };
 }

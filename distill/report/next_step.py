@@ -12,6 +12,8 @@ from typing import Any
 
 from distill.core.json_shape import NOTHING, TEXT, fault
 from distill.errors import StoreError
+from distill.recipe.steps import stage_of
+from distill.results.kinds import command_for
 from distill.storage.files import read_object
 from distill.storage.layout import COMMAND
 
@@ -46,7 +48,7 @@ def next_command(note: Mapping[str, Any], to_do: Sequence[str], run_dir: Path) -
         return None
     command, of_round = "run", []
     if note["stage"] is not None:
-        name, _, command = to_do[0].rpartition("/")
+        name, command = to_do[0].rpartition("/")[0], command_for(stage_of(to_do[0]))
         of_round = ["--round", name] if name else []
     arguments = _without_round(_arguments_from_here(note, run_dir)) if of_round else _arguments_from_here(note, run_dir)
     return shlex.join(["distill", command, *arguments, *of_round])

@@ -45,10 +45,4 @@ function startUnfolding() {
   };
   addEventListener("hashchange", unfold);
   unfold();
-  document.addEventListener("toggle", ({ target }) => {
-    if (!target.open || target.formulasAreIn || !target.matches("details.group, details.question")) return;
-    target.formulasAreIn = true;
-    for (const part of target.querySelectorAll(target.matches(".group") ? ".ask, .turn" : ".text, .extracted")) formulasInside(part);
-  }, true);
-  for (const group of document.querySelectorAll("details.group[open]")) group.dispatchEvent(new Event("toggle"));
 }

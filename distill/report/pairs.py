@@ -1,148 +1,232 @@
-"""The problems that two runs share, for showing side by side: traces of training problems, answers in evaluations."""
+"""Problems with the answers of several models, for showing side by side.
+
+On the page, a problem of which the second of two models has three of four samples right, and the first one of four:
+
+    {"problem": 0, "stage": "aime24", "sides": [[trace, …], [trace, …]], "tallies": [[0.25, 1, 4, 0], [0.75, 3, 4, 0]]}
+
+A tally is the mean score of the graded samples (null: none is), the numbers of right and of all samples, and the number
+of those without a verdict.
+"""
 
 import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from distill.core.formatting import mapping
-from distill.core.records import Problem
-from distill.report.cards import LIMITS, SMALL_LIMITS, Card, Shown, answer_card, filtered_card, num_encoded
-from distill.report.gather import Run, language_wanted, trace_source
-from distill.report.metrics import filtered
-from distill.report.outcomes import outcomes_of, problem_names, texts_of
-from distill.report.questions import Verdicts, read_verdicts, share_right
+from distill.core.records import SampleKey, Verdict
+from distill.report.cards import LIMITS, Card, Shown, answer_card, how_long, num_encoded
+from distill.report.damage import Damage
+from distill.report.evaluated import Asked, EvaluatedModel, SampleScores, Verdicts, sample_scores, verdicts_of
 from distill.storage.layout import LEDGER
 from distill.storage.ledger import read_ledger
-from distill.storage.run_files import RunFiles
 
-MAX_PROBLEMS = 300
-"""Of each kind: training and evaluation."""
-MAX_TRACES = 4
-"""Per problem and run."""
+MAX_ITEMS = 2_000
+"""Evaluation problems on a page at most; others are only counted."""
+MAX_SAMPLES = 8
+"""Answers to a problem on a page, of all models together; at least one and at most four of each."""
+MAX_CARDS = 4_000
+"""Answers that are read for a page at most: of many problems, one of each model."""
+MAX_CHARS = 64_000_000
+"""Characters of all these answers in memory at most, unless each has 5,000 or less: a page has room for fewer."""
+MIN_PAIRS = 200
+"""Texts are shortened to 5,000 characters before problems are left out, and further once so few are left."""
+EVALUATION = "evaluation"
+"""Stage of the problems of a run whose benchmarks are not recorded."""
 
-RULE = (
-    "Evaluation questions on which the students differ come first. Of training problems that both runs have, at most "
-    f"{MAX_PROBLEMS} are taken in the order of the SHA-256 of their id, each with at most {MAX_TRACES} traces of a run."
-)
 
-Measured = Mapping[str, Problem]
-"""Evaluation problems by id."""
+class Tally(NamedTuple):
+    """How one model does on one problem."""
+
+    score: float | None
+    """Mean over graded samples; `None` if there are none."""
+    num_right: int
+    num_samples: int
+    num_ungraded: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One problem with its traces in each run."""
+    """One problem with the traces of each side: a run, or a model. A side may have none."""
 
     stage: str
-    """`evaluation` or `training`."""
-    sides: tuple[list[Card], list[Card]]
+    """`training`, or the benchmark."""
+    sides: tuple[list[Card], ...]
+    tallies: tuple[Tally, ...]
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """Return the problem, as `distill.report.cards.problem_entry` does."""
+        return next(card.problem for side in self.sides for card in side)
+
+    def num_bytes(self, limit: int) -> int:
+        """Return the approximate size on the page."""
+        return sum(card.num_bytes(limit) for side in self.sides for card in side)
 
     def to_json(self, problem: int, limit: int) -> dict[str, Any]:
         """Return the pair for the page, with at most `limit` characters in each text."""
         sides = [[card.within(limit).to_json(problem) for card in side] for side in self.sides]
-        return {"problem": problem, "stage": self.stage, "sides": sides}
+        return {"problem": problem, "stage": self.stage, "sides": sides, "tallies": self.tallies}
 
 
-def measured_problems(run: Run) -> dict[str, Problem]:
-    """Return a run's evaluation problems by id; empty if there are none."""
-    file = RunFiles(run.folder).questions
-    found: dict[str, Problem] = {}
-    if file.is_file():
-        with run.damage.tolerate(file), file.open() as stream:
-            for line in stream:
-                problem = Problem.from_json(json.loads(line))
-                found[problem.id] = problem
-    return found
+@dataclass(slots=True)
+class SideBySide:
+    """The evaluation answers of a run's models."""
+
+    names: list[str] = field(default_factory=list)
+    """Of the models, in the order of the sides."""
+    pairs: list[Pair] = field(default_factory=list)
+    """In order of preference."""
+    num_all: int = 0
+    """Problems that are answered, shown or not."""
+    num_hidden: int = 0
+    """Of the pairs: problems whose texts stay hidden."""
 
 
-def student_verdicts(run: Run) -> Verdicts:
-    """Return the verdicts on the student's answers; empty if they cannot be read."""
-    folder = RunFiles(run.folder).answers("student")
-    with run.damage.tolerate(folder / "verdicts.jsonl"):
-        return read_verdicts(folder)
-    return {}
+def answers_side_by_side(models: Sequence[EvaluatedModel], asked: Asked, damage: Damage) -> SideBySide:
+    """Return the answers of several models to the same problems.
+
+    Those on which the first two differ come first, gained and lost ones by turns, then those on which others differ,
+    then the rest; each in the order of the SHA-256 of the problem's id.
+    """
+    verdicts = [verdicts_of(model, damage) for model in models]
+    scores = [sample_scores(given) for given in verdicts]
+    names = asked.problems.keys() & {name for given in verdicts for name in given}
+    chosen = _by_preference(names, scores)[:MAX_ITEMS]
+    pairs = answer_pairs(chosen, models, verdicts, asked, damage)
+    num_hidden = len(asked.hidden.intersection(chosen))
+    return SideBySide([model.label for model in models], pairs, len(names), num_hidden)
 
 
-def shared_problems(first: Measured, second: Measured) -> list[str]:
-    """Return the ids of problems with equal prompt, expected answer and task in both."""
-
-    def key(problem: Problem) -> tuple[Any, ...]:
-        return problem.prompt, problem.answer, problem.task
-
-    return sorted(name for name in first.keys() & second.keys() if key(first[name]) == key(second[name]))
-
-
-def all_pairs(first: Run, second: Run) -> list[Pair]:
-    """Return all pairs in order of preference: evaluation problems, then training problems."""
-    return [*_evaluation_pairs(first, second), *_training_pairs(first, second)]
-
-
-def _evaluation_pairs(first: Run, second: Run) -> list[Pair]:
-    problems, others = measured_problems(first), measured_problems(second)
-    verdicts = [student_verdicts(run) for run in (first, second)]
-    shared = [name for name in shared_problems(problems, others) if all(name in of for of in verdicts)]
-
-    def is_the_same(name: str) -> bool:
-        return share_right(verdicts[0][name]) == share_right(verdicts[1][name])
-
-    names = sorted(shared, key=lambda name: (is_the_same(name), _order(name)))[:MAX_PROBLEMS]
-    wanted = set(names)
-    sides: list[dict[str, list[Card]]] = []
-    for run, given in zip((first, second), verdicts, strict=True):
-        by_key = {verdict.key: verdict for name in names for verdict in given[name][:MAX_TRACES]}
-        cards: dict[str, list[Card]] = defaultdict(list)
-        for trace in read_ledger(RunFiles(run.folder).answers("student") / LEDGER):
-            if trace.problem_id in wanted and (verdict := by_key.pop(trace.key, None)) is not None:
-                cards[trace.problem_id].append(answer_card(trace, verdict, problems[trace.problem_id]))
-        sides.append(cards)
-    return list(_paired("evaluation", names, sides))
+def _by_preference(names: Iterable[str], scores: Sequence[SampleScores]) -> list[str]:
+    gained: list[str] = []
+    lost: list[str] = []
+    others: list[str] = []
+    rest: list[str] = []
+    for name in sorted(names, key=order_of):
+        means = [_mean(own.get(name, ())) for own in scores]
+        known = [mean for mean in means if mean is not None]
+        first, second = means[0], means[1] if len(means) > 1 else None
+        if first is not None and second is not None and first != second:
+            (gained if second > first else lost).append(name)
+        else:
+            (others if len(set(known)) > 1 else rest).append(name)
+    return [*_by_turns(gained, lost), *others, *rest]
 
 
-def _training_pairs(first: Run, second: Run) -> list[Pair]:
-    runs = (first, second)
-    if not all(filtered(run.facts) for run in runs):
-        return []
-    both = [problem_names(RunFiles(run.folder).graded, run.damage) for run in runs]
-    names = sorted(both[0] & both[1], key=_order)[:MAX_PROBLEMS]
-    sides: list[dict[str, list[Card]]] = []
-    for run in runs:
-        source = trace_source(run.folder, run.facts)
-        counts = mapping(run.facts["lengths"]).get("counted_by")
-        language_of = language_wanted(mapping(run.facts["recipe"]))
-        outcomes = outcomes_of(run.folder, source, set(names), counts, run.damage)
-        cards: dict[str, list[Card]] = defaultdict(list)
-        for outcome, row in texts_of(RunFiles(run.folder).graded, outcomes, run.damage):
-            if len(cards[outcome.verdict["problem_id"]]) < 2 * MAX_TRACES:
-                cards[outcome.verdict["problem_id"]].append(filtered_card(outcome, row, language_of))
-        sides.append({name: sorted(some, key=lambda card: card.key)[:MAX_TRACES] for name, some in cards.items()})
-    return [
-        pair
-        for pair in _paired("training", names, sides)
-        if pair.sides[0][0].problem["question"] == pair.sides[1][0].problem["question"]
-    ]
+def _by_turns(gained: Sequence[str], lost: Sequence[str]) -> list[str]:
+    """Return both in an order in which every prefix has gained and lost ones in the overall proportion."""
+    shares = [(place / len(names), kind, name) for kind, names in enumerate((gained, lost)) for place, name in
+              enumerate(names)]  # fmt: skip
+    return [name for *_, name in sorted(shares)]
 
 
-def _paired(stage: str, names: Sequence[str], sides: Sequence[Mapping[str, list[Card]]]) -> Iterator[Pair]:
-    for name in names:
-        if sides[0].get(name) and sides[1].get(name):
-            yield Pair(stage, (sides[0][name], sides[1][name]))
-
-
-def _order(name: str) -> str:
+def order_of(name: str) -> str:
+    """Return what problems are ordered by."""
     return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
 
 
+def answer_pairs(
+    names: Sequence[str],
+    models: Sequence[EvaluatedModel],
+    verdicts: Sequence[Verdicts],
+    asked: Asked,
+    damage: Damage,
+) -> list[Pair]:
+    """Return problems with the answers of each model, in the order of `names`; those without any answer are left out.
+
+    Args:
+        names: ids of the problems.
+        models: whose answers.
+        verdicts: of each model.
+        asked: the problems.
+        damage: records what cannot be read.
+    """
+    num_each = max(1, len(models))
+    num = max(1, min(4, MAX_SAMPLES // num_each, MAX_CARDS // (num_each * max(1, len(names)))))
+    limit = max(LIMITS[-1], MAX_CHARS // (num_each * num * max(1, len(names))))
+    scores = [sample_scores({name: given[name] for name in names if name in given}) for given in verdicts]
+    sides: list[dict[str, list[Card]]] = []
+    for place, (model, given) in enumerate(zip(models, verdicts, strict=True)):
+        wanted = {name: _telling(given[name], _is_better(name, place, scores))[:num] for name in names if name in given}
+        sides.append(_cards(model, wanted, asked, limit, damage))
+    found = []
+    for name in names:
+        cards = tuple(side.get(name, []) for side in sides)
+        tallies = tuple(tally_of(given.get(name, ()), own) for given, own in zip(verdicts, scores, strict=True))
+        if any(cards):
+            found.append(Pair(asked.benchmark_of.get(name, EVALUATION), cards, tallies))
+    return found
+
+
+def tally_of(verdicts: Sequence[Verdict], scores: SampleScores) -> Tally:
+    """Return the tally of one model on one problem."""
+    name = verdicts[0].problem_id if verdicts else ""
+    num_right = sum(verdict.correct is True for verdict in verdicts)
+    return Tally(_mean(scores.get(name, ())), num_right, len(verdicts), sum(one.correct is None for one in verdicts))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _is_better(name: str, place: int, scores: Sequence[SampleScores]) -> bool | None:
+    """Return whether a model does better than the mean of all; `None` if it does as well."""
+    means = [_mean(own.get(name, ())) for own in scores]
+    known, own = [mean for mean in means if mean is not None], means[place]
+    if own is None or len(set(known)) < 2:
+        return None
+    return own > sum(known) / len(known)
+
+
+def _telling(verdicts: Sequence[Verdict], is_better: bool | None) -> list[Verdict]:
+    """Return the samples with one first that shows how the model differs: a right one if it is better, else a wrong."""
+    ordered = sorted(verdicts, key=lambda verdict: verdict.sample_index)
+    if is_better is None:
+        return ordered
+    first = next((one for one in ordered if one.correct is is_better), None)
+    return ordered if first is None else [first, *(one for one in ordered if one is not first)]
+
+
+def _cards(
+    model: EvaluatedModel, wanted: Mapping[str, Sequence[Verdict]], asked: Asked, limit: int, damage: Damage
+) -> dict[str, list[Card]]:
+    """Read the chosen answers in one pass over a model's ledger; of a sample that was drawn twice, the answer.
+
+    Args:
+        model: whose answers.
+        wanted: problem -> the samples.
+        asked: the problems.
+        limit: characters of a text that are kept.
+        damage: records what cannot be read.
+    """
+    by_key = {verdict.key: verdict for some in wanted.values() for verdict in some}
+    read: dict[SampleKey, Card] = {}
+    with damage.tolerate(model.folder / LEDGER):
+        for trace in read_ledger(model.folder / LEDGER):
+            verdict = by_key.get(trace.key)
+            if verdict is not None and (trace.key not in read or trace.finish_reason != "error"):
+                is_hidden = trace.problem_id in asked.hidden
+                problem = asked.problems[trace.problem_id]
+                read[trace.key] = answer_card(trace, verdict, problem, is_hidden).within(limit)
+    cards: dict[str, list[Card]] = defaultdict(list)
+    for verdict in by_key.values():
+        if verdict.key in read:
+            cards[verdict.problem_id].append(read[verdict.key])
+    return cards
+
+
 def fit_pairs(pairs: Sequence[Pair], budget: int) -> Shown:
-    """Return as many pairs as fit into `budget` bytes, with texts as long as possible."""
-    cards = [card for pair in pairs for side in pair.sides for card in side]
-    limits = (*LIMITS, *SMALL_LIMITS)
-    limit = next((one for one in limits if sum(card.num_bytes(one) for card in cards) <= budget), limits[-1])
+    """Return as many pairs as fit into `budget` bytes, with texts as long as possible.
+
+    Args:
+        pairs: in order of preference.
+        budget: bytes on the page.
+    """
+    chosen, limit = how_long(pairs, budget, MIN_PAIRS)
     found = Shown(num_traces=len(pairs))
-    for pair in pairs:
-        problem = pair.sides[0][0].problem
+    for pair in chosen:
+        problem = pair.problem
         entry = pair.to_json(len(found.problems), limit)
         cost = num_encoded(entry) + num_encoded(problem) + 2
         if cost > budget:

@@ -1,4 +1,4 @@
-// The view of one trace, or of one problem in two runs. Models' texts only ever become text nodes; formulas in them
+// The view of one trace, or of one problem with the answers of several sides. Models' texts only ever become text nodes; formulas in them
 // become elements that KaTeX builds.
 
 const UNTOLD = "\u2013";
@@ -163,15 +163,29 @@ function thinkingBox(trace, state) {
   return box;
 }
 
+// The first test that a program failed, with what it was given, what was expected, and what came.
+function failedTest({ failed }) {
+  if (!failed) return null;
+  const rows = [["Input", failed.input], ["Expected", failed.expected], ["Got", failed.got], ["It said", failed.detail]];
+  return make("section", { class: "failed-test" },
+    make("p", { class: "text-label" }, `First failing test: number ${whole(failed.number)}, ${failed.end}${failed.passed ? `; ${failed.passed} tests passed` : ""}`),
+    factList(rows.filter(([, text]) => text.trim()).map(([name, text]) => [name, make("pre", { tabindex: "0" }, text)]), "facts"));
+}
+
 // The parts of a trace below its question.
 function traceNodes(trace, problem, state, words) {
+  if (problem.hidden) return [reasonList(trace, words), factList([["Grade", gradeOf(trace)], ["Finish reason", trace.finish]], "facts tight")].filter(Boolean);
   const marks = [...new Set([...marksIn(trace.thinking), ...marksIn(trace.text)])];
+  const isProgram = "tests_passed" in trace.details;
+  const [expected, extracted] = isProgram ? ["Own solution", "Program"] : ["Expected answer", "Extracted answer"];
+  const shown = (answer) => (isProgram && answer !== null ? [make("pre", { tabindex: "0" }, answer)] : answerNodes(answer, state.terms));
   return [
     reasonList(trace, words),
+    failedTest(trace),
     factList(
       [
-        ["Expected answer", answerNodes(problem.answer, state.terms)],
-        ["Extracted answer", answerNodes(trace.answer, state.terms), gradeOf(trace).replace(" ", "-")],
+        [expected, shown(problem.answer)],
+        [extracted, shown(trace.answer), gradeOf(trace).replace(" ", "-")],
       ],
       "facts answers"
     ),
@@ -198,5 +212,6 @@ function traceNodes(trace, problem, state, words) {
 }
 
 function questionNodes(problem, state) {
+  if (problem.hidden) return [make("p", { class: "note" }, "The authors ask that the texts of this benchmark are not spread, so neither question nor answers are shown.")];
   return [make("p", { class: "text-label" }, "Question"), textBox("Question", [problem.question], state)];
 }

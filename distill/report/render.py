@@ -4,27 +4,40 @@ Stages and any field of a stage may be missing. Models wrote the traces, so ever
 escaped by the templates; only the package's own script and style and the escaped JSON are inserted verbatim.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill.core.formatting import FILTERS, MISSING, Row, count, duration, mapping, number, plain, printable
+from distill.core.formatting import (
+    FILTERS,
+    MISSING,
+    Row,
+    count,
+    duration,
+    engine_name,
+    mapping,
+    number,
+    plain,
+    printable,
+)
 from distill.core.records import REASONS
 from distill.recipe.expand import stages_in
-from distill.report import charts
-from distill.report.cards import Card, Shown, fit
+from distill.report import charts, reinforcement
+from distill.report.benchmarks import benchmark_rows, score_values
+from distill.report.cards import Card, Shown, fit, num_encoded
 from distill.report.embed import FORMULA, HERE, embedded_json, policy, scripts, styles
 from distill.report.gather import Run
 from distill.report.headline import figures, headline
-from distill.report.metrics import filtered, measured
+from distill.report.metrics import filtered, measured, models_measured, only_measures, reinforced
+from distill.report.pairs import Pair, fit_pairs
 from distill.report.pick import MAX_TRACES, RULE
-from distill.report.questions import Question, shown_questions
 from distill.report.recipe_keys import reason_keys, recipe_lines
 from distill.results.kinds import kind_of
+from distill.storage.run_files import IMPORTED, REINFORCED, SAMPLED, TRAINED
 
 MAX_BYTES = 5_000_000
 """Size limit of a page."""
-QUESTION_BYTES = 2_400_000
-"""Share of `MAX_BYTES` for questions gained and lost."""
+ANSWER_BYTES = 2_400_000
+"""Share of `MAX_BYTES` for evaluation answers, where there are traces too."""
 SPARE_BYTES = 100_000
 MAX_NAMES = 3
 
@@ -42,16 +55,18 @@ QUANTITIES = {
 def render_report(run: Run) -> str:
     """Return the report page of one run; missing parts read "not run yet" or a dash."""
     facts = run.facts
-    stages, evaluation, kept = mapping(facts.get("stages")), measured(facts), filtered(facts)
-    benchmarks = charts.benchmark_rows(evaluation)
+    stages, kept = mapping(facts.get("stages")), filtered(facts)
+    benchmarks = benchmark_rows(facts)
     rows = stage_rows(facts)
-    found = shown_questions(run.questions, QUESTION_BYTES, _question_bytes())
-    difference = mapping(evaluation.get("difference"))
+    answers = fit_pairs(run.answers.pairs, ANSWER_BYTES if run.cards else MAX_BYTES // 2)
     history = facts.get("history")
     values: dict[str, Any] = {
         "facts": facts,
         "headline": headline(facts, benchmarks),
-        "figures": figures(facts),
+        "figures": figures(facts, benchmarks),
+        "only_measures": only_measures(facts),
+        "measured_protocol": measured_protocol(facts, benchmarks),
+        "engines": list(dict.fromkeys(map(engine_name, mapping(models_measured(facts).get("engine")).values()))),
         "stages": rows,
         "to_do": [row["name"] for row in rows if row["state"] != "complete"],
         "stage_states": {row["name"]: row["state"] for row in rows},
@@ -70,30 +85,56 @@ def render_report(run: Run) -> str:
         "loss": charts.step_chart(history, "loss"),
         "rate": charts.step_chart(history, "learning_rate"),
         "speed": charts.step_chart(history, "tokens_per_second"),
-        "benchmarks": benchmarks,
-        "axis": charts.score_axis(benchmarks),
-        "gained": [one for one in found if one["is_gained"]],
-        "lost": [one for one in found if not one["is_gained"]],
-        "num_gained": max(number(difference.get("num_gained")) or 0, sum(one.is_gained for one in run.questions)),
-        "num_lost": max(number(difference.get("num_lost")) or 0, sum(not one.is_gained for one in run.questions)),
+        "rl_curves": reinforcement.curves(rewards := facts.get("rl_history") or [], reinforced(facts).get("probe")),
+        "rl_parts": reinforcement.parts(rewards),
+        "rollouts": run.rollouts,
+        **score_values(benchmarks),
+        "answers": answers,
+        "answer_names": run.answers.names,
+        "num_answered": run.answers.num_all,
+        "num_hidden": run.answers.num_hidden,
         "estimates": estimate_words(facts.get("estimate"), stages),
         "places": places(mapping(facts.get("lineage"))),
         "recipe_lines": recipe_lines(facts.get("recipe")),
         "reason_keys": (keys := reason_keys(facts.get("recipe"))),
         "rule": RULE.format(num=MAX_TRACES),
     }
-    sections = [("inputs", "Inputs"), ("funnel", "Funnel"), ("training", "Training"), ("scores", "Scores")]
-    sections += [("traces", "Traces"), ("time", "Time"), ("lineage", "Lineage")]
     title = facts.get("name") or "Run"
+    extra: dict[str, Any] = {"keys": keys}
+    if answers.pairs:
+        extra["answers"] = {**answers.to_json(), "names": run.answers.names}
     return page(
         "run.html.jinja",
         title,
-        sections,
+        run_sections(facts, bool(answers.pairs)),
         values,
         lambda budget: fit(run.cards, run.num_traces, budget),
-        {"keys": keys},
-        with_formulas=have_formulas(run.cards, run.questions),
+        extra,
+        with_formulas=have_formulas([*run.cards, *cards_of(run.answers.pairs)]),
     )
+
+
+def run_sections(facts: Row, has_answers: bool) -> list[tuple[str, str]]:
+    """Return (id, label) of the sections of a run's page."""
+    found = [("inputs", "Inputs")]
+    names = facts.get("stage_names") or ()
+    has_traces = not only_measures(facts) and bool({SAMPLED, IMPORTED} & {*names})
+    found += [("funnel", "Funnel")] if has_traces else []
+    found += [("training", "Training")] if TRAINED in names else []
+    found += [("rl", "Reinforcement")] if REINFORCED in names else []
+    found += [("scores", "Scores"), *([("answers", "Answers")] if has_answers else [])]
+    found += [("traces", "Traces")] if has_traces else []
+    return [*found, ("time", "Time"), ("lineage", "Lineage")]
+
+
+def measured_protocol(facts: Row, benchmarks: Sequence[Row]) -> Row:
+    """Return what the protocols of all benchmarks have in common, where none is recorded with its own."""
+    return {} if any(row["protocol"] for row in benchmarks) else mapping(measured(facts).get("protocol"))
+
+
+def cards_of(pairs: Sequence[Pair]) -> list[Card]:
+    """Return all cards of problems with the answers of several sides."""
+    return [card for pair in pairs for side in pair.sides for card in side]
 
 
 def page(
@@ -129,20 +170,19 @@ def page(
     }
     body = environment.get_template(template)
     without = body.render(common, shown=Shown(traces=[{}], pairs=[{}]), payload="")
-    shown = fill(max(0, MAX_BYTES - SPARE_BYTES - len(without.encode("utf-8", "replace"))))
-    payload = {**shown.to_json(), "reasons": REASONS, **extra} if shown.traces or shown.pairs else {}
+    taken = len(without.encode("utf-8", "replace")) + num_encoded(extra)
+    shown = fill(max(0, MAX_BYTES - SPARE_BYTES - taken))
+    is_filled = shown.traces or shown.pairs or "answers" in extra
+    payload = {**shown.to_json(), "reasons": REASONS, **extra} if is_filled else {}
     readable = {reason for trace in shown.traces for reason in (*trace.get("reasons", ()), trace.get("outcome"))}
     html = body.render(common, shown=shown, readable=readable, payload=_own(embedded_json(payload)))
     return printable(html)
 
 
-def have_formulas(cards: Sequence[Card], questions: Sequence[Question]) -> bool:
+def have_formulas(cards: Sequence[Card]) -> bool:
     """Return whether any text may hold a formula."""
-    problems = [*(card.problem for card in cards), *(question.problem for question in questions)]
-    passages = [text for card in cards for text in (card.thinking, card.text)]
-    passages += [text for one in questions for answer in one.answers for text in (answer.thinking, answer.text)]
-    asked = (text for problem in problems for text in (problem["question"], problem["answer"] or ""))
-    said = (text for passage in passages for _, text in passage.parts)
+    asked = (text for card in cards for text in (card.problem["question"], card.problem["answer"] or ""))
+    said = (text for card in cards for passage in (card.thinking, card.text) for _, text in passage.parts)
     return any(FORMULA.search(text) for texts in (asked, said) for text in texts)
 
 
@@ -167,12 +207,6 @@ def _environment() -> Any:
     )
     environment.filters |= FILTERS
     return environment
-
-
-def _question_bytes() -> Callable[[dict[str, Any]], int]:
-    """Return a function that measures a question as rendered on the page."""
-    question_list = _environment().get_template("macros.html.jinja").module.question_list
-    return lambda question: len(printable(question_list([question], ("Base", "Student"))).encode("utf-8", "replace"))
 
 
 def _own(text: str) -> Any:

@@ -92,6 +92,8 @@ def render_rounds(run: Run) -> str:
     facts = run.facts
     scores = mapping(facts.get("scores"))
     models = [_model(str(name), mapping(one)) for name, one in mapping(scores.get("models")).items()]
+    apart = not_side_by_side(models, scores)
+    models = [model for model in models if model["model"] not in apart]
     rounds = [_row(one) for one in facts.get("rounds") or ()]
     values: dict[str, Any] = {
         "facts": facts,
@@ -100,6 +102,8 @@ def render_rounds(run: Run) -> str:
         "models": models,
         "axis": charts.score_axis([{"models": models}]),
         "pairs": scores.get("pairs") or (),
+        "apart": apart,
+        "not_paired": scores.get("not_paired") or (),
         "num_problems": next((model["scores"].get("num_problems") for model in models), None),
         "places": places({k: v for one in facts["rounds"] for k, v in _lineage(one).items()}),
         "recipe_lines": recipe_lines(facts.get("recipe")),
@@ -109,6 +113,13 @@ def render_rounds(run: Run) -> str:
     title = facts.get("name") or "Run"
     nothing = lambda budget: Shown(traces=[], pairs=[])  # noqa: E731 - traces are on the pages of the rounds
     return page("rounds.html.jinja", title, sections, values, nothing, {}, with_formulas=False)
+
+
+def not_side_by_side(models: Sequence[Mapping[str, Any]], scores: Row) -> dict[str, str]:
+    """Return the models whose scores are by other protocols than the first one's, each with what differs."""
+    first = next((model["model"] for model in models), None)
+    rows = [mapping(row) for row in scores.get("not_paired") or ()]
+    return {str(row.get("of")): str(row.get("why")) for row in rows if row.get("over") == first}
 
 
 def _model(name: str, scores: Row) -> dict[str, Any]:
@@ -146,6 +157,10 @@ def story(one: Row) -> list[str]:
         rows = " and ".join("its own" if row == one["name"] else f"those of {row}" for row in made.get("rows") or ())
         student = made.get("student") or trained.get("student")
         found.append(f"{student} was trained on {count(trained.get('num_rows'))} rows ({rows or 'its own'}).")
+    if reinforced := metrics.reinforced(one):
+        student = "It" if trained else made.get("student") or reinforced.get("student")
+        steps, problems = count(reinforced.get("num_steps")), count(reinforced.get("num_problems"))
+        found.append(f"{student} was improved by reinforcement learning in {steps} steps on {problems} problems.")
     return found
 
 

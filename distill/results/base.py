@@ -10,6 +10,8 @@ Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Counts = dict[str, Count]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
 """Lower and upper limit."""
+Numbers = Annotated[tuple[Count, Count], Field(strict=False)]
+"""Smallest and largest number."""
 
 
 class Recorded(BaseModel):
@@ -64,9 +66,9 @@ def absent_before() -> Any:
     return Field(default=None, json_schema_extra={"never_null": True})
 
 
-def sometimes() -> Any:
-    """Declare a key that is left out where there is nothing to tell; it is then `None`."""
-    return Field(default=None, json_schema_extra={"sometimes": True, "never_null": True})
+def sometimes(default: Any = None) -> Any:
+    """Declare a key that is left out where there is nothing to tell; it then has this value."""
+    return Field(default=default, json_schema_extra={"sometimes": True, "never_null": True})
 
 
 def fault_in(model: type[BaseModel], value: Any, at: str) -> str:

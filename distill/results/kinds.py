@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 from distill.core.json_shape import MANIFEST, fault
 from distill.errors import StoreError
-from distill.results import eval, filter, generate, import_traces, push, sft
+from distill.results import eval, filter, generate, import_traces, measure, push, rl, sft
 from distill.results.base import Recorded, fault_in
 from distill.results.eval import EvalInputs, EvalMetrics
 from distill.results.filter import FilterInputs, FilterMetrics
 from distill.results.generate import GenerateInputs, GenerateMetrics
 from distill.results.import_traces import ImportInputs, ImportMetrics
+from distill.results.measure import MeasureInputs, MeasureMetrics
 from distill.results.push import PushMetrics
+from distill.results.rl import RlInputs, RlMetrics
 from distill.results.sft import SftInputs, SftMetrics
 
 
@@ -34,9 +36,20 @@ KINDS: dict[str, Kind] = {
     "import": Kind(import_traces.TITLE, import_traces.DOES, ImportMetrics, ImportInputs),
     "filter": Kind(filter.TITLE, filter.DOES, FilterMetrics, FilterInputs),
     "sft": Kind(sft.TITLE, sft.DOES, SftMetrics, SftInputs),
+    "rl": Kind(rl.TITLE, rl.DOES, RlMetrics, RlInputs),
     "eval": Kind(eval.TITLE, eval.DOES, EvalMetrics, EvalInputs),
+    "measure": Kind(measure.TITLE, measure.DOES, MeasureMetrics, MeasureInputs),
     "push": Kind(push.TITLE, push.DOES, PushMetrics),
 }
+
+
+COMMANDS = {"measure": "eval"}
+"""Stage -> the command that runs it, where that is not called as the stage."""
+
+
+def command_for(stage: str) -> str:
+    """Return the name of the command that runs a stage."""
+    return COMMANDS.get(stage, stage)
 
 
 def stage_with(metrics: type[Recorded]) -> str:

@@ -16,7 +16,7 @@ from distill.errors import DistillError
 from distill.isolation.walls import PROBE_S
 from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of, look_at_all
 from distill.runs.hub_checks import check_login
-from distill.runs.isolation_check import check_isolation
+from distill.runs.isolation_check import check_isolation, check_programs
 from distill.runs.machine_checks import (
     GIB,
     SMI_S,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MACHINE = "This machine"
+SANDBOX_S = 40.0
+"""For a first sandbox, whose probe has 30 s."""
 MARKS = {OK: "ok", WARNING: "warning", MISSING: "missing"}
 STYLES = {OK: "green", WARNING: "yellow", MISSING: "bold red"}
 
@@ -103,6 +105,7 @@ def diagnose(
         Probe("GPUs", lambda: check_gpus(*smi.answer), SMI_S),
         Probe("CPU", check_memory, SMI_S),
         Probe("isolation", check_isolation, PROBE_S + 5),
+        Probe("sandbox", check_programs, SANDBOX_S),
         Probe("runs", lambda: check_disk("runs", run_dir, "distill run --run-dir …", usage), SMI_S),
         Probe("cache", lambda: check_disk("cache", cache, "export HF_HOME=…", usage), SMI_S),
         Probe("Hub", check_login, 15.0),

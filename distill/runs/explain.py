@@ -9,6 +9,7 @@ from distill.core.json_shape import VERDICT, fault
 from distill.core.records import REASON_KEYS, REASONS, Verdict
 from distill.core.terminal import printable
 from distill.errors import StoreError, UserError
+from distill.grading.code.verdicts import FAILED_TEST, OUTPUTS
 from distill.report.on_page import address_of, traces_on
 from distill.storage.files import iter_jsonl
 from distill.storage.layout import PROBLEMS, REPORT
@@ -96,7 +97,8 @@ def _trace_lines(trace: dict[str, Any], num_in_report: int | None, whole: bool) 
         detail = trace["details"].get(reason)
         keys = f" ({', '.join(REASON_KEYS[reason])})" if REASON_KEYS.get(reason) else ""
         lines.append(f"  {reason}: {REASONS[reason]}" + (f" [{detail}]" if detail else "") + keys)
-    lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in trace["reasons"]]
+    told = {*trace["reasons"], FAILED_TEST, OUTPUTS}  # its reason tells of the test in words
+    lines += [f"  {name}: {detail}" for name, detail in trace["details"].items() if name not in told]
     if trace["address"] is not None:
         lines.append(f"  in the report: {trace['address']}")
     elif num_in_report is not None:

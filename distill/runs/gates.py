@@ -22,6 +22,7 @@ from distill.results.filter import FilterMetrics
 from distill.results.generate import GenerateMetrics
 from distill.results.import_traces import ImportMetrics
 from distill.results.kinds import recorded
+from distill.results.rl import RlMetrics
 from distill.results.sft import SftMetrics
 from distill.storage.files import read_object, write_json
 from distill.storage.layout import GATE
@@ -79,7 +80,7 @@ def _limit(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"metric": metric, "wanted": wanted}
     if metric == GAIN_OVER:
-        gain = difference_of(run_dir, name, round_in(wanted) or BASE, recipe.seed)
+        gain = difference_of(run_dir, name, round_in(wanted) or BASE)
         measured = None if gain is None else gain["pass_at_1"]
         holds = measured is not None and measured > 0
         return {**found, "measured": measured, "interval_95": gain and gain["interval_95"], "passed": holds}
@@ -95,7 +96,7 @@ def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float 
     """Return a metric of a round; `None` if it could not be computed, such as a share of no traces."""
     traces = recorded(manifests, GenerateMetrics) or recorded(manifests, ImportMetrics)
     kept, trained = recorded(manifests, FilterMetrics), recorded(manifests, SftMetrics)
-    scores = recorded(manifests, EvalMetrics)
+    scores, reinforced = recorded(manifests, EvalMetrics), recorded(manifests, RlMetrics)
 
     def share(num: float | None, of: float) -> float | None:
         return num / of if of and num is not None else None
@@ -108,6 +109,7 @@ def _measured(metric: str, manifests: Mapping[str, Mapping[str, Any]]) -> float 
         "correct_share": kept.correct_share if kept else None,
         "format_share": share(kept.num_well_formed, kept.num_traces) if kept else None,
         "final_loss": trained.final_loss if trained else None,
+        "mean_reward": reinforced.mean_reward if reinforced else None,
         "pass_at_1": scores.student.pass_at_1 if scores else None,
         "gain": scores.difference.pass_at_1 if scores else None,
     }

@@ -4,11 +4,11 @@ Each request times out after `HTTP_S` seconds, and none is made if HF_HUB_OFFLIN
 """
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distill.errors import StageError, UserError
-from distill.estimates.counts import is_cached_dataset
+from distill.estimates.counts import is_cached_dataset, is_cached_file
 from distill.estimates.models import GIB, local_model, model_facts
 from distill.models.hub import MODEL_FILES, WEIGHTS
 from distill.models.hub_errors import is_about_token
@@ -90,7 +90,7 @@ def check_model(what: str, hub_id: str, revision: str | None) -> list[Check]:
     """Check that a model is on this machine or can be downloaded.
 
     Args:
-        what: `teacher` or `student`.
+        what: `teacher`, `student` or `model`.
         hub_id: a Hub id or a folder.
         revision: on the Hub.
     """
@@ -145,16 +145,19 @@ def _may_read(path: str) -> bool:
     return status not in (401, 403)
 
 
-def check_dataset(name: str, revision: str | None = None, config: str | None = None) -> list[Check]:
+def check_dataset(
+    name: str, revision: str | None = None, config: str | None = None, files: Sequence[str] = ()
+) -> list[Check]:
     """Check that a Hub dataset is in the cache or can be downloaded.
 
     Args:
         name: its Hub id.
         revision: git revision.
         config: configuration (subset), for the download command.
+        files: paths of the only files that are needed.
     """
-    what = f"hf:{name}"
-    if is_cached_dataset(name):
+    what = f"hf:{name}" + ("/" + ", ".join(files) if files else "")
+    if all(is_cached_file(name, file, revision) for file in files) if files else is_cached_dataset(name):
         return [Check("dataset", OK, f"{what}: in the cache")]
     # `hf download` is not enough: offline, `datasets` uses only what it has prepared itself.
     arguments = (
@@ -163,6 +166,10 @@ def check_dataset(name: str, revision: str | None = None, config: str | None = N
         + (f", revision='{revision}'" if revision else "")
     )
     fetch = f'python -c "import datasets; datasets.load_dataset({arguments})"'
+    if files:
+        fetch = f"hf download {name} {' '.join(files)} --repo-type dataset" + (
+            f" --revision {revision}" if revision else ""
+        )
     if is_offline():
         said = f"{what}: not in the cache, and HF_HUB_OFFLINE is set"
         return [Check("dataset", MISSING, said, f"HF_HUB_OFFLINE=0 {fetch}")]

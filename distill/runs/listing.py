@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from distill.filters.funnel import funnel_steps
 from distill.recipe.expand import expand, steps_in
 from distill.recipe.model import Recipe
 from distill.recipe.steps import STAGE_NAMES, stage_of
+from distill.report.metrics import MODELS_MEASURED
 from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.results.eval import EvalMetrics
@@ -137,7 +138,7 @@ def _overview(folder: Path) -> dict[str, Any]:
         "name": folder.name,
         "folder": str(folder),
         "description": summary.get("description", ""),
-        "student": summary.get("student") or note.get("student"),
+        "student": None if _only_measures(stages) else summary.get("student") or note.get("student"),
         "state": run_state(is_complete, stopped is not None, process),
         "process": process,
         "stages": stages,
@@ -145,6 +146,11 @@ def _overview(folder: Path) -> dict[str, Any]:
         "num_bytes": num_bytes,
         "changed_at": datetime.fromtimestamp(changed_at, UTC).isoformat(timespec="seconds"),
     }
+
+
+def _only_measures(stages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a run trains no student, but evaluates other models."""
+    return bool(stages) and all(stage_of(one["stage"]) == MODELS_MEASURED for one in stages)
 
 
 def _stages(folder: Path, summary: dict[str, Any], note: dict[str, Any]) -> list[str]:

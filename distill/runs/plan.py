@@ -155,6 +155,7 @@ def plan_recipe(
     known = Known.of(recipe, student, work, seen)
     known.rows = together([known.rows, *_rows_of_others(run, sets, rate, quick)])
     known.num_measured = 2 - _has_base_answers(run)
+    known.models = _measured_models(recipe)
     stages = _estimates(known, machine, prices)
     if not quick:
         found = standings(run, seen, known.num_wanted)
@@ -177,6 +178,7 @@ def plan_recipe(
             known.rows or NO_ROWS,
             layout,
             disk,
+            known.models,
             free,
         )
     )
@@ -201,6 +203,12 @@ def _rows_of_others(run: RunContext, sets: ProblemSets | None, rate: TokenRate, 
     return found
 
 
+def _measured_models(recipe: Recipe) -> tuple[ModelFacts, ...]:
+    """Return what is known of the models of `eval.models`."""
+    config = recipe.eval
+    return tuple(model_facts(name, None, config.compute.dtype) for name in config.models) if config else ()
+
+
 def _estimates(known: Known, machine: Machine, prices: Prices) -> dict[str, StageEstimate]:
     names = known.recipe.stage_names
     found = {name: STAGES[name].estimate(known, machine, prices) for name in names}
@@ -209,7 +217,7 @@ def _estimates(known: Known, machine: Machine, prices: Prices) -> dict[str, Stag
 
 def _download(known: Known) -> dict[str, float]:
     """Return the models to download, with their size in GiB."""
-    models: list[ModelFacts] = [known.student]
+    models: list[ModelFacts] = [*known.models] if known.recipe.only_measures else [known.student, *known.models]
     if known.teacher is not None and not known.is_served:
         models.append(known.teacher)
     return {model.name: model.weights_gib or 0.0 for model in models if model.local is None}

@@ -1,5 +1,6 @@
 """The doctor's checks of what a recipe needs: models, servers, keys, files, packages and memory."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -13,20 +14,28 @@ from distill.engines.start import pick_engine
 from distill.errors import DistillError
 from distill.estimates.local_data import is_small_and_local, read_problems, read_traces
 from distill.estimates.machine import Machine, this_machine
+from distill.estimates.models import local_model
 from distill.estimates.prices import load_prices
 from distill.estimates.text_tokens import TokenRate
+from distill.grading.code.grader import backend_of, tests_fail
 from distill.grading.gym_tasks import gym_dataset
 from distill.models.students import find_student, hub_id_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
+from distill.recipe.rl_faults import judge_of, rl_warnings
 from distill.recipe.sampling import SamplingCompute
+from distill.recipe.sandbox import measured_programs, trained_programs
+from distill.recipe.sft import TrainCompute
 from distill.recipe.steps import PUBLISHING
+from distill.recipe.suites import Baseline
 from distill.recipe.traces import TraceSource
 from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of
 from distill.runs.hub_checks import HTTP_S, check_dataset, check_model, check_push
+from distill.runs.isolation_check import check_programs
 from distill.runs.rounds_plan import RoundsPlan, plan_any
-from distill.sources.evaluation_sets import NAMED, load_pack
-from distill.sources.problems import has_stand_in, load_problem_sets, load_problems
+from distill.sources.evaluation_sets import load_pack, named_set
+from distill.sources.problems import load_problem_sets, load_problems, may_lack_answers
+from distill.stages.rl import template_fault
 
 MAX_ANSWER_BYTES = 1 << 20
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - compared with, not bound to
@@ -66,16 +75,49 @@ def _keyed_probes(recipe: Recipe, named: str) -> Iterator[tuple[Any, Probe]]:
     for role, model, compute in _served(recipe):
         for url in compute.base_urls:
             yield (role, model, url), _server_probe(role, model, url, compute.api_key_env)
-    yield ("student", recipe.student, recipe.student_revision), Probe("student", lambda: _student(recipe), NETWORK_S)
+    if not recipe.only_measures:
+        yield (
+            ("student", recipe.student, recipe.student_revision),
+            Probe("student", lambda: _student(recipe), NETWORK_S),
+        )
+    for name in recipe.eval.models if recipe.eval else ():
+        yield ("model", name), _model_probe(name)
     for key, source in _sources(recipe):
         yield source.model_dump_json(), _source_probe(recipe, key, source, named)
+    for baseline in [one.baseline for one in (recipe.eval.benchmarks if recipe.eval else []) if one.baseline]:
+        if baseline.source.startswith("hf:"):
+            yield baseline.model_dump_json(), _baseline_probe(baseline)
     for number, entry in enumerate(recipe.filter.decontaminate):
         yield entry, _pack_probe(number, entry, named)
     if is_small_and_local(recipe):
         yield "problems", Probe("problems", lambda: _problems(recipe), LOCAL_S)
+    if programs := [*trained_programs(recipe), *measured_programs(recipe)]:
+        yield recipe.sandbox.model_dump_json(), _sandbox_probe(recipe, programs[0])
     engines = [one.compute.model_dump_json() for one in (generate, recipe.eval) if one is not None]
+    engines += [recipe.rl.compute.sampling.model_dump_json()] if recipe.rl is not None else []
     yield tuple(engines), Probe("engine", lambda: list(_engines(recipe)), LOCAL_S)
-    yield recipe.sft.model_dump_json(), Probe("packages", lambda: list(_packages(recipe)), LOCAL_S)
+    if not recipe.only_measures:
+        trained = [one.model_dump_json() for one in (recipe.sft, recipe.rl) if one is not None]
+        yield tuple(trained), Probe("packages", lambda: list(_packages(recipe)), LOCAL_S)
+    for number, name in enumerate(recipe.rl.teachers if recipe.rl is not None else ()):
+        if not name.startswith(("http://", "https://")):
+            yield ("teacher", number, name), _model_probe(name)
+    if recipe.rl is not None:
+        needs = recipe.student, recipe.student_revision, recipe.rl.prompt_format, recipe.trains, recipe.student_round
+        yield needs, Probe("student", lambda: _template(recipe), LOCAL_S)
+    if warnings := rl_warnings(recipe):
+        yield tuple(warnings), Probe("rewards", lambda: [Check("rewards", WARNING, one) for one in warnings], LOCAL_S)
+
+
+def _sandbox_probe(recipe: Recipe, needed_by: str) -> Probe:
+    sources: list[ProblemSource | TraceSource] = [*recipe.problems, *recipe.traces]
+    sources += recipe.eval.benchmarks if recipe.eval else []
+    compiles = any(source.tests.language == "cpp" for source in sources)
+    return Probe("sandbox", lambda: check_programs(backend_of(recipe.sandbox), needed_by, compiles), LOCAL_S)
+
+
+def _model_probe(name: str) -> Probe:
+    return Probe("model", lambda: check_model("model", hub_id_of(name), None), NETWORK_S)
 
 
 def _server_probe(role: str, model: str, url: str, key_env: str) -> Probe:
@@ -85,6 +127,11 @@ def _server_probe(role: str, model: str, url: str, key_env: str) -> Probe:
 def _source_probe(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> Probe:
     within_s = LOCAL_S if source.source.startswith("file:") else NETWORK_S
     return Probe("dataset", lambda: _source(recipe, key, source, named), within_s)
+
+
+def _baseline_probe(baseline: Baseline) -> Probe:
+    name, files = baseline.source.removeprefix("hf:"), [baseline.file] if baseline.file else []
+    return Probe("dataset", lambda: check_dataset(name, baseline.revision, None, files), NETWORK_S)
 
 
 def _pack_probe(number: int, entry: str, named: str) -> Probe:
@@ -97,6 +144,10 @@ def _served(recipe: Recipe) -> Iterator[tuple[str, str, SamplingCompute]]:
         yield "teacher", recipe.generate.teacher, recipe.generate.compute
     if recipe.filter.judge is not None:
         yield "judge", recipe.filter.judge.model, recipe.filter.judge.compute
+    if recipe.eval is not None and recipe.eval.judge is not None and recipe.eval.judge != recipe.filter.judge:
+        yield "judge", recipe.eval.judge.model, recipe.eval.judge.compute
+    if (judge := judge_of(recipe)) is not None and recipe.filter.judge is None:
+        yield "judge", judge.model, judge.compute
 
 
 def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource | TraceSource]]:
@@ -121,14 +172,25 @@ def _student(recipe: Recipe) -> list[Check]:
     return check_model("student", find_student(recipe.student).hub_id, recipe.student_revision)
 
 
+def _template(recipe: Recipe) -> list[Check]:
+    """Check that the student can be asked as `rl:` wants, if its tokenizer is on this machine."""
+    student = local_model(find_student(recipe.student).hub_id, recipe.student_revision, weights=False)
+    fault = "" if student is None else template_fault(recipe, student)
+    return [Check("student", MISSING, fault, "--set rl.prompt_format=r1-zero")] if fault else []
+
+
 def _engines(recipe: Recipe) -> Iterator[Check]:
     """Check that the recipe's engines are installed."""
-    wanted = {"generate": recipe.generate, "eval": recipe.eval}
-    for stage, config in wanted.items():
-        if config is None:
+    wanted = {
+        "generate": None if recipe.generate is None else recipe.generate.compute,
+        "rl": None if recipe.rl is None else recipe.rl.compute.sampling,
+        "eval": None if recipe.eval is None else recipe.eval.compute,
+    }
+    for stage, compute in wanted.items():
+        if compute is None:
             continue
         try:
-            yield Check("engine", OK, f"{stage}: {pick_engine(config.compute)}")
+            yield Check("engine", OK, f"{stage}: {pick_engine(compute)}")
         except DistillError as error:
             yield Check("engine", MISSING, f"{stage}: {line_of(error)}", "make install")
 
@@ -199,7 +261,8 @@ def _model_names(body: bytes) -> set[str]:
 def _source(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: str) -> list[Check]:
     kind, _, name = source.source.partition(":")
     if kind == "hf":
-        return check_dataset(name, source.revision, source.config)
+        files = source.files if isinstance(source, ProblemSource) else []
+        return check_dataset(name, source.revision, source.config, files)
     if kind == "file":
         return _file(recipe, key, source, named)
     try:
@@ -228,19 +291,21 @@ def _file(recipe: Recipe, key: str, source: ProblemSource | TraceSource, named: 
 
 
 def _problems(recipe: Recipe) -> list[Check]:
-    """Check that all problems can be loaded and split together."""
+    """Check that all problems can be loaded and split together, and that their tests can be run."""
     sources = [(source, False) for source in recipe.problems]
     sources += [(source, True) for source in (recipe.eval.benchmarks if recipe.eval else [])]
     for source, is_measured in sources:
         try:
-            load_problems(source, recipe.seed, not is_measured and has_stand_in(recipe))
+            load_problems(source, recipe.seed, may_lack_answers(source, recipe, is_measured))
         except DistillError:  # reported by the source's own probe
             return []
     try:
-        load_problem_sets(recipe)
+        sets = load_problem_sets(recipe)
     except DistillError as error:
         return [Check("problems", MISSING, str(error))]
-    return []
+    problems = itertools.chain(sets.train, *sets.benchmarks.values())
+    why = tests_fail(backend_of(recipe.sandbox), [one.tests for one in problems if one.tests is not None])
+    return [] if why is None else [Check("problems", MISSING, why)]
 
 
 def _other_source(key: str, named: str) -> str:
@@ -256,35 +321,44 @@ def _pack(key: str, entry: str, named: str) -> list[Check]:
         except DistillError as error:
             return [Check("dataset", MISSING, str(error), _other_source(key, named))]
         return [Check("dataset", OK, entry)]
-    if entry in NAMED:
-        return check_dataset(NAMED[entry].dataset, config=NAMED[entry].config)
+    if (suite := named_set(entry)) is not None:
+        return check_dataset(suite.dataset, suite.revision, suite.config, suite.files)
     return check_dataset("/".join(name.split("/")[:2]))
 
 
 def _packages(recipe: Recipe) -> Iterator[Check]:
     """Check the optional packages that the recipe needs."""
-    compute, on_gpu = recipe.sft.compute, this_machine().num_gpus > 0
     found: list[Check] = []
     if recipe.sft.method == "qlora":
         found += _needed("bitsandbytes", "bitsandbytes", "sft.method: qlora")
-        if not on_gpu:
+        if not this_machine().num_gpus:
             said = "sft.method: qlora needs an NVIDIA GPU"
             found.append(Check("packages", MISSING, said, "distill plan --set sft.method=lora"))
+    if recipe.trains or recipe.rl is None:
+        found += _for_training(recipe.sft.compute, "sft.compute")
+    if recipe.rl is not None:
+        found += _for_training(recipe.rl.compute.training, "rl.compute.training")
+    there = dict.fromkeys(found)  # both kinds of training may lack the same
+    yield from there or [Check("packages", OK, "all packages that the recipe needs are installed")]
+
+
+def _for_training(compute: TrainCompute, key: str) -> Iterator[Check]:
+    """Check the packages that a training's layout needs; `key` is the section with it."""
+    on_gpu = this_machine().num_gpus > 0
     if compute.sharding == "zero3":
-        found += _needed("deepspeed", "deepspeed", "sft.compute.sharding: zero3")
+        yield from _needed("deepspeed", "deepspeed", f"{key}.sharding: zero3")
     if compute.attention in FLASH:
         module, package = FLASH[compute.attention]
-        found += _needed(module, f"{package} --no-build-isolation", f"sft.compute.attention: {compute.attention}")
+        yield from _needed(module, f"{package} --no-build-isolation", f"{key}.attention: {compute.attention}")
     elif on_gpu and compute.attention == "auto" and find_spec("flash_attn") is None:
         said = "flash-attn is not installed: rows are padded, and training is slower"
-        found.append(Check("packages", WARNING, said, "pip install flash-attn --no-build-isolation"))
+        yield Check("packages", WARNING, said, "pip install flash-attn --no-build-isolation")
     if on_gpu and compute.kernels is not False and find_spec("liger_kernel") is None:
         status = MISSING if compute.kernels else WARNING
-        said = "liger-kernel is not installed" + (", and sft.compute.kernels asks for it" if compute.kernels else "")
-        found.append(Check("packages", status, said, "pip install liger-kernel"))
+        said = "liger-kernel is not installed" + (f", and {key}.kernels asks for it" if compute.kernels else "")
+        yield Check("packages", status, said, "pip install liger-kernel")
     for tracker in compute.tracking:
-        found += _needed(tracker, tracker, f"sft.compute.tracking: {tracker}")
-    yield from found or [Check("packages", OK, "all packages that the recipe needs are installed")]
+        yield from _needed(tracker, tracker, f"{key}.tracking: {tracker}")
 
 
 def _needed(module: str, package: str, wanted_by: str) -> Sequence[Check]:

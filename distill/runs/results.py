@@ -119,7 +119,7 @@ class WholeRun:
             }
             if gate := gate_record(self.run_dir / one.name):
                 rounds[one.name]["gate"] = {key: gate[key] for key in ("passed", "waived", "limits")}
-        scores = round_scores(self.run_dir, list(rounds), recipe.seed)
+        scores = round_scores(self.run_dir, list(rounds))
         summary = {**_head(recipe), "rounds": rounds, "scores": scores}
         stopped = stopped or _earlier_stop(self.run_dir)
         done = {f"{name}/{stage}" for name, found in manifests.items() for stage in _done(found)}

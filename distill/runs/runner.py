@@ -13,9 +13,11 @@ from typing import Any
 from distill.core.provenance import git_commit, hardware, package_versions
 from distill.errors import DistillError, GateError, StoreError, UserError
 from distill.execution.launchers import Leader
+from distill.grading.code.grader import backend_of, check_sandbox
 from distill.recipe.expand import Step
 from distill.recipe.lineage import change_lines, changed_settings, files_of
 from distill.recipe.model import Recipe
+from distill.recipe.sandbox import SandboxConfig
 from distill.recipe.steps import PUBLISHING
 from distill.results.kinds import kind_of
 from distill.runs.results import Say, WholeRun
@@ -70,6 +72,7 @@ def run_recipe(
     contexts = contexts_of(recipe, run_dir, retry_errors=retry_errors, leader=leader)
     whole = WholeRun(recipe, run_dir, contexts, past_gates)
     steps = [(step, whole.context(step)) for step in chosen_steps(recipe, stages, rounds, until)]
+    _need_sandbox(steps)
     with only_writer(run_dir):
         _refuse_other_layout(run_dir, recipe)
         for step, run in steps:
@@ -126,6 +129,21 @@ def _all_done(steps: Sequence[tuple[Step, RunContext]]) -> bool:
         )
     except UserError:  # an earlier stage is not complete
         return False
+
+
+def _need_sandbox(steps: Sequence[tuple[Step, RunContext]]) -> None:
+    """Refuse to begin if answers are programs and no sandbox can be had, unless all of it is done.
+
+    Raises:
+        StageError: that is so.
+    """
+    wanted: dict[str, SandboxConfig] = {}
+    for step, run in steps:
+        keys = getattr(STAGES[step.stage], "runs_programs", lambda recipe: ())(run.recipe)
+        if not run.folder(step.stage).is_complete:
+            wanted |= dict.fromkeys(keys, run.recipe.sandbox)
+    for key, config in wanted.items():
+        check_sandbox(backend_of(config), key)
 
 
 def _refuse_other_layout(run_dir: Path, recipe: Recipe) -> None:

@@ -13,6 +13,8 @@ from distill.engines.base import EngineSpec, Request
 from distill.grading.gym import FULL_SCORE
 from distill.grading.pool import MEMORY_GIB
 from distill.recipe.sampling import LoopStop, Sampling, SamplingCompute
+from distill.sampling.sets import SampleSet, in_order
+from distill.storage.case_files import at_home
 
 SAMPLE_BYTES = 16 << 20
 NUM_LONGEST = 8
@@ -21,7 +23,7 @@ NUM_LONGEST = 8
 
 @dataclass(frozen=True, slots=True)
 class SamplingJob:
-    """Parameters of a sampling job: k answers of one model to each problem."""
+    """Parameters of a sampling job: answers of one model to each problem."""
 
     title: str
     """Shown beside the progress bar."""
@@ -36,6 +38,7 @@ class SamplingJob:
     samples_per_problem: int
     seed: int
     sampling: dict[str, Any]
+    """How each sample is drawn, unless `sets` says otherwise."""
     compute: dict[str, Any]
     system: str | None = None
     examples: tuple[tuple[str, str, str], ...] = ()
@@ -51,9 +54,16 @@ class SamplingJob:
     gym_min_score: float = FULL_SCORE
     facts: str | None = None
     """Path of the fact cache that grades are read from and written to; `None`: they are forgotten."""
+    sandbox: dict[str, Any] | None = None
+    """Where programs in answers run, as in a recipe; `None`: on this machine."""
     price: dict[str, Any] | None = None
     retry_errors: bool = False
     """Retry samples that are stored as errors."""
+    sets: tuple[dict[str, Any], ...] = ()
+    """Sets of problems with their own k and sampling (see `distill.sampling.sets`), in place of the job's; problems in
+    none of them are not sampled. Empty: every problem is sampled alike."""
+    last_number: bool = False
+    """Grade as an evaluation does (see `distill.grading.cached.gradable`): a last number counts as an answer."""
 
 
 def sample_seed(seed: int, key: SampleKey) -> int:
@@ -62,9 +72,33 @@ def sample_seed(seed: int, key: SampleKey) -> int:
     return int.from_bytes(digest[:4]) >> 1
 
 
-def make_request(job: SamplingJob, problem: Problem, key: SampleKey) -> Request:
-    """Return the request for one sample."""
-    return Request(key, teacher_messages(problem.prompt, job.system, job.examples), sample_seed(job.seed, key))
+def make_request(job: SamplingJob, problem: Problem, key: SampleKey, sampling: Sampling | None = None) -> Request:
+    """Return the request for one sample; `sampling` is its own, if it is not the engine's."""
+    messages = teacher_messages(problem.prompt, job.system, job.examples)
+    return Request(key, messages, sample_seed(job.seed, key), sampling)
+
+
+def sample_sets(job: SamplingJob, names: Iterable[str]) -> list[SampleSet]:
+    """Return the sets of a job in the order of their requests; without `job.sets` a single one.
+
+    Args:
+        job: the sampling job.
+        names: ids of the problems in the job's file.
+
+    Raises:
+        UserError: two sets sample one problem differently.
+        ValueError: a set names a problem that is not there, or asks for what the rest of the job rules out.
+    """
+    if not job.sets:
+        return [SampleSet(tuple(names), job.samples_per_problem, Sampling.model_validate(job.sampling))]
+    sets = in_order(map(SampleSet.from_json, job.sets))
+    if lost := {name for one in sets for name in one.problems} - set(names):
+        raise ValueError(f"{job.title}: problems of a set are not in {job.problems}: {sorted(lost)[:3]}")
+    if job.stop_after_correct is not None:
+        raise ValueError(f"{job.title}: stop_after_correct is for jobs without sets")
+    if job.grade_timeout_s is None and any(one.adaptive for one in sets):
+        raise ValueError(f"{job.title}: an adaptive set needs grades: set grade_timeout_s")
+    return sets
 
 
 def missing_keys(
@@ -104,7 +138,7 @@ def num_lines_by_size(path: Path) -> int:
 def read_problems(path: Path) -> dict[str, Problem]:
     """Load the problems of a JSONL file by id, in the file's order."""
     with path.open() as stream:
-        problems = (Problem.from_json(json.loads(line)) for line in stream)
+        problems = (at_home(Problem.from_json(json.loads(line)), path.parent) for line in stream)
         return {problem.id: problem for problem in problems}
 
 
@@ -117,11 +151,13 @@ def engine_spec(job: SamplingJob, problems: dict[str, Problem], keys: Iterable[S
         keys: the samples to request; their longest prompts determine the context.
     """
     asked = {name: problems[name] for name, _ in keys}
+    # Of the sets to draw, the first has the largest max_tokens.
+    first = next(one for one in sample_sets(job, problems) if not asked.keys().isdisjoint(one.problems))
     by_length = sorted(asked.values(), key=lambda p: sum(len(m["content"]) for m in p.prompt), reverse=True)
     return EngineSpec(
         model_path=Path(job.model_path),
         model_name=job.model_name,
-        sampling=Sampling.model_validate(job.sampling),
+        sampling=first.sampling,
         compute=SamplingCompute.model_validate(job.compute),
         chat_format=job.chat_format,
         longest_messages=[teacher_messages(p.prompt, job.system, job.examples) for p in by_length[:NUM_LONGEST]],

@@ -10,38 +10,46 @@ A set that cannot be loaded completely is an error: a run that skipped it would 
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill.errors import ProblemError
-from distill.models.hub import dataset_revision, dataset_splits, load_hub_dataset
+from distill.models.hub import dataset_revision, dataset_splits, load_hub_dataset, loaded_commit
 from distill.models.hub_names import split_evaluation_set
+from distill.recipe.suites import load_suite, suite_names
 from distill.sources.math_words import VERSION, tokens
-from distill.sources.tables import Row, file_rows
+from distill.sources.tables import Row, file_rows, hub_rows
 
 QUESTION_COLUMNS = ("problem", "question", "Question", "prompt", "instruction")
 ID_COLUMNS = ("unique_id", "id", "ID", "uuid", "Record ID", "problem_idx")
 
 
 class HubSet(NamedTuple):
-    """The location of a named set on the Hub."""
+    """The location of a set on the Hub."""
 
     dataset: str
     config: str | None
     split: str
-    column: str
+    question: str | None = None
+    """Column with the question; `None`: one of `QUESTION_COLUMNS`."""
+    id: str | None = None
+    """Column with the item's id; `None`: one of `ID_COLUMNS`, else the row's number."""
+    revision: str | None = None
+    files: Sequence[str] = ()
+    """Paths of the only files that are read."""
 
 
-NAMED = {
-    "math-500": HubSet("HuggingFaceH4/MATH-500", None, "test", "problem"),
-    "aime24": HubSet("HuggingFaceH4/aime_2024", None, "train", "problem"),
-    "aime25": HubSet("yentinglin/aime_2025", None, "train", "problem"),
-    "gpqa-diamond": HubSet("Idavidrein/gpqa", "gpqa_diamond", "train", "Question"),
-    "gsm8k": HubSet("openai/gsm8k", "main", "test", "question"),
-}
-"""The first four are those of open-r1 (scripts/decontaminate.py)."""
+def named_set(name: str) -> HubSet | None:
+    """Return the location of a suite's problems; `None` if there is no suite of this name."""
+    if name not in suite_names():
+        return None
+    measured = load_suite(name).benchmark
+    dataset, columns = measured.source.removeprefix("hf:"), measured.columns
+    return HubSet(
+        dataset, measured.config, measured.split, columns.problem, columns.id, measured.revision, measured.files
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +111,8 @@ def load_pack(entry: str) -> Pack:
     """Load one evaluation set.
 
     Args:
-        entry: a name in `NAMED`; `file:path` (JSONL, JSON, Parquet); or `hf:org/dataset` or `hf:org/dataset/config`,
-            of which the split `test` or the only split is used.
+        entry: a suite that comes with distill; `file:path` (JSONL, JSON, CSV, Parquet); or `hf:org/dataset` or
+            `hf:org/dataset/config`, of which the split `test` or the only split is used.
 
     Raises:
         ProblemError: the name is unknown, or the set cannot be loaded completely.
@@ -113,19 +121,20 @@ def load_pack(entry: str) -> Pack:
     if kind == "file" and name:
         return _from_file(Path(name))
     if kind == "hf" and name:
-        return _from_hub(entry, *_hub_place(entry))
-    if entry in NAMED:
-        return _from_hub(entry, *NAMED[entry])
-    near = difflib.get_close_matches(entry.lower(), NAMED, n=1)
+        there = _hub_place(entry)
+        return _from_hub(there.dataset.rpartition("/")[2] + (f"-{there.config}" if there.config else ""), entry, there)
+    if (suite := named_set(entry)) is not None:
+        return _from_hub(entry, entry, suite)
+    near = difflib.get_close_matches(entry.lower(), suite_names(), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ProblemError(
-        f"filter.decontaminate: unknown evaluation set {entry!r}.{hint} Known are {', '.join(NAMED)}, hf:org/dataset "
-        "and file:path."
+        f"filter.decontaminate: unknown evaluation set {entry!r}.{hint} Known are {', '.join(suite_names())}, "
+        "hf:org/dataset and file:path."
     )
 
 
 def _from_file(path: Path) -> Pack:
-    items = _items(f"file:{path}", file_rows(path), None)
+    items = _items(f"file:{path}", file_rows(path))
     with path.open("rb") as stream:
         revision = hashlib.file_digest(stream, "sha256").hexdigest()
     return make_pack(path.stem, items, f"file:{path.name}", revision)
@@ -143,24 +152,32 @@ def _hub_place(entry: str) -> HubSet:
             f"filter.decontaminate: {entry!r} has no split 'test' but {', '.join(splits)}. "
             "Save the one that you evaluate on as JSONL and use file:path/to/it."
         )
-    return HubSet(dataset, config, split, "")
+    return HubSet(dataset, config, split)
 
 
-def _from_hub(entry: str, dataset: str, config: str | None, split: str, column: str) -> Pack:
-    source = f"hf:{dataset}" + (f"/{config}" if config else "") + f"[{split}]"
+def _from_hub(name: str, entry: str, there: HubSet) -> Pack:
+    dataset, config, split, revision = there.dataset, there.config, there.split, there.revision
+    source = f"hf:{dataset}" + ("/" + "+".join(there.files) if there.files else f"/{config}" if config else "")
+    source += "" if there.files else f"[{split}]"
     try:
-        rows = load_hub_dataset(dataset, config, split, None)
+        if there.files:
+            placed: Iterable[Row] = list(hub_rows(dataset, config, split, revision, there.files))
+            commit = loaded_commit((dataset, config, split, revision)) or ""
+        else:
+            rows = load_hub_dataset(dataset, config, split, revision)
+            placed = ((f"{source} row {number}", row) for number, row in enumerate(rows))
+            commit = dataset_revision(rows)
     except ProblemError as error:
         raise ProblemError(
             f"filter.decontaminate: {entry} cannot be loaded, so nothing would be kept out. {error} If it is gated, "
             f"ask for access on https://huggingface.co/datasets/{dataset} and run `hf auth login`."
         ) from None
-    placed = ((f"{source} row {number}", row) for number, row in enumerate(rows))
-    name = entry if entry in NAMED else dataset.rpartition("/")[2] + (f"-{config}" if config else "")
-    return make_pack(name, _items(source, placed, column or None), source, dataset_revision(rows))
+    return make_pack(name, _items(source, placed, there.question, there.id), source, commit)
 
 
-def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[str, str]]:
+def _items(
+    source: str, rows: Iterable[Row], column: str | None = None, id_column: str | None = None
+) -> list[tuple[str, str]]:
     items = []
     for number, (place, row) in enumerate(rows):
         found = column or next((c for c in QUESTION_COLUMNS if c in row), None)
@@ -170,7 +187,7 @@ def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[s
                 f"{place}: no question in {found or ' or '.join(QUESTION_COLUMNS)} (there are: {', '.join(row)}). "
                 "An evaluation set must be whole: fix the row, or name the column `problem`."
             )
-        items.append((_item_id(row, number), question))
+        items.append((_item_id(row, number, id_column), question))
     if not items:
         raise ProblemError(
             f"{source}: the evaluation set is empty, so nothing can be checked against it. Give another."
@@ -178,7 +195,7 @@ def _items(source: str, rows: Iterable[Row], column: str | None) -> list[tuple[s
     return items
 
 
-def _item_id(row: Mapping[str, Any], number: int) -> str:
+def _item_id(row: Mapping[str, Any], number: int, column: str | None) -> str:
     """Return the row's own id, else its number, counted from 0."""
-    own = next((str(row[c]) for c in ID_COLUMNS if row.get(c) not in (None, "")), None)
+    own = next((str(row[c]) for c in ((column,) if column else ID_COLUMNS) if row.get(c) not in (None, "")), None)
     return own.encode(errors="replace").decode() if own else str(number)

@@ -19,14 +19,15 @@ from typing import Any, get_args
 from distill.core.chat_messages import ChatError, chat_of
 from distill.core.finish_reasons import ending_of
 from distill.core.json_shape import PROBLEM, fault
-from distill.core.records import Message, Problem, Trace, problem_id
+from distill.core.records import CodeTests, Message, Problem, Trace, problem_id
 from distill.core.table_cells import CellError, answer_text
 from distill.core.thinking import join_reasoning, split_reasoning, whole_characters
 from distill.core.thought_marks import split_marked, with_think
-from distill.errors import ProblemError
+from distill.errors import ProblemError, StoreError
 from distill.grading.gym_tasks import check_gym_recipe
 from distill.recipe.problems import Task
 from distill.recipe.traces import TraceSource
+from distill.sources.code_tests import UnreadableTestsError, checked_case, read_tests
 from distill.sources.imported_texts import (
     CONTENT_COLUMNS,
     MESSAGES_COLUMNS,
@@ -35,8 +36,9 @@ from distill.sources.imported_texts import (
     row_texts,
     value_in,
 )
-from distill.sources.problems import source_label
+from distill.sources.problem_rows import longest_line, source_label, text_after
 from distill.sources.tables import Row, file_rows, hub_rows
+from distill.storage.case_files import at_home, iter_cases
 
 NUM_LOOKED = 100
 """Number of rows after which a missing column that the recipe names is an error."""
@@ -45,6 +47,8 @@ MAX_EXAMPLES = 20
 
 PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
 ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "gt")
+PROGRAM_COLUMNS = ("canonical_solution", "solution")
+"""Columns with a program that solves a problem of `task: code`."""
 ID_COLUMNS = ("uuid", "problem_id", "id")
 MODEL_COLUMNS = ("generation_model", "teacher", "model")
 SYSTEM_COLUMNS = ("system", "system_prompt")
@@ -88,6 +92,7 @@ def foreign_traces(
     skipped: Skipped | None = None,
     identities: Identities | None = None,
     rows: Iterable[Row] | None = None,
+    store: Path | None = None,
 ) -> Iterator[tuple[Problem, Trace]]:
     """Yield the traces of a source in order, each with its problem.
 
@@ -96,12 +101,13 @@ def foreign_traces(
         skipped: collects the rows that could not be used.
         identities: those of the sources read before; `None`: this is the first.
         rows: the source's first rows, if only these are to be read; `None`: read all.
+        store: folder for long tests of programs; `None`: a temporary one.
 
     Raises:
         ProblemError: the source cannot be read, a named column is missing, or no row is usable.
     """
     skipped = Skipped() if skipped is None else skipped
-    reader = _Reader(source, Identities() if identities is None else identities)
+    reader = _Reader(source, Identities() if identities is None else identities, store)
     num_traces = 0
     for place, row in _rows(source, skipped) if rows is None else rows:
         try:
@@ -127,7 +133,7 @@ def _rows(source: TraceSource, skipped: Skipped) -> Iterator[Row]:
     kind, _, name = source.source.partition(":")
     if kind == "hf":
         return hub_rows(name, source.config, source.split, source.revision)
-    return file_rows(Path(name), skipped.add)
+    return file_rows(Path(name), skipped.add, longest_line(source))
 
 
 def _nothing_usable(source: TraceSource, skipped: Skipped) -> str:
@@ -144,8 +150,8 @@ def _nothing_usable(source: TraceSource, skipped: Skipped) -> str:
 class _Reader:
     """A converter of rows to (problem, trace) pairs."""
 
-    def __init__(self, source: TraceSource, identities: Identities) -> None:
-        self._source = source
+    def __init__(self, source: TraceSource, identities: Identities, store: Path | None) -> None:
+        self._source, self._store = source, store
         self._label = source_label(source)
         self._known = _known_problems(source)
         self._identities = identities
@@ -199,11 +205,13 @@ class _Reader:
             if own not in self._known:
                 raise UnusableError("its problem_id is not among the problems.")
             known = self._known[own]
-            return replace(known, id=self._free_id(own, known.prompt, known.task, known.answer))
+            return replace(known, id=self._free_id(own, known.prompt, known.task, known.answer, known.tests))
         prompt = self._prompt(row)
         answer = self._answer(row)
         task = "math" if self._source.task in (None, "gym") else self._source.task
-        return Problem(self._id(row, prompt, task, answer), prompt, answer, task, self._label)
+        tests = self._tests(row)
+        name = self._id(row, prompt, task, answer, tests)
+        return Problem(name, prompt, answer, task, self._label, tests=tests)
 
     def _prompt(self, row: Mapping[str, Any]) -> list[Message]:
         question = self._value(row, "problem", PROBLEM_COLUMNS)
@@ -250,6 +258,9 @@ class _Reader:
 
     def _answer(self, row: Mapping[str, Any]) -> str | None:
         """Return the expected answer; `None` if the row's only answer is the model's own."""
+        if self._source.task == "code":
+            text = self._value(row, "answer", PROGRAM_COLUMNS)
+            return whole_characters(text) if isinstance(text, str) and text.strip() else None
         usual = ANSWER_COLUMNS[1:] if self._answer_is_content(row) else ANSWER_COLUMNS
         try:
             text = answer_text(self._value(row, "answer", usual))
@@ -257,11 +268,24 @@ class _Reader:
             raise UnusableError(f"its answer {error}.") from None
         if text is None:
             return None
-        if self._source.answer_after is not None:
-            _, marker, text = text.rpartition(self._source.answer_after)
-            if not marker:
-                return None
+        if self._source.answer_after is not None and (text := text_after(text, self._source.answer_after)) is None:
+            return None
         return whole_characters(text.strip()) or None
+
+    def _tests(self, row: Mapping[str, Any]) -> CodeTests | None:
+        """Return the tests of a row of `task: code`; `None` if there are none, so that its traces are ungraded.
+
+        Raises:
+            UnusableError: they cannot be read.
+        """
+        if self._source.task != "code":
+            return None
+        kind, _, path = self._source.source.partition(":")
+        folder = Path(path).parent if kind == "file" else None
+        try:
+            return read_tests(row, self._source.columns.tests, self._source.tests, folder, self._store)
+        except UnreadableTestsError as error:
+            raise UnusableError(f"its tests cannot be read: their column {error}.") from None
 
     def _answer_is_content(self, row: Mapping[str, Any]) -> bool:
         """Return whether `answer` is the model's text after its thinking, as in {question, reasoning, answer}."""
@@ -271,16 +295,19 @@ class _Reader:
         has_content = self._source.columns.content or any(row.get(c) is not None for c in CONTENT_COLUMNS[:-1])
         return not has_trace and not has_content and self._source.columns.text is None
 
-    def _id(self, row: Mapping[str, Any], prompt: list[Message], task: str, answer: str | None) -> str:
+    def _id(
+        self, row: Mapping[str, Any], prompt: list[Message], task: str, answer: str | None, tests: CodeTests | None
+    ) -> str:
         """Return the row's own id, or the content's hash if it has none."""
         own = self._value(row, "id", ID_COLUMNS)
         name = whole_characters(str(own).strip()) if isinstance(own, str | int) else ""
-        return self._free_id(name or problem_id(prompt, task, answer), prompt, task, answer)
+        return self._free_id(name or problem_id(prompt, task, answer, tests), prompt, task, answer, tests)
 
-    def _free_id(self, name: str, prompt: list[Message], task: str, answer: str | None) -> str:
+    def _free_id(self, name: str, prompt: list[Message], task: str, answer: str | None, tests: CodeTests | None) -> str:
         """Return the name, or the content's hash if another problem already has that name."""
-        content = problem_id(prompt, task, answer)
-        digest = hashlib.sha256(json.dumps([prompt, task, answer]).encode()).digest()[:16]
+        content = problem_id(prompt, task, answer, tests)
+        told = [prompt, task, answer, tests and tests.sha256]
+        digest = hashlib.sha256(json.dumps(told).encode()).digest()[:16]
         return name if self._identities.content_of_id.setdefault(name, digest) == digest else content
 
     def _trace(self, problem: Problem, row: Mapping[str, Any], text: str, told: Any) -> Trace:
@@ -311,11 +338,13 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
     if source.problems is None:
         return {}
     problems = {}
-    for place, row in file_rows(Path(source.problems.removeprefix("file:"))):
+    path = Path(source.problems.removeprefix("file:"))
+    folder = path.parent
+    for place, row in file_rows(path):
         try:
             problem = Problem.from_json(row)
             prompt = [{"role": m["role"], "content": whole_characters(m["content"])} for m in problem.prompt]
-            problem = replace(problem, id=whole_characters(problem.id), prompt=prompt)
+            problem = at_home(replace(problem, id=whole_characters(problem.id), prompt=prompt), folder)
             recipe = problem.metadata.get("gym")
         except (TypeError, KeyError, AttributeError):
             raise ProblemError(f"{place}: not a problem in the format of a run's problems.jsonl.") from None
@@ -325,6 +354,8 @@ def _known_problems(source: TraceSource) -> dict[str, Problem]:
             raise ProblemError(f"{place}: unknown task {problem.task!r:.60}. Known: {', '.join(get_args(Task))}.")
         if problem.task == "gym":
             _check_gym(source, place, recipe)
+        if problem.tests is not None:
+            _check_tests(place, problem.tests)
         problems[problem.id] = problem
     return problems
 
@@ -344,6 +375,23 @@ def _check_gym(source: TraceSource, place: str, recipe: Any) -> None:
         check_gym_recipe(recipe)
     except ProblemError as error:
         raise ProblemError(f"{place}: metadata.gym: {error}") from None
+
+
+def _check_tests(place: str, tests: CodeTests) -> None:
+    """Check that the tests of a stored problem can be run.
+
+    Raises:
+        ProblemError: they cannot.
+    """
+    try:
+        for case in iter_cases(tests):
+            checked_case(case)
+    except UnreadableTestsError as error:
+        raise ProblemError(f"{place}: tests.cases {error}. Fix or remove the problem.") from None
+    except StoreError as error:
+        raise ProblemError(f"{place}: its tests cannot be read: {error}") from None
+    except (ValueError, TypeError, AttributeError):
+        raise ProblemError(f"{place}: its tests are no JSON objects. Fix or remove the problem.") from None
 
 
 def _before_the_answer(messages: list[Message]) -> list[Message]:

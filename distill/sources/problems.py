@@ -6,35 +6,31 @@ Example of a `Problem` record:
      "source": "hf:openai/gsm8k", "metadata": {}}
 """
 
-import difflib
 import hashlib
 import json
 import re
-import string
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from distill.core.records import Message, Problem, problem_id
-from distill.core.table_cells import CellError, answer_text
+from distill.core.records import CodeTests, Problem, problem_id
 from distill.errors import ProblemError
-from distill.grading.golds import ChoiceGold, UnreadableGoldError, read_choice_golds, strip_answer
 from distill.grading.gym_tasks import gym_questions
-from distill.grading.options import options_of
 from distill.isolation import FunctionError, IsolationError, call_isolated
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
-from distill.recipe.traces import TraceSource
-from distill.sources.tables import Row, file_rows, hub_rows
+from distill.recipe.suites import BenchmarkSource
+from distill.sources.problem_rows import content_hash, problems_of, prompt_around, read_rows, rows_of
+from distill.sources.tables import Row
 
 HELD_OUT = "held-out"
 DEFAULT_GYM_SIZE = 500
 GYM_START_S, GYM_ENTRY_S, GYM_GIB = 120.0, 10.0, 8.0
 """Limits for generating a data set: time to start, time per entry (some tasks need seconds) and memory."""
-PROBLEM_COLUMNS = ("problem", "question", "prompt", "instruction")
-OPTION_COLUMNS = ("options", "choices")
-ANSWER_COLUMNS = ("answer", "expected_answer", "gtruth_answer", "solution")
+NO_GOLD = ("instructions", "win-rate", "arena")
+"""Metrics that compare with no expected answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +48,45 @@ class ProblemSets:
     """The evaluation's questions, as returned by `bare_question`."""
 
 
-def load_problem_sets(recipe: Recipe) -> ProblemSets:
+def load_problem_sets(recipe: Recipe, store: Path | None = None) -> ProblemSets:
     """Load all problems of a recipe and split them.
+
+    Args:
+        recipe: the recipe.
+        store: folder for long tests of programs; `None`: a temporary one.
 
     Raises:
         ProblemError: a source cannot be loaded or has unusable rows, or nothing is left to train on.
     """
     questions: dict[str, str] = {}
 
-    stand_in = has_stand_in(recipe)
-
-    def load(source: ProblemSource, may_lack_answers: bool = False) -> list[Problem]:
-        problems = load_problems(source, recipe.seed, may_lack_answers)
-        questions.update((p.id, bare_question(p.question, source.template)) for p in problems)
+    def load(source: ProblemSource, is_answerless: bool, suite: str = "") -> list[Problem]:
+        problems = load_problems(source, recipe.seed, is_answerless, store=store)
+        if suite:  # suites number their items from 1 each
+            problems = [replace(problem, id=f"{suite}/{problem.id}") for problem in problems]
+        questions.update((p.id, bare_question(p.question, source.template, p.tests)) for p in problems)
         return problems
 
-    pool = _distinct(p for source in recipe.problems for p in load(source, stand_in))
+    pool = _distinct(p for source in recipe.problems for p in load(source, may_lack_answers(source, recipe)))
     benchmarks: dict[str, list[Problem]] = {}
     if recipe.eval and recipe.eval.held_out:
-        gradable = [problem for problem in pool if problem.answer is not None or problem.task == "gym"]
+        gradable = [one for one in pool if one.answer is not None or one.tests is not None or one.task == "gym"]
         if recipe.eval.held_out >= len(gradable):
             raise ProblemError(
                 f"eval.held_out ({recipe.eval.held_out}) leaves no problem to train on: the sources have "
                 f"{len(gradable)} distinct ones with answers. Lower eval.held_out or raise a source's limit."
             )
         benchmarks[HELD_OUT] = draw(gradable, recipe.eval.held_out, f"held-out/{recipe.seed}")
-    for source in recipe.eval.benchmarks if recipe.eval else []:
-        name = benchmark_name(source)
-        while name in benchmarks:
-            name += "+"  # gsm8k, gsm8k+: two sets of one name
-        benchmarks[name] = _distinct(load(source))
+    for name, source in named_benchmarks(recipe).items():
+        if source is not None:
+            own_name = name if source.suite is not None else ""
+            benchmarks[name] = _distinct(load(source, may_lack_answers(source, recipe), own_name))
     measured = [p for problems in benchmarks.values() for p in problems]
     _distinct([*pool, *measured])  # one id for two problems would mix up their answers
     measured_ids = {p.id for p in measured}
     measured_questions = {questions[id_] for id_ in measured_ids}
     train = [p for p in pool if p.id not in measured_ids and questions[p.id] not in measured_questions]
+    benchmarks = _told_apart(benchmarks, recipe)
     if not train and recipe.problems:
         raise ProblemError(
             "problems: every problem is in an evaluation set too, so none is left to train on. Add other sources."
@@ -99,14 +99,64 @@ def load_problem_sets(recipe: Recipe) -> ProblemSets:
     return ProblemSets(train, benchmarks, counts, num_excluded, frozenset(measured_questions))
 
 
+def named_benchmarks(recipe: Recipe) -> dict[str, BenchmarkSource | None]:
+    """Return what the recipe evaluates on, by name, in order; `None` stands for the held-out problems."""
+    found: dict[str, BenchmarkSource | None] = {HELD_OUT: None} if recipe.eval and recipe.eval.held_out else {}
+    for source in recipe.eval.benchmarks if recipe.eval else []:
+        name = benchmark_name(source)
+        while name in found:
+            name += "+"  # gsm8k, gsm8k+: two sets of one name
+        found[name] = source
+    return found
+
+
+def _told_apart(benchmarks: Mapping[str, list[Problem]], recipe: Recipe) -> dict[str, list[Problem]]:
+    """Return the benchmarks with their names in the ids where one id would be sampled or graded in two ways.
+
+    Samples and verdicts are stored by id.
+    """
+    assert recipe.eval is not None or not benchmarks
+    sources = named_benchmarks(recipe)
+    found: dict[str, list[Problem]] = {}
+    measured_as: dict[str, list[Any]] = {}
+    for name, problems in benchmarks.items():
+        source, config = sources[name], recipe.eval
+        assert config is not None
+        graded = {"adaptive", "metric", "baseline", "judge_template", "judge_labels"}
+        kept = {} if source is None else source.model_dump(mode="json", include=graded, exclude_defaults=True)
+        way = [config.k_of(source), config.sampling_of(source), kept]
+        ways = {problem.id: [*way, problem.task, problem.metadata] for problem in problems}
+        is_two_ways = any(measured_as.get(name, own) != own for name, own in ways.items())
+        found[name] = [replace(p, id=f"{name}/{p.id}") for p in problems] if is_two_ways else problems
+        measured_as.update((new.id, ways[old.id]) for new, old in zip(found[name], problems, strict=True))
+    return found
+
+
 def has_stand_in(recipe: Recipe) -> bool:
     """Return whether training problems may lack an expected answer, because a vote or a judge replaces it."""
     judge = recipe.filter.judge
     return recipe.filter.majority is not None or (judge is not None and judge.role != "veto")
 
 
+def may_lack_answers(source: ProblemSource, recipe: Recipe, is_measured: bool = False) -> bool:
+    """Return whether problems of a source may lack an expected answer.
+
+    Args:
+        source: of training problems or of a benchmark.
+        recipe: the source's recipe.
+        is_measured: whether the source is evaluated on, if it is not a `BenchmarkSource`.
+    """
+    if isinstance(source, BenchmarkSource):
+        return source.metric in NO_GOLD
+    return not is_measured and has_stand_in(recipe)
+
+
 def load_problems(
-    source: ProblemSource, seed: int, may_lack_answers: bool = False, rows: Iterable[Row] | None = None
+    source: ProblemSource,
+    seed: int,
+    may_lack_answers: bool = False,
+    rows: Iterable[Row] | None = None,
+    store: Path | None = None,
 ) -> list[Problem]:
     """Load the problems of one source: at most `limit`, drawn with the source's seed or else `seed`.
 
@@ -115,6 +165,7 @@ def load_problems(
         seed: seed of the draw if the source has none.
         may_lack_answers: keep problems without an expected answer instead of raising.
         rows: the first rows of a file, if only these are to be read; `None`: read all.
+        store: folder for long tests of programs; `None`: a temporary one, removed when this process ends.
 
     Raises:
         ProblemError: the source cannot be loaded, is empty, or has rows without a question or answer.
@@ -124,10 +175,16 @@ def load_problems(
     if kind == "gym":
         problems = _gym_problems(source, name, draw_seed)
     else:
-        is_hub = kind == "hf"
-        if rows is None:
-            rows = hub_rows(name, source.config, source.split, source.revision) if is_hub else file_rows(Path(name))
-        problems = _problems_from_rows(source, rows, may_lack_answers)
+        is_part = rows is not None
+        read = read_rows(source, rows_of(source) if rows is None else rows, may_lack_answers, store)
+        if source.sha256 is not None and not is_part and (found := content_hash(read)) != source.sha256:
+            raise ProblemError(
+                f"{source.source}: its content has the SHA-256 {found}, not {source.sha256} as stated, so a score "
+                "on it would not be a score on the same problems. Use the stated revision, or set sha256: null."
+            )
+        problems = problems_of(source, read, draw_seed)
+        if isinstance(source, BenchmarkSource) and source.suite is not None and source.columns.id is None:
+            problems = _numbered(problems)
     if not problems:
         raise ProblemError(f"{source.source}: the problem set is empty. Give one with rows, or another split.")
     if source.limit is None or kind == "gym":
@@ -150,14 +207,16 @@ def problems_fingerprint(problems: Iterable[Problem]) -> str:
 
 def benchmark_name(source: ProblemSource) -> str:
     """Return a short name for an evaluation source: `gsm8k_test` for `file:/somewhere/gsm8k_test.jsonl`."""
-    return Path(source.source.partition(":")[2]).stem
+    named = source.suite if isinstance(source, BenchmarkSource) and source.suite else source.source
+    kind, colon, rest = named.partition(":")
+    return Path(rest).stem if colon and kind in ("file", "hf", "gym") else named
 
 
 def _distinct(problems: Iterable[Problem]) -> list[Problem]:
     by_id: dict[str, Problem] = {}
     for problem in problems:
         known = by_id.setdefault(problem.id, problem)
-        if (known.prompt, known.answer) != (problem.prompt, problem.answer):
+        if (known.prompt, known.answer, known.tests) != (problem.prompt, problem.answer, problem.tests):
             raise ProblemError(
                 f"id {problem.id!r} stands for two different problems ({known.source} and {problem.source}). "
                 "Leave columns.id out to have ids made from the content."
@@ -165,217 +224,29 @@ def _distinct(problems: Iterable[Problem]) -> list[Problem]:
     return list(by_id.values())
 
 
-def bare_question(question: str, template: str) -> str:
-    """Return a question in canonical form, without its template."""
+def _numbered(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems of which each repeated one has an id of its own.
+
+    A published score counts every row, and 105 of MMLU's repeat another.
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for problem in problems:
+        seen[problem.id] += 1
+        number = seen[problem.id]
+        found.append(problem if number == 1 else replace(problem, id=f"{problem.id}-{number}"))
+    return found
+
+
+def bare_question(question: str, template: str, tests: CodeTests | None = None) -> str:
+    """Return a question in canonical form, without its template, which may show its tests."""
     # Two sets may wrap the same question in different templates.
     first, _, last = template.partition("{problem}")
+    if tests is not None and "{tests}" in first + last:
+        first, last = prompt_around(template, (), tests)
     if "{options}" not in first + last:
         question = question.removeprefix(first).removesuffix(last)
     return re.sub(r"\s+", " ", question).strip().casefold()
-
-
-def _problems_from_rows(source: ProblemSource, rows: Iterable[Row], may_lack_answers: bool) -> list[Problem]:
-    read: list[_ReadRow] = []
-    without_answer = []
-    columns: tuple[str, str | None] | None = None
-    for place, row in rows:
-        columns = columns or _pick_columns(source, row, place, may_lack_answers)
-        found = _read_row(source, place, row, columns)
-        if found.answer is None and not may_lack_answers:
-            without_answer.append(place)
-        else:
-            read.append(found)
-    if without_answer:
-        marker = f" after {source.answer_after!r}" if source.answer_after else ""
-        column = columns[1] if columns else "answer"
-        raise ProblemError(
-            f"{source.source}: {len(without_answer)} rows have no answer in column {column!r}{marker} "
-            f"({_shown(without_answer)}). "
-            "Such a problem cannot be graded: remove these rows, name the right column in columns.answer, or set "
-            "filter.majority to let a problem's traces vote."
-        )
-    answers = _choice_answers(source, read) if source.task == "choice" else [row.answer for row in read]
-    return [_problem_of_row(source, row, answer) for row, answer in zip(read, answers, strict=True)]
-
-
-class _Options(NamedTuple):
-    """The options of a row."""
-
-    texts: list[str]
-    labels: list[str]
-    """The row's own labels (`["1", "2"]`), if it has any."""
-    are_numbers: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadRow:
-    """A row, read before the meaning of its source's answers is known."""
-
-    place: str
-    prompt: list[Message]
-    value: Any
-    """The answer as stored."""
-    answer: str | None
-    options: _Options
-    own_id: str | None
-
-
-def _read_row(source: ProblemSource, place: str, row: Mapping[str, Any], columns: tuple[str, str | None]) -> _ReadRow:
-    question = row.get(columns[0])
-    if not isinstance(question, str) or not question.strip():
-        raise ProblemError(
-            f"{place}: column {columns[0]!r} holds no question ({question!r:.60}). Fix or remove the row, or "
-            "name another column in columns.problem."
-        )
-    value = row.get(columns[1]) if columns[1] else None
-    try:
-        answer = _final_answer(value, source.answer_after)
-    except CellError as error:
-        raise ProblemError(f"{place}: the answer in column {columns[1]!r} {error}. Fix or remove the row.") from None
-    options = _options(source, place, row, question)
-    prompt = [{"role": "user", "content": _clean(_fill(source.template, question.strip(), options.texts))}]
-    own_id = row.get(source.columns.id) if source.columns.id else None
-    if source.columns.id and (own_id is None or not str(own_id).strip()):
-        raise ProblemError(
-            f"{place}: column {source.columns.id!r} (columns.id) is missing or empty. Fix "
-            "the row, or leave columns.id out to have ids made from the content."
-        )
-    name = None if own_id is None else _clean(str(own_id).strip())
-    return _ReadRow(place, prompt, answer if source.answer_after else value, answer, options, name)
-
-
-def _problem_of_row(source: ProblemSource, row: _ReadRow, answer: str | None) -> Problem:
-    task = source.task or "math"
-    name = problem_id(row.prompt, task, answer) if row.own_id is None else row.own_id
-    metadata = {"options": row.options.texts} if row.options.texts else {}
-    return Problem(name, row.prompt, answer, task, source_label(source), metadata)
-
-
-def _choice_answers(source: ProblemSource, rows: Sequence[_ReadRow]) -> list[str | None]:
-    """Return the answers of a multiple-choice source, with letters for indices and labels.
-
-    Raises:
-        ProblemError: some answers name no option or are ambiguous.
-    """
-    given = [row for row in rows if row.answer is not None]
-    golds = [
-        ChoiceGold(
-            row.place,
-            row.value,
-            row.options.texts or options_of(Problem("", row.prompt, None, "choice", "")),
-            row.options.labels,
-            row.options.are_numbers,
-        )
-        for row in given
-    ]
-    try:
-        read = iter(read_choice_golds(golds, source.answer_index))
-    except UnreadableGoldError as unreadable:
-        raise ProblemError(
-            f"{source.source}: {len(unreadable.places)} {'row has' if len(unreadable.places) == 1 else 'rows have'} an "
-            f"expected answer that cannot be read ({_shown(unreadable.places)}): {unreadable.why}. Write letters, fix "
-            "or remove these rows, or say with answer_index: 0 or 1 what the first option counts as."
-        ) from None
-    return [None if row.answer is None else _clean(next(read)) for row in rows]
-
-
-def _shown(places: Sequence[str]) -> str:
-    return ", ".join(places[:5]) + (", …" if len(places) > 5 else "")
-
-
-def _options(source: ProblemSource, place: str, row: Mapping[str, Any], question: str) -> _Options:
-    """Return the options of a row; none if the source has no such column."""
-    column = source.columns.options or _usual_options_column(source, row, question)
-    if column is None:
-        return _Options([], [])
-    options, labels = row.get(column), []
-    if isinstance(options, Mapping) and isinstance(options.get("text"), list):  # as in ARC and CommonsenseQA
-        labels = [str(label) for label in options.get("label") or ()]
-        options = options["text"]
-    if not isinstance(options, list) or not options or not all(isinstance(o, str | int | float) for o in options):
-        raise ProblemError(
-            f"{place}: column {column!r} (columns.options) holds no list of options "
-            f"({options!r:.60}). Fix the row, or name another column."
-        )
-    if len(options) > len(string.ascii_uppercase):
-        raise ProblemError(
-            f"{place}: {len(options)} options, but at most {len(string.ascii_uppercase)} are supported. Remove the row."
-        )
-    are_numbers = not all(isinstance(option, str) for option in options)
-    return _Options([_clean(str(option)) for option in options], labels, are_numbers)
-
-
-def _usual_options_column(source: ProblemSource, row: Mapping[str, Any], question: str) -> str | None:
-    """Return the usual column that holds the options, unless the question lists them itself."""
-    if source.task != "choice":
-        return None
-
-    column = next((c for c in OPTION_COLUMNS if isinstance(row.get(c), list | dict) and row[c]), None)
-    asked = [{"role": "user", "content": question}]
-    return None if column is None or options_of(Problem("", asked, None, "choice", "")) else column
-
-
-def _fill(template: str, question: str, options: list[str]) -> str:
-    """Fill a template with the question and the lettered options, which are appended if they have no place in it."""
-    lettered = "\n".join(f"{letter}) {option}" for letter, option in zip(string.ascii_uppercase, options, strict=False))
-    if options and "{options}" not in template:
-        template += "\n\n{options}"
-    # Split rather than replaced, because the question may itself contain "{options}".
-    return "".join(
-        question if part == "{problem}" else lettered if part == "{options}" else part
-        for part in re.split(r"(\{problem\}|\{options\})", template)
-    )
-
-
-def _pick_columns(
-    source: ProblemSource, row: Mapping[str, Any], place: str, may_lack_answers: bool
-) -> tuple[str, str | None]:
-    """Return the names of the question and answer columns; `None` if there is no answer column and none is needed."""
-
-    def pick(chosen: str | None, candidates: tuple[str, ...], key: str) -> str:
-        if chosen is not None and chosen in row:
-            return chosen
-        if chosen is not None:
-            near = difflib.get_close_matches(chosen, row, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ProblemError(f"{place}: no column {chosen!r} ({key}).{hint} There are: {', '.join(row)}.")
-        found = next((c for c in candidates if c in row), None)
-        if found is None:
-            raise ProblemError(
-                f"{place}: none of the columns {', '.join(candidates)} is there; name yours in {key}. "
-                f"There are: {', '.join(row)}."
-            )
-        return found
-
-    question = pick(source.columns.problem, PROBLEM_COLUMNS, "columns.problem")
-    if may_lack_answers and source.columns.answer is None and not any(c in row for c in ANSWER_COLUMNS):
-        return question, None
-    return question, pick(source.columns.answer, ANSWER_COLUMNS, "columns.answer")
-
-
-def _final_answer(answer: Any, marker: str | None) -> str | None:
-    text = answer_text(answer)
-    if text is None:
-        return None
-    if marker is not None:
-        _, found, text = text.rpartition(marker)
-        if not found:
-            return None
-
-    return _clean(strip_answer(text)) or None
-
-
-def _clean(text: str) -> str:
-    """Replace lone surrogates, which tokenizers and UTF-8 files reject."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def source_label(source: ProblemSource | TraceSource) -> str:
-    """Return the origin that a record states, without folders of this machine."""
-    kind, _, name = source.source.partition(":")
-    if kind == "file":
-        return f"file:{Path(name).name}"
-    return f"{kind}:{name}" + (f"/{source.config}" if source.config else "")
 
 
 def _gym_problems(source: ProblemSource, task: str, seed: int) -> list[Problem]:

@@ -29,35 +29,52 @@ and, where the general answer is not enough,
                                 how far it is, more precisely than by comparing identities
     take_part(run_dir, follower)
                                 joins in as one of a launcher's other processes, if they can share its work
+    runs_programs(recipe)       the keys of a recipe for which it runs programs that models wrote; a sandbox is looked
+                                for before anything is loaded
     progress(folder)            how much of it an unfinished attempt has done, from its files alone
 
 They share the state of a run in a `RunContext`. The models of what they record are in `distill.results`, their table in
 `distill.stages.table`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from distill.core.plurals import counted
+from distill.core.records import Problem
 from distill.errors import StoreError, UserError
+from distill.evaluation.measured_sets import MeasuredSet, measured_sets, with_baselines
+from distill.evaluation.progress import num_failed, num_not_run
 from distill.execution.launchers import Leader
+from distill.grading.code.grader import backend_of, check_tests
+from distill.grading.sandbox import sandbox_fails
 from distill.models.hub import Model, resolve_model
 from distill.models.students import Student, find_student, hub_id_of, known_student
 from distill.recipe.generate import GenerateConfig
-from distill.recipe.lineage import check_lineage, command_of, stages_before
+from distill.recipe.lineage import check_lineage, command_of, revision_made, stages_before
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import ROUND
+from distill.recipe.steps import MAKING_MODELS
 from distill.sources.evaluation_sets import Pack, load_packs
 from distill.sources.problems import ProblemSets, load_problem_sets
 from distill.storage.fingerprints import fingerprint
-from distill.storage.layout import KEPT, STUDENT
+from distill.storage.layout import ADAPTER, KEPT, STUDENT, TESTS
 from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder, damaged_outputs
 
 SERVED = "served"
 """Revision of a teacher behind a server, whose real revision is unknown."""
+
+
+class Asked(NamedTuple):
+    """What an evaluation asks of every model."""
+
+    sets: list[MeasuredSet]
+    problems: dict[str, Problem]
+    """All problems of the sets by id."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class RunContext:
 
     @property
     def files(self) -> RunFiles:
-        return RunFiles(self.run_dir)
+        return RunFiles(self.run_dir, self.recipe.making_stage)
 
     def if_loaded(self, name: str) -> Any:
         """Return one of the slow lookups (`problem_sets`, `base_model`, …) if it was done already, else `None`."""
@@ -123,8 +140,8 @@ class RunContext:
             StoreError: a stage was made from another result of its predecessor than the one that is there now.
         """
         before = stages_before(self.recipe, stage)
-        # Training needs only the rows, so a machine may have the filter's folder without the traces' folder.
-        needed = before[-1:] if stage == "sft" else before
+        # Training needs only rows or a model, so a machine may have the filter's folder without the traces' folder.
+        needed = before[-1:] if stage in MAKING_MODELS else before
         found = {name: self.finished(name, stage) for name in reversed(needed)}
         manifests = {name: found.get(name) or self.folder(name).manifest for name in before}
         complete = {name: manifest for name, manifest in manifests.items() if manifest is not None}
@@ -138,11 +155,12 @@ class RunContext:
         made_from: list[tuple[str, str | None, str]] = []
         if (sampled := manifests.get("generate")) is not None and recipe.teacher_round is not None:
             made_from.append(("generate", sampled["identity"].get("teacher_revision"), self.teacher_model.revision))
-        if (trained := manifests.get("sft")) is not None:
+        first = next((name for name in MAKING_MODELS if name in recipe.stage_names), "")
+        if (trained := manifests.get(first)) is not None:
             if recipe.student_round is not None:
-                made_from.append(("sft", trained["identity"].get("student_revision"), self.student_model.revision))
-            if list(self.row_sources) != [recipe.round_name]:
-                made_from.append(("sft", trained["identity"].get("rows"), self.rows_made()))
+                made_from.append((first, trained["identity"].get("student_revision"), self.student_model.revision))
+            if recipe.trains and list(self.row_sources) != [recipe.round_name]:
+                made_from.append((first, trained["identity"].get("rows"), self.rows_made()))
         for stage, used, current in made_from:
             if used != current:
                 raise StoreError(
@@ -188,7 +206,20 @@ class RunContext:
         """
         for one in self.earlier.values():  # every round has the same problems, and the same split of them
             return one.problem_sets
-        return load_problem_sets(self.recipe)
+        # What only looks at a run must not write into its folder.
+        return load_problem_sets(self.recipe, self.run_dir / TESTS if self.needs_weights else None)
+
+    @cached_property
+    def asked(self) -> "Asked":
+        """Return what is evaluated: the benchmarks, and their problems with the answers that a judge compares with.
+
+        Raises:
+            ProblemError: a source cannot be loaded.
+            UserError: another wording for the judge cannot be read.
+        """
+        benchmarks = with_baselines(self.recipe, self.problem_sets.benchmarks)
+        sets = measured_sets(self.recipe, benchmarks)
+        return Asked(sets, {problem.id: problem for several in benchmarks.values() for problem in several})
 
     @cached_property
     def student(self) -> Student:
@@ -216,17 +247,40 @@ class RunContext:
             ModelError: it is neither here nor on the Hub, or it is not a causal language model.
             UserError: the earlier round has not made it yet, or its recipe has changed since.
         """
-        name = self.recipe.student_round
-        return self.base_model if name is None else self._made_by(name, "sft", self.student.hub_id)
+        name, first = self.recipe.student_round, next(s for s in MAKING_MODELS if s in self.recipe.stage_names)
+        return self.base_model if name is None else self._made_by(name, first, self.student.hub_id)
+
+    @property
+    def reinforced_model(self) -> Model:
+        """Return the model that `rl` trains: what `sft` made of the student here, or without it the student.
+
+        Raises:
+            ModelError: as `student_model`.
+            UserError: it is not made yet, or the recipe has changed since.
+        """
+        first, stage = MAKING_MODELS
+        if not self.recipe.trains:
+            return self.student_model
+        trained = self.made_before(stage)[first]
+        path = (self.folder(first).path / STUDENT).resolve()
+        return Model(self.student.hub_id, path, revision_made(first, trained))
+
+    def made_by_stage(self, wanted_by: str) -> tuple[str, dict[str, Any]]:
+        """Return the stage that makes the final model, and its manifest.
+
+        Raises:
+            UserError: it is not complete.
+        """
+        stage = self.recipe.making_stage or MAKING_MODELS[0]
+        return stage, self.finished(stage, wanted_by)
 
     def _made_by(self, round_name: str, wanted_by: str, name: str) -> Model:
         """Return what an earlier round trained, called `name`; its revision tells the round and the weights."""
         one = self.earlier[round_name]
-        folder = one.folder("sft")
-        trained = one.finished("sft", wanted_by)
+        _, made = one.made_by_stage(wanted_by)
         one.made_before("eval", same_split=True)
-        sha256 = trained["outputs"][STUDENT]["sha256"]
-        return Model(name, (folder.path / STUDENT).resolve(), f"{ROUND}{round_name}@{sha256}")
+        sha256 = made["outputs"][STUDENT]["sha256"]
+        return Model(name, one.files.student.resolve(), f"{ROUND}{round_name}@{sha256}")
 
     @property
     def row_sources(self) -> "dict[str | None, RunContext]":
@@ -346,10 +400,63 @@ def reopen_if_damaged(stage: str) -> Callable[[RunContext, bool], str | None]:
     return reopen
 
 
+def reopen_to_train(stage: str) -> Callable[[RunContext, bool], str | None]:
+    """Return a `reopen_if_lost` for a stage that trains, which is too expensive to repeat unasked."""
+
+    def reopen(run: RunContext, force: bool) -> str | None:
+        """Return what of the model is missing or damaged, moved aside to train again; `None` if nothing is.
+
+        Raises:
+            StoreError: the model is damaged and `force` is not set.
+        """
+        folder = run.folder(stage)
+        outputs = (folder.manifest or {}).get("outputs", {})
+        lost = lost_outputs(folder, [one for one in outputs if one in (STUDENT, ADAPTER)], by_hash=force)
+        if lost is None:
+            return None
+        if not force:
+            raise StoreError(
+                f"{stage}: {lost}, though the training is complete. `{command_of(run.recipe, stage)} --force` trains "
+                "again (what is there is moved aside)."
+            )
+        return f"{lost}; trained again, and what was there is in {folder.set_aside()}"
+
+    return reopen
+
+
+def reopen_to_retry(stage: str) -> Callable[[RunContext], list[str]]:
+    """Return a `check` for a stage that evaluates: if asked to, what failed in a finished one is done again."""
+
+    def check(run: RunContext) -> list[str]:
+        folder = run.folder(stage)
+        if not (run.retry_errors and folder.is_complete):
+            return []
+        found = []
+        if num := num_failed(folder.path):
+            found.append(f"asking again for {num:,} samples and verdicts that failed")
+        if (num := num_not_run(folder.path)) and sandbox_fails(backend_of(run.recipe.sandbox)) is None:
+            found.append(f"{counted(num, 'program')} that no sandbox could run: graded again")
+        if found:
+            folder.reopen()
+        return found
+
+    return check
+
+
 def lost_outputs(folder: StageFolder, names: Sequence[str] | None = None, by_hash: bool = False) -> str | None:
     """Return which outputs of a finished stage are missing or damaged, in words; `None` if all are as they were."""
     lost = damaged_outputs(folder.path, (folder.manifest or {}).get("outputs", {}), names, by_hash=by_hash)
     return "; ".join(f"{folder.path / output}: {what}" for output, what in lost.items()) or None
+
+
+def need_tests(run: RunContext, stage: str, problems: Iterable[Problem]) -> None:
+    """Refuse to sample answers to problems whose tests cannot be run, unless the stage is done.
+
+    Raises:
+        StageError: that is so.
+    """
+    if not run.folder(stage).is_complete:
+        check_tests(backend_of(run.recipe.sandbox), problems, stage)
 
 
 def chat_format_of(model_name: str) -> str | None:

@@ -39,10 +39,13 @@ from distill.filters.nothing_kept import nothing_kept
 from distill.filters.problem_notes import notes_on_problems
 from distill.filters.rows import DROPPED_COLUMNS, KEPT_COLUMNS, dropped_row, kept_row, schema_of
 from distill.filters.select import Candidate, over_limits
-from distill.grading.cached import library_versions
+from distill.grading.cached import grade_traces, versions_of
+from distill.grading.code.grader import CODE, backend_of, check_tests
 from distill.grading.pool import GradingPool
+from distill.grading.sandbox import sandbox_fails
 from distill.models.tokenizers import TOKENIZER
 from distill.recipe.lineage import traces_fingerprint
+from distill.recipe.sandbox import trained_programs
 from distill.results.filter import FilterMetrics
 from distill.results.kinds import metrics_of
 from distill.sampling.judging import Question, ask_judge
@@ -57,6 +60,7 @@ from distill.storage.trace_store import DAMAGED, check_stored, num_rows, shard_f
 
 VERSION = 4
 SECTION = "filter"
+runs_programs = trained_programs
 FROM_DATASETS = ("evaluation_sets",)
 keeps_results = keeps_nothing
 reopen_if_lost = reopen_if_damaged(SECTION)
@@ -65,6 +69,8 @@ MODELS = ("base_model",)
 CHARS_PER_S = Range(1.0e6, 6.5e6)
 """Characters of traces that a core examines per second: measured at 1,430 8,000-character traces per second on two
 cores (`benchmarks/filter_memory.py`); several times slower if answers have to be parsed."""
+PROGRAMS_PER_S = Range(1.0, 40.0)
+"""Programs that a core tests per second: 40 with one short test each; those that hang cost their whole time limit."""
 START_S = Range(1, 20)
 MEMORY_GIB = Range(0.2, 2.0)
 CHARS_PER_TOKEN = 3.5
@@ -100,6 +106,9 @@ def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
     cores = min(config.compute.workers or machine.num_cores, machine.num_cores)
     seconds = chars.over(CHARS_PER_S.times(cores)).plus(START_S)
     basis = f"{number_of(known.traces, 'trace')}, {counted(cores, 'core')} at 1 to 6.5 million characters a second"
+    if trained_programs(known.recipe):
+        seconds = seconds.plus(known.traces.over(PROGRAMS_PER_S.times(cores)))
+        basis += ", and programs at 1 to 40 a second a core"
     found = {
         SECONDS: seconds.because(basis),
         DISK: chars.times(0.6 / GIB, 2.2 / GIB).because("kept and dropped traces, and what is known of them"),
@@ -114,12 +123,21 @@ def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
 
 
 def check(run: RunContext) -> list[str]:
-    """Verify rows and verdicts, and return a message for each damaged output; all are reproducible from the traces."""
+    """Verify rows and verdicts, and return a message for what is made again; all are reproducible from the traces."""
     folder = run.folder("filter")
-    damaged = damaged_outputs(folder.path, (folder.manifest or {}).get("outputs", {}))
-    if damaged:
+    manifest = folder.manifest or {}
+    damaged = damaged_outputs(folder.path, manifest.get("outputs", {}))
+    found = [f"{folder.path / name}: damaged ({what}); made again from the traces" for name, what in damaged.items()]
+    num_not_run = _dropped(manifest).get("ungraded_sandbox", 0)
+    if num_not_run and sandbox_fails(backend_of(run.recipe.sandbox)) is None:
+        found.append(f"{counted(num_not_run, 'program')} that no sandbox could run: graded again")
+    if found:
         folder.reopen()
-    return [f"{folder.path / name}: damaged ({what}); made again from the traces" for name, what in damaged.items()]
+    return found
+
+
+def _dropped(manifest: Mapping[str, Any]) -> Mapping[str, int]:
+    return FilterMetrics.from_json(manifest["metrics"]).dropped if manifest else {}
 
 
 def discard_if_empty(run: RunContext) -> bool:
@@ -158,12 +176,43 @@ def run(run: RunContext) -> Summary:
     with disk_errors(folder), ProblemFile(source.path / PROBLEMS) as problems:
         notes, certificate = notes_on_problems(problems.sorted(), run.evaluation_packs, config.duplicates)
         write_json(folder / CERTIFICATE, certificate)
+        _grade_programs(run, source.path, problems)
         num_pieces = _examine(run, source.path, problems)
         notes = _ask(run, source.path, problems, num_pieces, notes)
         late_reasons = _decide(run, source.path, problems, num_pieces, notes)
         funnel, outputs = _write(folder, source.path, problems, late_reasons)
     shutil.rmtree(folder / FACTS)
     return Summary(funnel.metrics().to_json(), outputs)
+
+
+def _grade_programs(run: RunContext, source: Path, problems: ProblemFile) -> None:
+    """Grade the answers that are programs, and store the grades where the workers find them.
+
+    Not in the workers: what confines them keeps them from starting sandboxes.
+    """
+    config, recipe = run.recipe.filter, run.recipe
+    of_code = {problem.id for problem in problems.sorted() if problem.task == CODE}
+    if not of_code:
+        return
+    check_tests(backend_of(recipe.sandbox), problems.sorted(), "filter")
+    files = shard_files(source)
+    pairs = (
+        (problems[trace.problem_id], trace)
+        for trace in stored_traces(source)
+        if trace.problem_id in of_code and trace.finish_reason != "error"
+    )
+    seen = Counter[str]()
+    with ProgressBar("filter: test programs", num_rows(files), "programs") as progress:
+        for grade in grade_traces(
+            pairs,
+            run.run_dir / FACTS_FILE,
+            config.grade_timeout_s,
+            gym_min_score=config.gym_min_score,
+            memory_gib=config.grade_memory_gib,
+            sandbox=recipe.sandbox,
+        ):
+            seen[{True: "right", False: "wrong", None: "ungraded"}[grade.correct]] += 1
+            progress.advance(1, _shares(seen))
 
 
 def _examine(run: RunContext, source: Path, problems: ProblemFile) -> int:
@@ -200,7 +249,7 @@ def _settings(run: RunContext) -> Settings:
         leaks=tuple(filter(None, leaks)),
         tokenizer=str((student.path / TOKENIZER).absolute()) if student else None,
         student=f"{student.name}@{student.revision}" if student else "",
-        graders=library_versions(),
+        graders=versions_of(backend_of(run.recipe.sandbox)),
         gym_min_score=config.gym_min_score,
         timeout_s=config.grade_timeout_s,
         memory_gib=config.grade_memory_gib,

@@ -23,12 +23,14 @@ from distill.estimates.sampling_cost import sampling_quantities, served_quantiti
 from distill.estimates.stage import NEW, PARTLY, TEACHER, StageEstimate, StageProgress, priced
 from distill.execution.jobs import run_job
 from distill.models.tokenizers import chat_template_of
+from distill.recipe.sandbox import trained_programs
 from distill.results.generate import Cost, GenerateMetrics
 from distill.sampling.job import SamplingJob
 from distill.sampling.loop import cost, run_sampling
 from distill.sampling.status import sampling_progress
 from distill.sources.problems import problems_fingerprint
-from distill.stages import RunContext, always_useful, chat_format_of, no_inputs, reopen_if_damaged
+from distill.stages import RunContext, always_useful, chat_format_of, need_tests, no_inputs, reopen_if_damaged
+from distill.storage.case_files import write_problems
 from distill.storage.files import read_jsonl, write_jsonl
 from distill.storage.layout import FACTS_FILE, LEDGER, PROBLEMS, SKIPPED
 from distill.storage.ledger import index_ledger
@@ -37,6 +39,7 @@ from distill.storage.trace_store import check_stored, clear, finalise, stored_wi
 
 VERSION = 3
 SECTION = "generate"
+runs_programs = trained_programs
 FROM_DATASETS = ("problems",)
 verify_inputs, finish = no_inputs, always_useful
 reopen_if_lost = reopen_if_damaged(SECTION)
@@ -52,7 +55,8 @@ NUM_SHOWN = 3
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
     """Find the teacher, its engine and the problems."""
     pick_engine(run.generate.compute)
-    _ = run.problem_sets, run.teacher_base  # an earlier round may not have made the teacher yet
+    need_tests(run, "generate", run.problem_sets.train)
+    _ = run.teacher_base  # an earlier round may not have made the teacher yet
     if not run.teacher_is_served:
         check_memory(run.teacher_base, run.generate.compute)
 
@@ -153,7 +157,7 @@ def run(run: RunContext, engine: Engine | None = None) -> Summary:
     config = run.generate
     folder = run.folder("generate").path
     problems = run.problem_sets.train
-    write_jsonl(folder / PROBLEMS, (problem.to_json() for problem in problems))
+    write_problems(folder / PROBLEMS, problems)
     job = _job(run)
     if engine is not None:
         sampled, peak = run_sampling(job, engine), 0.0
@@ -256,6 +260,7 @@ def _job(run: RunContext) -> SamplingJob:
         grade_memory_gib=run.recipe.filter.grade_memory_gib,
         gym_min_score=run.recipe.filter.gym_min_score,
         facts=str(run.run_dir / FACTS_FILE),
+        sandbox=run.recipe.sandbox.model_dump(mode="json"),
         price=plain["price"],
         retry_errors=run.retry_errors,
     )

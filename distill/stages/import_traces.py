@@ -22,20 +22,23 @@ from distill.estimates.models import GIB
 from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range, number_of, span
 from distill.estimates.stage import DISK, SECONDS, TOKENS, StageEstimate
+from distill.recipe.sandbox import CODE, trained_programs
 from distill.results.import_traces import ImportMetrics
 from distill.sampling.status import sampling_progress
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
 from distill.stages import RunContext, always_useful, keeps_nothing, no_inputs, reopen_if_damaged
+from distill.storage.case_files import problem_row
 from distill.storage.files import disk_errors, write_json
 from distill.storage.fingerprints import sha256_of
-from distill.storage.layout import LEDGER, PROBLEMS
+from distill.storage.layout import LEDGER, PROBLEMS, TESTS
 from distill.storage.ledger import Ledger
 from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, shard_files
 
 VERSION = 2
 SECTION = "traces"
+runs_programs = trained_programs
 FROM_DATASETS = ("measured",)
 keeps_results, verify_inputs, finish = keeps_nothing, no_inputs, always_useful
 reopen_if_lost = reopen_if_damaged("import")
@@ -60,6 +63,8 @@ def identity(run: RunContext) -> dict[str, Any]:
     for source in sources:
         for key in ("source", "problems"):
             source[key] = _by_content(source[key])
+        if source["task"] != CODE:  # runs of before there were tests stay as they are
+            del source["tests"], source["columns"]["tests"]
     return {"version": VERSION, "traces": sources, "measured": run.measured_fingerprint}
 
 
@@ -113,7 +118,7 @@ def run(run: RunContext) -> Summary:
                     if problem.id not in names:
                         names.add(problem.id)
                         num_by_source[problem.source] += 1
-                        problems.write(json.dumps(problem.to_json()) + "\n")
+                        problems.write(json.dumps(problem_row(problem, folder)) + "\n")
                 ledger.append(trace for _, trace in some)
                 progress.advance(len(some))
         new.replace(folder / PROBLEMS)
@@ -141,7 +146,7 @@ def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]
     measured = run.problem_sets.measured_questions if run.recipe.eval else frozenset()
     identities = Identities()
     for source in run.recipe.traces:
-        for problem, trace in foreign_traces(source, skipped, identities):
+        for problem, trace in foreign_traces(source, skipped, identities, store=run.folder("import").path / TESTS):
             asked = [message["content"] for message in problem.prompt if message["role"] == "user"]
             if any(bare_question(question, source.template) in measured for question in asked):
                 skipped.add(problem.id, "its problem is in an evaluation set (eval.benchmarks).")

@@ -11,33 +11,31 @@ from pathlib import Path
 from typing import Any
 
 from distill.core.plurals import counted
-from distill.engines.memory import visible_gpus
-from distill.errors import ModelError, StoreError, UserError
+from distill.errors import UserError
 from distill.estimates.known import Known
 from distill.estimates.machine import Machine
 from distill.estimates.measured import Measured
 from distill.estimates.prices import Prices
 from distill.estimates.stage import PARTLY, StageEstimate, StageProgress, priced
 from distill.estimates.training_cost import training_quantities
-from distill.estimates.training_layouts import auto_sharding, flash_is_here, rows_that_fit, setting_of
+from distill.estimates.training_layouts import layout_here
 from distill.execution.jobs import follow, run_job
 from distill.execution.launchers import Follower
 from distill.filters.nothing_kept import nothing_kept
 from distill.models.rope import rope_of, rope_patch
-from distill.models.shapes import shape_from_config
 from distill.models.students import LORA_LEARNING_RATE
 from distill.models.tokenizers import template_text
 from distill.recipe.lineage import command_of
 from distill.results.filter import FilterMetrics
 from distill.results.sft import ClosingCheck, SftMetrics
-from distill.stages import RunContext, always_useful, keeps_nothing, lost_outputs
+from distill.stages import RunContext, always_useful, keeps_nothing, reopen_to_train
 from distill.storage.files import num_whole_lines, read_jsonl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, CHECKPOINTS, KEPT, METRICS, STUDENT
 from distill.storage.run_folder import Summary
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.job import SAVE_WITHIN_S, TOKENS, TrainJob
-from distill.training.layout import Layout, plan_layout
+from distill.training.layout import Layout
 from distill.training.student import StudentCheck
 
 ROWS = "rows"
@@ -47,30 +45,12 @@ SECTION = "sft"
 FROM_DATASETS = ()
 keeps_results, finish = keeps_nothing, always_useful
 MODELS = ("base_model",)
+reopen_if_lost = reopen_to_train(SECTION)
 
 
 def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
     """Find the student to train."""
     _ = run.base_model  # an earlier round may not have made the student yet
-
-
-def reopen_if_lost(run: RunContext, force: bool) -> str | None:
-    """Return what of the student is missing or damaged, moved aside to train again; `None` if nothing is.
-
-    Raises:
-        StoreError: the student is damaged and `force` is not set; training is too expensive to repeat unasked.
-    """
-    folder = run.folder("sft")
-    outputs = (folder.manifest or {}).get("outputs", {})
-    lost = lost_outputs(folder, [one for one in outputs if one in (STUDENT, ADAPTER)], by_hash=force)
-    if lost is None:
-        return None
-    if not force:
-        raise StoreError(
-            f"sft: {lost}, though the training is complete. `{command_of(run.recipe, 'sft')} --force` trains again "
-            "(what is there is moved aside)."
-        )
-    return f"{lost}; trained again, and what was there is in {folder.set_aside()}"
 
 
 def check(run: RunContext) -> list[str]:
@@ -102,7 +82,14 @@ def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate | 
         return None
     quantities, notes, known.layout = training_quantities(known.recipe, known.rows, known.student, machine, known.seen)
     num_gpus = known.layout.num_processes if known.layout and machine.num_gpus else 0
-    return StageEstimate(SECTION, priced(quantities, machine, num_gpus, prices), tuple(notes), num_gpus, trains=True)
+    return StageEstimate(
+        SECTION,
+        priced(quantities, machine, num_gpus, prices),
+        tuple(notes),
+        num_gpus,
+        trains=True,
+        no_layout=notes[0] if known.layout is None else "",
+    )
 
 
 def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: float) -> StageProgress:
@@ -110,7 +97,7 @@ def standing(run: RunContext, found: StageProgress, seen: Measured, num_wanted: 
     if found.state != PARTLY:
         return found
     manifest = run.folder("filter").manifest
-    numbers = [file.name.rpartition("-")[2] for file in run.files.checkpoints.glob("checkpoint-*")]
+    numbers = [file.name.rpartition("-")[2] for file in (run.folder("sft").path / CHECKPOINTS).glob("checkpoint-*")]
     steps = max((int(number) for number in numbers if number.isdecimal()), default=0)
     if manifest is None or not steps:
         return found
@@ -217,27 +204,8 @@ def rows_folder(run: RunContext, links: Path) -> Path:
 
 def layout_of(run: RunContext) -> Layout:
     """Return how the processes of this machine, or of a launcher, share a step."""
-    config, gpus = run.recipe.sft, visible_gpus()
-    world_size = None if run.leader is None else run.leader.place.world_size
-    if not gpus:
-        return plan_layout(config, 0, world_size=world_size)
-    try:
-        shape = shape_from_config(run.student_model.config, run.student.alias)
-    except ModelError:
-        shape = None  # an architecture without a memory estimate
-    gpu_gib, has_flash = min(gpus.values()), flash_is_here()
-    return rows_that_fit(
-        plan_layout(
-            config,
-            len(gpus),
-            lambda num: auto_sharding(shape, setting_of(config, num_processes=num, has_flash=has_flash), gpu_gib),
-            world_size,
-        ),
-        config,
-        shape,
-        gpu_gib,
-        has_flash,
-    )
+    config, world_size = run.recipe.sft, None if run.leader is None else run.leader.place.world_size
+    return layout_here(config, config, run.student_model.config, run.student.alias, world_size)
 
 
 def run(run: RunContext) -> Summary:

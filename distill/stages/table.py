@@ -5,14 +5,16 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from distill.recipe.own_stages import own_section
-from distill.stages import eval, filter, generate, import_traces, push, sft
+from distill.stages import eval, filter, generate, import_traces, measure, push, rl, sft
 
 STAGES: dict[str, ModuleType] = {
     "generate": generate,
     "import": import_traces,
     "filter": filter,
     "sft": sft,
+    "rl": rl,
     "eval": eval,
+    "measure": measure,
     "push": push,
 }
 """Stage -> its module."""

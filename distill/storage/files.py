@@ -16,6 +16,7 @@ from distill.core.file_kinds import FILE, LOOP, MISSING, kind_of
 from distill.errors import DiskError, StoreError
 
 FULL_BELOW_BYTES = 1 << 20
+PARTIAL = ".partial"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -86,7 +87,7 @@ def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content.encode() if isinstance(content, str) else content)
@@ -100,6 +101,12 @@ def atomic_write(path: Path, content: str | bytes, sync: bool = True) -> None:
             raise
         if sync:
             sync_folder(path.parent)
+
+
+def remove_partial_files(root: Path) -> None:
+    """Remove what killed processes had begun to write beneath a folder in which no other process writes now."""
+    for path in root.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -34,10 +34,15 @@ IDENTITY = "identity.json"
 
 # Traces and their problems.
 PROBLEMS = "problems.jsonl"
+TESTS = "tests"
+"""Files of the tests of code problems; also in the run's folder, as they were read from their source."""
 LEDGER = "ledger.jsonl"
 TRACES = "traces"
 SKIPPED = "skipped.jsonl"
 """Samples that were no longer needed."""
+
+# What is evaluated.
+BENCHMARKS = "benchmarks.jsonl"
 
 # Output of the filter.
 KEPT = "kept"
@@ -50,6 +55,8 @@ CERTIFICATE = "decontamination.json"
 STUDENT = "student"
 ADAPTER = "adapter"
 METRICS = "metrics.jsonl"
+PROBE = "probe.jsonl"
+"""The held-out problems that are answered while training."""
 CHECKPOINTS = "checkpoints"
 """Not needed once the student is saved."""
 SEAL = "distill_seal.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 from distill.core.json_shape import PROBLEM, fault
 from distill.core.records import Problem
 from distill.errors import StoreError
+from distill.storage.case_files import at_home
 from distill.storage.files import Closing
 
 
@@ -45,7 +46,7 @@ class ProblemFile(Closing):
             raise StoreError(f"{self._path}: damaged ({error}). {self._way}") from None
         if what := fault(row, PROBLEM):
             raise StoreError(f"{self._path}: damaged ({what}). {self._way}")
-        return Problem.from_json(row)
+        return at_home(Problem.from_json(row), self._path.parent)
 
     def __len__(self) -> int:
         return len(self._offsets)

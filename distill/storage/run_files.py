@@ -8,12 +8,14 @@ from distill.results.filter import FilterMetrics
 from distill.results.generate import GenerateMetrics
 from distill.results.import_traces import ImportMetrics
 from distill.results.kinds import stage_with
+from distill.results.rl import RlMetrics
 from distill.results.sft import SftMetrics
 from distill.storage.layout import (
     ADAPTER,
     CERTIFICATE,
     CHECKPOINTS,
     DROPPED,
+    IDENTITY,
     KEPT,
     METRICS,
     PROBLEMS,
@@ -25,6 +27,7 @@ SAMPLED = stage_with(GenerateMetrics)
 IMPORTED = stage_with(ImportMetrics)
 FILTERED = stage_with(FilterMetrics)
 TRAINED = stage_with(SftMetrics)
+REINFORCED = stage_with(RlMetrics)
 MEASURED = stage_with(EvalMetrics)
 """Names of the stages, which are those of their folders."""
 
@@ -34,6 +37,8 @@ class RunFiles:
     """The files of a run without rounds, or of one round; none need exist."""
 
     folder: Path
+    maker: str | None = None
+    """The stage that makes the final model, if that is known from a recipe; `None`: the last one that has begun."""
 
     @property
     def sampled(self) -> Path:
@@ -68,24 +73,36 @@ class RunFiles:
 
     @property
     def trained(self) -> Path:
-        """Return the folder of the training."""
+        """Return the folder of the training on traces."""
         return self.folder / TRAINED
 
     @property
+    def reinforced(self) -> Path:
+        """Return the folder of reinforcement learning."""
+        return self.folder / REINFORCED
+
+    @property
+    def made(self) -> Path:
+        """Return the folder of the stage that makes the final model."""
+        began = REINFORCED if (self.reinforced / IDENTITY).exists() else TRAINED
+        return self.folder / (self.maker or began)
+
+    @property
     def student(self) -> Path:
-        return self.trained / STUDENT
+        """Return the final model, which is evaluated and published."""
+        return self.made / STUDENT
 
     @property
     def adapter(self) -> Path:
-        return self.trained / ADAPTER
+        return self.made / ADAPTER
 
     @property
     def checkpoints(self) -> Path:
-        return self.trained / CHECKPOINTS
+        return self.made / CHECKPOINTS
 
     @property
     def curve(self) -> Path:
-        """Return the file with the logged steps of the training."""
+        """Return the file with the logged steps of the training on traces."""
         return self.trained / METRICS
 
     @property

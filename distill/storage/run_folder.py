@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill.errors import StoreError
-from distill.results.kinds import fault_of
-from distill.storage.files import disk_errors, num_bytes_of, read_object, write_json
+from distill.results.kinds import command_for, fault_of
+from distill.storage.files import disk_errors, num_bytes_of, read_object, remove_partial_files, write_json
 from distill.storage.fingerprints import hash_of_hashes, hashes_of, sha256_of
 from distill.storage.layout import IDENTITY, MANIFEST, SUMMARY, WRITER_LOCK
 
@@ -76,9 +76,10 @@ class StageFolder:
         """
         found = read_object(self.path / MANIFEST)
         if found is not None and (what := fault_of(found, self.path.name)):
+            command = f"distill {command_for(self.path.name)}"
             raise StoreError(
-                f"{self.path / MANIFEST}: damaged ({what}). Remove the file and run `distill {self.path.name}` again: "
-                "it reuses what is there."
+                f"{self.path / MANIFEST}: damaged ({what}). Remove the file and run `{command}` again: it reuses what "
+                "is there."
             )
         return found
 
@@ -139,7 +140,7 @@ def writer_of(run_dir: Path) -> int | None:
 
 @contextlib.contextmanager
 def only_writer(run_dir: Path) -> Iterator[None]:
-    """Lock a run folder. The lock ends with this process, however it ends.
+    """Lock a run folder and remove what killed writers left half-written. The lock ends with this process.
 
     Raises:
         StoreError: another process is working in this run folder.
@@ -158,6 +159,8 @@ def only_writer(run_dir: Path) -> Iterator[None]:
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
         stream.flush()
+        with disk_errors(run_dir):
+            remove_partial_files(run_dir)
         yield
 
 

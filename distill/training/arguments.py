@@ -3,7 +3,7 @@
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -112,9 +112,7 @@ def training_arguments(
     try:
         return SFTConfig(
             **config.trl,
-            output_dir=str(Path(job.out_dir) / CHECKPOINTS),
-            project=job.project,
-            run_name=job.run_name,
+            **common_arguments(job, config.compute, layout, device),
             # Rows are never truncated: the preflight refuses those longer than sft.max_length instead.
             max_length=None,
             packing=False,
@@ -129,35 +127,78 @@ def training_arguments(
             lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate_share},
             warmup_steps=math.ceil(num_steps * config.warmup_share),
             weight_decay=config.weight_decay,
-            per_device_train_batch_size=layout.per_device_batch_size,
-            gradient_accumulation_steps=layout.accumulation,
             use_liger_kernel=device.kernels and device.on_gpu,
-            bf16=device.dtype == "bfloat16",
-            use_cpu=not device.on_gpu,
-            ddp_backend=("nccl" if device.on_gpu else "gloo") if layout.needs_group else None,
-            dataloader_pin_memory=device.on_gpu,
-            seed=job.seed,
-            data_seed=job.seed,
-            logging_strategy="steps",
-            logging_steps=1,
-            logging_nan_inf_filter=False,  # it would log a diverged step as loss 0
-            save_strategy="steps",
             save_steps=config.compute.save_every_steps or max(10, num_steps // 10),
-            save_total_limit=None,  # `Sealing` removes older ones once a newer one is sealed
-            report_to=_trackers(config.compute),
-            disable_tqdm=True,
-            trackio_static_space_id=False,  # never publish a Hub Space unasked
             **sharding_arguments(layout, config, layers, device.gradient_checkpointing),
         )
     except TypeError as error:
         raise ModelError(f"sft.trl: {str(error).rpartition('.')[2].strip()} (TRL's SFTConfig).") from None
 
 
-def _trackers(compute: TrainCompute) -> list[str]:
+class Tracked(Protocol):
+    """What a training is called, and where it writes: a `TrainJob`, an `RlJob`."""
+
+    @property
+    def out_dir(self) -> str: ...
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def run_name(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+def common_arguments(
+    job: Tracked, compute: TrainCompute, layout: Layout, device: Device, section: str = "sft"
+) -> dict[str, Any]:
+    """Return the arguments that transformers' Trainer gets whatever it trains.
+
+    Args:
+        job: the training job.
+        compute: layout of training, of the recipe.
+        layout: processes and rows per pass.
+        device: settings that depend on the hardware.
+        section: of the recipe, for messages.
+
+    Raises:
+        ModelError: a tracker is not installed.
+    """
+    return {
+        "output_dir": str(Path(job.out_dir) / CHECKPOINTS),
+        "project": job.project,
+        "run_name": job.run_name,
+        "per_device_train_batch_size": layout.per_device_batch_size,
+        "gradient_accumulation_steps": layout.accumulation,
+        "bf16": device.dtype == "bfloat16",
+        "use_cpu": not device.on_gpu,
+        "ddp_backend": ("nccl" if device.on_gpu else "gloo") if layout.needs_group else None,
+        "dataloader_pin_memory": device.on_gpu,
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would log a diverged step as loss 0
+        "save_strategy": "steps",
+        "save_total_limit": None,  # `CheckpointSealer` removes older ones once a newer one is sealed
+        "report_to": _trackers(compute, section),
+        "disable_tqdm": True,
+        "trackio_static_space_id": False,  # never publish a Hub Space unasked
+    }
+
+
+def _trackers(compute: TrainCompute, section: str) -> list[str]:
+    """Return where training curves are sent.
+
+    Raises:
+        ModelError: one of them is not installed; the message names the key within the section.
+    """
     missing = [name for name in compute.tracking if find_spec(name) is None]
     if missing:
         raise ModelError(
-            f"sft.compute.tracking: {', '.join(missing)} is not installed (`pip install {' '.join(missing)}`). "
+            f"{section}.compute.tracking: {', '.join(missing)} is not installed (`pip install {' '.join(missing)}`). "
             "Install it or take it out of the list; metrics.jsonl is always written."
         )
     return list(compute.tracking) or ["none"]

@@ -21,18 +21,43 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
 from distill.core.progress import ProgressBar
-from distill.storage.files import atomic_write
+from distill.errors import StageError
+from distill.storage.files import atomic_write, disk_errors
 
 HISTORY_KEYS = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "epoch")
 
 TokensOfStep = Callable[[int], int]
 """Maps the number of a step, counted from 0, to the tokens of its rows."""
 
+IsKept = Callable[[str], bool]
+
+
+def _loss_of(entry: dict[str, Any]) -> str:
+    return f"loss {entry['loss']:.3f}"
+
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Callback that writes and shows each step; silent on all processes but the first."""
 
-    def __init__(self, title: str, metrics: Path, tokens_of_step: TokensOfStep, is_first: bool) -> None:
+    def __init__(
+        self,
+        title: str,
+        metrics: Path,
+        tokens_of_step: TokensOfStep,
+        is_first: bool,
+        is_kept: IsKept = HISTORY_KEYS.__contains__,
+        shown: Callable[[dict[str, Any]], str] = _loss_of,
+    ) -> None:
+        """Create the callback.
+
+        Args:
+            title: shown beside the progress bar.
+            metrics: the file to write.
+            tokens_of_step: tokens of a step's rows.
+            is_first: whether this process writes and shows.
+            is_kept: whether a key of the Trainer's log belongs into the history.
+            shown: what the progress bar says of a step.
+        """
         self.history: list[dict[str, Any]] = []
         """One entry per step, with those before a resume; without times, so that equal runs have equal histories."""
         self.first_step = 0
@@ -40,6 +65,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.seconds = 0.0
         """Time spent in steps, without checkpoints."""
         self._title, self._metrics, self._tokens_of_step, self._is_first = title, metrics, tokens_of_step, is_first
+        self._is_kept, self._shown = is_kept, shown
         self._progress: ProgressBar | None = None
         self._step_began = 0.0
         self._step_took = 0.0
@@ -52,7 +78,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.first_step = state.global_step
-        self.history = _history(state.log_history)
+        self.history = _history(state.log_history, self._is_kept)
         if self._is_first:
             atomic_write(self._metrics, "".join(_lines_up_to(self._metrics, self.history)))
             self._progress = ProgressBar(self._title, state.max_steps, "steps", done=state.global_step)
@@ -76,7 +102,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for entry in _history([{**(logs or {}), "step": state.global_step}]):
+        for entry in _history([{**(logs or {}), "step": state.global_step}], self._is_kept):
             num_tokens = self._tokens_of_step(entry["step"] - 1)
             self.num_tokens += num_tokens
             self.seconds += self._step_took
@@ -89,7 +115,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         with self._metrics.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         assert self._progress is not None
-        self._progress.advance(1, f"loss {entry['loss']:.3f}, {speed:,.0f} tokens/s")
+        self._progress.advance(1, f"{self._shown(entry)}, {speed:,.0f} tokens/s")
 
     def close(self) -> None:
         """Close the progress bar."""
@@ -125,6 +151,33 @@ class GracefulStop(TrainerCallback):  # type: ignore[misc]
             control.should_save = control.should_training_stop = True
 
 
+def train_to_the_end(trainer: Any, reporter: Reporter, out_dir: Path, checkpoint: Path | None, diverged: str) -> None:
+    """Train to the end, or until SIGTERM has led to a last checkpoint.
+
+    Args:
+        trainer: transformers' Trainer; it gets a callback for SIGTERM.
+        reporter: one of its callbacks; closed.
+        out_dir: where all of it is written, for messages about the disk.
+        checkpoint: to resume from.
+        diverged: the message if the loss is not a number.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came before the end.
+        StageError: the loss is not a number.
+        StoreError: the disk is full or not writable.
+    """
+    with disk_errors(out_dir), GracefulStop() as stop:
+        trainer.add_callback(stop)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            reporter.close()
+    if stop.has_stopped:
+        raise KeyboardInterrupt
+    if not reporter.history or not all(math.isfinite(entry["loss"]) for entry in reporter.history):
+        raise StageError(diverged)
+
+
 def _any_process(flag: bool, device: torch.device) -> bool:
     """Return whether the flag is set in any process."""
     if not torch.distributed.is_initialized():
@@ -134,18 +187,21 @@ def _any_process(flag: bool, device: torch.device) -> bool:
     return bool(asked.item())
 
 
-def _history(log_history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one entry per step, with the standard keys."""
+def _history(log_history: Sequence[dict[str, Any]], is_kept: IsKept) -> list[dict[str, Any]]:
+    """Return one entry per step, with the keys to keep."""
     return [
-        {"step": entry["step"], **{k: entry[k] for k in HISTORY_KEYS if k in entry and _is_number(k, entry[k])}}
+        {
+            "step": entry["step"],
+            **{key: value for key, value in entry.items() if is_kept(key) and _is_number(key, value)},
+        }
         for entry in log_history
         if "loss" in entry
     ]
 
 
-def _is_number(key: str, value: float) -> bool:
+def _is_number(key: str, value: Any) -> bool:
     # JSON has no NaN. A loss that is NaN is kept nevertheless: it stops the stage.
-    return key == "loss" or math.isfinite(value)
+    return isinstance(value, int | float) and (key == "loss" or math.isfinite(value))
 
 
 def _lines_up_to(metrics: Path, history: Sequence[dict[str, Any]]) -> list[str]:

@@ -5,23 +5,22 @@ Writes `student/` (safetensors, tokenizer, chat template, generation config), wi
 """
 
 import functools
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from distill.core.progress import note
-from distill.errors import ModelError, StageError
+from distill.errors import ModelError
 from distill.execution.cpu_products import measure, shapes_of
 from distill.models.rope import RopePatch, apply_rope
 from distill.models.tokenizers import Tokenizer, load_tokenizer
 from distill.recipe.sft import SftConfig
 from distill.results.sft import Device
-from distill.storage.files import disk_errors, read_json
+from distill.storage.files import read_json
 from distill.storage.layout import CHECKPOINTS, METRICS
 from distill.training.arguments import lora_config, pick_device, training_arguments
 from distill.training.batches import StepBatches
@@ -36,10 +35,23 @@ from distill.training.cpu import (
 from distill.training.job import KEPT_CHECKPOINTS, TOKENS, TrainJob
 from distill.training.layout import Layout
 from distill.training.preflight import preflight
-from distill.training.reporter import GracefulStop, Reporter
+from distill.training.reporter import Reporter, train_to_the_end
 from distill.training.rows import count_rows, token_rows
 from distill.training.sharding import environment, gathered_weights
 from distill.training.student import Base, save_student
+
+
+class Start(Protocol):
+    """What training starts from: a `TrainJob`, an `RlJob`."""
+
+    @property
+    def model_name(self) -> str: ...
+
+    @property
+    def model_path(self) -> str: ...
+
+    @property
+    def rope(self) -> dict[str, Any] | None: ...
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -148,7 +160,7 @@ def _with_empty_row(rows: Any, pad_token_id: int) -> Any:
     return concatenate_datasets([rows, Dataset.from_dict(empty, features=rows.features)])
 
 
-def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
+def load_model(job: Start, config: SftConfig, device: Device) -> Any:
     """Load the student: in float32 for full fine-tuning, else in the device's dtype, or in 4 bits for QLoRA.
 
     Raises:
@@ -187,7 +199,7 @@ def load_model(job: TrainJob, config: SftConfig, device: Device) -> Any:
     return model
 
 
-def _model_config(job: TrainJob) -> Any:
+def _model_config(job: Start) -> Any:
     config = AutoConfig.from_pretrained(job.model_path, trust_remote_code=False)
     if job.rope is not None:
         apply_rope(config, RopePatch(**job.rope))
@@ -205,16 +217,8 @@ def _train(job: TrainJob, trainer: Any) -> Reporter:
         f"sft {job.model_name}", out_dir / METRICS, _tokens_of_step(trainer.batches()), trainer.is_world_process_zero()
     )
     trainer.add_callback(reporter)
-    with disk_errors(out_dir), GracefulStop() as stop:
-        trainer.add_callback(stop)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            reporter.close()
-    if stop.has_stopped:
-        raise KeyboardInterrupt
-    if not reporter.history or not all(math.isfinite(entry["loss"]) for entry in reporter.history):
-        raise StageError("sft: the loss is not a number. Lower sft.learning_rate or check the kept rows.")
+    diverged = "sft: the loss is not a number. Lower sft.learning_rate or check the kept rows."
+    train_to_the_end(trainer, reporter, out_dir, checkpoint, diverged)
     return reporter
 
 

@@ -85,7 +85,10 @@ def save_adapter(model: Any, out_dir: Path, base: Base, weights: Mapping[str, "t
         config.revision = None if names_folder(base.name) else base.revision
     with disk_errors(staging):
         # Embeddings never change here; "auto" would ask the Hub to find out.
-        model.save_pretrained(staging, state_dict=weights, save_embedding_layers=False)
+        # The adapter that is trained: reinforcement learning may keep an earlier one beside it, as its reference.
+        model.save_pretrained(
+            staging, state_dict=weights, save_embedding_layers=False, selected_adapters=[model.active_adapter]
+        )
         (staging / "README.md").unlink(missing_ok=True)  # an unfilled template with local paths
         _seal(staging, folder)
 

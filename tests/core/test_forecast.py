@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.core.forecast import NUM_MARKS, RECENT_S, Drawn, Rate, SamplingForecast, tokens_left
+from distill.core.forecast import NUM_MARKS, RECENT_S, Drawn, Rate, SamplingForecast, tokens_left, tokens_left_of
 
 
 def drawn(**changes):
@@ -144,3 +144,21 @@ def test_fewer_things_than_before_are_no_negative_rate():
     assert rate.per_s == 15.0
     rate.note(30.0, 0)
     assert rate.per_s == 0.0
+
+
+def test_sets_are_forecast_each_at_its_own_length():
+    long = drawn(num_finished=10, num_tokens=90_000, num_waiting=5)
+    short = drawn(num_finished=20, num_tokens=200, num_in_flight=2, num_tokens_in_flight=0, num_waiting=8)
+    assert tokens_left_of([(long, 9_000), (short, 100)]) == pytest.approx(5 * 9_000 + 10 * 10)
+    assert tokens_left_of([(short, 100)]) == tokens_left(short, 100)
+
+
+def test_a_set_that_has_not_begun_is_expected_to_be_like_the_others_within_its_own_limit():
+    begun, new = drawn(num_finished=10, num_tokens=5_000), drawn(num_waiting=4)
+    assert tokens_left_of([(begun, 9_000), (new, 9_000)]) == 4 * 500
+    assert tokens_left_of([(begun, 9_000), (new, 100)]) == 4 * 100
+    assert tokens_left_of([(new, 9_000), (new, 100)]) is None
+    outlook = SamplingForecast(9_000, 0.0).look(
+        drawn(num_finished=10, num_tokens=5_000, num_waiting=4), 10.0, [(begun, 9_000), (new, 100)]
+    )
+    assert (outlook.tokens_per_s, outlook.seconds_left) == (500.0, 0.8)

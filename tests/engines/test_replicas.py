@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,8 @@ class Echo:
         words = request.messages[0]["content"]
         if "die" in words:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "how" in words:
+            return [Completion(request.key, repr(request.sampling), "stop", 1, 1)]
         return [Completion(request.key, self.device + " " * self.options.get("padding", 0), "stop", 1, 1)]
 
     def close(self):
@@ -141,6 +144,13 @@ def step_until(engine, is_done, finished=None):
 
 def drain(engine, finished=None):
     return step_until(engine, lambda _: engine.num_in_flight == 0, finished)
+
+
+def test_a_requests_own_sampling_reaches_the_replica(replicas):
+    engine, own = replicas(2), Sampling(temperature=0.1, top_p=0.5, top_k=3, max_tokens=7)
+    submit_all(engine, [replace(request("own", "how"), sampling=own), request("none", "how")])
+    finished = step_until(engine, lambda finished: len(finished) == 2)
+    assert {name: completion.text for name, completion in finished.items()} == {"own": repr(own), "none": "None"}
 
 
 def test_each_request_is_answered_once_and_all_copies_take_part(replicas):

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,16 @@ def test_request_carries_sampling_and_answer_comes_back(serve, connect):
     assert engine.settings["name"] == "server"
     assert engine.settings["servers"] == [{"url": fake.url, "owned_by": "fake"}]
     assert CANARY not in json.dumps(engine.settings)
+
+
+def test_a_request_may_have_a_sampling_of_its_own(serve, connect):
+    fake = serve(lambda body: reply("4"))
+    engine = connect(fake, spec={"sampling": Sampling(temperature=0.7, top_k=20, max_tokens=90)})
+    own = replace(ask("own"), sampling=Sampling(temperature=0.0, top_p=1.0, max_tokens=8))
+    assert len(drain(engine, [own, ask("engine's")])) == 2
+    names = ("temperature", "top_p", "top_k", "max_tokens")
+    sent = {question(body): [body.get(name) for name in names] for body in fake.asked}
+    assert sent == {"own": [0.0, 1.0, None, 8], "engine's": [0.7, 0.95, 20, 90]}
 
 
 def test_without_a_key_a_dummy_is_sent(serve, connect, monkeypatch):

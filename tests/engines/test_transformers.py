@@ -127,6 +127,37 @@ def test_greedy_answers_are_those_of_plain_generate(start, tiny_llama, batching)
     assert engine.settings["batching"] == batching
 
 
+@both
+@pytest.mark.slow
+def test_each_request_is_drawn_by_its_own_sampling_whatever_is_beside_it(start, tiny_llama, batching):
+    """Greedy requests among random ones get greedy answers, of their own length; the engine's own are random."""
+    engine = start(make_spec(tiny_llama, max_tokens=20, temperature=5.0), batching)
+    greedy = [Sampling(temperature=0.0, max_tokens=num) for num in (5, 12)]
+    waiting = [
+        Request((question, i), messages(question), i, own)
+        for question in QUESTIONS[:4]
+        for i, own in enumerate(
+            (None, greedy[0], Sampling(temperature=4.0, top_p=0.9, top_k=9, max_tokens=7), greedy[1])
+        )
+    ]
+    found, deadline = {}, time.monotonic() + WITHIN_S
+    while waiting or engine.num_in_flight:
+        assert time.monotonic() < deadline
+        while waiting and engine.num_in_flight < engine.max_in_flight:
+            assert engine.submit(waiting.pop(0)) is None
+        found.update((completion.key, completion) for completion in engine.step())
+    tokenizer = load_tokenizer(tiny_llama, None)
+    for question in QUESTIONS[:4]:
+        ids = generated(tiny_llama, question, 12)
+        assert EOS not in ids
+        lengths = [found[question, i].num_completion_tokens for i in range(4)]
+        assert lengths == [20, 5, 7, 12]
+        texts = [found[question, i].text for i in range(4)]
+        assert (texts[1], texts[3]) == (tokenizer.decode(ids[:5]), tokenizer.decode(ids))
+        assert not texts[0].startswith(texts[1])
+        assert texts[2] != tokenizer.decode(ids[:7])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("max_num_seqs", [1, 2, 16])
 def test_the_size_of_the_batch_does_not_change_a_greedy_answer(start, tiny_llama, max_num_seqs):

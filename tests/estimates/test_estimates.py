@@ -19,6 +19,7 @@ from distill.recipe.loading import load_recipe
 from distill.recipe.model import Recipe
 from distill.recipe.sampling import SamplingCompute
 from distill.runs.plan import plan_recipe
+from distill.scores.intervals import mean_interval
 
 EPYC = Machine((), "2 CPU cores", 0, 0.0, 2, 24.0, False)
 H100 = chosen_machine(1, "h100", None)
@@ -208,8 +209,11 @@ def test_a_model_too_large_for_the_gpu_stops_the_plan(tmp_path):
 
 def test_half_widths_are_those_of_a_share_of_a_half():
     least, most = half_width_points(100, 4)
-    assert most == pytest.approx(9.8)
-    assert least == pytest.approx(4.9)
+    agreeing = mean_interval([[1.0] * 4] * 50 + [[0.0] * 4] * 50)
+    assert most == pytest.approx(100 * (agreeing[1] - agreeing[0]) / 2, rel=0.01)
+    independent = mean_interval([[1.0]] * 200 + [[0.0]] * 200)
+    assert least == pytest.approx(100 * (independent[1] - independent[0]) / 2, rel=0.01)
+    assert (round(least, 1), round(most, 1)) == (4.9, 9.6)
 
 
 def test_a_gpu_that_nobody_knows_has_no_speed_but_memory(tmp_path):

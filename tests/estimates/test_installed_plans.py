@@ -20,7 +20,7 @@ TOO_SMALL = [
     # Keys at the top level of a recipe with rounds are those of every round; its students are those of r1.
     if kind != "cpu" and 0 < number < least and not load_recipe(name).rounds
 ] + [("r1", "llama-70b", 8, "4090"), ("r1", "qwen-7b", 1, "4090"), ("one-gpu", "qwen-14b", 1, "4090")]
-ADVICE = re.compile(r"((?:sft|eval|generate)\.[a-z_.]+): (\w+)|(\d+) such GPUs")
+ADVICE = re.compile(r"((?:sft|rl|eval|generate)\.[a-z_.]+): (\w+)|(\d+) such GPUs")
 
 
 def machine_of(number, kind):
@@ -30,12 +30,16 @@ def machine_of(number, kind):
 
 
 def planned(tmp_path, name, student, machine, overrides=()):
-    """The plan of a recipe, or of its round that trains the student."""
+    """The plan of a recipe, or of its first round that trains the student."""
+    return next(all_planned(tmp_path, name, student, machine, overrides))
+
+
+def all_planned(tmp_path, name, student, machine, overrides=()):
+    """The plan of a recipe, or of each of its rounds that train the student."""
     runs = tmp_path / "runs"
-    contexts = contexts_of(load_recipe(name, overrides, {"student": student}), runs / name, needs_weights=False)
-    trained = [run for run in contexts if "sft" in run.recipe.stage_names]
-    run = next(one for one in trained if one.recipe.student == student)
-    return plan_recipe(run.recipe, runs, machine, load_prices(), run)
+    for run in contexts_of(load_recipe(name, overrides, {"student": student}), runs / name, needs_weights=False):
+        if run.recipe.making_stage and run.recipe.student == student:
+            yield plan_recipe(run.recipe, runs, machine, load_prices(), run)
 
 
 @pytest.mark.parametrize("name", NOTES)
@@ -51,13 +55,15 @@ def test_every_student_that_is_named_has_a_layout(name):
 @pytest.mark.parametrize(("name", "student", "number", "kind"), ADVERTISED)
 def test_an_installed_recipe_passes_its_plan_where_it_says_that_it_runs(tmp_path, name, student, number, kind):
     for more in {number, max(number, 8), max(number, 32)} if name.startswith("r1") else {number}:
-        plan = planned(tmp_path, name, student, machine_of(more, kind))
-        assert [tight.message for tight in plan.limits if tight.stops] == []
-        for stage in plan.stages:
-            assert not stage.is_unknown("seconds"), stage.stage
-            assert not stage.is_unknown("gpu_hours"), stage.stage
-        if kind != "cpu":
-            assert plan.totals["cost"].low > 0
+        plans = list(all_planned(tmp_path, name, student, machine_of(more, kind)))
+        assert plans
+        for plan in plans:
+            assert [tight.message for tight in plan.limits if tight.stops] == []
+            for stage in plan.stages:
+                assert not stage.is_unknown("seconds"), stage.stage
+                assert not stage.is_unknown("gpu_hours"), stage.stage
+            if kind != "cpu":
+                assert plan.totals["cost"].low > 0
 
 
 @pytest.mark.parametrize(("name", "student", "number", "kind"), TOO_SMALL)

@@ -373,3 +373,60 @@ def test_traces_without_an_expected_answer_are_kept_unproven_only_where_asked(an
     config = FilterConfig(unanswered=unanswered)
     (verdict,) = decide(replace(PROBLEM, answer=answer), [facts], ProblemNotes(), config, 0)
     assert (verdict.reasons, verdict.correct) == (reasons, grade.correct)
+
+
+CODE = Problem("p", [{"role": "user", "content": "Add."}], None, "code", "file:sums.jsonl")
+PROGRAM = THOUGHT + "```python\nprint(4)\n```"
+
+
+def program(index, outputs, correct=None):
+    """The facts about a program that gives some outputs on the tests' inputs."""
+    reason = {True: None, False: "wrong_answer", None: "ungraded_gold"}[correct]
+    details = {"outputs": outputs} if outputs else {}
+    return replace(trace(PROGRAM, index=index), grade=Grade(correct, "print(4)\n", reason, details))
+
+
+def test_a_program_in_a_block_is_no_reason_to_drop_it():
+    right = Grade(True, "print(4)\n", None, {"tests_passed": "3 of 3", "outputs": "4f"})
+    (verdict,) = decided([replace(trace(PROGRAM), grade=right)], problem=CODE)
+    assert (verdict.reasons, verdict.details) == ((), right.details)
+    (other,) = decided([replace(trace(PROGRAM), grade=right)])
+    assert other.reasons == ("code_block",)
+
+
+def test_the_failing_test_of_a_program_is_in_its_verdict():
+    told = {"tests_passed": "0 of 3", "wrong_answer": "test 1 of 3: time limit"}
+    wrong = Grade(False, "print(4)\n", "wrong_answer", told)
+    (verdict,) = decided([replace(trace(PROGRAM), grade=wrong)], problem=CODE)
+    assert (verdict.reasons, verdict.details) == (("wrong_answer",), wrong.details)
+
+
+def test_programs_vote_by_what_they_give_on_the_tests_inputs():
+    facts = [program(0, "a1"), program(1, "a1"), program(2, "b2"), program(3, "a1"), program(4, "")]
+    voting = {"min_votes": 4, "min_share": 0.6}
+    verdicts = decided(facts, problem=CODE, majority=voting, duplicates=None)
+    assert [verdict.correct for verdict in verdicts] == [True, True, False, True, False]
+    assert {verdict.graded_by for verdict in verdicts} == {"majority"}
+    assert verdicts[0].details["majority"] == "3 of 4 give the same outputs"
+    undecided = decided(facts[1:4], problem=CODE, majority=voting, duplicates=None)
+    assert [verdict.reasons for verdict in undecided] == [("ungraded_gold",)] * 3
+
+
+def test_a_program_that_fails_otherwise_leaves_the_vote_to_the_others():
+    facts = [program(index, "a1") for index in range(4)]
+    voting = {"min_votes": 4, "min_share": 0.6}
+    crashed = replace(program(4, "", correct=False), grade=Grade(False, "1/0", "wrong_answer", {"wrong_answer": "it"}))
+    none = replace(program(5, ""), grade=Grade(False, None, "no_answer"))
+    known_wrong = [program(index, "c3", correct=False) for index in range(6, 16)]
+    verdicts = decided([*facts, crashed, none, *known_wrong], problem=CODE, majority=voting, duplicates=None)
+    assert [verdict.correct for verdict in verdicts] == [True] * 4 + [False] * 12
+    assert verdicts[0].details["majority"] == "4 of 4 give the same outputs"
+    assert verdicts[4].details["wrong_answer"] == "it"
+
+
+def test_tests_are_doubted_only_if_no_program_passes_them():
+    facts = [program(index, "a1", correct=False) for index in range(4)]
+    voting = {"min_votes": 4, "doubted": True}
+    assert all(v.correct for v in decided(facts, problem=CODE, majority=voting, duplicates=None))
+    facts[3] = program(3, "b2", correct=True)
+    assert [v.correct for v in decided(facts, problem=CODE, majority=voting, duplicates=None)] == [False] * 3 + [True]

@@ -23,6 +23,7 @@ from distill.filters.facts import (
     pieces,
     read_facts,
 )
+from distill.grading.cached import Versions
 from distill.grading.pool import CRASHED, FIRST_LIMIT_S, TIMED_OUT
 from distill.storage.fact_cache import FactCache
 from distill.storage.files import write_jsonl
@@ -60,7 +61,7 @@ def source(tmp_path):
 
 
 def settings_of(tmp_path, **changes):
-    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, "", "", 1.0, 20.0, 4.0)
+    plain = Settings(str(tmp_path / "facts.sqlite"), "en", (), None, "", Versions("", ""), 1.0, 20.0, 4.0)
     return replace(plain, **changes)
 
 
@@ -190,12 +191,14 @@ SCRIPT = """
 import sys; from pathlib import Path
 from distill.recipe.model import Recipe
 from distill.stages import RunContext, filter
+from distill.storage.run_folder import only_writer
 recipe = Recipe.model_validate({
     "name": "n", "student": "smollm2-135m", "problems": [{"source": "file:x.jsonl"}], "sft": {"max_length": 2048},
     "generate": {"teacher": "org/t", "sampling": {"max_tokens": 1024}},
     "filter": {"compute": {"workers": int(sys.argv[2])}, "grade_timeout_s": 60.0},
 })
-filter.run(RunContext(recipe, Path(sys.argv[1])))
+with only_writer(Path(sys.argv[1])):
+    filter.run(RunContext(recipe, Path(sys.argv[1])))
 """
 
 

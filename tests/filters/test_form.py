@@ -79,6 +79,8 @@ def test_boxes_that_agree(content, answers):
         "\\boxed{144}\n\n\\boxed{1582}",
         "(a) \\boxed{1}.\n(a) \\boxed{2}.",
         "\\boxed{A}\n\nThe correct choice is \\boxed{B}.",
+        "\\boxed{3} \\boxed{4}",
+        "\\boxed{3}. $\\boxed{4}$",
         "$\\boxed{1}$ and $\\boxed{2}$.\n\nSo \\boxed{3}.",
     ],
 )

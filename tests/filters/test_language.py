@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.filters.language import foreign_spans, language_share, measure_language, prompt_language, prose
+from distill.filters.language import (
+    foreign_spans,
+    has_words,
+    hidden_prose,
+    language_share,
+    measure_language,
+    prompt_language,
+    prose,
+)
 
 ENGLISH = (
     "We need to find the number of apples that remain after the first day. The farmer starts with twelve apples, "
@@ -226,3 +234,30 @@ def test_foreign_spans_lie_in_the_text_and_do_not_overlap(text, language):
     for start, end in foreign_spans(text, language):
         assert end_before <= start < end <= len(text)
         end_before = end
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Two and two", True),
+        ("我", True),
+        ("a + b", False),
+        ("$\\text{if so}$", False),
+        ("\u3164\u200b…", False),
+        ("", False),
+    ],
+)
+def test_single_letters_and_invisible_ones_are_no_words(text, words):
+    assert has_words(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("one $\\text{我们}$ two `слово` three", "我们 слово"),
+        ("$\\text{ if both are equal}$ and $5 \\text{ cm}$", " if both are equal"),
+        ("αβγ $αβγ$ 我们", ""),
+    ],
+)
+def test_prose_within_formulas_and_code_is_found(text, hidden):
+    assert hidden_prose(text) == hidden

@@ -322,3 +322,63 @@ def test_a_letter_with_the_text_of_another_option_is_neither(text):
 def test_an_option_may_begin_with_what_looks_like_a_letter():
     options = ["I. only", "II only", *"abcdefgh"]
     assert choice_of("I. only", options) == "A"
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The answer is 10.4, since a tenth was added.", "B"),
+        ("The answer is 10.4 because a tenth was added.", "B"),
+        ("The answer is 10. A tenth was added.", "A"),
+        ("The answer is 8!, as each order counts.", "D"),
+        ("The answer is 8, as each order counts.", "C"),
+        ("The answer is 8! It surprised me.", "D"),
+    ],
+)
+def test_a_point_within_a_number_and_a_factorial_end_no_sentence(text, letter):
+    assert extract_choice(problem(letter, ["10", "10.4", "8", "8!"]), text) == letter
+
+
+@pytest.mark.parametrize("text", ["The answer is 8!", "The answer is 8! It surprised me.", "The answer is **8**!"])
+def test_a_number_may_be_exclaimed(text):
+    assert extract_choice(problem("B", ["4", "8"]), text) == "B"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is not among the choices.",
+        "So the answer is not listed. However, we go on.",
+        "The correct answer is (not listed).",
+        "The answer is not in the list, so I stop here.",
+        "Hence our answer must be incorrect.",
+        "The closest option is Paris, but this is not an option.",
+        "The closest option is Paris, but this is also not among the choices.",
+        "However, option B is not the answer we are looking for.",
+        "There are six ways to choose a pair from it.",
+    ],
+)
+def test_a_text_that_says_that_no_option_fits_chooses_none(text):
+    assert grade(problem("B"), text) == Grade(False, None, "no_answer")
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("The answer is (A), (B), and (D).", "A, B, D"),
+        ("The answer is (A, C, D).", "A, C, D"),
+        ("The answer is A and B.", "A, B"),
+        ("The answer is (B) or (B).", "B"),
+        ("The answer is (A, B, Z).", None),
+    ],
+)
+def test_every_chosen_option_is_named(text, letters):
+    extracted = extract_choice(problem("B"), text)
+    assert extracted == letters if letters else extracted not in [*"ABCD"]
+
+
+@pytest.mark.parametrize(
+    "text", ["The answer we are looking for is B.", "The answer that we're looking for is (B).", "I choose a: B\nB"]
+)
+def test_the_answer_that_is_looked_for(text):
+    assert extract_choice(problem("B"), text) == "B"

@@ -496,3 +496,16 @@ def test_what_comes_after_but_and_signs_that_an_answer_begins_with(task, gold, t
 
 def test_what_is_only_denied_is_no_answer():
     assert extract_answer("The answer is not 12, which is too small, but it is close.") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer we are looking for is 42.", "42"),
+        ("42 is the answer we are looking for.", "42"),
+        ("The answer you were asked for is 42.", "42"),
+        ("So 17 is not the answer we are looking for.", None),
+    ],
+)
+def test_the_answer_that_is_looked_for(text, answer):
+    assert extract_answer(text) == answer

@@ -148,6 +148,7 @@ def fuzz(tmp_path, *options):
     return json.loads(done.stdout.splitlines()[-1].lstrip(".")), marker.exists()
 
 
+@pytest.mark.slow
 def test_no_answer_runs_anything(tmp_path):
     found, has_run = fuzz(tmp_path)
     assert found["tasks"] > 90

@@ -66,6 +66,28 @@ def test_the_model_card_tells_the_results_with_protocol_and_interval(make_run):
     assert "2.125 at the first step, 0.4321 at the last" in card
 
 
+def test_the_model_card_tells_ratings_and_counts_as_they_are(make_run, retell):
+    run = make_run()
+    [benchmark] = run.folder("eval").manifest["metrics"]["benchmarks"]
+    benchmark["student"]["figures"] = {
+        "tests_passed": {"value": 0.625, "interval_95": [0.5, 0.75]},
+        "problems_with_weak_tests": {"value": 3},
+        "rating_by_rank": {"value": 1612.4, "interval_95": [1488.2, 1733.0]},
+        "rating_contests": {"value": 10},
+        "rating_ahead_of": {"value": 0.7123},
+    }
+    retell(run, "eval", metrics={"benchmarks": [benchmark]})
+    card = push.dry_run(run).publications[0].card
+    for told in (
+        "tests passed 62.5 (50.0 to 75.0)\n",
+        "problems with weak tests 3\n",
+        "rating by rank 1612 (1488 to 1733)\n",
+        "rating contests 10\n",
+        "rating ahead of 71.2\n",
+    ):
+        assert f"held-out, this model: {told}" in card
+
+
 def test_the_cards_code_is_python(make_run):
     import ast
 
@@ -124,6 +146,45 @@ def test_a_whole_benchmark_of_the_hub_is_told_to_its_leaderboard_and_a_part_is_n
     assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
     assert entry["value"] == 44.5
     assert "95% interval 37.5 to 51.5" in entry["notes"]
+
+
+def test_several_benchmarks_have_a_file_each_under_the_task_that_the_hub_knows(make_run):
+    run = make_run(
+        benchmarks=("gpqa", "MMLU-Pro"),
+        eval={
+            "benchmarks": [
+                {"source": "hf:Idavidrein/gpqa", "config": "gpqa_diamond", "split": "train"},
+                {"source": "hf:TIGER-Lab/MMLU-Pro", "split": "test"},
+            ],
+            "sampling": {"max_tokens": 512},
+        },
+    )
+    files = [f for f in push.dry_run(run).publications[0].files if f.path.startswith(".eval_results")]
+    tasks = [yaml.safe_load(file.source)[0]["dataset"] for file in files]
+    assert [(one["id"], one["task_id"]) for one in tasks] == [
+        ("Idavidrein/gpqa", "diamond"),
+        ("TIGER-Lab/MMLU-Pro", "mmlu_pro"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"student": {"num_ungraded": 2, "bounds": [0.4, 0.6]}},
+        {"student": {"num_missing": 2, "bounds": [0.4, 0.6]}},
+        {"protocol": {"judge": "org/judge"}},
+    ],
+)
+def test_an_incomplete_score_and_a_judges_are_told_to_no_leaderboard(make_run, retell, change):
+    gsm8k = {"source": "hf:openai/gsm8k", "config": "main", "split": "test"}
+    run = make_run(benchmarks=("gsm8k",), eval={"benchmarks": [gsm8k], "sampling": {"max_tokens": 512}})
+    metrics = run.folder("eval").manifest["metrics"]
+    (row,) = metrics["benchmarks"]
+    retell(
+        run, "eval", metrics={"benchmarks": [{**row, **{key: {**row.get(key, {}), **change[key]} for key in change}}]}
+    )
+    files = [f.path for f in push.dry_run(run).publications[0].files]
+    assert not [path for path in files if path.startswith(".eval_results")]
 
 
 def test_an_empty_table_is_left_out_and_told(make_run, retell):

@@ -272,6 +272,7 @@ def test_what_a_gitignore_keeps_out_is_told(hub, make_run):
 # --- killed in the middle
 
 
+@pytest.mark.slow
 def test_a_push_that_was_killed_goes_on_and_nothing_half_is_ever_seen(hub, make_run, tmp_path):
     """In processes of their own: the first is killed as soon as the weights have arrived, before the commit."""
     run = make_run()

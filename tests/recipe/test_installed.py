@@ -7,21 +7,36 @@ from pathlib import Path
 
 import pytest
 
+from distill.core.thinking import opens_thinking
+from distill.estimates.rl_cost import trained_as
 from distill.estimates.training_layouts import setting_of, smallest_layout
 from distill.estimates.training_report import known_shape
+from distill.grading.sandbox import sandbox_fails
 from distill.models.students import STUDENTS, find_student
+from distill.models.tokenizers import load_tokenizer, render_prompt, template_text
 from distill.recipe.copying import copy_recipe
 from distill.recipe.installed import installed_folder, installed_names, installed_path, notes_of
 from distill.recipe.loading import load_recipe, read_recipe
+from distill.recipe.sandbox import trained_programs
 from distill.recipe.steps import stage_of
+from distill.rewards.grader import RolloutGrader
+from distill.rewards.rollouts import Rollout
 from distill.runs.runner import run_recipe
-from distill.stages import contexts_of, generate
+from distill.stages import contexts_of, generate, rl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, describe_outputs
 
 NAMES = installed_names()
 R1 = ["qwen-1.5b", "qwen-7b", "llama-8b", "qwen-14b", "qwen-32b", "llama-70b"]
-MOST_GPUS = {"none": 0, "a CPU": 0, "one GPU of 24 GB": 1, "1 to 4 GPUs": 4, "1 to 32 GPUs": 32}
+MOST_GPUS = {
+    "none": 0,
+    "a CPU": 0,
+    "one GPU of 24 GB": 1,
+    "1 to 2 GPUs": 2,
+    "1 to 4 GPUs": 4,
+    "one node of eight GPUs": 8,
+    "1 to 32 GPUs": 32,
+}
 
 
 def notes(name):
@@ -62,17 +77,20 @@ def test_each_says_what_it_is_for_what_it_costs_and_what_to_expect(name):
 
 @pytest.mark.parametrize(("name", "student"), VARIANTS)
 def test_each_student_that_is_named_fits_the_recipe_and_the_gpus_that_are_named(name, student):
-    parts = [part for part in load_recipe(name, [], {"student": student}).parts if "sft" in part.stage_names]
-    config = next((part for part in parts if part.student == student), parts[0]).sft
+    parts = [part for part in load_recipe(name, [], {"student": student}).parts if part.making_stage]
+    part = next((part for part in parts if part.student == student), parts[0])
+    trained = ([part.sft] if part.trains else []) + ([trained_as(part.rl)] if part.rl else [])
+    assert trained
     most = next(num for words, num in MOST_GPUS.items() if words in notes(name).cost_class)
     if most == 0:
         return
     gib = 24 if "24 GB" in notes(name).cost_class else 80
     shape, context = known_shape(find_student(student))
-    setting = setting_of(config, min(config.max_length, context), most)
-    choice = smallest_layout(shape, setting, config.batch_size, gib)
-    assert choice is not None
-    assert choice.num_gpus <= most
+    for config in trained:
+        setting = setting_of(config, min(config.max_length, context), most)
+        choice = smallest_layout(shape, setting, config.batch_size, gib)
+        assert choice is not None
+        assert choice.num_gpus <= most
 
 
 @pytest.mark.parametrize(("name", "student"), [*VARIANTS, ("self-distill", "Qwen/Qwen2.5-1.5B-Instruct")])
@@ -88,7 +106,7 @@ def test_each_is_planned_before_anything_is_fetched(name, student, distill, monk
     code, out, err = distill("plan", name, "--student", student, *machine, "--json")
     assert code == 0, err
     stages = {stage_of(step) for step in json.loads(out)["stages"]}
-    assert {load_recipe(name).parts[0].traces_stage, "filter", "sft", "eval"} <= stages
+    assert {*load_recipe(name).parts[0].stage_names} <= stages | {"push"}
 
 
 @pytest.mark.parametrize(("name", "student"), LORA_VARIANTS)
@@ -133,10 +151,34 @@ ROWS = {
         "num_tokens": 20,
         "source": "OpenR1-Math",
     },
+    "DigitalLearningGmbH/MATH-lighteval": {
+        "problem": "What is ${i} + 5$?",
+        "level": "Level 1",
+        "type": "Algebra",
+        "solution": "Adding gives ${i} + 5 = \\boxed{{{sum}}}$.",
+    },
     "openai/gsm8k": {"question": "Ann has {i} figs and 5 nuts. How many?", "answer": "{i} + 5\n#### {sum}"},
-    "HuggingFaceH4/MATH-500": {"problem": "Find {i} times seven.", "answer": "{i}7", "unique_id": "t/{i}"},
-    "HuggingFaceH4/aime_2024": {"problem": "Find {i} to the fifth.", "answer": "{i}5"},
+    "HuggingFaceH4/MATH-500": {
+        "problem": "Find {i} times seven.",
+        "answer": "{i}7",
+        "unique_id": "t/{i}",
+        "subject": "Algebra",
+    },
+    "google-research-datasets/mbpp": {
+        "text": "Write a function plus_{i} that adds {i} to a number.",
+        "code": "def plus_{i}(number):\n    return number + {i}",
+        "task_id": "{i}",
+        "test_list": ["assert plus_{i}(5) == {sum}", "assert plus_{i}(0) == {i}"],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    },
+    "HuggingFaceH4/aime_2024": {"problem": "Find {i} to the fifth.", "answer": "{i}5", "id": "{i}"},
 }
+
+
+def rl_of(recipe):
+    """`rl:` of the recipe, or of the first of its rounds that has one."""
+    return next((part.rl for part in recipe.parts if part.rl), None)
 
 
 def filled(value, i):
@@ -152,7 +194,7 @@ def local(tmp_path):
     """A function that gives `--set` options which put files like the data sets in their place."""
     files = {}
     for name, row in ROWS.items():
-        for split, numbers in (("train", range(3, 12)), ("test", range(20, 24))):
+        for split, numbers in (("train", range(3, 14)), ("test", range(20, 24))):
             files[name, split] = tmp_path / f"{name.rpartition('/')[2]}-{split}.jsonl"
             files[name, split].write_text("".join(json.dumps(filled(row, i)) + "\n" for i in numbers))
 
@@ -167,8 +209,11 @@ def local(tmp_path):
                 if source.source.startswith("hf:"):
                     path = files[source.source.removeprefix("hf:"), source.split]
                     found += [f"{key}.{number}.source=file:{path}", f"{key}.{number}.config=null"]
+                    found += [f"{key}.{number}.sha256=null"] if key == "eval.benchmarks" else []  # made-up rows
         if recipe.eval.held_out:
             found.append("eval.held_out=2")
+        if (config := rl_of(recipe)) is not None:
+            found += ["rl.prompts_per_step=4", f"rl.probe.problems={min(2, config.probe.problems)}"]
         if any(source.source.startswith("gym:") for source in recipe.problems):
             found.append("problems.0.limit=9")
         return found
@@ -176,9 +221,19 @@ def local(tmp_path):
     return options
 
 
-@pytest.mark.parametrize("name", NAMES)
+MAKING_ROWS = [name for name in NAMES if load_recipe(name).parts[0].has_traces]
+REINFORCING = [name for name in NAMES if rl_of(load_recipe(name))]
+
+
+def test_every_recipe_has_a_dry_run():
+    assert {*MAKING_ROWS, *REINFORCING} == {*NAMES}
+
+
+@pytest.mark.parametrize("name", MAKING_ROWS)
 def test_a_dry_run_samples_filters_and_keeps(name, local, tmp_path, fake_engine, smollm2):
     """Sources, columns, templates, grading and filter for real; a list of answers stands in for the teacher."""
+    if trained_programs(load_recipe(name).parts[0]) and sandbox_fails() is not None:
+        pytest.skip("needs a sandbox for programs")
     model = str(smollm2.path)
     options = [*local(load_recipe(name)), "filter.compute.workers=1"]
     recipe = load_recipe(name, options, {"student": model})
@@ -199,14 +254,40 @@ def test_a_dry_run_samples_filters_and_keeps(name, local, tmp_path, fake_engine,
     assert all(len(questions) >= 2 for questions in problems.values())
 
 
+@pytest.mark.parametrize("name", REINFORCING)
+def test_a_dry_run_rewards_what_is_right(name, local, tmp_path, smollm2):
+    """Sources, templates, graders and rewards for real; a right and a wrong answer stand in for the policy's."""
+    model = str(smollm2.path)
+    options = local(load_recipe(name))
+    options += [f"rl.teachers=[{model}]"] if rl_of(load_recipe(name)).teachers else []
+    recipe = load_recipe(name, options, {"student": model})
+    run = next(run for run in contexts_of(recipe, tmp_path / name) if run.recipe.rl)
+    rl.prepare(run, lambda: True)
+    problems = rl.problems_of(run)
+    assert len(problems) >= 5
+    config = run.recipe.rl
+    template = template_text("r1-zero") if config.prompt_format == "r1-zero" else None
+    tokenizer = load_tokenizer(smollm2.path, None, None, template)
+    opened = opens_thinking(render_prompt(tokenizer, problems[0].prompt))
+    with RolloutGrader(config.reward, config.max_tokens, workers=1) as grader:
+        for problem in problems:
+            said = "One number, then the other.\n</think>\n\nThe answer is \\boxed{%s}."
+            texts = [("" if opened else "<think>\n") + said % answer for answer in (problem.answer, "-98765")]
+            rollouts = [Rollout(problem, text, "stop", opened, ()) for text in texts]
+            good, bad = grader.scores([rollouts])[0]
+            assert good.total > bad.total, problem
+
+
 def sample(run, fake_engine):
     """The generate stage, each problem answered rightly by whoever reads its sum."""
     answers = {p.id: p.answer for p in run.problem_sets.train}
+    of_code = any(problem.task == "code" for problem in run.problem_sets.train)
+    form = "\n```python\n{0}\n```" if of_code else "\\boxed{{{0}}}."
 
     class Solver(fake_engine):
         def step(self):
             # The second sample is wrong, so that no problem is too easy.
-            said = "<think>\nOne number, then the other: {0}.\n</think>\n\nThe answer is \\boxed{{{0}}}."
+            said = f"<think>\nOne number, then the other: {{0}}.\n</think>\n\nThe answer is {form}"
             return [
                 replace(one, text=said.format(answers[one.key[0]] if one.key[1] != 1 else "0"))
                 for one in super().step()

@@ -510,3 +510,14 @@ def test_where_no_length_is_limited_the_teachers_tokens_count(filtered):
     summary = read_json(run_dir / "summary.json")
     assert summary["filter"]["tokens_counted_by"] == "teacher"
     assert summary["filter"]["num_kept_tokens"] == pq.read_table(shards(run_dir)[0])["num_completion_tokens"][0].as_py()
+
+
+def test_what_other_models_are_measured_does_not_concern_the_student(tmp_path):
+    measured = {"benchmarks": [{"source": f"file:{tmp_path}/made.jsonl"}], "sampling": {"max_tokens": 64}}
+    before = imported(tmp_path, eval=measured)
+    after = imported(tmp_path, eval={**measured, "models": ["org/other"]})
+    manifest = {"stage": "eval", "recipe": before.model_dump(mode="json")}
+    assert changed_settings(after, "eval", manifest) == {}
+    assert changed_settings(after, "measure", manifest | {"stage": "measure"}).keys() == {"eval.models"}
+    longer = imported(tmp_path, eval={**measured, "sampling": {"max_tokens": 65}})
+    assert "eval.sampling.max_tokens" in changed_settings(longer, "eval", manifest)

@@ -457,7 +457,7 @@ def test_what_is_accepted_goes_through_json_unchanged(source, sft):
 
 
 def test_columns_are_left_to_the_data_unless_they_are_named():
-    assert ProblemSource(source="file:x.jsonl").columns.model_dump(exclude_none=True) == {}
+    assert ProblemSource(source="file:x.jsonl").columns.model_dump(exclude_defaults=True) == {}
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,20 @@ def test_a_hub_that_cannot_be_reached_is_told(hub, theirs, monkeypatch):
         ({"student": "/home/me/private-model"}, "may only name models of the Hub"),
         ({"student": "./x/y"}, "may only name models of the Hub"),
         ({"generate": {"teacher": "~/models/private"}}, "may only name models of the Hub"),
+        (
+            {"eval": {"models": ["org/m", "/home/me/private-model"], "held_out": 1}},
+            "eval.models.1 is '/home/me/private",
+        ),
+        ({"eval": {"models": ["./x"], "held_out": 1}}, "Use one of yours with --set eval.models.0=…"),
+        ({"eval": {"benchmarks": [{"suite": f"file:{SECRET_FILE}"}]}}, "outside its own repository"),
+        (
+            {"eval": {"benchmarks": [{"suite": "gsm8k", "judge_template": f"file:{SECRET_FILE}"}]}},
+            "outside its own repository",
+        ),
+        (
+            {"eval": {"benchmarks": [{"suite": "arena-hard-0.1", "baseline": {"source": f"file:{SECRET_FILE}"}}]}},
+            "outside its own repository",
+        ),
     ],
 )
 def test_a_recipe_from_outside_reaches_only_its_own_files(git_repo, theirs, change, says):

@@ -48,6 +48,21 @@ def test_an_editor_would_mark_a_mistake(change, says):
     assert any(says in message for message in messages), messages
 
 
+def test_a_benchmark_is_a_suite_by_name_or_by_key_or_a_source():
+    for entry in ("gsm8k", {"suite": "gsm8k"}, {"suite": "gsm8k", "limit": 3}, {"source": "gym:chain_sum"}):
+        SCHEMA.validate(MINIMAL | {"eval": {"benchmarks": [entry]}})
+    for entry in ("", 3, {}, {"limit": 3}, {"suite": "gsm8k", "limt": 3}):
+        assert not SCHEMA.is_valid(MINIMAL | {"eval": {"benchmarks": [entry]}}), entry
+
+
+def test_a_recipe_that_only_measures_has_no_student():
+    measures = {"name": "a", "eval": {"models": ["org/m"], "benchmarks": ["gsm8k"]}}
+    SCHEMA.validate(measures)
+    for change in ({"eval": {"benchmarks": ["gsm8k"]}}, {"eval": None}, {"generate": {"teacher": "org/t"}}):
+        messages = [error.message for error in SCHEMA.iter_errors(measures | change)]
+        assert "'student' is a required property" in messages
+
+
 def test_what_a_parent_has_need_not_be_said_again_except_in_lists():
     SCHEMA.validate({"extends": "r1", "generate": {"samples_per_problem": 2}, "push": {"private": False}})
     assert not SCHEMA.is_valid({"extends": "r1", "problems": [{"limit": 2}]})

@@ -183,7 +183,7 @@ def test_a_folder_is_told_to_name_the_recipe_in_it(tmp_path):
 def test_a_mistyped_name_gets_a_suggestion(name, meant):
     message = refusal(name)
     assert f"Did you mean {meant!r}?" in message
-    assert "Installed: quickstart, gsm8k" in message
+    assert "Installed: quickstart, code-mbpp, grpo-gsm8k, gsm8k" in message
 
 
 def test_a_file_without_suffix_is_found_where_no_recipe_is_called_so(tmp_path, theirs, monkeypatch):

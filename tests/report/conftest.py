@@ -14,16 +14,20 @@ import pytest
 from distill.core.provenance import hardware, package_versions
 from distill.core.records import Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
+from distill.evaluation.answers import Answers
+from distill.evaluation.measured_sets import EXTRACTION, INTERVAL, MeasuredSet, problems_hash, write_sets
+from distill.evaluation.scoring import score_set
 from distill.filters.funnel import Funnel
-from distill.models.hub import Model
 from distill.recipe.model import Recipe
 from distill.report import gather_run, render_report
 from distill.report.compare import compare_runs, render_comparison
+from distill.report.pairs import SideBySide
 from distill.results.eval import Protocol
+from distill.results.measure import MeasureMetrics, ModelsOnBenchmark
 from distill.runs.results import write_summary
 from distill.stages import RunContext, filter
-from distill.stages.eval import Graded, compare
-from distill.storage.files import write_jsonl
+from distill.stages.eval import compare
+from distill.storage.files import read_json, write_json, write_jsonl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.ledger import Ledger
 from distill.storage.run_folder import Manifest, Summary, describe_outputs, only_writer
@@ -43,7 +47,8 @@ ARGUMENTS = [
 ]
 DESK = {"width": 1280, "height": 900}
 
-PROTOCOL = {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_tokens": 192, "engine": "vllm 0.31.0"}
+SAMPLING = {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "max_tokens": 192}
+ENGINE = {"name": "vllm", "version": "0.31.0"}
 
 
 def recipe_of(name: str, **sections: Any) -> Recipe:
@@ -187,38 +192,133 @@ class RunMaker:
 
     def eval(
         self,
-        problems: Sequence[Problem],
+        problems: Sequence[Problem] | dict[str, Sequence[Problem]],
         base: Sequence[Trace],
         student: Sequence[Trace],
-        right: Callable[[Trace], bool],
+        right: Callable[[Trace], bool | None],
+        hit: Sequence[str] = (),
+        **fields: Any,
     ) -> None:
-        folder = self.folder / "eval"
-        folder.mkdir(parents=True)
-        write_jsonl(folder / "problems.jsonl", (problem.to_json() for problem in problems))
-        graded = {}
-        for role, traces in (("base", base), ("student", student)):
-            with Ledger(folder / role / "ledger.jsonl") as ledger:
-                ledger.append(traces)
-            traces = sorted(traces, key=lambda trace: trace.key)
-            verdicts = [
-                Verdict(t.problem_id, t.sample_index, right(t), t.content[-9:].strip("\\boxed{}."), ()) for t in traces
-            ]
-            write_jsonl(folder / role / "verdicts.jsonl", (verdict.to_json() for verdict in verdicts))
-            graded[role] = Graded(Model(f"org/{role}", Path(), "r"), list(traces), verdicts)
-        protocol = Protocol(
-            samples_per_problem=1,
-            **PROTOCOL,
-            extraction="last boxed",
-            interval="95%, percentile bootstrap over problems, 10,000 resamples",
+        """Evaluate both models; `fields` are those of the benchmarks (`canary`, `samples_per_problem`, …)."""
+        sets, by_id = self.ask("eval", problems, **fields)
+        graded = {
+            role: self.answers("eval", role, traces, right) for role, traces in (("base", base), ("student", student))
+        }
+        engines = {"base": ENGINE, "student": ENGINE}
+        found = dict.fromkeys(hit, "exact: the same question")
+        metrics = compare(graded["base"], graded["student"], sets, by_id, 7, engines, found)
+        outputs = {"problems.jsonl": len(by_id), "benchmarks.jsonl": len(sets)}
+        self.complete(
+            "eval", Summary(metrics.to_json(), outputs), {"version": 4, "seed": 7, "base": "org/student"}, 40.0
         )
-        metrics = compare(graded["base"], graded["student"], {"held-out": list(problems)}, 7, protocol, {})
-        self.complete("eval", Summary(metrics.to_json(), {}), {"version": 2, "seed": 7, "base": "org/student"}, 40.0)
+
+    def measure(
+        self,
+        problems: Sequence[Problem] | dict[str, Sequence[Problem]],
+        models: dict[str, Sequence[Trace]],
+        right: Callable[[Trace], bool | None],
+        **fields: Any,
+    ) -> None:
+        """Evaluate any models."""
+        sets, by_id = self.ask("measure", problems, **fields)
+        graded = {role: self.answers("measure", role, traces, right) for role, traces in models.items()}
+        found = [
+            ModelsOnBenchmark(
+                name=one.name,
+                protocol=one.protocol,
+                models={role: score_set(one, own.of(one.problems), by_id, 7) for role, own in graded.items()},
+            )
+            for one in sets
+        ]
+        metrics = MeasureMetrics(benchmarks=found, engine=dict.fromkeys(models, ENGINE))
+        identity = {"version": 1, "models": {role: f"org/{role}@r" for role in models}}
+        outputs = {"problems.jsonl": len(by_id), "benchmarks.jsonl": len(sets)}
+        self.complete("measure", Summary(metrics.to_json(), outputs), identity, 30.0)
+
+    def ask(
+        self, stage: str, problems: Sequence[Problem] | dict[str, Sequence[Problem]], **fields: Any
+    ) -> tuple[list[MeasuredSet], dict[str, Problem]]:
+        """Write what is asked."""
+        folder = self.folder / stage
+        folder.mkdir(parents=True)
+        given = problems if isinstance(problems, dict) else {"held-out": problems}
+        by_id = {problem.id: problem for some in given.values() for problem in some}
+        write_jsonl(folder / "problems.jsonl", (problem.to_json() for problem in by_id.values()))
+        sets = [measured_set(name, some, **fields) for name, some in given.items()]
+        write_sets(folder / "benchmarks.jsonl", sets)
+        return sets, by_id
+
+    def answers(self, stage: str, role: str, traces: Sequence[Trace], right: Callable[[Trace], bool | None]) -> Answers:
+        """Write a model's answers and verdicts."""
+        folder = self.folder / stage / role
+        with Ledger(folder / "ledger.jsonl") as ledger:
+            ledger.append(traces)
+        traces = sorted(traces, key=lambda trace: trace.key)
+        verdicts = [
+            Verdict(t.problem_id, t.sample_index, None, None, ("error",))
+            if t.finish_reason == "error"
+            else Verdict(t.problem_id, t.sample_index, right(t), t.content[-9:].strip("\\boxed{}."), ())
+            for t in traces
+        ]
+        write_jsonl(folder / "verdicts.jsonl", (verdict.to_json() for verdict in verdicts))
+        return Answers(f"org/{role}", traces, verdicts)
 
     def summarise(self) -> dict[str, Any]:
         """What the runner writes after each stage."""
         summary = write_summary(self.run)
         (self.folder / "report.html").write_text(render_report(gather_run(self.folder)))
         return summary
+
+
+def measured_set(name: str, problems: Sequence[Problem], **fields: Any) -> MeasuredSet:
+    """A benchmark with its protocol and its hash."""
+    k = fields.get("samples_per_problem", 1)
+    protocol = Protocol(
+        suite=name,
+        problems_sha256=problems_hash(problems),
+        metric=fields.get("metric", "pass@1"),
+        grader="math, version 1",
+        samples_per_problem=k,
+        **{**SAMPLING, **fields.pop("sampling", {})},
+        extraction=EXTRACTION,
+        interval=INTERVAL,
+        **fields.pop("protocol", {}),
+    )
+    others = {"metric": "pass@1", "canary": False, "style_control": False, "judge_template": None, "adaptive": None}
+    return MeasuredSet(
+        name=name,
+        problems=[problem.id for problem in problems],
+        sampling={key: getattr(protocol, key) for key in SAMPLING},
+        protocol=protocol.with_hash(),
+        **{**others, "samples_per_problem": k, **fields},
+    )
+
+
+def as_old_run(folder: Path, **protocol: Any) -> None:
+    """Make a run's evaluation one of a version that recorded no protocol for each benchmark."""
+    (folder / "eval" / "benchmarks.jsonl").unlink()
+    path = folder / "eval" / "manifest.json"
+    manifest = read_json(path)
+    metrics = manifest["metrics"]
+    del manifest["outputs"]["benchmarks.jsonl"]
+    for row in metrics["benchmarks"]:
+        del row["protocol"]
+        for role in ("base", "student"):
+            row[role] = {key: row[role][key] for key in OLD_KEYS}
+    metrics["protocol"] |= {"samples_per_problem": 1, **protocol}
+    write_json(path, manifest)
+
+
+OLD_KEYS = (
+    "model",
+    "num_problems",
+    "samples_per_problem",
+    "pass_at_1",
+    "interval_95",
+    "truncated_share",
+    "num_ungraded",
+    "mean_completion_tokens",
+)
 
 
 THOUGHTS = (
@@ -261,11 +361,95 @@ def sums_run(runs: Path, name: str = "sums", num: int = 24, skill: int = 3, **se
     return maker
 
 
+def secret_problems(benchmark: str, num: int) -> list[Problem]:
+    """Problems whose question holds SECRETQUESTION; `answer_to` gives an answer with SECRETANSWER."""
+    asked = "SECRETQUESTION of {a}: how much is it with {b}?"
+    problems = [sum_problem(i, 5, question=asked) for i in range(num)]
+    return [
+        replace(one, id=f"{benchmark}/{i:03d}", metadata={"group": "odd" if i % 2 else "even"})
+        for i, one in enumerate(problems)
+    ]
+
+
+def answer_to(problem: Problem, right: bool | None, sample: int = 0, tokens: int = 900) -> Trace:
+    """An answer that is graded as told; `None`: a failed sample."""
+    if right is None:
+        return replace(trace_of(problem, sample, "", "error"), error="out of memory")
+    text = f"<think>\nSECRETANSWER\n</think>\n\nSECRETANSWER: \\boxed{{{problem.answer if right else 'no'}}}"
+    return trace_of(problem, sample, text, tokens=tokens)
+
+
+def is_right(trace: Trace) -> bool:
+    return not trace.text.endswith("{no}")
+
+
+@pytest.fixture
+def make_bench_run(tmp_path: Path) -> Callable[..., RunMaker]:
+    """A function that makes a run with an evaluation on benchmarks alone; the base is always wrong."""
+
+    def make(
+        name: str, benchmarks: dict[str, int], right: Callable[[int], bool | None] = lambda i: True, **fields: Any
+    ) -> RunMaker:
+        maker = RunMaker(recipe_of(name), tmp_path / "runs")
+        asked = {benchmark: secret_problems(benchmark, num) for benchmark, num in benchmarks.items()}
+        numbered = [(i, problem) for some in asked.values() for i, problem in enumerate(some)]
+        k = fields.get("samples_per_problem", 1)
+        base = [answer_to(problem, False, sample) for _, problem in numbered for sample in range(k)]
+        student = [answer_to(problem, right(i), sample) for i, problem in numbered for sample in range(k)]
+        maker.eval(asked, base, student, is_right, **fields)
+        maker.summarise()
+        return maker
+
+    return make
+
+
+def measured_run(
+    runs: Path,
+    models: dict[str, Callable[[int], Sequence[bool | None]]],
+    benchmarks: dict[str, int],
+    name: str,
+    **fields: Any,
+) -> RunMaker:
+    """A run that only measures: model -> function from a problem's number to its samples."""
+    asked = {key: secret_problems(key, num) for key, num in benchmarks.items()}
+    section = {"models": [f"org/{role}" for role in models], "benchmarks": [*asked]}
+    maker = RunMaker(Recipe.model_validate({"name": name, "eval": section}), runs)
+    numbered = [(i, problem) for some in asked.values() for i, problem in enumerate(some)]
+    answers = {
+        role: [answer_to(problem, one, s, 900 << s) for i, problem in numbered for s, one in enumerate(signs(i))]
+        for role, signs in models.items()
+    }
+    k = max(len(signs(0)) for signs in models.values())
+    maker.measure(asked, answers, is_right, samples_per_problem=k, **fields)
+    maker.summarise()
+    return maker
+
+
+@pytest.fixture
+def make_measured_run(tmp_path: Path) -> Callable[..., RunMaker]:
+    """A function that makes a run that only measures, on eight problems of gsm8k."""
+
+    def make(
+        models: dict[str, Any], benchmarks: dict[str, int] | None = None, name: str = "measured", **fields: Any
+    ) -> RunMaker:
+        return measured_run(tmp_path / "runs", models, benchmarks or {"gsm8k": 8}, name, **fields)
+
+    return make
+
+
 @pytest.fixture
 def kit() -> SimpleNamespace:
     """What runs are made from by hand."""
     return SimpleNamespace(
-        RunMaker=RunMaker, recipe_of=recipe_of, trace_of=trace_of, sum_problem=sum_problem, big_run=big_run
+        RunMaker=RunMaker,
+        recipe_of=recipe_of,
+        trace_of=trace_of,
+        sum_problem=sum_problem,
+        big_run=big_run,
+        as_old_run=as_old_run,
+        secret_problems=secret_problems,
+        answer_to=answer_to,
+        is_right=is_right,
     )
 
 
@@ -359,12 +543,24 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def pages(finished_runs, tmp_path_factory):
-    """Addresses of the page of one run and of the page of two."""
+    """Addresses of pages: `whole` of one run, `one` the same without its answers, so that the only browser is that of
+    traces, `two` of two runs, and `three` of a run that measures three models.
+    """
     folder = tmp_path_factory.mktemp("pages")
     one, other = gather_run(finished_runs("a", {})), gather_run(finished_runs("b", {"skill": 4}))
-    (folder / "one.html").write_text(render_report(one))
+    (folder / "whole.html").write_text(render_report(one))
+    (folder / "one.html").write_text(render_report(replace(one, answers=SideBySide())))
     (folder / "two.html").write_text(render_comparison(one, other, compare_runs(one, other)))
-    return {name: (folder / f"{name}.html").as_uri() for name in ("one", "two")}
+    maker = measured_run(folder, THREE, {"gsm8k": 30, "gpqa-diamond": 4}, "three", sampling={"max_tokens": 8192})
+    (folder / "three.html").write_text(render_report(gather_run(maker.folder)))
+    return {name: (folder / f"{name}.html").as_uri() for name in ("whole", "one", "two", "three")}
+
+
+THREE = {
+    "one": lambda i: [i % 3 == 0, i % 3 == 0],
+    "two": lambda i: [i % 2 == 0, True],
+    "three": lambda i: [True, None if i == 1 else True],
+}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from distill.errors import UserError
 from distill.report import gather_run, render_report
-from distill.report.questions import MAX_QUESTIONS
+from distill.report.pairs import MAX_ITEMS
 from distill.storage.files import read_json
 from distill.storage.ledger import Ledger
 
@@ -39,8 +39,9 @@ def test_a_finished_run_is_read_whole(make_sums_run):
     assert sum(row["num_traces"] for row in facts["languages"].values()) == 96
     assert facts["lineage"]["generate"]["inputs"]["teacher_revision"] == "f48baf8b"
     difference = facts["stages"]["eval"]["difference"]
-    gained = [question for question in run.questions if question.is_gained]
-    assert (len(gained), len(run.questions) - len(gained)) == (difference["num_gained"], difference["num_lost"])
+    scores = [[tally.score for tally in pair.tallies] for pair in run.answers.pairs]
+    num_gained, num_lost = (sum(one < other for one, other in scores), sum(one > other for one, other in scores))
+    assert (num_gained, num_lost) == (difference["num_gained"], difference["num_lost"])
     assert json.loads(json.dumps(facts)) == facts
 
 
@@ -62,10 +63,15 @@ def test_traces_have_their_verdict_and_what_the_filter_saw_is_marked(make_sums_r
 
 
 def test_an_answer_of_each_model_shows_the_difference(make_sums_run):
-    for question in gather_run(make_sums_run().folder).questions:
-        base, student = question.answers
-        assert (base.is_right, student.is_right) == ((False, True) if question.is_gained else (True, False))
-        assert question.problem["answer"] in (student if question.is_gained else base).text.parts[0][1]
+    found = gather_run(make_sums_run().folder).answers
+    assert (found.names, found.num_all) == (["Base", "Student"], 20)
+    for pair in found.pairs:
+        base, student = (side[0] for side in pair.sides)
+        assert (base.facts["correct"], student.facts["correct"]) == tuple(tally.score == 1 for tally in pair.tallies)
+        for card in (base, student):
+            assert (pair.problem["answer"] in card.text.parts[0][1]) is card.facts["correct"]
+    differs = [pair.tallies[0].score != pair.tallies[1].score for pair in found.pairs]
+    assert differs == sorted(differs, reverse=True)
 
 
 def test_a_run_that_was_killed_while_sampling_is_read_from_its_ledger(kit, tmp_path):
@@ -127,7 +133,8 @@ def test_what_was_removed_to_save_space_is_not_missed(make_sums_run):
     shutil.rmtree(folder / "eval" / "base")
     (folder / "generate" / "problems.jsonl").unlink()
     run = gather_run(folder)
-    assert (run.cards, run.questions, run.facts["lengths"]) == ([], [], {})
+    assert (run.cards, run.facts["lengths"]) == ([], {})
+    assert [[len(side) for side in pair.sides] for pair in run.answers.pairs] == [[0, 1]] * 20
     assert "No traces to show yet." in render_report(run)
 
 
@@ -150,18 +157,23 @@ def test_paths_and_secrets_of_this_machine_stay_here(make_sums_run, monkeypatch)
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_questions_gained_and_lost_are_all_there_in_a_large_evaluation(kit, tmp_path):
+def test_a_large_evaluation_makes_a_small_page_with_what_differs_first(kit, tmp_path):
     maker = kit.RunMaker(kit.recipe_of("wide"), tmp_path)
-    problems = [
-        kit.sum_problem(i % 999, i // 999, question=f"Nr. {i}: " + "{a} + {b}") for i in range(MAX_QUESTIONS - 1)
-    ]
+    num = MAX_ITEMS + 500
+    problems = [kit.sum_problem(i % 999, i // 999, question=f"Nr. {i}: " + "{a} + {b}") for i in range(num)]
     long = "<think>\n" + "so I add one more " * 1_000 + "\n</think>\n\n"
     base = [kit.trace_of(p, 0, f"{long}\\boxed{{no}}") for p in problems]
-    student = [kit.trace_of(p, 0, f"{long}\\boxed{{yes}}") for p in problems]
+    student = [kit.trace_of(p, 0, f"{long}\\boxed{{{'no' if i % 4 else 'yes'}}}") for i, p in enumerate(problems)]
     maker.eval(problems, base, student, lambda trace: "yes" in trace.content)
-    html = render_report(gather_run(maker.folder))
-    assert html.count('<details class="question">') == MAX_QUESTIONS - 1
+    run = gather_run(maker.folder)
+    assert (len(run.answers.pairs), run.answers.num_all) == (MAX_ITEMS, num)
+    html = render_report(run)
     assert len(html.encode()) < 5_000_000
+    pairs = shown(run)["answers"]["pairs"]
+    assert f"{len(pairs):,} of {num:,} questions" in html
+    gained = [pair["tallies"][1][0] > pair["tallies"][0][0] for pair in pairs]
+    assert gained == sorted(gained, reverse=True)
+    assert 200 < len(pairs) < num
 
 
 @pytest.mark.long

@@ -36,7 +36,7 @@ def test_without_javascript_the_links_wrap(open_page, pages):
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
-@pytest.mark.parametrize("name", ["one", "two"])
+@pytest.mark.parametrize("name", ["one", "two", "three"])
 def test_whatever_is_touched_is_large_enough(open_page, pages, name):
     page = open_page(pages[name], PHONE, has_touch=True)
 
@@ -58,12 +58,12 @@ def test_whatever_is_touched_is_large_enough(open_page, pages, name):
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-@pytest.mark.parametrize("name", ["one", "two"])
+@pytest.mark.parametrize("name", ["one", "two", "three", "whole"])
 def test_no_width_scrolls_sideways(open_page, pages, name, width):
     page = open_page(pages[name], {"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.locator(".list a").first.click()
-    page.locator(".reader h3").wait_for(state="visible")
+    page.locator(".reader h3").first.wait_for(state="visible")
     for folded in page.locator("details:not([open]) > summary").all():
         if folded.is_visible():
             folded.click()

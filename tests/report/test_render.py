@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from distill.core.records import REASONS, Problem
+from distill.core.records import REASONS, Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.report import Run, render_report
-from distill.report.cards import filtered_card
+from distill.report.cards import answer_card, filtered_card
 from distill.report.outcomes import Outcome, TraceLocation
-from distill.report.passage import passage
-from distill.report.questions import Answer, Question
+from distill.report.pairs import Pair, SideBySide, Tally
 from distill.report.render import MAX_BYTES
 
 BASE = {"pass_at_1": 0.0, "interval_95": [0.0, 0.0], "truncated_share": 0.02, "num_problems": 200, "num_ungraded": 0}
@@ -111,7 +110,7 @@ def card(text=TEXT, reasons=(), correct=True, problem=PROBLEM, **row):
     return filtered_card(outcome, about | row, lambda question: "en")
 
 
-def run_of(summary=SUMMARY, funnel=FUNNEL, cards=(), questions=(), **facts):
+def run_of(summary=SUMMARY, funnel=FUNNEL, cards=(), pairs=(), **facts):
     stages = {
         name: stage
         for name in ("generate", "filter", "sft", "eval", "push")
@@ -128,7 +127,8 @@ def run_of(summary=SUMMARY, funnel=FUNNEL, cards=(), questions=(), **facts):
         "state": "complete",
         **facts,
     }
-    return Run(Path("runs/quickstart"), made, list(cards), len(cards), list(questions))
+    answers = SideBySide(["Base", "Student"], list(pairs), len(pairs))
+    return Run(Path("runs/quickstart"), made, list(cards), len(cards), answers)
 
 
 def page(summary=SUMMARY, funnel=FUNNEL, cards=(), **more) -> Page:
@@ -182,6 +182,7 @@ def test_scores_of_several_benchmarks_follow_the_one_over_all():
     rows = [{"name": name, "base": BASE, "student": STUDENT} for name in ("math500", "aime24")]
     text = page(changed("eval", benchmarks=rows)).text
     assert "of 200 problems from 2 benchmarks" in text
+    assert text.index("All benchmarks Base") < text.index("math500 Base") < text.index("aime24 Base")
     assert text.index("All benchmarks ·") < text.index("math500 ·") < text.index("aime24 ·")
 
 
@@ -195,7 +196,7 @@ def test_numbers_of_every_stage_are_on_the_page():
         "ran into the token limit in 10, and failed with an error in 0",
         "Tokens 21,000",
         "Training loss, from 2.125 to 0.4125",
-        "Student 43.5% 36.5 to 50.5% 0.5% 0",
+        "Student 43.5% 36.5 to 50.5% 200 – 0.5% – –",
         "better than the base on 87 problems (gained) and worse on 3 (lost)",
         "temperature 0.6",
         "2 min 00 s 2.9 GiB",
@@ -216,7 +217,7 @@ def test_the_funnel_names_each_reason_with_count_share_and_explanation():
 def test_charts_are_described_in_words():
     charts = page().charts()
     assert "Training loss from 2.125 at step 1 to 0.4125 at step 3" in charts
-    assert any("student 43.5%, 95% interval 36.5 to 50.5%" in chart for chart in charts)
+    assert any("Student 43.5%, 95% interval 36.5 to 50.5%" in chart for chart in charts)
 
 
 def test_losses_that_are_not_finite_are_counted_and_not_drawn():
@@ -318,41 +319,41 @@ def test_where_it_comes_from_is_told():
     assert "recipe.lock.yaml" in text
 
 
-def question(text="<think>I count.</think>It is 7.", is_right=(False, True), asked="What is 3 + 4?"):
+def pair(text="<think>I count.</think>It is 7.", is_right=(False, True), asked="What is 3 + 4?", place=1):
     split = split_reasoning(text)
-    answers = [
-        Answer(int(right), 1, right, "7", passage(split.reasoning), passage(split.content), "stop")
-        for right in is_right
+    problem = Problem(f"q{place}", [{"role": "user", "content": asked}], "7", "math", "held-out")
+    trace = Trace(problem.id, 0, "org/m", "r", text, split.reasoning, split.content, "stop", 5, 9, 1)
+    cards = [answer_card(trace, Verdict(problem.id, 0, right, "7"), problem) for right in is_right]
+    return Pair("held-out", tuple([card] for card in cards), tuple(Tally(float(r), int(r), 1, 0) for r in is_right))
+
+
+def test_answers_of_both_models_to_a_question_are_there_to_read():
+    lost = pair("<think>Hm.</think>Is it 9?", is_right=(True, False), place=2)
+    shown = page(pairs=[pair(), lost])
+    assert "2 of 2 questions: those on which Base and Student differ first" in shown.text
+    found = shown.payload["answers"]
+    assert found["names"] == ["Base", "Student"]
+    assert [one["tallies"] for one in found["pairs"]] == [
+        [[0.0, 0, 1, 0], [1.0, 1, 1, 0]],
+        [[1.0, 1, 1, 0], [0.0, 0, 1, 0]],
     ]
-    problem = {"id": "q1", "source": "held-out", "question": asked, "answer": "7"}
-    return Question(problem, tuple(answers))
-
-
-def test_questions_gained_and_lost_have_both_answers_to_read():
-    lost = question("<think>Hm.</think>Is it 9?", is_right=(True, False))
-    text = page(questions=[question(), lost]).text
-    assert (
-        text.index("87 gained, 1 of them")
-        < text.index("It is 7.")
-        < text.index("3 lost, 1 of them")
-        < text.index("Is it 9?")
-    )
-    assert text.count("What is 3 + 4?") == 4
-    assert "Base wrong Answered 7 Thinking, 50% of the text I count. It is 7. Student right" in text
+    assert [[side[0]["text"] for side in one["sides"]] for one in found["pairs"]] == [
+        [["It is 7."]] * 2,
+        [["Is it 9?"]] * 2,
+    ]
+    assert [one["question"] for one in found["problems"]] == ["What is 3 + 4?"] * 2
 
 
 @pytest.mark.parametrize("letter", ["a", "字", "'"], ids=["ascii", "chinese", "escaped"])
-def test_however_many_questions_have_changed_the_page_stays_small_and_says_what_it_shows(letter):
+def test_however_many_answers_there_are_the_page_stays_small_and_says_what_it_shows(letter):
     given = {"text": f"<think>{letter * 3_000}</think>{letter * 3_000}", "asked": letter * 1_500}
-    gained, lost = question(**given), question(**given, is_right=(True, False))
-    html = render_report(run_of(cards=[card()], questions=[gained] * 800 + [lost] * 400))
-    assert len(html.encode()) < MAX_BYTES
-    shown = html.count('<details class="question">')
-    told = [int(num) for num in re.findall(r"([0-9]+) of them shown", html)]
-    assert re.findall(r"<strong>([0-9]+) (gained|lost)</strong>", html) == [("800", "gained"), ("400", "lost")]
-    assert sum(told) == shown
-    assert 50 < shown < 1_200
-    assert abs(told[0] - 2 * told[1]) <= 2
+    pairs = [pair(**given, place=place) for place in range(1_200)]
+    shown = page(cards=[card()], pairs=pairs)
+    assert len(shown.html.encode()) < MAX_BYTES
+    num = len(shown.payload["answers"]["pairs"])
+    assert 50 < num < 1_200
+    assert f"{num:,} of 1,200 questions" in shown.text
+    assert len(shown.payload["traces"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -395,11 +396,10 @@ def test_hostile_text_stays_text_wherever_it_comes_from(text):
         card(f"<think>{text}</think>{text}", ["no_answer"], None, problem, details={"no_answer": text}, error=text)
     ]
     facts = {"lock": text[:500], "stopped": {"stage": "sft", "error": text[:5_000], "at": text[:500]}}
-    asked = question(text)
-    asked = Question({**asked.problem, "question": text[:500], "answer": text[:500]}, asked.answers)
+    asked = pair(text, asked=text)
     summary = poisoned(SUMMARY, text[:500])
-    hostile = page(summary, [["sampled", 2], [text[:500], 1], ["kept", 1]], cards, questions=[asked], **facts)
-    allowed = {tag for tag, _ in page(lock="a", stopped={"stage": "sft"}, questions=[question()]).elements}
+    hostile = page(summary, [["sampled", 2], [text[:500], 1], ["kept", 1]], cards, pairs=[asked], **facts)
+    allowed = {tag for tag, _ in page(lock="a", stopped={"stage": "sft"}, pairs=[pair()]).elements}
     assert {tag for tag, _ in hostile.elements} <= allowed
     assert len(hostile.scripts) == 2
     assert not [name for _, attrs in hostile.elements for name in attrs if name.startswith("on") or name == "style"]
@@ -424,7 +424,7 @@ def test_a_text_too_long_for_the_page_is_cut_in_its_middle_and_says_so():
 
 def test_secrets_of_this_machine_are_blotted_out(monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "open-sesame-42")
-    shown = page(cards=[card("<think>open-sesame-42</think>It is open-sesame-42.")], questions=[question()])
+    shown = page(cards=[card("<think>open-sesame-42</think>It is open-sesame-42.")], pairs=[pair()])
     assert "open-sesame-42" not in shown.html
     assert shown.payload["traces"][0]["text"] == ["It is [redacted]."]
 

@@ -18,9 +18,11 @@ import pytest
 from rich.console import Console
 
 from distill.cli import main
+from distill.grading.sandbox import Backend
+from distill.recipe.loading import load_recipe
 from distill.recipe.model import Recipe
 from distill.runs import hub_checks, isolation_check, machine_checks, recipe_checks
-from distill.runs.checks import Check, Probe, line_of, look_at_all
+from distill.runs.checks import MISSING, OK, WARNING, Check, Probe, line_of, look_at_all
 from distill.runs.doctor import Diagnosis, diagnose, print_diagnosis
 from distill.runs.machine_checks import (
     check_disk,
@@ -287,6 +289,26 @@ def test_a_model_on_the_hub_is_told_from_one_that_is_not(hub):
     assert only(hub_checks.check_dataset("org/nowhere")).status == "missing"
 
 
+def test_one_file_of_a_dataset_is_looked_for_in_the_cache_of_files(hub, monkeypatch, tmp_path):
+    from huggingface_hub import constants, hf_hub_download
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "files"))
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    commit = hub.make("dataset", "org/rows", files={"a/rows.csv": b"x"}).branches["main"]
+    place = "org/rows", commit, None, ["a/rows.csv"]
+    assert only(hub_checks.check_dataset(*place)).said == "hf:org/rows/a/rows.csv: on the Hub"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    gone = only(hub_checks.check_dataset(*place))
+    both = only(hub_checks.check_dataset("org/rows", commit, None, ["a/rows.csv", "b/rows.csv"]))
+    assert both.mend.startswith("HF_HUB_OFFLINE=0 hf download org/rows a/rows.csv b/rows.csv --repo-type dataset")
+    assert gone.mend == f"HF_HUB_OFFLINE=0 hf download org/rows a/rows.csv --repo-type dataset --revision {commit}"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hf_hub_download("org/rows", "a/rows.csv", repo_type="dataset", revision=commit)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert only(hub_checks.check_dataset(*place)).said == "hf:org/rows/a/rows.csv: in the cache"
+
+
 def test_a_gated_model_without_access_is_said_to_be_one(hub, monkeypatch):
     answers = {
         "GET": (200, {"gated": "manual", "siblings": [{"rfilename": "model.safetensors", "size": 2 << 30}]}),
@@ -455,3 +477,40 @@ def test_the_isolation_is_named_and_how_to_get_a_better_one(wall, why, status, s
     assert (check.name, check.status) == ("isolation", status)
     assert said in check.said
     assert mend in check.mend
+
+
+@pytest.mark.parametrize(
+    ("why", "needed_by", "status", "mend"),
+    [
+        pytest.param(None, "", OK, "", id="there"),
+        pytest.param("`bwrap` is not installed", "", WARNING, isolation_check.INSTALL, id="not installed"),
+        pytest.param("`bwrap` is not installed", "problems.0", MISSING, isolation_check.INSTALL, id="and needed"),
+        pytest.param("no sandbox can be started here", "problems.0", MISSING, isolation_check.ALLOW, id="not allowed"),
+    ],
+)
+def test_whether_programs_can_be_run_is_told(why, needed_by, status, mend, monkeypatch):
+    monkeypatch.setattr(isolation_check, "sandbox_fails", lambda backend: why)
+    monkeypatch.setattr(isolation_check, "compiler", lambda: ("/usr/bin/g++", "g++ 12"))
+    check = only(isolation_check.check_programs(needed_by=needed_by))
+    assert (check.name, check.status, check.mend) == ("sandbox", status, mend)
+    assert (needed_by in check.said) == bool(why is not None or not needed_by)
+
+
+def test_a_recipe_in_cpp_needs_a_compiler(monkeypatch):
+    monkeypatch.setattr(isolation_check, "sandbox_fails", lambda backend: None)
+    monkeypatch.setattr(isolation_check, "compiler", lambda: None)
+    found = [only(isolation_check.check_programs(needed_by="problems.0", compiles=one)) for one in (True, False)]
+    assert [(check.status, check.mend) for check in found] == [(MISSING, "apt-get install g++"), (OK, "")]
+
+
+def test_a_remote_runner_is_named(monkeypatch):
+    monkeypatch.setattr(isolation_check, "sandbox_fails", lambda backend: None)
+    check = only(isolation_check.check_programs(Backend("remote", "http://localhost:2000/api/v2")))
+    assert (check.status, check.said) == (OK, "programs run on http://localhost:2000/api/v2")
+
+
+def test_a_recipe_with_programs_is_checked_for_a_sandbox(monkeypatch):
+    monkeypatch.setattr(isolation_check, "sandbox_fails", lambda backend: "`bwrap` is not installed")
+    recipe = load_recipe("code-mbpp")
+    probe = next(one for one in recipe_checks.recipe_probes(recipe, Path("runs"), "code-mbpp") if one.name == "sandbox")
+    assert only(probe.look()).said == "`bwrap` is not installed; problems.0 needs it"

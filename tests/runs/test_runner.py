@@ -150,7 +150,7 @@ def test_generate_writes_problems_that_read_back(make_recipe, tmp_path, fake_eng
 
 
 def test_the_table_of_stages_is_in_order():
-    assert list(STAGES) == ["generate", "import", "filter", "sft", "eval", "push"]
+    assert list(STAGES) == ["generate", "import", "filter", "sft", "rl", "eval", "measure", "push"]
 
 
 def test_a_report_is_written_while_the_problems_are_being_extended(make_recipe, tmp_path, fake_engine, finish_generate):

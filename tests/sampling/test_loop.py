@@ -9,7 +9,7 @@ from distill.core.formatting import duration
 from distill.core.records import Problem
 from distill.engines.base import Completion
 from distill.grading import Grade
-from distill.grading.cached import cache_entry, grade_from_cache, grade_key, library_versions
+from distill.grading.cached import cache_entry, grade_from_cache, grade_key, versions_of
 from distill.grading.pool import CRASHED, TIMED_OUT
 from distill.recipe.sampling import Price
 from distill.sampling.job import SamplingJob, make_request, missing_keys, sample_seed
@@ -169,7 +169,7 @@ def test_right_answers_of_earlier_calls_count_and_more_may_be_asked_for_later(tm
 
 def test_grades_are_kept_for_the_filter_and_not_made_twice(tmp_path, fake_engine):
     asked = Problem("p", [{"role": "user", "content": "Expand."}], "x^2+1", "math", "test")
-    key = grade_key(asked, "\\boxed{1+x^2}", library_versions(), 1.0)
+    key = grade_key(asked, "\\boxed{1+x^2}", versions_of(), 1.0)
     cached = {"grade_timeout_s": 20.0, "facts": str(tmp_path / "facts.sqlite")}
     answer = "<think>\nWell.\n</think>\n\n\\boxed{1+x^2}"
     result = run_sampling(job(tmp_path, [asked], samples=1, **cached), fake_engine([answer]))

@@ -6,7 +6,8 @@ import pytest
 
 from distill.errors import ProblemError
 from distill.models import hub
-from distill.sources.evaluation_sets import NAMED, load_pack, load_packs, make_pack
+from distill.recipe.suites import load_suite, suite_names
+from distill.sources.evaluation_sets import load_pack, load_packs, make_pack
 
 
 def write(path, rows):
@@ -36,7 +37,7 @@ def test_the_hash_is_that_of_the_questions_and_not_of_their_typesetting():
 
 def test_an_unknown_name_gets_a_suggestion():
     assert "unknown evaluation set 'math500'. Did you mean 'math-500'?" in refusal("math500")
-    assert all(name in refusal("nonsense") for name in NAMED)
+    assert all(name in refusal("nonsense") for name in suite_names())
 
 
 @pytest.mark.parametrize(
@@ -56,16 +57,16 @@ def test_a_missing_file_and_a_bad_line_are_refused(tmp_path):
 
 
 def test_a_name_that_the_hub_does_not_give_is_refused(monkeypatch):
-    def cannot(name, config, split, revision):
+    def cannot(name, config, split, revision, file):
         raise ProblemError(f"hf:{name}: cannot be loaded: gated.")
 
-    monkeypatch.setattr("distill.sources.evaluation_sets.load_hub_dataset", cannot)
+    monkeypatch.setattr("distill.sources.evaluation_sets.hub_rows", cannot)
     message = refusal("gpqa-diamond")
     assert "gpqa-diamond cannot be loaded, so nothing would be kept out" in message
     assert "hf auth login" in message
 
 
-def test_a_named_set_takes_its_column_and_the_commit_of_the_cache(monkeypatch):
+def test_a_suite_takes_its_own_column_and_its_pinned_commit(monkeypatch):
     class Rows(list):
         cache_files = [{"filename": f"/cache/x/default/0.0.0/{'ab' * 20}/x-test.arrow"}]  # noqa: RUF012
 
@@ -73,17 +74,39 @@ def test_a_named_set_takes_its_column_and_the_commit_of_the_cache(monkeypatch):
 
     def rows(*place):
         asked.append(place)
-        return Rows([{"question": "not this", "Question": "What is a quark?", "Record ID": "rec1"}])
+        return Rows([{"question": "What is a quark?", "id": "not this", "question_id": 7}])
 
     monkeypatch.setattr("distill.sources.evaluation_sets.load_hub_dataset", rows)
+    pack = load_pack("mmlu-pro")
+    assert asked == [("TIGER-Lab/MMLU-Pro", None, "test", load_suite("mmlu-pro").benchmark.revision)]
+    assert pack.items == (("7", "What is a quark?"),)
+    assert (pack.name, pack.source, pack.revision) == ("mmlu-pro", "hf:TIGER-Lab/MMLU-Pro[test]", "ab" * 20)
+
+
+def test_a_suite_of_one_file_is_read_from_it(monkeypatch):
+    asked = []
+
+    def rows(*place):
+        asked.append(place)
+        yield "place", {"question": "not this", "Question": "What is a quark?", "Record ID": "rec1"}
+
+    revision = load_suite("gpqa-diamond").benchmark.revision
+    key = "Idavidrein/gpqa", None, "train", revision
+    monkeypatch.setattr("distill.sources.evaluation_sets.hub_rows", rows)
+    monkeypatch.setattr(hub, "_loaded_commits", {key: revision})
     pack = load_pack("gpqa-diamond")
-    assert asked == [("Idavidrein/gpqa", "gpqa_diamond", "train", None)]
+    assert asked == [(*key, ["gpqa_diamond.csv"])]
     assert pack.items == (("rec1", "What is a quark?"),)
-    assert (pack.name, pack.source, pack.revision) == (
-        "gpqa-diamond",
-        "hf:Idavidrein/gpqa/gpqa_diamond[train]",
-        "ab" * 20,
-    )
+    assert (pack.source, pack.revision) == ("hf:Idavidrein/gpqa/gpqa_diamond.csv", revision)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_names_its_column(name, monkeypatch):
+    columns = load_suite(name).benchmark.columns
+    row = {columns.problem: "What is a quark?", columns.id or "id": "one"}
+    monkeypatch.setattr("distill.sources.evaluation_sets.hub_rows", lambda *place: [("place", row)])
+    monkeypatch.setattr("distill.sources.evaluation_sets.load_hub_dataset", lambda *place: [row])
+    assert load_pack(name).items == (("one", "What is a quark?"),)
 
 
 def test_a_dataset_of_several_splits_without_test_is_refused(monkeypatch):

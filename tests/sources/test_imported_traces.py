@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distill.core.records import Problem, Trace, problem_id
+from distill.core.records import CodeTests, Problem, Trace, problem_id
 from distill.errors import ProblemError
 from distill.recipe.traces import TraceSource
 from distill.sources.imported_traces import MAX_EXAMPLES, Skipped, foreign_traces
@@ -171,6 +171,17 @@ def test_a_problem_that_filter_could_not_read_is_refused_when_it_is_imported(wri
     problems = write([Problem("p1", CHAT[:1], "4", "math", "x").to_json() | change], "problems.jsonl")
     with pytest.raises(ProblemError, match=r"problems\.jsonl:1: (not a problem in the format|unknown task)"):
         read(rows, problems=problems)
+
+
+@pytest.mark.parametrize("case", [{}, {"kind": "stdin"}, {"kind": "call", "function": "f"}, {"kind": ["stdin"]}])
+def test_stored_tests_that_cannot_be_run_are_refused_when_they_are_imported(write, case):
+    rows = write([{"problem_id": "p1", "response": THOUGHT}])
+    stored = Problem("p1", CHAT[:1], None, "code", "x", {}, CodeTests("0", 1, cases=[case])).to_json()
+    with pytest.raises(ProblemError, match=r"problems\.jsonl:1: .*tests"):
+        read(rows, problems=write([stored], "problems.jsonl"))
+    in_file = stored | {"tests": {"sha256": "0", "num": 1, "file": "0.jsonl"}}
+    with pytest.raises(ProblemError, match=r"problems\.jsonl:1: its tests cannot be read"):
+        read(rows, problems=write([in_file], "problems.jsonl"))
 
 
 def test_a_gym_problem_without_a_description_is_refused(write):

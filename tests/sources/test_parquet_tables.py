@@ -142,17 +142,26 @@ def test_what_is_no_list_of_rows_is_refused(answer):
 # --- lines and places
 
 
-def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("distill.sources.tables.MAX_LINE_BYTES", 100)
+def test_a_line_without_end_is_left_out_and_the_next_one_read(tmp_path):
     path = tmp_path / "rows.jsonl"
     long = json.dumps({"x": "y" * 500})
     path.write_text(f'{{"x": 1}}\n{long}\n{{"x": 2}}\n{long}')
     bad = []
-    rows = [row for _, row in file_rows(path, lambda place, why: bad.append((place, why)))]
+    rows = [row for _, row in file_rows(path, lambda place, why: bad.append((place, why)), 100)]
     assert rows == [{"x": 1}, {"x": 2}]
     assert [place for place, _ in bad] == [f"file:{path}:2", f"file:{path}:4"]
     with pytest.raises(ProblemError, match=r"rows\.jsonl:2: the line is longer than"):
-        list(file_rows(path))
+        list(file_rows(path, max_line_bytes=100))
+
+
+def test_a_long_line_is_read_if_most_of_it_is_one_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.sources.tables.MAX_LINE_BYTES", 100)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"x": "y" * 500}) + "\n" + json.dumps({"x": [[]] * 100}) + "\n" + '{"x": 1}\n')
+    bad = []
+    rows = [row for _, row in file_rows(path, lambda place, why: bad.append(place), max_line_bytes=1_000)]
+    assert rows == [{"x": "y" * 500}, {"x": 1}]
+    assert bad == [f"file:{path}:2"]
 
 
 def test_a_json_file_too_large_to_be_read_whole_is_refused(tmp_path, monkeypatch):

@@ -205,7 +205,7 @@ def test_a_parquet_file_cut_anywhere_is_refused(tmp_path):
 def test_a_missing_file_an_unknown_kind_and_a_folder_are_refused(write, tmp_path):
     assert "no such file" in refusal(tmp_path / "none.jsonl")
     assert "relative to the recipe" in refusal(tmp_path / "none.jsonl")
-    assert "unknown kind of file '.csv'; expected .jsonl, .json or .parquet" in refusal(write("a,b", "rows.csv"))
+    assert "unknown kind of file '.txt'; expected .jsonl, .json, .csv or .parquet" in refusal(write("a,b", "rows.txt"))
     (tmp_path / "folder.jsonl").mkdir()
     assert refusal(tmp_path / "folder.jsonl")
 
@@ -265,6 +265,26 @@ def test_the_template_surrounds_the_question(write):
 def test_the_answer_is_what_follows_the_last_marker(write):
     (problem,) = load(write([{"problem": "q", "answer": "#### not this\n#### 1,234 "}]), answer_after="####")
     assert problem.answer == "1,234"
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        ("Adding $x = 3$ and $y = 5$ gives $\\boxed{8}$.", "8"),
+        ("First \\boxed{1}, then $\\boxed{\\frac{1}{2}}$ of it.", "\\frac{1}{2}"),
+        ("So it is $\\boxed{\\text{in \\boxed{3}}}$.", "\\text{in \\boxed{3}}"),
+        ("That makes $\\boxed 2$.", "2"),
+        ("Hence $\\fbox{12}$.", "12"),
+    ],
+)
+def test_the_answer_of_a_solution_is_in_its_last_box(write, solution, answer):
+    (problem,) = load(write([{"problem": "q", "solution": solution}]), answer_after="\\boxed")
+    assert problem.answer == answer
+
+
+def test_a_solution_without_a_box_has_no_answer(write):
+    with pytest.raises(ProblemError, match=r"1 rows have no answer in column 'solution' after '\\\\boxed'"):
+        load(write([{"problem": "q", "solution": "It is 8."}]), answer_after="\\boxed")
 
 
 def test_an_empty_marker_is_refused():

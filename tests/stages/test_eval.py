@@ -1,22 +1,23 @@
 """Scores, by hand; and what counts as right when a model's answer is graded."""
 
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
 from distill.core.records import Problem, Trace, Verdict
 from distill.core.thinking import split_reasoning
 from distill.errors import UserError
+from distill.evaluation import answers as sampling_of_answers
+from distill.evaluation.answers import Answers
+from distill.evaluation.scoring import score_answers, scores_of
 from distill.filters.funnel import Funnel
-from distill.models.hub import Model
 from distill.recipe.lineage import traces_fingerprint
 from distill.recipe.model import Recipe
-from distill.results.eval import EvalResult, Protocol
+from distill.results.eval import EvalResult
 from distill.sources.problems import problems_fingerprint
 from distill.stages import RunContext, eval
-from distill.stages.eval import Graded, problem_scores, score
 from distill.storage.files import read_jsonl, write_json, write_jsonl
-from distill.storage.layout import KEPT
+from distill.storage.layout import BENCHMARKS, KEPT
 from distill.storage.ledger import Ledger
 
 THOUGHT = "<think>\nTwo and two.\n</think>\n\n"
@@ -26,49 +27,69 @@ def problems(*names):
     return [Problem(name, [{"role": "user", "content": name}], "4", "math", "s") for name in names]
 
 
-def compare(base, student, sets, seed):
-    return eval.compare(base, student, sets, seed, Protocol(), {}).to_json()
+@pytest.fixture
+def compare(measured_set):
+    """A function that compares two models' answers on sets of problems, of which all have the same number."""
+
+    def compared(base, student, sets, seed):
+        k = len(base.traces) // len({trace.problem_id for trace in base.traces})
+        measured = [measured_set(name, [one.id for one in several], k) for name, several in sets.items()]
+        by_id = {one.id: one for several in sets.values() for one in several}
+        engines = {"base": None, "student": None}
+        return eval.compare(base, student, measured, by_id, seed, engines, {}).to_json()
+
+    return compared
 
 
-def graded(name="org/model", truncated=(), num_tokens=10, **answers):
+def graded(name="org/model", truncated=(), num_tokens=10, **signs):
     """One model's graded answers: problem id -> `+` right, `-` wrong, `?` ungraded, one sign a sample."""
     correct = {"+": True, "-": False, "?": None}
-    keys = [(problem_id, index) for problem_id, signs in answers.items() for index in range(len(signs))]
+    keys = [(problem_id, index) for problem_id, own in signs.items() for index in range(len(own))]
     traces = [
         Trace(p, i, name, "r", "4", "", "4", "length" if (p, i) in truncated else "stop", 5, num_tokens + i, i)
         for p, i in keys
     ]
-    return Graded(Model(name, Path(), "r"), traces, [Verdict(p, i, correct[answers[p][i]], "4") for p, i in keys])
+    return Answers(name, traces, [Verdict(p, i, correct[signs[p][i]], "4") for p, i in keys])
+
+
+def score(answered, *names):
+    """The score on these problems; left out: on all of them."""
+    drawn = Counter(trace.problem_id for trace in answered.traces)
+    names = names or tuple(drawn)
+    return score_answers(answered.of(names), {name: drawn[name] for name in names})
 
 
 def test_pass_at_1_is_the_mean_over_samples_then_over_problems():
-    found = score(graded(a="++++", b="+---", c="----"), {"a", "b", "c"}, seed=0)
+    found = score(graded(a="++++", b="+---", c="----"))
     assert found.pass_at_1 == pytest.approx((1 + 0.25 + 0) / 3)
     assert (found.num_problems, found.samples_per_problem) == (3, 4)
     assert found.interval_95[0] <= found.pass_at_1 <= found.interval_95[1]
     assert (found.model, found.num_ungraded, found.truncated_share) == ("org/model", 0, 0.0)
+    assert found.is_complete
+    assert found.bounds is None
 
 
-def test_an_answer_that_could_not_be_graded_is_not_right_and_is_counted():
-    found = score(graded(a="+?", b="??"), {"a", "b"}, seed=0)
-    assert found.pass_at_1 == pytest.approx((0.5 + 0) / 2)
-    assert found.num_ungraded == 3
+def test_an_answer_that_could_not_be_graded_is_left_out_and_the_score_says_what_it_could_be():
+    found = score(graded(a="+?", b="-?", c="??"))
+    assert found.pass_at_1 == pytest.approx((1 + 0) / 2)  # nothing is known of c
+    assert (found.num_ungraded, found.num_missing, found.is_complete) == (4, 0, False)
+    assert found.bounds == pytest.approx(((0.5 + 0 + 0) / 3, (1 + 0.5 + 1) / 3))
 
 
 def test_tokens_and_truncation_are_means_over_all_samples():
-    found = score(graded(a="++", b="+-", truncated={("b", 1)}), {"a", "b"}, seed=0)
+    found = score(graded(a="++", b="+-", truncated={("b", 1)}))
     assert found.truncated_share == 1 / 4
     assert found.mean_completion_tokens == (10 + 11 + 10 + 11) / 4
 
 
 def test_scores_are_those_of_the_wanted_problems_alone():
-    answers = graded(a="+-", b="--", other="++", truncated={("other", 0)})
-    assert problem_scores(answers, {"a", "b"}) == {"a": 0.5, "b": 0.0}
-    found = score(answers, {"a", "b"}, seed=0)
+    answered = graded(a="+-", b="--", other="++", truncated={("other", 0)})
+    assert scores_of(answered.of(["a", "b"]).verdicts) == {"a": [1.0, 0.0], "b": [0.0, 0.0]}
+    found = score(answered, "a", "b")
     assert (found.num_problems, found.pass_at_1, found.truncated_share) == (2, 0.25, 0.0)
 
 
-def test_gained_and_lost():
+def test_gained_and_lost(compare):
     base = graded("base", a="--", b="+-", c="++", d="+-", e="--")
     student = graded("student", a="++", b="++", c="+-", d="-+", e="--")
     metrics = compare(base, student, {"sums": problems("a", "b", "c", "d", "e")}, seed=0)
@@ -81,18 +102,22 @@ def test_gained_and_lost():
     assert low < 1 / 5 < high
 
 
-def test_the_difference_is_paired():
-    """Each problem gains the same, so nothing is uncertain about the gain, whatever the problems' own scores."""
-    base = graded("base", a="+---", b="++--", c="+++-", d="----")
-    student = graded("student", a="++--", b="+++-", c="++++", d="+---")
-    difference = compare(base, student, {"sums": problems("a", "b", "c", "d")}, seed=0)["difference"]
-    assert difference["interval_95"] == [0.25, 0.25]
+def test_the_difference_is_paired(compare):
+    """Each problem gains the same: the gain is known better than either score, whatever the problems' own scores."""
+    names = [f"p{number}" for number in range(40)]
+    base = graded("base", **{name: ("----", "+---", "++--", "+++-")[i % 4] for i, name in enumerate(names)})
+    student = graded("student", **{name: ("+---", "++--", "+++-", "++++")[i % 4] for i, name in enumerate(names)})
+    metrics = compare(base, student, {"sums": problems(*names)}, seed=0)
+    low, high = metrics["difference"]["interval_95"]
+    assert low < metrics["difference"]["pass_at_1"] == 0.25 < high
+    widths = [metrics[role]["interval_95"][1] - metrics[role]["interval_95"][0] for role in ("base", "student")]
+    assert high - low < min(widths)
 
 
-def test_benchmarks_by_themselves_and_pooled():
+def test_benchmarks_by_themselves_and_pooled(compare):
     sets = {"held-out": problems("a", "b", "c"), "aime": problems("d")}
-    base = graded("base", a="-", b="-", c="+", d="+", d2="+")
-    student = graded("student", a="+", b="-", c="+", d="-", d2="+")
+    base = graded("base", a="-", b="-", c="+", d="+")
+    student = graded("student", a="+", b="-", c="+", d="-")
     metrics = compare(base, student, sets, seed=0)
     assert [m["name"] for m in metrics["benchmarks"]] == ["held-out", "aime"]
     assert [m["base"]["pass_at_1"] for m in metrics["benchmarks"]] == pytest.approx([1 / 3, 1])
@@ -106,23 +131,25 @@ def test_benchmarks_by_themselves_and_pooled():
     assert (metrics["difference"]["num_gained"], metrics["difference"]["num_lost"]) == (1, 1)
 
 
-def test_a_problem_in_two_benchmarks_counts_once_in_the_whole():
+def test_a_problem_in_two_benchmarks_counts_once_in_the_whole(compare):
     sets = {"one": problems("a", "b"), "two": problems("b", "c")}
     metrics = compare(graded(a="+", b="-", c="-"), graded(a="+", b="+", c="-"), sets, seed=0)
     assert metrics["student"]["num_problems"] == 3
     assert metrics["difference"]["pass_at_1"] == pytest.approx(1 / 3)
 
 
-def test_the_same_seed_gives_the_same_intervals():
+def test_the_same_seed_gives_the_same_intervals(compare):
     base, student = graded(a="+-", b="--", c="++"), graded(a="++", b="+-", c="-+")
     sets = {"sums": problems("a", "b", "c")}
     assert compare(base, student, sets, seed=7) == compare(base, student, sets, seed=7)
 
 
-def test_metrics_are_plain_json(tmp_path):
+def test_metrics_are_plain_json(tmp_path, compare):
     metrics = compare(graded(a="+", b="-"), graded(a="+", b="+"), {"sums": problems("a", "b")}, seed=0)
     write_json(tmp_path / "metrics.json", metrics)
-    assert set(metrics["student"]) == set(EvalResult.model_fields)
+    always = {name for name, field in EvalResult.model_fields.items() if field.is_required()}
+    assert always | {"at_k", "budget", "variance"} <= set(metrics["benchmarks"][0]["student"])
+    assert set(metrics["benchmarks"][0]["student"]) <= set(EvalResult.model_fields)
 
 
 BASE_ANSWERS = {
@@ -240,14 +267,17 @@ def test_run_grades_both_models_on_all_benchmarks(run):
 
     metrics = summary.metrics
     assert metrics["base"]["pass_at_1"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
-    assert metrics["student"]["pass_at_1"] == pytest.approx((0.5 + 0.5 + 0.5 + 0) / 4)
+    # d's expected answer means nothing: its answers have no grade, and what it would add is not known
+    assert metrics["student"]["pass_at_1"] == pytest.approx((0.5 + 0.5 + 0.5) / 3)
+    assert metrics["student"]["bounds"] == pytest.approx([(0.5 + 0.5 + 0.5 + 0) / 4, (0.5 + 0.5 + 0.5 + 1) / 4])
+    assert metrics["base"]["num_missing"] == 1
     assert (metrics["difference"]["num_gained"], metrics["difference"]["num_lost"]) == (1, 1)
     assert [(m["name"], m["base"]["num_problems"]) for m in metrics["benchmarks"]] == [("easy", 2), ("hard", 2)]
-    assert metrics["base"]["truncated_share"] == 4 / 8
+    assert metrics["base"]["truncated_share"] == 4 / 7, "one failed"
     assert metrics["student"]["num_ungraded"] == 2  # its answers to d, whose expected answer means nothing
     assert metrics["protocol"]["samples_per_problem"] == 2
     assert metrics["protocol"]["temperature"] == 0.6
-    assert summary.outputs == {eval.PROBLEMS: 4, "base/verdicts.jsonl": 8, "student/verdicts.jsonl": 8}
+    assert summary.outputs == {eval.PROBLEMS: 4, BENCHMARKS: 2, "base/verdicts.jsonl": 8, "student/verdicts.jsonl": 8}
 
 
 def test_a_sample_that_was_asked_for_again_counts_once(run):
@@ -278,7 +308,7 @@ def test_the_reasons_of_what_is_not_right(run):
 def test_identity_changes_with_the_student_and_the_protocol_alone(run):
     before = eval.identity(run)
     assert before["student"] == "5eed"
-    assert set(before["problems"]) == {"easy", "hard"}
+    assert set(before["asked"]) == set(before["scored"]) == set(before["k"]) == {"easy", "hard"}
 
     def identity(**section):
         changed = {**run.recipe.model_dump(), "eval": {**run.recipe.eval.model_dump(), **section}}
@@ -306,7 +336,7 @@ def test_samples_in_flight_have_as_long_as_the_recipe_says(make_recipe, tmp_path
         given.append(drain_s)
         raise UserError("far enough")
 
-    monkeypatch.setattr(eval, "run_job", note)
+    monkeypatch.setattr(sampling_of_answers, "run_job", note)
     monkeypatch.setattr(eval, "resolve_model", lambda _: run.student_model)
     run.folder("eval").path.mkdir(parents=True)
     with pytest.raises(UserError, match="far enough"):

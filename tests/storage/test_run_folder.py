@@ -159,3 +159,23 @@ def test_broken_json_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match=r"manifest\.json: not valid JSON"):
         read_json(tmp_path / "manifest.json")
+
+
+KILLED_WHILE_WRITING = """
+import os, sys
+from pathlib import Path
+from distill.storage import files
+os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
+files.atomic_write(Path(sys.argv[1]), "new")
+"""
+
+
+def test_what_a_killed_writer_had_begun_is_removed_by_the_next_one(tmp_path):
+    path = tmp_path / "run" / "filter" / "verdicts.json"
+    atomic_write(path, "old")
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(path)], capture_output=True)
+    assert done.returncode == -9
+    assert len(list(path.parent.iterdir())) == 2
+    with only_writer(tmp_path / "run"):
+        assert [one.name for one in path.parent.iterdir()] == ["verdicts.json"]
+    assert path.read_text() == "old"

@@ -159,6 +159,7 @@ for event in range(1, last):
 """
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_step_of_finalising_loses_nothing_and_doubles_nothing(tmp_path):
     """The process ends before each of its operations on files in turn: opens, renames, removals."""
     num_steps = 70

@@ -1,0 +1,1 @@
+"""Reinforcement learning: which problems a step asks, stored answers, TRL's GRPOTrainer, detectors."""

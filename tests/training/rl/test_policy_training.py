@@ -1,0 +1,279 @@
+"""Training of a policy for real, on a random model: TRL's losses, resume to the last bit, several processes."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distill.training.layout import Layout
+from distill.training.rl.rollouts import read_rollouts, write_rollouts
+
+SCRIPT = Path(__file__).with_name("policy_job.py")
+_spec = importlib.util.spec_from_file_location("policy_job", SCRIPT)
+policy_job = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(policy_job)
+make_job, run_of, train = policy_job.make_job, policy_job.run_of, policy_job.train
+pytestmark = pytest.mark.slow
+
+
+def weights(folder):
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def same_bits(one, two):
+    assert one.keys() == two.keys()
+    return [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def history(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_llama, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    return folder, train(tiny_llama, folder)
+
+
+def test_a_policy_is_trained_measured_and_saved(unbroken, tiny_llama):
+    folder, found = unbroken
+    assert found["num_steps"] == 4
+    assert found["num_rollouts"] == 32
+    assert [point["step"] for point in found["probe"]] == [0, 2, 4]
+    assert found["best_step"] is not None
+    assert not same_bits(weights(folder), load_file(tiny_llama / "model.safetensors"))
+    assert {path.name for path in (folder / "rollouts").iterdir()} == {
+        *(f"step-00000{step}.parquet" for step in range(4)),
+        *(f"probe-00000{step}.parquet" for step in (0, 2, 4)),
+    }
+    assert (folder / "best" / "student" / "model.safetensors").exists()
+    steps = history(folder)
+    assert [entry["step"] for entry in steps] == [1, 2, 3, 4]
+    assert {"reward", "entropy", "kl", "truncated", "no_variance", "tokens_mean"} <= steps[0].keys()
+
+
+def test_log_probabilities_of_the_answers_are_the_policys(unbroken, tiny_llama):
+    """The first step's answers come from the weights at the start."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    for one in read_rollouts(unbroken[0] / "rollouts" / "step-000000.parquet"):
+        with torch.no_grad():
+            logits = model(torch.tensor([one.prompt_ids + one.ids])).logits[0, len(one.prompt_ids) - 1 : -1]
+        told = logits.log_softmax(-1).gather(-1, torch.tensor(one.ids)[:, None]).squeeze(-1)
+        assert told.tolist() == pytest.approx(one.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_losses_are_trls_on_the_same_answers(tiny_llama, tmp_path, method, monkeypatch):
+    """TRL samples by calling us for the stored answers; everything else is its own trainer, unchanged."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from trl import GRPOTrainer
+
+    from distill.training.arguments import lora_config
+
+    changes = {"steps": 2, "method": method, "reference_every": None, "probe": {"problems": 0}}
+    job = make_job(tiny_llama, tmp_path / "ours", changes)
+    run = run_of(job)
+    run.train()
+    ours = run.trainer
+    run.close()
+    stored = [read_rollouts(tmp_path / "ours" / "rollouts" / f"step-00000{step}.parquet") for step in range(2)]
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    arguments = make_arguments(job, tmp_path / "theirs")
+    rewards = {}
+
+    def reward(completion_ids, **ignored):
+        return [rewards[tuple(ids)] for ids in completion_ids]
+
+    set_seed(5)
+    theirs = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32, attn_implementation="sdpa"),
+        reward_funcs=reward,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"prompt": ["x"] * 4}),
+        processing_class=tokenizer,
+        peft_config=lora_config(run.config.as_sft),
+    )
+
+    def stored_answers(prompts):
+        rows = stored[theirs.state.global_step]
+        rewards.update({tuple(one.ids): one.reward for one in rows})
+        texts = [one.text for one in rows]
+        return [one.prompt_ids for one in rows], [one.ids for one in rows], None, texts, None, {}, None, []
+
+    def seeded(batch):  # the order of a step's rows is drawn from torch's global generator
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5 + theirs.state.global_step)
+            return GRPOTrainer._prepare_inputs(theirs, batch)
+
+    theirs._generate = stored_answers
+    theirs._prepare_inputs = seeded
+    theirs.train()
+    told = [[entry[key] for entry in trainer.state.log_history if "loss" in entry] for trainer in (ours, theirs)
+            for key in ("loss", "grad_norm", "kl")]  # fmt: skip
+    assert told[:3] == told[3:]
+    assert same_bits(dict(ours.model.state_dict()), dict(theirs.model.state_dict()))
+
+
+def make_arguments(job, folder):
+    from dataclasses import replace
+
+    from distill.recipe.rl import RlConfig
+    from distill.training.arguments import pick_device
+    from distill.training.rl.arguments import policy_arguments
+
+    config = RlConfig.model_validate(job.config)
+    device = pick_device(config.as_sft, Path(job.model_path))
+    return policy_arguments(replace(job, out_dir=str(folder)), config, Layout(**job.layout), device)
+
+
+def test_packed_answers_learn_the_same(tiny_llama, unbroken, tmp_path):
+    """With the kernels for CPU, from the same stored answers; the policies differ by rounding after the first step."""
+    changes = {"steps": 1, "compute": {"training": {"kernels": True}}}
+    train(tiny_llama, tmp_path, changes)
+    one, two = history(tmp_path)[0], history(unbroken[0])[0]
+    for key in ("loss", "entropy", "reward"):
+        assert one[key] == pytest.approx(two[key], abs=1e-5), key
+    assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["sequence_mask", "sequence_truncate", "token_mask", "token_truncate"])
+def test_an_engine_that_rounds_otherwise_is_corrected_as_by_trl(tiny_llama, unbroken, tmp_path, mode):
+    """Packed, without TRL's second pass of the policy; the stored log-probabilities are moved to show something."""
+    rng = random.Random(2)
+    stored = read_rollouts(unbroken[0] / "rollouts" / "step-000000.parquet")
+    for one in stored:
+        one.logprobs = [value + rng.uniform(-0.4, 0.4) for value in one.logprobs]
+    told = []
+    for kernels in (True, False):
+        folder = tmp_path / str(kernels)
+        (folder / "rollouts").mkdir(parents=True)
+        write_rollouts(folder / "rollouts" / "step-000000.parquet", stored)
+        changes = {"steps": 1, "trl": {"vllm_importance_sampling_mode": mode}, "probe": {"problems": 0}}
+        changes["compute"] = {"training": {"kernels": kernels}}
+        run = run_of(make_job(tiny_llama, folder, changes))
+        run.trainer.corrects_sampling()
+        run.train()
+        run.close()
+        told.append(history(folder)[0])
+    assert not list(tmp_path.glob("*/rollouts/aside"))
+    packed, plain = told
+    for key in ("loss", "sampling/sampling_logp_difference/mean"):
+        assert packed[key] == pytest.approx(plain[key], abs=2e-5), key
+    assert packed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)
+    assert packed["sampling/sampling_logp_difference/mean"] > 0.1
+
+
+def test_groups_without_variance_change_no_gradient(tiny_llama, unbroken, tmp_path):
+    stored = read_rollouts(unbroken[0] / "rollouts" / "step-000000.parquet")
+    for one in stored:
+        if one.slot == 0:
+            one.reward = 1.0
+    told = []
+    for kernels in (True, False):
+        folder = tmp_path / str(kernels)
+        (folder / "rollouts").mkdir(parents=True)
+        write_rollouts(folder / "rollouts" / "step-000000.parquet", stored)
+        changes = {"steps": 1, "kl": 0, "probe": {"problems": 0}, "compute": {"training": {"kernels": kernels}}}
+        train(tiny_llama, folder, changes)
+        told.append(history(folder)[0])
+    packed, plain = told
+    assert packed["no_variance"] == 0.5
+    assert packed["loss"] == pytest.approx(plain["loss"], abs=1e-5)
+    assert packed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)
+
+
+def start(model, folder, changes, layout=None):
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(model), str(folder)]
+    command += [json.dumps(changes)] + ([] if layout is None else [json.dumps(layout)])
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def kill_at_random(model, folder, changes, moments):
+    """Start again and again, and kill each time, until a run ends by itself; return how often it was killed."""
+    num_killed = 0
+    for moment in moments:
+        process = start(model, folder, changes)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        num_killed += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            return num_killed
+    process = start(model, folder, changes)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()[-2000:]
+    return num_killed
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_killed_and_resumed_it_ends_with_the_same_bits(tiny_llama, tmp_path, method):
+    """The reference is reset on the way, which with LoRA is a second adapter."""
+    changes = {"steps": 5, "method": method, "kl": 0.1}
+    process = start(tiny_llama, tmp_path / "unbroken", changes)
+    began = time.monotonic()
+    _, errors = process.communicate()
+    took = time.monotonic() - began
+    assert process.returncode == 0, errors.decode()[-2000:]
+    # Once while it works, and once soon after the next start, while the answers of a step are half there.
+    num = kill_at_random(tiny_llama, tmp_path / "killed", changes, [0.75 * took, 0.7 * took])
+    assert num >= 1
+    assert same_bits(weights(tmp_path / "killed"), weights(tmp_path / "unbroken"))
+
+
+@pytest.mark.long
+def test_twenty_kills_at_random_points(tiny_llama, tmp_path):
+    changes = {"steps": 12, "save_every_steps": 2, "resample": 1, "difficulty": {"low": 0.05, "high": 0.95}}
+    process = start(tiny_llama, tmp_path / "unbroken", changes)
+    began = time.monotonic()
+    process.communicate()
+    took = time.monotonic() - began
+    rng = random.Random(1)
+    killed = 0
+    for number in range(100):
+        folder = tmp_path / f"killed{number}"
+        killed += kill_at_random(tiny_llama, folder, changes, [rng.uniform(0.3, 1.0) * took for _ in range(4)])
+        assert same_bits(weights(folder), weights(tmp_path / "unbroken"))
+        if killed >= 20:
+            return
+    pytest.fail(f"killed {killed} times only")
+
+
+def test_two_processes_learn_what_one_does(tiny_llama, tmp_path, unbroken):
+    """From the same answers: each process reads back its half of those that one process stored."""
+    changes = {"steps": 1, "probe": {"problems": 0}, "reference_every": None}
+    train(tiny_llama, tmp_path / "one", changes)
+    (stored,) = [read_rollouts(path) for path in (tmp_path / "one" / "rollouts").glob("step-*.parquet")]
+    rollouts = tmp_path / "two" / "rollouts"
+    rollouts.mkdir(parents=True)
+    for rank in range(2):
+        half = [one for one in stored if one.slot == rank]
+        write_rollouts(rollouts / f"step-000000.rank{rank}.parquet", half)
+    layout = Layout(num_processes=2, per_device_batch_size=4, accumulation=1).to_json()
+    port = 20_000 + random.randrange(20_000)
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+             "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}  # fmt: skip
+    both = []
+    for rank in range(2):
+        command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tiny_llama)]
+        command += [str(tmp_path / "two"), json.dumps(changes), json.dumps(layout)]
+        environment = {**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        both.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
