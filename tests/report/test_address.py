@@ -138,8 +138,9 @@ def test_a_view_of_two_runs_can_be_passed_on_too(open_page, pages):
     page = open_page(pages["two"])
     page.get_by_label("Answers").select_option("second")
     found(page, "5 of 44 questions")
+    before = page.url
     page.locator(".list a").nth(3).click()
-    page.wait_for_url(re.compile("#problem="), timeout=5_000)
+    page.wait_for_url(lambda url: "#problem=" in url and url != before, timeout=5_000)
     shown = summary(page)
     assert shown[1] == "5 of 44 questions"
     assert summary(open_page(page.url)) == shown

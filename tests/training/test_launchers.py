@@ -91,7 +91,7 @@ def test_only_training_is_shared_among_processes(filtered):
         command, cwd=filtered, env=os.environ | slurm(0), capture_output=True, text=True, check=False
     )
     assert refused.returncode == 2
-    assert "only `distill sft` shares its work" in refused.stderr
+    assert "only `distill sft` and `distill rl` share their work" in refused.stderr
 
 
 def test_what_stops_the_first_process_is_told_to_the_others(filtered):
