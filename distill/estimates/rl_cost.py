@@ -119,7 +119,7 @@ def rl_quantities(
         found[MEMORY] = memory
     if SECONDS in of_step and SECONDS in training:
         sampling_s = of_step[SECONDS].times(config.steps).by(SLOWEST)
-        updates_s = training[SECONDS].times(1 + _further_passes(config))
+        updates_s = training[SECONDS].times(1 + _further_passes(config, model))
         start = START_S[machine.device]
         each = sampling_s.plus(updates_s).times(1 / config.steps)
         found[SECONDS] = (
@@ -171,11 +171,22 @@ def _training(
     return training_quantities(like, rows, model, machine, replace(seen, training_speed=None))
 
 
-def _further_passes(config: RlConfig) -> float:
-    """Return the forward passes of the old and the reference policy, relative to an update's time."""
+def _further_passes(config: RlConfig, model: ModelFacts) -> float:
+    """Return the forward passes of old and reference policy and of teachers, relative to an update's time."""
     # An update is a forward pass and a backward one of two more, or of one if the base gets no gradients.
-    num = 1 + (config.kl > 0)
+    num = 1.0 + (config.kl > 0)
+    if model.num_parameters:
+        num += sum(_parameters(name) for name in _teachers_here(config)) / model.num_parameters
     return num / (3 if config.method == "full" else 2)
+
+
+def _teachers_here(config: RlConfig) -> list[str]:
+    """Return the teachers that no server runs."""
+    return [name for name in config.teachers if not name.startswith(("http://", "https://"))]
+
+
+def _parameters(name: str) -> float:
+    return model_facts(hub_id_of(name)).num_parameters or 0.0
 
 
 def _memory(
@@ -195,9 +206,8 @@ def _memory(
         bytes_each = BF16 if on_gpu else FP32
         found = found.plus(Range.exact((model.num_parameters or 0) * bytes_each / GIB))
         words.append("reference model")
-    if here := [name for name in config.teachers if not name.startswith(("http://", "https://"))]:
-        sizes = [model_facts(hub_id_of(name)).num_parameters or 0.0 for name in here]
-        found = found.plus(Range.exact(sum(sizes) * (BF16 if on_gpu else FP32) / GIB))
+    if here := _teachers_here(config):
+        found = found.plus(Range.exact(sum(map(_parameters, here)) * (BF16 if on_gpu else FP32) / GIB))
         words.append("teachers" if len(here) > 1 else "teacher")
     return found.because(f"{', '.join(words)} together; {training.basis}")
 

@@ -41,6 +41,10 @@ OWNED_GRPO_KEYS = (OWNED_TRL_KEYS - {"weight_decay", "warmup_steps"}) | {
     "vllm_mode",
 }
 """GRPOConfig arguments that distill sets itself; `rl.trl` may not set them."""
+SAMPLED = "sampled"
+"""A value of `rl.divergence`."""
+AVERAGES = ("grpo", "dapo", "dr_grpo")
+"""Values of `rl.loss` that say how tokens are averaged, and nothing of ratios."""
 
 
 class Clip(Strict):
@@ -168,6 +172,11 @@ class RlConfig(Strict):
     teachers: list[str] = []
     """With `algorithm: distill`: the teachers, as models or URLs of OpenAI-compatible servers that give prompt
     log-probabilities (`http://host:8000/v1#model`); their log-probabilities are averaged."""
+    divergence: Literal["sampled", "reverse", "forward"] = "sampled"
+    """With `algorithm: distill`: what is reduced, on the student's answers. sampled: the reverse KL, estimated from the
+    log-probability of the sampled token alone; reverse: KL(student || teacher) over the whole vocabulary, which has
+    much less noise; forward: KL(teacher || student), which also teaches tokens that the student would hardly write
+    itself (arXiv:2306.13649). A served teacher tells its 20 likeliest tokens, and all others count as one."""
     teacher_examples: list[Example] = []
     """Worked examples that the teachers see before each problem, and the student does not. With them a model can be its
     own teacher (context distillation)."""
@@ -204,10 +213,12 @@ class RlConfig(Strict):
             raise ValueError("teacher_examples and teacher_system are for algorithm: distill. Set that, or remove them")
         if self.task_weight and self.algorithm == "grpo":
             raise ValueError("task_weight is for algorithm: distill; with grpo the reward is all there is")
+        if self.divergence != SAMPLED:
+            self._check_divergence()
         if self.algorithm == "distill" and not self.task_weight:
             if self.resample:
                 raise ValueError("resample looks at rewards, which algorithm: distill does not use. Remove it")
-            if self.temperature != 1.0:
+            if self.temperature != 1.0 and self.divergence == SAMPLED:
                 raise ValueError(
                     "temperature: with algorithm: distill the teachers' log-probabilities are those at 1. Remove it"
                 )
@@ -222,6 +233,18 @@ class RlConfig(Strict):
                 "compute.sampling.replicas starts several copies on this machine"
             )
         return self
+
+    def _check_divergence(self) -> None:
+        """Raise if other settings make no sense with a divergence over the whole vocabulary."""
+        key = f"divergence: {self.divergence}"
+        if self.algorithm == "grpo":
+            raise ValueError(f"{key} is for algorithm: distill. Set that, or remove divergence:")
+        if self.task_weight:
+            raise ValueError(f"{key} has no advantages that task_weight could be added to. Use divergence: sampled")
+        if self.kl:
+            raise ValueError(f"{key} goes without a reference model. Set kl: 0")
+        if self.loss not in AVERAGES:
+            raise ValueError(f"{key} has no ratio for loss: {self.loss} to limit. Use one of {', '.join(AVERAGES)}")
 
     @property
     def as_sft(self) -> SftConfig:

@@ -29,6 +29,8 @@ CURVES = {
     "truncated": "Share of answers cut off",
     "entropy": "Entropy of a token, in nats",
     "kl": "KL divergence from the reference model",
+    "divergence": "Divergence from the teachers, in nats a token",
+    "kl_teacher": "Divergence from the teachers by the sampled tokens, in nats a token",
     "no_variance": "Share of groups without different rewards",
 }
 """Keys of `metrics.jsonl` that are drawn, in order."""

@@ -188,6 +188,28 @@ def set_shared_prompts(model: Any) -> None:
     base.set_attn_implementation(SHARED_PROMPTS)
 
 
+def packed_states(
+    base: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_columns: int
+) -> tuple[Packed, torch.Tensor]:
+    """Return the packed batch, and the hidden states that predict its answer tokens, (N, H).
+
+    Args:
+        base: the policy or its reference, without peft's wrapper.
+        input_ids: see `pack`.
+        attention_mask: see `pack`.
+        num_columns: C.
+    """
+    packed = pack(input_ids, attention_mask, num_columns)
+    hidden = base.base_model(
+        input_ids=packed.ids[None],
+        position_ids=packed.positions[None],
+        attention_mask=None,
+        use_cache=False,
+        shared_prompts=packed.groups,
+    ).last_hidden_state[0]
+    return packed, hidden[packed.sources]
+
+
 def packed_log_probs(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, num_columns: int, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,16 +223,9 @@ def packed_log_probs(
         temperature: that logits are divided by.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    packed = pack(input_ids, attention_mask, num_columns)
-    hidden = base.base_model(
-        input_ids=packed.ids[None],
-        position_ids=packed.positions[None],
-        attention_mask=None,
-        use_cache=False,
-        shared_prompts=packed.groups,
-    ).last_hidden_state[0]
+    packed, hidden_NH = packed_states(base, input_ids, attention_mask, num_columns)
     log_probs_N, entropy_N = PolicyScores.apply(
-        hidden[packed.sources],
+        hidden_NH,
         base.get_output_embeddings().weight,
         packed.targets,
         temperature,

@@ -68,6 +68,11 @@ class Rollout:
         """Return what tells it from all others: the number of its draw, and its number in the group."""
         return self.draw, self.index
 
+    @property
+    def is_sampled(self) -> bool:
+        """Return whether the engine gave an answer."""
+        return self.finish_reason != "error"
+
 
 def rollout_seed(seed: int, step: int, problem_id: str, index: int) -> int:
     """Return the seed (31 bits) of an answer."""

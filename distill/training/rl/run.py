@@ -16,9 +16,10 @@ import torch
 from transformers import TrainerCallback
 
 from distill.core.progress import note
+from distill.core.records import Problem
 from distill.errors import ModelError, StageError
 from distill.models.tokenizers import Tokenizer, load_tokenizer
-from distill.recipe.rl import RlConfig
+from distill.recipe.rl import SAMPLED, RlConfig
 from distill.results.rl import ProbePoint
 from distill.results.sft import Device
 from distill.sampling.job import read_problems
@@ -39,7 +40,7 @@ from distill.training.rl.rollouts import RolloutFiles
 from distill.training.rl.sampling import Sampler
 from distill.training.rl.scoring import RolloutScorer
 from distill.training.rl.steps import Scorer, Steps, World
-from distill.training.rl.teachers import start_teachers
+from distill.training.rl.teachers import Teaching, start_teachers
 from distill.training.rl.watch import Warned, warnings_of
 from distill.training.run import load_model
 from distill.training.sharding import environment, gathered_weights
@@ -48,6 +49,8 @@ from distill.training.student import Base, save_student
 __all__ = ["RlJob", "train_rl"]
 
 NO_NUMBER = "rl: the loss is not a number. Lower rl.learning_rate, or look at the rollouts."
+SHOWN = ("divergence", "kl_teacher", "reward", "right", "entropy")
+"""What the progress bar says of a step."""
 LAST_SHARE = 10
 """The mean reward is over the last tenth of the steps."""
 
@@ -77,9 +80,13 @@ def train_rl(job: RlJob) -> dict[str, Any]:
         keep_freed_memory()
     os.environ.update(environment(layout, training, device.on_gpu))
     with ExitStack() as stack:
+        problems = _problems(job)
         teachers = start_teachers(job.teachers, tokenizer, config.compute.sampling)
-        scorer = stack.enter_context(RolloutScorer(job, config, tokenizer, teachers))
-        run = PolicyRun(job, config, layout, device, tokenizer, scorer)
+        teaching = Teaching(teachers, config, tokenizer, problems) if teachers else None
+        # A divergence over the whole vocabulary is worked out with the loss.
+        of_samples = teaching if config.divergence == SAMPLED else None
+        scorer = stack.enter_context(RolloutScorer(job, config, tokenizer, problems, of_samples))
+        run = PolicyRun(job, config, layout, device, tokenizer, scorer, teaching)
         stack.callback(run.close)
         return check(run) if job.only_check else run.train()
 
@@ -95,6 +102,7 @@ class PolicyRun:
         device: Device,
         tokenizer: Tokenizer,
         scorer: Scorer,
+        teaching: Teaching | None = None,
         start_engine: Callable[..., RolloutEngine] = start_policy_engine,
     ) -> None:
         from distill.training.rl.trainer import PolicyTrainer
@@ -125,8 +133,9 @@ class PolicyRun:
             )
         policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
         self.engine = start_engine(job, config, policy, tokenizer, {**problems, **held_out}, device.on_gpu)
-        if self.engine.corrects_sampling:
+        if self.engine.corrects_sampling and config.divergence == SAMPLED:
             self.trainer.corrects_sampling()
+        self.trainer.teaching = teaching
         files = RolloutFiles(self._folder / ROLLOUTS, world.rank, world.size)
         sampler = self.sampler = Sampler(self.engine.engine, tokenizer, {**problems, **held_out})
         self.scorer, self.seed = scorer, job.seed
@@ -281,7 +290,7 @@ class _Watching(TrainerCallback):  # type: ignore[misc]
 
 def _shown(entry: dict[str, Any]) -> str:
     """Return what the progress bar says of a step."""
-    told = [f"{name} {entry[name]:.3f}" for name in ("reward", "right", "entropy") if name in entry]
+    told = [f"{name} {entry[name]:.3f}" for name in SHOWN if name in entry]
     return ", ".join([*told, f"{entry['tokens_mean']:,.0f} tokens an answer"])
 
 
@@ -290,6 +299,11 @@ def _rows(config: RlConfig) -> Any:
     from datasets import Dataset
 
     return Dataset.from_dict({"prompt": [""] * (config.steps * config.prompts_per_step)})
+
+
+def _problems(job: RlJob) -> dict[str, Problem]:
+    """Return all that may be asked, by id."""
+    return read_problems(Path(job.problems)) | (read_problems(Path(job.probe)) if job.probe else {})
 
 
 def _world(trainer: Any) -> World:

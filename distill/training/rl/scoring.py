@@ -1,14 +1,13 @@
 """The rewards of stored answers, by the graders of filter and evaluation."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from distill.core.records import Problem
-from distill.core.thinking import THINK_CLOSE, THINK_OPEN, teacher_messages
-from distill.models.tokenizers import Tokenizer, encode, render_prompt
+from distill.core.thinking import THINK_CLOSE, THINK_OPEN
+from distill.models.tokenizers import Tokenizer
 from distill.recipe.rl import RlConfig
 from distill.recipe.sandbox import SandboxConfig
 from distill.rewards import rollouts as rewarded
@@ -16,10 +15,9 @@ from distill.rewards.grader import RolloutGrader
 from distill.rewards.parts import is_right
 from distill.rewards.rollouts import RolloutFacts
 from distill.rewards.scores import Score, group_scores
-from distill.sampling.job import read_problems
 from distill.training.rl.job import RlJob
 from distill.training.rl.rollouts import GAMED, Rollout
-from distill.training.rl.teachers import Teacher
+from distill.training.rl.teachers import Teaching
 
 GUESS, ECHO = GAMED
 
@@ -27,12 +25,15 @@ GUESS, ECHO = GAMED
 class RolloutScorer:
     """Fills in what answers are worth; use it as a context manager. Implements `distill.training.rl.steps.Scorer`."""
 
-    def __init__(self, job: RlJob, config: RlConfig, tokenizer: Tokenizer, teachers: Sequence[Teacher] = ()) -> None:
-        self._teachers, self._tokenizer = teachers, tokenizer
-        self._system = config.teacher_system
-        self._examples = [(one.problem, one.reasoning, one.answer) for one in config.teacher_examples]
-        held_out = read_problems(Path(job.probe)) if job.probe else {}
-        self._problems: Mapping[str, Problem] = {**read_problems(Path(job.problems)), **held_out}
+    def __init__(
+        self,
+        job: RlJob,
+        config: RlConfig,
+        tokenizer: Tokenizer,
+        problems: Mapping[str, Problem],
+        teaching: Teaching | None = None,
+    ) -> None:
+        self._problems, self._teaching = problems, teaching
         self._config = config.reward
         self._grader = RolloutGrader(
             config.reward,
@@ -58,19 +59,8 @@ class RolloutScorer:
             of_group = [next(facts) for _ in group]
             for one, fact, score in zip(group, of_group, group_scores(of_group, self._config), strict=True):
                 _fill(one, fact, score)
-        if self._teachers:
-            everything = [one for group in groups for one in group if one.used and one.finish_reason != "error"]
-            prompts = [self._shown(one) for one in everything]
-            told = [teacher.log_probs(everything, prompts) for teacher in self._teachers]
-            for one, of_teachers in zip(everything, zip(*told, strict=True), strict=True):
-                one.teacher_logprobs = [statistics.fmean(of_token) for of_token in zip(*of_teachers, strict=True)]
-
-    def _shown(self, one: Rollout) -> list[int]:
-        """Return the tokens that the teachers see before an answer."""
-        if self._system is None and not self._examples:
-            return one.prompt_ids
-        messages = teacher_messages(self._problems[one.problem_id].prompt, self._system, self._examples)
-        return encode(self._tokenizer, render_prompt(self._tokenizer, messages))
+        if self._teaching is not None:
+            self._teaching.fill_in([one for group in groups for one in group if one.used and one.is_sampled])
 
     def _rewarded(self, one: Rollout) -> rewarded.Rollout:
         problem = self._problems[one.problem_id]

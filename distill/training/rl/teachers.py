@@ -1,23 +1,33 @@
-"""Teachers of on-policy distillation: how likely they find each token that the student sampled.
+"""Teachers of on-policy distillation: what they expect where the student wrote.
 
 A teacher is a model on this machine, or an OpenAI-compatible server that gives prompt log-probabilities (vLLM does).
-Only the sampled token's log-probability is needed, so that the teacher's vocabulary may be padded otherwise than the
-student's; that both call the same token by the same number is proven first.
+Its vocabulary may be padded otherwise than the student's; that both call the same token by the same number is proven
+first.
 """
 
 import json
 import os
+import statistics
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
+from distill.core.records import Problem
+from distill.core.thinking import teacher_messages
 from distill.errors import ModelError, StageError
-from distill.models.tokenizers import Tokenizer, load_tokenizer
+from distill.models.tokenizers import Tokenizer, encode, load_tokenizer, render_prompt
+from distill.recipe.rl import RlConfig
 from distill.recipe.sampling import SamplingCompute
+from distill.training.cpu import TILE_NUMBERS
+from distill.training.rl.divergence import Targets, TopTargets, WholeTargets, can_project
+from distill.training.rl.packed import can_pack, packed_states, set_shared_prompts
 from distill.training.rl.rollouts import Rollout
 
 BATCH_TOKENS = 16_384
@@ -26,6 +36,8 @@ AT_ONCE = 16
 """Requests to a served teacher at the same time."""
 IDS_A_REQUEST = 1_024
 """Tokens of the vocabulary that a server is asked about at a time."""
+TOP = 20
+"""Likeliest tokens that a server tells of at each place: the most that vLLM gives unless `--max-logprobs` is set."""
 WAITS_S = (0.5, 5.0, 20.0)
 """Before each further attempt at a request that a server failed to answer."""
 
@@ -40,6 +52,47 @@ class Teacher(Protocol):
             rollouts: the answers.
             prompts: the tokens that the teacher sees before each.
         """
+
+    def targets(self, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]]) -> Targets:
+        """Return what it expects at each token of the answers, one answer after the other."""
+
+
+class Teaching:
+    """The teachers of a training, and what they see before each answer.
+
+    Args:
+        teachers: at least one.
+        config: `rl:` of the recipe, with their system prompt and worked examples.
+        tokenizer: the student's.
+        problems: by id.
+    """
+
+    def __init__(
+        self, teachers: Sequence[Teacher], config: RlConfig, tokenizer: Tokenizer, problems: Mapping[str, Problem]
+    ) -> None:
+        self._teachers, self._tokenizer, self._problems = teachers, tokenizer, problems
+        self._system = config.teacher_system
+        self._examples = [(one.problem, one.reasoning, one.answer) for one in config.teacher_examples]
+
+    def fill_in(self, rollouts: Sequence[Rollout]) -> None:
+        """Set `teacher_logprobs` of answers: the mean over the teachers."""
+        prompts = [self._prompt(one) for one in rollouts]
+        told = [teacher.log_probs(rollouts, prompts) for teacher in self._teachers]
+        for one, of_teachers in zip(rollouts, zip(*told, strict=True), strict=True):
+            one.teacher_logprobs = [statistics.fmean(of_token) for of_token in zip(*of_teachers, strict=True)]
+
+    def targets(self, rollouts: Sequence[Rollout]) -> list[Targets]:
+        """Return what each teacher expects at each token of the answers, one answer after the other."""
+        if not rollouts:
+            return []
+        prompts = [self._prompt(one) for one in rollouts]
+        return [teacher.targets(rollouts, prompts) for teacher in self._teachers]
+
+    def _prompt(self, one: Rollout) -> list[int]:
+        if self._system is None and not self._examples:
+            return one.prompt_ids
+        messages = teacher_messages(self._problems[one.problem_id].prompt, self._system, self._examples)
+        return encode(self._tokenizer, render_prompt(self._tokenizer, messages))
 
 
 def start_teachers(
@@ -68,10 +121,7 @@ class LocalTeacher:
     """A model in this process."""
 
     def __init__(self, path: Path, name: str, tokenizer: Tokenizer) -> None:
-        import torch
         from transformers import AutoModelForCausalLM
-
-        from distill.training.rl.packed import can_pack, set_shared_prompts
 
         check_same_tokens(load_tokenizer(path, None, key="rl.teachers"), tokenizer, name)
         on_gpu = torch.cuda.is_available()
@@ -81,7 +131,10 @@ class LocalTeacher:
             )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             raise ModelError(f"rl.teachers: {name} cannot be loaded ({str(error).splitlines()[0][:300]}).") from error
-        self._model.to("cuda" if on_gpu else "cpu").eval()
+        if not can_project(self._model):
+            raise ModelError(f"rl.teachers: {name} scales or limits its logits. Let a server run it (vllm serve).")
+        # Each process of a training has its own GPU, and a copy of the teacher there.
+        self._model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if on_gpu else "cpu").eval()
         self._pad = tokenizer.pad_token_id or 0
         self._packs = not on_gpu and can_pack(self._model)
         if self._packs:
@@ -89,52 +142,83 @@ class LocalTeacher:
 
     def log_probs(self, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return the natural log of the probability of each token of each answer, at temperature 1."""
-        import torch
+        with torch.inference_mode():
+            states, weight = self._states(rollouts, prompts), self._weight
+            chosen = torch.tensor([token for one in rollouts for token in one.ids], device=states.device)
+            found: list[float] = []
+            for rows, tokens in zip(
+                *(part.split(max(1, TILE_NUMBERS // weight.shape[0])) for part in (states, chosen)), strict=True
+            ):
+                told = torch.mm(rows, weight.t()).float().log_softmax(-1)
+                found += told.gather(1, tokens[:, None]).squeeze(1).tolist()
+        ends = list(accumulate(len(one.ids) for one in rollouts))
+        return [found[end - len(one.ids) : end] for one, end in zip(rollouts, ends, strict=True)]
 
-        if self._packs:
-            return self._packed(rollouts, prompts)
-        found: list[list[float]] = [[] for _ in rollouts]
+    def targets(self, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]]) -> Targets:
+        """Return what it expects at each token of the answers, one answer after the other."""
+        with torch.no_grad():
+            return WholeTargets(self._states(rollouts, prompts), self._weight)
+
+    @property
+    def _weight(self) -> torch.Tensor:
+        weight: torch.Tensor = self._model.get_output_embeddings().weight
+        return weight
+
+    def _states(self, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return the hidden states that predict the tokens of the answers, one answer after the other."""
         whole = [[*prompt, *one.ids] for prompt, one in zip(prompts, rollouts, strict=True)]
-        # Rows of similar length together, to reduce padding.
-        order = sorted(range(len(rollouts)), key=lambda place: len(whole[place]))
-        while order:
-            longest = len(whole[order[-1]])
-            num = min(len(order), max(1, BATCH_TOKENS // longest))
-            batch, order = order[-num:], order[:-num]
-            rows = [whole[place] for place in batch]
-            ids = torch.tensor([row + [self._pad] * (longest - len(row)) for row in rows], device=self._model.device)
-            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=ids.device)
-            with torch.inference_mode():
-                hidden = self._model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-                for place, states, row in zip(batch, hidden, rows, strict=True):
-                    answer = rollouts[place].ids
-                    states = states[len(row) - len(answer) - 1 : len(row) - 1]
-                    logits = self._model.get_output_embeddings()(states).float()
-                    targets = torch.tensor(answer, device=logits.device)
-                    chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
-                    found[place] = chosen.tolist()
-        return found
+        found: list[torch.Tensor | None] = [None] * len(rollouts)
+        for start, places in self._batches(prompts, whole):
+            # All rows of a batch begin with the same tokens.
+            rests = [whole[place][start:] for place in places]
+            longest = max(map(len, rests))
+            ids = [
+                [*whole[place][:start], *rest, *[self._pad] * (longest - len(rest))]
+                for place, rest in zip(places, rests, strict=True)
+            ]
+            real = [[1] * (start + len(rest)) + [0] * (longest - len(rest)) for rest in rests]
+            batch, mask = (torch.tensor(rows, device=self._model.device) for rows in (ids, real))
+            if self._packs:
+                _, states = packed_states(self._model, batch, mask, longest)
+                parts = states.split([len(rest) for rest in rests])
+            else:
+                states = self._model.base_model(input_ids=batch, attention_mask=mask, use_cache=False)
+                parts = tuple(
+                    row[start - 1 : start - 1 + len(rest)]
+                    for row, rest in zip(states.last_hidden_state, rests, strict=True)
+                )
+            for place, part in zip(places, parts, strict=True):
+                found[place] = part[len(part) - len(rollouts[place].ids) :]
+        return torch.cat([part for part in found if part is not None])
 
-    def _packed(self, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Return the same, with each prompt computed once for all of its answers."""
-        import torch
-
-        from distill.training.rl.packed import packed_log_probs
-
-        found: list[list[float]] = [[] for _ in rollouts]
+    def _batches(
+        self, prompts: Sequence[Sequence[int]], whole: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Yield the places of rows that are computed at once, and how many first tokens they share."""
+        if not self._packs:
+            order = sorted(range(len(whole)), key=lambda place: len(whole[place]))
+            while order:
+                num = min(len(order), max(1, BATCH_TOKENS // len(whole[order[-1]])))
+                yield 1, order[-num:]
+                order = order[:-num]
+            return
+        # What a batch shares is computed once: the worked examples before all problems, or each problem's prompt.
+        shared = _num_shared(prompts)
+        if 2 * shared > max(map(len, prompts)):
+            yield shared, list(range(len(whole)))
+            return
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for place, prompt in enumerate(prompts):
             by_prompt.setdefault(tuple(prompt), []).append(place)
-        for prompt, places in by_prompt.items():
-            answers = [rollouts[place].ids for place in places]
-            longest = max(map(len, answers))
-            ids = torch.tensor([[*prompt, *answer, *[self._pad] * (longest - len(answer))] for answer in answers])
-            real = [[1] * (len(prompt) + len(answer)) + [0] * (longest - len(answer)) for answer in answers]
-            with torch.inference_mode():
-                told, _ = packed_log_probs(self._model, ids, torch.tensor(real), longest, temperature=1.0)
-            for place, answer, row in zip(places, answers, told.tolist(), strict=True):
-                found[place] = row[: len(answer)]
-        return found
+        yield from ((len(prompt), places) for prompt, places in by_prompt.items())
+
+
+def _num_shared(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all prompts have in common."""
+    # Whatever the first and the last in order share, those between them share too.
+    rows = [tuple(prompt) for prompt in prompts]
+    pairs = zip(min(rows), max(rows), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 class ServedTeacher:
@@ -157,14 +241,37 @@ class ServedTeacher:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(self._log_probs, rollouts, prompts))
 
+    def targets(self, rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]]) -> Targets:
+        """Return what it expects at each token of the answers, one answer after the other.
+
+        Raises:
+            StageError: the server has no answer, or none with log-probabilities.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            told = [place for found in pool.map(self._top, rollouts, prompts) for place in found]
+        num = max(map(len, told), default=1)
+        ids = torch.tensor([[*place, *[-1] * (num - len(place))] for place in told])
+        log_probs = torch.tensor([[*place.values(), *[0.0] * (num - len(place))] for place in told])
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        return TopTargets(ids.to(device), log_probs.to(device))
+
     def _log_probs(self, one: Rollout, prompt: Sequence[int]) -> list[float]:
+        return [place[token] for place, token in zip(self._top(one, prompt, 0), one.ids, strict=True)]
+
+    def _top(self, one: Rollout, prompt: Sequence[int], num: int = TOP) -> list[dict[int, float]]:
+        """Return token -> log-probability at each place of an answer: of the answer's own, and of the likeliest."""
         ids = [*prompt, *one.ids]
-        body = {"model": self._name, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        body = {"model": self._name, "prompt": ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": num}
         try:
             told = self._ask(f"{self._url}/completions", body)["choices"][0]["prompt_logprobs"]
-            found = [told[place][str(ids[place])]["logprob"] for place in range(len(prompt), len(ids))]
-            return [float(value) for value in found]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            found = [
+                {int(token): float(entry["logprob"]) for token, entry in told[place].items()}
+                for place in range(len(prompt), len(ids))
+            ]
+            if missing := [place for place, token in zip(found, one.ids, strict=True) if token not in place]:
+                raise KeyError(f"the answer's own token, among {sorted(missing[0])[:3]}")
+            return found
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise StageError(
                 f"rl.teachers: {self._url} gave no prompt log-probabilities ({type(error).__name__}: {error}). vLLM's "
                 "server does (`vllm serve MODEL`); others may not."

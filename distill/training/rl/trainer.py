@@ -14,20 +14,27 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+from trl.models.utils import _ForwardRedirection
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from distill.recipe.rl import RlConfig
+from distill.errors import ModelError
+from distill.recipe.rl import SAMPLED, RlConfig
 from distill.storage.files import read_json, write_json
 from distill.training.checkpoints import CheckpointSealer
-from distill.training.rl.packed import can_pack, packed_log_probs, set_shared_prompts
+from distill.training.rl.divergence import Targets, Toward, can_project, divergence_loss
+from distill.training.rl.packed import can_pack, packed_log_probs, packed_states, set_shared_prompts
 from distill.training.rl.rollouts import Rollout
 from distill.training.rl.steps import Steps, facts_of_step
+from distill.training.rl.teachers import Teaching
 
 STATE = "distill_rl.json"
 """In a checkpoint: what the order of the problems depends on."""
 REFERENCE = "reference.safetensors"
 """In a checkpoint: weights of the reference model, once it has been reset."""
+PLACE = "place"
+"""Key of a row: number of its answer among those of the step."""
 REFERENCE_ADAPTER = "ref"
 """TRL's name of the adapter that is the reference of a LoRA policy."""
 
@@ -62,6 +69,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         """Called with the number of updates so far, once the engine has the weights."""
         self.more_state: Callable[[], dict[str, Any]] = dict
         """What else belongs into a checkpoint, as JSON."""
+        self.teaching: Teaching | None = None
+        """With `algorithm: distill`."""
         self.facts: dict[str, float] = {}
         """What the answers of the current step are like."""
         self._sealing = CheckpointSealer(owner, num_kept)
@@ -71,6 +80,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         self._corrects = False
         self._in_loss: dict[str, Any] | None = None
         """Rows of the pass whose loss is being computed."""
+        if config.divergence != SAMPLED and not can_project(self.model):
+            raise ModelError(f"rl.divergence: {config.divergence}: the student scales its logits. Use sampled.")
         self._packs = packs and not self._entropy_bonus_enabled and can_pack(self.model)
         if self._packs:
             for one in (self.model, self.ref_model):
@@ -95,8 +106,14 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         if len(self._current) != len(inputs):
             raise RuntimeError(f"rl: {len(self._current)} answers for {len(inputs)} rows of a step")
         self._note_step()
+        return self._learnable(inputs)
+
+    def _learnable(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the current answers as rows, with what the loss needs to know of each."""
         found: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if self.config.algorithm == "distill":
+        if self.config.divergence != SAMPLED:
+            found[PLACE] = torch.arange(len(inputs), device=found["completion_mask"].device)
+        elif self.config.algorithm == "distill":
             found["advantages"] = self._against_teachers(found)
         return found
 
@@ -158,6 +175,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         return log_probs, entropies if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if self.config.divergence != SAMPLED:
+            return self._divergence(model, inputs)
         if not self._packs or not self.model.training:
             return super()._compute_loss(model, inputs)  # type: ignore[no-any-return]
         if self.skips_flat_groups and not inputs["advantages"].any():
@@ -171,10 +190,61 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         finally:
             self._in_loss, self.use_vllm = None, False
 
+    def _divergence(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of a pass: the divergence from the teachers, averaged over tokens as `rl.loss` says."""
+        assert self.teaching is not None
+        rollouts = [self._current[place] for place in inputs[PLACE].tolist()]
+        mask = inputs["completion_mask"].clone()
+        for row, one in enumerate(rollouts):
+            if not one.is_sampled:
+                mask[row] = 0
+        targets = self.teaching.targets([one for one, real in zip(rollouts, mask.any(1), strict=True) if real])
+        # Through the wrapper's own `forward`, as DDP and FSDP have their hooks there.
+        policy = self.accelerator.unwrap_model(model)
+        loss, divergence, entropy = _ForwardRedirection()(
+            model, policy, self._divergence_of, policy, inputs, mask, self._shares(inputs, mask), targets
+        )
+        num = self.accelerator.reduce(mask.sum(), reduction="sum").clamp(min=1)
+        for name, values in (("divergence", divergence), ("entropy", entropy)):
+            total = self.accelerator.reduce(values.sum(), reduction="sum")
+            self._metrics["train"][name].append((total / num).item())
+        return loss
+
+    def _divergence_of(
+        self, policy: Any, inputs: dict[str, Any], mask: torch.Tensor, shares: torch.Tensor, targets: list[Targets]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        base = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        attended = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        num_columns = mask.shape[1]
+        if self._packs:
+            packed, states = packed_states(base, ids, attended, num_columns)
+            # One answer after the other, in the order of the rows.
+            order = (packed.rows * num_columns + packed.columns).argsort()
+            states = states[order][mask[packed.rows, packed.columns].bool()[order]]
+        else:
+            states = base.base_model(input_ids=ids, attention_mask=attended, use_cache=False).last_hidden_state
+            states = states[:, -num_columns - 1 : -1][mask.bool()]
+        toward: Toward = "forward" if self.config.divergence == "forward" else "reverse"
+        weight = base.get_output_embeddings().weight
+        if isinstance(weight, DTensor):
+            weight = weight.full_tensor()
+        return divergence_loss(states, weight, shares[mask.bool()], targets, toward)
+
+    def _shares(self, inputs: dict[str, Any], mask: torch.Tensor) -> torch.Tensor:
+        """Return the share of each token in the mean that `rl.loss` takes, (B, C); as in TRL's own loss."""
+        num_rows, passes = mask.shape[0], self.current_gradient_accumulation_steps
+        if self.config.loss == "dapo":
+            each = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+            return mask / each
+        if self.config.loss == "dr_grpo":
+            return mask / (num_rows * self.max_completion_length * passes)
+        return mask / (inputs["completion_mask"].sum(1, keepdim=True).clamp(min=1) * num_rows * passes)
+
     @property
     def skips_flat_groups(self) -> bool:
         """Return whether passes without any advantage are left out, which changes no gradient."""
-        return self._packs and self.beta == 0.0
+        return self._packs and self.beta == 0.0 and self.config.divergence == SAMPLED
 
     def _note_mismatch(self, inputs: dict[str, Any], log_probs: torch.Tensor) -> None:
         """Work out TRL's importance weights, and log how far the engine's log-probabilities are from the policy's."""
@@ -236,7 +306,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         began = time.monotonic()
         self._current = list(rollouts)
         self.model.train()
-        found = super()._generate_and_score_completions([{"prompt": ""} for _ in rollouts])
+        found = self._learnable([{"prompt": ""} for _ in rollouts])
         self.current_gradient_accumulation_steps = 1
         self.compute_loss(self.model, found).backward()
         self.model.zero_grad()

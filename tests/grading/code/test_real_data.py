@@ -116,7 +116,8 @@ def test_answers_in_cpp_come_out_as_the_compiler_and_the_assertions_say(tmp_path
     assert {number for number, one in enumerate(found) if not one.correct} == wrong
     assert not any(one.weaker for one in found)
     # The statement, not the word in a comment before it.
-    broken = [(re.sub(r"^( +)return\b", r"\1return !", solution_of(one), flags=re.M), one.tests) for one in problems[:6]]
+    turned = [re.sub(r"^( +)return\b", r"\1return !", solution_of(problem), flags=re.M) for problem in problems[:6]]
+    broken = [(program, problem.tests) for program, problem in zip(turned, problems[:6], strict=True)]
     assert not any(one.correct for one in verdicts_on(broken))
 
 

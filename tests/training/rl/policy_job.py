@@ -15,6 +15,7 @@ from distill.training.arguments import pick_device
 from distill.training.layout import Layout
 from distill.training.rl.job import RlJob
 from distill.training.rl.run import PolicyRun
+from distill.training.rl.teachers import LocalTeacher, Teaching
 
 NUM_PROBLEMS = 6
 CONFIG = {
@@ -72,7 +73,9 @@ def run_of(job, **more):
     config = RlConfig.model_validate(job.config)
     tokenizer = load_tokenizer(Path(job.model_path), None, None, None)
     device = pick_device(config.as_sft, Path(job.model_path))
-    return PolicyRun(job, config, Layout(**job.layout), device, tokenizer, EvenTokens(), **more)
+    teachers = [LocalTeacher(Path(name), name, tokenizer) for name in config.teachers]
+    teaching = Teaching(teachers, config, tokenizer, {}) if teachers else None
+    return PolicyRun(job, config, Layout(**job.layout), device, tokenizer, EvenTokens(), teaching, **more)
 
 
 def train(model, out_dir, changes=None, layout=None):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from distill.training.layout import Layout
 from distill.training.rl.rollouts import read_rollouts, write_rollouts
@@ -251,9 +252,50 @@ def test_twenty_kills_at_random_points(tiny_llama, tmp_path):
     pytest.fail(f"killed {killed} times only")
 
 
-def test_two_processes_learn_what_one_does(tiny_llama, tmp_path, unbroken):
+@pytest.fixture(scope="module")
+def teacher(tiny_llama, tmp_path_factory):
+    """A model that expects other tokens, and is surer of them."""
+    folder = tmp_path_factory.mktemp("teacher") / "model"
+    shutil.copytree(tiny_llama, folder)
+    stored = load_file(folder / "model.safetensors")
+    changed = {name: 3 * weight if weight.ndim > 1 else weight for name, weight in stored.items()}
+    save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def taught_by(teacher, **more):
+    return {"algorithm": "distill", "teachers": [str(teacher)], "kl": 0, "probe": {"problems": 0}} | more
+
+
+@pytest.mark.parametrize("divergence", ["reverse", "forward"])
+def test_the_divergence_from_a_teacher_falls(tiny_llama, teacher, tmp_path, divergence):
+    train(tiny_llama, tmp_path, taught_by(teacher, divergence=divergence, steps=20, learning_rate=1e-3))
+    found = [entry["divergence"] for entry in history(tmp_path)]
+    assert sum(found[-3:]) < 0.5 * sum(found[:3])
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo"])
+def test_the_divergence_does_not_depend_on_how_answers_are_computed(tiny_llama, teacher, tmp_path, loss):
+    """Whole or in passes, and with a prompt computed once or for each answer."""
+    changes = taught_by(teacher, divergence="reverse", loss=loss, steps=1, max_grad_norm=1e9)
+    train(tiny_llama, tmp_path / "one", changes)
+    for name, kernels, rows in (("packed", True, 4), ("whole", False, 8), ("parts", True, 2)):
+        compute = {"training": {"kernels": kernels, "per_device_batch_size": rows}}
+        layout = Layout(num_processes=1, per_device_batch_size=rows, accumulation=8 // rows)
+        train(tiny_llama, tmp_path / name, changes | {"compute": compute}, layout)
+        (one,), (other,) = history(tmp_path / "one"), history(tmp_path / name)
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+        # Passes may have other numbers of tokens, so that the mean of their means is not that of the whole.
+        assert other["divergence"] == pytest.approx(one["divergence"], rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["rewards", "divergence"])
+def test_two_processes_learn_what_one_does(tiny_llama, teacher, tmp_path, kind):
     """From the same answers: each process reads back its half of those that one process stored."""
     changes = {"steps": 1, "probe": {"problems": 0}, "reference_every": None}
+    if kind == "divergence":
+        changes |= taught_by(teacher, divergence="forward", learning_rate=1e-4)
     train(tiny_llama, tmp_path / "one", changes)
     (stored,) = [read_rollouts(path) for path in (tmp_path / "one" / "rollouts").glob("step-*.parquet")]
     rollouts = tmp_path / "two" / "rollouts"

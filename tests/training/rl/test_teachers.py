@@ -6,7 +6,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.errors import ModelError, StageError
 from distill.recipe.sampling import SamplingCompute
@@ -51,7 +52,7 @@ class Server:
 
     def __init__(self):
         self.words, self.asked, self.failures, self.status = STUDENT.words, [], 0, 500
-        self.logprobs = True
+        self.logprobs, self.more = True, {}
 
     def answer(self, path, body, headers):
         self.asked.append((path, body, headers.get("Authorization")))
@@ -61,7 +62,7 @@ class Server:
         if path == "/detokenize":
             return 200, {"prompt": " ".join(self.words[one] for one in body["tokens"])}
         # As vLLM: nothing for the first token, and the token's own entry for each other one.
-        told = [None, *({str(one): {"logprob": -one / 10, "rank": 1}} for one in body["prompt"][1:])]
+        told = [None, *(self.more | {str(one): {"logprob": -one / 10, "rank": 1}} for one in body["prompt"][1:])]
         return 200, {"choices": [{"prompt_logprobs": told} if self.logprobs else {"text": "b"}]}
 
 
@@ -143,20 +144,54 @@ def test_a_server_that_is_not_there_is_said(monkeypatch):
         start_teachers([{"name": "big", "url": "http://127.0.0.1:9/v1", "path": None}], STUDENT, COMPUTE)
 
 
-def test_a_teacher_on_this_machine_agrees_with_its_own_softmax(tiny_llama):
-    import torch
-    from transformers import AutoModelForCausalLM
-
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        pytest.param([[5, 6, 7], [5], [5, 6, 7]], id="by prompt"),
+        pytest.param([[5, 6, 7, 8, 9, 3], [5, 6, 7, 8, 9, 4, 4], [5, 6, 7, 8, 9, 3]], id="all begin alike"),
+    ],
+)
+def test_a_teacher_on_this_machine_agrees_with_its_own_softmax(tiny_llama, packs, prompts):
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    answers = [rollout([5, 6, 7], [8, 9, 10]), rollout([5], [11])]
-    found = LocalTeacher(tiny_llama, "tiny", tokenizer).log_probs(answers, [one.prompt_ids for one in answers])
+    # The student's own prompt is another one.
+    answers = [rollout([1], [8, 9, 10]), rollout([1], [11]), rollout([1], [12, 13])]
+    teacher = LocalTeacher(tiny_llama, "tiny", tokenizer)
+    assert teacher._packs
+    teacher._packs = packs
+    found = teacher.log_probs(answers, prompts)
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
-    for one, told in zip(answers, found, strict=True):
+    whole = []
+    for one, prompt, told in zip(answers, prompts, found, strict=True):
         with torch.no_grad():
-            logits = model(torch.tensor([one.prompt_ids + one.ids])).logits[0]
-        rows = logits[len(one.prompt_ids) - 1 : -1].log_softmax(-1)
+            logits = model(torch.tensor([prompt + one.ids])).logits[0]
+        rows = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        whole.append(rows)
         expected = [float(row[token]) for row, token in zip(rows, one.ids, strict=True)]
         assert told == pytest.approx(expected, abs=1e-4)
         assert all(math.isfinite(value) and value < 0 for value in told)
+    # Against a student that finds every token as likely as any other.
+    rows = torch.cat(whole)
+    even = torch.full_like(rows, -math.log(rows.shape[1]))
+    told = teacher.targets(answers, prompts).divergence(even, slice(0, 6), "forward")
+    torch.testing.assert_close(told, (rows.exp() * (rows - even)).sum(-1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_teacher_with_other_tokens_is_not_loaded(tiny_llama):
     with pytest.raises(ModelError, match=r"rl.teachers: tiny has another tokenizer than the student"):
         LocalTeacher(tiny_llama, "tiny", STUDENT)
+
+
+def test_a_served_teacher_tells_its_likeliest_tokens(served):
+    server, url = served
+    teacher = ServedTeacher(url, "big", STUDENT, COMPUTE)
+    server.more = {"0": {"logprob": -3.0, "rank": 2}}
+    targets = teacher.targets([rollout([0, 1], [2, 1]), rollout([2], [2])], [[0, 1], [2]])
+    assert [body["prompt_logprobs"] for path, body, _ in server.asked if path == "/v1/completions"] == [20, 20]
+    # Of three tokens it tells two each time, so that the third is all others together.
+    expected = []
+    for own in (-0.2, -0.1, -0.2):
+        told = [own, -3.0, math.log(1 - math.exp(own) - math.exp(-3.0))]
+        expected.append(sum(math.exp(one) * (one + math.log(3)) for one in told))
+    even = torch.full((3, 3), -math.log(3))
+    assert targets.divergence(even, slice(0, 3), "forward").tolist() == pytest.approx(expected, rel=1e-4)
