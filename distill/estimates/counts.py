@@ -5,10 +5,12 @@ the dataset's card.
 """
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distill.core.plurals import counted
@@ -18,6 +20,7 @@ from distill.estimates.quantities import Range, short, total
 from distill.estimates.text_tokens import TokenRate, tokens_of
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
+from distill.recipe.rl import RlConfig
 from distill.recipe.traces import TraceSource
 from distill.sources.problems import DEFAULT_GYM_SIZE, HELD_OUT, ProblemSets, named_benchmarks
 
@@ -58,6 +61,8 @@ KNOWN_CONFIGS = {
 }
 
 UNKNOWN_ROWS = Range(1_000, 100_000, "number of rows unknown: the dataset is not on this machine, and no limit is set")
+ROLLOUT_LENGTH = Range(0.3, 0.9)
+"""Assumed: mean length of a rollout, as a share of `rl.max_tokens`, where no trace tells more."""
 TYPICAL_CHARS = Range(80, 1_200, "problems of 80 to 1,200 characters")
 
 
@@ -95,8 +100,18 @@ class Workload:
         return tokens_of(self.prompt_chars).plus(Range.exact(TEMPLATE_TOKENS))
 
 
+def unlike_traces(config: RlConfig) -> Range:
+    """Return the mean length of a rollout in tokens where no trace tells it."""
+    share, most = ROLLOUT_LENGTH, config.max_tokens
+    return share.times(most).because(f"{share.low:.0%} to {share.high:.0%} of rl.max_tokens ({most:,})")
+
+
 def workload(
-    recipe: Recipe, sets: ProblemSets | None = None, rate: TokenRate | None = None, quick: bool = False
+    recipe: Recipe,
+    sets: ProblemSets | None = None,
+    rate: TokenRate | None = None,
+    quick: bool = False,
+    reinforced: Mapping[str, RlConfig | None] = MappingProxyType({}),
 ) -> Workload:
     """Count a recipe's problems and traces.
 
@@ -105,15 +120,17 @@ def workload(
         sets: its problems if they are loaded; left out: counted without loading.
         rate: counts the tokens of texts; left out: estimated from characters.
         quick: read less of the recipe's files, and skip those of `filter.decontaminate`.
+        reinforced: `rl:` of the rounds before, whose rollouts may be imported, by name.
     """
-    look = _Counted(recipe, rate or TokenRate(), quick, sets)
-    own = look.sources([*recipe.problems, *recipe.traces] if sets is None or recipe.traces else [])
+    look = _Counted(recipe, rate or TokenRate(), quick, sets, reinforced)
+    asked = look.sources(recipe.problems if sets is None else [])
+    own = look.sources(recipe.traces) or asked
     measured = look.sources(recipe.eval.benchmarks if recipe.eval and sets is None else [], True)
     benchmarks = _benchmarks(recipe, sets, measured)
     num, num_problems = total(one.num for one in own), total(one.num_problems for one in own)
-    if sets is not None and sets.train:
+    if sets is not None and sets.train and not recipe.traces:
         num = num_problems = Range.exact(len(sets.train), f"{counted(len(sets.train), 'problem')}, counted")
-    elif recipe.eval and recipe.eval.held_out:
+    elif recipe.eval and recipe.eval.held_out and not recipe.traces:
         held_out = recipe.eval.held_out
         num = num_problems = Range(max(1.0, num.low - held_out), max(1.0, num.high - held_out))
     bases = dict.fromkeys(one.num.basis for one in own if one.num.basis)
@@ -139,6 +156,10 @@ class _Source:
     num: Range
     num_problems: Range
     local: LocalFile | None = None
+    trace_tokens: Range | None = None
+    """Per trace, on average; `None`: not known, or no traces."""
+    longest_tokens: float | None = None
+    """Of the longest trace."""
 
 
 @dataclass
@@ -149,6 +170,7 @@ class _Counted:
     rate: TokenRate
     quick: bool
     sets: ProblemSets | None
+    reinforced: Mapping[str, RlConfig | None]
     unknown: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -161,9 +183,12 @@ class _Counted:
             number = source.limit or DEFAULT_GYM_SIZE
             num = Range(0.5 * number, number, f"{number:,} made by {source.source}, repeats dropped")
             return _Source(num, num)
+        if isinstance(source, TraceSource) and (rl := self.reinforced.get(source.round or "")) is not None:
+            return self._rollouts(source, rl)
         local = self._local(source, is_measured) if kind == "file" else None
         if local is not None:
-            return _Source(local.num, local.num_problems, local)
+            longest = local.longest_trace_tokens if local.is_whole else None
+            return _Source(local.num, local.num_problems, local, local.trace_tokens, longest)
         there = num_rows(Path(name)) if kind == "file" else _cached_rows(name, source.config, source.split)
         if there is None and source.limit is None:
             if kind == "hf" or not self.faults:
@@ -177,6 +202,16 @@ class _Counted:
         low, high = (min(there * number, source.limit or there * number) for number in each)
         said = f"{low:,}" if low == high else f"{low:,} to {high:,}"
         return _Source(Range(low, high, f"{said} of {label}"), Range.exact(min(there, high)))
+
+    def _rollouts(self, source: TraceSource, config: RlConfig) -> _Source:
+        """Count the rollouts of a round that need not have run; up to `resample` further groups replace each."""
+        groups = config.steps * config.prompts_per_step
+        most = math.inf if source.limit is None else source.limit
+        low, high = (min(most, groups * config.group_size * times) for times in (1, 1 + config.resample))
+        there = len(self.sets.train) if self.sets is not None and self.sets.train else groups
+        num = Range(low, high, f"rollouts of {source.source}")
+        problems = Range.exact(min(groups, there, high))
+        return _Source(num, problems, None, unlike_traces(config), config.max_tokens)
 
     def _local(self, source: ProblemSource | TraceSource, is_measured: bool) -> LocalFile | None:
         try:
@@ -224,13 +259,12 @@ def _prompt_chars(sets: ProblemSets | None, own: Sequence[_Source]) -> tuple[Ran
 
 def _trace_tokens(recipe: Recipe, own: Sequence[_Source]) -> tuple[Range | None, float | None]:
     """Return the mean and the greatest length of traces in tokens; `None` unless all sources were read."""
-    looked = [one.local for one in own if one.local is not None and one.local.trace_tokens is not None]
-    if not recipe.traces or len(looked) < len(recipe.traces):
+    means = [one.trace_tokens for one in own if one.trace_tokens is not None]
+    if not recipe.traces or len(means) < len(recipe.traces):
         return None, None
-    means = [local.trace_tokens for local in looked if local.trace_tokens is not None]
     mean = Range(min(one.low for one in means), max(one.high for one in means), means[0].basis)
-    is_whole = all(local.is_whole for local in looked)
-    return mean, max(local.longest_trace_tokens for local in looked) if is_whole else None
+    longest = [one.longest_tokens for one in own if one.longest_tokens is not None]
+    return mean, max(longest) if len(longest) == len(means) else None
 
 
 def _cached_rows(name: str, config: str | None, split: str) -> int | None:

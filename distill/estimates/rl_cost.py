@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from distill.errors import ModelError
-from distill.estimates.counts import TEMPLATE_TOKENS, Workload
+from distill.estimates.counts import TEMPLATE_TOKENS, Workload, unlike_traces
 from distill.estimates.machine import Machine
 from distill.estimates.measured import Measured, Sampled
 from distill.estimates.models import GIB, ModelFacts, model_facts
@@ -19,8 +19,6 @@ from distill.recipe.rl import RlConfig
 from distill.recipe.sft import SftConfig
 from distill.training.layout import Layout, plan_layout
 
-USED = Range(0.3, 0.9)
-"""Assumed: mean length of an answer, as a share of `rl.max_tokens`, where no trace tells more."""
 SLOWEST = Range(1.1, 2.5)
 """Assumed: how much longer a step samples than at full speed, since it waits for its longest answer."""
 PROMPT_TOKENS = 512
@@ -51,7 +49,7 @@ def rollout_tokens(config: RlConfig, rows: Rows | None) -> Range:
     if rows is not None:
         like = rows.completion_tokens.at_most(most)
         return like.because(f"answers like the traces; rl.max_tokens caps at {most:,}")
-    return USED.times(most).because(f"{USED.low:.0%} to {USED.high:.0%} of rl.max_tokens ({most:,})")
+    return unlike_traces(config)
 
 
 def trained_as(config: RlConfig, prompt_tokens: int = PROMPT_TOKENS) -> SftConfig:

@@ -90,4 +90,5 @@ RepoFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0
 """The path of a file in a repository. No part of it can lead out of the repository."""
 Source = Annotated[str, Field(pattern=r"^(hf|file|gym):.+"), AfterValidator(_checked_source)]
 TableSource = Annotated[str, Field(pattern=r"^(hf|file):.+"), AfterValidator(_checked_source)]
+TraceOrigin = Annotated[str, Field(pattern=r"^(hf|file|round):.+"), AfterValidator(_checked_source)]
 EvaluationSet = Annotated[str, AfterValidator(_checked_set)]

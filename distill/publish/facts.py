@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distill.core.formatting import mapping
 from distill.core.json_shape import ANY, TEXT, fault
 from distill.core.redaction import local_name
 from distill.errors import StoreError
@@ -153,7 +154,11 @@ class RunFacts:
             return [(sampled.teacher, sampled.teacher_revision)]
         if not self.recipe.has_traces:
             return []
-        return _teachers_of(self.files.kept)
+        found = _teachers_of(self.files.kept)
+        # A policy changes with every step: its rollouts as a whole are told, not the weights of each.
+        made = mapping(mapping(self.manifests.get(self.source, {}).get("identity")).get("rollouts"))
+        told = [(name, str(made.get(round_in(name) or "", revision))) for name, revision in found]
+        return list(dict.fromkeys(told))
 
     @cached_property
     def source_teachers(self) -> list[tuple[str, str]]:

@@ -135,6 +135,11 @@ class Recipe(Strict):
         return None
 
     @property
+    def rollout_rounds(self) -> list[str]:
+        """Return the rounds whose rollouts are imported, by name."""
+        return list(dict.fromkeys(one.round for one in self.traces if one.round is not None))
+
+    @property
     def row_rounds(self) -> list[str | None]:
         """Return the rounds whose kept rows are trained on; `None` stands for a recipe without rounds."""
         return [None] if self.has_traces or self.rl is None else []
@@ -186,6 +191,11 @@ class Recipe(Strict):
             )
         if self.sft.rows != [THIS]:
             raise ValueError("sft.rows names rounds, but the recipe has no rounds:. Remove it, or add rounds:")
+        if self.rollout_rounds:
+            raise ValueError(
+                f"traces: round:{self.rollout_rounds[0]} names a round, but the recipe has no rounds:. Name a file or "
+                "a data set, or add rounds:"
+            )
         if self.push is not None and self.push.round is not None:
             raise ValueError("push.round names a round, but the recipe has no rounds:. Remove it, or add rounds:")
         return self

@@ -32,6 +32,9 @@ def faults(rounds: Sequence[Round], has_eval: bool) -> Iterator[Fault]:
         for key, name in models:
             if name is not None and (why := _no_model(name, one, place, before, every)):
                 yield (*at, *key), why
+        for number, source in enumerate(one.traces):
+            if source.round is not None and (why := _no_rollouts(source.round, one, place, before, every)):
+                yield (*at, "traces", number, "source"), why
         if why := _other_prompts(one, before):
             yield (*at, "rl", "prompt_format"), why
         yield from _row_faults(one, at, before, every, place)
@@ -60,6 +63,20 @@ def _no_model(name: str, one: Round, place: int, before: Mapping[str, Round], ev
     makers = [f"round:{earlier}" for earlier, other in before.items() if other.makes_model]
     some = f" Rounds that make one: {', '.join(makers)}." if makers else ""
     return f"round:{name} makes no model (it has neither sft: nor rl:), only rows.{some}"
+
+
+def _no_rollouts(
+    name: str, one: Round, place: int, before: Mapping[str, Round], every: Mapping[str, int]
+) -> str | None:
+    """Return why a round has no rollouts that a later one could import, or `None` if it has some."""
+    if why := _not_before(name, one, place, every):
+        return why
+    if before[name].rl is not None:
+        return None
+    makers = [f"round:{earlier}" for earlier, other in before.items() if other.rl is not None]
+    way = f"Rounds that have some: {', '.join(makers)}." if makers else "Rounds with rl: have some."
+    rows = f" Its kept rows are trained on with sft.rows: [round:{name}]." if before[name].has_traces else ""
+    return f"round:{name} has no rollouts (it has no rl:). {way}{rows}"
 
 
 def _other_prompts(one: Round, before: Mapping[str, Round]) -> str | None:

@@ -23,11 +23,10 @@ from distill.recipe.lengths import with_lengths
 from distill.recipe.rl import RlConfig
 from distill.recipe.sft import THIS, SftConfig
 from distill.recipe.steps import MAKING_MODELS, STAGE_NAMES
+from distill.recipe.traces import ROUND as ROUND
 from distill.recipe.traces import TraceSource
 from distill.recipe.yaml_tree import KeyPath
 
-ROUND = "round:"
-"""Prefix of a name that refers to an earlier round."""
 SECTIONS = ["generate", "traces", "filter", "sft", "rl"]
 """Sections that a round may have; at the top level they hold defaults for the rounds that name them."""
 OWN_SECTIONS: list[str] = []
@@ -57,7 +56,7 @@ class Round(Strict):
     generate: GenerateConfig | None = None
     """Sample a teacher; `teacher: round:NAME` is what an earlier round made."""
     traces: list[TraceSource] = []
-    """Import existing traces instead."""
+    """Import existing traces instead; `source: round:NAME` are the rollouts of an earlier round's `rl:`."""
     filter: FilterConfig | None = None
     """Grade and filter the round's traces. Always done if the round has traces."""
     sft: SftConfig | None = None

@@ -4,9 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from distill.models.hub_names import Config, Revision, TableSource
+from distill.models.hub_names import Config, Revision, TraceOrigin
 from distill.recipe.base import Strict
 from distill.recipe.problems import CodeSettings, Task
+
+ROUND = "round:"
+"""Prefix of a name that refers to an earlier round."""
 
 
 class TraceColumns(Strict):
@@ -39,8 +42,9 @@ class TraceColumns(Strict):
 class TraceSource(Strict):
     """A source of traces, and how its rows are read."""
 
-    source: TableSource
-    """`hf:org/dataset` or `file:path` (JSONL, JSON, CSV, Parquet; relative to the recipe)."""
+    source: TraceOrigin
+    """`hf:org/dataset`, `file:path` (JSONL, JSON, CSV, Parquet; relative to the recipe) or `round:NAME`: the rollouts
+    of an earlier round's `rl:`."""
     config: Config | None = None
     """Configuration (subset) of a Hub dataset."""
     split: str = "train"
@@ -70,6 +74,21 @@ class TraceSource(Strict):
     are recognised by default."""
     system: Literal["keep", "drop"] = "keep"
     """`drop`: leave system messages and the system column out of the student's prompt."""
+
+    @property
+    def round(self) -> str | None:
+        """Return the round whose rollouts these are, or `None`."""
+        return self.source.removeprefix(ROUND) if self.source.startswith(ROUND) else None
+
+    @model_validator(mode="after")
+    def _round_tells_the_rest(self) -> Self:
+        told = self.model_dump(exclude_defaults=True).keys() - {"source", "limit"}
+        if self.round is not None and told:
+            raise ValueError(
+                f"{self.source} brings its own problems and columns, so that only limit applies. "
+                f"Remove {', '.join(sorted(told))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_its_rows(self) -> Self:

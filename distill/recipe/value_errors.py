@@ -52,7 +52,7 @@ WANTED: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
 FORMS = {
     "name": "made of letters, digits, '.', '_' and '-', beginning with a letter or digit",
     "source": "hf:org/dataset, file:path or gym:task",
-    "traces.source": "hf:org/dataset or file:path",
+    "traces.source": "hf:org/dataset, file:path or round:NAME",
     "traces.problems": "file:path",
     "repo": "org/name, made of letters, digits, '.', '_' and '-'",
     "dataset": "org/name, made of letters, digits, '.', '_' and '-'",

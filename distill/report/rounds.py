@@ -150,7 +150,9 @@ def story(one: Row) -> list[str]:
         teacher = made.get("teacher") or drawn.get("teacher")
         found.append(f"{teacher} answered {count(drawn.get('num_problems'))} problems, {_samples(drawn)}.")
     if read := metrics.imported(one):
-        found.append(f"{count(read.get('num_samples'))} traces were imported.")
+        rollouts = " and ".join(map(str, made.get("rollouts") or ()))
+        of = f": the rollouts of {rollouts}" if rollouts else ""
+        found.append(f"{count(read.get('num_samples'))} traces were imported{of}.")
     if kept := metrics.filtered(one):
         found.append(f"{count(kept.get('num_kept'))} of {count(kept.get('num_traces'))} traces were kept.")
     if trained := metrics.trained(one):

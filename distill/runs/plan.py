@@ -34,6 +34,7 @@ from distill.estimates.stage import (
 from distill.estimates.text_tokens import TokenRate
 from distill.estimates.training_cost import NO_ROWS, Rows, together
 from distill.recipe.model import Recipe
+from distill.recipe.rl import RlConfig
 from distill.runs.standing import standings
 from distill.sources.problems import ProblemSets
 from distill.stages import RunContext
@@ -148,7 +149,7 @@ def plan_recipe(
             sets = run.problem_sets  # cached in the run for later uses
         except DistillError as error:
             fault = str(error)
-    work = workload(recipe, sets, rate, quick)
+    work = workload(recipe, sets, rate, quick, _reinforced(run))
     if fault is not None and fault not in work.faults:
         work = replace(work, faults=(fault, *work.faults))
     seen = measure(run.run_dir, recipe, rate, quick)
@@ -198,9 +199,17 @@ def _rows_of_others(run: RunContext, sets: ProblemSets | None, rate: TokenRate, 
     for one in run.row_sources.values() if run.recipe.round_name is not None else ():
         if one is not run:
             student = model_facts(one.recipe.student, one.recipe.student_revision)
-            work, seen = workload(one.recipe, sets, rate, quick), measure(one.run_dir, one.recipe, rate, quick)
+            work, seen = (
+                workload(one.recipe, sets, rate, quick, _reinforced(one)),
+                measure(one.run_dir, one.recipe, rate, quick),
+            )
             found.append(Known.of(one.recipe, student, work, seen).rows)
     return found
+
+
+def _reinforced(run: RunContext) -> dict[str, RlConfig | None]:
+    """Return `rl:` of the rounds before, by name."""
+    return {name: one.recipe.rl for name, one in run.earlier.items()}
 
 
 def _measured_models(recipe: Recipe) -> tuple[ModelFacts, ...]:

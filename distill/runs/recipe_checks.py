@@ -154,7 +154,7 @@ def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource | TraceSource]]:
     """Return the distinct sources with their keys in the recipe."""
     sections: dict[str, Sequence[ProblemSource | TraceSource]] = {
         "problems": recipe.problems,
-        "traces": recipe.traces,
+        "traces": [one for one in recipe.traces if one.round is None],
         "eval.benchmarks": recipe.eval.benchmarks if recipe.eval else [],
     }
     keyed = [(f"{key}.{number}", one) for key, sources in sections.items() for number, one in enumerate(sources)]

@@ -115,6 +115,7 @@ class WholeRun:
             rounds[one.name]["made_from"] = {
                 "student": one.student or recipe.student,
                 "teacher": one.generate.teacher if one.generate is not None else None,
+                "rollouts": recipe.part(one.name).rollout_rounds,
                 "rows": one.row_rounds,
             }
             if gate := gate_record(self.run_dir / one.name):

@@ -311,7 +311,7 @@ class _Reader:
         return name if self._identities.content_of_id.setdefault(name, digest) == digest else content
 
     def _trace(self, problem: Problem, row: Mapping[str, Any], text: str, told: Any) -> Trace:
-        split = split_reasoning(text)
+        split = split_reasoning(text, row.get("think_opened") is True)
         ending = ending_of(told)
         model = self._value(row, "model", MODEL_COLUMNS)
         teacher = whole_characters(model) if isinstance(model, str) and model else self._source.teacher or self._label

@@ -64,6 +64,7 @@ from distill.storage.fingerprints import fingerprint
 from distill.storage.layout import ADAPTER, KEPT, STUDENT, TESTS
 from distill.storage.run_files import RunFiles
 from distill.storage.run_folder import StageFolder, damaged_outputs
+from distill.training.rl.job import ROLLOUTS
 
 SERVED = "served"
 """Revision of a teacher behind a server, whose real revision is unknown."""
@@ -152,7 +153,9 @@ class RunContext:
     def _check_earlier_rounds(self, manifests: Mapping[str, Mapping[str, Any]], wanted_by: str) -> None:
         """Raise if a stage was made from another result of an earlier round than the one that is there now."""
         recipe = self.recipe
-        made_from: list[tuple[str, str | None, str]] = []
+        made_from: list[tuple[str, Any, Any]] = []
+        if (imported := manifests.get("import")) is not None and recipe.rollout_rounds:
+            made_from.append(("import", imported["identity"].get("rollouts"), self.rollouts_made("import")))
         if (sampled := manifests.get("generate")) is not None and recipe.teacher_round is not None:
             made_from.append(("generate", sampled["identity"].get("teacher_revision"), self.teacher_model.revision))
         first = next((name for name in MAKING_MODELS if name in recipe.stage_names), "")
@@ -178,6 +181,20 @@ class RunContext:
         found = {name: one.made_before("sft")["filter"] for name, one in self.row_sources.items()}
         hashes = {name: manifest["outputs"][KEPT]["sha256"] for name, manifest in found.items()}
         return hashes[self.recipe.round_name] if list(hashes) == [self.recipe.round_name] else hashes
+
+    def rollouts_made(self, wanted_by: str) -> dict[str, str]:
+        """Return the SHA-256 (hex) of the rollouts that are imported, by round.
+
+        Raises:
+            UserError: they are not complete, or the recipe has changed since.
+        """
+        found = {}
+        for name in self.recipe.rollout_rounds:
+            one = self.earlier[name]
+            made = one.finished(MAKING_MODELS[-1], wanted_by)
+            one.made_before("eval")
+            found[name] = str(made["outputs"][ROLLOUTS]["sha256"])
+        return found
 
     def verify(self, stage: str, names: Sequence[str], wanted_by: str, way: str) -> None:
         """Check outputs of a finished stage against their checksums.

@@ -6,7 +6,7 @@ examples of unusable rows.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,16 @@ from distill.estimates.models import GIB
 from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range, number_of, span
 from distill.estimates.stage import DISK, SECONDS, TOKENS, StageEstimate
+from distill.recipe.lineage import command_of
 from distill.recipe.sandbox import CODE, trained_programs
+from distill.recipe.steps import MAKING_MODELS
+from distill.recipe.traces import TraceSource
 from distill.results.import_traces import ImportMetrics
 from distill.sampling.status import sampling_progress
 from distill.sources.imported_traces import Identities, Skipped, foreign_traces
 from distill.sources.problems import bare_question
-from distill.stages import RunContext, always_useful, keeps_nothing, no_inputs, reopen_if_damaged
+from distill.sources.tables import Row
+from distill.stages import RunContext, always_useful, keeps_nothing, reopen_if_damaged
 from distill.storage.case_files import problem_row
 from distill.storage.files import disk_errors, write_json
 from distill.storage.fingerprints import sha256_of
@@ -35,21 +39,26 @@ from distill.storage.layout import LEDGER, PROBLEMS, TESTS
 from distill.storage.ledger import Ledger
 from distill.storage.run_folder import Summary
 from distill.storage.trace_store import check_stored, clear, finalise, shard_files
+from distill.training.rl.job import ROLLOUTS
+from distill.training.rl.rollout_rows import rollout_rows
 
 VERSION = 2
 SECTION = "traces"
 runs_programs = trained_programs
 FROM_DATASETS = ("measured",)
-keeps_results, verify_inputs, finish = keeps_nothing, no_inputs, always_useful
+keeps_results, finish = keeps_nothing, always_useful
 reopen_if_lost = reopen_if_damaged("import")
 progress = sampling_progress
 
+POLICIES = MAKING_MODELS[-1]
+"""The stage that has rollouts."""
 SKIPPED = "skipped.json"
 NUM_WRITTEN = 256
 """Traces per write to the ledger."""
 TRACES_PER_S = Range(500, 5_000)
 """Traces read and written per second."""
 START_S = Range(0.5, 30)
+IS_MEASURED = "its problem is in an evaluation set (eval.benchmarks)."
 BEGINS_ANEW = "was interrupted; its sources are read again from the start"
 
 
@@ -65,7 +74,20 @@ def identity(run: RunContext) -> dict[str, Any]:
             source[key] = _by_content(source[key])
         if source["task"] != CODE:  # runs of before there were tests stay as they are
             del source["tests"], source["columns"]["tests"]
-    return {"version": VERSION, "traces": sources, "measured": run.measured_fingerprint}
+    found = {"version": VERSION, "traces": sources, "measured": run.measured_fingerprint}
+    return found | ({"rollouts": run.rollouts_made("import")} if run.recipe.rollout_rounds else {})
+
+
+def verify_inputs(run: RunContext) -> None:
+    """Verify the rollouts of earlier rounds, and the problems that they answer.
+
+    Raises:
+        StoreError: they are not those that `rl` wrote.
+    """
+    for name in run.recipe.rollout_rounds:
+        one = run.earlier[name]
+        way = f"Train again with `{command_of(one.recipe, POLICIES)} --force` (what is there is moved aside)."
+        one.verify(POLICIES, [ROLLOUTS, PROBLEMS], "import", way)
 
 
 def estimate(known: Known, machine: Machine, prices: Prices) -> StageEstimate:
@@ -146,12 +168,36 @@ def _pairs(run: RunContext, skipped: Skipped) -> Iterator[tuple[Problem, Trace]]
     measured = run.problem_sets.measured_questions if run.recipe.eval else frozenset()
     identities = Identities()
     for source in run.recipe.traces:
-        for problem, trace in foreign_traces(source, skipped, identities, store=run.folder("import").path / TESTS):
+        for problem, trace in _pairs_of(run, source, skipped, identities):
             asked = [message["content"] for message in problem.prompt if message["role"] == "user"]
             if any(bare_question(question, source.template) in measured for question in asked):
-                skipped.add(problem.id, "its problem is in an evaluation set (eval.benchmarks).")
+                skipped.add(problem.id, IS_MEASURED)
             else:
                 yield problem, trace
+
+
+def _pairs_of(
+    run: RunContext, source: TraceSource, skipped: Skipped, identities: Identities
+) -> Iterator[tuple[Problem, Trace]]:
+    store = run.folder("import").path / TESTS
+    if source.round is None:
+        return foreign_traces(source, skipped, identities, store=store)
+    folder = run.earlier[source.round].folder(POLICIES).path
+    # `task: gym`: the problems are the recipe's own, so their scorers may run.
+    told = {"problems": f"file:{folder / PROBLEMS}", "task": "gym", "teacher": source.source}
+    rows = _trained_on(run, rollout_rows(folder), skipped)
+    return foreign_traces(source.model_copy(update=told), skipped, identities, rows, store)
+
+
+def _trained_on(run: RunContext, rows: Iterable[Row], skipped: Skipped) -> Iterator[Row]:
+    """Yield the rows of problems that are not held out."""
+    # By id: the prompt of a problem may have a template around the question.
+    names = {one.id for one in run.problem_sets.train}
+    for place, row in rows:
+        if row["problem_id"] in names:
+            yield place, row
+        else:
+            skipped.add(place, IS_MEASURED)
 
 
 def _by_content(source: str | None) -> str | None:

@@ -177,7 +177,10 @@ def _facts(run: RunContext) -> RunFacts:
 def made_from(run: RunContext) -> dict[str, RunContext]:
     """Return the earlier rounds that a round was made from, directly or not, by name and in order."""
     recipe = run.recipe
-    direct = {recipe.student_round, recipe.teacher_round, *recipe.row_rounds} - {None, recipe.round_name}
+    direct = {recipe.student_round, recipe.teacher_round, *recipe.rollout_rounds, *recipe.row_rounds} - {
+        None,
+        recipe.round_name,
+    }
     found = {name for one in direct for name in (one, *made_from(run.earlier[str(one)]))}
     return {name: one for name, one in run.earlier.items() if name in found}
 

@@ -231,3 +231,19 @@ def test_first_rows_without_a_usable_one_are_no_reason_to_stop(rows_file, monkey
     monkeypatch.setattr(local_data, "FIRST_ROWS", 5)
     rows = [{"problem": "1?", "gt": "2"}] * 10 + [row(1)]
     assert read_traces(TraceSource(source=rows_file(rows)), TokenRate()) is None
+
+
+def test_traces_are_counted_though_there_are_problems_for_rl_beside_them(rows_file):
+    problems = [{"source": rows_file([{"question": f"{n}?", "answer": "2"} for n in range(40)], "problems.jsonl")}]
+    recipe = Recipe.model_validate(
+        {
+            "name": "x",
+            "student": "smollm2-135m",
+            "problems": problems,
+            "traces": [{"source": rows_file([row(1), row(2)])}],
+            "rl": {"steps": 1, "prompts_per_step": 2, "group_size": 2, "probe": {"problems": 2}},
+            "eval": {"held_out": 5},
+        }
+    )
+    assert workload(recipe).train.high == 2
+    assert workload(recipe, load_problem_sets(recipe)).train.high == 2

@@ -540,3 +540,17 @@ def test_a_named_column_may_be_missing_in_some_rows_and_not_in_all(tmp_path):
     nobody = TraceSource.model_validate({**source, "columns": {"model": "whom"}})
     with pytest.raises(ProblemError, match=r"no column 'whom' \(columns\.model\)"):
         list(foreign_traces(nobody))
+
+
+def test_a_text_whose_thought_the_prompt_has_opened_is_read_as_rollouts_are(write, tmp_path):
+    problem = Problem("p", [{"role": "user", "content": "2 + 2?"}], "4", "math", "s")
+    (tmp_path / "problems.jsonl").write_text(json.dumps(problem.to_json()) + "\n")
+    rows = [
+        {"problem_id": "p", "text": "It may be", "think_opened": True, "finish_reason": "length", "seed": 7},
+        {"problem_id": "p", "text": "It may be", "think_opened": False, "finish_reason": "length", "seed": 8},
+    ]
+    source = TraceSource(source=write(rows, "step-000001.parquet"), problems=f"file:{tmp_path / 'problems.jsonl'}")
+    (known, first), (_, second) = foreign_traces(source)
+    assert known == problem
+    assert (first.reasoning, first.content, first.seed) == ("It may be", "", 7)
+    assert (second.reasoning, second.content, second.seed) == ("", "It may be", 8)

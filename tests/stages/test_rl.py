@@ -8,12 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from distill.core.records import Problem
 from distill.core.thinking import split_reasoning
 from distill.errors import ModelError, ProblemError, RecipeError, StoreError, UserError
+from distill.estimates.machine import this_machine
+from distill.estimates.prices import load_prices
 from distill.grading import grade
 from distill.models.tokenizers import load_tokenizer, render_prompt
+from distill.publish.lock import read_lock
 from distill.recipe.model import Recipe
 from distill.results.kinds import fault_of
 from distill.results.rl import RlMetrics
@@ -21,12 +25,16 @@ from distill.runs import rl_check
 from distill.runs.recipe_checks import recipe_probes
 from distill.runs.results import write_report
 from distill.runs.rl_check import check_rl
+from distill.runs.rounds_plan import plan_any
 from distill.runs.runner import run_recipe
-from distill.stages import RunContext, contexts_of, rl, sft
+from distill.stages import RunContext, contexts_of, import_traces, rl, sft
+from distill.stages.push import made_from
 from distill.storage.files import read_json, read_jsonl, write_jsonl
 from distill.storage.fingerprints import fingerprint
 from distill.storage.run_folder import Manifest, describe_outputs
+from distill.storage.trace_store import stored_traces
 from distill.training.rl.job import RlJob
+from distill.training.rl.rollouts import Rollout, RolloutFiles
 
 RL = {"steps": 3, "prompts_per_step": 2, "group_size": 2, "probe": {"problems": 2}, "max_tokens": 32}
 CHECKED = {
@@ -60,8 +68,7 @@ def reinforce(monkeypatch, tiny_llama):
         for name in ("student", "best"):
             shutil.copytree(tiny_llama, out / name)
             (out / name / "note.txt").write_text(str(len(jobs)))
-        (out / "rollouts").mkdir(exist_ok=True)
-        pq.write_table(pa.table({"step": [1], "text": ["x"]}), out / "rollouts/step-000001.parquet")
+        write_answers(out / "rollouts", *(read_jsonl(Path(name)) for name in (job.problems, job.probe)))
         write_jsonl(out / "metrics.jsonl", [{"step": n, "reward": 0.1 * n} for n in (1, 2, 3)])
         return {
             "num_steps": 3,
@@ -83,6 +90,26 @@ def reinforce(monkeypatch, tiny_llama):
     for module in (rl, rl_check):
         monkeypatch.setattr(module, "run_job", run_job)
     return jobs
+
+
+def write_answers(folder, problems, probe):
+    """The rollouts of three steps: of each problem one right and two wrong answers, one of them cut off."""
+    answers = [
+        ("{0}, so that is what it makes.</think>\n\nThe answer is \\boxed{{{0}}}.", "stop"),
+        ("No idea at all, to be honest.</think>\n\nThe answer is \\boxed{{0}}.", "stop"),
+        ("{0} may be", "length"),
+    ]
+    files = RolloutFiles(folder)
+    for kind, step, asked in (("step", 0, problems[:3]), ("step", 1, problems[3:]), ("step", 2, problems[:2]),
+                              ("probe", 0, probe)):  # fmt: skip
+        found = [
+            Rollout(step, slot, 0, slot, one["id"], index, 100 * step + index, f"{step}" * 4, [1, 2, 3], [4] * 9,
+                    [-0.5] * 9, [], text.format(one["answer"]), True, reason)
+            for slot, one in enumerate(asked) for index, (text, reason) in enumerate(answers)
+        ]  # fmt: skip
+        files.write(kind, step, found)
+    files.write("step", 3, found)
+    files.set_aside("step", 3)
 
 
 def point(step, share):
@@ -510,3 +537,161 @@ def test_the_report_shows_curves_parts_warnings_and_answers_over_the_steps(make,
     assert "[…]" in page
     assert "rl/rollouts/step-000002.parquet" in page
     assert 'id="funnel"' not in page
+
+
+@pytest.fixture
+def rounds(make, reinforce, sampled_by, fake_engine):
+    """A function that makes a recipe whose second round trains on the rollouts of the first; arguments change both."""
+    sampled_by(lambda job: fake_engine(["\\boxed{7}"]))
+
+    def recipe(first=None, held_out=2, **second):
+        tree = make().model_dump(mode="json")
+        rest = {"filter": {"compute": {"workers": 1}}, "sft": {"max_length": 256, "epochs": 1, "batch_size": 2}}
+        zero = {"name": "zero", "rl": RL, **(first or {})}
+        more = {"name": "more", "traces": [{"source": "round:zero"}], **rest, **second}
+        return Recipe.model_validate(
+            {
+                **{key: tree[key] for key in ("name", "student", "seed", "problems")},
+                "eval": {"held_out": held_out, "sampling": {"max_tokens": 16}},
+                "rounds": [zero, {key: value for key, value in more.items() if value is not None}],
+            }
+        )
+
+    return recipe
+
+
+def test_the_rollouts_of_a_round_are_traces_of_a_later_one(rounds, tmp_path):
+    recipe, run_dir = rounds(sft=None), tmp_path / "runs/small"
+    summary = run_recipe(recipe, tmp_path / "runs", until="more/filter")
+    asked, held_out = (read_jsonl(run_dir / f"zero/rl/{name}.jsonl") for name in ("problems", "probe"))
+    imported = {one["id"]: one for one in read_jsonl(run_dir / "more/import/problems.jsonl")}
+    assert imported == {one["id"]: one for one in asked}
+    assert not imported.keys() & {one["id"] for one in held_out}
+    traces = list(stored_traces(run_dir / "more/import"))
+    assert len(traces) == 3 * (6 + 2)
+    assert len({trace.key for trace in traces}) == len(traces)
+    again = [trace for trace in traces if trace.problem_id == asked[0]["id"]]
+    assert [trace.sample_index for trace in again] == list(range(6))  # asked in two steps
+    made = [(trace.teacher_revision, trace.seed) for trace in again]
+    assert made[2:4] == [("step-0@0000", 2), ("step-2@2222", 200)]
+    right, _, cut = again[:3]
+    assert (right.teacher, right.num_prompt_tokens, right.num_completion_tokens) == ("round:zero", 3, 9)
+    answer = asked[0]["answer"]
+    assert right.text.startswith(f"{answer}, so that is")  # verbatim, and read as begun inside the thought
+    assert (right.reasoning, right.content) == (
+        f"{answer}, so that is what it makes.",
+        f"The answer is \\boxed{{{answer}}}.",
+    )
+    assert (cut.finish_reason, cut.reasoning, cut.content) == ("length", f"{answer} may be", "")
+    assert summary["rounds"]["more"]["made_from"]["rollouts"] == ["zero"]
+    verdicts = read_jsonl(run_dir / "more/filter/verdicts.jsonl")
+    assert [one["correct"] for one in verdicts].count(True) == 8
+    kept = pq.read_table(run_dir / "more/filter/kept").to_pylist()
+    assert len(kept) == summary["rounds"]["more"]["filter"]["num_kept"] == 6  # the same text twice is a duplicate
+    assert all("so that is what it makes." in one["completion"][0]["content"] for one in kept)
+    locked = read_lock(run_dir / "recipe.lock.yaml")["recipe"]["rounds"][1]["traces"]
+    assert [one["source"] for one in locked] == ["round:zero"]
+
+
+@pytest.mark.slow
+def test_a_student_is_fine_tuned_on_the_right_rollouts_of_a_round(rounds, tmp_path):
+    summary = run_recipe(rounds(), tmp_path / "runs")
+    assert summary["rounds"]["more"]["sft"]["num_rows"] == 6
+    assert list(summary["scores"]["models"]) == ["base", "zero", "more"]
+    said = []
+    run_recipe(rounds(), tmp_path / "runs", say=said.append)
+    assert all("done already" in line for line in said)
+    assert list(made_from(contexts_of(rounds(), tmp_path / "runs/small")[1])) == ["zero"]
+
+
+def test_other_rollouts_refuse_what_was_made_of_them(rounds, tmp_path):
+    runs, recipe = tmp_path / "runs", rounds(sft=None)
+    run_recipe(recipe, runs, until="more/filter")
+    path = runs / "small/zero/rl/rollouts/step-000000.parquet"
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-1] + b"x")
+    shutil.rmtree(runs / "small/more/import")
+    with pytest.raises(StoreError, match=r"import: .*rollouts is not what rl left there.*`distill rl --round zero"):
+        run_recipe(recipe, runs, ["import"], rounds=["more"])
+    path.write_bytes(sound)
+    run_recipe(recipe, runs, ["import"], rounds=["more"])
+    changed = rounds({"rl": {**RL, "kl": 0.0}}, sft=None)
+    with pytest.raises(UserError, match=r"(?s)more: .*changed since rl of round zero was run.*rl.kl: 0.001 -> 0.0"):
+        run_recipe(changed, runs, ["import"], rounds=["more"])
+    run_recipe(rounds(sft=None), runs, ["rl"], rounds=["zero"])
+    shutil.rmtree(runs / "small/zero/rl")
+    with pytest.raises(UserError, match=r"Run `distill rl --round zero` first"):
+        run_recipe(recipe, runs, ["import"], rounds=["more"])
+
+
+def test_a_new_set_of_rollouts_makes_filtered_ones_outdated(rounds, tmp_path):
+    runs, recipe = tmp_path / "runs", rounds(sft=None)
+    run_recipe(recipe, runs, until="more/filter")
+    run = contexts_of(recipe, runs / "small")[1]
+    run.made_before("filter")
+    manifest = runs / "small/zero/rl/manifest.json"
+    tree = read_json(manifest)
+    tree["outputs"]["rollouts"]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(tree))
+    with pytest.raises(StoreError, match="import of round more was made from another result of an earlier round"):
+        run.made_before("filter")
+
+
+def test_what_is_held_out_stays_out_though_a_file_of_rollouts_has_it(rounds, tmp_path):
+    runs, recipe = tmp_path / "runs", rounds(sft=None)
+    run_recipe(recipe, runs, ["rl"], rounds=["zero"])
+    folder = runs / "small/zero/rl"
+    probe = read_jsonl(folder / "probe.jsonl")
+    write_jsonl(folder / "problems.jsonl", [*read_jsonl(folder / "problems.jsonl"), *probe])
+    shutil.copy(folder / "rollouts/probe-000000.parquet", folder / "rollouts/step-000009.parquet")
+    metrics = import_traces.run(contexts_of(recipe, runs / "small")[1]).metrics
+    assert (metrics["num_samples"], metrics["num_problems"], metrics["num_skipped"]) == (24, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("first", "traces", "at", "said"),
+    [
+        ({}, [{"source": "round:cero"}], "traces.0.source", "there is no round 'cero'"),
+        ({}, [{"source": "round:more"}], "traces.0.source", "is this round itself"),
+        ({}, [{"source": "round:zero", "task": "math"}], "traces.0", "only limit applies. Remove task"),
+        ({"rl": None, "generate": {}, "sft": {}}, [{"source": "round:zero"}], "traces.0.source",
+         "round:zero has no rollouts (it has no rl:)"),
+    ],
+)  # fmt: skip
+def test_a_round_without_rollouts_is_refused_with_its_key(rounds, tiny_llama, first, traces, at, said):
+    first = {**first, "generate": {"teacher": str(tiny_llama)}} if "generate" in first else first
+    first = {key: value for key, value in first.items() if value is not None}
+    tree = rounds().model_dump(mode="json")
+    own = {"name": "zero", **first} if first else tree["rounds"][0]
+    second = {"name": "more", "traces": traces, "filter": {}, "sft": {"max_length": 256}}
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate({**tree, "rounds": [own, second]})
+    assert f"rounds.1.{at}" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_without_rounds_no_round_s_rollouts_can_be_named(make_recipe):
+    with pytest.raises(ValidationError, match="round:zero names a round, but the recipe has no rounds"):
+        make_recipe(generate=None, problems=[], traces=[{"source": "round:zero"}])
+
+
+def test_the_plan_and_the_doctor_know_how_many_rollouts_there_will_be(rounds, tmp_path):
+    recipe = rounds(sft=None)
+    plan = plan_any(recipe, tmp_path / "runs", this_machine(), load_prices()).to_json()
+    whole = plan["stages"]["more/import"]["whole"]["tokens"]
+    assert whole["basis"].startswith("12 traces")
+    assert whole["high"] <= 12 * 32  # rl.max_tokens
+    assert not [note for note in plan["notes"] if "round:zero" in note]
+    found = [
+        one
+        for probe in recipe_probes(recipe, tmp_path / "runs", "r")
+        if probe.name == "dataset"
+        for one in probe.look()
+    ]
+    assert not [one for one in found if "round:zero" in one.said]
+    few = rounds(sft=None, traces=[{"source": "round:zero", "limit": 5}])
+    assert (
+        plan_any(few, tmp_path / "runs", this_machine(), load_prices())
+        .to_json()["stages"]["more/import"]["whole"]["tokens"]["basis"]
+        .startswith("5 traces")
+    )
