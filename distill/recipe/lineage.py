@@ -34,7 +34,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "sft": ("seed", "student", "student_revision", "sft"),
     "rl": (
         *("seed", "student", "student_revision", "problems", "rl"),
-        *("filter.decontaminate", "eval.held_out", "eval.benchmarks"),
+        *("filter.decontaminate", "filter.gym_min_score", "eval.held_out", "eval.benchmarks"),
     ),
     "eval": ("seed", "student", "student_revision", "eval"),
     "measure": ("seed", "eval"),

@@ -26,6 +26,7 @@ from distill.estimates.training_layouts import layout_here
 from distill.execution.jobs import follow, run_job
 from distill.execution.launchers import Follower
 from distill.filters.decontaminate import Decontaminator
+from distill.grading.gym import FULL_SCORE
 from distill.models.hub import Model, resolve_model
 from distill.models.rope import rope_of
 from distill.models.students import find_student, hub_id_of
@@ -244,6 +245,8 @@ def identity(run: RunContext) -> dict[str, Any]:
         "chat_template": _template(run),
         "teacher_revisions": [_teacher(name)["revision"] for name in config.teachers],
         "solved": _verdicts_made(run),
+        # Where nothing else is asked for, trainings of before there was this key stay as they are.
+        **({} if _gym_min_score(run) == FULL_SCORE else {"gym_min_score": _gym_min_score(run)}),
     }
 
 
@@ -271,6 +274,12 @@ def _template(run: RunContext) -> str | None:
     if _config(run).prompt_format == R1_ZERO:
         return template_text(R1_ZERO)
     return template_text(run.student.template_override) if _asks_base(run.recipe) else None
+
+
+def _gym_min_score(run: RunContext) -> float:
+    """Return the score at which a gym answer is right: a round without rows has that of its student's."""
+    earlier = run.earlier.get(run.recipe.student_round or "")
+    return run.recipe.filter.gym_min_score if run.recipe.has_traces or earlier is None else _gym_min_score(earlier)
 
 
 def _verdicts_made(run: RunContext) -> str | None:
@@ -342,6 +351,7 @@ def rl_job(run: RunContext, folder: Path, only_check: bool = False) -> RlJob:
         layout=layout_of(run).to_json(),
         config=_settings(run),
         teachers=tuple({key: told[key] for key in ("name", "path", "url")} for told in map(_teacher, config.teachers)),
+        gym_min_score=_gym_min_score(run),
         only_check=only_check,
     )
 

@@ -75,6 +75,7 @@ def test_rounds_run_in_order_into_folders_of_their_own_and_are_skipped(make, tmp
     assert summary["rounds"]["more"]["made_from"] == {
         "student": recipe.student,
         "teacher": None,
+        "rollouts": [],
         "rows": ["more", "cold"],
     }
     assert (run_dir / "report.html").exists()

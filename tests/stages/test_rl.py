@@ -18,6 +18,7 @@ from distill.estimates.prices import load_prices
 from distill.grading import grade
 from distill.models.tokenizers import load_tokenizer, render_prompt
 from distill.publish.lock import read_lock
+from distill.recipe.lineage import changed_settings
 from distill.recipe.model import Recipe
 from distill.results.kinds import fault_of
 from distill.results.rl import RlMetrics
@@ -377,6 +378,30 @@ def test_verdicts_of_the_filter_tell_which_problems_are_worth_it(trained, tmp_pa
     assert len(solved) == 6
     assert all(graded == 2 for _, graded in solved.values())
     assert sum(right for right, _ in solved.values()) in (0, 1, 2)  # of 7 and 9, where they are not held out
+
+
+def test_gym_answers_are_graded_by_the_filters_limit_also_in_a_later_round(make, tmp_path):
+    run = RunContext(make(filter={"gym_min_score": 0.5}), tmp_path / "runs/small")
+    assert rl.rl_job(run, tmp_path).gym_min_score == rl.identity(run)["gym_min_score"] == 0.5
+    plain = RunContext(make(), tmp_path / "runs/small")
+    assert "gym_min_score" not in rl.identity(plain)
+    assert changed_settings(run.recipe, "rl", {"stage": "rl", "recipe": plain.recipe.model_dump(mode="json")}) == {
+        "filter.gym_min_score": (1.0, 0.5)
+    }
+    tree = make().model_dump(mode="json")
+    answer = {"problem": "What is 70 + 1?", "answer": "71", "text": "<think>\nOne more.\n</think>\n\n\\boxed{71}"}
+    write_jsonl(tmp_path / "made.jsonl", [answer])
+    traces = [{"source": f"file:{tmp_path / 'made.jsonl'}"}]
+    rounds = [
+        {"name": "cold", "traces": traces, "filter": {"gym_min_score": 0.25}, "sft": {"max_length": 256}},
+        {"name": "zero", "student": "round:cold", "rl": RL},
+    ]
+    keys = ("name", "student", "seed", "problems", "eval")
+    recipe = Recipe.model_validate({**{key: tree[key] for key in keys}, "rounds": rounds})
+    (cold, later) = contexts_of(recipe, tmp_path / "runs/small")
+    run_recipe(recipe, tmp_path / "runs", ["import", "filter"], rounds=["cold"])
+    finish_sft(cold, "cold")
+    assert rl.rl_job(later, tmp_path).gym_min_score == 0.25
 
 
 def test_a_changed_weight_of_sft_is_noticed_before_rl_reads_it(trained, tmp_path, reinforce):

@@ -11,6 +11,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from distill.grading.gym import FULL_SCORE
+
 ROLLOUTS = "rollouts"
 ASIDE = "aside"
 """Folder within the rollouts."""
@@ -58,6 +60,8 @@ class RlJob:
     """The `Layout`, as JSON."""
     config: dict[str, Any]
     """`rl:` of the recipe."""
+    gym_min_score: float = FULL_SCORE
+    """Minimum score at which a gym answer is right, as for the filter."""
     rope: dict[str, Any] | None = None
     """`theta` and `context` that replace the model's own, for answers longer than its context."""
     teachers: tuple[dict[str, Any], ...] = ()

@@ -41,6 +41,7 @@ class RolloutScorer:
             facts=None if job.facts is None else Path(job.facts),
             sandbox=SandboxConfig.model_validate(job.sandbox),
             special_ids=turn_ids(tokenizer),
+            gym_min_score=job.gym_min_score,
         )
 
     def __enter__(self) -> Self:
