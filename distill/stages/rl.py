@@ -14,7 +14,7 @@ from distill.core.progress import note
 from distill.core.records import Problem
 from distill.engines.memory import check_memory
 from distill.engines.start import pick_engine
-from distill.errors import ModelError, ProblemError, RecipeError
+from distill.errors import ModelError, ProblemError, RecipeError, UserError
 from distill.estimates.known import Known
 from distill.estimates.machine import Machine
 from distill.estimates.measured import Measured
@@ -30,7 +30,7 @@ from distill.grading.gym import FULL_SCORE
 from distill.models.hub import Model, resolve_model
 from distill.models.rope import rope_of
 from distill.models.students import find_student, hub_id_of
-from distill.models.tokenizers import chat_template_of, template_text
+from distill.models.tokenizers import chat_template_of, load_tokenizer, template_text
 from distill.recipe.lineage import command_of, deciding
 from distill.recipe.model import Recipe
 from distill.recipe.rl import Difficulty, RlConfig
@@ -52,6 +52,7 @@ from distill.storage.run_folder import StageFolder, Summary
 from distill.training.checkpoints import set_damaged_aside
 from distill.training.layout import Layout
 from distill.training.rl.job import BEST, POLICY, ROLLOUTS, SAVE_WITHIN_S, RlJob
+from distill.training.rl.order import refuse_empty_band
 
 JOB = "train_rl"
 VERSION = 1
@@ -73,9 +74,11 @@ def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
     """Find the student, the teachers, an engine and the problems.
 
     Raises:
-        ModelError: a model cannot be had, or the base has no chat template and `rl.prompt_format` needs one.
+        ModelError: a model cannot be had, the base has no chat template and `rl.prompt_format` needs one, or a teacher
+            here has another tokenizer than the student.
         ProblemError: there are fewer problems than a step or the probe needs.
-        RecipeError: no part of the reward can vary for these problems.
+        RecipeError: no part of the reward can vary for these problems, or the filter's verdicts leave none of them
+            within `rl.difficulty`.
     """
     config = _config(run)
     base = run.base_model  # what earlier stages and rounds make of it may not be there yet
@@ -89,11 +92,13 @@ def prepare(run: RunContext, is_due: Callable[[], bool]) -> None:
             f"rl.max_tokens ({config.max_tokens}) leaves no room for a prompt in the context of {base.name} ({context} "
             "tokens). Lower it."
         )
-    for name in config.teachers:
-        if not _is_url(name):
-            resolve_model(hub_id_of(name))
+    teachers = [resolve_model(hub_id_of(name)) for name in config.teachers if not _is_url(name)]
+    if teachers and not run.folder(SECTION).is_complete:
+        _need_same_tokens(base, teachers)
     problems, probe = problems_of(run), probe_of(run)
     _need_variance(config, problems)
+    if not run.folder(SECTION).is_complete:
+        refuse_empty_band([one.id for one in problems], _solved_already(run), config.difficulty)
     if config.prompts_per_step > len(problems):
         raise ProblemError(
             f"rl.prompts_per_step ({config.prompts_per_step}) exceeds the {counted(len(problems), 'problem')} that can "
@@ -124,6 +129,21 @@ def template_fault(recipe: Recipe, base: Model) -> str:
         f"rl.prompt_format: {base.name} has no chat template. Set rl.prompt_format: r1-zero, which is for base models, "
         "or train another student."
     )
+
+
+def _need_same_tokens(base: Model, teachers: Sequence[Model]) -> None:
+    """Raise if a teacher on this machine calls tokens by other numbers than the student, which has its base's."""
+    from transformers import AutoTokenizer
+
+    from distill.training.rl.teachers import check_same_tokens
+
+    # Without a template, which an earlier stage may yet give the student.
+    try:
+        student = AutoTokenizer.from_pretrained(base.path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{base.path}: the tokenizer cannot be loaded ({str(error).splitlines()[0]}).") from None
+    for one in teachers:
+        check_same_tokens(load_tokenizer(one.path, None, key="rl.teachers"), student, one.name)
 
 
 def _need_variance(config: RlConfig, problems: Sequence[Problem]) -> None:
@@ -302,6 +322,17 @@ def _solved(run: RunContext) -> dict[str, tuple[int, int]]:
             graded[str(row["problem_id"])] += 1
             right[str(row["problem_id"])] += bool(row["correct"])
     return {name: (right[name], num) for name, num in graded.items()}
+
+
+def _solved_already(run: RunContext) -> dict[str, tuple[int, int]]:
+    """Return what `_solved` does where the filter is done and is not to be made again; empty if it is not."""
+    if not run.recipe.has_traces:
+        return {}
+    try:
+        run.made_before(MAKING_MODELS[0])  # what comes before a training on rows: the filter, and its traces
+        return _solved(run)
+    except UserError:
+        return {}
 
 
 def _is_url(name: str) -> bool:

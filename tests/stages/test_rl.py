@@ -264,6 +264,21 @@ def test_with_teachers_alone_the_reward_need_not_vary(make, tmp_path, tiny_llama
         rl.prepare(RunContext(make(rl={**taught, "task_weight": 0.1}), tmp_path / "runs/small"), lambda: True)
 
 
+def test_a_teacher_with_other_tokens_is_said_before_anything_is_sampled(
+    make, tmp_path, tiny_llama, reinforce, distill, here
+):
+    other = shutil.copytree(tiny_llama, tmp_path / "other")
+    tokenizer = read_json(other / "tokenizer.json")
+    vocabulary = tokenizer["model"]["vocab"]
+    one, two = list(vocabulary)[500:502]
+    vocabulary[one], vocabulary[two] = vocabulary[two], vocabulary[one]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    taught = {**RL, "algorithm": "distill", "teachers": [str(tiny_llama), str(other)]}
+    code, _, err = distill("rl", written(make(rl=taught), tmp_path / "recipe.yaml"))
+    assert (code, reinforce) == (2, []), err
+    assert f"rl.teachers: {other} has another tokenizer than the student: token " in " ".join(err.split())
+
+
 def test_a_base_without_a_template_is_said_by_the_command_and_the_doctor(
     make, tmp_path, tiny_llama, reinforce, distill, here
 ):
@@ -378,6 +393,21 @@ def test_verdicts_of_the_filter_tell_which_problems_are_worth_it(trained, tmp_pa
     assert len(solved) == 6
     assert all(graded == 2 for _, graded in solved.values())
     assert sum(right for right, _ in solved.values()) in (0, 1, 2)  # of 7 and 9, where they are not held out
+
+
+def test_verdicts_that_leave_no_problem_within_the_band_are_said_before_anything_starts(
+    trained, tmp_path, reinforce, distill, here
+):
+    recipe = trained(rl={**RL, "difficulty": {"low": 0.6, "high": 0.9, "min_samples": 2}})
+    code, _, err = distill("rl", written(recipe, tmp_path / "recipe.yaml"))
+    assert (code, reinforce) == (2, [])
+    assert "rl.difficulty: no problem is left whose share of right answers is between 0.6 and 0.9" in " ".join(
+        err.split()
+    )
+    # Verdicts of another filter say nothing.
+    other = trained(filter={"min_tokens": 1}, rl=recipe.rl.model_dump(mode="json"))
+    with pytest.raises(UserError, match="the recipe has changed since filter was run"):
+        run_recipe(other, tmp_path / "runs", ["rl"])
 
 
 def test_gym_answers_are_graded_by_the_filters_limit_also_in_a_later_round(make, tmp_path):

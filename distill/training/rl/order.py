@@ -5,11 +5,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from distill.errors import StageError
+from distill.errors import RecipeError
 from distill.recipe.rl import Difficulty
 
 Solved = Mapping[str, tuple[int, int]]
 """Problem id -> (right answers, graded answers)."""
+
+
+def refuse_empty_band(problems: Iterable[str], rates: Solved, difficulty: Difficulty) -> None:
+    """Raise if every problem is solved too often or too seldom.
+
+    Raises:
+        RecipeError: that is so.
+    """
+    if any(_is_within(difficulty, *rates.get(one, (0, 0))) for one in problems):
+        return
+    raise RecipeError(
+        f"rl.difficulty: no problem is left whose share of right answers is between {difficulty.low:g} and "
+        f"{difficulty.high:g}: all are solved too often or too seldom for their groups to teach anything. Widen "
+        "rl.difficulty, or choose easier or harder problems."
+    )
+
+
+def _is_within(difficulty: Difficulty, right: int, graded: int) -> bool:
+    """Return whether a problem's rate of right answers is within the band, or not known well enough."""
+    return graded < difficulty.min_samples or difficulty.low <= right / graded <= difficulty.high
 
 
 class Draw(NamedTuple):
@@ -44,25 +64,15 @@ class ProblemOrder:
         """Return the next problems whose rate of right answers is within the band, or not known well enough.
 
         Raises:
-            StageError: no problem is.
+            RecipeError: no problem is.
         """
+        refuse_empty_band(self.problems, self.rates, self.difficulty)
         found: list[Draw] = []
-        skipped = 0
         while len(found) < num:
-            if skipped >= len(self.problems):
-                low, high = self.difficulty.low, self.difficulty.high
-                raise StageError(
-                    f"rl: no problem is left whose share of right answers is between {low:g} and {high:g} "
-                    "(rl.difficulty): all are solved too often or too seldom for their groups to teach anything. "
-                    "Widen rl.difficulty, or choose easier or harder problems; the checkpoints so far are kept."
-                )
             draw = Draw(self.position, self._at(self.position))
             self.position += 1
-            if self._is_worth_it(draw.problem_id):
+            if _is_within(self.difficulty, *self.rates.get(draw.problem_id, (0, 0))):
                 found.append(draw)
-                skipped = 0
-            else:
-                skipped += 1
         return found
 
     def record(self, solved: Iterable[tuple[str, int, int]]) -> None:
@@ -78,9 +88,3 @@ class ProblemOrder:
             random.Random(f"{self.seed}/{in_pass}").shuffle(order)
             self._pass = in_pass, order
         return self._pass[1][place]
-
-    def _is_worth_it(self, problem_id: str) -> bool:
-        right, graded = self.rates.get(problem_id, (0, 0))
-        if graded < self.difficulty.min_samples:
-            return True
-        return self.difficulty.low <= right / graded <= self.difficulty.high

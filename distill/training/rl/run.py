@@ -65,7 +65,8 @@ def train_rl(job: RlJob) -> dict[str, Any]:
 
     Raises:
         ModelError: the student or the engine cannot be loaded.
-        StageError: the loss is not a number, or no problem is left within `rl.difficulty`.
+        StageError: the loss is not a number.
+        RecipeError: no problem is left within `rl.difficulty`.
         StoreError: the folder holds checkpoints of another training.
     """
     layout = Layout(**job.layout)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from distill.errors import StageError
+from distill.errors import RecipeError
 from distill.recipe.rl import Difficulty, RlConfig
 from distill.training.rl.order import ProblemOrder
 from distill.training.rl.rollouts import Rollout, RolloutFiles, read_rollouts, rollout_seed
@@ -67,8 +67,20 @@ def test_problems_outside_the_band_are_skipped_until_none_is_left():
     order = ProblemOrder(PROBLEMS, 3, Difficulty(low=0.3, high=0.7), rates)
     assert {draw.problem_id for draw in order.take(8)} == {"p3", "p4", "p5", "p6"}
     order.record([(name, 90, 90) for name in ("p3", "p4", "p5", "p6")])
-    with pytest.raises(StageError, match=r"rl\.difficulty"):
+    before = order.position
+    with pytest.raises(RecipeError, match=r"rl\.difficulty: no problem is left .* between 0.3 and 0.7"):
         order.take(1)
+    assert order.position == before
+
+
+def test_resampling_asks_the_only_problem_within_the_band_again(tmp_path):
+    rates = dict.fromkeys(PROBLEMS[1:], (0, 9))
+    of_all = steps(tmp_path, scorer=FakeScorer(lambda one: False), solved=rates, resample=2, difficulty={"low": 0.3})
+    found = of_all.of(0, "abc")
+    assert {one.problem_id for one in found} == {"p0"}
+    assert of_all.last.num_replaced == 8
+    with pytest.raises(RecipeError, match=r"rl\.difficulty"):
+        of_all.of(1, "abd")
 
 
 def test_a_share_of_few_answers_does_not_count():
