@@ -7,7 +7,7 @@ Writes `student/` (safetensors, tokenizer, chat template), with LoRA also `adapt
 import math
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -166,6 +166,9 @@ class PolicyRun:
             remove_unsealed(checkpoints)
         if checkpoint is not None:
             self._restore(trainer.restore(checkpoint))
+            self.stopped_by = _stopped_by(self.warnings, config)
+            if self.stopped_by is not None:  # it was killed while it ended
+                self._end_at(int(checkpoint.name.rpartition("-")[2]))
         reporter = Reporter(
             f"rl {self._job.model_name}",
             self._folder / METRICS,
@@ -221,6 +224,11 @@ class PolicyRun:
         """Return the tokens of the current step's answers."""
         return self.trainer.facts.get("tokens_mean", 0.0) * (self.config.prompts_per_step * self.config.group_size)
 
+    def _end_at(self, step: int) -> None:
+        """Leave the trainer nothing to do after a step: it ends where it has as many rows as it has learnt from."""
+        self.trainer.args.max_steps = step
+        self.trainer.train_dataset = self.trainer.train_dataset.select(range(step * self.config.prompts_per_step))
+
     def sync(self) -> str:
         """Bring the weights into the engine, and return their hash."""
         policy = policy_hash(self.trainer.model, self._job.owner)
@@ -273,20 +281,24 @@ class _Watching(TrainerCallback):  # type: ignore[misc]
         if history and not math.isfinite(history[-1].get("loss", 0.0)):
             raise StageError(NO_NUMBER)  # before a checkpoint of it is saved
         run = self._run
-        told = {warned.name for warned in run.warnings}
+        told, points = {warned.name for warned in run.warnings}, [point.to_json() for point in run.points]
         found = [
             one
-            for one in warnings_of(history, [point.to_json() for point in run.points], run.config.watch)
+            for one in warnings_of(history, points, run.config.watch, run.config.reward.weights)
             if one.name not in told
         ]
         for one in found:
             if state.is_world_process_zero:
                 note(f"rl: step {one.step}: {one.message}")
         run.warnings += found
-        # Those from before a resume count too: training was about to end.
-        if run.warnings and run.config.on_warning == "stop":
-            run.stopped_by = run.warnings[0].name
+        run.stopped_by = _stopped_by(run.warnings, run.config)
+        if run.stopped_by is not None:
             control.should_training_stop = control.should_save = True
+
+
+def _stopped_by(warnings: Sequence[Warned], config: RlConfig) -> str | None:
+    """Return the detector that ends training, if the recipe lets one do so."""
+    return warnings[0].name if warnings and config.on_warning == "stop" else None
 
 
 def _shown(entry: dict[str, Any]) -> str:

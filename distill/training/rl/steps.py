@@ -40,10 +40,10 @@ class World:
 
 @dataclass(slots=True)
 class Drawn:
-    """How a step's answers came about."""
+    """How a step's answers came about, in all processes."""
 
     seconds: float
-    """Spent on sampling and scoring; 0 if they were read back."""
+    """Spent on sampling and scoring by the slowest process; 0 if they were read back."""
     num_tokens: int
     """Of the answers that were sampled, replaced ones included."""
     num_replaced: int
@@ -100,7 +100,8 @@ class Steps:
             self._files.write(STEP, step, stored)
             seconds, num_tokens = time.monotonic() - began, sum(len(one.ids) for one in stored)
         num_replaced = sum(not one.used for one in stored) // self._config.group_size
-        self.last = Drawn(seconds, num_tokens, num_replaced)
+        each = self._world.gather([(seconds, num_tokens, num_replaced)])
+        self.last = Drawn(max(one[0] for one in each), sum(one[1] for one in each), sum(one[2] for one in each))
         self._record(stored)
         return sorted((one for one in stored if one.used), key=lambda one: (one.slot, one.index))
 

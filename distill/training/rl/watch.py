@@ -9,6 +9,8 @@ from distill.recipe.rl import Watch
 Entry = Mapping[str, Any]
 MIN_GAIN = 0.05
 """Rise of the reward, as a share of its range so far, that the probe should show something of."""
+ACCURACY = "accuracy"
+"""The part that the others should serve."""
 PROBES = 3
 """Measurements of the probe over which a flat one is told."""
 
@@ -24,7 +26,7 @@ class Warned(NamedTuple):
 
 
 def warnings_of(
-    history: Sequence[Entry], probe: Sequence[Entry], watch: Watch, accuracy: str = "accuracy"
+    history: Sequence[Entry], probe: Sequence[Entry], watch: Watch, weights: Mapping[str, float]
 ) -> list[Warned]:
     """Return what is wrong at the end of a history.
 
@@ -32,7 +34,7 @@ def warnings_of(
         history: an entry a step, as in metrics.jsonl.
         probe: an entry a measurement of the held-out problems (`step`, `pass_at_1`, `low`, `high`).
         watch: the limits.
-        accuracy: name of the part that the others should serve.
+        weights: of the reward's parts (`rl.reward`).
     """
     if len(history) < watch.window:
         return []
@@ -48,7 +50,7 @@ def warnings_of(
         _above(recent, "disagreement", watch.disagreement, "of the answers that a rule calls right are not by a "
                "stricter reading: it is being gamed; look at them in the report"),
         _entropy(recent, watch),
-        _dominance(recent, watch, accuracy),
+        _dominance(recent, watch, weights),
         _flat_probe(history, probe),
     ]  # fmt: skip
     return [Warned(name, step, message) for name, message in filter(None, found)]
@@ -78,18 +80,19 @@ def _entropy(recent: Sequence[Entry], watch: Watch) -> tuple[str, str] | None:
     return None
 
 
-def _dominance(recent: Sequence[Entry], watch: Watch, accuracy: str) -> tuple[str, str] | None:
+def _dominance(recent: Sequence[Entry], watch: Watch, weights: Mapping[str, float]) -> tuple[str, str] | None:
     """Return a warning if one part other than accuracy makes up nearly all of the reward's spread."""
     spreads: dict[str, float] = {}
-    for key in {key for entry in recent for key in entry if key.startswith("spread_")}:
-        values = [entry[key] ** 2 for entry in recent if key in entry]
-        spreads[key.removeprefix("spread_")] = statistics.fmean(values)
+    for name, weight in weights.items():
+        # The history has the values of the parts; what they are worth in the reward spreads with their weights.
+        if values := [(weight * entry[f"spread_{name}"]) ** 2 for entry in recent if f"spread_{name}" in entry]:
+            spreads[name] = statistics.fmean(values)
     total = sum(spreads.values())
-    if accuracy not in spreads or total <= 0:
+    if ACCURACY not in spreads or total <= 0:
         return None
     name = max(spreads, key=lambda one: spreads[one])
     share = spreads[name] / total
-    if name == accuracy or share <= watch.dominance:
+    if name == ACCURACY or share <= watch.dominance:
         return None
     return "dominance", (
         f"{share:.0%} of the reward's spread comes from {name}, so that is what is learnt. Lower rl.reward.{name}, or "

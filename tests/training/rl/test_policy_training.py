@@ -196,6 +196,20 @@ def test_groups_without_variance_change_no_gradient(tiny_llama, unbroken, tmp_pa
     assert packed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)
 
 
+def test_an_early_end_that_was_killed_ends_without_another_step(tiny_llama, tmp_path):
+    changes = {"on_warning": "stop", "watch": {"window": 2, "truncated": 0.0}, "probe": {"problems": 0}}
+    found = train(tiny_llama, tmp_path, changes)
+    assert (found["num_steps"], found["stopped_by"]) == (2, "truncated")
+    before, told = weights(tmp_path), history(tmp_path)
+    for name in ("student", "best"):  # killed after the checkpoint and before the student was saved
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+    again = train(tiny_llama, tmp_path, changes)
+    assert (again["num_steps"], again["stopped_by"]) == (2, "truncated")
+    assert again["warnings"] == found["warnings"]
+    assert same_bits(weights(tmp_path), before)
+    assert history(tmp_path) == told
+
+
 def start(model, folder, changes, layout=None):
     command = [sys.executable, "-W", "ignore", str(SCRIPT), str(model), str(folder)]
     command += [json.dumps(changes)] + ([] if layout is None else [json.dumps(layout)])

@@ -1,6 +1,8 @@
 """Which problems a step asks, what becomes of its answers, and what is read back after an interruption."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -168,6 +170,42 @@ def test_two_processes_share_a_step(tmp_path):
         "step-000000.rank0.parquet",
         "step-000000.rank1.parquet",
     ]
+
+
+class Meeting:
+    """Two processes as threads, which join their lists."""
+
+    def __init__(self):
+        self.both, self.parts = threading.Barrier(2, timeout=30), [[], []]
+
+    def world(self, rank):
+        def gather(found):
+            self.parts[rank] = found
+            self.both.wait()
+            joined = [*self.parts[0], *self.parts[1]]
+            self.both.wait()
+            return joined
+
+        return World(rank, 2, gather)
+
+
+def in_two(folder, step, policy, **settings):
+    """What two processes do in a step, by rank: their `Steps` and their answers."""
+    meeting = Meeting()
+    halves = [steps(folder, world=meeting.world(rank), **settings) for rank in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        return halves, list(pool.map(lambda half: half.of(step, policy), halves))
+
+
+def test_the_numbers_of_a_step_are_those_of_all_processes(tmp_path):
+    alone = steps(tmp_path / "alone", resample=2)
+    found = alone.of(0, "abc")
+    assert alone.last.num_replaced > 0
+    halves, answers = in_two(tmp_path / "shared", 0, "abc", resample=2)
+    assert [one.text for half in answers for one in half] == [one.text for one in found]
+    for half in halves:
+        assert (half.last.num_tokens, half.last.num_replaced) == (alone.last.num_tokens, alone.last.num_replaced)
+    assert halves[0].last.seconds == halves[1].last.seconds
 
 
 def test_seeds_differ_by_step_problem_and_number():

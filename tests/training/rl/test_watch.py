@@ -8,6 +8,7 @@ from distill.recipe.rl import RlConfig, Watch
 from distill.training.rl.watch import warnings_of
 
 WATCH = Watch(window=5)
+WEIGHTS = {"accuracy": 1.0, "format": 1.0}
 
 
 def history(num=10, **changes):
@@ -34,8 +35,8 @@ def probe(*shares):
 
 
 def test_a_healthy_history_warns_of_nothing():
-    assert warnings_of(history(), probe(0.2, 0.3, 0.4), WATCH) == []
-    assert warnings_of([{"step": step} for step in range(9)], [], WATCH) == []
+    assert warnings_of(history(), probe(0.2, 0.3, 0.4), WATCH, WEIGHTS) == []
+    assert warnings_of([{"step": step} for step in range(9)], [], WATCH, WEIGHTS) == []
 
 
 @pytest.mark.parametrize(
@@ -55,31 +56,40 @@ def test_a_healthy_history_warns_of_nothing():
     ],
 )
 def test_each_detector_names_what_it_saw_and_the_keys(changes, name, said):
-    (found,) = warnings_of(history(**changes), [], WATCH)
+    (found,) = warnings_of(history(**changes), [], WATCH, WEIGHTS)
     assert (found.name, found.step) == (name, 10)
     assert said in found.message
 
 
 def test_accuracy_may_dominate_and_so_may_the_only_part():
-    assert warnings_of(history(spread_accuracy=0.5, spread_format=0.0), [], WATCH) == []
-    assert warnings_of([{"step": step, "spread_format": 0.5} for step in range(9)], [], WATCH) == []
+    assert warnings_of(history(spread_accuracy=0.5, spread_format=0.0), [], WATCH, WEIGHTS) == []
+    assert warnings_of([{"step": step, "spread_format": 0.5} for step in range(9)], [], WATCH, WEIGHTS) == []
+
+
+def test_a_part_dominates_by_what_it_is_worth():
+    spread = {"spread_accuracy": 0.1, "spread_format": 0.5}
+    (found,) = warnings_of(history(**spread), [], WATCH, {"accuracy": 1.0, "format": 1.0})
+    assert "96% of the reward's spread comes from format" in found.message
+    assert warnings_of(history(**spread), [], WATCH, {"accuracy": 1.0, "format": 0.1}) == []
+    (found,) = warnings_of(history(), [], WATCH, {"accuracy": 0.1, "format": 2.0})
+    assert "98% of the reward's spread comes from format" in found.message
 
 
 def test_a_reward_that_rises_while_the_held_out_problems_do_not():
-    (found,) = warnings_of(history(), probe(0.3, 0.3, 0.25), WATCH)
+    (found,) = warnings_of(history(), probe(0.3, 0.3, 0.25), WATCH, WEIGHTS)
     assert found.name == "flat_probe"
     assert (
         "the reward rose by 0.45 since step 0, and the held-out problems stayed at 30.0% (25.0% now)" in found.message
     )
-    assert warnings_of(history(), probe(0.3, 0.3), WATCH) == []  # too few measurements
-    assert warnings_of(history(reward=0.5), probe(0.3, 0.3, 0.3), WATCH) == []  # nothing rose
+    assert warnings_of(history(), probe(0.3, 0.3), WATCH, WEIGHTS) == []  # too few measurements
+    assert warnings_of(history(reward=0.5), probe(0.3, 0.3, 0.3), WATCH, WEIGHTS) == []  # nothing rose
 
 
 def test_limits_are_of_the_newest_steps_and_need_as_many():
-    assert warnings_of(history(4, truncated=0.9), [], WATCH) == []
-    assert warnings_of(history(truncated=lambda step: 0.9 if step <= 5 else 0.1), [], WATCH) == []
+    assert warnings_of(history(4, truncated=0.9), [], WATCH, WEIGHTS) == []
+    assert warnings_of(history(truncated=lambda step: 0.9 if step <= 5 else 0.1), [], WATCH, WEIGHTS) == []
     early = history(truncated=lambda step: 0.9 if step > 5 else 0.1)
-    assert [one.name for one in warnings_of(early, [], WATCH)] == ["truncated"]
+    assert [one.name for one in warnings_of(early, [], WATCH, WEIGHTS)] == ["truncated"]
 
 
 @pytest.mark.parametrize("on_warning", ["note", "stop"])
