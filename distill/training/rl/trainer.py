@@ -180,7 +180,10 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         if not self._packs or not self.model.training:
             return super()._compute_loss(model, inputs)  # type: ignore[no-any-return]
         if self.skips_flat_groups and not inputs["advantages"].any():
-            # Nothing but zeros would come of it.
+            # Nothing but zeros would come of it, which move the optimiser's moments and let weights decay all the same.
+            for one in model.parameters():
+                if one.requires_grad and one.grad is None:
+                    one.grad = torch.zeros_like(one)
             return next(one for one in model.parameters() if one.requires_grad).flatten()[0] * 0.0
         # TRL would run the policy once more, before the first update, to compare it with the engine. These are the same
         # weights, so the pass that has the gradient says it too.

@@ -196,6 +196,38 @@ def test_groups_without_variance_change_no_gradient(tiny_llama, unbroken, tmp_pa
     assert packed["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-3)
 
 
+def test_a_step_without_any_variance_moves_the_weights_as_trls(tiny_llama, tmp_path):
+    """No gradient, and yet the optimiser's moments push on and weights decay."""
+    changes = {"steps": 2, "kl": 0, "reference_every": None, "probe": {"problems": 0}, "trl": {"weight_decay": 0.1}}
+
+    def flat_after_the_first(scorer):
+        score = scorer.score
+
+        def flat(groups):
+            score(groups)
+            for one in (one for group in groups for one in group if one.step):
+                one.reward = 1.0
+
+        scorer.score = flat
+
+    def skip_in_the_second(trainer):
+        # The packed pass of the first step would round otherwise.
+        trainer.before_step = lambda step: setattr(trainer, "_packs", step == 1)
+
+    for name in ("ours", "trls"):
+        run = run_of(make_job(tiny_llama, tmp_path / name, changes))
+        flat_after_the_first(run.scorer)
+        if name == "ours":
+            skip_in_the_second(run.trainer)
+        run.train()
+        run.close()
+        assert [entry["no_variance"] for entry in history(tmp_path / name)][1] == 1.0
+    ours, trls = (weights(tmp_path / name) for name in ("ours", "trls"))
+    assert same_bits(ours, trls)
+    before = load_file(tmp_path / "trls" / "checkpoints" / "checkpoint-1" / "model.safetensors")
+    assert not any(torch.equal(trls[name], before[name]) for name in before)
+
+
 def test_an_early_end_that_was_killed_ends_without_another_step(tiny_llama, tmp_path):
     changes = {"on_warning": "stop", "watch": {"window": 2, "truncated": 0.0}, "probe": {"problems": 0}}
     found = train(tiny_llama, tmp_path, changes)
