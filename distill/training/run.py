@@ -6,7 +6,7 @@ Writes `student/` (safetensors, tokenizer, chat template, generation config), wi
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,9 +49,6 @@ class Start(Protocol):
 
     @property
     def model_path(self) -> str: ...
-
-    @property
-    def rope(self) -> dict[str, Any] | None: ...
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -137,7 +134,7 @@ def _trainer(
         owner=job.owner,
         num_kept=None if job.keep_checkpoints else KEPT_CHECKPOINTS,
         group_by_length=config.compute.group_by_length,
-        model=load_model(job, config, device),
+        model=load_model(job, config, device, job.rope),
         args=arguments,
         train_dataset=_with_empty_row(rows, tokenizer.pad_token_id),
         processing_class=tokenizer,
@@ -160,8 +157,14 @@ def _with_empty_row(rows: Any, pad_token_id: int) -> Any:
     return concatenate_datasets([rows, Dataset.from_dict(empty, features=rows.features)])
 
 
-def load_model(job: Start, config: SftConfig, device: Device) -> Any:
+def load_model(job: Start, config: SftConfig, device: Device, rope: Mapping[str, Any] | None = None) -> Any:
     """Load the student: in float32 for full fine-tuning, else in the device's dtype, or in 4 bits for QLoRA.
+
+    Args:
+        job: names it.
+        config: how it is trained.
+        device: settings that depend on the hardware.
+        rope: `theta` and `context` that replace its own, for rows longer than its context.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -186,7 +189,7 @@ def load_model(job: Start, config: SftConfig, device: Device) -> Any:
         )
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            job.model_path, config=_model_config(job), trust_remote_code=False, **arguments
+            job.model_path, config=_model_config(job, rope), trust_remote_code=False, **arguments
         )
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise ModelError(
@@ -199,10 +202,10 @@ def load_model(job: Start, config: SftConfig, device: Device) -> Any:
     return model
 
 
-def _model_config(job: Start) -> Any:
+def _model_config(job: Start, rope: Mapping[str, Any] | None) -> Any:
     config = AutoConfig.from_pretrained(job.model_path, trust_remote_code=False)
-    if job.rope is not None:
-        apply_rope(config, RopePatch(**job.rope))
+    if rope is not None:
+        apply_rope(config, RopePatch(**rope))
     return config
 
 

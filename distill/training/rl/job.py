@@ -62,8 +62,6 @@ class RlJob:
     """`rl:` of the recipe."""
     gym_min_score: float = FULL_SCORE
     """Minimum score at which a gym answer is right, as for the filter."""
-    rope: dict[str, Any] | None = None
-    """`theta` and `context` that replace the model's own, for answers longer than its context."""
     teachers: tuple[dict[str, Any], ...] = ()
     """With `algorithm: distill`: `{name, path, url}` of each teacher, path or url."""
     only_check: bool = False

@@ -2,7 +2,7 @@
 
 A step's answers are in `rollouts/step-000012.parquet`, complete or not there. While it is sampled, each finished
 answer is a line of `rollouts/step-000012.jsonl`. With several processes each has files of its own, such as
-`step-000012.rank1.parquet`.
+`step-000012.rank1-of-4.parquet`.
 """
 
 import hashlib
@@ -91,18 +91,23 @@ class RolloutFiles:
 
     def __init__(self, folder: Path, rank: int = 0, num_processes: int = 1) -> None:
         self.folder = folder
-        self._suffix = f".rank{rank}" if num_processes > 1 else ""
+        self._rank = rank
+        self._suffixes = (
+            [f".rank{one}-of-{num_processes}" for one in range(num_processes)] if num_processes > 1 else [""]
+        )
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, kind: str, step: int) -> Path:
         """Return the file of a step's answers (`step`) or of those to the held-out problems before it (`probe`)."""
-        return self.folder / f"{kind}-{step:06d}{self._suffix}.parquet"
+        return self.folder / f"{kind}-{step:06d}{self._suffixes[self._rank]}.parquet"
 
     def read(self, kind: str, step: int, policy: str) -> list[Rollout] | None:
         """Return the stored answers of a step if this policy sampled them; `None` if there are none.
 
-        Answers of another policy, and files that cannot be read, are moved aside.
+        Answers of another policy or of another number of processes, and files that cannot be read, are moved aside.
         """
+        if self._rank == 0:
+            self._set_others_aside(f"{kind}-{step:06d}")
         path = self.path(kind, step)
         if not path.exists():
             return None
@@ -153,6 +158,13 @@ class RolloutFiles:
         """Move the answers of an interrupted step aside; they are not lost, and not trained on."""
         if (path := self._begun(kind, step)).exists():
             self._set_aside(path)
+
+    def _set_others_aside(self, stem: str) -> None:
+        """Move files of a step aside that another number of processes has left: they share its answers otherwise."""
+        own = {f"{stem}{suffix}" for suffix in self._suffixes}
+        for path in list(self.folder.glob(f"{stem}.*")):
+            if path.suffix in (".parquet", ".jsonl") and path.stem not in own:
+                self._set_aside(path)
 
     def _begun(self, kind: str, step: int) -> Path:
         return self.path(kind, step).with_suffix(".jsonl")

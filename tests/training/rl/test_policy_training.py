@@ -348,7 +348,7 @@ def test_two_processes_learn_what_one_does(tiny_llama, teacher, tmp_path, kind):
     rollouts.mkdir(parents=True)
     for rank in range(2):
         half = [one for one in stored if one.slot == rank]
-        write_rollouts(rollouts / f"step-000000.rank{rank}.parquet", half)
+        write_rollouts(rollouts / f"step-000000.rank{rank}-of-2.parquet", half)
     layout = Layout(num_processes=2, per_device_batch_size=4, accumulation=1).to_json()
     port = 20_000 + random.randrange(20_000)
     group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

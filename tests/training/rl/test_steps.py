@@ -167,8 +167,8 @@ def test_two_processes_share_a_step(tmp_path):
     assert [one.problem_id for half in halves for one in half] == [one.problem_id for one in alone]
     assert [one.text for half in halves for one in half] == [one.text for one in alone]
     assert sorted(path.name for path in (tmp_path / "shared").glob("*.parquet")) == [
-        "step-000000.rank0.parquet",
-        "step-000000.rank1.parquet",
+        "step-000000.rank0-of-2.parquet",
+        "step-000000.rank1-of-2.parquet",
     ]
 
 
@@ -206,6 +206,24 @@ def test_the_numbers_of_a_step_are_those_of_all_processes(tmp_path):
     for half in halves:
         assert (half.last.num_tokens, half.last.num_replaced) == (alone.last.num_tokens, alone.last.num_replaced)
     assert halves[0].last.seconds == halves[1].last.seconds
+
+
+def test_answers_that_another_number_of_processes_has_left_are_moved_aside(tmp_path):
+    alone = steps(tmp_path).of(0, "abc")
+    begun = RolloutFiles(tmp_path, 1, 4)
+    begun.append("step", 0, alone[0])
+    begun.write("step", 1, alone)
+    _, halves = in_two(tmp_path, 0, "abc", exact=False)
+    assert [one.text for half in halves for one in half] == [one.text for one in alone]
+    of_step = {f"step-000000.rank{rank}-of-2.parquet" for rank in range(2)}
+    assert {path.name for path in tmp_path.glob("step-000000*")} == of_step
+    assert {path.name for path in (tmp_path / "aside").iterdir()} == {
+        "step-000000.1.parquet",
+        "step-000000.rank1-of-4.1.jsonl",
+    }
+    assert steps(tmp_path).of(0, "abc") == alone
+    assert {path.name for path in tmp_path.glob("step-000000*")} == {"step-000000.parquet"}
+    assert (tmp_path / "step-000001.rank1-of-4.parquet").exists()  # of a step that is not asked for again
 
 
 def test_seeds_differ_by_step_problem_and_number():
