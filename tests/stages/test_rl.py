@@ -646,6 +646,9 @@ def test_the_rollouts_of_a_round_are_traces_of_a_later_one(rounds, tmp_path):
     assert all("so that is what it makes." in one["completion"][0]["content"] for one in kept)
     locked = read_lock(run_dir / "recipe.lock.yaml")["recipe"]["rounds"][1]["traces"]
     assert [one["source"] for one in locked] == ["round:zero"]
+    plan = plan_any(recipe, tmp_path / "runs", this_machine(), load_prices()).to_json()
+    assert {name: one["state"] for name, one in plan["stages"].items()}["more/import"] == "done"
+    assert "24 traces were imported: the rollouts of zero." in (run_dir / "report.html").read_text()
 
 
 @pytest.mark.slow
