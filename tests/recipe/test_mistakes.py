@@ -97,7 +97,10 @@ def test_the_meant_keys_are_keys_of_the_recipe():
         ({"sft": []}, "sft: must be keys and values, not []."),
         ({"sft": {"lora": {"target_modules": 3}}}, "must be 'all-linear' or a list, not 3."),
         ({"seed": None}, "seed: is empty, and must be a whole number. Give it a value or remove the key."),
-        ({"traces": [{"source": "t.jsonl"}]}, "traces.0.source: must be hf:org/dataset or file:path, not 't.jsonl'."),
+        (
+            {"traces": [{"source": "t.jsonl"}]},
+            "traces.0.source: must be hf:org/dataset, file:path or round:NAME, not 't.jsonl'.",
+        ),
         ({"problems": [{"source": "t.jsonl"}]}, "must be hf:org/dataset, file:path or gym:task, not 't.jsonl'."),
         ({"sft": {"chat_template": "mine"}}, "must be chatml, llama3 or file:path, not 'mine'."),
         ({"push": {"repo": "mine"}}, "push.repo: must be org/name"),
