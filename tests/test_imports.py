@@ -43,7 +43,8 @@ ROOMS = (
 """From the lowest to the highest: a module imports from its own folder and those before it, inside functions too."""
 LATE = {
     *(f"distill.training.{name}" for name in ("arguments", "batches", "cpu", "reporter", "run", "sharding", "trainer")),
-    *(f"distill.training.rl.{name}" for name in ("arguments", "packed", "policy", "run", "trainer")),
+    *(f"distill.training.rl.{name}" for name in ("arguments", "divergence", "packed", "policy")),
+    *(f"distill.training.rl.{name}" for name in ("run", "scoring", "teachers", "trainer")),
     "distill.grading.preload",
     "distill.engines.cpu_sampler",
     "distill.engines.seeded_batches",

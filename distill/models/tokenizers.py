@@ -207,3 +207,23 @@ def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
         texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )["input_ids"]
     return ids
+
+
+def check_same_tokens(teacher: Tokenizer, student: Tokenizer, name: str) -> None:
+    """Raise if a teacher calls some token of the student by another number.
+
+    Args:
+        teacher: its tokenizer; it may have more tokens than the student's.
+        student: the student's.
+        name: of the teacher.
+
+    Raises:
+        ModelError: that is so.
+    """
+    theirs = {number: token for token, number in teacher.get_vocab().items()}
+    for token, number in sorted(student.get_vocab().items(), key=lambda pair: pair[1]):
+        if theirs.get(number) != token:
+            raise ModelError(
+                f"rl.teachers: {name} has another tokenizer than the student: token {number} is "
+                f"{theirs.get(number)!r} there and {token!r} here. Choose a teacher of the student's family."
+            )

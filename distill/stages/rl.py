@@ -30,7 +30,7 @@ from distill.grading.gym import FULL_SCORE
 from distill.models.hub import Model, resolve_model
 from distill.models.rope import rope_of
 from distill.models.students import find_student, hub_id_of
-from distill.models.tokenizers import chat_template_of, load_tokenizer, template_text
+from distill.models.tokenizers import chat_template_of, check_same_tokens, load_tokenizer, template_text
 from distill.recipe.lineage import command_of, deciding
 from distill.recipe.model import Recipe
 from distill.recipe.rl import Difficulty, RlConfig
@@ -134,8 +134,6 @@ def template_fault(recipe: Recipe, base: Model) -> str:
 def _need_same_tokens(base: Model, teachers: Sequence[Model]) -> None:
     """Raise if a teacher on this machine calls tokens by other numbers than the student, which has its base's."""
     from transformers import AutoTokenizer
-
-    from distill.training.rl.teachers import check_same_tokens
 
     # Without a template, which an earlier stage may yet give the student.
     try:

@@ -22,7 +22,7 @@ import torch
 from distill.core.records import Problem
 from distill.core.thinking import teacher_messages
 from distill.errors import ModelError, StageError
-from distill.models.tokenizers import Tokenizer, encode, load_tokenizer, render_prompt
+from distill.models.tokenizers import Tokenizer, check_same_tokens, encode, load_tokenizer, render_prompt
 from distill.recipe.rl import RlConfig
 from distill.recipe.sampling import SamplingCompute
 from distill.training.cpu import TILE_NUMBERS
@@ -314,23 +314,3 @@ class ServedTeacher:
             except (OSError, ValueError) as lost:
                 error = lost
         raise StageError(f"rl.teachers: {url} does not answer: {error}. The same command goes on when it does.")
-
-
-def check_same_tokens(teacher: Tokenizer, student: Tokenizer, name: str) -> None:
-    """Raise if a teacher calls some token of the student by another number.
-
-    Args:
-        teacher: its tokenizer; it may have more tokens than the student's.
-        student: the student's.
-        name: of the teacher.
-
-    Raises:
-        ModelError: that is so.
-    """
-    theirs = {number: token for token, number in teacher.get_vocab().items()}
-    for token, number in sorted(student.get_vocab().items(), key=lambda pair: pair[1]):
-        if theirs.get(number) != token:
-            raise ModelError(
-                f"rl.teachers: {name} has another tokenizer than the student: token {number} is "
-                f"{theirs.get(number)!r} there and {token!r} here. Choose a teacher of the student's family."
-            )

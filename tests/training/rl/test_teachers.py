@@ -10,10 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.errors import ModelError, StageError
+from distill.models.tokenizers import check_same_tokens
 from distill.recipe.sampling import SamplingCompute
 from distill.training.rl import teachers
 from distill.training.rl.rollouts import Rollout
-from distill.training.rl.teachers import LocalTeacher, ServedTeacher, check_same_tokens, start_teachers
+from distill.training.rl.teachers import LocalTeacher, ServedTeacher, start_teachers
 
 COMPUTE = SamplingCompute(request_timeout_s=5, api_key_env="TEACHER_KEY")
 
