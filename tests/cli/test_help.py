@@ -129,7 +129,12 @@ def test_shells_complete_recipes_and_students(tmp_path):
     assert offers("distill run re", tmp_path) == ["recipes/"]
     assert offers("distill sft --student qwen3-4", tmp_path) == ["qwen3-4b"]
     assert "recipes/small.yaml" in offers("distill run recipes/", tmp_path)
-    assert offers("distill recipes show quicks", tmp_path) == ["quickstart", "quickstart-rl", "quickstart-rounds"]
+    assert offers("distill recipes show quicks", tmp_path) == [
+        "quickstart",
+        "quickstart-on-policy",
+        "quickstart-rl",
+        "quickstart-rounds",
+    ]
 
 
 def test_shells_complete_runs_of_the_given_folder(tmp_path):

@@ -215,7 +215,7 @@ def local(tmp_path):
         if (config := rl_of(recipe)) is not None:
             found += ["rl.prompts_per_step=4", f"rl.probe.problems={min(2, config.probe.problems)}"]
         if any(source.source.startswith("gym:") for source in recipe.problems):
-            found.append("problems.0.limit=9")
+            found.append("problems.0.limit=12")
         return found
 
     return options
