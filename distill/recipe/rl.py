@@ -215,7 +215,7 @@ class RlConfig(Strict):
             raise ValueError("task_weight is for algorithm: distill; with grpo the reward is all there is")
         if self.divergence != SAMPLED:
             self._check_divergence()
-        if self.algorithm == "distill" and not self.task_weight:
+        if not self.uses_rewards:
             if self.resample:
                 raise ValueError("resample looks at rewards, which algorithm: distill does not use. Remove it")
             if self.temperature != 1.0 and self.divergence == SAMPLED:
@@ -233,6 +233,11 @@ class RlConfig(Strict):
                 "compute.sampling.replicas starts several copies on this machine"
             )
         return self
+
+    @property
+    def uses_rewards(self) -> bool:
+        """Return whether rewards decide what is learnt, or part of it; else the teachers alone do."""
+        return self.algorithm == "grpo" or self.task_weight > 0
 
     def _check_divergence(self) -> None:
         """Raise if other settings make no sense with a divergence over the whole vocabulary."""

@@ -146,8 +146,8 @@ def _need_same_tokens(base: Model, teachers: Sequence[Model]) -> None:
 
 def _need_variance(config: RlConfig, problems: Sequence[Problem]) -> None:
     """Raise if all answers to each of the problems would be worth the same, so that nothing could be learnt."""
-    if config.algorithm == "distill" and not config.task_weight:
-        return  # the teachers alone decide
+    if not config.uses_rewards:
+        return
     tasks = {problem.task if has_rule(problem) else "judge" for problem in problems}
     if not tasks or config.reward.varying(tasks, RULED):
         return

@@ -76,6 +76,29 @@ def test_what_conflicts_with_other_sections_is_said_with_the_way_out(sections, s
         make(**sections)
 
 
+TAUGHT = {"algorithm": "distill", "teachers": ["org/teacher"], "kl": 0, "divergence": "reverse"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"algorithm": "grpo", "teachers": []}, "divergence: reverse is for algorithm: distill"),
+        ({"kl": 0.001}, "divergence: reverse goes without a reference model. Set kl: 0"),
+        ({"task_weight": 0.5}, "divergence: reverse has no advantages that task_weight could be added to"),
+        ({"loss": "gspo"}, "divergence: reverse has no ratio for loss: gspo to limit. Use one of grpo, dapo, dr_grpo"),
+        ({"divergence": "sampled", "temperature": 0.7}, "temperature: with algorithm: distill .* are those at 1"),
+        ({"resample": 1}, "resample looks at rewards, which algorithm: distill does not use"),
+    ],
+)
+def test_a_divergence_over_the_whole_vocabulary_goes_without_rewards_and_references(changes, said):
+    with pytest.raises(ValueError, match=said):
+        make(rl={**RL, **TAUGHT, **changes})
+
+
+def test_a_divergence_over_the_whole_vocabulary_takes_answers_at_any_temperature():
+    assert make(rl={**RL, **TAUGHT, "temperature": 0.7, "loss": "dapo"}).rl.divergence == "reverse"
+
+
 def test_r1_zero_s_prompts_are_for_a_base_or_what_was_trained_on_them():
     zero = {**RL, "prompt_format": "r1-zero"}
     assert make(rl=zero).rl.prompt_format == "r1-zero"
@@ -97,7 +120,7 @@ def test_the_judge_of_the_filter_rewards_and_only_fills():
     assert judge_of(recipe).role == "fill"
     assert "a judge alone decides" in rl_warnings(recipe)[0]
     assert rl_warnings(make()) == []
-    assert settings_of(recipe, "rl", {})["filter"].keys() == {"decontaminate", "judge"}
+    assert settings_of(recipe, "rl", {})["filter"].keys() == {"decontaminate", "gym_min_score", "judge"}
     assert settings_of(make(), "rl", {})["filter"].keys() == {"decontaminate"}
 
 

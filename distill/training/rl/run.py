@@ -281,12 +281,9 @@ class _Watching(TrainerCallback):  # type: ignore[misc]
         if history and not math.isfinite(history[-1].get("loss", 0.0)):
             raise StageError(NO_NUMBER)  # before a checkpoint of it is saved
         run = self._run
+        weights = run.config.reward.weights if run.config.uses_rewards else {}
         told, points = {warned.name for warned in run.warnings}, [point.to_json() for point in run.points]
-        found = [
-            one
-            for one in warnings_of(history, points, run.config.watch, run.config.reward.weights)
-            if one.name not in told
-        ]
+        found = [one for one in warnings_of(history, points, run.config.watch, weights) if one.name not in told]
         for one in found:
             if state.is_world_process_zero:
                 note(f"rl: step {one.step}: {one.message}")

@@ -34,7 +34,7 @@ def warnings_of(
         history: an entry a step, as in metrics.jsonl.
         probe: an entry a measurement of the held-out problems (`step`, `pass_at_1`, `low`, `high`).
         watch: the limits.
-        weights: of the reward's parts (`rl.reward`).
+        weights: of the reward's parts (`rl.reward`); empty if rewards decide nothing.
     """
     if len(history) < watch.window:
         return []
@@ -43,16 +43,19 @@ def warnings_of(
     found = [
         _above(recent, "truncated", watch.truncated, "of the answers were cut off: raise rl.max_tokens, or reward "
                "shorter ones (rl.reward.overlong)"),
-        _above(recent, "no_variance", watch.no_variance, "of the groups had one and the same reward, so they taught "
-               "nothing: set rl.difficulty or rl.resample, or choose other problems"),
         _above(recent, "same_answers", watch.same_answers, "of the answers to different problems were the same one: "
                "the policy has collapsed; lower rl.learning_rate or raise rl.kl"),
-        _above(recent, "disagreement", watch.disagreement, "of the answers that a rule calls right are not by a "
-               "stricter reading: it is being gamed; look at them in the report"),
         _entropy(recent, watch),
-        _dominance(recent, watch, weights),
-        _flat_probe(history, probe),
     ]  # fmt: skip
+    if weights:
+        found += [
+            _above(recent, "no_variance", watch.no_variance, "of the groups had one and the same reward, so they "
+                   "taught nothing: set rl.difficulty or rl.resample, or choose other problems"),
+            _above(recent, "disagreement", watch.disagreement, "of the answers that a rule calls right are not by a "
+                   "stricter reading: it is being gamed; look at them in the report"),
+            _dominance(recent, watch, weights),
+            _flat_probe(history, probe),
+        ]  # fmt: skip
     return [Warned(name, step, message) for name, message in filter(None, found)]
 
 

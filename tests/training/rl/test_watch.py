@@ -34,6 +34,15 @@ def probe(*shares):
     return [{"step": 4 * number, "pass_at_1": share, "low": 0.0, "high": 1.0} for number, share in enumerate(shares)]
 
 
+def test_rewards_that_decide_nothing_are_not_watched():
+    bad = history(no_variance=1.0, disagreement=0.5, spread_accuracy=0.0)
+    assert {one.name for one in warnings_of(bad, probe(0.3, 0.3, 0.3), WATCH, WEIGHTS)} == {
+        "no_variance", "disagreement", "dominance", "flat_probe",
+    }  # fmt: skip
+    assert warnings_of(bad, probe(0.3, 0.3, 0.3), WATCH, {}) == []
+    assert [one.name for one in warnings_of(history(truncated=0.9), [], WATCH, {})] == ["truncated"]
+
+
 def test_a_healthy_history_warns_of_nothing():
     assert warnings_of(history(), probe(0.2, 0.3, 0.4), WATCH, WEIGHTS) == []
     assert warnings_of([{"step": step} for step in range(9)], [], WATCH, WEIGHTS) == []
