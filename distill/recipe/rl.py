@@ -128,8 +128,8 @@ class RlConfig(Strict):
     """
 
     algorithm: Literal["grpo", "distill"] = "grpo"
-    """grpo: the advantage of an answer is its reward against its group's; distill: the advantage of a token is
-    log p_teacher - log p_student, the sampled reverse KL (on-policy distillation)."""
+    """grpo: the advantage of an answer is its reward against its group's; distill: teachers say what they expect where
+    the student writes (on-policy distillation; `divergence` says what is reduced)."""
     loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = "grpo"
     """grpo: mean over an answer's tokens, then over answers (arXiv:2402.03300); dapo: mean over all tokens of a step
     (arXiv:2503.14476); dr_grpo: constant divisor and no division by the deviation (arXiv:2503.20783); gspo: ratio of

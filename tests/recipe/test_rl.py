@@ -121,7 +121,7 @@ def test_the_judge_of_the_filter_rewards_and_only_fills():
     assert "a judge alone decides" in rl_warnings(recipe)[0]
     assert rl_warnings(make()) == []
     assert settings_of(recipe, "rl", {})["filter"].keys() == {"decontaminate", "gym_min_score", "judge"}
-    assert settings_of(make(), "rl", {})["filter"].keys() == {"decontaminate"}
+    assert settings_of(make(), "rl", {})["filter"].keys() == {"decontaminate", "gym_min_score"}
 
 
 COLD = {"name": "cold", "generate": {"teacher": "smollm2-135m", "sampling": {"max_tokens": 100}}, "sft": {}}
