@@ -24,20 +24,11 @@ pytestmark = pytest.mark.slow
 AS_ON_GPU = {"save_every_steps": 2, "kernels": False, "packing": False}
 """Without what training on a CPU does otherwise than on GPUs."""
 
-ON_CPU = """
-import accelerate.state as state, json, os, sys
-from accelerate.utils import DistributedType
+ON_CPU = (
+    Path(__file__).with_name("fsdp_on_cpu.py").read_text()
+    + """
+import json, os, sys
 from transformers import TrainerCallback, trainer as transformers_trainer
-
-original = state.AcceleratorState.__init__
-
-def shared_on_cpu(self, *args, fsdp_plugin=None, **more):
-    original(self, *args, fsdp_plugin=fsdp_plugin, **more)
-    if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
-        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-        state.PartialState._shared_state["distributed_type"] = self.distributed_type
-
-state.AcceleratorState.__init__ = shared_on_cpu
 
 class Count(TrainerCallback):
     def on_train_end(self, args, state, control, model=None, optimizer=None, **more):
@@ -57,6 +48,7 @@ code = jobs.main(*sys.argv[1:4])
 sys.stdout.flush()
 os._exit(code)
 """
+)
 
 
 def train_shared(task):

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from trl.models.utils import _ForwardRedirection
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
+from distill.engines.weights import CHECKPOINTED
 from distill.errors import ModelError
 from distill.recipe.rl import SAMPLED, RlConfig
 from distill.storage.files import read_json, write_json
@@ -99,6 +100,9 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         assert self.steps is not None
         step = self.state.global_step
+        if self.is_fsdp_enabled and self.ref_model is not None and not self._has_reset:
+            # Rank 0 alone has read its weights, and nobody gives the others their shares (TRL 1.16, `prepare_fsdp`).
+            self.reset_reference()
         policy = self.sync()
         self.before_step(step)
         self._current = self.steps.of(step, policy)
@@ -327,15 +331,17 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             return
         self._has_reset = True
         policy = self.accelerator.unwrap_model(self.model)
-        if self.ref_model is not None:
-            self.ref_model.load_state_dict(_by_name(policy.state_dict(), self.ref_model.state_dict()))
-            return
-        _ensure_reference_adapter(policy)
-        active = {name: weight for name, weight in policy.named_parameters() if ".default." in name}
+        if self.ref_model is None:
+            _ensure_reference_adapter(policy)
+        active = {_plain(name): weight for name, weight in policy.named_parameters()}
         with torch.no_grad():
+            if self.ref_model is not None:
+                for name, weight in self.ref_model.named_parameters():
+                    weight.copy_(active[_plain(name)])
+                return
             for name, weight in policy.named_parameters():
                 if f".{REFERENCE_ADAPTER}." in name:
-                    weight.copy_(active[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")])
+                    weight.copy_(active[_plain(name).replace(f".{REFERENCE_ADAPTER}.", ".default.")])
 
     # --- Checkpoints ---
 
@@ -360,8 +366,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             order = self.steps.order
             state = {"position": order.position, "rates": order.rates, "reset": self._has_reset}
             write_json(checkpoint / STATE, state | self.more_state())
-            if self._has_reset:
-                self._save_reference(checkpoint / REFERENCE)
+        if self._has_reset:
+            self._save_reference(checkpoint / REFERENCE)
         # Other processes write files of their own into the checkpoint.
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
@@ -388,17 +394,26 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     def _save_reference(self, path: Path) -> None:
         from safetensors.torch import save_file
 
-        save_file({name: weight.detach().cpu().clone() for name, weight in self._reference().items()}, path)
+        found: dict[str, torch.Tensor] = {}
+        for name, weight in self._reference().items():
+            # All processes take part in gathering; the first keeps it.
+            whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+            if self.is_world_process_zero():
+                found[name] = whole.detach().cpu().clone()
+        if self.is_world_process_zero():
+            save_file(found, path)
 
     def _load_reference(self, path: Path) -> None:
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
         if self.ref_model is None:
             _ensure_reference_adapter(self.accelerator.unwrap_model(self.model))
-        stored = load_file(path)
-        with torch.no_grad():
+        with torch.no_grad(), safe_open(path, "pt") as stored:
             for name, weight in self._reference().items():
-                weight.copy_(stored[name].to(weight.device))
+                whole = stored.get_tensor(name).to(weight.device, weight.dtype)
+                if isinstance(weight, DTensor):
+                    whole = distribute_tensor(whole, weight.device_mesh, weight.placements)
+                weight.copy_(whole)
 
     def _reference(self) -> dict[str, torch.Tensor]:
         if self.ref_model is not None:
@@ -412,8 +427,9 @@ def _no_reward(completions: Sequence[Any], **ignored: Any) -> list[None]:
     return [None] * len(completions)
 
 
-def _by_name(source: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: source[name] for name in target}
+def _plain(name: str) -> str:
+    """Return a weight's name without the wrapper that recomputes activations."""
+    return name.replace(CHECKPOINTED, "")
 
 
 def _ensure_reference_adapter(policy: Any) -> None:

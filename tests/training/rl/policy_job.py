@@ -4,6 +4,7 @@ python policy_job.py MODEL_FOLDER OUT_DIR CONFIG_AS_JSON [LAYOUT_AS_JSON]
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from distill.training.layout import Layout
 from distill.training.rl.job import RlJob
 from distill.training.rl.run import PolicyRun
 from distill.training.rl.teachers import LocalTeacher, Teaching
+from distill.training.sharding import environment
 
 NUM_PROBLEMS = 6
 CONFIG = {
@@ -87,5 +89,8 @@ def train(model, out_dir, changes=None, layout=None):
 
 
 if __name__ == "__main__":
-    found = train(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), *(Layout(**json.loads(a)) for a in sys.argv[4:5]))
+    changes, layout = json.loads(sys.argv[3]), Layout(**json.loads(sys.argv[4])) if sys.argv[4:] else None
+    if layout is not None:
+        os.environ.update(environment(layout, RlConfig(**merged(CONFIG, changes)).as_sft, on_gpu=False))
+    found = train(sys.argv[1], sys.argv[2], changes, layout)
     print(json.dumps({key: found.get(key) for key in ("num_steps", "best_step", "num_rollouts")}))

@@ -336,6 +336,22 @@ def test_the_divergence_does_not_depend_on_how_answers_are_computed(tiny_llama, 
         assert other["divergence"] == pytest.approx(one["divergence"], rel=0.2)
 
 
+def in_two_processes(command, layout, model, folder, changes):
+    """Train on gloo; `command` runs a script with the arguments of policy_job.py."""
+    port = 20_000 + random.randrange(20_000)
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+             "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "ACCELERATE_TORCH_DEVICE": "cpu"}  # fmt: skip
+    command = [sys.executable, "-W", "ignore", *command, str(model), str(folder), json.dumps(changes)]
+    command.append(json.dumps(layout.to_json()))
+    both = []
+    for rank in range(2):
+        environment = {**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        both.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()[-2000:]
+
+
 @pytest.mark.parametrize("kind", ["rewards", "divergence"])
 def test_two_processes_learn_what_one_does(tiny_llama, teacher, tmp_path, kind):
     """From the same answers: each process reads back its half of those that one process stored."""
@@ -349,19 +365,46 @@ def test_two_processes_learn_what_one_does(tiny_llama, teacher, tmp_path, kind):
     for rank in range(2):
         half = [one for one in stored if one.slot == rank]
         write_rollouts(rollouts / f"step-000000.rank{rank}-of-2.parquet", half)
-    layout = Layout(num_processes=2, per_device_batch_size=4, accumulation=1).to_json()
-    port = 20_000 + random.randrange(20_000)
-    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-             "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}  # fmt: skip
-    both = []
-    for rank in range(2):
-        command = [sys.executable, "-W", "ignore", str(SCRIPT), str(tiny_llama)]
-        command += [str(tmp_path / "two"), json.dumps(changes), json.dumps(layout)]
-        environment = {**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        both.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
-    for process in both:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()[-2000:]
+    layout = Layout(num_processes=2, per_device_batch_size=4, accumulation=1)
+    in_two_processes([str(SCRIPT)], layout, tiny_llama, tmp_path / "two", changes)
+    assert not (rollouts / "aside").exists()
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
+
+
+IN_SHARES = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+sys.stdout.flush()
+import os
+os._exit(0)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "method"), [("kl", "full"), ("divergence", "full"), ("divergence", "lora")])
+def test_a_policy_in_shares_learns_what_a_whole_one_does(tiny_llama, teacher, tmp_path, kind, method):
+    """FSDP2 on gloo: the reference and its resets, the teacher's divergence, a checkpoint of all of it."""
+    changes = {"steps": 4, "probe": {"problems": 0}, "kl": 0.1, "learning_rate": 1e-4, "method": method}
+    if kind == "divergence":
+        changes |= taught_by(teacher, divergence="reverse")
+    train(tiny_llama, tmp_path / "one", changes)
+    folder, layout = tmp_path / "two", Layout(2, 4, 1, "fsdp")
+    command = ["-c", Path(SCRIPT).parents[1].joinpath("fsdp_on_cpu.py").read_text() + IN_SHARES, str(SCRIPT)]
+    in_two_processes(command, layout, tiny_llama, folder, changes)
+    whole, shared = history(tmp_path / "one"), history(folder)
+    keys = ["loss", "grad_norm", "kl" if kind == "kl" else "divergence"]
+    for key in keys:
+        found = [entry[key] for entry in shared]
+        assert found == pytest.approx([entry[key] for entry in whole], rel=1e-3, abs=1e-6), key
+    one, two = weights(tmp_path / "one"), weights(folder)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
+    # The newest checkpoint is gone, as after a kill: the reference is that of the one before.
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-4")
+    in_two_processes(command, layout, tiny_llama, folder, changes)
+    for key in keys:
+        assert [entry[key] for entry in history(folder)] == [entry[key] for entry in shared], key
+    assert not list((folder / "rollouts").glob("aside/*"))
