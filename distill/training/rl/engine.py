@@ -10,6 +10,7 @@ from distill.core.records import Problem
 from distill.engines.base import EngineSpec, PolicyEngine
 from distill.engines.start import pick_engine, start_engine
 from distill.engines.weights import policy_weights
+from distill.errors import ModelError
 from distill.models.tokenizers import Tokenizer
 from distill.recipe.rl import RlConfig
 from distill.recipe.sampling import Sampling
@@ -91,6 +92,12 @@ def start_policy_engine(
         memory_share=MEMORY_SHARE,
     )
     if _shares_module(config, on_gpu):
+        if on_gpu and job.layout["sharding"] != "none":
+            # Its processes would wait for each other at every token, and answers end at different ones.
+            raise ModelError(
+                "rl.compute.sampling.engine: transformers cannot sample from a model whose weights several GPUs share. "
+                "Install vLLM, or set rl.compute.training.sharding: none."
+            )
         from distill.engines.transformers import TransformersEngine
 
         return RolloutEngine(TransformersEngine(spec, model=model), corrects_sampling=False, is_shared=True)
