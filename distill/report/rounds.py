@@ -17,6 +17,7 @@ from distill.report.next_step import next_command, noted_command
 from distill.report.progress_on_disk import run_state
 from distill.report.recipe_keys import recipe_lines
 from distill.report.render import page, places, stage_rows
+from distill.results.rl import way_of
 from distill.storage.files import read_object
 from distill.storage.layout import LOCK_FILE, REPORT, SUMMARY
 from distill.storage.run_files import SAMPLED, TRAINED
@@ -162,7 +163,8 @@ def story(one: Row) -> list[str]:
     if reinforced := metrics.reinforced(one):
         student = "It" if trained else made.get("student") or reinforced.get("student")
         steps, problems = count(reinforced.get("num_steps")), count(reinforced.get("num_problems"))
-        found.append(f"{student} was improved by reinforcement learning in {steps} steps on {problems} problems.")
+        way = way_of(str(reinforced.get("algorithm")), list(map(str, reinforced.get("teachers") or ())))
+        found.append(f"{student} was improved by {way} in {steps} steps on {problems} problems.")
     return found
 
 

@@ -1,5 +1,6 @@
 """What `rl` records."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -9,6 +10,13 @@ from distill.results.sft import Device
 
 TITLE = "Reinforce"
 DOES = "improve by reinforcement"
+
+
+def way_of(algorithm: str, teachers: Sequence[str]) -> str:
+    """Return in words how a student was improved, e.g. `on-policy distillation from org/big`."""
+    if algorithm != "distill":
+        return "reinforcement learning"
+    return f"on-policy distillation from {' and '.join(teachers)}" if teachers else "on-policy distillation"
 
 
 class ProbePoint(Recorded):
@@ -40,6 +48,8 @@ class RlMetrics(Recorded):
     student_revision: str
     algorithm: str
     """`grpo`, `distill`."""
+    teachers: list[str] = []
+    """Models that were distilled, as the recipe names them; of a served one, without its address."""
     loss: str
     method: str
     """`full`, `lora`."""
@@ -76,6 +86,11 @@ class RlMetrics(Recorded):
     """A line a step: reward and its parts, entropy, KL, lengths, shares, speeds."""
     gpu_peak_gib: float | None = sometimes()
     """Most memory that torch held on a GPU."""
+
+    @property
+    def way(self) -> str:
+        """Return in words how the student was improved."""
+        return way_of(self.algorithm, self.teachers)
 
     @property
     def tokens_spent(self) -> float | None:

@@ -406,6 +406,7 @@ def run(run: RunContext) -> Summary:
         student=job.model_name,
         student_revision=job.model_revision,
         algorithm=config.algorithm,
+        teachers=[one["name"] for one in job.teachers],
         loss=config.loss,
         method=config.method,
         num_problems=num_whole_lines(Path(job.problems)),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distill.recipe.model import Recipe
-from distill.results.rl import RlMetrics
+from distill.results.rl import RlMetrics, way_of
 from distill.stages import RunContext
 from distill.stages.push import dry_run
 from distill.stages.table import STAGES
@@ -101,3 +101,9 @@ def test_a_base_that_was_only_reinforced_has_a_card_without_traces(base_model, m
     assert "has not been measured" in model.card
     with pytest.raises(ValueError, match=r"push.dataset .* rl: trains on no rows"):
         Recipe.model_validate({**tree, "push": {"repo": "me/zero", "dataset": "me/rows"}})
+
+
+def test_the_teachers_of_a_distilled_student_are_named():
+    assert way_of("grpo", []) == "reinforcement learning"
+    assert way_of("distill", ["org/one", "org/two"]) == "on-policy distillation from org/one and org/two"
+    assert way_of("distill", []) == "on-policy distillation"  # recorded before teachers were
