@@ -7,7 +7,7 @@ from distill.estimates.measured import Measured
 from distill.estimates.models import ModelFacts, model_facts
 from distill.estimates.quantities import Range
 from distill.estimates.rl_cost import rollout_tokens
-from distill.estimates.sampling_cost import REASONING, SamplingLoad, asked_of_teacher
+from distill.estimates.sampling_cost import ANSWERS, REASONING, SamplingLoad, asked_of_teacher
 from distill.estimates.training_cost import Rows, expected_rows
 from distill.recipe.model import Recipe
 from distill.training.layout import Layout
@@ -36,12 +36,23 @@ class Known:
     """The models of `eval.models`."""
 
     @classmethod
-    def of(cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured) -> "Known":
-        """Return what is known before anything is loaded."""
+    def of(
+        cls, recipe: Recipe, student: ModelFacts, work: Workload, seen: Measured, taught: Range | None = None
+    ) -> "Known":
+        """Return what is known before anything is loaded.
+
+        Args:
+            recipe: without rounds, or one round as a recipe without rounds.
+            student: the model that all training starts from.
+            work: the problems or imported traces.
+            seen: measurements of the run.
+            taught: tokens of the rows that the teacher learnt from, if an earlier round makes it.
+        """
         if recipe.generate is None and not recipe.traces:  # a round that trains on the rows of others
             return cls(recipe, work, seen, student)
         if recipe.generate is None:
-            length, traces = work.trace_tokens or REASONING, work.train
+            usual = REASONING if recipe.filter.require_think else ANSWERS
+            length, traces = work.trace_tokens or usual, work.train
             if seen.imported is not None:
                 length = seen.imported.completion_tokens
                 traces = Range.exact(seen.imported.num_traces, length.basis)
@@ -49,7 +60,7 @@ class Known:
             traces = traces.because(traces.basis or "rows of the sources")
             return cls(recipe, work, seen, student, traces=traces, trace_tokens=length, rows=rows)
         config = recipe.generate
-        asked = asked_of_teacher(config, work, seen.traces)
+        asked = asked_of_teacher(config, work, seen.traces, taught)
         return cls(
             recipe,
             work,

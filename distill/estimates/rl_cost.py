@@ -16,8 +16,10 @@ from distill.estimates.training_memory import BF16, FP32
 from distill.models.students import hub_id_of
 from distill.recipe.model import Recipe
 from distill.recipe.rl import RlConfig
+from distill.recipe.sampling import SamplingCompute
 from distill.recipe.sft import SftConfig
 from distill.training.layout import Layout, plan_layout
+from distill.training.rl.job import GPU_MEMORY_SHARE
 
 SLOWEST = Range(1.1, 2.5)
 """Assumed: how much longer a step samples than at full speed, since it waits for its longest answer."""
@@ -91,7 +93,7 @@ def rl_quantities(
         answers: some that were sampled on this machine.
     """
     asked = _asked(config, work, rows, answers)
-    compute = config.compute.sampling
+    compute = _sampling_of(config, machine)
     sampled, notes, num_sampling = sampling_quantities(asked, model, compute, machine, 0)
     step = SamplingLoad(
         asked.num_samples.times(1 / config.steps),
@@ -101,7 +103,7 @@ def rl_quantities(
         asked.measured_speed,
     )
     # Few requests are in flight in a step: what the engine reaches with all of them at once would be too fast.
-    of_step, _, _ = sampling_quantities(step, model, compute, machine, 0)
+    of_step, _, _ = sampling_quantities(step, model, _while_awake(compute), machine, 0)
     found = {TOKENS: asked.tokens.because(_words(config, asked)), DISK: _disk(asked, model)}
     try:
         plan_layout(config, machine.num_gpus)
@@ -126,6 +128,22 @@ def rl_quantities(
             .because(f"{span(each)} s a step, {sampling_s.middle / each.middle / config.steps:.0%} of it sampling")
         )
     return RlCost(found, notes, layout, num_gpus)
+
+
+def _sampling_of(config: RlConfig, machine: Machine) -> SamplingCompute:
+    """Return where the answers are sampled: on GPUs, each process of training has an engine of its own."""
+    compute = config.compute.sampling
+    if not machine.num_gpus:
+        return compute
+    num = config.compute.training.num_processes or machine.num_gpus
+    update = {"replicas": num * compute.replicas, "tensor_parallel": compute.tensor_parallel or 1}
+    return compute.model_copy(update=update)
+
+
+def _while_awake(compute: SamplingCompute) -> SamplingCompute:
+    """Return the settings with the share of a GPU's memory that the engine has while it samples."""
+    told = "gpu_memory_share" in compute.model_fields_set
+    return compute if told else compute.model_copy(update={"gpu_memory_share": GPU_MEMORY_SHARE})
 
 
 def _asked(config: RlConfig, work: Workload, rows: Rows | None, answers: Sampled | None) -> SamplingLoad:

@@ -27,6 +27,8 @@ REASONING = Range(2_000, 12_000, "R1-style traces of 2,000 to 12,000 tokens")
 ANSWERS = Range(150, 900, "answers of 150 to 900 tokens")
 LIKE_EXAMPLES = Range(0.7, 3.0)
 """Length of an answer relative to the worked examples that the teacher is shown."""
+LIKE_ROWS = Range(1.0, 1.5)
+"""Assumed: length of a trained model's answer relative to the rows that it learnt from; reinforcement lengthens it."""
 
 GPU_SEQS = 256
 """Requests in flight per copy on a GPU if the recipe does not say (`distill.engines.vllm`)."""
@@ -81,13 +83,16 @@ class SamplingLoad:
         return self.num_samples.by(self.completion_tokens).because(self.completion_tokens.basis)
 
 
-def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | None) -> SamplingLoad:
+def asked_of_teacher(
+    config: GenerateConfig, work: Workload, seen: Sampled | None, taught: Range | None = None
+) -> SamplingLoad:
     """Return the number and lengths of the samples of generate.
 
     Args:
         config: `generate:`.
         work: the problems.
         seen: samples of this run, if any; they replace the usual lengths.
+        taught: tokens of the rows that the teacher learnt from, if an earlier round makes it.
     """
     k = config.samples_per_problem
     least = config.stop_after_correct or k
@@ -98,6 +103,10 @@ def asked_of_teacher(config: GenerateConfig, work: Workload, seen: Sampled | Non
     # Computed once per problem if the prefix cache keeps the prompt, at worst for every sample.
     fresh = fresh.times(1 / k, 1)
     completion = completion_length(config.teacher, config.sampling, config)
+    if taught is not None:
+        most = config.sampling.max_tokens
+        told = f"as the rows that the teacher learnt from, or longer; max_tokens caps at {most:,}"
+        completion = taught.by(LIKE_ROWS).at_most(most).because(told)
     if seen is not None and seen.are_enough:
         prompt = Range.exact(seen.prompt_tokens, seen.basis)
         completion = Range(0.97 * seen.completion_tokens, 1.03 * seen.completion_tokens, seen.basis)

@@ -1,7 +1,7 @@
 """Estimate what training takes: rows, tokens, layout, memory, time, disk."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distill.core.plurals import counted
@@ -23,6 +23,7 @@ from distill.training.layout import Layout, plan_layout
 
 KEPT_OF_REASONER = Range(0.4, 0.9, "40 to 90% of a reasoning model's traces are right and readable")
 KEPT_OF_OTHERS = Range(0.05, 0.6, "5 to 60% of the traces are right and readable")
+KEPT_OF_TAUGHT = Range(0.2, 0.9, "20 to 90% of the traces of a model that learnt from such rows are right and readable")
 KEPT_OF_IMPORTED = Range(0.3, 0.95, "30 to 95% of the traces are right and readable")
 RIGHT_ARE_SHORTER = Range(0.6, 1.0)
 """Length of kept traces relative to all traces."""
@@ -90,6 +91,8 @@ def expected_rows(recipe: Recipe, work: Workload, traces: Range, completion: Ran
         length = length.at_most(recipe.filter.max_tokens)
     teacher = recipe.generate.teacher if recipe.generate else None
     share = KEPT_OF_IMPORTED if teacher is None else KEPT_OF_REASONER if is_reasoner(teacher) else KEPT_OF_OTHERS
+    if recipe.teacher_round is not None:
+        share = KEPT_OF_TAUGHT
     num = traces.by(share).because(share.basis)
     select = recipe.filter.select
     if select.per_problem is not None:
@@ -111,17 +114,28 @@ def together(several: Sequence[Rows | None]) -> Rows | None:
     there = [rows for rows in several if rows is not None]
     if len(there) < 2:
         return there[0] if there else None
+    nums = [rows.num for rows in there]
+    said = f"{counted(len(there), 'round')}: {'; '.join(_told(rows) for rows in there)}"
     return Rows(
-        total(rows.num for rows in there).because(f"the rows of {len(there)} rounds"),
-        _span_of(rows.completion_tokens for rows in there),
-        _span_of(rows.row_tokens for rows in there),
+        total(nums).because(said),
+        _mean_of(nums, [rows.completion_tokens for rows in there]),
+        _mean_of(nums, [rows.row_tokens for rows in there]),
         max(rows.longest for rows in there),
     )
 
 
-def _span_of(ranges: Iterable[Range]) -> Range:
-    given = list(ranges)
-    return Range(min(one.low for one in given), max(one.high for one in given), given[0].basis)
+def _told(rows: Rows) -> str:
+    return f"{number_of(rows.num, 'row')} of {span(rows.row_tokens)} tokens ({rows.num.basis})"
+
+
+def _mean_of(nums: Sequence[Range], lengths: Sequence[Range]) -> Range:
+    """Return the mean length over several sets of rows."""
+    shares = [num.middle / max(1.0, sum(one.middle for one in nums)) for num in nums]
+    return Range(
+        sum(share * one.low for share, one in zip(shares, lengths, strict=True)),
+        sum(share * one.high for share, one in zip(shares, lengths, strict=True)),
+        lengths[0].basis,
+    )
 
 
 def _longest_row(recipe: Recipe, work: Workload) -> float:

@@ -5,7 +5,7 @@
     Recipe.model_validate({"name": "tiny", "student": "smollm2-135m", "problems": [{"source": "gym:chain_sum"}], …})
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -198,6 +198,8 @@ class Recipe(Strict):
             )
         if self.push is not None and self.push.round is not None:
             raise ValueError("push.round names a round, but the recipe has no rounds:. Remove it, or add rounds:")
+        if any(source.rounds for source in self.problems):
+            raise ValueError("problems: rounds names rounds, but the recipe has none. Remove it, or add rounds:")
         return self
 
     @model_validator(mode="after")
@@ -327,6 +329,7 @@ def _part(recipe: Recipe, place: int) -> RoundRecipe:
     base = origin.get("student") or recipe.student
     tree = recipe.model_dump(mode="json", exclude={"rounds", "student_revision"})
     tree |= {key: value for key, value in by_name[one.name].items() if key in SECTIONS}
+    tree["problems"] = [source.model_dump(mode="json") for source in filter(used_in(one.name), recipe.problems)]
     if one.teacher_round is not None:
         tree["generate"]["teacher"] = base_name(by_name[one.teacher_round], by_name, recipe.student)
     if one.sft is None and (longest := row_of_users(by_name[one.name], [*by_name.values()])) is not None:
@@ -360,7 +363,13 @@ def with_parts(recipe: Recipe, parts: Mapping[str, Recipe]) -> Recipe:
     tree = recipe.model_dump(mode="json")
     for one in tree["rounds"]:
         part = parts[one["name"]].model_dump(mode="json")
-        tree["problems"], tree["eval"] = part["problems"] or tree["problems"], part["eval"]
+        tree["eval"] = part["eval"]
+        used = [place for place, source in enumerate(recipe.problems) if used_in(one["name"])(source)]
+        if len(used) == len(part["problems"]):
+            for place, source in zip(used, part["problems"], strict=True):
+                tree["problems"][place] = source
+        elif len(used) == len(recipe.problems):
+            tree["problems"] = part["problems"] or tree["problems"]
         teacher = (one.get("generate") or {}).get("teacher")
         one.update({key: part[key] for key in SECTIONS if key in one})
         if round_in(teacher) is not None:
@@ -386,8 +395,12 @@ def _run_faults(recipe: Recipe) -> list[Fault]:
     """Return what is wrong between the rounds and the sections of the whole run."""
     found: list[Fault] = []
     makers = [one.name for one in recipe.rounds if one.makes_model]
+    found += _source_faults(recipe)
     if recipe.eval is not None and recipe.eval.held_out and not recipe.problems:
         found.append((("eval", "held_out"), "is taken from problems:, which is missing; use eval.benchmarks."))
+    elif recipe.eval is not None and recipe.eval.held_out and all(source.rounds for source in recipe.problems):
+        why = "is taken from sources of problems: that all rounds use, and each names its rounds:. Leave rounds: out"
+        found.append((("eval", "held_out"), f"{why} of one source, or use eval.benchmarks."))
     if recipe.eval is not None and not makers:
         found.append((("eval",), "no round makes a model that could be measured: none has sft: or rl:."))
     if recipe.push is not None and not makers:
@@ -396,6 +409,31 @@ def _run_faults(recipe: Recipe) -> list[Fault]:
         there = ", ".join(makers)
         found.append((("push", "round"), f"no round {recipe.push.round!r} makes a model. Rounds that do: {there}."))
     return found
+
+
+def _source_faults(recipe: Recipe) -> list[Fault]:
+    """Return what is wrong with the rounds that sources of problems name, and which rounds are left without any."""
+    found: list[Fault] = []
+    names = [one.name for one in recipe.rounds]
+    asks = [one.name for one in recipe.rounds if one.generate is not None or one.rl is not None]
+    for place, source in enumerate(recipe.problems):
+        for name in source.rounds:
+            if name not in names:
+                why = f"there is no round {name!r}. There are: {', '.join(names)}."
+                found.append((("problems", place, "rounds"), why))
+            elif name not in asks:
+                why = f"round {name!r} asks no problems: it has neither generate: nor rl:. Rounds that do: "
+                found.append((("problems", place, "rounds"), f"{why}{', '.join(asks) or 'none'}."))
+    for place, one in enumerate(recipe.rounds):
+        if recipe.problems and one.name in asks and not any(map(used_in(one.name), recipe.problems)):
+            why = "every source of problems: names other rounds, so that this one has none. Name it in rounds: of one."
+            found.append((("rounds", place), why))
+    return found
+
+
+def used_in(name: str) -> Callable[[ProblemSource], bool]:
+    """Return a function that tells whether a round uses a source of problems."""
+    return lambda source: not source.rounds or name in source.rounds
 
 
 def _message(details: Any) -> str:
@@ -428,11 +466,12 @@ def cross_stage_problems(recipe: Recipe) -> list[str]:
         )
     if recipe.eval is not None and "judge" in {
         *(s.task for s in recipe.eval.benchmarks if not s.is_judged),
-        *(s.task for s in recipe.problems if recipe.eval.held_out),
+        *(s.task for s in recipe.problems if recipe.eval.held_out and not s.rounds),
     }:
         found.append(
             "task: judge cannot be measured: without a metric for judged answers, eval grades by rules alone. Set the "
-            "benchmark's metric: short-answers, use other problems, or remove eval.held_out."
+            "benchmark's metric: short-answers, use other problems, give their source rounds: of its own, or remove "
+            "eval.held_out."
         )
     if recipe.traces and kept is None:
         found.append(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from distill.models.hub_names import Config, RepoFile, Revision, Source
-from distill.recipe.base import Strict
+from distill.recipe.base import Name, Strict
 
 # The operators / and //, or up to 200 characters without brackets, quotes, paths, `..` and `__`: reasoning-gym
 # evaluates some option texts as Python and opens others as files.
@@ -118,6 +118,9 @@ class ProblemSource(Strict):
     """Seed of the draw. Default: the recipe's seed."""
     options: dict[str, Any] = {}
     """Options of the reasoning-gym task, e.g. `{min_terms: 3, max_terms: 3}`."""
+    rounds: list[Name] = []
+    """In a recipe with `rounds:`, the rounds that use this source of `problems:`. Default: all of them. Held-out
+    problems are drawn from the sources that all rounds use."""
 
     @property
     def files(self) -> list[str]:

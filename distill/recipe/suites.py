@@ -133,6 +133,8 @@ class BenchmarkSource(ProblemSource):
 
     @model_validator(mode="after")
     def _fits_its_metric(self) -> "BenchmarkSource":
+        if self.rounds:
+            raise ValueError("rounds is for sources of problems: only: all rounds are measured alike. Remove it")
         metric, needed = self.metric, TASK_OF.get(self.metric)
         if needed is not None and self.task != needed:
             raise ValueError(f"metric: {metric} needs task: {needed}, not {self.task or 'the default'}: set task")

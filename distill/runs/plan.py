@@ -33,6 +33,7 @@ from distill.estimates.stage import (
 )
 from distill.estimates.text_tokens import TokenRate
 from distill.estimates.training_cost import NO_ROWS, Rows, together
+from distill.recipe.lengths import reach_of
 from distill.recipe.model import Recipe
 from distill.recipe.rl import RlConfig
 from distill.runs.standing import standings
@@ -42,6 +43,8 @@ from distill.stages.table import STAGES
 from distill.storage.files import free_bytes
 
 SCHEMA_VERSION = 1
+Looked = dict[Path, Known]
+"""What was found out about rounds, by folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ def plan_recipe(
     prices: Prices,
     run: RunContext | None = None,
     quick: bool = False,
+    looked: Looked | None = None,
 ) -> Plan:
     """Estimate what a run will take.
 
@@ -139,6 +143,7 @@ def plan_recipe(
         prices: price table.
         run: the run itself, if it is about to start; what it has loaded is reused.
         quick: do only fast lookups, and do not determine how far each stage is.
+        looked: what was found out about other rounds of the run, to be used and added to.
     """
     run = run or RunContext(recipe, runs_dir / recipe.name, needs_weights=False)
     student = model_facts(recipe.student, recipe.student_revision)
@@ -149,12 +154,12 @@ def plan_recipe(
             sets = run.problem_sets  # cached in the run for later uses
         except DistillError as error:
             fault = str(error)
-    work = workload(recipe, sets, rate, quick, _reinforced(run))
+    looked = {} if looked is None else looked
+    known = _known(run, sets, rate, quick, looked)
+    work, seen = known.work, known.seen
     if fault is not None and fault not in work.faults:
-        work = replace(work, faults=(fault, *work.faults))
-    seen = measure(run.run_dir, recipe, rate, quick)
-    known = Known.of(recipe, student, work, seen)
-    known.rows = together([known.rows, *_rows_of_others(run, sets, rate, quick)])
+        known.work = work = replace(work, faults=(fault, *work.faults))
+    known.rows = _rows_of(run, sets, rate, quick, looked)
     known.num_measured = 2 - _has_base_answers(run)
     known.models = _measured_models(recipe)
     stages = _estimates(known, machine, prices)
@@ -193,18 +198,53 @@ def _has_base_answers(run: RunContext) -> bool:
     return any((one.student, one.student_revision) == base and one.measures for one in earlier)
 
 
-def _rows_of_others(run: RunContext, sets: ProblemSets | None, rate: TokenRate, quick: bool) -> list[Rows | None]:
-    """Return the expected rows of the other rounds whose rows are trained on."""
-    found = []
-    for one in run.row_sources.values() if run.recipe.round_name is not None else ():
-        if one is not run:
-            student = model_facts(one.recipe.student, one.recipe.student_revision)
-            work, seen = (
-                workload(one.recipe, sets, rate, quick, _reinforced(one)),
-                measure(one.run_dir, one.recipe, rate, quick),
-            )
-            found.append(Known.of(one.recipe, student, work, seen).rows)
-    return found
+def _known(run: RunContext, sets: ProblemSets | None, rate: TokenRate, quick: bool, looked: Looked) -> Known:
+    """Return what the estimates of a run or a round start from, the rows of other rounds left out."""
+    if run.run_dir in looked:
+        return looked[run.run_dir]
+    recipe = run.recipe
+    student = model_facts(recipe.student, recipe.student_revision)
+    work = workload(recipe, sets and run.problem_sets, rate, quick, _reinforced(run))
+    seen, teacher = measure(run.run_dir, recipe, rate, quick), run.earlier.get(recipe.teacher_round or "")
+    rows = None if teacher is None else _rows_of(teacher, sets, rate, quick, looked, to_think=True)
+    known = Known.of(recipe, student, work, seen, None if rows is None else rows.completion_tokens)
+    if teacher is not None and known.teacher is not None:
+        known.teacher = replace(known.teacher, context=_context_of(teacher, known.teacher.context))
+    looked[run.run_dir] = known
+    return known
+
+
+def _rows_of(
+    run: RunContext, sets: ProblemSets | None, rate: TokenRate, quick: bool, looked: Looked, to_think: bool = False
+) -> Rows | None:
+    """Return the rows that a model learnt from last: this round's, those of other rounds, or those of its student.
+
+    Args:
+        run: the round that makes the model.
+        sets: the problems, if they are loaded.
+        rate: counts the tokens of texts.
+        quick: do only fast lookups.
+        looked: what was found out about other rounds.
+        to_think: only rows with a thought, if there are some: answers to problems will be like these.
+    """
+    if run.recipe.trains or run.recipe.round_name is None:
+        used = list(run.row_sources.values()) or [run]
+        if to_think:
+            used = [one for one in used if one.recipe.filter.require_think] or used
+        return together([_known(one, sets, rate, quick, looked).rows for one in used])
+    if run.recipe.student_round is not None:
+        return _rows_of(run.earlier[run.recipe.student_round], sets, rate, quick, looked, to_think=True)
+    return _known(run, sets, rate, quick, looked).rows
+
+
+def _context_of(run: RunContext, context: int | None) -> int | None:
+    """Return the longest sequence of the model that a round makes: training may have made its base's longer."""
+    while not run.recipe.trains:
+        if run.recipe.student_round is None:
+            return context
+        run = run.earlier[run.recipe.student_round]
+    sft = run.recipe.sft
+    return reach_of(run.student, sft.max_length, sft.rope_theta is not None) or context
 
 
 def _reinforced(run: RunContext) -> dict[str, RlConfig | None]:

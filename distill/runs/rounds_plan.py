@@ -13,7 +13,7 @@ from distill.estimates.machine import Machine
 from distill.estimates.prices import Prices
 from distill.estimates.quantities import Range
 from distill.recipe.model import Recipe
-from distill.runs.plan import Plan, left_in_all, plan_recipe
+from distill.runs.plan import Looked, Plan, left_in_all, plan_recipe
 from distill.stages import contexts_of
 
 
@@ -62,9 +62,10 @@ def plan_rounds(recipe: Recipe, runs_dir: Path, machine: Machine, prices: Prices
         machine: that it would run on.
         prices: price table.
     """
-    found = {}
+    found: dict[str, Plan] = {}
+    looked: Looked = {}
     for run in contexts_of(recipe, runs_dir / recipe.name, needs_weights=False):
-        found[str(run.recipe.round_name)] = plan_recipe(run.recipe, runs_dir, machine, prices, run)
+        found[str(run.recipe.round_name)] = plan_recipe(run.recipe, runs_dir, machine, prices, run, looked=looked)
     return RoundsPlan(found)
 
 

@@ -21,6 +21,7 @@ from distill.grading.gym_tasks import gym_questions
 from distill.isolation import FunctionError, IsolationError, call_isolated
 from distill.recipe.model import Recipe
 from distill.recipe.problems import ProblemSource
+from distill.recipe.rl_faults import judge_of
 from distill.recipe.suites import BenchmarkSource
 from distill.sources.problem_rows import content_hash, problems_of, prompt_around, read_rows, rows_of
 from distill.sources.tables import Row
@@ -67,10 +68,13 @@ def load_problem_sets(recipe: Recipe, store: Path | None = None) -> ProblemSets:
         questions.update((p.id, bare_question(p.question, source.template, p.tests)) for p in problems)
         return problems
 
-    pool = _distinct(p for source in recipe.problems for p in load(source, may_lack_answers(source, recipe)))
+    loaded = [(source, load(source, may_lack_answers(source, recipe))) for source in recipe.problems]
+    pool = _distinct(problem for _, problems in loaded for problem in problems)
     benchmarks: dict[str, list[Problem]] = {}
     if recipe.eval and recipe.eval.held_out:
-        gradable = [one for one in pool if one.answer is not None or one.tests is not None or one.task == "gym"]
+        # Of sources that all rounds have, so that all rounds hold out the same problems.
+        shared = _distinct(problem for source, problems in loaded if not source.rounds for problem in problems)
+        gradable = [one for one in shared if one.answer is not None or one.tests is not None or one.task == "gym"]
         if recipe.eval.held_out >= len(gradable):
             raise ProblemError(
                 f"eval.held_out ({recipe.eval.held_out}) leaves no problem to train on: the sources have "
@@ -148,7 +152,8 @@ def may_lack_answers(source: ProblemSource, recipe: Recipe, is_measured: bool = 
     """
     if isinstance(source, BenchmarkSource):
         return source.metric in NO_GOLD
-    return not is_measured and has_stand_in(recipe)
+    is_rewarded = source.task == "judge" and judge_of(recipe) is not None
+    return not is_measured and (has_stand_in(recipe) or is_rewarded)
 
 
 def load_problems(

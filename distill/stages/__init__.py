@@ -221,8 +221,9 @@ class RunContext:
         Raises:
             ProblemError: a source cannot be loaded, has unusable rows, or nothing is left to train on.
         """
-        for one in self.earlier.values():  # every round has the same problems, and the same split of them
-            return one.problem_sets
+        for one in self.earlier.values():  # rounds have the same problems held out, and mostly the same to train on
+            if one.recipe.problems == self.recipe.problems:
+                return one.problem_sets
         # What only looks at a run must not write into its folder.
         return load_problem_sets(self.recipe, self.run_dir / TESTS if self.needs_weights else None)
 

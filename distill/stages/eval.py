@@ -129,7 +129,7 @@ def _check_split(run: RunContext) -> None:
         if one.recipe.traces_stage == "import":
             same_split = source.get("measured") == run.measured_fingerprint
         else:
-            same_split = source.get("problems") == problems_fingerprint(run.problem_sets.train)
+            same_split = source.get("problems") == problems_fingerprint(one.problem_sets.train)
         if not same_split:
             raise UserError(OTHER_SPLIT)
     if run.recipe.rl is not None:

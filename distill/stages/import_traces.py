@@ -185,14 +185,14 @@ def _pairs_of(
     folder = run.earlier[source.round].folder(POLICIES).path
     # `task: gym`: the problems are the recipe's own, so their scorers may run.
     told = {"problems": f"file:{folder / PROBLEMS}", "task": "gym", "teacher": source.source}
-    rows = _trained_on(run, rollout_rows(folder), skipped)
+    rows = _trained_on(run.earlier[source.round], rollout_rows(folder), skipped)
     return foreign_traces(source.model_copy(update=told), skipped, identities, rows, store)
 
 
-def _trained_on(run: RunContext, rows: Iterable[Row], skipped: Skipped) -> Iterator[Row]:
+def _trained_on(policy: RunContext, rows: Iterable[Row], skipped: Skipped) -> Iterator[Row]:
     """Yield the rows of problems that are not held out."""
     # By id: the prompt of a problem may have a template around the question.
-    names = {one.id for one in run.problem_sets.train}
+    names = {one.id for one in policy.problem_sets.train}
     for place, row in rows:
         if row["problem_id"] in names:
             yield place, row

@@ -35,6 +35,7 @@ MOST_GPUS = {
     "1 to 2 GPUs": 2,
     "1 to 4 GPUs": 4,
     "one node of eight GPUs": 8,
+    "8 to 32 GPUs": 32,
     "1 to 32 GPUs": 32,
 }
 
@@ -172,6 +173,19 @@ ROWS = {
         "test_setup_code": "",
         "challenge_test_list": [],
     },
+    "allenai/tulu-3-sft-mixture": {
+        "messages": [
+            {"role": "user", "content": "Name {i} towns."},
+            {"role": "assistant", "content": "Here are {i} towns, each of which has a river."},
+        ],
+        "id": "t{i}",
+    },
+    "databricks/databricks-dolly-15k": {
+        "instruction": "Say in a sentence why {i} is a number.",
+        "context": "",
+        "response": "Because one can count to {i}.",
+        "category": "open_qa",
+    },
     "HuggingFaceH4/aime_2024": {"problem": "Find {i} to the fifth.", "answer": "{i}5", "id": "{i}"},
 }
 
@@ -204,6 +218,7 @@ def local(tmp_path):
             ("problems", recipe.problems),
             ("traces", recipe.traces),
             ("eval.benchmarks", recipe.eval.benchmarks),
+            *((f"rounds.{place}.traces", one.traces) for place, one in enumerate(recipe.rounds)),
         ):
             for number, source in enumerate(sources):
                 if source.source.startswith("hf:"):

@@ -15,15 +15,12 @@ from distill.models.tokenizers import Tokenizer
 from distill.recipe.rl import RlConfig
 from distill.recipe.sampling import Sampling
 from distill.storage.files import disk_errors
-from distill.training.rl.job import POLICY, RlJob
+from distill.training.rl.job import GPU_MEMORY_SHARE, POLICY, RlJob
 
 NUM_LONGEST = 8
 """Longest prompts by characters, one of which determines the context."""
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
 """How the names of a tokenizer's files begin."""
-GPU_MEMORY_SHARE = 0.5
-"""Of each GPU's memory, for the engine while it samples. Asleep it leaves it to training, but for what training keeps:
-weights, their gradients and the optimiser."""
 MEMORY_SHARE = 0.5
 """Of the free memory, for the engine: the other half is for training."""
 

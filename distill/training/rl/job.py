@@ -22,6 +22,9 @@ BEST = "best"
 """Folder of the model with the best held-out share."""
 KEPT_CHECKPOINTS = 2
 """Number of newest checkpoints to keep."""
+GPU_MEMORY_SHARE = 0.5
+"""Of each GPU's memory, for the engine while it samples. Asleep it leaves it to training, but for what training keeps:
+weights, their gradients and the optimiser."""
 SAVE_WITHIN_S = 1_800.0
 """How long training may take after Ctrl-C or SIGTERM to finish its step and save a checkpoint."""
 
