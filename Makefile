@@ -26,11 +26,12 @@ QUICK_PROCESSES := $(shell expr $$(nproc 2>/dev/null || echo 2) \* 2)
 # Slow tests wait for other processes a third of the time; on a GPU, whose memory two would not share, one at a time.
 SLOW_PROCESSES := $(if $(filter cpu,$(FLAVOUR)),2,0)
 
-.PHONY: help install sandbox quickstart quickstart-rl test gpu-check lint format clean
+.PHONY: help install sandbox quickstart quickstart-rl r1-tiny test gpu-check lint format clean
 
 help:
 	@echo "make quickstart  install, then run $(RECIPE): minutes on 2 cores"
 	@echo "make quickstart-rl  the same, then reinforcement learning beside a control"
+	@echo "make r1-tiny     the same, then all rounds of DeepSeek-R1 on a small scale: an hour on 2 cores"
 	@echo "make test        install, then run all tests"
 	@echo "make gpu-check   what a GPU makes of it, in nine minutes, with what is installed (OPTIONS=--help)"
 	@echo "make lint        ruff and mypy"
@@ -54,6 +55,9 @@ quickstart: install
 
 quickstart-rl: RECIPE = recipes/quickstart-rl.yaml
 quickstart-rl: quickstart
+
+r1-tiny: RECIPE = recipes/r1-tiny.yaml
+r1-tiny: quickstart
 
 # Programs of models run in bubblewrap or not at all. Installed where this may; else their tests say why they skip.
 sandbox:

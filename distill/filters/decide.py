@@ -149,8 +149,12 @@ def _verdict(problem: Problem, graded: _Graded, notes: ProblemNotes, config: Fil
 
     correct, graded_by, reason = _grade(graded, notes, config)
     has_gold = problem.answer is not None or problem.tests is not None
-    if reason == "ungraded_gold" and not has_gold and config.unanswered == "keep":
-        reason = None
+    if not has_gold and config.unanswered == "keep":
+        if reason == "ungraded_gold":
+            reason = None
+        elif reason == "no_answer" and not config.require_think:
+            # Writing, a translation, a reply: nothing in it is a final answer, and none is wanted.
+            correct, graded_by, reason = None, "", None
     if facts.grade is not None and graded.graded_by != "majority":
         details |= facts.grade.details
     if graded.vote:

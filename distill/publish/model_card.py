@@ -17,14 +17,16 @@ from distill.publish.facts import NUM_TEACHERS_SHOWN, RunFacts, is_hub_id, shown
 from distill.publish.licences import Licence
 from distill.publish.markdown import Safe, front_matter, in_percent, interval, one_line, render
 from distill.recipe.base import Language
+from distill.recipe.rl_faults import judge_of
 from distill.recipe.sampling import EvalSampling
-from distill.recipe.sft import Lora
+from distill.recipe.sft import Lora, SftConfig
 from distill.results.eval import METRICS, PASS_AT_1, Benchmark, Difference, EvalResult, Figure, Unit, unit_of
 from distill.results.filter import FilterMetrics
 from distill.results.kinds import kind_of
 from distill.results.sft import SftMetrics
 from distill.sources.problem_rows import source_label
-from distill.storage.files import read_json
+from distill.storage.files import read_json, read_object
+from distill.storage.layout import GATE
 
 TEMPLATE = "model_card.md.jinja"
 MARKER = "<!-- Written by distill. It is replaced by the next push, unless it is edited here. -->"
@@ -159,6 +161,7 @@ def _values(
         **_sampling(facts),
         "filtered": facts.filtered if facts.row_runs else None,
         "funnel": funnel(facts.filtered) if facts.row_runs else [],
+        "unproven": any(one.recipe.filter.unanswered == "keep" for one in facts.row_runs),
         "majority": facts.recipe.filter.majority is not None or facts.recipe.filter.judge is not None,
         "sources": sources(facts),
         "certificate": facts.certificate or {"sets": []},
@@ -236,16 +239,48 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": name,
+                "imported": ", ".join(source_label(source) for source in recipe.traces),
                 "teachers": ", ".join(teachers[:NUM_TEACHERS_SHOWN]),
                 "num_traces": kept and kept.num_traces,
                 "num_kept": kept and kept.num_kept,
+                "is_unproven": recipe.filter.unanswered == "keep",
                 "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if makes else "",
                 "rows": ", ".join(str(row) for row in recipe.row_rounds) if trained else "",
                 "num_rows": trained and trained.num_rows,
-                "pass_at_1": one.scores and one.scores.student.pass_at_1,
+                "trained": trained and _in_words(recipe.sft, trained),
+                "reinforced": _reinforced_in_words(one),
+                "num_steps": one.reinforced and one.reinforced.num_steps,
+                "score": one.scores and one.scores.student,
+                "gate": _gate(one),
             }
         )
     return found
+
+
+def _in_words(config: SftConfig, trained: SftMetrics) -> str:
+    weights = "all weights" if config.method == "full" else config.method
+    return f"{weights}, {config.epochs:g} epoch{'' if config.epochs == 1 else 's'}, rate {trained.learning_rate:.3g}"
+
+
+def _reinforced_in_words(facts: RunFacts) -> str:
+    made, config = facts.reinforced, facts.recipe.rl
+    if made is None or config is None:
+        return ""
+    told = f"{counted(made.num_steps, 'step')} of {made.prompts_per_step} problems with {made.group_size} answers each"
+    rewards = ", ".join(f"{part} {weight:g}" for part, weight in config.reward.weights.items())
+    judge = judge_of(facts.recipe)
+    judged = f"; {local_name(judge.model)} judges what no rule can grade" if judge is not None else ""
+    by = "" if config.algorithm == "distill" else f"; reward {rewards}{judged}"
+    stopped = f"; ended early by {made.stopped_by}" if made.stopped_by else ""
+    return f"{told}{by}{stopped}"
+
+
+def _gate(facts: RunFacts) -> str:
+    """Return whether a round's gate held; empty if it had none."""
+    found = read_object(facts.run_dir / GATE) or {}
+    if not found.get("limits"):
+        return ""
+    return "held" if found.get("passed") is True else "did not hold, and was passed all the same"
 
 
 def _literal(text: str) -> Safe:

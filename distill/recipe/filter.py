@@ -143,7 +143,7 @@ class FilterConfig(Strict):
     """A vote if the expected answer is missing or doubted. Default: such traces count as ungraded or wrong."""
     unanswered: Literal["drop", "keep"] = "drop"
     """Traces without an expected answer that neither judge nor majority grades: `drop` them, or `keep` them ungraded,
-    for sources whose authors have verified them."""
+    for sources whose authors have verified them. With `require_think: false` they need no final answer then."""
     decontaminate: list[EvaluationSet] = []
     """Evaluation sets that must not be trained on: suites by name (aime24, math-500, gpqa-diamond, …),
     `hf:org/name[/config]` or `file:path`."""

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-GAIN_OVER = "gain_over"
+GAIN_OVER, CLEAR_GAIN_OVER = "gain_over", "clear_gain_over"
+COMPARING = (GAIN_OVER, CLEAR_GAIN_OVER)
+"""Metrics whose limit is another model."""
 BASE = "base"
 _LIMIT = re.compile(r"\s*(>=|<=|>|<)\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
@@ -40,6 +42,7 @@ GATE_METRICS: dict[str, GateMetric] = {
     "pass_at_1": GateMetric("eval", "the round's model, mean over problems"),
     "gain": GateMetric("eval", "its gain in pass@1 over its base"),
     GAIN_OVER: GateMetric("eval", "a round (round:NAME) or base, whose pass@1 the round's model must exceed"),
+    CLEAR_GAIN_OVER: GateMetric("eval", "the same, with the whole 95% interval of the paired difference above 0"),
 }
 """Metric -> where it comes from, and what it is."""
 
@@ -63,7 +66,7 @@ def read_limit(text: str) -> Limit | None:
 
 
 def gate_fault(metric: str, wanted: str, sections: Mapping[str, bool]) -> str | None:
-    """Return what is wrong with one limit, or `None`; the round in `gain_over` is checked with the other rounds.
+    """Return what is wrong with one limit, or `None`; the round in `gain_over` and the like is checked with the other rounds.
 
     Args:
         metric: name of the metric.
@@ -78,6 +81,6 @@ def gate_fault(metric: str, wanted: str, sections: Mapping[str, bool]) -> str | 
         there = [name for name, one in GATE_METRICS.items() if sections[one.section]]
         rest = f" Metrics that it has: {', '.join(there)}." if there else ""
         return f"the round has no {metric}, which needs {needed}.{rest}"
-    if metric != GAIN_OVER and read_limit(wanted) is None:
+    if metric not in COMPARING and read_limit(wanted) is None:
         return f'{wanted!r} is not a limit; write a sign and a number in quotes, e.g. {metric}: ">= 0.9".'
     return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from distill.recipe.gates import BASE, GAIN_OVER, gate_fault
+from distill.recipe.gates import BASE, COMPARING, gate_fault
 from distill.recipe.rl_faults import R1_ZERO
 from distill.recipe.rounds import ROUND, Fault, Round, round_in
 from distill.recipe.sft import THIS
@@ -100,7 +100,7 @@ def _gate_faults(
     sections |= {"traces": one.has_traces, "eval": has_eval and one.makes_model}
     for metric, wanted in one.gate.items():
         why = gate_fault(metric, wanted, sections)
-        if why is None and metric == GAIN_OVER and wanted != BASE:
+        if why is None and metric in COMPARING and wanted != BASE:
             name = round_in(wanted)
             why = (
                 f"{wanted!r} is not a model to compare with; write round:NAME or base."

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import GateError, StoreError
-from distill.recipe.gates import BASE, GAIN_OVER, GATE_METRICS, read_limit
+from distill.recipe.gates import BASE, CLEAR_GAIN_OVER, COMPARING, GATE_METRICS, read_limit
 from distill.recipe.model import Recipe
 from distill.recipe.rounds import round_in
 from distill.recipe.steps import PUBLISHING
@@ -79,10 +79,11 @@ def _limit(
     recipe: Recipe, run_dir: Path, name: str, metric: str, wanted: str, manifests: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"metric": metric, "wanted": wanted}
-    if metric == GAIN_OVER:
+    if metric in COMPARING:
         gain = difference_of(run_dir, name, round_in(wanted) or BASE)
         measured = None if gain is None else gain["pass_at_1"]
-        holds = measured is not None and measured > 0
+        least = measured if metric != CLEAR_GAIN_OVER or gain is None else gain["interval_95"][0]
+        holds = least is not None and least > 0
         return {**found, "measured": measured, "interval_95": gain and gain["interval_95"], "passed": holds}
     limit, measured = read_limit(wanted), _measured(metric, manifests)
     return {
@@ -121,8 +122,10 @@ def _explanation(name: str, limits: list[dict[str, Any]]) -> str:
     for limit in limits:
         metric, measured = limit["metric"], limit["measured"]
         value = "unknown" if measured is None else f"{measured:.4g}"
-        if metric == GAIN_OVER:
+        if metric in COMPARING:
             about = f"gain in pass@1 over {limit['wanted']}: {value}, wanted more than 0"
+            if metric == CLEAR_GAIN_OVER and (interval := limit["interval_95"]):
+                about += f" in all of its 95% interval ({interval[0]:.4g} to {interval[1]:.4g})"
         else:
             about = f"{metric}: {value}, wanted {limit['wanted']} ({GATE_METRICS[metric].about})"
         lines.append(f"  {'holds' if limit['passed'] else 'FAILS'}  {about}")

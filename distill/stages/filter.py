@@ -88,7 +88,8 @@ def identity(run: RunContext) -> dict[str, Any]:
     """Return everything that decides the verdicts."""
     source = run.made_before("filter")[run.recipe.traces_stage]
     config = run.recipe.filter
-    return {
+    needs_none = config.unanswered == "keep" and not config.require_think  # a rule that came later
+    return ({"needs_final_answer": False} if needs_none else {}) | {
         "version": VERSION,
         "seed": run.recipe.seed,
         "traces": traces_fingerprint(source),

@@ -375,6 +375,15 @@ def test_traces_without_an_expected_answer_are_kept_unproven_only_where_asked(an
     assert (verdict.reasons, verdict.correct) == (reasons, grade.correct)
 
 
+def test_texts_that_need_no_thought_and_are_kept_unproven_need_no_final_answer_either():
+    facts = replace(trace(), grade=NOTHING)
+    config = FilterConfig(unanswered="keep", require_think=False)
+    (verdict,) = decide(replace(PROBLEM, answer=None), [facts], ProblemNotes(), config, 0)
+    assert (verdict.reasons, verdict.correct, verdict.graded_by) == ((), None, "")
+    (verdict,) = decide(PROBLEM, [facts], ProblemNotes(), config, 0)
+    assert verdict.reasons == ("no_answer",)
+
+
 CODE = Problem("p", [{"role": "user", "content": "Add."}], None, "code", "file:sums.jsonl")
 PROGRAM = THOUGHT + "```python\nprint(4)\n```"
 
