@@ -66,7 +66,7 @@ def read_limit(text: str) -> Limit | None:
 
 
 def gate_fault(metric: str, wanted: str, sections: Mapping[str, bool]) -> str | None:
-    """Return what is wrong with one limit, or `None`; the round in `gain_over` and the like is checked with the other rounds.
+    """Return what is wrong with one limit, or `None`; a round to compare with is checked with the other rounds.
 
     Args:
         metric: name of the metric.

@@ -417,13 +417,13 @@ def _source_faults(recipe: Recipe) -> list[Fault]:
     names = [one.name for one in recipe.rounds]
     asks = [one.name for one in recipe.rounds if one.generate is not None or one.rl is not None]
     for place, source in enumerate(recipe.problems):
-        for name in source.rounds:
+        for number, name in enumerate(source.rounds):
             if name not in names:
                 why = f"there is no round {name!r}. There are: {', '.join(names)}."
-                found.append((("problems", place, "rounds"), why))
+                found.append((("problems", place, "rounds", number), why))
             elif name not in asks:
                 why = f"round {name!r} asks no problems: it has neither generate: nor rl:. Rounds that do: "
-                found.append((("problems", place, "rounds"), f"{why}{', '.join(asks) or 'none'}."))
+                found.append((("problems", place, "rounds", number), f"{why}{', '.join(asks) or 'none'}."))
     for place, one in enumerate(recipe.rounds):
         if recipe.problems and one.name in asks and not any(map(used_in(one.name), recipe.problems)):
             why = "every source of problems: names other rounds, so that this one has none. Name it in rounds: of one."

@@ -6,9 +6,11 @@ import pytest
 
 from distill.estimates.machine import Machine, chosen_machine
 from distill.estimates.prices import load_prices
+from distill.estimates.quantities import span
 from distill.recipe.installed import installed_folder, installed_names, notes_of
 from distill.recipe.loading import load_recipe
 from distill.runs.plan import plan_recipe
+from distill.runs.rounds_plan import plan_rounds
 from distill.stages import contexts_of
 
 NOTES = {name: notes_of((installed_folder() / f"{name}.yaml").read_text()) for name in installed_names()}
@@ -115,3 +117,58 @@ def test_time_that_cannot_be_told_is_said_to_be_unknown(tmp_path, capsys):
     assert re.search(r"^ left in all +over ", shown, re.MULTILINE)
     assert "unknown: meta-llama/Llama-3.3-70B-Instruct: 131 GiB of weights do not fit into 1 x 80 GiB" in shown
     assert plan.to_json()["stages"]["eval"]["unknown"] == ["seconds", "gpu_hours", "cost"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """The plan of r1-pipeline on one node of eight GPUs, round by round."""
+    recipe = load_recipe("r1-pipeline")
+    return plan_rounds(recipe, tmp_path_factory.mktemp("runs"), machine_of(8, "h100"), load_prices())
+
+
+def quantity(pipeline, place, name):
+    name_of_round, stage = place.split("/")
+    return next(one for one in pipeline.rounds[name_of_round].stages if one.stage == stage).quantities[name]
+
+
+def test_only_the_largest_student_of_the_pipeline_needs_more_than_a_node(pipeline):
+    stops = [one.message for one in pipeline.whole.limits if one.stops]
+    assert [message.partition(":")[0] for message in stops] == ["round llama-70b"]
+    assert "32 such GPUs" in stops[0]
+    assert pipeline.whole.notes == []
+
+
+def test_a_model_that_a_round_makes_answers_like_the_rows_that_it_learnt_from(pipeline):
+    chains = quantity(pipeline, "cold-start/sft", "tokens").basis
+    assert "3.0k to 9.5k rows of 1.5k to 10k tokens" in chains
+    for place, basis in (
+        ("rl-1/rl", "1.5k to 9.6k tokens: answers like the traces"),
+        ("sft-2/generate", "as the rows that the teacher learnt from, or longer"),
+        # The 200,000 short ones are not what an answer to a problem is like.
+        ("rl-2/rl", "1.0k to 7.5k tokens"),
+        ("sft-2/sft", "2 rounds: 160k to 720k rows"),
+        ("general/import", "answers of 150 to 900 tokens"),
+    ):
+        found = quantity(pipeline, place, "tokens").basis
+        if place != "rl-2/rl":
+            assert basis in found, place
+    low, high = (getattr(quantity(pipeline, "rl-2/rl", "tokens"), end) / (400 * 32 * 16) for end in ("low", "high"))
+    assert low > 700  # longer than replies are
+    assert high < 12_000
+
+
+def test_a_step_of_the_pipeline_costs_what_r1_zero_s_did_scaled_to_its_size(pipeline):
+    """512 GPUs for 198 hours and 10,400 steps of 512 answers; 37 billion parameters were active."""
+    published = 512 * 198 / 10_400 * 7.6 / 37
+    assert 1.9 < published < 2.1
+    hours = quantity(pipeline, "rl-1/rl", "gpu_hours")
+    # Its answers had up to 32,768 tokens and later 65,536, and these have a tenth of that.
+    assert 0.05 * published < hours.low / 1_000 < published
+    assert 0.3 * published < hours.high / 1_000 < 2 * published
+
+
+def test_the_numbers_in_the_comment_of_the_pipeline_are_those_of_the_planner(pipeline):
+    totals = pipeline.whole.totals
+    told = NOTES["r1-pipeline"].costs
+    assert f"{span(totals['gpu_hours'], ' to ')} GPU-hours" in told
+    assert f"{span(totals['cost'], ' to ')} USD" in told

@@ -131,6 +131,42 @@ def test_differences_name_the_round_and_a_gate_changes_no_result():
         ([{"name": "idle"}], {}, None, "does nothing"),
         ([COLD], {"push": {"repo": "a/b", "round": "none"}}, "round: none", "no round 'none' makes a model"),
         ([COLD | {"sft": {"epoch": 1}}], {}, "epoch: 1", "Did you mean"),
+        (
+            [COLD | {"gate": {"clear_gain_over": "round:cold"}}],
+            {"eval": {"held_out": 5}},
+            "clear_gain_over: round:cold",
+            "this round itself",
+        ),
+        (
+            [COLD],
+            {"problems": [*PROBLEMS, {"source": "hf:org/chat", "rounds": ["cald"]}]},
+            "- cald",
+            "there is no round 'cald'. There are: cold.",
+        ),
+        (
+            [COLD, {"name": "b", "sft": {"rows": ["round:cold"]}}],
+            {"problems": [*PROBLEMS, {"source": "hf:org/chat", "rounds": ["b"]}]},
+            "- b",
+            "round 'b' asks no problems: it has neither generate: nor rl:. Rounds that do: cold.",
+        ),
+        (
+            [COLD, AGAIN],
+            {"problems": [{**PROBLEMS[0], "rounds": ["cold"]}]},
+            "name: again",
+            "every source of problems: names other rounds",
+        ),
+        (
+            [COLD],
+            {"problems": [{**PROBLEMS[0], "rounds": ["cold"]}], "eval": {"held_out": 5}},
+            "held_out: 5",
+            "is taken from sources of problems: that all rounds use",
+        ),
+        (
+            [COLD],
+            {"eval": {"benchmarks": [{"suite": "math-500", "rounds": ["cold"]}]}},
+            None,
+            "rounds is for sources of problems: only",
+        ),
     ],
 )
 def test_mistakes_are_refused_with_their_line_and_the_way_out(tmp_path, rounds, sections, line, says):
@@ -162,6 +198,53 @@ def test_rows_and_a_published_round_need_rounds():
         recipe_of_dict(flat | {"sft": {"rows": ["round:a"]}})
     with pytest.raises(RecipeError, match="round names a round"):
         recipe_of_dict(flat | {"push": {"repo": "a/b", "round": "x"}})
+
+
+JUDGE = {"model": "judge", "compute": {"base_urls": ["http://localhost:8000/v1"]}}
+
+
+def judged_tree(**chat):
+    """Reasoning for all rounds, and for the last one questions that only a judge can grade."""
+    return tree(
+        COLD,
+        {"name": "rl-1", "student": "round:cold", "rl": {}},
+        {"name": "rl-2", "student": "round:rl-1", "rl": {"reward": {"judge": {"by": JUDGE}}}},
+        problems=[*PROBLEMS, {"source": "hf:org/chat", "task": "judge", **chat}],
+        rl={"probe": {"problems": 5}, "max_tokens": 100},
+        eval={"held_out": 5},
+    )
+
+
+def test_a_source_of_problems_may_be_for_some_rounds_alone():
+    recipe = recipe_of_dict(judged_tree(rounds=["rl-2"]))
+    assert [[source.source for source in part.problems] for part in recipe.parts] == [
+        ["gym:chain_sum"],
+        ["gym:chain_sum"],
+        ["gym:chain_sum", "hf:org/chat"],
+    ]
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    pinned = {part.round_name: _pinned(part) for part in recipe.parts}
+    assert [source.revision for source in with_parts(recipe, pinned).problems] == [None, "a" * 40]
+
+
+def _pinned(part):
+    """A part as the lock has it: with the commits of what it has read from the Hub."""
+    changed = [
+        source.model_copy(update={"revision": "a" * 40 if source.source.startswith("hf:") else None})
+        for source in part.problems
+    ]
+    return part.model_copy(update={"problems": changed})
+
+
+def test_what_only_a_judge_can_grade_is_refused_where_no_judge_is():
+    with pytest.raises(RecipeError, match=r"rounds.0: task: judge needs a judge(?s:.*)give their source rounds: of"):
+        recipe_of_dict(judged_tree())
+
+
+def test_sources_for_some_rounds_need_rounds():
+    flat = {"name": "one", "student": "smollm2-135m", "generate": {"teacher": "org/t"}}
+    with pytest.raises(RecipeError, match="problems: rounds names rounds, but the recipe has none"):
+        recipe_of_dict(flat | {"problems": [{**PROBLEMS[0], "rounds": ["a"]}]})
 
 
 def test_a_changed_copy_has_changed_rounds():

@@ -11,6 +11,7 @@ from distill.publish.facts import RunFacts
 from distill.recipe.expand import expand
 from distill.recipe.model import Recipe
 from distill.results.eval import Difference, EvalMetrics, EvalResult, Protocol
+from distill.runs import gates
 from distill.runs.listing import list_runs, remove_run
 from distill.runs.runner import run_recipe
 from distill.runs.steps import chosen_steps
@@ -167,6 +168,57 @@ def test_a_gate_that_fails_stops_the_run_until_it_is_passed_or_changed(make_rows
     run_recipe(make_rows(gate={"num_kept": ">= 6", "format_share": ">= 1"}), runs)
     assert read_json(runs / "two/cold/filter/manifest.json")["fingerprint"] == fingerprint
     assert read_json(runs / "two/cold/gate.json")["waived"] is False
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "passed"),
+    [("gain_over", [-0.1, 0.3], True), ("clear_gain_over", [-0.1, 0.3], False), ("clear_gain_over", [0.01, 0.2], True)],
+)
+def test_a_clear_gain_has_its_whole_interval_above_zero(tmp_path, monkeypatch, metric, interval, passed):
+    measured = {"pass_at_1": 0.1, "interval_95": interval}
+    monkeypatch.setattr(gates, "difference_of", lambda *_: measured)
+    monkeypatch.setattr(gates.StageFolder, "manifest", {"metrics": {}})
+    monkeypatch.setattr(gates, "recorded", lambda *_: None)
+    rounds = [{"name": "one", "generate": {"teacher": "org/t"}, "sft": {}, "gate": {metric: "base"}}]
+    problems = [{"source": "gym:chain_sum", "limit": 20}]
+    recipe = Recipe.model_validate(
+        {"name": "r", "student": "smollm2-135m", "problems": problems, "eval": {"held_out": 5}, "rounds": rounds}
+    )
+    (tmp_path / "one").mkdir()
+    if passed:
+        assert gates.check_gate(recipe, tmp_path, "one")["passed"]
+    else:
+        with pytest.raises(UserError, match=r"wanted more than 0 in all of its 95% interval \(-0.1 to 0.3\)"):
+            gates.check_gate(recipe, tmp_path, "one")
+
+
+def test_rounds_with_problems_of_their_own_hold_out_the_same_ones(tmp_path):
+    """The held-out problems are of the sources that all rounds have; the others are loaded where they are used."""
+
+    def write(name, num):
+        rows = [{"problem": f"{name} {i}?", "answer": str(i)} for i in range(num)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return f"file:{tmp_path / name}.jsonl"
+
+    rl = {"max_tokens": 100, "prompts_per_step": 2, "probe": {"problems": 2}}
+    recipe = Recipe.model_validate(
+        {
+            "name": "r",
+            "student": "smollm2-135m",
+            "problems": [{"source": write("sums", 9)}, {"source": write("talk", 5), "rounds": ["second"]}],
+            "eval": {"held_out": 4, "sampling": {"max_tokens": 100}},
+            "rounds": [
+                {"name": "first", "rl": rl},
+                {"name": "second", "student": "round:first", "rl": rl},
+                {"name": "third", "student": "round:second", "rl": rl},
+            ],
+        }
+    )
+    first, second, third = (run.problem_sets for run in contexts_of(recipe, tmp_path / "runs", needs_weights=False))
+    assert first.benchmarks == second.benchmarks
+    assert {one.question.split()[0] for one in first.benchmarks["held-out"]} == {"sums"}
+    assert (len(first.train), len(second.train)) == (5, 10)
+    assert third is first
 
 
 def test_a_folder_of_a_run_without_rounds_is_not_mixed_with_rounds(make, tmp_path):
