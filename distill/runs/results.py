@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
+from distill.core.formatting import mapping
 from distill.errors import DistillError, StoreError
 from distill.publish.lock import write_lock, write_lock_of_rounds
 from distill.recipe.expand import Step
@@ -109,8 +110,11 @@ class WholeRun:
         parts = {name: recipe_as_run(self.recipe.part(name), found) for name, found in manifests.items()}
         recipe = with_parts(self.recipe, parts)
         rounds: dict[str, Any] = {}
-        for one in recipe.rounds:
-            own = _stored(self.run_dir / one.name)
+        for one, run in zip(recipe.rounds, self.contexts, strict=True):
+            own = _stored(run.run_dir)
+            told = {stage: mapping(own.get(stage)).get("fingerprint") for stage in manifests[one.name]}
+            if told != {stage: manifest["fingerprint"] for stage, manifest in manifests[one.name].items()}:
+                own = write_summary(run)  # a call was killed after the manifest
             rounds[one.name] = {key: own[key] for key in ("student", *STAGE_NAMES, "problems") if key in own}
             rounds[one.name]["made_from"] = {
                 "student": one.student or recipe.student,

@@ -144,6 +144,14 @@ def test_until_rounds_and_round_choose_steps(make, make_rows, tmp_path):
     assert (runs / "two/cold/filter/manifest.json").exists()
 
 
+def test_a_summary_that_a_killed_call_left_unwritten_is_written_by_the_next_one(make_rows, tmp_path):
+    whole = run_recipe(make_rows(), tmp_path / "runs")["rounds"]
+    path = tmp_path / "runs/two/cold/summary.json"
+    write_json(path, {key: value for key, value in read_json(path).items() if key != "filter"})
+    assert run_recipe(make_rows(), tmp_path / "runs")["rounds"] == whole
+    assert "filter" in read_json(path)
+
+
 def test_a_gate_that_fails_stops_the_run_until_it_is_passed_or_changed(make_rows, tmp_path):
     shut, runs = make_rows(gate={"num_kept": ">= 7", "kept_share": "> 0.9"}), tmp_path / "runs"
     with pytest.raises(UserError, match=r"(?s)FAILS  num_kept: 6, wanted >= 7.*holds  kept_share.*--past-gate cold"):
