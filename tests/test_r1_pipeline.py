@@ -39,7 +39,7 @@ TINY = [
     "filter.decontaminate=[]",
     "filter.compute.workers=1",
     "sft.max_length=200",
-    "sft.batch_size=4",
+    "sft.batch_size=2",
     "sft.compute.tracking=[]",
     "sft.learning_rate=1.0e-2",
     "rl.steps=1",
@@ -51,7 +51,7 @@ TINY = [
     "rl.on_warning=note",
     "rl.compute={sampling: {engine: transformers}, training: {tracking: []}}",
     "rounds.0.sft.epochs=20",
-    "rounds.3.sft.epochs=40",
+    "rounds.3.sft.epochs=20",
     "eval.held_out=4",
     "eval.benchmarks=[]",
     "eval.samples_per_problem=1",
@@ -109,7 +109,7 @@ def tiny_recipe(folder, judge_url):
     spec.loader.exec_module(models)
     llama = models.save_random_model(models.TINY, folder / "llama", dtype="float32")
     qwen = models.save_random_model(replace(models.TINY, qkv_bias=True), folder / "qwen", dtype="float32")
-    sums = [f"What is {i} - {i} + 7?" for i in range(10, 60)]
+    sums = [f"What is {i} - {i} + 7?" for i in range(10, 42)]
     problems = write(folder / "problems.jsonl", ({"problem": one, "answer": "7"} for one in sums[:16]))
     chains = write(folder / "chains.jsonl", ({"problem": one, "answer": "7", "text": SAID} for one in sums[16:]))
     talk = write(
@@ -132,7 +132,7 @@ def tiny_recipe(folder, judge_url):
         "rounds.5.gate={num_kept: '>= 4', format_share: '>= 0.9'}",
         f"rounds.4.rl.reward.judge.by.compute.base_urls=[{judge_url}]",
         *(f"rounds.{6 + n}.student={llama if one.startswith('llama') else qwen}" for n, one in enumerate(STUDENTS)),
-        *(f"rounds.{6 + n}.sft.epochs={40 if one in MEASURED else 1}" for n, one in enumerate(STUDENTS)),
+        *(f"rounds.{6 + n}.sft.epochs={20 if one in MEASURED else 1}" for n, one in enumerate(STUDENTS)),
     ]
     return load_recipe(NAME, [*TINY, *sources], {"student": str(qwen)})
 
@@ -195,7 +195,7 @@ def test_one_card_tells_the_whole_lineage(finished, recipe):
     assert "unproven where no answer is known" in told[2]
     assert "answers of round:rl-1" in told[3]
     assert "Qwen/Qwen2.5-72B-Instruct judges what no rule can grade" in told[4]
-    assert "rows of r1-data, general" in told[6]
+    assert "rows of r1-data and general" in told[6]
     assert "Its gate held." in told[6]
     assert str(folder) not in card
 

@@ -245,7 +245,7 @@ def lineage(facts: RunFacts) -> list[dict[str, Any]]:
                 "num_kept": kept and kept.num_kept,
                 "is_unproven": recipe.filter.unanswered == "keep",
                 "student": f"round:{recipe.student_round}" if recipe.student_round else one.base if makes else "",
-                "rows": ", ".join(str(row) for row in recipe.row_rounds) if trained else "",
+                "rows": " and ".join(str(row) for row in recipe.row_rounds) if trained else "",
                 "num_rows": trained and trained.num_rows,
                 "trained": trained and _in_words(recipe.sft, trained),
                 "reinforced": _reinforced_in_words(one),

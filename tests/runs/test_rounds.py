@@ -245,7 +245,7 @@ def test_a_published_round_tells_the_rounds_that_it_came_from(make, tmp_path):
     dataset, model = plan.publications
     assert "## Rounds" in model.card
     row = next(line for line in model.card.splitlines() if line.startswith("| more |"))
-    assert "more, cold" in row
+    assert "more and cold" in row
     paths = {file.path for file in model.files}
     assert {"distill/manifests/cold/sft.json", "distill/manifests/sft.json", "distill/recipe.yaml"} <= paths
     assert [file.path.partition("-")[0] for file in dataset.files if file.path.endswith(".parquet")] == [
