@@ -64,6 +64,7 @@ FORMS = {
     "revision": "a branch, a tag or a commit",
     "student_revision": "a branch, a tag or a commit",
     "rows": "this or round:NAME",
+    "rounds": "the name of a round",
     "file": "a path in the dataset's repository, without spaces and '..'",
     "sha256": "64 hexadecimal digits",
     "judge_template": "file:path",
