@@ -41,11 +41,15 @@ def policy_arguments(job: RlJob, config: RlConfig, layout: Layout, device: Devic
     """
     from trl.trainer.grpo_config import GRPOConfig
 
+    compute = config.compute.training
+    if job.only_check:
+        # Nothing is trained that could be followed, and TRL's profiler fails where no tracker was started.
+        compute = compute.model_copy(update={"tracking": []})
     layers = layer_names(Path(job.model_path)) if layout.sharding == "fsdp" else []
     try:
         return GRPOConfig(
             **(DEFAULTS | LOSSES[config.loss] | config.trl),
-            **common_arguments(job, config.compute.training, layout, device, "rl"),
+            **common_arguments(job, compute, layout, device, "rl"),
             max_steps=config.steps,
             # One update an answer: what is sampled for a step is used in it alone.
             steps_per_generation=layout.accumulation,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distill.training.layout import Layout
+from distill.training.rl.check import check
 from distill.training.rl.rollouts import read_rollouts, write_rollouts
 
 SCRIPT = Path(__file__).with_name("policy_job.py")
@@ -129,8 +131,6 @@ def test_losses_are_trls_on_the_same_answers(tiny_llama, tmp_path, method, monke
 
 
 def make_arguments(job, folder):
-    from dataclasses import replace
-
     from distill.recipe.rl import RlConfig
     from distill.training.arguments import pick_device
     from distill.training.rl.arguments import policy_arguments
@@ -138,6 +138,23 @@ def make_arguments(job, folder):
     config = RlConfig.model_validate(job.config)
     device = pick_device(config.as_sft, Path(job.model_path))
     return policy_arguments(replace(job, out_dir=str(folder)), config, Layout(**job.layout), device)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_check_rewards_a_handful_of_answers_and_trains_nothing(tiny_llama, tmp_path, kernels):
+    changes = {"compute": {"training": {"kernels": kernels, "tracking": ["trackio"]}}}
+    run = run_of(replace(make_job(tiny_llama, tmp_path, changes), only_check=True))
+    try:
+        before = {name: weight.clone() for name, weight in run.trainer.model.named_parameters()}
+        found = check(run)
+        assert all(torch.equal(before[name], weight) for name, weight in run.trainer.model.named_parameters())
+    finally:
+        run.close()
+    assert (found["num_problems"], found["num_answers"]) == (2, 8)
+    assert 0 < found["parts"]["accuracy"] < 1
+    assert found["seconds_per_step"] > 0
+    assert not (tmp_path / "student").exists()
+    assert not list((tmp_path / "rollouts").iterdir())
 
 
 def test_packed_answers_learn_the_same(tiny_llama, unbroken, tmp_path):
